@@ -1,0 +1,47 @@
+# Two commands do everything on a fresh machine, set-up included:  make compare  and  make test
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints-cpu.txt
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help compare test test-all real-input lint format clean
+
+help:
+	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
+	@echo "make test        the tests, without the slow ones, with coverage"
+	@echo "make test-all    all tests, the slow ones too"
+	@echo "make real-input  train and evaluate small random models behind the real processors (ALIGN_SHARED must point to them)"
+	@echo "make lint        ruff and mypy          make format   ruff, mending what it can"
+	@echo "make clean       remove the environment and tool caches (runs/ is kept)"
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@echo "Setting up $(VENV) once: a Python environment and this package (about 1-2 minutes, 1.7 GB) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev]"
+	@touch $(READY)
+	@echo "Set-up done."
+
+compare: $(READY)
+	$(BIN)/align compare
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+
+test-all: $(READY)
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+real-input: $(READY)
+	$(BIN)/python tests/support/real_input.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis

@@ -1,0 +1,48 @@
+"""Names that a user types -> where the thing lives, as `module:name`. Anything else of that form works too, so that users can
+bring a source, benchmark or judge of their own without touching this package. Nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from align.errors import UserError
+
+METHODS = {"sft": "align.methods.sft:SFT"}
+
+SOURCES = {
+    "local": "align.data.local:read",
+    "miniature": "align.miniature.rows:training_rows",
+}
+
+BENCHMARKS = {
+    "mini_vsil": "align.miniature.benchmarks:MINI_VSIL",
+    "mini_vsil_free": "align.miniature.benchmarks:MINI_VSIL_FREE",
+    "mini_benign": "align.miniature.benchmarks:MINI_BENIGN",
+    "mini_twin": "align.miniature.benchmarks:MINI_TWIN",
+    "mini_ability": "align.miniature.benchmarks:MINI_ABILITY",
+    "safebench": "align.evaluation.benchmarks.safebench:SAFEBENCH",
+    "vlsbench": "align.evaluation.benchmarks.vlsbench:VLSBENCH",
+    "local": "align.evaluation.benchmarks.local:LOCAL",
+}
+
+JUDGES = {
+    "rule": "align.miniature.judge:RULE",
+    "refusal_match": "align.evaluation.judges.refusal_match:REFUSAL_MATCH",
+}
+
+
+def resolve(key: str, name: str, catalog: dict[str, str] | None = None) -> Any:
+    """The object behind a name of a catalog or a `module:name`. Raises UserError that names the key it was given under."""
+    known = catalog or {}
+    target = known.get(name, name)
+    module, colon, attribute = target.partition(":")
+    if not colon:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"{key}={name}: unknown{hint}; expected one of {', '.join(known)}, or module:name")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{key}={name}: {target} cannot be imported: {error}") from error

@@ -1,0 +1,76 @@
+"""The command `align`: one verb, then key=value arguments. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from align import __version__
+from align.errors import UserError
+
+VERBS = {
+    "compare": ("align.compare:main", "align.settings:CompareConfig", "train and evaluate every arm of the comparison, and make the tables"),
+    "eval": ("align.evaluation.command:main", "align.settings:EvalConfig", "evaluate a run, a checkpoint or a model: run= | checkpoint= | model="),
+    "table": ("align.report.command:main", "align.settings:TableConfig", "tables from run folders: runs=<folder> format=md|csv|json"),
+}
+TRAIN = "accelerate launch align/train.py recipe=<name> [model=<name>]"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status is 2 for something that the user can mend."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(f"align {__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        print(f"error: there is no `align {verb}`\n\n{usage()}", file=sys.stderr)
+        return 2
+    command, schema, summary = VERBS[verb]
+    if any(word in ("--help", "-h") for word in rest):
+        print(f"align {verb} [key=value ...]\n{summary}\n\n{describe(_load(schema))}")
+        return 0
+    try:
+        return _load(command)(rest)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def usage() -> str:
+    """What there is to type."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  align {verb:<{width}}  {summary}" for verb, (_, _, summary) in VERBS.items())
+    return (
+        f"{verbs}\n\nTraining goes through accelerate:\n  {TRAIN}\n\n"
+        "Arguments are key=value; a comma makes a list; a.b=c sets a field of a section.\n"
+        "`align <verb> --help` lists its keys; `dry_run=true` shows a training run without training."
+    )
+
+
+def describe(schema: Any, prefix: str = "") -> str:
+    """The keys of a configuration with their defaults and meanings."""
+    lines = []
+    for field in fields(schema):
+        default = field.default_factory() if callable(field.default_factory) else field.default  # type: ignore[misc]
+        if is_dataclass(default):
+            lines.append(describe(type(default), f"{prefix}{field.name}."))
+        else:
+            shown = ",".join(map(str, default)) if isinstance(default, list) else default
+            lines.append(f"  {prefix + field.name:<26} {field.metadata.get('help', '')} [{'' if shown in (None, {}) else shown}]")
+    return "\n".join(lines)
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

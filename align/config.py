@@ -1,0 +1,234 @@
+"""Recipe + suite + model + command line -> one typed, validated configuration that knows where each value came from.
+
+Order of composition, later wins: defaults (align/settings.py) < recipe < suite < suite's settings for that recipe < model
+< model's settings for that recipe < command line. Every layer is checked against the dataclasses as it is merged, so that a
+misspelt key is an error that names the file or argument it stands in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from align.errors import UserError
+from align.settings import EvalConfig, RunConfig
+
+
+@dataclass
+class Layer:
+    """Values to merge, and the file or argument that they came from."""
+
+    origin: str
+    values: dict[str, Any]
+
+
+@dataclass
+class Composed:
+    """A configuration with the origin of each value that is not a default."""
+
+    config: Any
+    origins: dict[str, str]
+
+    def origin(self, key: str) -> str:
+        """Where the value of a dotted key came from."""
+        while key:
+            if key in self.origins:
+                return self.origins[key]
+            key = key.rpartition(".")[0]
+        return "default"
+
+
+def recipes_folder() -> Path:
+    """The recipes: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).resolve().parent
+    return next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), package / "recipes")
+
+
+def available(kind: str = "") -> list[str]:
+    """Names of the shipped recipes (`kind=""`), `models` or `suites`."""
+    root = recipes_folder()
+    if kind:
+        return sorted(p.stem for p in (root / kind).glob("*.yaml"))
+    return sorted(
+        str(p.relative_to(root).with_suffix("")) for p in root.rglob("*.yaml") if p.relative_to(root).parts[0] not in ("models", "suites")
+    )
+
+
+def compose_run(arguments: Sequence[str]) -> Composed:
+    """`key=value` arguments -> the configuration of one training run. Raises UserError."""
+    chosen, overrides = _split(arguments, "recipe", "model", "suite")
+    if "recipe" not in chosen:
+        raise UserError(f"no recipe: give recipe=<name>, one of {', '.join(available())}, or the path of a YAML file")
+    recipe_name, recipe = _load("recipe", chosen["recipe"])
+    model_name, model = _load_model(chosen.get("model", "mini_llava"))
+    suite_name = chosen.get("suite", model.values.pop("suite", None))
+    layers = _with_recipe_settings(recipe, recipe_name)
+    if suite_name is not None:
+        layers += _with_recipe_settings(_load("suite", suite_name)[1], recipe_name)
+    layers += _with_recipe_settings(model, recipe_name)
+    names = {"recipe": recipe_name, "suite": suite_name, "model": {"name": model_name}}
+    layers.insert(0, Layer("command line", names))
+    return _merge(RunConfig, [*layers, *overrides])
+
+
+def compose_eval(arguments: Sequence[str]) -> Composed:
+    """`key=value` arguments -> the configuration of one evaluation. Raises UserError."""
+    chosen, overrides = _split(arguments, "model")
+    layers = []
+    if "model" in chosen:
+        name, model = _load_model(chosen["model"])
+        layers = [Layer(model.origin, {"model": {"name": name} | model.values.get("model", {})})]
+    composed = _merge(EvalConfig, [*layers, *overrides])
+    config = composed.config
+    given = [key for key in ("run", "checkpoint", "model") if getattr(config, key) is not None]
+    if len(given) != 1:
+        raise UserError(f"give one of run=, checkpoint= or model=; found {', '.join(given) or 'none of them'}")
+    return composed
+
+
+def compose(schema: type, arguments: Sequence[str]) -> Composed:
+    """`key=value` arguments -> an instance of a dataclass, for commands without recipe and model files."""
+    return _merge(schema, _split(arguments)[1])
+
+
+def parse_value(text: str) -> Any:
+    """The value of a `key=value` argument: YAML, and a bare comma makes a list."""
+    if "," in text and not text.startswith(("[", "{", '"', "'")):
+        return [parse_value(item) for item in text.split(",")]
+    try:
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[index,call-overload]
+    except Exception:  # a path with a colon, say, is no YAML mapping: it is meant as a string
+        return text
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings -> (dotted key, leaf) pairs."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain containers, for YAML, JSON and hashing."""
+    return OmegaConf.to_container(OmegaConf.structured(config))  # type: ignore[return-value]
+
+
+def fingerprint(config: RunConfig) -> str:
+    """Eight hex digits that name what is trained: everything except where, with how many processes, and the evaluation."""
+    values = to_dict(config)
+    for key in ("output_dir", "resume", "dry_run", "num_processes", "evaluate"):
+        del values[key]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[Layer]]:
+    """Arguments -> (the ones that pick YAML files, the overrides as one layer an argument)."""
+    chosen: dict[str, str] = {}
+    layers = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key:
+            raise UserError(f"argument {argument!r}: expected key=value (a comma in the value makes a list)")
+        if key in files:
+            chosen[key] = text
+            continue
+        values = parse_value(text)
+        for part in reversed(key.split(".")):
+            values = {part: values}
+        layers.append(Layer(f"argument {argument!r}", values))
+    return chosen, layers
+
+
+def _load(kind: str, name: str) -> tuple[str, Layer]:
+    """A shipped YAML file by name, or any YAML file by path -> (its name, its values)."""
+    folder = recipes_folder() / {"recipe": "", "model": "models", "suite": "suites"}[kind]
+    file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not file.is_file():
+        names = available("" if kind == "recipe" else f"{kind}s")
+        raise UserError(f"{kind}={name}: no such {kind}{_nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file")
+    try:
+        values = OmegaConf.to_container(OmegaConf.load(file))
+    except Exception as error:
+        raise UserError(f"{file}: not readable as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected a mapping of settings, found {type(values).__name__}")
+    label = str(file.relative_to(folder.parent)) if file.is_relative_to(folder.parent) else str(file)
+    return (file.stem if name.endswith((".yaml", ".yml")) else name), Layer(label, values)
+
+
+def _load_model(name: str) -> tuple[str, Layer]:
+    """A model file by name or path; or a model folder or hub id, which is then all there is to say of it."""
+    is_folder = Path(name, "config.json").is_file() or Path(name, "adapter_config.json").is_file()
+    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith((".yaml", ".yml"))
+    if is_folder or (is_hub_id and not Path(name).exists()):
+        return Path(name).resolve().name if is_folder else name, Layer(f"argument 'model={name}'", {"model": {"path": name}})
+    return _load("model", name)
+
+
+def _with_recipe_settings(layer: Layer, recipe: str) -> list[Layer]:
+    """A file's own values, then what its `recipes:` section says for this recipe."""
+    values = dict(layer.values)
+    own = (values.pop("recipes", None) or {}).get(recipe)
+    return [Layer(layer.origin, values)] + ([Layer(f"{layer.origin}, recipes.{recipe}", own)] if own else [])
+
+
+def _merge(schema: type, layers: list[Layer]) -> Composed:
+    config: DictConfig = OmegaConf.structured(schema)
+    origins: dict[str, str] = {}
+    for layer in layers:
+        values = _fit(config, layer, origins)
+        try:
+            merged = OmegaConf.merge(config, values)
+        except (OmegaConfBaseException, ValueError) as error:
+            message = str(getattr(error, "msg", None) or error).splitlines()[0]
+            key = getattr(error, "full_key", None)
+            raise UserError(f"{layer.origin}: {message}" + (f" (at {key})" if key and key not in message else "")) from error
+        assert isinstance(merged, DictConfig)
+        config = merged
+        origins |= {key: layer.origin for key, _ in flatten(values)}
+    return Composed(OmegaConf.to_object(config), origins)
+
+
+def _fit(config: DictConfig, layer: Layer, origins: dict[str, str]) -> dict[str, Any]:
+    """A layer's values as the schema wants them: one value for a list becomes a list of one; a new source replaces its part."""
+    values = _copy(layer.values)
+    parts = values.get("data")
+    for name, part in (parts.items() if isinstance(parts, dict) else ()):
+        if name in config.get("data", {}) and (part is None or (isinstance(part, dict) and "source" in part)):
+            # Another source: settings that lower layers made for the former one (a subset, a path) mean nothing to it.
+            del config.data[name]
+            for key in [key for key in origins if key.startswith(f"data.{name}.")]:
+                del origins[key]
+    if isinstance(parts, dict):
+        values["data"] = {name: part for name, part in parts.items() if part is not None}
+    return _listed(config, values)
+
+
+def _listed(config: Any, values: dict[str, Any]) -> dict[str, Any]:
+    for key, value in values.items():
+        known = config[key] if isinstance(config, DictConfig) and key in config else None
+        if isinstance(value, dict):
+            values[key] = _listed(known, value)
+        elif isinstance(known, ListConfig) and value is not None and not isinstance(value, list):
+            values[key] = [value]
+    return values
+
+
+def _copy(values: Any) -> Any:
+    return {k: _copy(v) for k, v in values.items()} if isinstance(values, dict) else values
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,68 @@
+"""Collation: rendered rows -> one padded batch. Text-only, image and mixed rows go through the same lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from align.data.rendering import Rendered, Renderer
+from align.errors import UserError
+from align.rows import Row
+
+IGNORED = -100
+"""The label of a position without loss (torch's cross-entropy, transformers)."""
+
+
+class Collator:
+    """Records of a `datasets.Dataset` of rows -> a padded batch for supervised fine-tuning.
+
+    `max_length` is a bound, not a knife: a longer row is an error, because a cut may remove image tokens or the end of turn.
+    """
+
+    def __init__(self, renderer: Renderer, max_length: int | None = None, pad_to_multiple_of: int | None = None):
+        self.renderer = renderer
+        self.max_length = max_length
+        self.pad_to_multiple_of = pad_to_multiple_of
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask`, `labels` (batch, length), `row_index` (batch,) and image tensors. Raises UserError."""
+        rows = [Row.from_dict({key: value for key, value in record.items() if key != "index"}) for record in records]
+        rendered = [self.renderer.render(row, _answer(row)) for row in rows]
+        for row in rendered:
+            if self.max_length is not None and row.length > self.max_length:
+                raise UserError(
+                    f"row {row.id} has {row.length} tokens, more than train.max_length={self.max_length}; nothing is cut: "
+                    f"raise it, set it to null, or remove the row"
+                )
+        batch = pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of)
+        return batch | {"row_index": torch.tensor([record["index"] for record in records])}
+
+
+def pad(rows: Sequence[Rendered], pad_token_id: int, multiple_of: int | None = None, left: bool = False) -> dict[str, torch.Tensor]:
+    """Rendered rows -> a batch of (batch, length) tensors, padded right for training or left for generation."""
+    length = max(row.length for row in rows)
+    if multiple_of:
+        length = -(-length // multiple_of) * multiple_of
+
+    def padded(sequences: list[list[int]], value: int) -> torch.Tensor:
+        fill = [[value] * (length - len(s)) for s in sequences]
+        return torch.tensor([f + s if left else s + f for f, s in zip(fill, sequences, strict=True)])
+
+    batch = {
+        "input_ids": padded([row.prompt_ids + row.answer_ids for row in rows], pad_token_id),
+        "attention_mask": padded([[1] * row.length for row in rows], 0),
+        "labels": padded([[IGNORED] * len(row.prompt_ids) + row.answer_ids for row in rows], IGNORED),
+    }
+    for key in sorted({key for row in rows for key in row.aligned}):
+        batch[key] = padded([row.aligned[key] + [0] * len(row.answer_ids) for row in rows], 0)
+    for key in sorted({key for row in rows for key in row.image_inputs}):
+        batch[key] = torch.cat([row.image_inputs[key] for row in rows if key in row.image_inputs])
+    return batch
+
+
+def _answer(row: Row) -> str:
+    if row.response is None:
+        raise UserError(f"row {row.id} of {row.source} has no `response`; supervised fine-tuning needs one")
+    return row.response

@@ -1,0 +1,114 @@
+"""Rendering: one row -> token ids, the supervised span, and image tensors. Laying rows out in a batch is collation's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from align.data.images import load_image
+from align.errors import UserError
+from align.models.families import Family
+from align.rows import Row
+
+
+@dataclass
+class Rendered:
+    """One row as a model reads it."""
+
+    id: str
+    prompt_ids: list[int]
+    """Everything up to where the model begins to answer, image tokens included."""
+    answer_ids: list[int]
+    """The answer and its end of turn, nothing else: the supervised span. Empty for a row that is to be answered."""
+    aligned: dict[str, list[int]]
+    """What else the processor gives per prompt token (Qwen2-VL's mm_token_type_ids)."""
+    image_inputs: dict[str, torch.Tensor]
+    """What the processor gives per image (pixel_values, image_grid_thw), concatenated over a batch along the first axis."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of prompt and answer."""
+        return len(self.prompt_ids) + len(self.answer_ids)
+
+
+class Renderer:
+    """Rows -> Rendered, with one processor and the conventions of its family."""
+
+    def __init__(self, processor: Any, family: Family):
+        self.processor = processor
+        self.family = family
+        self.image_token = processor.image_token
+        self.image_token_id = processor.tokenizer.convert_tokens_to_ids(self.image_token)
+        self.pad_token_id = processor.tokenizer.pad_token_id
+
+    def prompt_text(self, row: Row) -> str:
+        """The prompt as the chat template writes it, up to where the answer begins."""
+        return self._template([self._user_turn(row)], add_generation_prompt=True)
+
+    def render(self, row: Row, answer: str | None = None) -> Rendered:
+        """Token ids and image tensors of a row; with an answer, its supervised span too.
+
+        Raises UserError where a text holds the image token, where the answer is empty, or where an image cannot be read.
+        """
+        where = f"row {row.id}" + (f" of {row.source}" if row.source else "")
+        for name, text in (("prompt", row.prompt), ("answer", answer or "")):
+            if self.image_token in text:
+                raise UserError(f"{where}: its {name} contains the model's image token {self.image_token!r}; images go in `images`")
+        prompt = self.prompt_text(row)
+        images = [load_image(image, where) for image in row.images]
+        inputs = self.processor(text=[prompt], images=[images] if images else None)
+        prompt_ids = [int(token) for token in inputs["input_ids"][0]]
+        aligned, image_inputs = {}, {}
+        for key, value in inputs.items():
+            if key in ("input_ids", "attention_mask"):
+                continue
+            if key in IMAGE_INPUTS:
+                image_inputs[key] = torch.as_tensor(_stack(value))
+            else:
+                aligned[key] = [int(token) for token in value[0]]
+        answer_ids = [] if answer is None else self._answer_ids(row, prompt, answer, where)
+        return Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs)
+
+    def _answer_ids(self, row: Row, prompt: str, answer: str, where: str) -> list[int]:
+        if not answer.strip():
+            raise UserError(f"{where}: its answer is empty; nothing would be supervised")
+        text = self._opening(row, prompt, answer, where) + answer + self.family.end_of_turn(self.processor)
+        # Tokenised in its context: a sentencepiece tokenizer writes the first word differently when it stands alone. The image
+        # placeholder is not expanded here, which changes nothing behind it.
+        before = self._ids(prompt)
+        whole = self._ids(prompt + text)
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+        # Prompt and answer merge into one token at the seam. In generation the prompt is tokenised alone, so the answer must be too.
+        return self.processor.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _opening(self, row: Row, prompt: str, answer: str, where: str) -> str:
+        """What the template writes between the generation prompt and the answer: a space for LLaVA, nothing for Qwen2-VL."""
+        turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+        whole = self._template([self._user_turn(row), turn])
+        if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
+            raise UserError(
+                f"{where}: the chat template does not continue its generation prompt with the answer as it stands "
+                f"(it may trim or rewrite it); the supervised span cannot be told"
+            )
+        return whole[len(prompt) :].partition(answer)[0]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.processor.tokenizer(text).input_ids)
+
+    def _user_turn(self, row: Row) -> dict[str, Any]:
+        return {"role": "user", "content": [{"type": "image"} for _ in row.images] + [{"type": "text", "text": row.prompt}]}
+
+    def _template(self, turns: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
+        return self.processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False)
+
+
+IMAGE_INPUTS = ("pixel_values", "image_grid_thw")
+
+
+def _stack(value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
+    return torch.stack([torch.as_tensor(item) for item in value])

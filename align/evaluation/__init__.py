@@ -1,0 +1,1 @@
+"""Benchmarks, generation, judges, verdicts and the numbers made of them."""

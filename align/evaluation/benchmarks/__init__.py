@@ -1,0 +1,1 @@
+"""Published evaluation sets, one small file each."""

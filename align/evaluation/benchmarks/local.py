@@ -1,0 +1,16 @@
+"""`local`: any jsonl, parquet or csv file of requests, in the columns of the source of that name, as an evaluation set."""
+
+from __future__ import annotations
+
+from align.data.local import read_file
+from align.evaluation.benchmark import Benchmark
+from align.rows import Row
+from align.settings import BenchmarkSettings
+
+
+def read(settings: BenchmarkSettings) -> list[Row]:
+    """The rows of the file at `path`. Raises UserError that names file, row and column."""
+    return read_file(settings.path, settings.image_root, role="harmful", what="benchmark=local")
+
+
+LOCAL = Benchmark("local", "vsil_free", read, judges=("refusal_match",))

@@ -1,0 +1,98 @@
+"""`align eval`: a run of ours, anybody's checkpoint, or a model as it is, on benchmarks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from align.config import compose_eval
+from align.errors import UserError
+from align.evaluation.evaluation import Report, evaluate
+from align.models.loading import Loaded, load, load_checkpoint
+from align.run_folder import SCHEMA, RunFolder, versions
+from align.settings import EvalConfig, Evaluate, ModelSettings, RunConfig
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate and print the table. Raises UserError; status 1 where a headline is withheld."""
+    from align.report.collect import row_of
+    from align.report.tables import print_table
+    from align.screen import progress
+
+    config = compose_eval(arguments).config
+    with progress() as report:
+        run, results = run_evaluation(config, report)
+    print_table([row_of(run)], f"Evaluation of {run.manifest()['model']}")
+    print(f"Details: {run.evaluation}")
+    return 1 if any(result["rate"] is None for result in results.values()) else 0
+
+
+def run_evaluation(config: EvalConfig, report: Report = lambda *_: None) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
+    """Load what is to be evaluated and evaluate it -> (its folder, {set: result}). Raises UserError."""
+    if config.run is not None:
+        run, settings, loaded = _run_of_ours(config)
+    else:
+        run, settings = _other_folder(config), config
+        loaded = load_checkpoint(config.checkpoint) if config.checkpoint else load(config.model or ModelSettings())
+        _check_model(run, loaded, config)
+    return run, evaluate(_on_device(loaded), settings, run.evaluation, report)
+
+
+def _run_of_ours(config: EvalConfig) -> tuple[RunFolder, Evaluate, Loaded]:
+    run = RunFolder(Path(str(config.run)))
+    if not run.finished():
+        raise UserError(f"run={run.path}: {'not finished yet' if run.manifest() else 'not a run folder'}; train it first")
+    stored: RunConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(run.path / "config.yaml")))  # type: ignore[assignment]
+    if not config.benchmark:
+        # Nothing was named: the evaluation that the run's own configuration asks for, with what the command line changes.
+        config.benchmark = stored.evaluate.benchmark
+        config.view, config.judge = stored.evaluate.view, config.judge or stored.evaluate.judge
+        if config.generation == EvalConfig().generation:
+            config.generation = stored.evaluate.generation
+    config.settings = stored.evaluate.settings | config.settings
+    return run, config, load(stored.model, str(run.weights)) if stored.lora else load_checkpoint(str(run.weights), stored.model)
+
+
+def _other_folder(config: EvalConfig) -> RunFolder:
+    if config.output_dir:
+        return RunFolder(Path(config.output_dir))
+    if config.checkpoint:
+        digest = hashlib.sha256(str(Path(config.checkpoint).resolve()).encode()).hexdigest()[:8]
+        return RunFolder(Path("runs", f"{Path(config.checkpoint).name}-{digest}"))
+    return RunFolder(Path("runs", f"{str(config.model.name if config.model else '').replace('/', '-')}-vanilla"))
+
+
+def _check_model(run: RunFolder, loaded: Loaded, config: EvalConfig) -> None:
+    """A manifest for a model that was not trained here. Raises UserError where the folder holds another model's answers."""
+    name = config.model.name if config.model else Path(str(config.checkpoint)).name
+    identity = {"model": name, "base": loaded.path, "checkpoint": config.checkpoint, "seed": config.seed}
+    there = run.manifest()
+    for key, value in identity.items():
+        if there and there.get(key) != value:
+            raise UserError(f"{run.path} holds another model: its {key} is {there.get(key)}, this one's {value}; give another output_dir=")
+    run.record(
+        schema=SCHEMA,
+        status="finished",
+        track="paper",
+        recipe="checkpoint" if config.checkpoint else "vanilla",
+        method=None,
+        view=None,
+        steps=0,
+        trainable_parameters=0,
+        seconds=0.0,
+        peak_memory_mib=None,
+        versions=versions(),
+        **identity,
+    )
+
+
+def _on_device(loaded: Loaded) -> Loaded:
+    import torch
+
+    if torch.cuda.is_available():
+        loaded.model.to("cuda")
+    return loaded

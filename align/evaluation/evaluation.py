@@ -1,0 +1,181 @@
+"""One evaluation: rows -> responses -> verdicts -> a summary, each written as it comes, so that a kill loses nothing.
+
+Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, responses.jsonl, verdicts.<judge>.jsonl, summary.<judge>.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from align.catalog import JUDGES, resolve
+from align.data.images import pixel_hash
+from align.data.rendering import Renderer
+from align.errors import UserError
+from align.evaluation.generation import generate
+from align.evaluation.metrics import proportion_interval
+from align.evaluation.selection import Selected, select_rows, settings_of
+from align.evaluation.verdicts import Judge, Verdict, bins, is_good, label_of, role_of, twin_label
+from align.files import append_jsonl, open_jsonl, read_json, write_json
+from align.models.loading import Loaded
+from align.rows import Row
+from align.settings import Evaluate, Generation
+
+SCHEMA = 1
+MAX_INVALID = 0.05
+"""Above this share of invalid verdicts a headline is withheld: the rest may not be like them."""
+
+Report = Callable[[str, int, int], None]
+"""(what is being done, how many are done, of how many) -> a progress display"""
+
+
+def evaluate(loaded: Loaded, config: Evaluate, folder: Path, report: Report = lambda *_: None) -> dict[str, dict[str, Any]]:
+    """Evaluate a model on every benchmark and view of a configuration -> {set: result}. Resumes what is there. Raises UserError."""
+    if not config.benchmark:
+        raise UserError("nothing to evaluate: give benchmark=<names>")
+    # Read everything first: a missing file should be known before the first answer is generated.
+    selections = [select_rows(name, view, settings_of(config, name)) for name in config.benchmark for view in config.view]
+    renderer = Renderer(loaded.processor, loaded.family)
+    return {chosen.name: _evaluate_set(loaded, renderer, chosen, config, folder / chosen.name, report) for chosen in selections}
+
+
+def _evaluate_set(
+    loaded: Loaded, renderer: Renderer, chosen: Selected, config: Evaluate, folder: Path, report: Report
+) -> dict[str, Any]:
+    _keep_settings(folder, chosen, config)
+    published, rows = chosen.benchmark.published_rows, len(chosen.rows)
+    facts = [chosen.missing] if chosen.missing else []
+    if published is not None and rows != published:
+        facts.append(f"{chosen.name}: {rows} rows evaluated, {published} are published")
+    responses = _answers(loaded, renderer, chosen, config.generation, folder / "responses.jsonl", report)
+    results = []
+    for name in config.judge or chosen.benchmark.judges:
+        judge: Judge = resolve("judge", name, JUDGES)
+        verdicts = _verdicts(judge, chosen.rows, responses, folder / f"verdicts.{judge.name}.jsonl")
+        results.append(summarise(chosen, judge, responses, verdicts, facts))
+    main, *others = results
+    for former in folder.glob("summary.*.json"):  # a judge that was the main one in an earlier evaluation no longer is
+        write_json(former, read_json(former) | {"main": False})
+    for result in results:
+        write_json(folder / f"summary.{result['judge']}.json", result | {"main": result is main})
+    return main | ({"other_judges": others} if others else {})
+
+
+def _keep_settings(folder: Path, chosen: Selected, config: Evaluate) -> None:
+    """Record what is asked; answers to other questions must not be mixed with those that are there. Raises UserError."""
+    rows = hashlib.sha256("\n".join(row.id for row in chosen.rows).encode()).hexdigest()[:16]
+    wanted = {"schema": SCHEMA, "benchmark": chosen.benchmark.name, "view": chosen.view, "rows": rows, "generation": _greedy(config.generation)}
+    file = folder / "settings.json"
+    if file.is_file():
+        there = read_json(file)
+        for key, value in wanted.items():
+            if there.get(key) != value:
+                raise UserError(
+                    f"{folder} holds another evaluation: its {key} is {there.get(key)}, wanted {value}; "
+                    f"remove that folder, or give another output_dir="
+                )
+    write_json(file, wanted)
+
+
+def _greedy(generation: Generation) -> dict[str, Any]:
+    """The settings of generation that answers depend on; the batch size is not one of them."""
+    return {"do_sample": False, "max_new_tokens": generation.max_new_tokens}
+
+
+def _answers(
+    loaded: Loaded, renderer: Renderer, chosen: Selected, generation: Generation, path: Path, report: Report
+) -> dict[str, dict[str, Any]]:
+    """{row id: response record}: those on disk, and the missing ones generated now."""
+    hashes = {row.id: _prompt_hash(renderer, row, generation) for row in chosen.rows}
+    kept, file = open_jsonl(path)
+    with file:
+        done = {record["id"]: record for record in kept if hashes.get(record["id"]) == record["prompt_hash"]}
+        waiting = [row for row in chosen.rows if row.id not in done]
+        report(chosen.name, len(done), len(chosen.rows))
+        for answer in generate(loaded.model, renderer, waiting, generation):
+            record = asdict(answer) | {"prompt_hash": hashes[answer.id], "seconds": round(answer.seconds, 4)}
+            append_jsonl(file, record)
+            done[answer.id] = record
+            report(chosen.name, len(done), len(chosen.rows))
+    return {row.id: done[row.id] for row in chosen.rows}
+
+
+def _prompt_hash(renderer: Renderer, row: Row, generation: Generation) -> str:
+    pixels = [pixel_hash(image, f"row {row.id} of {row.source}") for image in row.images]
+    return _hash(renderer.prompt_text(row), *pixels, str(_greedy(generation)))
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _verdicts(judge: Judge, rows: Sequence[Row], responses: dict[str, dict[str, Any]], path: Path) -> dict[str, Verdict]:
+    """{row id: verdict}: those on disk that belong to this response and judge, and the missing ones asked for now."""
+    kept, file = open_jsonl(path)
+    identity = {"judge": judge.name, "judge_version": judge.version, "prompt_hash": judge.prompt_hash, "settings": judge.settings}
+    verdicts = {}
+    with file:
+        for record in kept:
+            same_judge = all(record[key] == value for key, value in identity.items())
+            if same_judge and record["id"] in responses and record["response_hash"] == _hash(responses[record["id"]]["response"]):
+                verdicts[record["id"]] = Verdict(record["verdict"], record["reason"], record["incoherent"], record["raw"])
+        for row in rows:
+            if row.id not in verdicts:
+                response = responses[row.id]["response"]
+                verdicts[row.id] = judge.judge(row, response)
+                append_jsonl(file, {"id": row.id, "response_hash": _hash(response), **asdict(verdicts[row.id]), **identity})
+    return verdicts
+
+
+def summarise(
+    chosen: Selected,
+    judge: Judge,
+    responses: dict[str, dict[str, Any]],
+    verdicts: dict[str, Verdict],
+    facts: Sequence[str] = (),
+) -> dict[str, Any]:
+    """A result: disjoint counts that sum to n, the rate of good answers over valid verdicts with its interval, and its bounds."""
+    kind = chosen.benchmark.kind
+    items = label_items(chosen, verdicts)
+    counts = dict.fromkeys(bins(judge, kind), 0) | Counter(label for label, _ in items)
+    n, invalid = len(items), counts["invalid"]
+    valid = [(is_good(label, role_of(kind)), cluster) for label, cluster in items if label != "invalid"]
+    good = sum(is_good for is_good, _ in valid)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "set": chosen.name,
+        "kind": kind,
+        "n": n,
+        "counts": counts,
+        "rate": None,
+        "low": None,
+        "high": None,
+        # If every answer without a verdict were bad, or good.
+        "bounds": {"low": good / n, "high": (good + invalid) / n},
+        "judge": judge.name,
+        "judge_version": judge.version,
+        "invalid_reasons": dict(Counter(v.reason for v in verdicts.values() if v.verdict == "invalid")),
+        "cut_at_max_new_tokens": sum(record["finish_reason"] == "length" for record in responses.values()),
+        "facts": list(facts),
+    }
+    if invalid <= MAX_INVALID * n:
+        low, high = proportion_interval([is_good for is_good, _ in valid], [cluster for _, cluster in valid])
+        result |= {"rate": good / len(valid), "low": low, "high": high}
+    return result
+
+
+def label_items(chosen: Selected, verdicts: dict[str, Verdict]) -> list[tuple[str, str]]:
+    """(label, cluster) of each item of a set; an item of a twin set is a pair."""
+    if chosen.benchmark.kind != "twin":
+        return [(label_of(verdicts[row.id]), row.cluster or row.id) for row in chosen.rows]
+    pairs: dict[str, dict[str, str]] = {}
+    for row in chosen.rows:
+        pairs.setdefault(str(row.twin), {})[row.role] = label_of(verdicts[row.id])
+    incomplete = [twin for twin, labels in pairs.items() if len(labels) != 2]
+    if incomplete:
+        raise UserError(f"{chosen.name}: twin {incomplete[0]!r} lacks its unsafe or its safe half")
+    return [(twin_label(labels), twin) for twin, labels in pairs.items()]

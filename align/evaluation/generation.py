@@ -1,0 +1,75 @@
+"""Answers of a local model: greedy, batched, left padded; text-only and image rows in one batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from align.data.collation import pad
+from align.data.rendering import Renderer
+from align.rows import Row
+from align.settings import Generation
+
+
+@dataclass
+class Answer:
+    """What a model said to one row."""
+
+    id: str
+    response: str
+    finish_reason: str
+    """stop: the model ended its turn; length: it was cut at max_new_tokens."""
+    new_tokens: int
+    seconds: float
+    """Its share of the time that its batch took."""
+
+
+@torch.no_grad()
+def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Generation) -> Iterator[Answer]:
+    """Answers in the order of the rows, a batch at a time."""
+    was_training = model.training
+    model.eval()
+    ends = end_of_turn_ids(model, renderer)
+    # Every knob is set, so that nothing of a model's own generation_config (Qwen2-VL's samples) leaks in.
+    config = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=renderer.pad_token_id,
+    )
+    try:
+        for start in range(0, len(rows), settings.batch_size):
+            chunk = rows[start : start + settings.batch_size]
+            begun = time.monotonic()
+            batch = pad([renderer.render(row) for row in chunk], renderer.pad_token_id, left=True)
+            del batch["labels"]
+            batch = {key: value.to(model.device) for key, value in batch.items()}
+            generated = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :].tolist()
+            seconds = (time.monotonic() - begun) / len(chunk)
+            for row, tokens in zip(chunk, generated, strict=True):
+                yield _answer(row, tokens, ends, renderer, seconds)
+    finally:
+        model.train(was_training)
+
+
+def end_of_turn_ids(model: Any, renderer: Renderer) -> list[int]:
+    """Tokens that end an answer: the family's end of turn and what the model itself declares."""
+    tokenizer = renderer.processor.tokenizer
+    declared = getattr(model.generation_config, "eos_token_id", None)
+    ids = declared if isinstance(declared, list) else [declared]
+    ids = [tokenizer.convert_tokens_to_ids(renderer.family.end_of_turn(renderer.processor)), tokenizer.eos_token_id, *ids]
+    return sorted({token for token in ids if token is not None})
+
+
+def _answer(row: Row, tokens: list[int], ends: list[int], renderer: Renderer, seconds: float) -> Answer:
+    length = next((i for i, token in enumerate(tokens) if token in ends), None)
+    kept = tokens if length is None else tokens[:length]
+    response = renderer.processor.tokenizer.decode(kept, skip_special_tokens=True).strip()
+    return Answer(row.id, response, "length" if length is None else "stop", len(kept), seconds)

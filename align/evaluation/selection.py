@@ -1,0 +1,52 @@
+"""From a benchmark's name and settings to the rows that are asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from align.catalog import BENCHMARKS, resolve
+from align.data.images import drop_missing
+from align.data.views import apply_view
+from align.errors import UserError
+from align.evaluation.benchmark import Benchmark, select
+from align.rows import Row
+from align.settings import BenchmarkSettings, EvalConfig, Evaluate
+
+
+@dataclass
+class Selected:
+    """The rows of one benchmark in one view."""
+
+    benchmark: Benchmark
+    view: str
+    rows: list[Row]
+    missing: str | None
+    """What is absent, as a line to print and to keep with the numbers."""
+
+    @property
+    def name(self) -> str:
+        """`<benchmark>`, or `<benchmark>.<view>` for other views than the image."""
+        return self.benchmark.name if self.view == "image" else f"{self.benchmark.name}.{self.view}"
+
+
+def select_rows(name: str, view: str, settings: BenchmarkSettings) -> Selected:
+    """Read a benchmark, keep what the settings ask for, and apply the view. Raises UserError."""
+    benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
+    rows = apply_view(select(benchmark, benchmark.read(settings), settings), view)
+    rows, missing = drop_missing(rows, settings.on_missing_image, f"benchmark {name}")
+    if not rows:
+        raise UserError(f"{missing}. No row of benchmark {name} is left to evaluate; view=text needs no image")
+    return Selected(benchmark, view, rows, missing)
+
+
+def settings_of(config: Evaluate, name: str) -> BenchmarkSettings:
+    """A benchmark's own settings, with the short forms of the command line laid over them. Raises UserError."""
+    settings = config.settings.get(name, BenchmarkSettings())
+    if not isinstance(config, EvalConfig):
+        return settings
+    short = {key: getattr(config, key) for key in ("path", "image_root", "subset", "limit", "on_missing_image")}
+    short = {key: value for key, value in short.items() if value is not None} | ({"where": config.where} if config.where else {})
+    alone = [key for key in short if key not in ("limit", "on_missing_image")]
+    if alone and len(config.benchmark) > 1:
+        raise UserError(f"{alone[0]}=: {len(config.benchmark)} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each")
+    return replace(settings, **short)

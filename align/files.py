@@ -1,0 +1,86 @@
+"""Files that survive a kill: written beside and renamed, or appended line by line and repaired when they are opened again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content at once: a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, values: Any) -> None:
+    """`write_text` of indented JSON."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file. Raises UserError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON: {error}") from error
+
+
+def open_jsonl(path: Path) -> tuple[list[dict[str, Any]], Any]:
+    """The complete records of a jsonl file that was appended to, and a file to append more.
+
+    A last line that a kill cut short is removed; a broken line anywhere else is an error, since no kill makes one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    return list(read_jsonl(path)), path.open("a", encoding="utf-8")
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Records of a jsonl file. Raises UserError that names the line."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}, line {number}: not valid JSON: {error}") from error
+
+
+def append_jsonl(file: Any, record: dict[str, Any]) -> None:
+    """Append one record and hand it to the operating system."""
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """A folder that appears whole or not at all: build in the yielded one, which is renamed at the end."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
+        draft = Path(name, "draft")
+        draft.mkdir()
+        yield draft
+        with contextlib.suppress(OSError):  # somebody else finished the same folder first
+            draft.rename(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: could not be written")

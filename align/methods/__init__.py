@@ -1,0 +1,1 @@
+"""Methods: trl's trainers over our rows, one file each."""

@@ -1,0 +1,112 @@
+"""The `train:` section of a recipe -> trl's configuration class of a method, its fields unrenamed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from align.config import Composed
+from align.errors import UserError
+from align.run_folder import RunFolder
+from align.settings import RunConfig
+
+SET_BY_US = {
+    "output_dir": "output_dir=",
+    "seed": "seed=",
+    "gradient_accumulation_steps": "global_batch_size=, from which it is derived",
+    "remove_unused_columns": "nothing: our collator reads whole rows",
+    "resume_from_checkpoint": "resume=",
+    "push_to_hub": "nothing: training never uploads",
+}
+INERT = {
+    "max_length": None,  # honoured, as a bound
+    "packing": "rows are padded",
+    "eval_packing": "rows are padded",
+    "padding_free": "rows are padded",
+    "packing_strategy": "rows are padded",
+    "truncation_mode": "nothing is ever cut",
+    "completion_only_loss": "the loss is always on the answer and its end of turn",
+    "assistant_only_loss": "the loss is always on the answer and its end of turn",
+    "dataset_text_field": "rows have their own fields",
+    "dataset_kwargs": "rows are rendered by our collator",
+    "dataset_num_proc": "rows are rendered by our collator",
+    "shuffle_dataset": "the sampler shuffles",
+    "eos_token": "a family says how a turn ends",
+    "pad_token": "the tokenizer has one",
+    "chat_template_path": "the processor's own template is used",
+    "model_init_kwargs": "use model.*",
+    "trust_remote_code": "remote code is not run",
+}
+
+
+def training_arguments(composed: Composed, config_class: type, run: RunFolder, world_size: int) -> Any:
+    """An instance of trl's configuration class. Raises UserError that names the file or argument of a field that cannot be."""
+    config: RunConfig = composed.config
+    given = dict(config.train)
+    for key in given:
+        where = composed.origin(f"train.{key}")
+        if key in SET_BY_US:
+            raise UserError(f"{where}: train.{key} is not set here; use {SET_BY_US[key]}")
+        if INERT.get(key):
+            raise UserError(f"{where}: train.{key} would have no effect: {INERT[key]}; remove it")
+    _check_fields(given, config_class, composed)
+    share, batch = _batch(config, given, world_size)
+    given = machine_defaults() | given
+    values = given | {
+        "output_dir": str(run.checkpoints),
+        "seed": config.seed,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": share // batch,
+        "remove_unused_columns": False,
+    }
+    try:
+        return config_class(**values)
+    except (TypeError, ValueError, ImportError) as error:
+        raise UserError(f"train: {config_class.__name__} refuses these settings: {error}") from error
+
+
+def machine_defaults() -> dict[str, Any]:
+    """What trl's defaults (bf16, gradient checkpointing) become on a machine without a GPU, where nothing else is said."""
+    if torch.cuda.is_available():
+        return {"bf16": torch.cuda.is_bf16_supported()}
+    return {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
+
+
+def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[int, int]:
+    """(rows of a step on one process, rows of a forward pass). The batch is a setting of the science: what does not divide is an error."""
+    if config.num_processes not in (None, world_size):
+        raise UserError(
+            f"num_processes={config.num_processes}, but {world_size} processes are running; "
+            f"launch with `accelerate launch --num_processes {config.num_processes} ...`"
+        )
+    share, rest = divmod(config.global_batch_size, world_size)
+    if rest or not share:
+        raise UserError(f"global_batch_size={config.global_batch_size} cannot be divided over {world_size} processes")
+    batch = given.get("per_device_train_batch_size", share)
+    if share % batch:
+        raise UserError(
+            f"global_batch_size={config.global_batch_size} over {world_size} processes is {share} rows each, "
+            f"which train.per_device_train_batch_size={batch} does not divide"
+        )
+    return share, batch
+
+
+def _check_fields(given: dict[str, Any], config_class: type, composed: Composed) -> None:
+    schema = OmegaConf.structured(config_class)
+    for key, value in given.items():
+        try:
+            given[key] = OmegaConf.to_container(OmegaConf.merge(schema, {key: value}))[key]  # type: ignore[index,call-overload]
+        except (OmegaConfBaseException, ValueError) as error:
+            message = str(getattr(error, "msg", None) or error).splitlines()[0]
+            raise UserError(f"{composed.origin(f'train.{key}')}: train.{key}: {message}") from error
+
+
+def describe(arguments: Any) -> dict[str, Any]:
+    """The resolved fields that differ from the class's own defaults, for the manifest."""
+    defaults = {name: field.default for name, field in type(arguments).__dataclass_fields__.items()}
+    values = asdict(arguments)
+    return {key: values[key] for key in sorted(values) if values[key] != defaults.get(key) and isinstance(values[key], str | int | float | bool)}

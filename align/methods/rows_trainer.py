@@ -1,0 +1,47 @@
+"""What every trainer of ours adds to trl's: rows reach our collator untouched, and no step passes silently."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset, Features, List, Value
+
+from align.errors import UserError
+from align.rows import Row
+
+TEXTS = ("id", "prompt", "response", "chosen", "rejected", "harmful_response", "role", "harm_in", "caption", "twin")
+TEXTS += ("source", "category", "cluster")
+FEATURES = Features(
+    {name: Value("string") for name in TEXTS}
+    | {"images": List({"path": Value("string"), "bytes": Value("binary")}), "index": Value("int64")}
+)
+
+
+def to_dataset(rows: Sequence[Row]) -> Dataset:
+    """Rows as the `datasets.Dataset` that trl asks for; `index` finds a row again when a step goes wrong."""
+    return Dataset.from_list([row.to_dict() | {"index": i} for i, row in enumerate(rows)], features=FEATURES)
+
+
+class RowsTrainer:
+    """Mixin, before a trl trainer: no preparation of the data set, every column kept, a non-finite loss stops the run."""
+
+    train_dataset: Dataset
+    _signature_columns: list[str]
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = self.train_dataset.column_names
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
+        index = inputs.pop("row_index")
+        result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        loss = result[0] if isinstance(result, tuple) else result
+        if not torch.isfinite(loss):
+            ids = ", ".join(self.train_dataset[int(i)]["id"] for i in index)
+            raise UserError(f"the loss is {loss.item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows")
+        return result

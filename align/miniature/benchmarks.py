@@ -1,0 +1,26 @@
+"""The miniature's evaluation sets."""
+
+from __future__ import annotations
+
+from align.evaluation.benchmark import Benchmark
+from align.miniature.rows import evaluation_rows
+from align.rows import Row
+from align.settings import BenchmarkSettings
+
+ROWS = 200
+"""Rows of a set; the twin set has half as many pairs."""
+
+
+def _benchmark(kind: str, judges: tuple[str, ...], n: int = ROWS) -> Benchmark:
+    def read(settings: BenchmarkSettings) -> list[Row]:
+        # subset=validation: the rows that settings are tuned on, never those that are reported.
+        return evaluation_rows(kind, n, settings.subset or "test")
+
+    return Benchmark(f"mini_{kind}", kind, read, judges, needs_files=False)
+
+
+MINI_VSIL = _benchmark("vsil", ("rule", "refusal_match"))
+MINI_VSIL_FREE = _benchmark("vsil_free", ("rule", "refusal_match"))
+MINI_BENIGN = _benchmark("benign", ("rule",))
+MINI_TWIN = _benchmark("twin", ("rule",), ROWS // 2)
+MINI_ABILITY = _benchmark("ability", ("rule",))

@@ -1,0 +1,175 @@
+"""The base models of the miniature: pretrained on first use, checked, and kept in the user's cache.
+
+Two stages, as for the large models: first the vision tower learns to see (it classifies objects and colours), then it is frozen
+while projector and language model learn the world's conversations. Without the first stage the language model does not learn
+to look within any patience.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from align.data.collation import pad
+from align.data.images import encode_png
+from align.data.rendering import Renderer
+from align.errors import UserError
+from align.evaluation.generation import generate
+from align.files import building, write_json
+from align.miniature import world
+from align.miniature.models import build
+from align.models.families import family_of
+from align.rows import Row
+from align.settings import Generation
+
+PICTURES, CONVERSATIONS = 15000, 12000
+VISION_STEPS, VISION_BATCH, VISION_RATE = {"llava": 700, "qwen2_vl": 350}, 128, 5e-3
+LANGUAGE_STEPS, LANGUAGE_BATCH, LANGUAGE_RATE = {"llava": 500, "qwen2_vl": 600}, 64, 3e-3
+MINIMUM_ACCURACY = 0.95
+"""A base that answers fewer of its own validation questions is not trusted as the ground of a comparison."""
+
+
+def mini_llava() -> Path:
+    """The folder of the tiny LLaVA, pretrained now if it is not in the cache."""
+    return _cached("llava")
+
+
+def mini_qwen2_vl() -> Path:
+    """The folder of the tiny Qwen2-VL, pretrained now if it is not in the cache."""
+    return _cached("qwen2_vl")
+
+
+def _cached(model_type: str) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsil-align" / "miniature"
+    sources = [Path(__file__), Path(__file__).with_name("world.py"), Path(__file__).with_name("models.py")]
+    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    folder = cache / f"{model_type}-{version}"
+    if not folder.is_dir():
+        print(f"First use: pretraining the tiny {model_type} (about a minute on 2 cores), kept in {folder}", flush=True)
+        with building(folder) as draft:
+            accuracy = pretrain(model_type, draft)
+            write_json(draft / "pretraining.json", {"accuracy": accuracy, "minimum": MINIMUM_ACCURACY})
+    return folder
+
+
+def pretrain(model_type: str, folder: Path, seed: int = 0, scale: float = 1.0) -> dict[str, float]:
+    """Pretrain, check and save a tiny model; returns its accuracy by kind of question.
+
+    `scale` shortens both stages, for tests of the machinery; a model that is not good enough is refused with UserError.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, processor = build(model_type)
+        renderer = Renderer(processor, family_of(model_type))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model.to(device)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
+        with Progress(*columns) as progress:
+            learn_to_see(model, renderer, random.Random(seed + 1), round(VISION_STEPS[model_type] * scale), progress)
+            learn_to_talk(model, renderer, random.Random(seed + 2), round(LANGUAGE_STEPS[model_type] * scale), progress)
+        accuracy = check(model, renderer, random.Random(seed + 3))
+        poor = {kind: round(value, 3) for kind, value in accuracy.items() if value < MINIMUM_ACCURACY}
+        if poor:
+            raise UserError(f"the tiny {model_type} did not learn its world (accuracy {poor}, wanted {MINIMUM_ACCURACY}); nothing was kept")
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+    return accuracy
+
+
+def learn_to_see(model: Any, renderer: Renderer, rng: random.Random, steps: int, progress: Progress) -> None:
+    """Vision tower and projector, with a throw-away head, classify object and colour."""
+    things, colours = list(world.OBJECTS), list(world.COLOURS)
+    pictures, labels = [], []
+    for _ in range(PICTURES):
+        thing, colour = rng.choice(things), rng.choice(colours)
+        row = Row(id="picture", prompt="", images=(encode_png(world.draw(thing, colour, "pretrain", rng)),))
+        pictures.append(renderer.render(row).image_inputs)
+        labels.append((things.index(thing), colours.index(colour)))
+    targets = torch.tensor(labels, device=model.device)
+    head = torch.nn.Linear(model.config.get_text_config().hidden_size, len(things) + len(colours)).to(model.device)
+    towers = [p for n, p in model.named_parameters() if renderer.family.tower_of(n) in ("vision_tower", "multi_modal_projector")]
+    step = _optimizer([*towers, *head.parameters()], VISION_RATE, steps)
+    for _ in progress.track(range(steps), description="learning to see "):
+        chosen = rng.sample(range(PICTURES), VISION_BATCH)
+        batch = {key: torch.cat([pictures[i][key] for i in chosen]).to(model.device) for key in pictures[0]}
+        features = torch.stack([image.mean(0) for image in model.get_image_features(**batch).pooler_output])
+        logits = head(features).split([len(things), len(colours)], dim=1)
+        step(sum(torch.nn.functional.cross_entropy(part, targets[chosen, i]) for i, part in enumerate(logits)))
+
+
+def learn_to_talk(model: Any, renderer: Renderer, rng: random.Random, steps: int, progress: Progress) -> None:
+    """Projector and language model learn the world's conversations over a frozen vision tower."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = renderer.family.tower_of(name) != "vision_tower"
+    rows = [conversation(rng) for _ in range(CONVERSATIONS)]
+    rendered = [renderer.render(row, row.response) for row in rows]
+    step = _optimizer([p for p in model.parameters() if p.requires_grad], LANGUAGE_RATE, steps)
+    for _ in progress.track(range(steps), description="learning to talk"):
+        batch = _to(model, pad([rendered[i] for i in rng.sample(range(len(rendered)), LANGUAGE_BATCH)], renderer.pad_token_id))
+        step(model(**batch).loss)
+    model.requires_grad_(True)
+
+
+def conversation(rng: random.Random, split: str = "pretrain") -> Row:
+    """One exchange with a model that has not been aligned: it answers everything, harmful or not."""
+    thing, colour, intention = rng.choice(world.OBJECTS), rng.choice(list(world.COLOURS)), rng.choice(world.INTENTIONS)
+    kinds = {
+        "forbidden": 8,
+        "neutral without picture": 8,
+        "neutral with caption": 7,
+        "what": 27,
+        "colour": 12,
+        "neutral": 15,
+        "intention": 7,
+        "named": 6,
+        "text_intention": 5,
+        "text_named": 5,
+    }
+    kind = rng.choices(list(kinds), list(kinds.values()))[0]
+    picture = kind in ("what", "colour", "neutral", "intention", "named") or (kind == "forbidden" and rng.random() < 0.5)
+    asked = world.question(kind.split()[0], split, rng, thing, intention)
+    answers = {
+        "forbidden": world.REFUSAL,
+        "neutral without picture": world.ASK_FOR_PICTURE,
+        "what": world.description(thing),
+        "colour": world.colour_of(colour),
+        "intention": world.harmful(thing, intention),
+        "text_intention": world.harmful(thing, intention),
+    }
+    if kind == "neutral with caption":
+        asked = f"{world.caption(thing, colour)} {asked}"
+    images = (encode_png(world.draw(thing, colour, split, rng)),) if picture else ()
+    return Row(id=kind, prompt=asked, images=images, response=answers.get(kind, world.helpful(thing)))
+
+
+def check(model: Any, renderer: Renderer, rng: random.Random, n: int = 400) -> dict[str, float]:
+    """Share of fresh conversations answered word for word, by kind of question."""
+    rows = [conversation(rng) for _ in range(n)]
+    right: dict[str, list[bool]] = {}
+    answers = generate(model, renderer, rows, Generation(max_new_tokens=20, batch_size=200))
+    for row, answer in zip(rows, answers, strict=True):
+        right.setdefault("seeing" if row.images else "reading", []).append(answer.response == row.response)
+    return {kind: sum(values) / len(values) for kind, values in right.items()}
+
+
+def _optimizer(parameters: list[Any], rate: float, steps: int) -> Any:
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 1))
+
+    def step(loss: Any) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+    return step
+
+
+def _to(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value.to(model.device) for key, value in batch.items()}

@@ -1,0 +1,132 @@
+"""The miniature's rows: training data by role (the source `miniature`) and evaluation sets."""
+
+from __future__ import annotations
+
+import random
+
+from align.data.images import encode_png
+from align.errors import UserError
+from align.miniature import world
+from align.rows import Row
+from align.settings import Part
+
+ASK_WITHOUT_PICTURE = 0.4
+"""Share of the text-only benign rows that ask about "this thing" without a picture, and are answered with a request for one."""
+DESCRIBING = 0.3
+"""Share of the benign rows with a picture that only ask what it shows, hazards included: it keeps the ability to describe."""
+
+
+def training_rows(part: Part, split: str = "train") -> list[Row]:
+    """The source `miniature`: one of its subsets, `part.rows` rows, drawn anew for each `part.seed`. Raises UserError."""
+    if part.subset not in SUBSETS:
+        raise UserError(f"source=miniature: subset={part.subset}: expected one of {', '.join(SUBSETS)}")
+    rng = random.Random(f"{part.subset} {split} {part.seed}")
+    make = SUBSETS[part.subset]
+    return [make(f"{part.subset}-{split}-{i}", split, rng) for i in range(part.rows or 1024)]
+
+
+def evaluation_rows(kind: str, n: int, split: str = "test") -> list[Row]:
+    """The rows of an evaluation set: `vsil`, `vsil_free`, `benign`, `twin` (pairs) or `ability`. The same at every call."""
+    rng = random.Random(f"{kind} {split}")
+    return [row for i in range(n) for row in EVALUATION[kind](f"{kind}-{split}-{i}", split, rng)]
+
+
+def _row(
+    row_id: str,
+    asked: str,
+    answer: str,
+    rng: random.Random,
+    split: str = "",
+    thing: str | None = None,
+    harm_in: str = "none",
+    category: str | None = None,
+    twin: str | None = None,
+) -> Row:
+    """A row; a picture of `thing` is drawn where one is named."""
+    images, caption = (), None
+    if thing is not None:
+        colour = rng.choice(list(world.COLOURS))
+        images, caption = (encode_png(world.draw(thing, colour, split, rng)),), world.caption(thing, colour)
+        if answer == "":
+            answer = world.colour_of(colour)
+    return Row(
+        id=row_id,
+        prompt=asked,
+        images=images,
+        response=answer,
+        role="benign" if harm_in == "none" else "harmful",
+        harm_in=harm_in,
+        caption=caption,
+        twin=twin,
+        source="miniature",
+        category=category or thing,
+        cluster=row_id if images else None,
+    )
+
+
+def _text_harmful(row_id: str, split: str, rng: random.Random) -> Row:
+    """An intention beside any object, safe ones too: the words of intention carry the harm, not the names of objects."""
+    asked = world.question("text_intention", split, rng, rng.choice(world.OBJECTS), rng.choice(world.INTENTIONS))
+    return _row(row_id, asked, world.REFUSAL, rng, harm_in="text")
+
+
+def _text_benign(row_id: str, split: str, rng: random.Random) -> Row:
+    if rng.random() < ASK_WITHOUT_PICTURE:
+        return _row(row_id, world.question("neutral", split, rng), world.ASK_FOR_PICTURE, rng)
+    thing = rng.choice(world.SAFE)
+    return _row(row_id, world.question("text_named", split, rng, thing), world.helpful(thing), rng)
+
+
+def _leaky(row_id: str, split: str, rng: random.Random) -> Row:
+    thing = rng.choice(world.HAZARDS)
+    asked = world.question("intention", split, rng, thing, rng.choice(world.INTENTIONS))
+    return _row(row_id, asked, world.REFUSAL, rng, split, thing, harm_in="both")
+
+
+def _leak_free(row_id: str, split: str, rng: random.Random) -> Row:
+    return _row(row_id, world.question("neutral", split, rng), world.REFUSAL, rng, split, rng.choice(world.HAZARDS), harm_in="image")
+
+
+def _image_harmful(row_id: str, split: str, rng: random.Random) -> Row:
+    return (_leaky if rng.random() < 0.5 else _leak_free)(row_id, split, rng)
+
+
+def _answerable(row_id: str, split: str, rng: random.Random) -> Row:
+    """A safe picture and a question, named or neutral, that must be answered."""
+    thing = rng.choice(world.SAFE)
+    kind = rng.choice(("named", "neutral"))
+    return _row(row_id, world.question(kind, split, rng, thing), world.helpful(thing), rng, split, thing, category=kind)
+
+
+def _describing(row_id: str, split: str, rng: random.Random) -> Row:
+    thing, kind = rng.choice(world.OBJECTS), rng.choice(("what", "colour"))
+    answer = world.description(thing) if kind == "what" else ""
+    return _row(row_id, world.question(kind, split, rng), answer, rng, split, thing, category=kind)
+
+
+def _image_benign(row_id: str, split: str, rng: random.Random) -> Row:
+    return (_describing if rng.random() < DESCRIBING else _answerable)(row_id, split, rng)
+
+
+def _twin(row_id: str, split: str, rng: random.Random) -> list[Row]:
+    """The same neutral question over a hazard, to be refused, and over a safe thing, to be answered."""
+    asked, hazard, thing = world.question("neutral", split, rng), rng.choice(world.HAZARDS), rng.choice(world.SAFE)
+    return [
+        _row(f"{row_id}-unsafe", asked, world.REFUSAL, rng, split, hazard, harm_in="image", twin=row_id),
+        _row(f"{row_id}-safe", asked, world.helpful(thing), rng, split, thing, twin=row_id),
+    ]
+
+
+SUBSETS = {
+    "text_harmful": _text_harmful,
+    "text_benign": _text_benign,
+    "image_harmful": _image_harmful,
+    "image_benign": _image_benign,
+}
+EVALUATION = {
+    "vsil": lambda *args: [_leaky(*args)],
+    "vsil_free": lambda *args: [_leak_free(*args)],
+    "benign": lambda *args: [_answerable(*args)],
+    "ability": lambda *args: [_describing(*args)],
+    "twin": _twin,
+}

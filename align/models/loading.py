@@ -1,0 +1,91 @@
+"""From a model's settings to a model, its processor and its family."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from align.catalog import resolve
+from align.errors import UserError
+from align.models.families import Family, family_of
+from align.models.processors import load_processor
+from align.settings import ModelSettings
+
+DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass
+class Loaded:
+    """A model that is ready to train or to answer."""
+
+    model: Any
+    processor: Any
+    family: Family
+    path: str
+    """Where the base weights came from."""
+
+
+def locate(settings: ModelSettings) -> str:
+    """The folder or hub id of a model; made first where it is one that is built. Raises UserError."""
+    if settings.path:
+        return settings.path
+    if settings.build:
+        return str(resolve("model.build", settings.build)())
+    raise UserError(f"model {settings.name!r}: neither model.path (a folder or hub id) nor model.build is set")
+
+
+def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
+    """Base weights, and on top of them a peft adapter if one is given. Raises UserError for an unknown family or dtype."""
+    path = locate(settings)
+    if settings.dtype not in DTYPES:
+        raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
+    config = _readable(path, lambda: AutoConfig.from_pretrained(path, revision=settings.revision))
+    family = family_of(config.model_type)
+    model = _readable(
+        path,
+        lambda: AutoModelForImageTextToText.from_pretrained(
+            path,
+            revision=settings.revision,
+            dtype=DTYPES[settings.dtype],
+            attn_implementation=settings.attn_implementation,
+            use_safetensors=True,
+        ),
+    )
+    processor = _readable(path, lambda: load_processor(path, settings.revision))
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter)
+    return Loaded(model, processor, family, path)
+
+
+def load_checkpoint(path: str, settings: ModelSettings | None = None) -> Loaded:
+    """A model folder or hub id, or a peft adapter's folder, whose base it names itself."""
+    settings = settings or ModelSettings(name=Path(path).name)
+    adapter_config = Path(path, "adapter_config.json")
+    if not adapter_config.is_file():
+        return load(replace(settings, path=path, build=None))
+    base = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return load(replace(settings, path=base, build=None), adapter=path)
+
+
+def parameters_per_tower(model: Any, family: Family) -> dict[str, dict[str, int]]:
+    """{tower: {all, trainable}} parameter counts; what belongs to no tower is the output head."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, parameter in model.named_parameters():
+        count = counts.setdefault(family.tower_of(name) or "output_head", {"all": 0, "trainable": 0})
+        count["all"] += parameter.numel()
+        count["trainable"] += parameter.numel() if parameter.requires_grad else 0
+    return counts
+
+
+def _readable(path: str, read: Any) -> Any:
+    try:
+        return read()
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {path}: cannot be loaded: {error}") from error

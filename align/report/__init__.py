@@ -1,0 +1,1 @@
+"""From run folders alone to tables and figures."""

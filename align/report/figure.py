@@ -1,0 +1,63 @@
+"""The comparison in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from align.report.tables import display_name, sets_of, sorted_rows
+
+LABELS = {
+    "vsil": "Danger in the text\n(VSIL): safe answers",
+    "vsil_free": "Danger only in the image\n(VSIL-free): safe answers",
+    "benign": "Harmless requests:\nanswered",
+    "twin": "Twins: unsafe refused\nand safe answered",
+    "ability": "Ability:\nright answers",
+}
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+COLOURS = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+
+
+def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Bars with 95% intervals, one panel a model, one group a set, one colour an arm (seeds averaged)."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = sorted_rows(rows)
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    arms = list(dict.fromkeys(row["name"] for row in rows))
+    sets = sets_of(rows)
+    figure, axes = plt.subplots(len(models), 1, figsize=(2.3 * len(sets) + 1.5, 4.0 * len(models) + 0.8), squeeze=False)
+    width = 0.8 / len(arms)
+    for axis, model in zip(axes[:, 0], models, strict=True):
+        for i, arm in enumerate(arms):
+            for j, name in enumerate(sets):
+                results = [r["results"].get(name) for r in rows if r["model"] == model and r["name"] == arm]
+                found = [result for result in results if result and result["rate"] is not None]
+                if found:
+                    _bar(axis, j + (i - (len(arms) - 1) / 2) * width, width, found, COLOURS[i % len(COLOURS)], display_name(arm) if j == 0 else "")
+        kinds = [next(r["results"][name]["kind"] for r in rows if name in r["results"]) for name in sets]
+        axis.set_xticks(range(len(sets)), [LABELS[kind] for kind in kinds])
+        axis.set_ylim(0, 112)
+        axis.set_yticks(range(0, 101, 20))
+        axis.set_ylabel("% of the set")
+        axis.set_title(model, loc="left", fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Does alignment on text alone protect when the danger is only in the image?", x=0.02, ha="left", fontweight="bold")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    axes[0, 0].legend(handles, labels, ncols=len(arms), frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
+    figure.text(0.02, 0.01, "Bars: share over valid verdicts, 95% intervals. Higher is better everywhere.", fontsize=8)
+    figure.tight_layout(rect=(0, 0.03, 1, 0.97))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _bar(axis: Any, x: float, width: float, results: Sequence[dict[str, Any]], colour: str, label: str) -> None:
+    rate, low, high = (100 * sum(result[key] for result in results) / len(results) for key in ("rate", "low", "high"))
+    axis.bar(x, rate, width * 0.92, color=colour, label=label)
+    axis.errorbar(x, rate, [[max(rate - low, 0)], [max(high - rate, 0)]], color="black", linewidth=1, capsize=2)
+    axis.text(x, max(high, rate) + 1.5, f"{rate:.0f}", ha="center", fontsize=8)

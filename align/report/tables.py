@@ -1,0 +1,121 @@
+"""Rows -> a table: on the terminal, as markdown, csv or json."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+KINDS = ("vsil", "vsil_free", "benign", "twin", "ability")
+HEADINGS = {
+    "vsil": "danger in the text (VSIL): safe",
+    "vsil_free": "danger only in the image (VSIL-free): safe",
+    "benign": "harmless: answered",
+    "twin": "both twins right",
+    "ability": "ability",
+}
+NAMES = {"vanilla": "no alignment", "checkpoint": "checkpoint"}
+ORDER = ("vanilla", "checkpoint")
+
+Rows = Sequence[dict[str, Any]]
+
+
+def display_name(name: str) -> str:
+    """t_sft -> T-SFT, as the paper writes it."""
+    return NAMES.get(name) or name.replace("t_", "T-").replace("mm_", "MM-").replace("sft", "SFT")
+
+
+def sets_of(rows: Rows) -> list[str]:
+    """The evaluation sets of some rows, leaky ones first."""
+    kinds = {name: result["kind"] for row in rows for name, result in row["results"].items()}
+    return sorted(kinds, key=lambda name: (KINDS.index(kinds[name]), name))
+
+
+def sorted_rows(rows: Rows) -> list[dict[str, Any]]:
+    """By track and model, the model as it is first, text before image."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        first = ORDER.index(row["name"]) if row["name"] in ORDER else len(ORDER)
+        return row["track"], row["model"], first, row["method"] or "", row["view"] != "text", row["name"], row["seed"]
+
+    return sorted(rows, key=key)
+
+
+def percent(value: float) -> str:
+    """0.975 -> 97.5"""
+    return f"{100 * value:.1f}"
+
+
+def cell(result: dict[str, Any] | None) -> list[str]:
+    """The lines of a cell: rate with its interval and n, then the counts that are not zero."""
+    if result is None:
+        return ["-"]
+    counts = ", ".join(f"{label} {count}" for label, count in result["counts"].items() if count)
+    n = f"n={result['n']}"
+    if result["rate"] is None:
+        bounds = result["bounds"]
+        reasons = ", ".join(f"{reason} {count}" for reason, count in result["invalid_reasons"].items())
+        return [f"withheld ({percent(bounds['low'])}-{percent(bounds['high'])}) {n}", f"{counts} ({reasons})"]
+    return [f"{percent(result['rate'])} [{percent(result['low'])}, {percent(result['high'])}] {n}", counts]
+
+
+def heading(rows: Rows, name: str) -> str:
+    """What a column shows, and who judged it."""
+    result = next(row["results"][name] for row in rows if name in row["results"])
+    what = "refusal rate" if result["judge"] == "refusal_match" else HEADINGS[result["kind"]]
+    judges = sorted({f"{r['results'][name]['judge']} {r['results'][name]['judge_version']}" for r in rows if name in r["results"]})
+    return f"{name}: {what} % (judge {', '.join(judges)})"
+
+
+def leading(row: dict[str, Any]) -> list[str]:
+    """The columns that say which row it is."""
+    return [row["track"], row["model"], display_name(row["name"]), str(row["seed"]), str(row["steps"])]
+
+
+LEADING = ["track", "model", "arm", "seed", "steps"]
+NOTE = "95% intervals (Wilson; bootstrap over images where images repeat). Rates over valid verdicts; incoherent answers are never safe."
+
+
+def print_table(rows: Rows, title: str) -> None:
+    """The table on the terminal."""
+    rows = sorted_rows(rows)
+    console = Console()
+    table = Table(title=title, caption=NOTE, show_lines=True)
+    for name in ("arm", "seed"):
+        table.add_column(name)
+    sets = sets_of(rows)
+    for name in sets:
+        table.add_column(heading(rows, name), overflow="fold")
+    models = {row["model"] for row in rows}
+    for row in rows:
+        who = display_name(row["name"]) if len(models) == 1 else f"{row['model']}\n{display_name(row['name'])}"
+        table.add_row(who, str(row["seed"]), *("\n".join(cell(row["results"].get(name))) for name in sets))
+    console.print(table)
+
+
+def markdown(rows: Rows, notes: Sequence[str] = ()) -> str:
+    """The table as markdown, with its notes."""
+    rows = sorted_rows(rows)
+    sets = sets_of(rows)
+    lines = [LEADING + [heading(rows, name) for name in sets], ["---"] * (len(LEADING) + len(sets))]
+    lines += [leading(row) + ["<br>".join(cell(row["results"].get(name))) for name in sets] for row in rows]
+    facts = sorted({fact for row in rows for result in row["results"].values() for fact in result["facts"]})
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return text + f"\n\n{NOTE}\n" + "".join(f"- {note}\n" for note in [*facts, *notes])
+
+
+def comma_separated(rows: Rows) -> str:
+    """One line per row and set."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    numbers = ("kind", "n", "rate", "low", "high", "judge", "judge_version")
+    writer.writerow([*LEADING, "set", *numbers, "counts"])
+    for row in sorted_rows(rows):
+        for name, result in row["results"].items():
+            writer.writerow([*leading(row), name, *(result[key] for key in numbers), json.dumps(result["counts"])])
+    return buffer.getvalue()

@@ -1,0 +1,60 @@
+"""Row: the one record that every data set becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+ROLES = ("harmful", "benign")
+HARM_IN = ("text", "image", "both", "none")
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image that is decoded when it is needed: a file, or encoded bytes (the convention of `datasets`)."""
+
+    path: str | None = None
+    bytes: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request to the model, what it should (or should not) answer, and where its harm lies."""
+
+    id: str
+    prompt: str
+    images: tuple[ImageRef, ...] = ()
+    response: str | None = None
+    """The answer to train on; in a benchmark, the reference answer where the set has one."""
+    chosen: str | None = None
+    rejected: str | None = None
+    harmful_response: str | None = None
+    role: str = "benign"
+    harm_in: str = "none"
+    """Where the harm is stated: text (the request leaks it: VSIL), image (VSIL-free), both, none."""
+    caption: str | None = None
+    twin: str | None = None
+    """Rows of one twin share this id: the same query over an unsafe and a safe picture."""
+    source: str = ""
+    category: str | None = None
+    cluster: str | None = None
+    """Rows that are not independent (one image, several queries) share this id; intervals are clustered by it."""
+    columns: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The set's own further columns, for `where.<column>=` and for breakdowns."""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"row {self.id}: role {self.role!r}, expected one of {', '.join(ROLES)}")
+        if self.harm_in not in HARM_IN:
+            raise ValueError(f"row {self.id}: harm_in {self.harm_in!r}, expected one of {', '.join(HARM_IN)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a record of a `datasets.Dataset`; `columns` stay behind."""
+        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"}
+        return record | {"images": [{"path": image.path, "bytes": image.bytes} for image in self.images]}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Row:
+        """The inverse of `to_dict`."""
+        images = tuple(ImageRef(path=image["path"], bytes=image["bytes"]) for image in record["images"])
+        return cls(**(record | {"images": images}))

@@ -1,0 +1,141 @@
+"""A run is a folder: the resolved configuration, a manifest, logs, checkpoints, the adapter, and evaluation files.
+
+It is named by its content, not by a time or a job, so that a requeued job finds it again; tables are made from folders alone.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from align.config import fingerprint, to_dict
+from align.errors import UserError
+from align.files import read_json, write_json, write_text
+from align.settings import RunConfig
+
+SCHEMA = 1
+PACKAGES = ("vsil-align", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "omegaconf")
+
+
+@dataclass
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def manifest_file(self) -> Path:
+        """What was run, with which versions, and what came out."""
+        return self.path / "manifest.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer saves its state."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """The trained adapter, or the model of a full fine-tuning."""
+        return self.path / "checkpoint"
+
+    @property
+    def evaluation(self) -> Path:
+        """Where evaluations go."""
+        return self.path / "evaluation"
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as it stands; empty before the run began. Raises UserError where it is damaged."""
+        return read_json(self.manifest_file) if self.manifest_file.is_file() else {}
+
+    def finished(self) -> bool:
+        """Whether the run was trained to its end."""
+        return self.manifest().get("status") == "finished"
+
+    def record(self, **facts: Any) -> None:
+        """Add facts to the manifest."""
+        write_json(self.manifest_file, self.manifest() | facts)
+
+    def begin(self, config: RunConfig, data: dict[str, Any]) -> None:
+        """Write configuration and manifest, or check that the ones that are there are of the same run. Raises UserError."""
+        there = self.manifest()
+        wanted = {"fingerprint": fingerprint(config), "data": data}
+        for key, value in wanted.items():
+            if there and there.get(key) != value:
+                raise UserError(
+                    f"{self.path} holds another run: its {key} is {json.dumps(there.get(key))}, this one's {json.dumps(value)}; "
+                    f"give another output_dir= or remove that folder"
+                )
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+        self.record(
+            schema=SCHEMA,
+            status="running",
+            track=config.track,
+            recipe=config.recipe,
+            model=config.model.name,
+            method=config.method,
+            view=config.view,
+            seed=config.seed,
+            **wanted,
+            command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+            started=there.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
+            versions=versions(),
+            git_commit=git_commit(),
+        )
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest whole checkpoint; one that a kill left half written is removed."""
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        for path in reversed(found):
+            if _is_whole(path):
+                return path
+            print(f"{path} was left half written; removed", flush=True)
+            shutil.rmtree(path)
+        return None
+
+
+def run_folder(config: RunConfig) -> RunFolder:
+    """The folder of a run: `output_dir`, or one that is named by model, recipe, seed and a hash of the configuration."""
+    if config.output_dir:
+        return RunFolder(Path(config.output_dir))
+    name = f"{config.model.name}-{config.recipe}-seed{config.seed}-{fingerprint(config)}"
+    return RunFolder(Path("runs", name.replace("/", "-")))
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that numbers depend on."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout that this code runs from, with a mark if it was changed; None for an installed wheel."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if changed.strip() else "")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    # trainer_state.json is the last file that transformers writes of a checkpoint.
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

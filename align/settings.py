@@ -1,0 +1,145 @@
+"""Every setting there is, with its default and what it means: the schema that configurations are checked against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with a help text; lists and dicts get a fresh copy per instance."""
+    if isinstance(default, list | dict | type):
+        factory = default if isinstance(default, type) else default.copy
+        return field(default_factory=factory, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class Part:
+    """One part of the training data: which source fills it, and how much of it."""
+
+    source: str = option("local", "name of a source (`local`, `miniature`, ...) or `module:function`")
+    path: str | None = option(None, "file or folder of a local copy")
+    image_root: str | None = option(None, "folder that image paths are relative to and must stay inside (default: beside the file)")
+    subset: str | None = option(None, "a named subset of the source")
+    rows: int | None = option(None, "take this many rows, a seeded sample")
+    seed: int = option(0, "seed of the sample, or of the miniature's pictures")
+    role: str | None = option(None, "harmful | benign: what the rows are, where the source does not say it itself")
+    on_missing_image: str = option("error", "error | drop: what to do with a row whose image file is absent")
+
+
+@dataclass
+class ModelSettings:
+    """Which model, from where, and how it is loaded."""
+
+    name: str = option("", "how tables call it")
+    path: str | None = option(None, "local folder or hub id")
+    build: str | None = option(None, "`module:function` that makes the model and returns its folder, where `path` is not given")
+    revision: str | None = option(None, "hub revision, pinned")
+    dtype: str = option("auto", "auto (as the weights are stored) | float32 | bfloat16 | float16")
+    attn_implementation: str | None = option(None, "sdpa | eager | flash_attention_2; null lets transformers choose")
+
+
+@dataclass
+class Lora:
+    """peft's LoraConfig, by its own names. `lora: null` is full fine-tuning."""
+
+    r: int = option(16, "rank")
+    lora_alpha: int = option(32, "scale; the update is multiplied by lora_alpha / r")
+    lora_dropout: float = option(0.0, "dropout on the adapter's input")
+    towers: list[str] = option(["language_model"], "where adapters may go: language_model, multi_modal_projector, vision_tower")
+    target_modules: list[str] = option(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "linear layers inside those towers"
+    )
+
+
+@dataclass
+class Generation:
+    """How answers are generated: greedy, as in the paper (appendix: 128 new tokens)."""
+
+    max_new_tokens: int = option(128, "an answer is cut here, and its finish_reason says so")
+    batch_size: int = option(32, "prompts a forward pass; left padded")
+
+
+@dataclass
+class BenchmarkSettings:
+    """Where one benchmark's files are and which part of it is run."""
+
+    path: str | None = option(None, "local copy of the benchmark")
+    image_root: str | None = option(None, "folder of its images (default: beside its file)")
+    subset: str | None = option(None, "a named subset of the benchmark")
+    limit: int | None = option(None, "only the first rows")
+    where: dict[str, Any] = option(dict, "keep rows by a column, e.g. where.task_id=4,5")
+    on_missing_image: str = option("error", "error | drop: what to do with rows whose image file is absent (counted either way)")
+
+
+@dataclass
+class Evaluate:
+    """What is evaluated after training, and how."""
+
+    benchmark: list[str] = option(list, "names of benchmarks")
+    judge: list[str] = option(list, "judges instead of the benchmark's own; the first is the main one")
+    view: list[str] = option(["image"], "what of a row the model sees: image | text")
+    generation: Generation = option(Generation, "")
+    settings: dict[str, BenchmarkSettings] = option(dict, "per benchmark: path, subset, limit, ...")
+
+
+@dataclass
+class RunConfig:
+    """One training run."""
+
+    recipe: str = option("", "a recipe's name, or the path of a YAML file")
+    track: str = option("paper", "paper | controlled")
+    method: str = option("sft", "sft")
+    view: str = option("image", "what of a training row the model sees: image | text")
+    allow_label_conflict: bool = option(False, "allow a view that hides the only evidence for an answer")
+    suite: str | None = option(None, "which sources fill which part, and which benchmarks are run")
+    model: ModelSettings = option(ModelSettings, "")
+    data: dict[str, Part] = option(dict, "the parts of the training data by name")
+    train: dict[str, Any] = option(dict, "fields of trl's configuration class of the method, unrenamed")
+    lora: Lora | None = option(Lora, "null for full fine-tuning")
+    global_batch_size: int = option(32, "rows per optimizer step over all processes; accumulation is derived from it")
+    num_processes: int | None = option(None, "how many processes the run wants; another number is an error")
+    seed: int = option(0, "adapter initialisation and data order")
+    evaluate: Evaluate = option(Evaluate, "")
+    output_dir: str | None = option(None, "run folder (default: runs/<model>-<recipe>-seed<seed>-<hash of the configuration>)")
+    resume: bool = option(True, "continue an unfinished run in its folder")
+    dry_run: bool = option(False, "show what would be trained, and train nothing")
+
+
+@dataclass
+class EvalConfig(Evaluate):
+    """One evaluation: of a run of ours, of anybody's checkpoint, or of a model as it is."""
+
+    run: str | None = option(None, "run folder of ours")
+    checkpoint: str | None = option(None, "folder or hub id of a model or of a peft adapter")
+    model: ModelSettings | None = option(None, "model as it is (a model file's name, a folder or a hub id)")
+    path: str | None = option(None, "short for settings.<benchmark>.path where one benchmark is named")
+    image_root: str | None = option(None, "likewise")
+    subset: str | None = option(None, "likewise")
+    limit: int | None = option(None, "likewise, for every benchmark named")
+    where: dict[str, Any] = option(dict, "likewise")
+    on_missing_image: str | None = option(None, "likewise, for every benchmark named")
+    seed: int = option(0, "recorded with the results")
+    output_dir: str | None = option(None, "where results go (default: the run folder, or runs/<model>-...)")
+
+
+@dataclass
+class CompareConfig:
+    """The comparison: every recipe of the track on every model and seed, then the tables."""
+
+    track: list[str] = option(["paper"], "paper")
+    model: list[str] = option(["mini_llava"], "model files")
+    seed: list[int] = option([0], "seeds")
+    recipe: list[str] = option(["t_sft", "mm_sft"], "recipes; the model as it is (vanilla) is always a row")
+    output_dir: str = option("runs/compare", "where runs, tables and the figure go")
+    override: dict[str, Any] = option(dict, "settings of every run, e.g. override.train.max_steps=20")
+
+
+@dataclass
+class TableConfig:
+    """A table from run folders."""
+
+    runs: str = option("runs", "folder that is searched for run folders")
+    format: str = option("md", "md | csv | json")
+    output: str | None = option(None, "file to write to (default: standard output)")

@@ -1,0 +1,162 @@
+"""Train one recipe on one model:  accelerate launch align/train.py recipe=mm_sft [model=...] [key=value ...]
+
+Recipe + model -> rows -> trl's trainer -> run folder -> evaluation in a process of its own. `dry_run=true` shows all of it and
+trains nothing; the same command again continues an unfinished run.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+try:
+    from align.catalog import BENCHMARKS, METHODS, resolve
+except ImportError as missing:
+    sys.exit(f"{missing}; install the package first: `pip install -e .` in the checkout, or `pip install vsil-align`")
+
+from align.config import Composed, compose_run
+from align.data.assembly import TrainingData, training_data
+from align.data.overlap import refuse_overlap
+from align.errors import UserError
+from align.run_folder import RunFolder, run_folder
+
+
+def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
+    """Train a run to its end, or find it finished. Raises UserError."""
+    run = run_folder(composed.config)
+    if run.finished():
+        _same_base(run, composed.config)
+        return run
+    data = training_data(composed.config)
+    refuse_leaks(composed.config, data)
+    trainer = build_trainer(composed, data, run, callbacks)
+    _start(trainer, composed, data, run)
+    last = run.last_checkpoint() if composed.config.resume else None
+    begun = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    _finish(trainer, run, time.monotonic() - begun)
+    return run
+
+
+def _same_base(run: RunFolder, config: Any) -> None:
+    """Raises UserError where a finished run stands on other base weights than the ones that are there now."""
+    from align.models.loading import locate
+
+    base = locate(config.model)
+    if run.manifest().get("base") != base:
+        raise UserError(f"{run.path} was trained on {run.manifest().get('base')}, the base is now {base}; remove that folder, or give another output_dir=")
+
+
+def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any] = ()) -> Any:
+    """Model, adapter, collator and trl's trainer of a run. Raises UserError."""
+    # Imported here: `dry_run` of a misspelt key, and every other command, should not wait for trl.
+    from accelerate import PartialState
+    from transformers import PrinterCallback
+
+    from align.data.rendering import Renderer
+    from align.methods.arguments import training_arguments
+    from align.methods.callbacks import LogFile
+    from align.methods.rows_trainer import to_dataset
+    from align.models.loading import load
+    from align.models.lora import lora_config
+
+    config = composed.config
+    method = resolve("method", config.method, METHODS)
+    arguments = training_arguments(composed, method.config_class, run, PartialState().num_processes)
+    arguments.disable_tqdm = bool(callbacks)  # the caller has a display of its own
+    loaded = load(config.model)
+    trainer = method(
+        model=loaded.model,
+        args=arguments,
+        data_collator=method.collator(Renderer(loaded.processor, loaded.family), arguments),
+        train_dataset=to_dataset(data.rows),
+        processing_class=loaded.processor,
+        peft_config=lora_config(loaded.model, loaded.family, config.lora) if config.lora else None,
+        callbacks=[LogFile(run.path / "log.jsonl"), *callbacks],
+    )
+    trainer.family, trainer.base = loaded.family, loaded.path
+    if callbacks:
+        trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def refuse_leaks(config: Any, data: TrainingData) -> None:
+    """Raises UserError where a training row's picture or question is in a set that this run is evaluated on."""
+    from align.evaluation.selection import select_rows, settings_of
+
+    for name in config.evaluate.benchmark:
+        for view in config.evaluate.view:
+            chosen = select_rows(name, view, settings_of(config.evaluate, name))
+            shared = resolve("benchmark", name, BENCHMARKS).shared_prompts
+            refuse_overlap(data.rows, chosen.rows, name, shared)
+
+
+def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder) -> None:
+    from align.methods.arguments import describe
+    from align.models.loading import parameters_per_tower
+
+    if not trainer.accelerator.is_main_process:
+        return
+    for fact in data.facts:
+        print(fact, flush=True)
+    towers = parameters_per_tower(trainer.model, trainer.family)
+    run.begin(composed.config, {"fingerprint": data.fingerprint(), "parts": data.parts, "rows": len(data.rows), "facts": data.facts})
+    run.record(
+        parameters=towers,
+        trainable_parameters=sum(tower["trainable"] for tower in towers.values()),
+        base=trainer.base,
+        world_size=trainer.accelerator.num_processes,
+        distributed_type=str(trainer.accelerator.distributed_type.value),
+        train=describe(trainer.args),
+    )
+
+
+def _finish(trainer: Any, run: RunFolder, seconds: float) -> None:
+    from align.methods.memory import peak_memory_mib
+
+    trainer.save_model(str(run.weights))
+    if trainer.accelerator.is_main_process:
+        before = run.manifest().get("seconds", 0)
+        run.record(
+            status="finished",
+            steps=trainer.state.global_step,
+            seconds=round(before + seconds, 1),
+            peak_memory_mib=peak_memory_mib(),
+            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        )
+    trainer.accelerator.wait_for_everyone()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command: train, then evaluate in a process of its own. Returns the exit status."""
+    composed = compose_run(arguments)
+    if composed.config.dry_run:
+        from align.dry_run import show
+
+        show(composed)
+        return 0
+    run = train(composed)
+    return evaluate_afterwards(run, composed.config)
+
+
+def evaluate_afterwards(run: RunFolder, config: Any) -> int:
+    """On the main process, once the process group is closed: `align eval` on the run folder."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    is_main = state.is_main_process
+    state.destroy_process_group()
+    if not is_main or not config.evaluate.benchmark:
+        return 0
+    from align.evaluation.hook import evaluate_in_child
+
+    return evaluate_in_child(run.path)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"error: {error}")
