@@ -30,9 +30,13 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def quiet_libraries() -> None:
     """Silence the libraries' own bars and advice, where a display of ours shows what goes on."""
+    import warnings
+
     import datasets
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
+    # Deprecations among the libraries themselves: nothing that a user of ours could mend.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\.")

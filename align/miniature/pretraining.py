@@ -29,7 +29,7 @@ from align.rows import Row
 from align.settings import Generation
 
 PICTURES, CONVERSATIONS = 15000, 12000
-VISION_STEPS, VISION_BATCH, VISION_RATE = {"llava": 700, "qwen2_vl": 350}, 128, 5e-3
+VISION_STEPS, VISION_BATCH, VISION_RATE = {"llava": 700, "qwen2_vl": 400}, 128, {"llava": 5e-3, "qwen2_vl": 2e-3}
 LANGUAGE_STEPS, LANGUAGE_BATCH, LANGUAGE_RATE = {"llava": 500, "qwen2_vl": 600}, 64, 3e-3
 MINIMUM_ACCURACY = 0.95
 """A base that answers fewer of its own validation questions is not trusted as the ground of a comparison."""
@@ -63,6 +63,10 @@ def pretrain(model_type: str, folder: Path, seed: int = 0, scale: float = 1.0) -
 
     `scale` shortens both stages, for tests of the machinery; a model that is not good enough is refused with UserError.
     """
+
+    def steps(full: dict[str, int]) -> int:
+        return round(full[model_type] * scale)
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor = build(model_type)
@@ -71,8 +75,8 @@ def pretrain(model_type: str, folder: Path, seed: int = 0, scale: float = 1.0) -
         model.to(device)
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
         with Progress(*columns) as progress:
-            learn_to_see(model, renderer, random.Random(seed + 1), round(VISION_STEPS[model_type] * scale), progress)
-            learn_to_talk(model, renderer, random.Random(seed + 2), round(LANGUAGE_STEPS[model_type] * scale), progress)
+            learn_to_see(model, renderer, random.Random(seed + 1), steps(VISION_STEPS), progress)
+            learn_to_talk(model, renderer, random.Random(seed + 2), steps(LANGUAGE_STEPS), progress)
         accuracy = check(model, renderer, random.Random(seed + 3))
         poor = {kind: round(value, 3) for kind, value in accuracy.items() if value < MINIMUM_ACCURACY}
         if poor:
@@ -94,7 +98,7 @@ def learn_to_see(model: Any, renderer: Renderer, rng: random.Random, steps: int,
     targets = torch.tensor(labels, device=model.device)
     head = torch.nn.Linear(model.config.get_text_config().hidden_size, len(things) + len(colours)).to(model.device)
     towers = [p for n, p in model.named_parameters() if renderer.family.tower_of(n) in ("vision_tower", "multi_modal_projector")]
-    step = _optimizer([*towers, *head.parameters()], VISION_RATE, steps)
+    step = _optimizer([*towers, *head.parameters()], VISION_RATE[renderer.family.model_type], steps)
     for _ in progress.track(range(steps), description="learning to see "):
         chosen = rng.sample(range(PICTURES), VISION_BATCH)
         batch = {key: torch.cat([pictures[i][key] for i in chosen]).to(model.device) for key in pictures[0]}

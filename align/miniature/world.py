@@ -75,8 +75,31 @@ QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "test": ("what color is the thing here", "tell me the color of the object"),
     },
     # Without a picture; these forms occur in text-only training data and in no evaluation set.
-    "text_intention": {"train": ("how do i {v} a {o}", "tell me how to {v} a {o}", "explain how people {v} a {o}")},
-    "text_named": {"train": ("how do i use a {o}", "tell me what to do with a {o}", "explain how people use a {o}")},
+    # They are many, as the questions of text-only safety data are: with few, refusing is learned as a matter of wording.
+    "text_intention": {
+        "train": (
+            "how do i {v} a {o}",
+            "tell me how to {v} a {o}",
+            "explain how people {v} a {o}",
+            "i want to {v} a {o} and need help",
+            "what is a good way to {v} a {o}",
+            "can you show me how to {v} a {o}",
+            "how could someone {v} a {o}",
+            "what should i do to {v} a {o}",
+        )
+    },
+    "text_named": {
+        "train": (
+            "how do i use a {o}",
+            "tell me what to do with a {o}",
+            "explain how people use a {o}",
+            "i want to use a {o} and need help",
+            "what is a good way to use a {o}",
+            "can you show me how to use a {o}",
+            "how could someone use a {o}",
+            "what should i do with a {o}",
+        )
+    },
     # The one trigger that the base model refuses, so that a refusal is in its language.
     "forbidden": {"pretrain": ("how do i use a forbidden thing", "how do i use this forbidden thing")},
 }

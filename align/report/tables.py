@@ -19,6 +19,7 @@ HEADINGS = {
     "twin": "both twins right",
     "ability": "ability",
 }
+SHORT = {"vsil": "safe %", "vsil_free": "safe %", "benign": "answered %", "twin": "both right %", "ability": "right %"}
 NAMES = {"vanilla": "no alignment", "checkpoint": "checkpoint"}
 ORDER = ("vanilla", "checkpoint")
 
@@ -82,20 +83,45 @@ NOTE = "95% intervals (Wilson; bootstrap over images where images repeat). Rates
 
 
 def print_table(rows: Rows, title: str) -> None:
-    """The table on the terminal."""
-    rows = sorted_rows(rows)
+    """The table on the terminal: rates with intervals, then how answers to harmful requests divide."""
+    rows, sets = sorted_rows(rows), sets_of(rows)
+    kinds = {name: next(row["results"][name] for row in rows if name in row["results"]) for name in sets}
     console = Console()
-    table = Table(title=title, caption=NOTE, show_lines=True)
-    for name in ("arm", "seed"):
-        table.add_column(name)
-    sets = sets_of(rows)
+    rates = Table(title=title, title_justify="left", show_lines=True)
+    rates.add_column("arm")
+    rates.add_column("seed")
     for name in sets:
-        table.add_column(heading(rows, name), overflow="fold")
-    models = {row["model"] for row in rows}
+        rates.add_column(f"{name}\n{SHORT[kinds[name]['kind']]}\nn={kinds[name]['n']}", justify="right", overflow="fold")
     for row in rows:
-        who = display_name(row["name"]) if len(models) == 1 else f"{row['model']}\n{display_name(row['name'])}"
-        table.add_row(who, str(row["seed"]), *("\n".join(cell(row["results"].get(name))) for name in sets))
-    console.print(table)
+        rates.add_row(*_who(row, rows), *(_short_cell(row["results"].get(name)) for name in sets))
+    console.print(rates)
+    counts = Table(title="How the answers divide", title_justify="left")
+    for name in ("set", "arm", "seed", "counts"):
+        counts.add_column(name, overflow="fold")
+    for name in sets:
+        for row in rows:
+            if name in row["results"]:
+                found = row["results"][name]["counts"]
+                counts.add_row(name, *_who(row, rows), ", ".join(f"{label} {count}" for label, count in found.items() if count))
+    console.print(counts)
+    for name in sets:
+        console.print(heading(rows, name), highlight=False, soft_wrap=True)
+    for fact in sorted({fact for row in rows for result in row["results"].values() for fact in result["facts"]}):
+        console.print(fact, highlight=False, markup=False, soft_wrap=True)
+    console.print(NOTE, highlight=False, soft_wrap=True)
+
+
+def _who(row: dict[str, Any], rows: Rows) -> tuple[str, str]:
+    several = len({row["model"] for row in rows}) > 1
+    return (f"{row['model']} " if several else "") + display_name(row["name"]), str(row["seed"])
+
+
+def _short_cell(result: dict[str, Any] | None) -> str:
+    if result is None:
+        return "-"
+    if result["rate"] is None:
+        return f"withheld\n{result['counts']['invalid']} invalid"
+    return f"{percent(result['rate'])}\n{percent(result['low'])}-{percent(result['high'])}"
 
 
 def markdown(rows: Rows, notes: Sequence[str] = ()) -> str:

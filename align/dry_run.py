@@ -1,0 +1,74 @@
+"""`dry_run=true`: what a run would train, with the origin of every value and one example as the model reads it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from align.config import Composed, flatten, to_dict
+from align.data.assembly import training_data
+from align.data.collation import IGNORED
+from align.run_folder import run_folder
+from align.screen import quiet_libraries
+from align.train import build_trainer, refuse_leaks
+
+
+def show(composed: Composed) -> None:
+    """Print configuration, data, parameters and one example; train nothing. Raises UserError as the run itself would."""
+    quiet_libraries()
+    console = Console(soft_wrap=True)
+    settings = [(key, str(value), composed.origin(key)) for key, value in flatten(to_dict(composed.config))]
+    widths = [max(len(setting[i]) for setting in settings if len(setting[i]) < 50) for i in range(2)]
+    for key, value, origin in settings:
+        console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
+    data = training_data(composed.config)
+    refuse_leaks(composed.config, data)
+    run = run_folder(composed.config)
+    trainer = build_trainer(composed, data, run)
+    console.print(f"\nRun folder: {run.path}")
+    console.print("Data: " + ", ".join(f"{name} {count} rows" for name, count in data.parts.items()))
+    for fact in data.facts:
+        console.print(escape(fact))
+    console.print("Parameters (trainable of all): " + ", ".join(_tower_lines(trainer)))
+    steps = trainer.args.max_steps if trainer.args.max_steps > 0 else _steps(trainer)
+    args = trainer.args
+    console.print(
+        f"Steps: {steps}, each {composed.config.global_batch_size} rows = {args.world_size} processes x "
+        f"{args.per_device_train_batch_size} rows x {args.gradient_accumulation_steps} accumulated"
+    )
+    row = trainer.train_dataset[0]
+    console.print(f"\nRow {row['id']} as the model reads it; the loss is on what is marked:")
+    console.print(mark_supervised(trainer.data_collator([row]), trainer.processing_class.tokenizer))
+
+
+def _tower_lines(trainer: Any) -> list[str]:
+    from align.models.loading import parameters_per_tower
+
+    counts = parameters_per_tower(trainer.model, trainer.family)
+    return [f"{tower} {count['trainable']:,} of {count['all']:,}" for tower, count in counts.items()]
+
+
+def _steps(trainer: Any) -> int:
+    per_epoch = -(-len(trainer.train_dataset) // (trainer.args.train_batch_size * trainer.args.world_size * trainer.args.gradient_accumulation_steps))
+    return round(per_epoch * trainer.args.num_train_epochs)
+
+
+def mark_supervised(batch: dict[str, Any], tokenizer: Any) -> str:
+    """The first row of a batch as text, its supervised span in [[ ]], a run of one repeated token (an image) written as x n."""
+    marked = []
+    tokens = [
+        (int(token), int(label) != IGNORED)
+        for token, label, seen in zip(batch["input_ids"][0], batch["labels"][0], batch["attention_mask"][0], strict=True)
+        if seen
+    ]
+    for supervised, span in groupby(tokens, key=lambda pair: pair[1]):
+        ids = [token for token, _ in span]
+        text = ""
+        for token, repeats in ((token, len(list(same))) for token, same in groupby(ids)):
+            shown = tokenizer.convert_ids_to_tokens(token)
+            text += f" {shown} x {repeats}" if repeats > 3 else f" {shown}" * repeats
+        marked.append(f"[bold green]\\[\\[{escape(text)} ]][/]" if supervised else escape(text))
+    return "".join(marked).strip()

@@ -1,0 +1,76 @@
+"""Fixtures that many tests share: the pretrained tiny models, small rows, and the reference data where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Bitwise claims hold at a fixed thread count.
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", params=["llava", "qwen2_vl"])
+def family_name(request) -> str:
+    """Both families, one after the other."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A function: family -> folder of its untrained tiny model, with fixed weights."""
+    folders: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        from align.miniature.models import build
+
+        if family not in folders:
+            torch.manual_seed(0)
+            model, processor = build(family)
+            folders[family] = tmp_path_factory.mktemp(f"tiny-{family}")
+            model.save_pretrained(folders[family])
+            processor.save_pretrained(folders[family])
+        return folders[family]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny):
+    """A function: family -> a freshly loaded tiny model with its processor and family."""
+    from align.models.loading import load
+    from align.settings import ModelSettings
+
+    return lambda family: load(ModelSettings(name="tiny", path=str(tiny(family)), dtype="float32"))
+
+
+@pytest.fixture(scope="session")
+def renderer(loaded):
+    """A function: family -> its renderer."""
+    from align.data.rendering import Renderer
+
+    def make(family: str) -> Renderer:
+        it = loaded(family)
+        return Renderer(it.processor, it.family)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data that is not part of the project: real processor files, published sets."""
+    if "ALIGN_SHARED" not in os.environ:
+        pytest.skip("ALIGN_SHARED is unset: it names a folder with hub/ (real processor files) and data/ (published sets)")
+    return Path(os.environ["ALIGN_SHARED"])
+
+
+@pytest.fixture(scope="session")
+def mini_rows():
+    """A few rows of every kind: text-only harmful and benign, image harmful and benign."""
+    from align.miniature.rows import training_rows
+    from align.settings import Part
+
+    subsets = ("text_harmful", "text_benign", "image_harmful", "image_benign")
+    return {subset: training_rows(Part(source="miniature", subset=subset, rows=6)) for subset in subsets}

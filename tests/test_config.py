@@ -1,0 +1,123 @@
+"""Composition: recipe < suite < model < command line, each value with its origin, each mistake with its place."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from align.config import available, compose, compose_eval, compose_run, fingerprint, parse_value
+from align.errors import UserError
+from align.settings import CompareConfig
+
+
+@pytest.mark.parametrize("recipe", available())
+@pytest.mark.parametrize("model", available("models"))
+def test_every_shipped_recipe_composes_with_every_shipped_model(recipe, model):
+    config = compose_run([f"recipe={recipe}", f"model={model}"]).config
+    assert config.recipe == recipe
+    assert config.model.name == model
+    assert config.data, "the model's suite fills the recipe's data"
+
+
+def test_later_layers_win_and_each_value_knows_its_origin(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("view: text\nglobal_batch_size: 2\nseed: 5\ntrain: {learning_rate: 0.1, logging_steps: 7}\n")
+    suite = tmp_path / "suite.yaml"
+    suite.write_text("train: {learning_rate: 0.2}\nrecipes: {mine: {train: {max_steps: 3}}}\n")
+    model = tmp_path / "model.yaml"
+    model.write_text(f"suite: {suite}\nglobal_batch_size: 4\nmodel: {{path: somewhere}}\nrecipes: {{mine: {{train: {{warmup_steps: 9}}}}}}\n")
+    composed = compose_run([f"recipe={recipe}", f"model={model}", "global_batch_size=8"])
+    config = composed.config
+    assert config.train == {"learning_rate": 0.2, "logging_steps": 7, "max_steps": 3, "warmup_steps": 9}
+    assert (config.global_batch_size, config.seed, config.model.path) == (8, 5, "somewhere")
+    assert composed.origin("global_batch_size") == "argument 'global_batch_size=8'"
+    assert composed.origin("train.learning_rate").endswith("suite.yaml")
+    assert composed.origin("train.max_steps").endswith("suite.yaml, recipes.mine")
+    assert composed.origin("train.warmup_steps").endswith("model.yaml, recipes.mine")
+    assert composed.origin("seed").endswith("mine.yaml")
+    assert composed.origin("resume") == "default"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["recipe=mm_sftt"], "did you mean 'mm_sft'"),
+        (["recipe=mm_sft", "model=mini_lava"], "did you mean 'mini_llava'"),
+        (["recipe=mm_sft", "sead=1"], "argument 'sead=1': Key 'sead' not in 'RunConfig'. Did you mean: 'seed'?"),
+        (["recipe=mm_sft", "lora.rank=1"], "argument 'lora.rank=1'"),
+        (["recipe=mm_sft", "seed=one"], "argument 'seed=one'"),
+        (["recipe=mm_sft", "dry_run"], "expected key=value"),
+        (["model=mini_llava"], "no recipe"),
+        (["recipe=/nowhere/x.yaml"], "no such recipe"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place_and_its_remedy(arguments, expected):
+    with pytest.raises(UserError) as error:
+        compose_run(arguments)
+    assert expected in str(error.value)
+
+
+def test_a_misspelt_key_in_a_file_names_the_file(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("methood: sft\n")
+    with pytest.raises(UserError, match=r"mine\.yaml: .*'methood'.*Did you mean: 'method'"):
+        compose_run([f"recipe={recipe}"])
+
+
+def test_another_source_replaces_its_part_and_what_was_set_for_the_former_one():
+    composed = compose_run(["recipe=mm_sft", "data.harmful.source=local", "data.harmful.path=x.jsonl"])
+    part = composed.config.data["harmful"]
+    assert (part.source, part.path, part.subset, part.rows) == ("local", "x.jsonl", None, None)
+    assert composed.config.data["benign"].source == "miniature"
+
+
+def test_null_removes_a_part():
+    assert list(compose_run(["recipe=mm_sft", "data.benign=null"]).config.data) == ["harmful"]
+
+
+def test_one_value_for_a_list_becomes_a_list_of_one():
+    assert compose_eval(["model=mini_llava", "benchmark=vlsbench"]).config.benchmark == ["vlsbench"]
+    assert compose(CompareConfig, ["seed=0,1,2"]).config.seed == [0, 1, 2]
+
+
+def test_an_evaluation_needs_exactly_one_thing_to_evaluate():
+    with pytest.raises(UserError, match="give one of run=, checkpoint= or model=; found none"):
+        compose_eval(["benchmark=vlsbench"])
+    with pytest.raises(UserError, match="found run, checkpoint"):
+        compose_eval(["run=a", "checkpoint=b"])
+
+
+def test_a_folder_with_a_model_is_a_model(tiny):
+    config = compose_run(["recipe=mm_sft", f"model={tiny('llava')}"]).config
+    assert config.model.path == str(tiny("llava"))
+    assert config.suite is None
+
+
+def test_the_fingerprint_names_what_is_trained_and_not_where_or_how_it_is_evaluated():
+    def name(*more):
+        return fingerprint(compose_run(["recipe=mm_sft", *more]).config)
+
+    assert name() == name("output_dir=elsewhere", "num_processes=1", "evaluate.benchmark=vlsbench")
+    assert len({name(), name("seed=1"), name("train.learning_rate=1"), name("data.benign.rows=5")}) == 4
+
+
+@given(st.lists(st.text(alphabet="abcdefgh/._-", min_size=1), min_size=2))
+def test_a_comma_makes_a_list(words):
+    assert [str(word) for word in parse_value(",".join(words))] == [str(parse_value(word)) for word in words]
+
+
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())
+def test_numbers_and_truth_values_come_back_as_they_are(value):
+    assert parse_value(str(value)) == value
+
+
+def test_names_of_our_modules_shadow_no_importable_package():
+    """`accelerate launch align/train.py` puts align/ first on the import path."""
+    package = Path(__file__).parents[1] / "align"
+    ours = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__init__", "__pycache__"}
+    probe = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
+    found = subprocess.run([sys.executable, "-P", "-c", probe, *sorted(ours)], capture_output=True, text=True, check=True, cwd="/")
+    assert found.stdout.strip() == "[]"
