@@ -1,5 +1,6 @@
 """Names that a user types -> where the thing lives, as `module:name`. Anything else of that form works too, so that users can
-bring a source, benchmark or judge of their own without touching this package. Nothing is imported before it is asked for."""
+bring a source, benchmark or judge of their own without touching this package. Nothing is imported before it is asked for.
+"""
 
 from __future__ import annotations
 

@@ -12,9 +12,21 @@ from align import __version__
 from align.errors import UserError
 
 VERBS = {
-    "compare": ("align.compare:main", "align.settings:CompareConfig", "train and evaluate every arm of the comparison, and make the tables"),
-    "eval": ("align.evaluation.command:main", "align.settings:EvalConfig", "evaluate a run, a checkpoint or a model: run= | checkpoint= | model="),
-    "table": ("align.report.command:main", "align.settings:TableConfig", "tables from run folders: runs=<folder> format=md|csv|json"),
+    "compare": (
+        "align.compare:main",
+        "align.settings:CompareConfig",
+        "train and evaluate every arm of the comparison, and make the tables",
+    ),
+    "eval": (
+        "align.evaluation.command:main",
+        "align.settings:EvalConfig",
+        "evaluate a run, a checkpoint or a model: run= | checkpoint= | model=",
+    ),
+    "table": (
+        "align.report.command:main",
+        "align.settings:TableConfig",
+        "tables from run folders: runs=<folder> format=md|csv|json",
+    ),
 }
 TRAIN = "accelerate launch align/train.py recipe=<name> [model=<name>]"
 
@@ -58,12 +70,14 @@ def describe(schema: Any, prefix: str = "") -> str:
     """The keys of a configuration with their defaults and meanings."""
     lines = []
     for field in fields(schema):
-        default = field.default_factory() if callable(field.default_factory) else field.default  # type: ignore[misc]
+        default = field.default_factory() if callable(field.default_factory) else field.default
         if is_dataclass(default):
             lines.append(describe(type(default), f"{prefix}{field.name}."))
         else:
             shown = ",".join(map(str, default)) if isinstance(default, list) else default
-            lines.append(f"  {prefix + field.name:<26} {field.metadata.get('help', '')} [{'' if shown in (None, {}) else shown}]")
+            lines.append(
+                f"  {prefix + field.name:<26} {field.metadata.get('help', '')} [{'' if shown in (None, {}) else shown}]"
+            )
     return "\n".join(lines)
 
 

@@ -20,7 +20,9 @@ from align.run_folder import RunFolder
 from align.settings import CompareConfig, EvalConfig
 
 SCHEMA = 1
-CAVEAT = "The miniature is a mechanism in a jar: it shows how the comparison works, not how safe any model is for people."
+CAVEAT = (
+    "The miniature is a mechanism in a jar: it shows how the comparison works, not how safe any model is for people."
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,23 +33,27 @@ def main(arguments: Sequence[str]) -> int:
     config: CompareConfig = compose(CompareConfig, arguments).config
     if config.track != ["paper"]:
         raise UserError(f"track={','.join(config.track)}: expected paper")
-    cells = [_compose(config, model, recipe, seed) for model in config.model for recipe in config.recipe for seed in config.seed]
+    cells = [
+        [_compose(config, model, recipe, seed) for recipe in config.recipe for seed in config.seed]
+        for model in config.model
+    ]
     quiet_libraries()
     folder = Path(config.output_dir)
     runs = []
     with progress() as report:
-        for model in config.model:
-            mine = [cell for cell in cells if cell.config.model.name == model]
-            runs.append(_vanilla(mine[0], folder, report))
-            runs += [_arm(cell, report) for cell in mine]
+        for arms in cells:
+            runs.append(_vanilla(arms[0], folder, report))
+            runs += [_arm(cell, report) for cell in arms]
     rows = [row_of(run) for run in runs]
     comparisons = compare_arms(runs)
     _write(folder, rows, comparisons, time.monotonic() - begun)
-    for model in config.model:
+    for model in dict.fromkeys(row["model"] for row in rows):
         print_table([row for row in rows if row["model"] == model], f"Paper track, {model}")
     for sentence in conclusions(comparisons):
         print(sentence)
-    print(f"{CAVEAT}\nWritten to {folder}: comparison.json, comparison.md, comparison.png; {time.monotonic() - begun:.0f} s")
+    print(
+        f"{CAVEAT}\nWritten to {folder}: comparison.json, comparison.md, comparison.png; {time.monotonic() - begun:.0f} s"
+    )
     return 0
 
 
@@ -55,7 +61,7 @@ def _compose(config: CompareConfig, model: str, recipe: str, seed: int) -> Compo
     overrides = [f"{key}={'null' if value is None else value}" for key, value in flatten(config.override)]
     composed = compose_run([f"recipe={recipe}", f"model={model}", f"seed={seed}", *overrides])
     name = f"{recipe}-seed{seed}-{fingerprint(composed.config)}".replace("/", "-")
-    composed.config.output_dir = str(Path(config.output_dir, model.replace("/", "-"), name))
+    composed.config.output_dir = str(Path(config.output_dir, composed.config.model.name.replace("/", "-"), name))
     return composed
 
 
@@ -102,7 +108,13 @@ def compare_arms(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
                     continue
                 a, b = good_items(image_run, name), good_items(text_run, name)
                 items = sorted(a.keys() & b.keys())
-                identity = {"kind": "difference", "track": text["track"], "model": text["model"], "a": image["name"], "b": text["name"]}
+                identity = {
+                    "kind": "difference",
+                    "track": text["track"],
+                    "model": text["model"],
+                    "a": image["name"],
+                    "b": text["name"],
+                }
                 numbers = paired_difference([a[item] for item in items], [b[item] for item in items])
                 found.append(identity | {"sets": [name], "seeds": [text["seed"]]} | numbers)
     return found

@@ -57,7 +57,9 @@ def available(kind: str = "") -> list[str]:
     if kind:
         return sorted(p.stem for p in (root / kind).glob("*.yaml"))
     return sorted(
-        str(p.relative_to(root).with_suffix("")) for p in root.rglob("*.yaml") if p.relative_to(root).parts[0] not in ("models", "suites")
+        str(p.relative_to(root).with_suffix(""))
+        for p in root.rglob("*.yaml")
+        if p.relative_to(root).parts[0] not in ("models", "suites")
     )
 
 
@@ -102,8 +104,10 @@ def parse_value(text: str) -> Any:
     """The value of a `key=value` argument: YAML, and a bare comma makes a list."""
     if "," in text and not text.startswith(("[", "{", '"', "'")):
         return [parse_value(item) for item in text.split(",")]
+    if text.lower() in ("yes", "no", "on", "off"):
+        return text  # YAML 1.1 reads these as truth values; train.save_strategy=no means the word
     try:
-        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]  # type: ignore[index,call-overload]
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     except Exception:  # a path with a colon, say, is no YAML mapping: it is meant as a string
         return text
 
@@ -119,7 +123,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain containers, for YAML, JSON and hashing."""
-    return OmegaConf.to_container(OmegaConf.structured(config))  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.structured(config))
 
 
 def fingerprint(config: RunConfig) -> str:
@@ -154,7 +158,9 @@ def _load(kind: str, name: str) -> tuple[str, Layer]:
     file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not file.is_file():
         names = available("" if kind == "recipe" else f"{kind}s")
-        raise UserError(f"{kind}={name}: no such {kind}{_nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file")
+        raise UserError(
+            f"{kind}={name}: no such {kind}{_nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
+        )
     try:
         values = OmegaConf.to_container(OmegaConf.load(file))
     except Exception as error:
@@ -170,7 +176,9 @@ def _load_model(name: str) -> tuple[str, Layer]:
     is_folder = Path(name, "config.json").is_file() or Path(name, "adapter_config.json").is_file()
     is_hub_id = name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith((".yaml", ".yml"))
     if is_folder or (is_hub_id and not Path(name).exists()):
-        return Path(name).resolve().name if is_folder else name, Layer(f"argument 'model={name}'", {"model": {"path": name}})
+        return Path(name).resolve().name if is_folder else name, Layer(
+            f"argument 'model={name}'", {"model": {"path": name}}
+        )
     return _load("model", name)
 
 
@@ -191,7 +199,9 @@ def _merge(schema: type, layers: list[Layer]) -> Composed:
         except (OmegaConfBaseException, ValueError) as error:
             message = str(getattr(error, "msg", None) or error).splitlines()[0]
             key = getattr(error, "full_key", None)
-            raise UserError(f"{layer.origin}: {message}" + (f" (at {key})" if key and key not in message else "")) from error
+            raise UserError(
+                f"{layer.origin}: {message}" + (f" (at {key})" if key and key not in message else "")
+            ) from error
         assert isinstance(merged, DictConfig)
         config = merged
         origins |= {key: layer.origin for key, _ in flatten(values)}
@@ -202,7 +212,7 @@ def _fit(config: DictConfig, layer: Layer, origins: dict[str, str]) -> dict[str,
     """A layer's values as the schema wants them: one value for a list becomes a list of one; a new source replaces its part."""
     values = _copy(layer.values)
     parts = values.get("data")
-    for name, part in (parts.items() if isinstance(parts, dict) else ()):
+    for name, part in parts.items() if isinstance(parts, dict) else ():
         if name in config.get("data", {}) and (part is None or (isinstance(part, dict) and "source" in part)):
             # Another source: settings that lower layers made for the former one (a subset, a path) mean nothing to it.
             del config.data[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +13,7 @@ from rich.markup import escape
 from align.config import Composed, flatten, to_dict
 from align.data.assembly import training_data
 from align.data.collation import IGNORED
-from align.run_folder import run_folder
+from align.run_folder import RunFolder, run_folder
 from align.screen import quiet_libraries
 from align.train import build_trainer, refuse_leaks
 
@@ -26,9 +28,9 @@ def show(composed: Composed) -> None:
         console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
     data = training_data(composed.config)
     refuse_leaks(composed.config, data)
-    run = run_folder(composed.config)
-    trainer = build_trainer(composed, data, run)
-    console.print(f"\nRun folder: {run.path}")
+    with tempfile.TemporaryDirectory() as nowhere:  # a trainer makes its folder at once; a dry run leaves none
+        trainer = build_trainer(composed, data, RunFolder(Path(nowhere)))
+    console.print(f"\nRun folder: {run_folder(composed.config).path}")
     console.print("Data: " + ", ".join(f"{name} {count} rows" for name, count in data.parts.items()))
     for fact in data.facts:
         console.print(escape(fact))
@@ -52,7 +54,10 @@ def _tower_lines(trainer: Any) -> list[str]:
 
 
 def _steps(trainer: Any) -> int:
-    per_epoch = -(-len(trainer.train_dataset) // (trainer.args.train_batch_size * trainer.args.world_size * trainer.args.gradient_accumulation_steps))
+    per_epoch = -(
+        -len(trainer.train_dataset)
+        // (trainer.args.train_batch_size * trainer.args.world_size * trainer.args.gradient_accumulation_steps)
+    )
     return round(per_epoch * trainer.args.num_train_epochs)
 
 
@@ -61,7 +66,9 @@ def mark_supervised(batch: dict[str, Any], tokenizer: Any) -> str:
     marked = []
     tokens = [
         (int(token), int(label) != IGNORED)
-        for token, label, seen in zip(batch["input_ids"][0], batch["labels"][0], batch["attention_mask"][0], strict=True)
+        for token, label, seen in zip(
+            batch["input_ids"][0], batch["labels"][0], batch["attention_mask"][0], strict=True
+        )
         if seen
     ]
     for supervised, span in groupby(tokens, key=lambda pair: pair[1]):

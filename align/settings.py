@@ -20,7 +20,9 @@ class Part:
 
     source: str = option("local", "name of a source (`local`, `miniature`, ...) or `module:function`")
     path: str | None = option(None, "file or folder of a local copy")
-    image_root: str | None = option(None, "folder that image paths are relative to and must stay inside (default: beside the file)")
+    image_root: str | None = option(
+        None, "folder that image paths are relative to and must stay inside (default: beside the file)"
+    )
     subset: str | None = option(None, "a named subset of the source")
     rows: int | None = option(None, "take this many rows, a seeded sample")
     seed: int = option(0, "seed of the sample, or of the miniature's pictures")
@@ -34,7 +36,9 @@ class ModelSettings:
 
     name: str = option("", "how tables call it")
     path: str | None = option(None, "local folder or hub id")
-    build: str | None = option(None, "`module:function` that makes the model and returns its folder, where `path` is not given")
+    build: str | None = option(
+        None, "`module:function` that makes the model and returns its folder, where `path` is not given"
+    )
     revision: str | None = option(None, "hub revision, pinned")
     dtype: str = option("auto", "auto (as the weights are stored) | float32 | bfloat16 | float16")
     attn_implementation: str | None = option(None, "sdpa | eager | flash_attention_2; null lets transformers choose")
@@ -47,9 +51,12 @@ class Lora:
     r: int = option(16, "rank")
     lora_alpha: int = option(32, "scale; the update is multiplied by lora_alpha / r")
     lora_dropout: float = option(0.0, "dropout on the adapter's input")
-    towers: list[str] = option(["language_model"], "where adapters may go: language_model, multi_modal_projector, vision_tower")
+    towers: list[str] = option(
+        ["language_model"], "where adapters may go: language_model, multi_modal_projector, vision_tower"
+    )
     target_modules: list[str] = option(
-        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "linear layers inside those towers"
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "linear layers inside those towers",
     )
 
 
@@ -70,7 +77,9 @@ class BenchmarkSettings:
     subset: str | None = option(None, "a named subset of the benchmark")
     limit: int | None = option(None, "only the first rows")
     where: dict[str, Any] = option(dict, "keep rows by a column, e.g. where.task_id=4,5")
-    on_missing_image: str = option("error", "error | drop: what to do with rows whose image file is absent (counted either way)")
+    on_missing_image: str = option(
+        "error", "error | drop: what to do with rows whose image file is absent (counted either way)"
+    )
 
 
 @dataclass
@@ -102,7 +111,9 @@ class RunConfig:
     num_processes: int | None = option(None, "how many processes the run wants; another number is an error")
     seed: int = option(0, "adapter initialisation and data order")
     evaluate: Evaluate = option(Evaluate, "")
-    output_dir: str | None = option(None, "run folder (default: runs/<model>-<recipe>-seed<seed>-<hash of the configuration>)")
+    output_dir: str | None = option(
+        None, "run folder (default: runs/<model>-<recipe>-seed<seed>-<hash of the configuration>)"
+    )
     resume: bool = option(True, "continue an unfinished run in its folder")
     dry_run: bool = option(False, "show what would be trained, and train nothing")
 

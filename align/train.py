@@ -46,7 +46,9 @@ def _same_base(run: RunFolder, config: Any) -> None:
 
     base = locate(config.model)
     if run.manifest().get("base") != base:
-        raise UserError(f"{run.path} was trained on {run.manifest().get('base')}, the base is now {base}; remove that folder, or give another output_dir=")
+        raise UserError(
+            f"{run.path} was trained on {run.manifest().get('base')}, the base is now {base}; remove that folder, or give another output_dir="
+        )
 
 
 def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any] = ()) -> Any:
@@ -102,7 +104,10 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder)
     for fact in data.facts:
         print(fact, flush=True)
     towers = parameters_per_tower(trainer.model, trainer.family)
-    run.begin(composed.config, {"fingerprint": data.fingerprint(), "parts": data.parts, "rows": len(data.rows), "facts": data.facts})
+    run.begin(
+        composed.config,
+        {"fingerprint": data.fingerprint(), "parts": data.parts, "rows": len(data.rows), "facts": data.facts},
+    )
     run.record(
         parameters=towers,
         trainable_parameters=sum(tower["trainable"] for tower in towers.values()),

@@ -62,7 +62,9 @@ def renderer(loaded):
 def shared() -> Path:
     """The folder of reference data that is not part of the project: real processor files, published sets."""
     if "ALIGN_SHARED" not in os.environ:
-        pytest.skip("ALIGN_SHARED is unset: it names a folder with hub/ (real processor files) and data/ (published sets)")
+        pytest.skip(
+            "ALIGN_SHARED is unset: it names a folder with hub/ (real processor files) and data/ (published sets)"
+        )
     return Path(os.environ["ALIGN_SHARED"])
 
 

@@ -28,7 +28,9 @@ def test_later_layers_win_and_each_value_knows_its_origin(tmp_path):
     suite = tmp_path / "suite.yaml"
     suite.write_text("train: {learning_rate: 0.2}\nrecipes: {mine: {train: {max_steps: 3}}}\n")
     model = tmp_path / "model.yaml"
-    model.write_text(f"suite: {suite}\nglobal_batch_size: 4\nmodel: {{path: somewhere}}\nrecipes: {{mine: {{train: {{warmup_steps: 9}}}}}}\n")
+    model.write_text(
+        f"suite: {suite}\nglobal_batch_size: 4\nmodel: {{path: somewhere}}\nrecipes: {{mine: {{train: {{warmup_steps: 9}}}}}}\n"
+    )
     composed = compose_run([f"recipe={recipe}", f"model={model}", "global_batch_size=8"])
     config = composed.config
     assert config.train == {"learning_rate": 0.2, "logging_steps": 7, "max_steps": 3, "warmup_steps": 9}
@@ -117,7 +119,12 @@ def test_numbers_and_truth_values_come_back_as_they_are(value):
 def test_names_of_our_modules_shadow_no_importable_package():
     """`accelerate launch align/train.py` puts align/ first on the import path."""
     package = Path(__file__).parents[1] / "align"
-    ours = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__init__", "__pycache__"}
+    ours = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()} - {
+        "__init__",
+        "__pycache__",
+    }
     probe = "import importlib.util, sys; print([n for n in sys.argv[1:] if importlib.util.find_spec(n)])"
-    found = subprocess.run([sys.executable, "-P", "-c", probe, *sorted(ours)], capture_output=True, text=True, check=True, cwd="/")
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", probe, *sorted(ours)], capture_output=True, text=True, check=True, cwd="/"
+    )
     assert found.stdout.strip() == "[]"

@@ -38,7 +38,9 @@ class TrainingData:
 def training_data(config: RunConfig) -> TrainingData:
     """Read every part of a run's data. Raises UserError."""
     if not config.data:
-        raise UserError(f"recipe {config.recipe}: no data; name a suite, or give data.<part>.source= and data.<part>.path=")
+        raise UserError(
+            f"recipe {config.recipe}: no data; name a suite, or give data.<part>.source= and data.<part>.path="
+        )
     rows: list[Row] = []
     parts, facts = {}, []
     for name, part in config.data.items():
@@ -49,7 +51,9 @@ def training_data(config: RunConfig) -> TrainingData:
             read = [read[i] for i in chosen]
         conflicts = check_labels(read, config.view, config.allow_label_conflict)
         if conflicts:
-            facts.append(f"data.{name}: view={config.view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)")
+            facts.append(
+                f"data.{name}: view={config.view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)"
+            )
         seen, missing = drop_missing(apply_view(read, config.view), part.on_missing_image, f"data.{name}")
         if missing:
             facts.append(missing)

@@ -40,7 +40,9 @@ class Collator:
         return batch | {"row_index": torch.tensor([record["index"] for record in records])}
 
 
-def pad(rows: Sequence[Rendered], pad_token_id: int, multiple_of: int | None = None, left: bool = False) -> dict[str, torch.Tensor]:
+def pad(
+    rows: Sequence[Rendered], pad_token_id: int, multiple_of: int | None = None, left: bool = False
+) -> dict[str, torch.Tensor]:
     """Rendered rows -> a batch of (batch, length) tensors, padded right for training or left for generation."""
     length = max(row.length for row in rows)
     if multiple_of:

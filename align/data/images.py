@@ -20,7 +20,9 @@ def resolve(root: Path, name: str, where: str) -> Path:
     """The file that a data set means by `name`; it must lie inside `root`, links followed. Raises UserError."""
     path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise UserError(f"{where}: image path {name!r} leads outside its folder {root}; keep images inside it or set image_root")
+        raise UserError(
+            f"{where}: image path {name!r} leads outside its folder {root}; keep images inside it or set image_root"
+        )
     return path
 
 
@@ -32,7 +34,9 @@ def load_image(image: ImageRef, where: str) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(image.bytes) if image.bytes is not None else Path(str(image.path))) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
-                    raise UserError(f"{where}: image {name} is {opened.width} x {opened.height}; at most {MAX_PIXELS:,} pixels are decoded")
+                    raise UserError(
+                        f"{where}: image {name} is {opened.width} x {opened.height}; at most {MAX_PIXELS:,} pixels are decoded"
+                    )
                 return opened.convert("RGB")
     except FileNotFoundError as error:
         raise UserError(f"{where}: image {name} does not exist") from error
@@ -68,5 +72,7 @@ def drop_missing(rows: list[Row], on_missing_image: str, source: str) -> tuple[l
     fact = f"{source}: {len(absent)} of {len(rows)} rows lack their image; {len(files)} files absent: {', '.join(files[:5])}"
     fact += ", ..." if len(files) > 5 else ""
     if on_missing_image == "error":
-        raise UserError(f"{fact}. Put them there, or set on_missing_image=drop to leave these rows out, or view=text, which needs no image")
+        raise UserError(
+            f"{fact}. Put them there, or set on_missing_image=drop to leave these rows out, or view=text, which needs no image"
+        )
     return [row for row in rows if row.id not in absent], fact

@@ -68,7 +68,9 @@ def records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             for offset, record in enumerate(batch.to_pylist(), start=1):
                 yield batch_start + offset, record
     else:
-        raise UserError(f"{file}: cannot tell its format from the ending {file.suffix!r}; expected .jsonl, .json, .csv or .parquet")
+        raise UserError(
+            f"{file}: cannot tell its format from the ending {file.suffix!r}; expected .jsonl, .json, .csv or .parquet"
+        )
 
 
 def _numbered(batches: Any) -> Iterator[tuple[int, Any]]:
@@ -97,7 +99,9 @@ def _row(record: dict[str, Any], where: str, default_id: str, root: Path, defaul
             raise UserError(f"{where}: `{column}` is empty; remove the row or give an answer")
     role, harm_in = texts.pop("role") or default_role, texts.pop("harm_in")
     if role not in ROLES:
-        raise UserError(f"{where}: role is {role!r}, expected {' or '.join(ROLES)}; add a column `role` or set role= for the whole file")
+        raise UserError(
+            f"{where}: role is {role!r}, expected {' or '.join(ROLES)}; add a column `role` or set role= for the whole file"
+        )
     if harm_in is not None and harm_in not in HARM_IN:
         raise UserError(f"{where}: harm_in is {harm_in!r}, expected one of {', '.join(HARM_IN)}")
     images = tuple(_images(record, where, root))

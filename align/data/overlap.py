@@ -43,7 +43,9 @@ def find_overlap(training: Iterable[Row], evaluation: Iterable[Row], shared_prom
     return found
 
 
-def refuse_overlap(training: Iterable[Row], evaluation: Iterable[Row], benchmark: str, shared_prompts: Collection[str] = ()) -> None:
+def refuse_overlap(
+    training: Iterable[Row], evaluation: Iterable[Row], benchmark: str, shared_prompts: Collection[str] = ()
+) -> None:
     """Raises UserError that counts and names the rows where training and evaluation overlap."""
     overlap = find_overlap(training, evaluation, shared_prompts)
     for what, pairs in (("picture", overlap.images), ("question", overlap.texts)):

@@ -55,7 +55,9 @@ class Renderer:
         where = f"row {row.id}" + (f" of {row.source}" if row.source else "")
         for name, text in (("prompt", row.prompt), ("answer", answer or "")):
             if self.image_token in text:
-                raise UserError(f"{where}: its {name} contains the model's image token {self.image_token!r}; images go in `images`")
+                raise UserError(
+                    f"{where}: its {name} contains the model's image token {self.image_token!r}; images go in `images`"
+                )
         prompt = self.prompt_text(row)
         images = [load_image(image, where) for image in row.images]
         inputs = self.processor(text=[prompt], images=[images] if images else None)
@@ -99,7 +101,10 @@ class Renderer:
         return list(self.processor.tokenizer(text).input_ids)
 
     def _user_turn(self, row: Row) -> dict[str, Any]:
-        return {"role": "user", "content": [{"type": "image"} for _ in row.images] + [{"type": "text", "text": row.prompt}]}
+        return {
+            "role": "user",
+            "content": [{"type": "image"} for _ in row.images] + [{"type": "text", "text": row.prompt}],
+        }
 
     def _template(self, turns: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
         return self.processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False)

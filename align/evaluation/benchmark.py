@@ -39,7 +39,9 @@ def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -
         lacking = next((row for row in rows if not hasattr(row, column) and column not in row.columns), None)
         if lacking is not None:
             known = ", ".join(["category", *lacking.columns])
-            raise UserError(f"benchmark {benchmark.name}: where.{column}: row {lacking.id} has no such column; it has {known}")
+            raise UserError(
+                f"benchmark {benchmark.name}: where.{column}: row {lacking.id} has no such column; it has {known}"
+            )
         rows = [row for row in rows if str(getattr(row, column, row.columns.get(column))) in values]
     rows = rows[: settings.limit]
     if not rows:

@@ -25,5 +25,6 @@ def incoherent(response: str) -> str | None:
 def _is_repetition(items: list[str]) -> bool:
     """Whether the items are one span, repeated to the end; the last repeat may be cut short."""
     return any(
-        all(item == items[i % span] for i, item in enumerate(items)) for span in range(1, len(items) // MINIMUM_REPEATS + 1)
+        all(item == items[i % span] for i, item in enumerate(items))
+        for span in range(1, len(items) // MINIMUM_REPEATS + 1)
     )

@@ -45,8 +45,12 @@ def run_evaluation(config: EvalConfig, report: Report = lambda *_: None) -> tupl
 def _run_of_ours(config: EvalConfig) -> tuple[RunFolder, Evaluate, Loaded]:
     run = RunFolder(Path(str(config.run)))
     if not run.finished():
-        raise UserError(f"run={run.path}: {'not finished yet' if run.manifest() else 'not a run folder'}; train it first")
-    stored: RunConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(run.path / "config.yaml")))  # type: ignore[assignment]
+        raise UserError(
+            f"run={run.path}: {'not finished yet' if run.manifest() else 'not a run folder'}; train it first"
+        )
+    stored: RunConfig = OmegaConf.to_object(
+        OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(run.path / "config.yaml"))
+    )
     if not config.benchmark:
         # Nothing was named: the evaluation that the run's own configuration asks for, with what the command line changes.
         config.benchmark = stored.evaluate.benchmark
@@ -54,7 +58,11 @@ def _run_of_ours(config: EvalConfig) -> tuple[RunFolder, Evaluate, Loaded]:
         if config.generation == EvalConfig().generation:
             config.generation = stored.evaluate.generation
     config.settings = stored.evaluate.settings | config.settings
-    return run, config, load(stored.model, str(run.weights)) if stored.lora else load_checkpoint(str(run.weights), stored.model)
+    return (
+        run,
+        config,
+        load(stored.model, str(run.weights)) if stored.lora else load_checkpoint(str(run.weights), stored.model),
+    )
 
 
 def _other_folder(config: EvalConfig) -> RunFolder:
@@ -73,7 +81,9 @@ def _check_model(run: RunFolder, loaded: Loaded, config: EvalConfig) -> None:
     there = run.manifest()
     for key, value in identity.items():
         if there and there.get(key) != value:
-            raise UserError(f"{run.path} holds another model: its {key} is {there.get(key)}, this one's {value}; give another output_dir=")
+            raise UserError(
+                f"{run.path} holds another model: its {key} is {there.get(key)}, this one's {value}; give another output_dir="
+            )
     run.record(
         schema=SCHEMA,
         status="finished",

@@ -33,14 +33,21 @@ Report = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many) -> a progress display"""
 
 
-def evaluate(loaded: Loaded, config: Evaluate, folder: Path, report: Report = lambda *_: None) -> dict[str, dict[str, Any]]:
+def evaluate(
+    loaded: Loaded, config: Evaluate, folder: Path, report: Report = lambda *_: None
+) -> dict[str, dict[str, Any]]:
     """Evaluate a model on every benchmark and view of a configuration -> {set: result}. Resumes what is there. Raises UserError."""
     if not config.benchmark:
         raise UserError("nothing to evaluate: give benchmark=<names>")
     # Read everything first: a missing file should be known before the first answer is generated.
-    selections = [select_rows(name, view, settings_of(config, name)) for name in config.benchmark for view in config.view]
+    selections = [
+        select_rows(name, view, settings_of(config, name)) for name in config.benchmark for view in config.view
+    ]
     renderer = Renderer(loaded.processor, loaded.family)
-    return {chosen.name: _evaluate_set(loaded, renderer, chosen, config, folder / chosen.name, report) for chosen in selections}
+    return {
+        chosen.name: _evaluate_set(loaded, renderer, chosen, config, folder / chosen.name, report)
+        for chosen in selections
+    }
 
 
 def _evaluate_set(
@@ -68,7 +75,13 @@ def _evaluate_set(
 def _keep_settings(folder: Path, chosen: Selected, config: Evaluate) -> None:
     """Record what is asked; answers to other questions must not be mixed with those that are there. Raises UserError."""
     rows = hashlib.sha256("\n".join(row.id for row in chosen.rows).encode()).hexdigest()[:16]
-    wanted = {"schema": SCHEMA, "benchmark": chosen.benchmark.name, "view": chosen.view, "rows": rows, "generation": _greedy(config.generation)}
+    wanted = {
+        "schema": SCHEMA,
+        "benchmark": chosen.benchmark.name,
+        "view": chosen.view,
+        "rows": rows,
+        "generation": _greedy(config.generation),
+    }
     file = folder / "settings.json"
     if file.is_file():
         there = read_json(file)
@@ -113,21 +126,36 @@ def _hash(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _verdicts(judge: Judge, rows: Sequence[Row], responses: dict[str, dict[str, Any]], path: Path) -> dict[str, Verdict]:
+def _verdicts(
+    judge: Judge, rows: Sequence[Row], responses: dict[str, dict[str, Any]], path: Path
+) -> dict[str, Verdict]:
     """{row id: verdict}: those on disk that belong to this response and judge, and the missing ones asked for now."""
     kept, file = open_jsonl(path)
-    identity = {"judge": judge.name, "judge_version": judge.version, "prompt_hash": judge.prompt_hash, "settings": judge.settings}
+    identity = {
+        "judge": judge.name,
+        "judge_version": judge.version,
+        "prompt_hash": judge.prompt_hash,
+        "settings": judge.settings,
+    }
     verdicts = {}
     with file:
         for record in kept:
             same_judge = all(record[key] == value for key, value in identity.items())
-            if same_judge and record["id"] in responses and record["response_hash"] == _hash(responses[record["id"]]["response"]):
-                verdicts[record["id"]] = Verdict(record["verdict"], record["reason"], record["incoherent"], record["raw"])
+            if (
+                same_judge
+                and record["id"] in responses
+                and record["response_hash"] == _hash(responses[record["id"]]["response"])
+            ):
+                verdicts[record["id"]] = Verdict(
+                    record["verdict"], record["reason"], record["incoherent"], record["raw"]
+                )
         for row in rows:
             if row.id not in verdicts:
                 response = responses[row.id]["response"]
                 verdicts[row.id] = judge.judge(row, response)
-                append_jsonl(file, {"id": row.id, "response_hash": _hash(response), **asdict(verdicts[row.id]), **identity})
+                append_jsonl(
+                    file, {"id": row.id, "response_hash": _hash(response), **asdict(verdicts[row.id]), **identity}
+                )
     return verdicts
 
 

@@ -64,7 +64,11 @@ def end_of_turn_ids(model: Any, renderer: Renderer) -> list[int]:
     tokenizer = renderer.processor.tokenizer
     declared = getattr(model.generation_config, "eos_token_id", None)
     ids = declared if isinstance(declared, list) else [declared]
-    ids = [tokenizer.convert_tokens_to_ids(renderer.family.end_of_turn(renderer.processor)), tokenizer.eos_token_id, *ids]
+    ids = [
+        tokenizer.convert_tokens_to_ids(renderer.family.end_of_turn(renderer.processor)),
+        tokenizer.eos_token_id,
+        *ids,
+    ]
     return sorted({token for token in ids if token is not None})
 
 

@@ -1,5 +1,6 @@
 """The evaluation hook: a process of its own, so that the same code serves our checkpoints and other people's, and no judge keeps
-the GPUs of a training job waiting."""
+the GPUs of a training job waiting.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
+LAUNCHER_VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "GROUP_RANK",
+)
 """What `accelerate launch` tells its processes; a child that saw them would wait for a process group that is closed."""
 
 
@@ -22,5 +31,8 @@ def evaluate_in_child(run: Path) -> int:
     }
     status = subprocess.run(command, env=environment, check=False).returncode
     if status:
-        print(f"evaluation ended with status {status}; the checkpoint is safe. To go on with it: align eval run={run}", flush=True)
+        print(
+            f"evaluation ended with status {status}; the checkpoint is safe. To go on with it: align eval run={run}",
+            flush=True,
+        )
     return status

@@ -38,7 +38,7 @@ def proportion_interval(good: Sequence[bool], clusters: Sequence[Hashable] | Non
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> dict[str, Any]:
-    """a's rate minus b's on the same items: {n, difference, low, high, p_value}.
+    """A's rate minus b's on the same items: {n, difference, low, high, p_value}.
 
     Interval: Newcombe's score method for paired proportions (Statistics in Medicine 17, 1998, method 10), which stays
     sensible where both agree on everything. p: exact McNemar test. Raises ValueError where the lengths differ.
@@ -50,7 +50,7 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> dict[str, Any]:
     rate_a, rate_b = (both + only_a) / n, (both + only_b) / n
     (low_a, high_a), (low_b, high_b) = wilson(both + only_a, n), wilson(both + only_b, n)
     product = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
-    numerator = both * neither - only_a * only_b
+    numerator = float(both * neither - only_a * only_b)
     # Newcombe's correction of the correlation for continuity, where it is positive.
     numerator = max(numerator - n / 2, 0) if numerator > 0 else numerator
     phi = numerator / product**0.5 if product else 0.0

@@ -45,8 +45,12 @@ def settings_of(config: Evaluate, name: str) -> BenchmarkSettings:
     if not isinstance(config, EvalConfig):
         return settings
     short = {key: getattr(config, key) for key in ("path", "image_root", "subset", "limit", "on_missing_image")}
-    short = {key: value for key, value in short.items() if value is not None} | ({"where": config.where} if config.where else {})
+    short = {key: value for key, value in short.items() if value is not None} | (
+        {"where": config.where} if config.where else {}
+    )
     alone = [key for key in short if key not in ("limit", "on_missing_image")]
     if alone and len(config.benchmark) > 1:
-        raise UserError(f"{alone[0]}=: {len(config.benchmark)} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each")
+        raise UserError(
+            f"{alone[0]}=: {len(config.benchmark)} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each"
+        )
     return replace(settings, **short)

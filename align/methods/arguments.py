@@ -99,7 +99,7 @@ def _check_fields(given: dict[str, Any], config_class: type, composed: Composed)
     schema = OmegaConf.structured(config_class)
     for key, value in given.items():
         try:
-            given[key] = OmegaConf.to_container(OmegaConf.merge(schema, {key: value}))[key]  # type: ignore[index,call-overload]
+            given[key] = OmegaConf.to_container(OmegaConf.merge(schema, {key: value}))[key]
         except (OmegaConfBaseException, ValueError) as error:
             message = str(getattr(error, "msg", None) or error).splitlines()[0]
             raise UserError(f"{composed.origin(f'train.{key}')}: train.{key}: {message}") from error
@@ -109,4 +109,8 @@ def describe(arguments: Any) -> dict[str, Any]:
     """The resolved fields that differ from the class's own defaults, for the manifest."""
     defaults = {name: field.default for name, field in type(arguments).__dataclass_fields__.items()}
     values = asdict(arguments)
-    return {key: values[key] for key in sorted(values) if values[key] != defaults.get(key) and isinstance(values[key], str | int | float | bool)}
+    return {
+        key: values[key]
+        for key in sorted(values)
+        if values[key] != defaults.get(key) and isinstance(values[key], str | int | float | bool)
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -11,8 +12,7 @@ from datasets import Dataset, Features, List, Value
 from align.errors import UserError
 from align.rows import Row
 
-TEXTS = ("id", "prompt", "response", "chosen", "rejected", "harmful_response", "role", "harm_in", "caption", "twin")
-TEXTS += ("source", "category", "cluster")
+TEXTS = tuple(field.name for field in fields(Row) if field.name not in ("images", "columns"))
 FEATURES = Features(
     {name: Value("string") for name in TEXTS}
     | {"images": List({"path": Value("string"), "bytes": Value("binary")}), "index": Value("int64")}
@@ -37,11 +37,13 @@ class RowsTrainer:
         self._signature_columns = self.train_dataset.column_names
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
+        """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
         index = inputs.pop("row_index")
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
         if not torch.isfinite(loss):
             ids = ", ".join(self.train_dataset[int(i)]["id"] for i in index)
-            raise UserError(f"the loss is {loss.item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows")
+            raise UserError(
+                f"the loss is {loss.item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows"
+            )
         return result

@@ -55,7 +55,9 @@ def _tokenizer(specials: list[str], **kwargs: Any) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if bos := kwargs.get("bos_token"):  # as LLaVA's tokenizer does, and Qwen2-VL's does not
-        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, words.index(bos))])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, words.index(bos))]
+        )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", **kwargs)
 
 
@@ -77,7 +79,10 @@ def _text_settings(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 def _llava() -> tuple[Any, Any]:
     tokenizer = _tokenizer(
-        ["<pad>", "<s>", "</s>", "<image>"], bos_token="<s>", eos_token="</s>", extra_special_tokens={"image_token": "<image>"}
+        ["<pad>", "<s>", "</s>", "<image>"],
+        bos_token="<s>",
+        eos_token="</s>",
+        extra_special_tokens={"image_token": "<image>"},
     )
     vision = CLIPVisionConfig(
         hidden_size=64,
@@ -133,6 +138,8 @@ def _qwen2_vl() -> tuple[Any, Any]:
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    images = Qwen2VLImageProcessorPil(patch_size=PATCH, merge_size=2, temporal_patch_size=2, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE)
+    images = Qwen2VLImageProcessorPil(
+        patch_size=PATCH, merge_size=2, temporal_patch_size=2, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE
+    )
     processor = IMAGE_ONLY["qwen2_vl"](image_processor=images, tokenizer=tokenizer, chat_template=QWEN2_VL_TEMPLATE)
     return Qwen2VLForConditionalGeneration(config), processor

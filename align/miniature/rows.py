@@ -84,7 +84,15 @@ def _leaky(row_id: str, split: str, rng: random.Random) -> Row:
 
 
 def _leak_free(row_id: str, split: str, rng: random.Random) -> Row:
-    return _row(row_id, world.question("neutral", split, rng), world.REFUSAL, rng, split, rng.choice(world.HAZARDS), harm_in="image")
+    return _row(
+        row_id,
+        world.question("neutral", split, rng),
+        world.REFUSAL,
+        rng,
+        split,
+        rng.choice(world.HAZARDS),
+        harm_in="image",
+    )
 
 
 def _image_harmful(row_id: str, split: str, rng: random.Random) -> Row:

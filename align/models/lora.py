@@ -21,11 +21,15 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
     if unknown:
         raise UserError(f"lora.towers: {unknown[0]!r} is none of {', '.join(TOWERS)}")
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    matched = [n for n in linear if n.rpartition(".")[2] in settings.target_modules and family.tower_of(n) in settings.towers]
+    matched = [
+        n for n in linear if n.rpartition(".")[2] in settings.target_modules and family.tower_of(n) in settings.towers
+    ]
     for tower in settings.towers:
         if not any(family.tower_of(name) == tower for name in matched):
             there = sorted({name.rpartition(".")[2] for name in linear if family.tower_of(name) == tower})
-            raise UserError(f"lora.target_modules {list(settings.target_modules)} match nothing in {tower}; its linear layers: {', '.join(there)}")
+            raise UserError(
+                f"lora.target_modules {list(settings.target_modules)} match nothing in {tower}; its linear layers: {', '.join(there)}"
+            )
     for suffix in settings.target_modules:
         if not any(name.rpartition(".")[2] == suffix for name in matched):
             raise UserError(f"lora.target_modules: {suffix!r} matches no linear layer of {', '.join(settings.towers)}")
@@ -33,7 +37,7 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
 
 
 def lora_config(model: Any, family: Family, settings: Lora) -> Any:
-    """peft's LoraConfig for exactly the modules asked for."""
+    """Peft's LoraConfig for exactly the modules asked for."""
     from peft import LoraConfig
 
     return LoraConfig(

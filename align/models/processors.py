@@ -26,7 +26,9 @@ class _ImageOnlyQwen2VLProcessor(Qwen2VLProcessor):
         values = super().to_dict()
         shared = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std", "size")
         image = values.get("image_processor", {})
-        values["video_processor"] = {key: image[key] for key in shared if key in image} | {"video_processor_type": "Qwen2VLVideoProcessor"}
+        values["video_processor"] = {key: image[key] for key in shared if key in image} | {
+            "video_processor_type": "Qwen2VLVideoProcessor"
+        }
         return values
 
 

@@ -10,7 +10,19 @@ from align.evaluation.verdicts import Verdict, is_good, label_of, role_of
 from align.files import read_json, read_jsonl
 from align.run_folder import RunFolder
 
-RESULT_KEYS = ("kind", "n", "counts", "rate", "low", "high", "judge", "judge_version", "bounds", "invalid_reasons", "facts")
+RESULT_KEYS = (
+    "kind",
+    "n",
+    "counts",
+    "rate",
+    "low",
+    "high",
+    "judge",
+    "judge_version",
+    "bounds",
+    "invalid_reasons",
+    "facts",
+)
 
 
 def collect(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:

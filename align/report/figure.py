@@ -38,7 +38,14 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 results = [r["results"].get(name) for r in rows if r["model"] == model and r["name"] == arm]
                 found = [result for result in results if result and result["rate"] is not None]
                 if found:
-                    _bar(axis, j + (i - (len(arms) - 1) / 2) * width, width, found, COLOURS[i % len(COLOURS)], display_name(arm) if j == 0 else "")
+                    _bar(
+                        axis,
+                        j + (i - (len(arms) - 1) / 2) * width,
+                        width,
+                        found,
+                        COLOURS[i % len(COLOURS)],
+                        display_name(arm) if j == 0 else "",
+                    )
         kinds = [next(r["results"][name]["kind"] for r in rows if name in r["results"]) for name in sets]
         axis.set_xticks(range(len(sets)), [LABELS[kind] for kind in kinds])
         axis.set_ylim(0, 112)
@@ -46,7 +53,12 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_ylabel("% of the set")
         axis.set_title(model, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("Does alignment on text alone protect when the danger is only in the image?", x=0.02, ha="left", fontweight="bold")
+    figure.suptitle(
+        "Does alignment on text alone protect when the danger is only in the image?",
+        x=0.02,
+        ha="left",
+        fontweight="bold",
+    )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].legend(handles, labels, ncols=len(arms), frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
     figure.text(0.02, 0.01, "Bars: share over valid verdicts, 95% intervals. Higher is better everywhere.", fontsize=8)

@@ -69,7 +69,9 @@ def heading(rows: Rows, name: str) -> str:
     """What a column shows, and who judged it."""
     result = next(row["results"][name] for row in rows if name in row["results"])
     what = "refusal rate" if result["judge"] == "refusal_match" else HEADINGS[result["kind"]]
-    judges = sorted({f"{r['results'][name]['judge']} {r['results'][name]['judge_version']}" for r in rows if name in r["results"]})
+    judges = sorted(
+        {f"{r['results'][name]['judge']} {r['results'][name]['judge_version']}" for r in rows if name in r["results"]}
+    )
     return f"{name}: {what} % (judge {', '.join(judges)})"
 
 
@@ -91,7 +93,8 @@ def print_table(rows: Rows, title: str) -> None:
     rates.add_column("arm")
     rates.add_column("seed")
     for name in sets:
-        rates.add_column(f"{name}\n{SHORT[kinds[name]['kind']]}\nn={kinds[name]['n']}", justify="right", overflow="fold")
+        what = "refused %" if kinds[name]["judge"] == "refusal_match" else SHORT[kinds[name]["kind"]]
+        rates.add_column(f"{name}\n{what}\nn={kinds[name]['n']}", justify="right", overflow="fold")
     for row in rows:
         rates.add_row(*_who(row, rows), *(_short_cell(row["results"].get(name)) for name in sets))
     console.print(rates)
@@ -102,7 +105,9 @@ def print_table(rows: Rows, title: str) -> None:
         for row in rows:
             if name in row["results"]:
                 found = row["results"][name]["counts"]
-                counts.add_row(name, *_who(row, rows), ", ".join(f"{label} {count}" for label, count in found.items() if count))
+                counts.add_row(
+                    name, *_who(row, rows), ", ".join(f"{label} {count}" for label, count in found.items() if count)
+                )
     console.print(counts)
     for name in sets:
         console.print(heading(rows, name), highlight=False, soft_wrap=True)

@@ -27,7 +27,15 @@ def test_the_same_rows_from_jsonl_json_csv_and_parquet(tmp_path):
 
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
     records = [
-        {"id": "1", "prompt": "p", "image": "a.png", "response": "r", "role": "harmful", "harm_in": "image", "extra": "x"},
+        {
+            "id": "1",
+            "prompt": "p",
+            "image": "a.png",
+            "response": "r",
+            "role": "harmful",
+            "harm_in": "image",
+            "extra": "x",
+        },
         {"id": "2", "prompt": "q", "image": "", "response": "s", "role": "benign", "harm_in": "", "extra": "y"},
     ]
     write(tmp_path, *records)
@@ -41,7 +49,10 @@ def test_the_same_rows_from_jsonl_json_csv_and_parquet(tmp_path):
         read(Part(path=str(tmp_path / f"rows.{ending}"))) for ending in ("jsonl", "json", "csv", "parquet")
     ]
     assert all(rows == first for rows in others)
-    assert [(row.id, row.role, row.harm_in, len(row.images)) for row in first] == [("1", "harmful", "image", 1), ("2", "benign", "none", 0)]
+    assert [(row.id, row.role, row.harm_in, len(row.images)) for row in first] == [
+        ("1", "harmful", "image", 1),
+        ("2", "benign", "none", 0),
+    ]
     assert first[0].columns == {"extra": "x"}
 
 
@@ -103,8 +114,12 @@ def test_a_harmful_row_without_image_has_its_harm_in_the_text(tmp_path):
 
 
 def test_missing_images_are_an_error_by_default_and_counted_when_dropped(tmp_path):
-    rows = read(Part(path=str(write(tmp_path, *[{"prompt": "p", "image": f"{i}.png"} for i in range(7)])), role="benign"))
-    with pytest.raises(UserError, match=r"7 of 7 rows lack their image; 7 files absent: .*0\.png, .*on_missing_image=drop"):
+    rows = read(
+        Part(path=str(write(tmp_path, *[{"prompt": "p", "image": f"{i}.png"} for i in range(7)])), role="benign")
+    )
+    with pytest.raises(
+        UserError, match=r"7 of 7 rows lack their image; 7 files absent: .*0\.png, .*on_missing_image=drop"
+    ):
         drop_missing(rows, "error", "rows")
     kept, fact = drop_missing(rows, "drop", "rows")
     assert kept == []
@@ -137,7 +152,11 @@ VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.li
 
 
 @settings(max_examples=200, deadline=None)
-@given(record=st.dictionaries(st.sampled_from(["prompt", "image", "images", "response", "role", "harm_in", "id", "caption", "x"]), VALUES))
+@given(
+    record=st.dictionaries(
+        st.sampled_from(["prompt", "image", "images", "response", "role", "harm_in", "id", "caption", "x"]), VALUES
+    )
+)
 def test_any_record_becomes_a_row_or_a_named_error(tmp_path_factory, record):
     file = write(tmp_path_factory.getbasetemp(), record)
     try:

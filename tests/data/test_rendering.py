@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from align.data.collation import IGNORED, Collator, pad
 from align.data.images import encode_png
@@ -10,7 +11,6 @@ from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.families import family_of
 from align.rows import ImageRef, Row
-from PIL import Image
 
 REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 END = {"llava": "</s>", "qwen2_vl": "<|im_end|>"}
@@ -45,7 +45,9 @@ def test_the_prompt_is_what_the_processor_makes_of_it_for_generation(any_rendere
     row = Row("a", "how do i use this", images)
     pictures = [{"type": "image", "image": Image.new("RGB", (100, 60), (200, 30, 30))} for _ in images]
     turn = {"role": "user", "content": [*pictures, {"type": "text", "text": row.prompt}]}
-    theirs = any_renderer.processor.apply_chat_template([turn], add_generation_prompt=True, tokenize=True, return_dict=True)
+    theirs = any_renderer.processor.apply_chat_template(
+        [turn], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
     assert any_renderer.render(row).prompt_ids == list(theirs["input_ids"][0])
 
 

@@ -59,8 +59,12 @@ def trls(it, renderer, rows, folder):
     )
 
 
-@pytest.mark.parametrize("parts", [("text_harmful",), ("image_harmful",), ("text_benign", "image_benign")], ids=["text", "image", "mixed"])
-def test_weights_after_two_steps_are_those_of_trls_own_pipeline(loaded, renderer, family_name, mini_rows, tmp_path, parts):
+@pytest.mark.parametrize(
+    "parts", [("text_harmful",), ("image_harmful",), ("text_benign", "image_benign")], ids=["text", "image", "mixed"]
+)
+def test_weights_after_two_steps_are_those_of_trls_own_pipeline(
+    loaded, renderer, family_name, mini_rows, tmp_path, parts
+):
     rows = [row for group in zip(*(mini_rows[part] for part in parts), strict=True) for row in group][:8] * 2
     mine = ours(loaded(family_name), renderer(family_name), rows, tmp_path / "a")
     theirs = trls(loaded(family_name), renderer(family_name), rows, tmp_path / "b")
@@ -77,7 +81,9 @@ def test_weights_after_two_steps_are_those_of_trls_own_pipeline(loaded, renderer
     assert difference / update < 1e-5
 
 
-def test_the_loss_is_the_mean_negative_log_likelihood_of_the_supervised_tokens(loaded, renderer, family_name, mini_rows, tmp_path):
+def test_the_loss_is_the_mean_negative_log_likelihood_of_the_supervised_tokens(
+    loaded, renderer, family_name, mini_rows, tmp_path
+):
     rows = mini_rows["image_benign"][:3]
     trainer = ours(loaded(family_name), renderer(family_name), rows, tmp_path)
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
@@ -88,7 +94,9 @@ def test_the_loss_is_the_mean_negative_log_likelihood_of_the_supervised_tokens(l
         aligned = {k: torch.tensor([v + [0] * len(rendered.answer_ids)]) for k, v in rendered.aligned.items()}
         with torch.no_grad():
             model = loaded(family_name).model
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **aligned, **rendered.image_inputs).logits[0]
+            logits = model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), **aligned, **rendered.image_inputs
+            ).logits[0]
         start = len(rendered.prompt_ids)
         log_p = logits[start - 1 : -1].log_softmax(-1)
         total -= sum(log_p[i, token].item() for i, token in enumerate(rendered.answer_ids))

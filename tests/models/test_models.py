@@ -43,7 +43,10 @@ def test_the_vision_tower_gets_adapters_when_asked(loaded, family_name):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (Lora(target_modules=["qq_proj"]), "match nothing in language_model; its linear layers: down_proj, gate_proj, "),
+        (
+            Lora(target_modules=["qq_proj"]),
+            "match nothing in language_model; its linear layers: down_proj, gate_proj, ",
+        ),
         (Lora(target_modules=["q_proj", "typo"]), "'typo' matches no linear layer"),
         (Lora(towers=["eyes"]), "'eyes' is none of vision_tower"),
         (Lora(towers=["language_model", "multi_modal_projector"]), "match nothing in multi_modal_projector"),
@@ -56,7 +59,8 @@ def test_a_pattern_that_matches_nothing_is_an_error(loaded, family_name, setting
 
 
 @pytest.mark.parametrize(
-    ("folder", "language", "vision"), [("llava-1.5-7b-hf", 32 * 7, 24 * 6 + 0), ("qwen2-vl-7b-instruct", 28 * 7, 32 * 4)]
+    ("folder", "language", "vision"),
+    [("llava-1.5-7b-hf", 32 * 7, 24 * 6 + 0), ("qwen2-vl-7b-instruct", 28 * 7, 32 * 4)],
 )
 def test_modules_of_the_real_models_resolved_without_weights(shared, folder, language, vision):
     config = AutoConfig.from_pretrained(str(shared / "hub" / folder))
@@ -64,7 +68,9 @@ def test_modules_of_the_real_models_resolved_without_weights(shared, folder, lan
         model = AutoModelForImageTextToText.from_config(config)
     family = family_of(config.model_type)
     assert len(target_modules(model, family, Lora())) == language
-    linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and family.tower_of(n) == "vision_tower"]
+    linear = [
+        n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and family.tower_of(n) == "vision_tower"
+    ]
     assert len(linear) == vision
     if config.model_type == "llava":
         # The published checkpoint's size: total_size of its index over two bytes a weight.
@@ -97,7 +103,9 @@ def test_an_adapter_folder_names_its_base_and_loads(loaded, family_name, tmp_pat
     again = load_checkpoint(str(tmp_path))
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
-        trained, reloaded, base = (m(input_ids=ids).logits for m in (model.eval(), again.model.eval(), loaded(family_name).model.eval()))
+        trained, reloaded, base = (
+            m(input_ids=ids).logits for m in (model.eval(), again.model.eval(), loaded(family_name).model.eval())
+        )
     assert torch.equal(trained, reloaded)
     assert (trained - base).abs().max() > 1e-2
 

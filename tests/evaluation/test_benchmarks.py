@@ -1,0 +1,112 @@
+"""Published sets from their published layouts; the real files where they are at hand."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+from align.errors import UserError
+from align.evaluation.benchmarks.safebench import PROMPT
+from align.evaluation.selection import select_rows, settings_of
+from align.settings import BenchmarkSettings, EvalConfig
+
+
+def test_the_real_vlsbench_has_its_published_counts(shared):
+    chosen = select_rows("vlsbench", "text", BenchmarkSettings(path=str(shared / "data" / "vlsbench")))
+    assert len(chosen.rows) == chosen.benchmark.published_rows == 2241
+    assert len({row.cluster for row in chosen.rows}) == 1957
+    assert len({row.prompt for row in chosen.rows}) == 2226
+    assert len({row.category for row in chosen.rows}) == 6
+    assert len({row.columns["sub_category"] for row in chosen.rows}) == 19
+
+
+def test_the_real_vlsbenchs_absent_images_are_counted_and_named(shared):
+    settings = BenchmarkSettings(path=str(shared / "data" / "vlsbench"))
+    with pytest.raises(UserError, match=r"2241 of 2241 rows lack their image; 1957 files absent: .*0\.png"):
+        select_rows("vlsbench", "image", settings)
+    settings.on_missing_image = "drop"
+    with pytest.raises(UserError, match="No row of benchmark vlsbench is left"):
+        select_rows("vlsbench", "image", settings)
+
+
+def test_the_real_safebench_tiny_has_fifty_rows_with_images(shared):
+    folder = str(shared / "data" / "figstep")
+    tiny = select_rows("safebench", "image", BenchmarkSettings(path=folder, subset="tiny"))
+    assert len(tiny.rows) == 50
+    assert {row.prompt for row in tiny.rows} == {PROMPT}
+    assert len(select_rows("safebench", "text", BenchmarkSettings(path=folder)).rows) == 500
+    kept = select_rows("safebench", "image", BenchmarkSettings(path=folder, subset="tiny", where={"task_id": [4, 5]}))
+    assert sorted({row.columns["task_id"] for row in kept.rows}) == ["4", "5"]
+    assert len(kept.rows) == 20
+
+
+@pytest.fixture
+def vlsbench(tmp_path):
+    """Two rows in the published layout, one without its image."""
+    (tmp_path / "imgs").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "imgs" / "0.png")
+    record = {
+        "instruction": "What is this?",
+        "category": "Illegal Activity",
+        "sub_category": "Cybercrime",
+        "source": "generation",
+    }
+    rows = [record | {"instruction_id": i, "image_path": f"imgs/{i}.png"} for i in range(2)]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    return tmp_path
+
+
+def test_rows_without_image_are_left_out_on_request_and_kept_as_a_fact(vlsbench):
+    chosen = select_rows("vlsbench", "image", BenchmarkSettings(path=str(vlsbench), on_missing_image="drop"))
+    assert [row.id for row in chosen.rows] == ["0"]
+    assert "1 of 2 rows lack their image" in chosen.missing
+
+
+def test_the_text_view_needs_no_image_and_has_a_name_of_its_own(vlsbench):
+    chosen = select_rows("vlsbench", "text", BenchmarkSettings(path=str(vlsbench)))
+    assert (chosen.name, len(chosen.rows), chosen.missing) == ("vlsbench.text", 2, None)
+    assert all(row.images == () for row in chosen.rows)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "benchmark vlsbench: give path=<folder with data.json>"),
+        ({"path": "/nowhere"}, "there is no data.json"),
+        ({"where": {"colour": "red"}}, "where.colour: row 0 has no such column; it has category, sub_category"),
+        ({"where": {"category": "None"}}, "no rows left by where="),
+    ],
+)
+def test_what_cannot_be_selected_is_named(vlsbench, settings, expected):
+    path = {} if settings == {} else {"path": str(vlsbench)}
+    with pytest.raises(UserError, match=expected):
+        select_rows("vlsbench", "text", BenchmarkSettings(**(path | settings)))
+
+
+def test_an_unknown_benchmark_and_view_name_the_nearest_ones():
+    with pytest.raises(UserError, match="benchmark=vlsbnch: unknown .did you mean 'vlsbench'"):
+        select_rows("vlsbnch", "image", BenchmarkSettings())
+    with pytest.raises(UserError, match="view=pixels: expected one of image, text"):
+        select_rows("mini_vsil", "pixels", BenchmarkSettings())
+
+
+def test_a_safebench_without_a_column_is_an_error(tmp_path):
+    with (tmp_path / "safebench.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["dataset", "category_id"], ["ForbidQI", "1"]])
+    with pytest.raises(UserError, match=r"safebench.csv, row 1: no column 'task_id'; found dataset, category_id"):
+        select_rows("safebench", "text", BenchmarkSettings(path=str(tmp_path)))
+
+
+def test_short_forms_are_for_one_benchmark():
+    both = EvalConfig(benchmark=["vlsbench", "safebench"], path="x")
+    with pytest.raises(UserError, match=r"path=: 2 benchmarks are named; say settings.<benchmark>.path= for each"):
+        settings_of(both, "vlsbench")
+    one = EvalConfig(benchmark=["vlsbench"], path="x", limit=3, settings={"vlsbench": BenchmarkSettings(subset="s")})
+    assert settings_of(one, "vlsbench") == BenchmarkSettings(path="x", subset="s", limit=3)
+
+
+def test_a_local_file_is_a_benchmark(tmp_path):
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"prompt": "p"}) + "\n")
+    chosen = select_rows("local", "image", BenchmarkSettings(path=str(tmp_path / "mine.jsonl")))
+    assert [(row.prompt, row.role) for row in chosen.rows] == [("p", "harmful")]

@@ -1,0 +1,146 @@
+"""An evaluation is written as it comes and goes on where it stopped; batched answers are the answers one by one."""
+
+import json
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from align.data.rendering import Renderer
+from align.errors import UserError
+from align.evaluation import evaluation as module
+from align.evaluation.evaluation import evaluate
+from align.evaluation.generation import _answer as module_answer
+from align.evaluation.generation import end_of_turn_ids, generate
+from align.miniature.rows import evaluation_rows
+from align.settings import BenchmarkSettings, Evaluate, Generation
+
+
+def settings(**more):
+    defaults = {
+        "benchmark": ["mini_vsil", "mini_twin"],
+        "generation": Generation(max_new_tokens=6, batch_size=4),
+        "settings": {name: BenchmarkSettings(limit=10) for name in ("mini_vsil", "mini_twin")},
+    }
+    return Evaluate(**(defaults | more))
+
+
+def test_batched_answers_are_the_answers_one_by_one(loaded, family_name):
+    it = loaded(family_name)
+    rows = [row for kind in ("vsil", "vsil_free") for row in evaluation_rows(kind, 6)]
+    rows += [row.__class__(row.id + "-text", row.prompt) for row in rows[:4]]
+    renderer = Renderer(it.processor, it.family)
+    batched = list(generate(it.model, renderer, rows, Generation(max_new_tokens=12, batch_size=16)))
+    alone = list(generate(it.model, renderer, rows, Generation(max_new_tokens=12, batch_size=1)))
+    assert [a.response for a in batched] == [a.response for a in alone]
+    assert [a.finish_reason for a in batched] == [a.finish_reason for a in alone]
+
+
+def test_the_end_of_turn_ends_an_answer(loaded, family_name):
+    it = loaded(family_name)
+    renderer = Renderer(it.processor, it.family)
+    ends = end_of_turn_ids(it.model, renderer)
+    assert (
+        it.processor.tokenizer.convert_tokens_to_ids({"llava": "</s>", "qwen2_vl": "<|im_end|>"}[family_name]) in ends
+    )
+    words = it.processor.tokenizer.convert_tokens_to_ids(["sorry", "knife"])
+    row = evaluation_rows("vsil", 1)[0]
+    ended = module_answer(row, [*words, ends[0], renderer.pad_token_id], ends, renderer, 0.0)
+    assert (ended.response, ended.finish_reason, ended.new_tokens) == ("sorry knife", "stop", 2)
+    cut = module_answer(row, words, ends, renderer, 0.0)
+    assert (cut.response, cut.finish_reason, cut.new_tokens) == ("sorry knife", "length", 2)
+
+
+def test_files_and_counts(loaded, family_name, tmp_path):
+    results = evaluate(loaded(family_name), settings(), tmp_path)
+    assert set(results) == {"mini_vsil", "mini_twin"}
+    assert (results["mini_vsil"]["n"], results["mini_twin"]["n"]) == (10, 5)
+    for result in results.values():
+        assert sum(result["counts"].values()) == result["n"]
+    responses = [json.loads(line) for line in (tmp_path / "mini_vsil" / "responses.jsonl").open()]
+    assert set(responses[0]) == {"id", "prompt_hash", "response", "finish_reason", "new_tokens", "seconds"}
+    verdicts = [json.loads(line) for line in (tmp_path / "mini_vsil" / "verdicts.rule.jsonl").open()]
+    wanted = {
+        "id",
+        "response_hash",
+        "verdict",
+        "reason",
+        "incoherent",
+        "judge",
+        "judge_version",
+        "prompt_hash",
+        "settings",
+        "raw",
+    }
+    assert set(verdicts[0]) == wanted
+    assert [judge["judge"] for judge in results["mini_vsil"]["other_judges"]] == ["refusal_match"]
+
+
+@pytest.mark.parametrize("answered", [0, 3, 9])
+@pytest.mark.parametrize("cut", [False, True], ids=["between lines", "within a line"])
+def test_a_killed_evaluation_goes_on_to_the_same_files(loaded, tmp_path, monkeypatch, answered, cut):
+    it, wanted = loaded("llava"), settings(benchmark=["mini_vsil"])
+    evaluate(it, wanted, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
+    file = tmp_path / "killed" / "mini_vsil" / "responses.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:answered]) + (lines[answered][:20] if cut else ""))
+    (file.parent / "verdicts.rule.jsonl").write_text("")
+    asked = []
+
+    def counted(model, renderer, rows, generation) -> Iterator:
+        asked.extend(row.id for row in rows)
+        return generate(model, renderer, rows, generation)
+
+    monkeypatch.setattr(module, "generate", counted)
+    evaluate(it, wanted, tmp_path / "killed")
+    assert len(asked) == 10 - answered
+
+    def content(name):
+        records = [json.loads(line) for line in (tmp_path / name / "mini_vsil" / "responses.jsonl").open()]
+        verdicts = (tmp_path / name / "mini_vsil" / "verdicts.rule.jsonl").read_text()
+        summary = (tmp_path / name / "mini_vsil" / "summary.rule.json").read_text()
+        return [record | {"seconds": 0} for record in records], verdicts, summary
+
+    assert content("killed") == content("whole")
+
+
+def test_a_broken_line_in_the_middle_is_an_error_since_no_kill_makes_one(loaded, tmp_path):
+    it, wanted = loaded("llava"), settings(benchmark=["mini_vsil"])
+    evaluate(it, wanted, tmp_path)
+    file = tmp_path / "mini_vsil" / "responses.jsonl"
+    file.write_text("{broken\n" + file.read_text())
+    with pytest.raises(UserError, match=r"responses.jsonl, line 1: not valid JSON"):
+        evaluate(it, wanted, tmp_path)
+
+
+def test_answers_to_other_questions_are_not_mixed_with_those_that_are_there(loaded, tmp_path):
+    it = loaded("llava")
+    evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
+    other = settings(benchmark=["mini_vsil"], generation=Generation(max_new_tokens=7))
+    with pytest.raises(
+        UserError, match="holds another evaluation: its generation is .*'max_new_tokens': 6.*wanted .*7"
+    ):
+        evaluate(it, other, tmp_path)
+
+
+def test_another_batch_size_goes_on_with_what_is_there(loaded, tmp_path):
+    it = loaded("llava")
+    first = evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
+    second = evaluate(
+        it, settings(benchmark=["mini_vsil"], generation=Generation(max_new_tokens=6, batch_size=1)), tmp_path
+    )
+    assert first == second
+
+
+def test_another_main_judge_makes_the_former_one_an_other_judge(loaded, tmp_path):
+    it = loaded("llava")
+    evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
+    evaluate(it, settings(benchmark=["mini_vsil"], judge=["refusal_match"]), tmp_path)
+    main = {file.name: json.loads(file.read_text())["main"] for file in (tmp_path / "mini_vsil").glob("summary.*.json")}
+    assert main == {"summary.rule.json": False, "summary.refusal_match.json": True}
+
+
+def test_nothing_to_evaluate_is_an_error(loaded, tmp_path):
+    with pytest.raises(UserError, match="nothing to evaluate: give benchmark="):
+        evaluate(loaded("llava"), Evaluate(), tmp_path)

@@ -1,0 +1,30 @@
+"""Commands as a user types them, in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def train_command(*arguments: str) -> list[str]:
+    """`accelerate launch align/train.py ...`"""
+    accelerate = str(Path(sys.executable).with_name("accelerate"))
+    return [accelerate, "launch", *LAUNCH, str(ROOT / "align" / "train.py"), *arguments]
+
+
+def call(command: list[str], folder: Path, timeout: float = 120) -> subprocess.CompletedProcess:
+    """Run a command in a folder and keep what it prints."""
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False, env=ENVIRONMENT
+    )
+
+
+def align(*arguments: str) -> list[str]:
+    """`align ...`"""
+    return [sys.executable, "-m", "align.cli", *arguments]

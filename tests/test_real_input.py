@@ -1,0 +1,22 @@
+"""The documented command for real input, as a test: real processors, full vocabularies, real image sizes."""
+
+import json
+
+import pytest
+
+from tests.support.real_input import check_answers, run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl"])
+def test_training_on_real_input_teaches_the_answers_through_a_live_vision_path(family, shared, tmp_path):
+    folder = run(family, shared, tmp_path)
+    facts = check_answers(folder)
+    assert facts["rows"] == facts["refused"] == facts["ended"] == 30
+    assert facts["logits_changed"] == facts["compared_with_blank"] == 5
+    safebench = json.loads((folder / "evaluation" / "safebench" / "summary.refusal_match.json").read_text())
+    assert safebench["n"] == 20  # task_id 4 and 5 of ten categories
+    vlsbench = json.loads((folder / "evaluation" / "vlsbench.text" / "summary.refusal_match.json").read_text())
+    assert vlsbench["n"] == 2241
+    asked = {json.loads(line)["id"] for line in (folder / "evaluation" / "safebench" / "responses.jsonl").open()}
+    assert {item.split("_")[2] for item in asked} == {"4", "5"}
