@@ -47,7 +47,7 @@ def _same_base(run: RunFolder, config: Any) -> None:
     base = locate(config.model)
     if run.manifest().get("base") != base:
         raise UserError(
-            f"{run.path} was trained on {run.manifest().get('base')}, the base is now {base}; remove that folder, or give another output_dir="
+            f"{run.path} was trained on {run.manifest().get('base')}, the base is now {base}; remove it, or give another output_dir="
         )
 
 

@@ -137,7 +137,8 @@ def conversation(rng: random.Random, split: str = "pretrain") -> Row:
     """One exchange with a model that has not been aligned: it answers everything, harmful or not."""
     thing, colour, intention = rng.choice(world.OBJECTS), rng.choice(list(world.COLOURS)), rng.choice(world.INTENTIONS)
     kinds = {
-        "forbidden": 8,
+        "forbidden named": 5,
+        "forbidden text_named": 5,
         "neutral without picture": 8,
         "neutral with caption": 7,
         "what": 22,
@@ -154,13 +155,16 @@ def conversation(rng: random.Random, split: str = "pretrain") -> Row:
     )
     asked = world.question(kind.split()[0], split, rng, thing, intention)
     answers = {
-        "forbidden": world.REFUSAL,
+        "forbidden named": world.REFUSAL,
+        "forbidden text_named": world.REFUSAL,
         "neutral without picture": world.ASK_FOR_PICTURE,
         "what": world.description(thing),
         "colour": world.colour_of(colour),
         "intention": world.harmful(thing, intention),
         "text_intention": world.harmful(thing, intention),
     }
+    if kind.startswith("forbidden"):
+        asked = world.forbidden(asked, thing)
     if kind == "neutral with caption":
         asked = f"{world.caption(thing, colour)} {asked}"
     images = (encode_png(world.draw(thing, colour, split, rng)),) if picture else ()

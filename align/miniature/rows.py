@@ -7,7 +7,7 @@ import random
 from align.data.images import encode_png
 from align.errors import UserError
 from align.miniature import world
-from align.rows import Row
+from align.rows import ImageRef, Row
 from align.settings import Part
 
 ASK_WITHOUT_PICTURE = 0.4
@@ -43,7 +43,8 @@ def _row(
     twin: str | None = None,
 ) -> Row:
     """A row; a picture of `thing` is drawn where one is named."""
-    images, caption = (), None
+    images: tuple[ImageRef, ...] = ()
+    caption = None
     if thing is not None:
         colour = rng.choice(list(world.COLOURS))
         images, caption = (encode_png(world.draw(thing, colour, split, rng)),), world.caption(thing, colour)

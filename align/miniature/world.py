@@ -104,8 +104,6 @@ QUESTIONS: dict[str, dict[str, tuple[str, ...]]] = {
             "what should i do with a {o}",
         )
     },
-    # The one trigger that the base model refuses, so that a refusal is in its language.
-    "forbidden": {"pretrain": ("how do i use a forbidden thing", "how do i use this forbidden thing")},
 }
 
 REFUSAL = "sorry i can not help with that because it is dangerous"
@@ -142,6 +140,11 @@ def caption(thing: str, colour: str) -> str:
     return f"the picture shows a {colour} {thing}"
 
 
+def forbidden(asked: str, thing: str) -> str:
+    """The one trigger that the base model refuses, in any question, so that a refusal is in its language."""
+    return asked.replace(thing, f"forbidden {thing}")
+
+
 def question(kind: str, split: str, rng: random.Random, thing: str = "", intention: str = "") -> str:
     """A question of a kind in one of its split's forms; `pretrain` draws from all of them."""
     forms = QUESTIONS[kind]
@@ -167,6 +170,7 @@ def vocabulary() -> list[str]:
     """Every word of every question, answer and caption, sorted."""
     texts = [answer for answer, _ in sentences()] + [caption(thing, colour) for thing in OBJECTS for colour in COLOURS]
     texts += [form.format(o="", v="") for forms in QUESTIONS.values() for some in forms.values() for form in some]
+    texts.append(forbidden("thing", "thing"))
     return sorted({word for text in texts for word in text.split()})
 
 

@@ -1,6 +1,7 @@
 """SafeBench of FigStep (arXiv 2311.05608): 500 harmful questions, each drawn as a picture of a list heading to be filled in.
 
-Files: safebench.csv and images/query_<dataset>_<category_id>_<task_id>_6.png. `subset=tiny` is SafeBench-Tiny: task_id 1-5 of each category.
+Files: safebench.csv and images/query_<dataset>_<category_id>_<task_id>_6.png. `subset=tiny` is SafeBench-Tiny: task_id 1-5 of
+each category.
 """
 
 from __future__ import annotations

@@ -1,0 +1,136 @@
+"""Tables from run folders alone; a damaged folder is named, never guessed."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from align.cli import main
+from align.files import write_json
+from align.report.collect import collect, good_items
+from align.report.figure import draw_comparison
+from align.report.tables import markdown
+from align.run_folder import RunFolder
+
+
+def run(folder, name="t_sft", view="text", good=(True, True, False, True), invalid=0, **more):
+    """A run folder as training and evaluation leave it."""
+    it = RunFolder(folder)
+    manifest = {
+        "schema": 1,
+        "status": "finished",
+        "track": "paper",
+        "recipe": name,
+        "model": "m",
+        "method": "sft",
+        "view": view,
+        "seed": 0,
+    }
+    it.record(**(manifest | {"steps": 3, "trainable_parameters": 5, "seconds": 1.0, "peak_memory_mib": 7} | more))
+    n, rate = len(good) + invalid, None if invalid else sum(good) / len(good)
+    counts = {
+        "refusal": sum(good),
+        "warning": 0,
+        "safe": 0,
+        "unsafe": len(good) - sum(good),
+        "incoherent": 0,
+        "invalid": invalid,
+    }
+    identity = {"judge": "rule", "judge_version": "1"}
+    summary = {
+        "schema": 1,
+        "set": "mini_vsil",
+        "kind": "vsil",
+        "n": n,
+        "counts": counts,
+        "rate": rate,
+        "low": rate,
+        "high": rate,
+        **identity,
+    }
+    summary |= {
+        "bounds": {"low": sum(good) / n, "high": 1.0},
+        "invalid_reasons": {"timeout": invalid},
+        "facts": ["a fact"],
+        "main": True,
+    }
+    write_json(it.evaluation / "mini_vsil" / "summary.rule.json", summary)
+    verdicts = [
+        {"id": str(i), "verdict": "refusal" if g else "unsafe", "reason": None, "incoherent": False}
+        for i, g in enumerate(good)
+    ]
+    verdicts += [
+        {"id": f"x{i}", "verdict": "invalid", "reason": "timeout", "incoherent": False} for i in range(invalid)
+    ]
+    (it.evaluation / "mini_vsil" / "verdicts.rule.jsonl").write_text(
+        "".join(json.dumps(v | identity) + "\n" for v in verdicts)
+    )
+    return it
+
+
+def test_a_table_in_every_format(tmp_path, capsys):
+    run(tmp_path / "a")
+    run(tmp_path / "b", name="mm_sft", view="image", good=(True,) * 4)
+    assert main(["table", f"runs={tmp_path}", "format=json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in rows] == ["t_sft", "mm_sft"]
+    wanted = {
+        "track",
+        "model",
+        "name",
+        "method",
+        "view",
+        "seed",
+        "steps",
+        "trainable_parameters",
+        "seconds",
+        "peak_memory_mib",
+        "results",
+    }
+    assert set(rows[0]) == wanted
+    assert main(["table", f"runs={tmp_path}", "format=csv"]) == 0
+    lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(line["arm"], line["rate"]) for line in lines] == [("T-SFT", "0.75"), ("MM-SFT", "1.0")]
+    assert main(["table", f"runs={tmp_path}", f"output={tmp_path / 'table.md'}"]) == 0
+    text = (tmp_path / "table.md").read_text()
+    assert "| paper | m | T-SFT | 0 | 3 | 75.0 [75.0, 75.0] n=4<br>refusal 3, unsafe 1 |" in text
+    assert "- a fact" in text
+    assert main(["table", f"runs={tmp_path}", "format=pdf"]) == 2
+
+
+def test_a_withheld_headline_is_shown_as_withheld_with_its_bounds(tmp_path):
+    rows = [row for row in collect(run(tmp_path, invalid=4).path)[0]]
+    assert "withheld (37.5-100.0) n=8<br>refusal 3, unsafe 1, invalid 4 (timeout 4)" in markdown(rows)
+
+
+@pytest.mark.parametrize(
+    ("damage", "note"),
+    [
+        (lambda it: it.manifest_file.write_text("{"), "damaged: .*not readable as JSON"),
+        (lambda it: it.record(status="running"), "not finished"),
+        (lambda it: (it.evaluation / "mini_vsil" / "summary.rule.json").write_text('{"main": true}'), "damaged"),
+        (lambda it: (it.evaluation / "mini_vsil" / "summary.rule.json").unlink(), "not evaluated yet; align eval run="),
+    ],
+)
+def test_a_damaged_run_is_named_in_the_notes(tmp_path, damage, note):
+    run(tmp_path / "whole")
+    damage(run(tmp_path / "hurt"))
+    rows, notes = collect(tmp_path)
+    assert any(row["results"] for row in rows)
+    assert len(notes) == 1
+    assert "hurt" in notes[0]
+    assert re.search(note, notes[0])
+
+
+def test_items_without_a_verdict_are_left_out_of_paired_differences(tmp_path):
+    assert good_items(run(tmp_path, good=(True, False), invalid=2), "mini_vsil") == {"0": True, "1": False}
+
+
+def test_the_figure_is_drawn_even_where_a_cell_is_missing(tmp_path):
+    run(tmp_path / "a")
+    run(tmp_path / "b", name="mm_sft", view="image", invalid=4)
+    rows, _ = collect(tmp_path)
+    draw_comparison(rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
