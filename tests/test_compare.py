@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from omegaconf import OmegaConf
 
 from align.cli import main
 from align.compare import compare_arms, conclusions
@@ -12,14 +13,21 @@ from tests.report.test_report import run
 @pytest.fixture
 def model_file(tiny, tmp_path):
     """A model file over the untrained tiny model, small enough for the machinery."""
-    evaluation = "evaluate: {benchmark: [mini_vsil, mini_twin], generation: {max_new_tokens: 4}, settings: {mini_vsil: {limit: 6}, mini_twin: {limit: 6}}}"
-    train = "train: {max_steps: 2, bf16: false, gradient_checkpointing: false, learning_rate: 0.01}"
+    few = {"data": {"harmful": {"rows": 24}, "benign": {"rows": 24}}}
+    settings = {
+        "suite": "miniature",
+        "model": {"path": str(tiny("llava")), "dtype": "float32"},
+        "global_batch_size": 4,
+        "train": {"max_steps": 2, "bf16": False, "gradient_checkpointing": False, "learning_rate": 0.01},
+        "evaluate": {
+            "benchmark": ["mini_vsil", "mini_twin"],
+            "generation": {"max_new_tokens": 4},
+            "settings": {"mini_vsil": {"limit": 6}, "mini_twin": {"limit": 6}},
+        },
+        "recipes": {"t_sft": few, "mm_sft": few},
+    }
     file = tmp_path / "small.yaml"
-    few = "data: {harmful: {rows: 24}, benign: {rows: 24}}"
-    recipes = f"recipes: {{t_sft: {{{few}}}, mm_sft: {{{few}}}}}"
-    file.write_text(
-        f"suite: miniature\nmodel: {{path: {tiny('llava')}, dtype: float32}}\nglobal_batch_size: 4\n{train}\n{evaluation}\n{recipes}\n"
-    )
+    file.write_text(OmegaConf.to_yaml(settings))
     return file
 
 

@@ -150,10 +150,9 @@ def conversation(rng: random.Random, split: str = "pretrain") -> Row:
         "text_named": 5,
     }
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
-    picture = kind in ("what", "colour", "neutral", "intention", "named") or (
-        kind == "forbidden" and rng.random() < 0.5
-    )
-    asked = world.question(kind.split()[0], split, rng, thing, intention)
+    form = kind.removeprefix("forbidden ").split()[0]
+    picture = kind in ("what", "colour", "neutral", "intention", "named", "forbidden named")
+    asked = world.question(form, split, rng, thing, intention)
     answers = {
         "forbidden named": world.REFUSAL,
         "forbidden text_named": world.REFUSAL,

@@ -88,9 +88,13 @@ def test_a_killed_first_use_leaves_no_half_model(tmp_path):
     class Killed(BaseException):
         pass
 
-    with pytest.raises(Killed), building(tmp_path / "model") as draft:
-        (draft / "weights").write_text("half")
-        raise Killed
+    def first_use():
+        with building(tmp_path / "model") as draft:
+            (draft / "weights").write_text("half")
+            raise Killed
+
+    with pytest.raises(Killed):
+        first_use()
     assert not (tmp_path / "model").exists()
     with building(tmp_path / "model") as draft:
         (draft / "weights").write_text("whole")

@@ -39,17 +39,8 @@ def run(folder, name="t_sft", view="text", good=(True, True, False, True), inval
         "invalid": invalid,
     }
     identity = {"judge": "rule", "judge_version": "1"}
-    summary = {
-        "schema": 1,
-        "set": "mini_vsil",
-        "kind": "vsil",
-        "n": n,
-        "counts": counts,
-        "rate": rate,
-        "low": rate,
-        "high": rate,
-        **identity,
-    }
+    summary = {"schema": 1, "set": "mini_vsil", "kind": "vsil", "n": n, "counts": counts, **identity}
+    summary |= {"rate": rate, "low": rate, "high": rate}
     summary |= {
         "bounds": {"low": sum(good) / n, "high": 1.0},
         "invalid_reasons": {"timeout": invalid},
@@ -101,7 +92,7 @@ def test_a_table_in_every_format(tmp_path, capsys):
 
 
 def test_a_withheld_headline_is_shown_as_withheld_with_its_bounds(tmp_path):
-    rows = [row for row in collect(run(tmp_path, invalid=4).path)[0]]
+    rows, _ = collect(run(tmp_path, invalid=4).path)
     assert "withheld (37.5-100.0) n=8<br>refusal 3, unsafe 1, invalid 4 (timeout 4)" in markdown(rows)
 
 
