@@ -13,17 +13,17 @@ from align.errors import UserError
 
 VERBS = {
     "compare": (
-        "align.compare:main",
+        "align.commands.compare:main",
         "align.settings:CompareConfig",
         "train and evaluate every arm of the comparison, and make the tables",
     ),
     "eval": (
-        "align.evaluation.command:main",
+        "align.commands.evaluate:main",
         "align.settings:EvalConfig",
         "evaluate a run, a checkpoint or a model: run= | checkpoint= | model=",
     ),
     "table": (
-        "align.report.command:main",
+        "align.commands.table:main",
         "align.settings:TableConfig",
         "tables from run folders: runs=<folder> format=md|csv|json",
     ),

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 try:
-    from align.catalog import BENCHMARKS, METHODS, resolve
+    from align.config import Composed, compose_run
 except ImportError as missing:
     sys.exit(f"{missing}; install the package first: `pip install -e .` in the checkout, or `pip install vsil-align`")
 
-from align.config import Composed, compose_run
 from align.data.assembly import TrainingData, training_data
-from align.data.overlap import refuse_overlap
 from align.errors import UserError
 from align.run_folder import RunFolder, run_folder
 
@@ -29,8 +27,12 @@ def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
     if run.finished():
         _same_base(run, composed.config)
         return run
+    # Imported here: a misspelt key should not wait for torch and trl.
+    from align.evaluation.selection import refuse_overlap_with_benchmarks
+    from align.methods.build import build_trainer
+
     data = training_data(composed.config)
-    refuse_leaks(composed.config, data)
+    refuse_overlap_with_benchmarks(composed.config.evaluate, data.rows)
     trainer = build_trainer(composed, data, run, callbacks)
     _start(trainer, composed, data, run)
     last = run.last_checkpoint() if composed.config.resume else None
@@ -49,50 +51,6 @@ def _same_base(run: RunFolder, config: Any) -> None:
         raise UserError(
             f"{run.path} was trained on {run.manifest().get('base')}, the base is now {base}; remove it, or give another output_dir="
         )
-
-
-def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any] = ()) -> Any:
-    """Model, adapter, collator and trl's trainer of a run. Raises UserError."""
-    # Imported here: `dry_run` of a misspelt key, and every other command, should not wait for trl.
-    from accelerate import PartialState
-    from transformers import PrinterCallback
-
-    from align.data.rendering import Renderer
-    from align.methods.arguments import training_arguments
-    from align.methods.callbacks import LogFile
-    from align.methods.rows_trainer import to_dataset
-    from align.models.loading import load
-    from align.models.lora import lora_config
-
-    config = composed.config
-    method = resolve("method", config.method, METHODS)
-    arguments = training_arguments(composed, method.config_class, run, PartialState().num_processes)
-    arguments.disable_tqdm = bool(callbacks)  # the caller has a display of its own
-    loaded = load(config.model)
-    trainer = method(
-        model=loaded.model,
-        args=arguments,
-        data_collator=method.collator(Renderer(loaded.processor, loaded.family), arguments),
-        train_dataset=to_dataset(data.rows),
-        processing_class=loaded.processor,
-        peft_config=lora_config(loaded.model, loaded.family, config.lora) if config.lora else None,
-        callbacks=[LogFile(run.path / "log.jsonl"), *callbacks],
-    )
-    trainer.family, trainer.base = loaded.family, loaded.path
-    if callbacks:
-        trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def refuse_leaks(config: Any, data: TrainingData) -> None:
-    """Raises UserError where a training row's picture or question is in a set that this run is evaluated on."""
-    from align.evaluation.selection import select_rows, settings_of
-
-    for name in config.evaluate.benchmark:
-        for view in config.evaluate.view:
-            chosen = select_rows(name, view, settings_of(config.evaluate, name))
-            shared = resolve("benchmark", name, BENCHMARKS).shared_prompts
-            refuse_overlap(data.rows, chosen.rows, name, shared)
 
 
 def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder) -> None:
@@ -138,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command: train, then evaluate in a process of its own. Returns the exit status."""
     composed = compose_run(arguments)
     if composed.config.dry_run:
-        from align.dry_run import show
+        from align.commands.dry_run import show
 
         show(composed)
         return 0

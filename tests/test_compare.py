@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from align.cli import main
-from align.compare import compare_arms, conclusions
+from align.commands.compare import compare_arms, conclusions
 from tests.report.test_report import run
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from align.data.images import pixel_hash
 from align.errors import UserError
@@ -12,11 +12,19 @@ from align.rows import Row
 
 
 @dataclass
+class Trained:
+    """What a training set shows and asks: hash of decoded pixels, or normalised prompt -> ids of its rows."""
+
+    images: dict[str, list[str]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
 class Overlap:
     """Training rows that show an evaluation row's picture or ask its question: (training id, evaluation id) pairs."""
 
-    images: list[tuple[str, str]]
-    texts: list[tuple[str, str]]
+    images: list[tuple[str, str]] = field(default_factory=list)
+    texts: list[tuple[str, str]] = field(default_factory=list)
 
 
 def normalised(text: str) -> str:
@@ -24,34 +32,42 @@ def normalised(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def find_overlap(training: Iterable[Row], evaluation: Iterable[Row], shared_prompts: Collection[str] = ()) -> Overlap:
+def index(rows: Iterable[Row]) -> Trained:
+    """Index a training set once, for any number of evaluation sets."""
+    trained = Trained()
+    for row in rows:
+        for image in row.images:
+            trained.images.setdefault(pixel_hash(image, f"row {row.id}"), []).append(row.id)
+        trained.texts.setdefault(normalised(row.prompt), []).append(row.id)
+    return trained
+
+
+def find_overlap(trained: Trained, evaluation: Iterable[Row], shared_prompts: Collection[str] = ()) -> Overlap:
     """Compare decoded pixels and normalised prompts; a prompt that all items of a set share names none of them."""
-    pixels: dict[str, str] = {}
-    texts: dict[str, str] = {}
     shared = {normalised(prompt) for prompt in shared_prompts}
+    images: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for row in evaluation:
         for image in row.images:
-            pixels.setdefault(pixel_hash(image, f"row {row.id} of {row.source}"), row.id)
+            images.setdefault(pixel_hash(image, f"row {row.id} of {row.source}"), row.id)
         texts.setdefault(normalised(row.prompt), row.id)
-    found = Overlap([], [])
-    for row in training:
-        hashes = [pixel_hash(image, f"row {row.id}") for image in row.images]
-        found.images += [(row.id, pixels[h]) for h in hashes if h in pixels]
-        text = normalised(row.prompt)
-        if text in texts and text not in shared:
-            found.texts.append((row.id, texts[text]))
-    return found
+    return Overlap(
+        images=[(train, test) for key, test in images.items() for train in trained.images.get(key, ())],
+        texts=[
+            (train, test) for key, test in texts.items() if key not in shared for train in trained.texts.get(key, ())
+        ],
+    )
 
 
 def refuse_overlap(
-    training: Iterable[Row], evaluation: Iterable[Row], benchmark: str, shared_prompts: Collection[str] = ()
+    trained: Trained, evaluation: Iterable[Row], benchmark: str, shared_prompts: Collection[str] = ()
 ) -> None:
     """Raises UserError that counts and names the rows where training and evaluation overlap."""
-    overlap = find_overlap(training, evaluation, shared_prompts)
+    overlap = find_overlap(trained, evaluation, shared_prompts)
     for what, pairs in (("picture", overlap.images), ("question", overlap.texts)):
         if pairs:
-            shown = ", ".join(f"{train} = {test}" for train, test in pairs[:5])
+            shown = ", ".join(f"{train} = {test}" for train, test in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
             raise UserError(
-                f"{len(pairs)} training rows have the {what} of a row of {benchmark} (training row = evaluation row: {shown}"
-                f"{', ...' if len(pairs) > 5 else ''}); remove them from the training data or that set from evaluate.benchmark"
+                f"{len(pairs)} training rows have the {what} of a row of {benchmark} (training row = evaluation row: {shown}); "
+                f"remove them from the training data or that set from evaluate.benchmark"
             )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from align.catalog import BENCHMARKS, resolve
 from align.data.images import drop_missing
+from align.data.overlap import index, refuse_overlap
 from align.data.views import apply_view
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, select
@@ -54,3 +56,12 @@ def settings_of(config: Evaluate, name: str) -> BenchmarkSettings:
             f"{alone[0]}=: {len(config.benchmark)} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each"
         )
     return replace(settings, **short)
+
+
+def refuse_overlap_with_benchmarks(config: Evaluate, training: Sequence[Row]) -> None:
+    """Raises UserError where a training row's picture or question is in a set that its run is evaluated on."""
+    trained = index(training)
+    for name in config.benchmark:
+        for view in config.view:
+            chosen = select_rows(name, view, settings_of(config, name))
+            refuse_overlap(trained, chosen.rows, name, chosen.benchmark.shared_prompts)

@@ -8,7 +8,7 @@ from PIL import Image
 from align.config import available, compose_run
 from align.data.assembly import training_data
 from align.data.images import encode_png
-from align.data.overlap import find_overlap, refuse_overlap
+from align.data.overlap import find_overlap, index, refuse_overlap
 from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.miniature.rows import EVALUATION, SUBSETS, evaluation_rows, training_rows
@@ -21,13 +21,13 @@ def test_nothing_of_the_miniatures_evaluation_sets_is_trained_on(recipe):
     config = compose_run([f"recipe={recipe}", "model=mini_llava"]).config
     rows = training_data(config).rows
     for name in config.evaluate.benchmark:
-        overlap = find_overlap(rows, select_rows(name, "image", BenchmarkSettings()).rows)
+        overlap = find_overlap(index(rows), select_rows(name, "image", BenchmarkSettings()).rows)
         assert (overlap.images, overlap.texts) == ([], [])
 
 
 def test_validation_and_test_rows_are_disjoint_too():
     for kind in EVALUATION:
-        overlap = find_overlap(evaluation_rows(kind, 100, "validation"), evaluation_rows(kind, 100, "test"))
+        overlap = find_overlap(index(evaluation_rows(kind, 100, "validation")), evaluation_rows(kind, 100, "test"))
         assert (overlap.images, overlap.texts) == ([], [])
 
 
@@ -42,12 +42,12 @@ def test_the_same_pixels_in_another_format_are_found():
     buffer = io.BytesIO()
     picture.save(buffer, format="BMP")
     train, test = Row("t", "a", (encode_png(picture),)), Row("e", "b", (ImageRef(bytes=buffer.getvalue()),))
-    assert find_overlap([train], [test]).images == [("t", "e")]
+    assert find_overlap(index([train]), [test]).images == [("t", "e")]
     with pytest.raises(UserError, match="1 training rows have the picture of a row of vlsbench .*t = e"):
-        refuse_overlap([train], [test], "vlsbench")
+        refuse_overlap(index([train]), [test], "vlsbench")
 
 
 def test_the_same_question_in_other_case_and_punctuation_is_found_unless_all_items_share_it():
     train, test = Row("t", "What is this?"), Row("e", "what  is THIS")
-    assert find_overlap([train], [test]).texts == [("t", "e")]
-    assert find_overlap([train], [test], shared_prompts=["What is this"]).texts == []
+    assert find_overlap(index([train]), [test]).texts == [("t", "e")]
+    assert find_overlap(index([train]), [test], shared_prompts=["What is this"]).texts == []

@@ -13,9 +13,10 @@ from rich.markup import escape
 from align.config import Composed, flatten, to_dict
 from align.data.assembly import training_data
 from align.data.collation import IGNORED
+from align.evaluation.selection import refuse_overlap_with_benchmarks
+from align.methods.build import build_trainer
 from align.run_folder import RunFolder, run_folder
 from align.screen import quiet_libraries
-from align.train import build_trainer, refuse_leaks
 
 
 def show(composed: Composed) -> None:
@@ -27,7 +28,7 @@ def show(composed: Composed) -> None:
     for key, value, origin in settings:
         console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
     data = training_data(composed.config)
-    refuse_leaks(composed.config, data)
+    refuse_overlap_with_benchmarks(composed.config.evaluate, data.rows)
     with tempfile.TemporaryDirectory() as nowhere:  # a trainer makes its folder at once; a dry run leaves none
         trainer = build_trainer(composed, data, RunFolder(Path(nowhere)))
     console.print(f"\nRun folder: {run_folder(composed.config).path}")

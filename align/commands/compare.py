@@ -67,7 +67,7 @@ def _compose(config: CompareConfig, model: str, recipe: str, seed: int) -> Compo
 
 def _vanilla(cell: Composed, folder: Path, report: Any) -> RunFolder:
     """The model as it is, evaluated as every arm is."""
-    from align.evaluation.command import run_evaluation
+    from align.commands.evaluate import run_evaluation
 
     settings, model = cell.config.evaluate, cell.config.model
     evaluation = EvalConfig(
@@ -78,7 +78,7 @@ def _vanilla(cell: Composed, folder: Path, report: Any) -> RunFolder:
 
 def _arm(cell: Composed, report: Any) -> RunFolder:
     """One recipe on one model with one seed: trained, then evaluated in this process."""
-    from align.evaluation.command import run_evaluation
+    from align.commands.evaluate import run_evaluation
     from align.methods.callbacks import StepReport
     from align.methods.memory import reset_peak_memory
     from align.train import train

@@ -1,0 +1,42 @@
+"""A run's configuration and rows -> model, adapter, collator and trl's trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate import PartialState
+from transformers import PrinterCallback
+
+from align.catalog import METHODS, resolve
+from align.config import Composed
+from align.data.assembly import TrainingData
+from align.data.rendering import Renderer
+from align.methods.arguments import training_arguments
+from align.methods.callbacks import LogFile
+from align.methods.rows_trainer import to_dataset
+from align.models.loading import load
+from align.models.lora import lora_config
+from align.run_folder import RunFolder
+
+
+def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any] = ()) -> Any:
+    """The trainer of a run, ready to train. Raises UserError."""
+    config = composed.config
+    method = resolve("method", config.method, METHODS)
+    arguments = training_arguments(composed, method.config_class, run, PartialState().num_processes)
+    arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
+    loaded = load(config.model)
+    trainer = method(
+        model=loaded.model,
+        args=arguments,
+        data_collator=method.collator(Renderer(loaded.processor, loaded.family), arguments),
+        train_dataset=to_dataset(data.rows),
+        processing_class=loaded.processor,
+        peft_config=lora_config(loaded.model, loaded.family, config.lora) if config.lora else None,
+        callbacks=[LogFile(run.path / "log.jsonl"), *callbacks],
+    )
+    trainer.family, trainer.base = loaded.family, loaded.path
+    if callbacks:
+        trainer.remove_callback(PrinterCallback)
+    return trainer
