@@ -71,6 +71,7 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     recipe_name, recipe = _load("recipe", chosen["recipe"])
     model_name, model = _load_model(chosen.get("model", "mini_llava"))
     suite_name = chosen.get("suite", model.values.pop("suite", None))
+    suite_name = None if suite_name == "null" else suite_name
     layers = _with_recipe_settings(recipe, recipe_name)
     if suite_name is not None:
         layers += _with_recipe_settings(_load("suite", suite_name)[1], recipe_name)
@@ -83,13 +84,16 @@ def compose_run(arguments: Sequence[str]) -> Composed:
 def compose_eval(arguments: Sequence[str]) -> Composed:
     """`key=value` arguments -> the configuration of one evaluation. Raises UserError."""
     chosen, overrides = _split(arguments, "model")
-    layers = []
+    layers: list[Layer] = [
+        _stored_evaluation(argument.partition("=")[2]) for argument in arguments if argument.startswith("run=")
+    ]
     if "model" in chosen:
         name, model = _load_model(chosen["model"])
-        layers = [Layer(model.origin, {"model": {"name": name} | model.values.get("model", {})})]
+        layers.append(Layer(model.origin, {"model": {"name": name} | model.values.get("model", {})}))
     composed = _merge(EvalConfig, [*layers, *overrides])
     config = composed.config
-    given = [key for key in ("run", "checkpoint", "model") if getattr(config, key) is not None]
+    # model.dtype= and the like may go with a checkpoint; only model= itself names something to evaluate.
+    given = [key for key in ("run", "checkpoint") if getattr(config, key) is not None] + ["model"] * ("model" in chosen)
     if len(given) != 1:
         raise UserError(f"give one of run=, checkpoint= or model=; found {', '.join(given) or 'none of them'}")
     return composed
@@ -104,8 +108,8 @@ def parse_value(text: str) -> Any:
     """The value of a `key=value` argument: YAML, and a bare comma makes a list."""
     if "," in text and not text.startswith(("[", "{", '"', "'")):
         return [parse_value(item) for item in text.split(",")]
-    if text.lower() in ("yes", "no", "on", "off"):
-        return text  # YAML 1.1 reads these as truth values; train.save_strategy=no means the word
+    if text.lower() in ("yes", "no", "on", "off") or " #" in text:
+        return text  # YAML reads the first as truth values (train.save_strategy=no means the word), and cuts the second
     try:
         return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     except Exception:  # a path with a colon, say, is no YAML mapping: it is meant as a string
@@ -137,7 +141,8 @@ def fingerprint(config: RunConfig) -> str:
 def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[Layer]]:
     """Arguments -> (the ones that pick YAML files, the overrides as one layer an argument)."""
     chosen: dict[str, str] = {}
-    layers = []
+    sources: list[Layer] = []
+    layers: list[Layer] = []
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals or not key:
@@ -148,8 +153,10 @@ def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[
         values = parse_value(text)
         for part in reversed(key.split(".")):
             values = {part: values}
-        layers.append(Layer(f"argument {argument!r}", values))
-    return chosen, layers
+        # A new source replaces its part, so it goes before the settings of that part, wherever it was typed.
+        names_source = key.startswith("data.") and (key.endswith(".source") or key.count(".") == 1)
+        (sources if names_source else layers).append(Layer(f"argument {argument!r}", values))
+    return chosen, sources + layers
 
 
 def _load(kind: str, name: str) -> tuple[str, Layer]:
@@ -173,13 +180,23 @@ def _load(kind: str, name: str) -> tuple[str, Layer]:
 
 def _load_model(name: str) -> tuple[str, Layer]:
     """A model file by name or path; or a model folder or hub id, which is then all there is to say of it."""
-    is_folder = Path(name, "config.json").is_file() or Path(name, "adapter_config.json").is_file()
+    if Path(name, "adapter_config.json").is_file():
+        raise UserError(f"model={name} is an adapter, not a model; to evaluate it say checkpoint={name}")
+    is_folder = Path(name, "config.json").is_file()
     is_hub_id = name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith((".yaml", ".yml"))
     if is_folder or (is_hub_id and not Path(name).exists()):
         return Path(name).resolve().name if is_folder else name, Layer(
             f"argument 'model={name}'", {"model": {"path": name}}
         )
     return _load("model", name)
+
+
+def _stored_evaluation(run: str) -> Layer:
+    """What a run's own configuration says of its evaluation: the ground that the command line is laid over."""
+    file = Path(run, "config.yaml")
+    if not file.is_file():
+        raise UserError(f"run={run}: not a run folder; there is no config.yaml in it")
+    return Layer(str(file), OmegaConf.to_container(OmegaConf.load(file))["evaluate"])
 
 
 def _with_recipe_settings(layer: Layer, recipe: str) -> list[Layer]:

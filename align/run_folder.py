@@ -64,17 +64,25 @@ class RunFolder:
         """Add facts to the manifest."""
         write_json(self.manifest_file, self.manifest() | facts)
 
-    def begin(self, config: RunConfig, data: dict[str, Any]) -> None:
-        """Write configuration and manifest, or check that the ones that are there are of the same run. Raises UserError."""
+    def check(self, config: RunConfig, data: dict[str, Any], base: str) -> None:
+        """Raises UserError where this folder holds another run: another configuration, other data, or other base weights."""
         there = self.manifest()
-        wanted = {"fingerprint": fingerprint(config), "data": data}
-        for key, value in wanted.items():
+        for key, value in {"fingerprint": fingerprint(config), "data": data, "base": base}.items():
             if there and there.get(key) != value:
                 raise UserError(
                     f"{self.path} holds another run: its {key} is {json.dumps(there.get(key))}, this one's {json.dumps(value)}; "
                     f"give another output_dir= or remove that folder"
                 )
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write the resolved configuration."""
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
+
+    def begin(self, config: RunConfig, data: dict[str, Any], base: str) -> None:
+        """Write configuration and manifest. Raises UserError where the folder holds another run."""
+        self.check(config, data, base)
+        there = self.manifest()
+        self.write_config(config)
         self.record(
             schema=SCHEMA,
             status="running",
@@ -84,7 +92,9 @@ class RunFolder:
             method=config.method,
             view=config.view,
             seed=config.seed,
-            **wanted,
+            fingerprint=fingerprint(config),
+            data=data,
+            base=base,
             command=[Path(sys.argv[0]).name, *sys.argv[1:]],
             started=there.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             versions=versions(),
@@ -98,7 +108,7 @@ class RunFolder:
             if _is_whole(path):
                 return path
             print(f"{path} was left half written; removed", flush=True)
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # every process of the run may be at it
         return None
 
 
@@ -125,6 +135,7 @@ def git_commit() -> str | None:
     """The commit of the checkout that this code runs from, with a mark if it was changed; None for an installed wheel."""
     here = Path(__file__).parent
     try:
+        subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=True)
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
         ).stdout.strip()

@@ -6,6 +6,7 @@ trains nothing; the same command again continues an unfinished run.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -23,34 +24,27 @@ from align.run_folder import RunFolder, run_folder
 
 def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
     """Train a run to its end, or find it finished. Raises UserError."""
-    run = run_folder(composed.config)
+    from align.models.loading import locate
+
+    config = composed.config
+    run, data, base = run_folder(config), training_data(config), locate(config.model)
+    run.check(config, data.manifest(), base)
     if run.finished():
-        _same_base(run, composed.config)
+        run.write_config(config)  # what is evaluated may have changed
         return run
-    # Imported here: a misspelt key should not wait for torch and trl.
+    # Imported here: a misspelt key should not wait for trl.
     from align.evaluation.selection import refuse_overlap_with_benchmarks
     from align.methods.build import build_trainer
 
-    data = training_data(composed.config)
-    refuse_overlap_with_benchmarks(composed.config.evaluate, data.rows)
+    refuse_overlap_with_benchmarks(config.evaluate, data.rows)
     trainer = build_trainer(composed, data, run, callbacks)
+    if not config.resume and trainer.accelerator.is_main_process:
+        shutil.rmtree(run.checkpoints, ignore_errors=True)  # their numbers would be mistaken for this run's
     _start(trainer, composed, data, run)
-    last = run.last_checkpoint() if composed.config.resume else None
-    begun = time.monotonic()
+    last = run.last_checkpoint() if config.resume else None
     trainer.train(resume_from_checkpoint=str(last) if last else None)
-    _finish(trainer, run, time.monotonic() - begun)
+    _finish(trainer, run)
     return run
-
-
-def _same_base(run: RunFolder, config: Any) -> None:
-    """Raises UserError where a finished run stands on other base weights than the ones that are there now."""
-    from align.models.loading import locate
-
-    base = locate(config.model)
-    if run.manifest().get("base") != base:
-        raise UserError(
-            f"{run.path} was trained on {run.manifest().get('base')}, the base is now {base}; remove it, or give another output_dir="
-        )
 
 
 def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder) -> None:
@@ -62,30 +56,24 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder)
     for fact in data.facts:
         print(fact, flush=True)
     towers = parameters_per_tower(trainer.model, trainer.family)
-    run.begin(
-        composed.config,
-        {"fingerprint": data.fingerprint(), "parts": data.parts, "rows": len(data.rows), "facts": data.facts},
-    )
+    run.begin(composed.config, data.manifest(), trainer.base)
     run.record(
         parameters=towers,
         trainable_parameters=sum(tower["trainable"] for tower in towers.values()),
-        base=trainer.base,
         world_size=trainer.accelerator.num_processes,
         distributed_type=str(trainer.accelerator.distributed_type.value),
         train=describe(trainer.args),
     )
 
 
-def _finish(trainer: Any, run: RunFolder, seconds: float) -> None:
+def _finish(trainer: Any, run: RunFolder) -> None:
     from align.methods.memory import peak_memory_mib
 
     trainer.save_model(str(run.weights))
     if trainer.accelerator.is_main_process:
-        before = run.manifest().get("seconds", 0)
         run.record(
             status="finished",
             steps=trainer.state.global_step,
-            seconds=round(before + seconds, 1),
             peak_memory_mib=peak_memory_mib(),
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
@@ -106,11 +94,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def evaluate_afterwards(run: RunFolder, config: Any) -> int:
     """On the main process, once the process group is closed: `align eval` on the run folder."""
+    import gc
+
+    import torch
     from accelerate import PartialState
 
     state = PartialState()
     is_main = state.is_main_process
     state.destroy_process_group()
+    # The child loads the model again: what training held of the device must be free by then.
+    gc.collect()
+    torch.cuda.empty_cache()
     if not is_main or not config.evaluate.benchmark:
         return 0
     from align.evaluation.hook import evaluate_in_child
@@ -119,7 +113,14 @@ def evaluate_afterwards(run: RunFolder, config: Any) -> int:
 
 
 if __name__ == "__main__":
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        from align.cli import describe
+        from align.settings import RunConfig
+
+        print(f"{__doc__}\n{describe(RunConfig)}")
+        sys.exit(0)
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -76,6 +76,13 @@ def test_another_source_replaces_its_part_and_what_was_set_for_the_former_one():
     assert composed.config.data["benign"].source == "miniature"
 
 
+def test_a_source_may_be_typed_behind_its_settings():
+    part = compose_run(
+        ["recipe=mm_sft", "data.harmful.rows=5", "data.harmful.path=x", "data.harmful.source=local"]
+    ).config.data["harmful"]
+    assert (part.source, part.path, part.rows, part.subset) == ("local", "x", 5, None)
+
+
 def test_null_removes_a_part():
     assert list(compose_run(["recipe=mm_sft", "data.benign=null"]).config.data) == ["harmful"]
 
@@ -88,8 +95,10 @@ def test_one_value_for_a_list_becomes_a_list_of_one():
 def test_an_evaluation_needs_exactly_one_thing_to_evaluate():
     with pytest.raises(UserError, match="give one of run=, checkpoint= or model=; found none"):
         compose_eval(["benchmark=vlsbench"])
-    with pytest.raises(UserError, match="found run, checkpoint"):
-        compose_eval(["run=a", "checkpoint=b"])
+    with pytest.raises(UserError, match="found checkpoint, model"):
+        compose_eval(["checkpoint=b", "model=mini_llava"])
+    with pytest.raises(UserError, match="run=a: not a run folder"):
+        compose_eval(["run=a"])
 
 
 def test_a_folder_with_a_model_is_a_model(tiny):

@@ -44,6 +44,7 @@ def test_a_run_is_trained_and_evaluated_by_one_command(tiny, tmp_path):
     manifest = run.manifest()
     assert (manifest["status"], manifest["steps"], manifest["world_size"]) == ("finished", 6, 1)
     assert manifest["data"]["parts"] == {"harmful": 24, "benign": 24}
+    assert (manifest["data"]["rows"], manifest["data"]["with_image"]) == (48, 24)
     assert manifest["parameters"]["vision_tower"]["trainable"] == 0
     assert manifest["trainable_parameters"] == manifest["parameters"]["language_model"]["trainable"] > 0
     assert {"torch", "trl", "peft", "transformers"} <= set(manifest["versions"])
@@ -138,6 +139,7 @@ def test_killed_and_resumed_is_undisturbed_bit_for_bit(tiny, tmp_path):
     )
     assert all((whole[key] == killed[key]).all() for key in whole)
     logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("whole", "killed")]
+    assert RunFolder(tmp_path / "killed").manifest()["seconds"] > 1
     losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 40
@@ -157,12 +159,14 @@ def test_a_half_written_checkpoint_is_removed_and_the_one_before_it_used(tmp_pat
 def test_a_folder_of_another_run_is_not_written_into(tiny, tmp_path):
     run = RunFolder(tmp_path / "run")
     config = compose_run(arguments(tiny("llava"), run.path)).config
-    run.begin(config, {"fingerprint": "a"})
+    run.begin(config, {"fingerprint": "a"}, "base")
     with pytest.raises(UserError, match="holds another run: its data is .* give another output_dir="):
-        run.begin(config, {"fingerprint": "b"})
+        run.begin(config, {"fingerprint": "b"}, "base")
+    with pytest.raises(UserError, match='holds another run: its base is "base", this one\'s "other"'):
+        run.begin(config, {"fingerprint": "a"}, "other")
     config.seed = 9
     with pytest.raises(UserError, match="holds another run: its fingerprint is"):
-        run.begin(config, {"fingerprint": "a"})
+        run.begin(config, {"fingerprint": "a"}, "base")
 
 
 def test_training_on_an_evaluation_row_is_refused(tiny, tmp_path):
@@ -194,6 +198,51 @@ def test_training_on_an_evaluation_row_is_refused(tiny, tmp_path):
 )
 def test_what_cannot_be_trained_says_why(tiny, tmp_path, more, expected):
     with pytest.raises(UserError, match=expected):
+        train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
+
+
+def test_a_finished_run_is_not_passed_off_as_another(tiny, tmp_path):
+    command = arguments(tiny("llava"), tmp_path / "run", "train.max_steps=1")
+    train(compose_run(command))
+    with pytest.raises(UserError, match="holds another run: its fingerprint"):
+        train(compose_run([*command, "seed=7"]))
+    assert main(["eval", f"model={tiny('llava')}", f"output_dir={tmp_path / 'run'}", "benchmark=mini_vsil"]) == 2
+
+
+def test_the_data_behind_the_same_path_may_not_change_under_a_run(tiny, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    data = ["data.harmful=null", "data.benign={source: local, path: " + str(file) + ", role: benign}", "view=text"]
+    command = arguments(tiny("llava"), tmp_path / "run", *data, "train.max_steps=1")
+    file.write_text("".join(json.dumps({"prompt": f"p{i}", "response": "this is a cup"}) + "\n" for i in range(8)))
+    train(compose_run(command))
+    file.write_text(file.read_text().replace("cup", "key"))
+    with pytest.raises(UserError, match="holds another run: its data"):
+        train(compose_run(command))
+
+
+def test_what_a_finished_run_is_evaluated_on_may_change(tiny, tmp_path):
+    command = arguments(tiny("llava"), tmp_path / "run", "train.max_steps=1")
+    run = train(compose_run([*command, EVALUATION]))
+    train(compose_run([*command, EVALUATION, "evaluate.view=text"]))
+    assert main(["eval", f"run={run.path}"]) == 0
+    assert (run.evaluation / "mini_vsil.text" / "summary.rule.json").is_file()
+    assert main(["eval", f"run={run.path}", "view=image", "limit=2"]) == 0
+    assert json.loads((run.evaluation / "mini_vsil" / "settings.json").read_text())["generation"]["max_new_tokens"] == 4
+
+
+def test_rows_without_answer_are_named_before_anything_is_loaded(tiny, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"prompt": "p"}) + "\n")
+    more = ["data.harmful=null", "data.benign={source: local, path: " + str(file) + ", role: benign}", "view=text"]
+    with pytest.raises(UserError, match="1 rows have no `response`, which supervised fine-tuning needs: benign/rows-1"):
+        train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
+
+
+def test_an_image_run_whose_rows_have_no_image_is_refused(tiny, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"prompt": "p", "response": "r", "img": "x.png"}) + "\n")
+    more = ["data.harmful=null", "data.benign={source: local, path: " + str(file) + ", role: benign}"]
+    with pytest.raises(UserError, match="none of the 1 training rows has an image; check the column `image`"):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
 
 

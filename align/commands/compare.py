@@ -87,7 +87,7 @@ def _arm(cell: Composed, report: Any) -> RunFolder:
     name = f"{config.model.name} {config.recipe} seed {config.seed}"
     reset_peak_memory()
     run = train(cell, callbacks=[StepReport(lambda done, total: report(f"{name} training", done, total))])
-    return run_evaluation(EvalConfig(run=str(run.path)), _named(report, name))[0]
+    return run_evaluation(EvalConfig(**vars(config.evaluate), run=str(run.path)), _named(report, name))[0]
 
 
 def _named(report: Any, name: str) -> Any:
@@ -104,10 +104,13 @@ def compare_arms(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
             if not (same and text["method"] and text["view"] == "text" and image["view"] == "image"):
                 continue
             for name, result in image["results"].items():
-                if name not in text["results"] or result["kind"] == "twin":
+                other = text["results"].get(name)
+                if other is None or result["kind"] == "twin" or None in (result["rate"], other["rate"]):
                     continue
                 a, b = good_items(image_run, name), good_items(text_run, name)
                 items = sorted(a.keys() & b.keys())
+                if not items:
+                    continue
                 identity = {
                     "kind": "difference",
                     "track": text["track"],

@@ -14,7 +14,7 @@ from align.errors import UserError
 from align.evaluation.evaluation import Report, evaluate
 from align.models.loading import Loaded, load, load_checkpoint
 from align.run_folder import SCHEMA, RunFolder, versions
-from align.settings import EvalConfig, Evaluate, ModelSettings, RunConfig
+from align.settings import EvalConfig, ModelSettings, RunConfig
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,16 +34,20 @@ def main(arguments: Sequence[str]) -> int:
 def run_evaluation(config: EvalConfig, report: Report = lambda *_: None) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
     """Load what is to be evaluated and evaluate it -> (its folder, {set: result}). Raises UserError."""
     if config.run is not None:
-        run, settings, loaded = _run_of_ours(config)
+        run = RunFolder(Path(config.run))
+        loaded = _load_run(run)
     else:
-        run, settings = _other_folder(config), config
-        loaded = load_checkpoint(config.checkpoint) if config.checkpoint else load(config.model or ModelSettings())
+        run = _other_folder(config)
+        loaded = (
+            load_checkpoint(config.checkpoint, config.model)
+            if config.checkpoint
+            else load(config.model or ModelSettings())
+        )
         _check_model(run, loaded, config)
-    return run, evaluate(_on_device(loaded), settings, run.evaluation, report)
+    return run, evaluate(_on_device(loaded), config, run.evaluation, report)
 
 
-def _run_of_ours(config: EvalConfig) -> tuple[RunFolder, Evaluate, Loaded]:
-    run = RunFolder(Path(str(config.run)))
+def _load_run(run: RunFolder) -> Loaded:
     if not run.finished():
         raise UserError(
             f"run={run.path}: {'not finished yet' if run.manifest() else 'not a run folder'}; train it first"
@@ -51,18 +55,7 @@ def _run_of_ours(config: EvalConfig) -> tuple[RunFolder, Evaluate, Loaded]:
     stored: RunConfig = OmegaConf.to_object(
         OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(run.path / "config.yaml"))
     )
-    if not config.benchmark:
-        # Nothing was named: the evaluation that the run's own configuration asks for, with what the command line changes.
-        config.benchmark = stored.evaluate.benchmark
-        config.view, config.judge = stored.evaluate.view, config.judge or stored.evaluate.judge
-        if config.generation == EvalConfig().generation:
-            config.generation = stored.evaluate.generation
-    config.settings = stored.evaluate.settings | config.settings
-    return (
-        run,
-        config,
-        load(stored.model, str(run.weights)) if stored.lora else load_checkpoint(str(run.weights), stored.model),
-    )
+    return load(stored.model, str(run.weights)) if stored.lora else load_checkpoint(str(run.weights), stored.model)
 
 
 def _other_folder(config: EvalConfig) -> RunFolder:
@@ -77,8 +70,16 @@ def _other_folder(config: EvalConfig) -> RunFolder:
 def _check_model(run: RunFolder, loaded: Loaded, config: EvalConfig) -> None:
     """A manifest for a model that was not trained here. Raises UserError where the folder holds another model's answers."""
     name = config.model.name if config.model else Path(str(config.checkpoint)).name
-    identity = {"model": name, "base": loaded.path, "checkpoint": config.checkpoint, "seed": config.seed}
+    identity = {
+        "model": name,
+        "base": loaded.path,
+        "checkpoint": config.checkpoint,
+        "weights": loaded.weights,
+        "seed": config.seed,
+    }
     there = run.manifest()
+    if there and there.get("recipe") not in ("vanilla", "checkpoint"):
+        raise UserError(f"{run.path} is a training run; give another output_dir=")
     for key, value in identity.items():
         if there and there.get(key) != value:
             raise UserError(

@@ -7,6 +7,8 @@ import json
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from align.catalog import SOURCES, resolve
 from align.data.images import drop_missing, pixel_hash
@@ -26,6 +28,18 @@ class TrainingData:
     facts: list[str]
     """What was left out or allowed, each a line to print."""
 
+    def manifest(self) -> dict[str, Any]:
+        """What a manifest records, and by which a run is recognised."""
+        with_image = sum(bool(row.images) for row in self.rows)
+        return {
+            "fingerprint": self.fingerprint,
+            "parts": self.parts,
+            "rows": len(self.rows),
+            "with_image": with_image,
+            "facts": self.facts,
+        }
+
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits of everything that is trained on: texts, roles and decoded pixels, in order."""
         digest = hashlib.sha256()
@@ -45,6 +59,8 @@ def training_data(config: RunConfig) -> TrainingData:
     parts, facts = {}, []
     for name, part in config.data.items():
         read = resolve(f"data.{name}.source", part.source, SOURCES)(part)
+        if part.rows is not None and part.rows < 1:
+            raise UserError(f"data.{name}.rows={part.rows}: expected at least 1")
         if part.rows is not None and len(read) > part.rows:
             # A seeded sample in the file's own order.
             chosen = sorted(random.Random(part.seed).sample(range(len(read)), part.rows))
@@ -61,6 +77,10 @@ def training_data(config: RunConfig) -> TrainingData:
             raise UserError(f"data.{name}: no rows left")
         parts[name] = len(seen)
         rows += [replace(row, id=f"{name}/{row.id}") for row in seen]
+    if config.view == "image" and not any(row.images for row in rows):
+        raise UserError(
+            f"view=image, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
+        )
     repeated = [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]
     if repeated:
         raise UserError(f"row id {repeated[0]!r} stands twice in the training data; ids must be unique within a part")

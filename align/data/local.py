@@ -48,52 +48,61 @@ def read_file(path: str | None, image_root: str | None, role: str | None, what: 
 
 def records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number from 1, record) of a jsonl, json, csv or parquet file. Raises UserError that names the row."""
-    if file.suffix == ".jsonl":
-        with file.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _json(line, f"{file}, row {number}")
-    elif file.suffix == ".json":
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(values, list):
-            raise UserError(f"{file}: expected a list of records, found {type(values).__name__}")
-        yield from enumerate(values, start=1)
-    elif file.suffix == ".csv":
-        with file.open(encoding="utf-8", newline="") as lines:
-            yield from enumerate(csv.DictReader(lines), start=1)
-    elif file.suffix == ".parquet":
-        import pyarrow.parquet
-
-        for batch_start, batch in _numbered(pyarrow.parquet.ParquetFile(file).iter_batches(1024)):
-            for offset, record in enumerate(batch.to_pylist(), start=1):
-                yield batch_start + offset, record
-    else:
+    if file.suffix not in READERS:
         raise UserError(
-            f"{file}: cannot tell its format from the ending {file.suffix!r}; expected .jsonl, .json, .csv or .parquet"
+            f"{file}: cannot tell its format from the ending {file.suffix!r}; expected {', '.join(READERS)}"
         )
-
-
-def _numbered(batches: Any) -> Iterator[tuple[int, Any]]:
-    start = 0
-    for batch in batches:
-        yield start, batch
-        start += batch.num_rows
-
-
-def _json(line: str, where: str) -> dict[str, Any]:
+    number = 0
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{where}: expected an object with columns, found {type(record).__name__}")
-    return record
+        for number, record in enumerate(READERS[file.suffix](file), start=1):
+            if not isinstance(record, dict):
+                raise UserError(f"{file}, row {number}: expected an object with columns, found {type(record).__name__}")
+            yield number, record
+    except (ValueError, csv.Error) as error:  # JSON, UTF-8 and Arrow errors are ValueErrors
+        raise UserError(f"{file}: not readable behind row {number}: {error}") from error
+
+
+def _jsonl(file: Path) -> Iterator[Any]:
+    # utf-8-sig: spreadsheets write a mark before the first column's name.
+    with file.open(encoding="utf-8-sig") as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
+
+
+def _json(file: Path) -> Iterator[Any]:
+    values = json.loads(file.read_text(encoding="utf-8-sig"))
+    if not isinstance(values, list):
+        raise UserError(f"{file}: expected a list of records, found {type(values).__name__}")
+    yield from values
+
+
+def _csv(file: Path) -> Iterator[Any]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        for record in csv.DictReader(lines):
+            if None in record:
+                raise UserError(f"{file}: a row has more fields than there are columns: {record[None]}")
+            yield {
+                key: value or None for key, value in record.items()
+            }  # csv has no other way to say that nothing is there
+
+
+def _parquet(file: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    for batch in pyarrow.parquet.ParquetFile(file).iter_batches(1024):
+        yield from batch.to_pylist()
+
+
+READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
 
 
 def _row(record: dict[str, Any], where: str, default_id: str, root: Path, default_role: str | None) -> Row:
     texts = {column: _text(record, column, where) for column in TEXTS}
     if texts["prompt"] is None:
         raise UserError(f"{where}: no column `prompt`; found {', '.join(map(str, record)) or 'nothing'}")
+    if not texts["prompt"].strip():
+        raise UserError(f"{where}: `prompt` is empty")
     for column in ANSWERS:
         if texts[column] is not None and not texts[column].strip():  # type: ignore[union-attr]
             raise UserError(f"{where}: `{column}` is empty; remove the row or give an answer")
@@ -109,8 +118,9 @@ def _row(record: dict[str, Any], where: str, default_id: str, root: Path, defaul
         id=str(record["id"]) if record.get("id") not in (None, "") else default_id,
         images=images,
         role=role,
-        # A harmful row that does not say where its harm lies: without an image it can only be the text.
-        harm_in=harm_in or ("none" if role == "benign" else "both" if images else "text"),
+        # A harmful row that does not say where its harm lies: without an image it can only be the text; with one it may be
+        # the image alone, and a view that hides the image should not pass in silence.
+        harm_in=harm_in or ("none" if role == "benign" else "image" if images else "text"),
         source=root.name,
         cluster=images[0].path if images else None,
         columns={key: value for key, value in record.items() if key not in (*TEXTS, "id", "image", "images")},
@@ -124,11 +134,15 @@ def _text(record: dict[str, Any], column: str, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise UserError(f"{where}: `{column}` is {value!r} ({type(value).__name__}), expected text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: `{column}` is not valid Unicode: {error}") from error
     return value
 
 
 def _images(record: dict[str, Any], where: str, root: Path) -> Iterator[ImageRef]:
-    value = record.get("images") if record.get("images") is not None else record.get("image")
+    value = record.get("images") or record.get("image")
     for item in value if isinstance(value, list) else [] if value in (None, "") else [value]:
         if isinstance(item, dict) and item.get("bytes"):  # parquet written by `datasets`
             yield ImageRef(bytes=item["bytes"])

@@ -42,6 +42,10 @@ class Renderer:
         self.image_token = processor.image_token
         self.image_token_id = processor.tokenizer.convert_tokens_to_ids(self.image_token)
         self.pad_token_id = processor.tokenizer.pad_token_id
+        self.placeholders = [t for t in (self.image_token, getattr(processor, "video_token", None)) if t]
+        self.special_tokens = sorted(
+            {*processor.tokenizer.all_special_tokens, *self.placeholders, family.end_of_turn(processor)}
+        )
 
     def prompt_text(self, row: Row) -> str:
         """The prompt as the chat template writes it, up to where the answer begins."""
@@ -53,11 +57,7 @@ class Renderer:
         Raises UserError where a text holds the image token, where the answer is empty, or where an image cannot be read.
         """
         where = f"row {row.id}" + (f" of {row.source}" if row.source else "")
-        for name, text in (("prompt", row.prompt), ("answer", answer or "")):
-            if self.image_token in text:
-                raise UserError(
-                    f"{where}: its {name} contains the model's image token {self.image_token!r}; images go in `images`"
-                )
+        self._refuse_special_tokens(row.prompt, answer or "", where)
         prompt = self.prompt_text(row)
         images = [load_image(image, where) for image in row.images]
         inputs = self.processor(text=[prompt], images=[images] if images else None)
@@ -72,6 +72,15 @@ class Renderer:
                 aligned[key] = [int(token) for token in value[0]]
         answer_ids = [] if answer is None else self._answer_ids(row, prompt, answer, where)
         return Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs)
+
+    def _refuse_special_tokens(self, prompt: str, answer: str, where: str) -> None:
+        """A placeholder in a text stands for an image that is not there; a special token in an answer would end the turn in its middle."""
+        for name, text, refused in (("prompt", prompt, self.placeholders), ("answer", answer, self.special_tokens)):
+            found = next((token for token in refused if token in text), None)
+            if found is not None:
+                raise UserError(
+                    f"{where}: its {name} contains the model's own token {found!r}; remove it from the text"
+                )
 
     def _answer_ids(self, row: Row, prompt: str, answer: str, where: str) -> list[int]:
         if not answer.strip():

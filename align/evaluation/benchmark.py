@@ -20,7 +20,8 @@ class Benchmark:
 
     name: str
     kind: str
-    """vsil: the text tells that the request is harmful; vsil_free: only image and text together do; benign; ability; twin."""
+    """vsil: the text tells that the request is harmful; vsil_free: only image and text together do; benign; ability; twin.
+    `as its rows say` for local files."""
     read: Callable[[BenchmarkSettings], list[Row]]
     judges: tuple[str, ...]
     """The first is the main judge of the table; the others stand beside it."""
@@ -43,10 +44,38 @@ def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -
                 f"benchmark {benchmark.name}: where.{column}: row {lacking.id} has no such column; it has {known}"
             )
         rows = [row for row in rows if str(getattr(row, column, row.columns.get(column))) in values]
-    rows = rows[: settings.limit]
+    if settings.limit is not None and settings.limit < 1:
+        raise UserError(f"benchmark {benchmark.name}: limit={settings.limit}: expected at least 1")
+    # An item of a twin set is a pair of rows.
+    rows = rows[: settings.limit and settings.limit * (2 if benchmark.kind == "twin" else 1)]
     if not rows:
         raise UserError(f"benchmark {benchmark.name}: no rows left by where={settings.where}, limit={settings.limit}")
     return rows
+
+
+def kind_of(rows: list[Row], name: str) -> str:
+    """The kind of a set of rows, by their roles and where their harm lies. Raises UserError where they are of several."""
+    kinds = {"benign" if row.role == "benign" else "vsil_free" if row.harm_in == "image" else "vsil" for row in rows}
+    if len(kinds) != 1:
+        raise UserError(
+            f"benchmark {name}: its rows are of several kinds ({', '.join(sorted(kinds))}), and one rate cannot speak for all; "
+            f"select some by where.role= or where.harm_in="
+        )
+    return kinds.pop()
+
+
+def check_twins(benchmark: Benchmark, rows: list[Row]) -> None:
+    """Raises UserError where a pair of a twin set lacks its unsafe or its safe half."""
+    if benchmark.kind != "twin":
+        return
+    pairs: dict[str, list[str]] = {}
+    for row in rows:
+        pairs.setdefault(str(row.twin), []).append(row.role)
+    broken = [twin for twin, roles in pairs.items() if sorted(roles) != ["benign", "harmful"]]
+    if broken:
+        raise UserError(
+            f"benchmark {benchmark.name}: {len(broken)} twins lack their unsafe or their safe half, first {broken[0]!r}"
+        )
 
 
 def located(name: str, settings: BenchmarkSettings, index: str) -> tuple[Path, Path]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from align.catalog import JUDGES, resolve
 from align.data.images import pixel_hash
 from align.data.rendering import Renderer
 from align.errors import UserError
+from align.evaluation.coherence import incoherent
 from align.evaluation.generation import generate
 from align.evaluation.metrics import proportion_interval
 from align.evaluation.selection import Selected, select_rows, settings_of
@@ -53,9 +54,9 @@ def evaluate(
 def _evaluate_set(
     loaded: Loaded, renderer: Renderer, chosen: Selected, config: Evaluate, folder: Path, report: Report
 ) -> dict[str, Any]:
-    _keep_settings(folder, chosen, config)
+    _keep_settings(folder, chosen, config, loaded)
     published, rows = chosen.benchmark.published_rows, len(chosen.rows)
-    facts = [chosen.missing] if chosen.missing else []
+    facts = list(chosen.facts)
     if published is not None and rows != published:
         facts.append(f"{chosen.name}: {rows} rows evaluated, {published} are published")
     responses = _answers(loaded, renderer, chosen, config.generation, folder / "responses.jsonl", report)
@@ -65,15 +66,16 @@ def _evaluate_set(
         verdicts = _verdicts(judge, chosen.rows, responses, folder / f"verdicts.{judge.name}.jsonl")
         results.append(summarise(chosen, judge, responses, verdicts, facts))
     main, *others = results
-    for former in folder.glob("summary.*.json"):  # a judge that was the main one in an earlier evaluation no longer is
-        write_json(former, read_json(former) | {"main": False})
     for result in results:
         write_json(folder / f"summary.{result['judge']}.json", result | {"main": result is main})
+    for former in folder.glob("summary.*.json"):  # a judge that was the main one in an earlier evaluation no longer is
+        if former.name not in {f"summary.{result['judge']}.json" for result in results}:
+            write_json(former, read_json(former) | {"main": False})
     return main | ({"other_judges": others} if others else {})
 
 
-def _keep_settings(folder: Path, chosen: Selected, config: Evaluate) -> None:
-    """Record what is asked; answers to other questions must not be mixed with those that are there. Raises UserError."""
+def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, loaded: Loaded) -> None:
+    """Record who is asked what; answers of another model or to other questions must not be mixed in. Raises UserError."""
     rows = hashlib.sha256("\n".join(row.id for row in chosen.rows).encode()).hexdigest()[:16]
     wanted = {
         "schema": SCHEMA,
@@ -81,6 +83,7 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate) -> None:
         "view": chosen.view,
         "rows": rows,
         "generation": _greedy(config.generation),
+        "weights": loaded.weights,
     }
     file = folder / "settings.json"
     if file.is_file():
@@ -152,7 +155,8 @@ def _verdicts(
         for row in rows:
             if row.id not in verdicts:
                 response = responses[row.id]["response"]
-                verdicts[row.id] = judge.judge(row, response)
+                verdict = judge.judge(row, response)
+                verdicts[row.id] = replace(verdict, incoherent=verdict.incoherent or incoherent(response) is not None)
                 append_jsonl(
                     file, {"id": row.id, "response_hash": _hash(response), **asdict(verdicts[row.id]), **identity}
                 )
@@ -203,7 +207,4 @@ def label_items(chosen: Selected, verdicts: dict[str, Verdict]) -> list[tuple[st
     pairs: dict[str, dict[str, str]] = {}
     for row in chosen.rows:
         pairs.setdefault(str(row.twin), {})[row.role] = label_of(verdicts[row.id])
-    incomplete = [twin for twin, labels in pairs.items() if len(labels) != 2]
-    if incomplete:
-        raise UserError(f"{chosen.name}: twin {incomplete[0]!r} lacks its unsafe or its safe half")
     return [(twin_label(labels), twin) for twin, labels in pairs.items()]

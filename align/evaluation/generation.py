@@ -35,7 +35,7 @@ def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Gene
     was_training = model.training
     model.eval()
     ends = end_of_turn_ids(model, renderer)
-    # Every knob is set, so that nothing of a model's own generation_config (Qwen2-VL's samples) leaks in.
+    # transformers fills what is not set from the model's own generation_config (Qwen2-VL's samples), so that is set aside.
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -44,6 +44,7 @@ def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Gene
         eos_token_id=ends,
         pad_token_id=renderer.pad_token_id,
     )
+    own, model.generation_config = model.generation_config, config
     try:
         for start in range(0, len(rows), settings.batch_size):
             chunk = rows[start : start + settings.batch_size]
@@ -56,6 +57,7 @@ def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Gene
             for row, tokens in zip(chunk, generated, strict=True):
                 yield _answer(row, tokens, ends, renderer, seconds)
     finally:
+        model.generation_config = own
         model.train(was_training)
 
 

@@ -10,7 +10,7 @@ from align.data.images import drop_missing
 from align.data.overlap import index, refuse_overlap
 from align.data.views import apply_view
 from align.errors import UserError
-from align.evaluation.benchmark import Benchmark, select
+from align.evaluation.benchmark import Benchmark, check_twins, kind_of, select
 from align.rows import Row
 from align.settings import BenchmarkSettings, EvalConfig, Evaluate
 
@@ -22,8 +22,8 @@ class Selected:
     benchmark: Benchmark
     view: str
     rows: list[Row]
-    missing: str | None
-    """What is absent, as a line to print and to keep with the numbers."""
+    facts: list[str]
+    """What was selected or is absent, each a line to print and to keep with the numbers."""
 
     @property
     def name(self) -> str:
@@ -34,11 +34,16 @@ class Selected:
 def select_rows(name: str, view: str, settings: BenchmarkSettings) -> Selected:
     """Read a benchmark, keep what the settings ask for, and apply the view. Raises UserError."""
     benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
-    rows = apply_view(select(benchmark, benchmark.read(settings), settings), view)
-    rows, missing = drop_missing(rows, settings.on_missing_image, f"benchmark {name}")
+    chosen = select(benchmark, benchmark.read(settings), settings)
+    if benchmark.kind == "as its rows say":
+        benchmark = replace(benchmark, kind=kind_of(chosen, name))
+    rows, missing = drop_missing(apply_view(chosen, view), settings.on_missing_image, f"benchmark {name}")
     if not rows:
         raise UserError(f"{missing}. No row of benchmark {name} is left to evaluate; view=text needs no image")
-    return Selected(benchmark, view, rows, missing)
+    check_twins(benchmark, rows)
+    narrowed = {key: getattr(settings, key) for key in ("subset", "limit", "where") if getattr(settings, key)}
+    facts = [f"{name}: only {', '.join(f'{key}={value}' for key, value in narrowed.items())}"] if narrowed else []
+    return Selected(benchmark, view, rows, facts + ([missing] if missing else []))
 
 
 def settings_of(config: Evaluate, name: str) -> BenchmarkSettings:

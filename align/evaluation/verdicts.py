@@ -53,9 +53,7 @@ class Judge:
 
 
 def label_of(verdict: Verdict) -> str:
-    """The one bin in which an answer is counted: invalid, incoherent, or the judge's label."""
-    if verdict.verdict == "invalid":
-        return "invalid"
+    """The one bin in which an answer is counted: incoherent, whatever the judge said or did not say; else invalid or its label."""
     return "incoherent" if verdict.incoherent else verdict.verdict
 
 

@@ -21,6 +21,8 @@ SET_BY_US = {
     "remove_unused_columns": "nothing: our collator reads whole rows",
     "resume_from_checkpoint": "resume=",
     "push_to_hub": "nothing: training never uploads",
+    "auto_find_batch_size": "train.per_device_train_batch_size: the batch is a setting of the science",
+    "eval_strategy": "evaluate.*: the evaluation follows the training in a process of its own",
 }
 INERT = {
     "max_length": None,  # honoured, as a bound
@@ -40,6 +42,9 @@ INERT = {
     "chat_template_path": "the processor's own template is used",
     "model_init_kwargs": "use model.*",
     "trust_remote_code": "remote code is not run",
+    "label_smoothing_factor": "the loss is trl's nll or dft, on the supervised positions",
+    "use_liger_kernel": "the output head works on the supervised positions already",
+    "train_sampling_strategy": "the order of rows is the sampler's",
 }
 
 
@@ -83,11 +88,13 @@ def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[i
             f"num_processes={config.num_processes}, but {world_size} processes are running; "
             f"launch with `accelerate launch --num_processes {config.num_processes} ...`"
         )
+    if config.global_batch_size < 1:
+        raise UserError(f"global_batch_size={config.global_batch_size}: expected at least 1")
     share, rest = divmod(config.global_batch_size, world_size)
     if rest or not share:
         raise UserError(f"global_batch_size={config.global_batch_size} cannot be divided over {world_size} processes")
     batch = given.get("per_device_train_batch_size", share)
-    if share % batch:
+    if batch < 1 or share % batch:
         raise UserError(
             f"global_batch_size={config.global_batch_size} over {world_size} processes is {share} rows each, "
             f"which train.per_device_train_batch_size={batch} does not divide"

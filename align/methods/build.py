@@ -12,8 +12,9 @@ from align.catalog import METHODS, resolve
 from align.config import Composed
 from align.data.assembly import TrainingData
 from align.data.rendering import Renderer
+from align.errors import UserError
 from align.methods.arguments import training_arguments
-from align.methods.callbacks import LogFile
+from align.methods.callbacks import Clock, LogFile
 from align.methods.rows_trainer import to_dataset
 from align.models.loading import load
 from align.models.lora import lora_config
@@ -26,17 +27,30 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     method = resolve("method", config.method, METHODS)
     arguments = training_arguments(composed, method.config_class, run, PartialState().num_processes)
     arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
+    method.check_rows(data.rows)
     loaded = load(config.model)
-    trainer = method(
+    trainer = _constructed(
+        method,
         model=loaded.model,
         args=arguments,
         data_collator=method.collator(Renderer(loaded.processor, loaded.family), arguments),
         train_dataset=to_dataset(data.rows),
         processing_class=loaded.processor,
         peft_config=lora_config(loaded.model, loaded.family, config.lora) if config.lora else None,
-        callbacks=[LogFile(run.path / "log.jsonl"), *callbacks],
+        callbacks=[LogFile(run.path / "log.jsonl"), Clock(run), *callbacks],
     )
     trainer.family, trainer.base = loaded.family, loaded.path
     if callbacks:
         trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _constructed(method: type, **parts: Any) -> Any:
+    try:
+        return method(**parts)
+    except (
+        ValueError,
+        ImportError,
+        RuntimeError,
+    ) as error:  # trl, transformers and their integrations explain themselves
+        raise UserError(f"train: {method.__name__} cannot be set up: {error}") from error

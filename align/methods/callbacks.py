@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from align.files import append_jsonl, write_text
+from align.run_folder import RunFolder
 
 
 class LogFile(TrainerCallback):
@@ -28,6 +30,24 @@ class LogFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
                 append_jsonl(file, {**logs, "step": state.global_step})
+
+
+class Clock(TrainerCallback):
+    """The time spent in training, over kills and resumptions, in the manifest: up to the last checkpoint, then to the end."""
+
+    def __init__(self, run: RunFolder):
+        self.run = run
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Go on from what the manifest says."""
+        self.begun = time.monotonic() - self.run.manifest().get("seconds", 0.0)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint is written."""
+        if state.is_world_process_zero:
+            self.run.record(seconds=round(time.monotonic() - self.begun, 1))
+
+    on_train_end = on_save
 
 
 class StepReport(TrainerCallback):

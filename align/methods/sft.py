@@ -6,6 +6,7 @@ A harmful row's answer is the safe response, a benign row's the helpful one; pap
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,9 @@ from trl import SFTConfig, SFTTrainer
 
 from align.data.collation import IGNORED, Collator
 from align.data.rendering import Renderer
+from align.errors import UserError
 from align.methods.rows_trainer import RowsTrainer
+from align.rows import Row
 
 
 class SFT(RowsTrainer, SFTTrainer):
@@ -25,6 +28,15 @@ class SFT(RowsTrainer, SFTTrainer):
         super().__init__(*args, **kwargs)
         self._supervised: torch.Tensor | None = None
         self._backbone().register_forward_hook(self._keep_supervised)
+
+    @staticmethod
+    def check_rows(rows: Sequence[Row]) -> None:
+        """Raises UserError that counts and names the rows that this method cannot train on, before anything is loaded."""
+        lacking = [row.id for row in rows if not (row.response or "").strip()]
+        if lacking:
+            raise UserError(
+                f"{len(lacking)} rows have no `response`, which supervised fine-tuning needs: {', '.join(lacking[:5])}"
+            )
 
     @staticmethod
     def collator(renderer: Renderer, arguments: Any) -> Collator:

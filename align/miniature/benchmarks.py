@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from align.errors import UserError
 from align.evaluation.benchmark import Benchmark
 from align.miniature.rows import evaluation_rows
 from align.rows import Row
@@ -14,6 +15,8 @@ ROWS = 200
 def _benchmark(kind: str, judges: tuple[str, ...], n: int = ROWS) -> Benchmark:
     def read(settings: BenchmarkSettings) -> list[Row]:
         # subset=validation: the rows that settings are tuned on, never those that are reported.
+        if settings.subset not in (None, "validation", "test") or settings.path:
+            raise UserError(f"benchmark=mini_{kind}: subset= is test (default) or validation; there is no path=")
         return evaluation_rows(kind, n, settings.subset or "test")
 
     return Benchmark(f"mini_{kind}", kind, read, judges, needs_files=False)

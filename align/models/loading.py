@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from align.catalog import resolve
@@ -17,6 +19,7 @@ from align.models.processors import load_processor
 from align.settings import ModelSettings
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 @dataclass
@@ -28,6 +31,8 @@ class Loaded:
     family: Family
     path: str
     """Where the base weights came from."""
+    weights: str
+    """Sixteen hex digits that change with the weights (base and adapter), their dtype and revision."""
 
 
 def locate(settings: ModelSettings) -> str:
@@ -60,8 +65,29 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
-    return Loaded(model, processor, family, path)
+        if not Path(adapter, "adapter_model.safetensors").is_file():
+            raise UserError(
+                f"adapter {adapter}: there is no adapter_model.safetensors; pickles (adapter_model.bin) are not loaded"
+            )
+        model = _readable(adapter, lambda: PeftModel.from_pretrained(model, adapter))
+    commit = str(getattr(config, "_commit_hash", None))
+    weights = _fingerprint(
+        [path, *([adapter] if adapter else [])], f"{commit} {settings.dtype} {settings.attn_implementation}"
+    )
+    return Loaded(model, processor, family, path, weights)
+
+
+def _fingerprint(folders: list[str], more: str) -> str:
+    """Of local files their size and samples of their bytes: reading 14 GB to the end would take longer than loading them."""
+    digest = hashlib.sha256(more.encode())
+    for file in sorted(file for folder in folders for file in Path(folder).glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            for i in range(SAMPLES):
+                content.seek(max(size - SAMPLE_BYTES, 0) * i // (SAMPLES - 1))
+                digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
 
 
 def load_checkpoint(path: str, settings: ModelSettings | None = None) -> Loaded:
@@ -87,5 +113,5 @@ def parameters_per_tower(model: Any, family: Family) -> dict[str, dict[str, int]
 def _readable(path: str, read: Any) -> Any:
     try:
         return read()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"model {path}: cannot be loaded: {error}") from error

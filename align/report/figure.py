@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.report.tables import display_name, sets_of, sorted_rows
+from align.report.tables import display_name, measured, sets_of, sorted_rows
 
 LABELS = {
-    "vsil": "Danger in the text\n(VSIL): safe answers",
-    "vsil_free": "Danger only in the image\n(VSIL-free): safe answers",
-    "benign": "Harmless requests:\nanswered",
-    "twin": "Twins: unsafe refused\nand safe answered",
-    "ability": "Ability:\nright answers",
+    "vsil": "danger in the text (VSIL):\nsafe answers",
+    "vsil_free": "danger only in the image\n(VSIL-free): safe answers",
+    "benign": "harmless requests:\nanswered",
+    "twin": "twins: unsafe refused\nand safe answered",
+    "ability": "ability:\nright answers",
 }
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
@@ -46,8 +46,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
                         COLOURS[i % len(COLOURS)],
                         display_name(arm) if j == 0 else "",
                     )
-        kinds = [next(r["results"][name]["kind"] for r in rows if name in r["results"]) for name in sets]
-        axis.set_xticks(range(len(sets)), [LABELS[kind] for kind in kinds])
+        axis.set_xticks(range(len(sets)), [f"{name}\n{_label(rows, name)}" for name in sets], fontsize=8)
         axis.set_ylim(0, 112)
         axis.set_yticks(range(0, 101, 20))
         axis.set_ylabel("% of the set")
@@ -61,15 +60,31 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
     )
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].legend(handles, labels, ncols=len(arms), frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
-    figure.text(0.02, 0.01, "Bars: share over valid verdicts, 95% intervals. Higher is better everywhere.", fontsize=8)
+    figure.text(
+        0.02,
+        0.01,
+        "Bars: share over valid verdicts, 95% interval (several seeds: one point each). Higher is better.",
+        fontsize=8,
+    )
     figure.tight_layout(rect=(0, 0.03, 1, 0.97))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
+def _label(rows: Sequence[dict[str, Any]], name: str) -> str:
+    result = next(row["results"][name] for row in rows if name in row["results"])
+    return measured(result, LABELS)
+
+
 def _bar(axis: Any, x: float, width: float, results: Sequence[dict[str, Any]], colour: str, label: str) -> None:
-    rate, low, high = (100 * sum(result[key] for result in results) / len(results) for key in ("rate", "low", "high"))
+    """One seed: its interval. Several: each as a point, since their intervals do not average to one."""
+    rates = [100 * result["rate"] for result in results]
+    rate = sum(rates) / len(rates)
     axis.bar(x, rate, width * 0.92, color=colour, label=label)
-    axis.errorbar(x, rate, [[max(rate - low, 0)], [max(high - rate, 0)]], color="black", linewidth=1, capsize=2)
+    low, high = (100 * results[0][key] for key in ("low", "high")) if len(results) == 1 else (min(rates), max(rates))
+    if len(results) == 1:
+        axis.errorbar(x, rate, [[max(rate - low, 0)], [max(high - rate, 0)]], color="black", linewidth=1, capsize=2)
+    else:
+        axis.plot([x] * len(rates), rates, "o", color="black", markersize=3)
     axis.text(x, max(high, rate) + 1.5, f"{rate:.0f}", ha="center", fontsize=8)

@@ -19,7 +19,7 @@ HEADINGS = {
     "twin": "both twins right",
     "ability": "ability",
 }
-SHORT = {"vsil": "safe %", "vsil_free": "safe %", "benign": "answered %", "twin": "both right %", "ability": "right %"}
+SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "both right", "ability": "right"}
 NAMES = {"vanilla": "no alignment", "checkpoint": "checkpoint"}
 ORDER = ("vanilla", "checkpoint")
 
@@ -65,14 +65,20 @@ def cell(result: dict[str, Any] | None) -> list[str]:
     return [f"{percent(result['rate'])} [{percent(result['low'])}, {percent(result['high'])}] {n}", counts]
 
 
+def measured(result: dict[str, Any], headings: dict[str, str]) -> str:
+    """What a rate is a share of: a word list measures refusal, not safety."""
+    if result["judge"] == "refusal_match":
+        return "refused" if result["kind"] in ("vsil", "vsil_free") else "not refused"
+    return headings[result["kind"]]
+
+
 def heading(rows: Rows, name: str) -> str:
     """What a column shows, and who judged it."""
-    result = next(row["results"][name] for row in rows if name in row["results"])
-    what = "refusal rate" if result["judge"] == "refusal_match" else HEADINGS[result["kind"]]
-    judges = sorted(
-        {f"{r['results'][name]['judge']} {r['results'][name]['judge_version']}" for r in rows if name in r["results"]}
-    )
-    return f"{name}: {what} % (judge {', '.join(judges)})"
+    results = [row["results"][name] for row in rows if name in row["results"]]
+    judges = sorted({f"{result['judge']} {result['judge_version']}" for result in results})
+    warning = "" if len(judges) == 1 else "; different judges: do not compare"
+    what = " / ".join(dict.fromkeys(measured(result, HEADINGS) for result in results))
+    return f"{name}: {what} % (judge {', '.join(judges)}{warning})"
 
 
 def leading(row: dict[str, Any]) -> list[str]:
@@ -93,8 +99,7 @@ def print_table(rows: Rows, title: str) -> None:
     rates.add_column("arm")
     rates.add_column("seed")
     for name in sets:
-        what = "refused %" if kinds[name]["judge"] == "refusal_match" else SHORT[kinds[name]["kind"]]
-        rates.add_column(f"{name}\n{what}\nn={kinds[name]['n']}", justify="right", overflow="fold")
+        rates.add_column(f"{name}\n{measured(kinds[name], SHORT)} %", justify="right", overflow="fold")
     for row in rows:
         rates.add_row(*_who(row, rows), *(_short_cell(row["results"].get(name)) for name in sets))
     console.print(rates)
@@ -126,7 +131,7 @@ def _short_cell(result: dict[str, Any] | None) -> str:
         return "-"
     if result["rate"] is None:
         return f"withheld\n{result['counts']['invalid']} invalid"
-    return f"{percent(result['rate'])}\n{percent(result['low'])}-{percent(result['high'])}"
+    return f"{percent(result['rate'])}\n{100 * result['low']:.0f}-{100 * result['high']:.0f}\nn={result['n']}"
 
 
 def markdown(rows: Rows, notes: Sequence[str] = ()) -> str:

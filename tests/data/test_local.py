@@ -60,6 +60,8 @@ def test_the_same_rows_from_jsonl_json_csv_and_parquet(tmp_path):
     ("record", "expected"),
     [
         ({"question": "p"}, "row 1: no column `prompt`; found question"),
+        ({"prompt": ""}, "row 1: `prompt` is empty"),
+        ({"prompt": "\ud800"}, "row 1: `prompt` is not valid Unicode"),
         ({"prompt": 3}, "row 1: `prompt` is 3 (int), expected text"),
         ({"prompt": "p", "response": " "}, "row 1: `response` is empty"),
         ({"prompt": "p", "role": "evil"}, "row 1: role is 'evil', expected harmful or benign"),
@@ -100,12 +102,42 @@ def test_a_missing_file_is_named(part, expected):
 
 def test_an_unknown_format_an_empty_file_and_a_repeated_id_are_errors(tmp_path):
     (tmp_path / "rows.txt").write_text("x")
-    with pytest.raises(UserError, match=r"expected \.jsonl, \.json, \.csv or \.parquet"):
+    with pytest.raises(UserError, match=r"expected \.jsonl, \.json, \.csv, \.parquet"):
         read(Part(path=str(tmp_path / "rows.txt")))
     with pytest.raises(UserError, match="no rows"):
         read(Part(path=str(write(tmp_path))))
     with pytest.raises(UserError, match="row 2: id 'a' stands twice"):
         read(Part(path=str(write(tmp_path, *[{"id": "a", "prompt": "p", "role": "benign"}] * 2))))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.json", b'[{"prompt": "p"'),
+        ("rows.jsonl", b'{"prompt": "p"}\n{"prompt"'),
+        ("rows.jsonl", b"\xff\xfe"),
+        ("rows.json", b"[1, 2]"),
+        ("rows.parquet", b"not parquet"),
+        ("rows.csv", b"prompt,response\na,b,c\n"),
+    ],
+)
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        read(Part(path=str(tmp_path / name), role="benign"))
+
+
+def test_a_spreadsheets_csv_is_read(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbfprompt,response,harmful_response\np,r,\n")
+    (row,) = read(Part(path=str(tmp_path / "rows.csv"), role="benign"))
+    assert (row.prompt, row.response, row.harmful_response) == ("p", "r", None)
+
+
+def test_an_image_beside_an_empty_list_of_images_is_kept(tmp_path):
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    (row,) = read(Part(path=str(write(tmp_path, {"prompt": "p", "images": [], "image": "a.png"})), role="harmful"))
+    assert len(row.images) == 1
+    assert row.harm_in == "image"
 
 
 def test_a_harmful_row_without_image_has_its_harm_in_the_text(tmp_path):

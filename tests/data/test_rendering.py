@@ -84,8 +84,14 @@ def test_what_cannot_be_rendered_names_the_row(any_renderer, row, answer, expect
 @pytest.mark.parametrize("where", ["prompt", "answer"])
 def test_the_image_token_in_a_text_is_refused(any_renderer, where):
     texts = {"prompt": "p", "answer": "q"} | {where: f"look {any_renderer.image_token} here"}
-    with pytest.raises(UserError, match=f"its {where} contains the model's image token"):
+    with pytest.raises(UserError, match=f"its {where} contains the model's own token"):
         any_renderer.render(Row("a", texts["prompt"]), texts["answer"])
+
+
+def test_an_end_of_turn_inside_an_answer_is_refused(any_renderer):
+    end = END[any_renderer.family.model_type]
+    with pytest.raises(UserError, match="its answer contains the model's own token"):
+        any_renderer.render(Row("a", "p"), f"this is {end} a knife")
 
 
 def test_a_batch_supervises_every_answer_token_and_nothing_else(any_renderer):

@@ -60,12 +60,12 @@ def vlsbench(tmp_path):
 def test_rows_without_image_are_left_out_on_request_and_kept_as_a_fact(vlsbench):
     chosen = select_rows("vlsbench", "image", BenchmarkSettings(path=str(vlsbench), on_missing_image="drop"))
     assert [row.id for row in chosen.rows] == ["0"]
-    assert "1 of 2 rows lack their image" in chosen.missing
+    assert "1 of 2 rows lack their image" in chosen.facts[0]
 
 
 def test_the_text_view_needs_no_image_and_has_a_name_of_its_own(vlsbench):
     chosen = select_rows("vlsbench", "text", BenchmarkSettings(path=str(vlsbench)))
-    assert (chosen.name, len(chosen.rows), chosen.missing) == ("vlsbench.text", 2, None)
+    assert (chosen.name, len(chosen.rows), chosen.facts) == ("vlsbench.text", 2, [])
     assert all(row.images == () for row in chosen.rows)
 
 
@@ -106,7 +106,33 @@ def test_short_forms_are_for_one_benchmark():
     assert settings_of(one, "vlsbench") == BenchmarkSettings(path="x", subset="s", limit=3)
 
 
-def test_a_local_file_is_a_benchmark(tmp_path):
-    (tmp_path / "mine.jsonl").write_text(json.dumps({"prompt": "p"}) + "\n")
+@pytest.mark.parametrize(
+    ("record", "kind"),
+    [
+        ({"role": "harmful", "harm_in": "image", "image": "a.png"}, "vsil_free"),
+        ({"role": "harmful", "harm_in": "both", "image": "a.png"}, "vsil"),
+        ({"role": "harmful"}, "vsil"),
+        ({"role": "benign"}, "benign"),
+    ],
+)
+def test_a_local_file_is_a_benchmark_of_the_kind_that_its_rows_are(tmp_path, record, kind):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"prompt": "p"} | record) + "\n")
     chosen = select_rows("local", "image", BenchmarkSettings(path=str(tmp_path / "mine.jsonl")))
-    assert [(row.prompt, row.role) for row in chosen.rows] == [("p", "harmful")]
+    assert (chosen.benchmark.kind, chosen.rows[0].prompt) == (kind, "p")
+
+
+def test_one_rate_cannot_speak_for_rows_of_several_kinds(tmp_path):
+    rows = [{"prompt": "p", "role": "harmful"}, {"prompt": "q", "role": "benign"}]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = BenchmarkSettings(path=str(tmp_path / "mine.jsonl"))
+    with pytest.raises(UserError, match="its rows are of several kinds .benign, vsil."):
+        select_rows("local", "image", settings)
+    settings.where = {"role": "benign"}
+    assert len(select_rows("local", "image", settings).rows) == 1
+
+
+@pytest.mark.parametrize("settings", [{"subset": "train"}, {"subset": "x"}, {"path": "somewhere"}, {"limit": -1}])
+def test_a_setting_that_means_nothing_to_the_miniature_is_refused(settings):
+    with pytest.raises(UserError, match="mini_vsil: "):
+        select_rows("mini_vsil", "image", BenchmarkSettings(**settings))

@@ -54,7 +54,7 @@ def test_the_end_of_turn_ends_an_answer(loaded, family_name):
 def test_files_and_counts(loaded, family_name, tmp_path):
     results = evaluate(loaded(family_name), settings(), tmp_path)
     assert set(results) == {"mini_vsil", "mini_twin"}
-    assert (results["mini_vsil"]["n"], results["mini_twin"]["n"]) == (10, 5)
+    assert (results["mini_vsil"]["n"], results["mini_twin"]["n"]) == (10, 10)
     for result in results.values():
         assert sum(result["counts"].values()) == result["n"]
     responses = [json.loads(line) for line in (tmp_path / "mini_vsil" / "responses.jsonl").open()]
@@ -139,6 +139,29 @@ def test_another_main_judge_makes_the_former_one_an_other_judge(loaded, tmp_path
     evaluate(it, settings(benchmark=["mini_vsil"], judge=["refusal_match"]), tmp_path)
     main = {file.name: json.loads(file.read_text())["main"] for file in (tmp_path / "mini_vsil").glob("summary.*.json")}
     assert main == {"summary.rule.json": False, "summary.refusal_match.json": True}
+
+
+def test_answers_of_other_weights_are_not_passed_off_as_this_models(loaded, tmp_path):
+    it = loaded("llava")
+    evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
+    it.weights = "another"
+    with pytest.raises(UserError, match="holds another evaluation: its weights is"):
+        evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
+
+
+def test_a_models_own_generation_settings_do_not_leak_in(loaded):
+    it = loaded("llava")
+    renderer, rows = Renderer(it.processor, it.family), evaluation_rows("vsil", 3)
+    plain = [a.response for a in generate(it.model, renderer, rows, Generation(max_new_tokens=8, batch_size=3))]
+    it.model.generation_config.no_repeat_ngram_size = 1
+    it.model.generation_config.suppress_tokens = list(range(20))
+    assert [a.response for a in generate(it.model, renderer, rows, Generation(max_new_tokens=8, batch_size=3))] == plain
+    assert it.model.generation_config.no_repeat_ngram_size == 1
+
+
+def test_a_selection_is_told_with_the_numbers(loaded, tmp_path):
+    (result,) = evaluate(loaded("llava"), settings(benchmark=["mini_vsil"]), tmp_path).values()
+    assert result["facts"] == ["mini_vsil: only limit=10"]
 
 
 def test_nothing_to_evaluate_is_an_error(loaded, tmp_path):

@@ -1,5 +1,7 @@
 """Verdicts: nothing that a judge did not say counts as safe, and gibberish never does."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +61,8 @@ def test_the_rule_judge_knows_the_worlds_sentences(row, response, label):
     ],
 )
 def test_refusal_match_and_coherence(response, label):
-    assert label_of(MATCH.judge(HARMFUL, response)) == label
+    verdict = replace(MATCH.judge(HARMFUL, response), incoherent=incoherent(response) is not None)
+    assert label_of(verdict) == label
 
 
 @given(st.text(alphabet="abc ", min_size=1, max_size=6), st.integers(min_value=4, max_value=50))
@@ -74,7 +77,7 @@ def test_different_words_are_coherent(words):
 
 def summary(kind, verdicts, rows=None):
     rows = rows or [Row(str(i), "p", role="harmful", harm_in="image") for i in range(len(verdicts))]
-    chosen = Selected(Benchmark("set", kind, lambda settings: rows, ("rule",)), "image", rows, None)
+    chosen = Selected(Benchmark("set", kind, lambda settings: rows, ("rule",)), "image", rows, [])
     responses = {row.id: {"finish_reason": "stop"} for row in rows}
     return summarise(chosen, RULE, responses, {row.id: verdict for row, verdict in zip(rows, verdicts, strict=True)})
 
@@ -87,6 +90,10 @@ def test_counts_are_disjoint_and_sum_to_n():
     assert result["rate"] == pytest.approx(50 / 98)  # incoherent never above the line, invalid never below it
     assert result["bounds"] == {"low": 0.5, "high": 0.52}
     assert result["invalid_reasons"] == {"timeout": 2}
+
+
+def test_an_incoherent_answer_is_incoherent_whatever_the_judge_did_not_say():
+    assert label_of(Verdict("invalid", "timeout", incoherent=True)) == "incoherent"
 
 
 def test_a_dead_judge_gives_no_headline():
@@ -138,5 +145,5 @@ def test_a_twin_set_counts_pairs():
 def test_every_benchmark_names_a_known_kind_and_known_judges(name):
     benchmark = resolve("benchmark", name, BENCHMARKS)
     assert benchmark.name == name
-    assert benchmark.kind in KINDS
+    assert benchmark.kind in (*KINDS, "as its rows say")
     assert all(resolve("judge", judge, JUDGES).name == judge for judge in benchmark.judges)

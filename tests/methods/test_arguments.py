@@ -41,6 +41,8 @@ def test_accumulation_is_derived_from_the_global_batch(arguments, world, size, a
     [
         (("train.per_device_train_batch_size=5",), 1, "per_device_train_batch_size=5 does not divide"),
         (("global_batch_size=3",), 2, "cannot be divided over 2 processes"),
+        (("train.per_device_train_batch_size=0",), 1, "per_device_train_batch_size=0 does not divide"),
+        (("global_batch_size=-32",), 1, "global_batch_size=-32: expected at least 1"),
         (("num_processes=4",), 1, "num_processes=4, but 1 processes are running"),
         (
             ("train.learning_rat=1",),
@@ -48,7 +50,7 @@ def test_accumulation_is_derived_from_the_global_batch(arguments, world, size, a
             "argument 'train.learning_rat=1': train.learning_rat: .*Did you mean: 'learning_rate'",
         ),
         (("train.max_steps=many",), 1, "argument 'train.max_steps=many': train.max_steps"),
-        (("train.eval_strategy=sometimes",), 1, "SFTConfig refuses these settings"),
+        (("train.save_strategy=sometimes",), 1, "SFTConfig refuses these settings"),
     ],
 )
 def test_what_cannot_be_is_an_error(arguments, world, expected):

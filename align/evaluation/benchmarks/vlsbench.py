@@ -16,6 +16,8 @@ COLUMNS = ("instruction_id", "instruction", "image_path", "category", "sub_categ
 
 def read(settings: BenchmarkSettings) -> list[Row]:
     """Every row of data.json. Raises UserError where a column is missing."""
+    if settings.subset is not None:
+        raise UserError(f"benchmark=vlsbench: subset={settings.subset}: it has none; use where.category= or limit=")
     file, folder = located("vlsbench", settings, "data.json")
     root = Path(settings.image_root or folder)
     rows = []
