@@ -123,7 +123,7 @@ class EvalConfig(Evaluate):
     """One evaluation: of a run of ours, of anybody's checkpoint, or of a model as it is."""
 
     run: str | None = option(None, "run folder of ours")
-    checkpoint: str | None = option(None, "folder or hub id of a model or of a peft adapter")
+    checkpoint: str | None = option(None, "folder or hub id of a model, or folder of a peft adapter")
     model: ModelSettings | None = option(None, "model as it is (a model file's name, a folder or a hub id)")
     path: str | None = option(None, "short for settings.<benchmark>.path where one benchmark is named")
     image_root: str | None = option(None, "likewise")

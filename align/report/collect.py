@@ -21,6 +21,7 @@ RESULT_KEYS = (
     "judge_version",
     "bounds",
     "invalid_reasons",
+    "cut_at_max_new_tokens",
     "facts",
 )
 
