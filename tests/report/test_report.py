@@ -44,6 +44,7 @@ def run(folder, name="t_sft", view="text", good=(True, True, False, True), inval
     summary |= {
         "bounds": {"low": sum(good) / n, "high": 1.0},
         "invalid_reasons": {"timeout": invalid},
+        "cut_at_max_new_tokens": 0,
         "facts": ["a fact"],
         "main": True,
     }
