@@ -253,3 +253,21 @@ def test_text_view_of_image_rows_is_allowed_on_request_and_recorded(tiny, tmp_pa
         )
     )
     assert "hides the only evidence" in run.manifest()["data"]["facts"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_take_the_same_steps_as_one(tiny, family_name, tmp_path):
+    """Mixed rows: with four rows a process, some batches have no image on one of the two."""
+    command = arguments(tiny(family_name), "one", "train.learning_rate=1e-3")
+    assert call(train_command(*command), tmp_path, 200).returncode == 0
+    command = arguments(tiny(family_name), "two", "train.learning_rate=1e-3", "num_processes=2")
+    two = call(train_command(*command, processes=2), tmp_path, 200)
+    assert two.returncode == 0, two.stderr
+    manifest = RunFolder(tmp_path / "two").manifest()
+    assert (manifest["world_size"], manifest["distributed_type"]) == (2, "MULTI_CPU")
+    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("one", "two")]
+    losses = [[float(entry["loss"]) for entry in log if "loss" in entry] for log in logs]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    adapters = [load_file(tmp_path / name / "checkpoint" / "adapter_model.safetensors") for name in ("one", "two")]
+    assert all((adapters[0][key] - adapters[1][key]).abs().max() < 1e-4 for key in adapters[0])

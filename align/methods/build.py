@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
-from accelerate import PartialState
 from transformers import PrinterCallback
 
 from align.catalog import METHODS, resolve
@@ -25,7 +25,9 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     """The trainer of a run, ready to train. Raises UserError."""
     config = composed.config
     method = resolve("method", config.method, METHODS)
-    arguments = training_arguments(composed, method.config_class, run, PartialState().num_processes)
+    # The launcher's word: asking accelerate here would settle its state before TrainingArguments know of a CPU.
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    arguments = training_arguments(composed, method.config_class, run, world_size)
     arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
     method.check_rows(data.rows)
     loaded = load(config.model)
@@ -39,6 +41,11 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
         peft_config=lora_config(loaded.model, loaded.family, config.lora) if config.lora else None,
         callbacks=[LogFile(run.path / "log.jsonl"), Clock(run), *callbacks],
     )
+    if trainer.accelerator.num_processes != world_size:
+        raise UserError(
+            f"{world_size} processes were launched, but accelerate runs {trainer.accelerator.num_processes} "
+            f"({trainer.accelerator.distributed_type.value}); each would train on its own"
+        )
     trainer.family, trainer.base = loaded.family, loaded.path
     if callbacks:
         trainer.remove_callback(PrinterCallback)
