@@ -39,7 +39,9 @@ def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
     refuse_overlap_with_benchmarks(config.evaluate, data.rows)
     trainer = build_trainer(composed, data, run, callbacks)
     if not config.resume and trainer.accelerator.is_main_process:
-        shutil.rmtree(run.checkpoints, ignore_errors=True)  # their numbers would be mistaken for this run's
+        # A former attempt's checkpoints and seconds would be mistaken for this one's.
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.manifest_file.unlink(missing_ok=True)
     _start(trainer, composed, data, run)
     last = run.last_checkpoint() if config.resume else None
     trainer.train(resume_from_checkpoint=str(last) if last else None)

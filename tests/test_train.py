@@ -145,6 +145,15 @@ def test_killed_and_resumed_is_undisturbed_bit_for_bit(tiny, tmp_path):
     assert len(losses[0]) == 40
 
 
+def test_resume_false_starts_anew(tiny, tmp_path):
+    command = arguments(tiny("llava"), tmp_path / "run", "train.max_steps=4")
+    run = train(compose_run(command))
+    run.record(status="running", seconds=1000.0)
+    again = train(compose_run([*command, "resume=false"]))
+    assert again.manifest()["seconds"] < 1000
+    assert [json.loads(line)["step"] for line in (run.path / "log.jsonl").open()][0] == 1
+
+
 def test_a_half_written_checkpoint_is_removed_and_the_one_before_it_used(tmp_path, capsys):
     run = RunFolder(tmp_path)
     for step, state in ((5, '{"global_step": 5}'), (10, '{"global_s'), (15, None)):
