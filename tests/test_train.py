@@ -151,7 +151,7 @@ def test_resume_false_starts_anew(tiny, tmp_path):
     run.record(status="running", seconds=1000.0)
     again = train(compose_run([*command, "resume=false"]))
     assert again.manifest()["seconds"] < 1000
-    assert [json.loads(line)["step"] for line in (run.path / "log.jsonl").open()][0] == 1
+    assert next(json.loads(line)["step"] for line in (run.path / "log.jsonl").open()) == 1
 
 
 def test_a_half_written_checkpoint_is_removed_and_the_one_before_it_used(tmp_path, capsys):
