@@ -29,8 +29,6 @@ class Benchmark:
     """Prompts that every item shares and that therefore name no item (SafeBench's one sentence): no sign of overlap."""
     published_rows: int | None = None
     """How many rows the publication counts; a difference is reported."""
-    needs_files: bool = True
-    """Whether the set must be given as files (`path`), or is made by the program."""
 
 
 def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -> list[Row]:

@@ -37,6 +37,10 @@ class Verdict:
     raw: str | None = None
     """What the judge wrote, as it came."""
 
+    def __post_init__(self) -> None:
+        if self.verdict == "invalid" and self.reason not in INVALID_REASONS:
+            raise ValueError(f"an invalid verdict has a reason of {', '.join(INVALID_REASONS)}; found {self.reason!r}")
+
 
 @dataclass(frozen=True)
 class Judge:

@@ -25,7 +25,6 @@ SET_BY_US = {
     "eval_strategy": "evaluate.*: the evaluation follows the training in a process of its own",
 }
 INERT = {
-    "max_length": None,  # honoured, as a bound
     "packing": "rows are padded",
     "eval_packing": "rows are padded",
     "padding_free": "rows are padded",
@@ -56,7 +55,7 @@ def training_arguments(composed: Composed, config_class: type, run: RunFolder, w
         where = composed.origin(f"train.{key}")
         if key in SET_BY_US:
             raise UserError(f"{where}: train.{key} is not set here; use {SET_BY_US[key]}")
-        if INERT.get(key):
+        if key in INERT:
             raise UserError(f"{where}: train.{key} would have no effect: {INERT[key]}; remove it")
     _check_fields(given, config_class, composed)
     share, batch = _batch(config, given, world_size)

@@ -19,7 +19,7 @@ def _benchmark(kind: str, judges: tuple[str, ...], n: int = ROWS) -> Benchmark:
             raise UserError(f"benchmark=mini_{kind}: subset= is test (default) or validation; there is no path=")
         return evaluation_rows(kind, n, settings.subset or "test")
 
-    return Benchmark(f"mini_{kind}", kind, read, judges, needs_files=False)
+    return Benchmark(f"mini_{kind}", kind, read, judges)
 
 
 MINI_VSIL = _benchmark("vsil", ("rule", "refusal_match"))

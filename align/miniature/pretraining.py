@@ -58,15 +58,8 @@ def _cached(model_type: str) -> Path:
     return folder
 
 
-def pretrain(model_type: str, folder: Path, seed: int = 0, scale: float = 1.0) -> dict[str, float]:
-    """Pretrain, check and save a tiny model; returns its accuracy by kind of question.
-
-    `scale` shortens both stages, for tests of the machinery; a model that is not good enough is refused with UserError.
-    """
-
-    def steps(full: dict[str, int]) -> int:
-        return round(full[model_type] * scale)
-
+def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
+    """Pretrain, check and save a tiny model; returns its accuracy. One that is not good enough is refused with UserError."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor = build(model_type)
@@ -80,8 +73,8 @@ def pretrain(model_type: str, folder: Path, seed: int = 0, scale: float = 1.0) -
             TimeRemainingColumn(),
         )
         with Progress(*columns) as progress:
-            learn_to_see(model, renderer, random.Random(seed + 1), steps(VISION_STEPS), progress)
-            learn_to_talk(model, renderer, random.Random(seed + 2), steps(LANGUAGE_STEPS), progress)
+            learn_to_see(model, renderer, random.Random(seed + 1), VISION_STEPS[model_type], progress)
+            learn_to_talk(model, renderer, random.Random(seed + 2), LANGUAGE_STEPS[model_type], progress)
         accuracy = check(model, renderer, random.Random(seed + 3))
         poor = {kind: round(value, 3) for kind, value in accuracy.items() if value < MINIMUM_ACCURACY}
         if poor:

@@ -58,7 +58,7 @@ def test_what_cannot_be_is_an_error(arguments, world, expected):
         made(*arguments, world=world)
 
 
-@pytest.mark.parametrize("field", [*SET_BY_US, *(field for field, reason in INERT.items() if reason)])
+@pytest.mark.parametrize("field", [*SET_BY_US, *INERT])
 def test_a_field_that_would_have_no_effect_is_refused(field):
     with pytest.raises(UserError, match=f"train.{field} "):
         made(f"train.{field}=1")
