@@ -84,3 +84,13 @@ def building(folder: Path) -> Iterator[Path]:
             draft.rename(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: could not be written")
+
+
+def refuse_other(folder: Path, what: str, there: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises UserError that names the first fact in which a folder holds something else than wanted; `there` is empty for a new one."""
+    for key, value in wanted.items():
+        if there and there.get(key) != value:
+            raise UserError(
+                f"{folder} holds another {what}: its {key} is {json.dumps(there.get(key))}, this one's {json.dumps(value)}; "
+                f"give another output_dir= or remove that folder"
+            )

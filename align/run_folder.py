@@ -18,8 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from align.config import fingerprint, to_dict
-from align.errors import UserError
-from align.files import read_json, write_json, write_text
+from align.files import read_json, refuse_other, write_json, write_text
 from align.settings import RunConfig
 
 SCHEMA = 1
@@ -66,13 +65,8 @@ class RunFolder:
 
     def check(self, config: RunConfig, data: dict[str, Any], base: str) -> None:
         """Raises UserError where this folder holds another run: another configuration, other data, or other base weights."""
-        there = self.manifest()
-        for key, value in {"fingerprint": fingerprint(config), "data": data, "base": base}.items():
-            if there and there.get(key) != value:
-                raise UserError(
-                    f"{self.path} holds another run: its {key} is {json.dumps(there.get(key))}, this one's {json.dumps(value)}; "
-                    f"give another output_dir= or remove that folder"
-                )
+        wanted = {"fingerprint": fingerprint(config), "data": data, "base": base}
+        refuse_other(self.path, "run", self.manifest(), wanted)
 
     def write_config(self, config: RunConfig) -> None:
         """Write the resolved configuration."""

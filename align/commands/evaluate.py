@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from align.config import compose_eval
 from align.errors import UserError
 from align.evaluation.evaluation import Report, evaluate
+from align.files import refuse_other
 from align.models.loading import Loaded, load, load_checkpoint
 from align.run_folder import SCHEMA, RunFolder, versions
 from align.settings import EvalConfig, ModelSettings, RunConfig
@@ -80,11 +81,7 @@ def _check_model(run: RunFolder, loaded: Loaded, config: EvalConfig) -> None:
     there = run.manifest()
     if there and there.get("recipe") not in ("vanilla", "checkpoint"):
         raise UserError(f"{run.path} is a training run; give another output_dir=")
-    for key, value in identity.items():
-        if there and there.get(key) != value:
-            raise UserError(
-                f"{run.path} holds another model: its {key} is {there.get(key)}, this one's {value}; give another output_dir="
-            )
+    refuse_other(run.path, "model", there, identity)
     run.record(
         schema=SCHEMA,
         status="finished",

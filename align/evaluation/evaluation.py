@@ -21,7 +21,7 @@ from align.evaluation.generation import generate
 from align.evaluation.metrics import proportion_interval
 from align.evaluation.selection import Selected, select_rows, settings_of
 from align.evaluation.verdicts import Judge, Verdict, bins, is_good, label_of, role_of, twin_label
-from align.files import append_jsonl, open_jsonl, read_json, write_json
+from align.files import append_jsonl, open_jsonl, read_json, refuse_other, write_json
 from align.models.loading import Loaded
 from align.rows import Row
 from align.settings import Evaluate, Generation
@@ -86,14 +86,7 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, loaded: Loa
         "weights": loaded.weights,
     }
     file = folder / "settings.json"
-    if file.is_file():
-        there = read_json(file)
-        for key, value in wanted.items():
-            if there.get(key) != value:
-                raise UserError(
-                    f"{folder} holds another evaluation: its {key} is {there.get(key)}, wanted {value}; "
-                    f"remove that folder, or give another output_dir="
-                )
+    refuse_other(folder, "evaluation", read_json(file) if file.is_file() else {}, wanted)
     write_json(file, wanted)
 
 

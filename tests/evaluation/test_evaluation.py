@@ -119,7 +119,7 @@ def test_answers_to_other_questions_are_not_mixed_with_those_that_are_there(load
     evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
     other = settings(benchmark=["mini_vsil"], generation=Generation(max_new_tokens=7))
     with pytest.raises(
-        UserError, match="holds another evaluation: its generation is .*'max_new_tokens': 6.*wanted .*7"
+        UserError, match='holds another evaluation: its generation is .*"max_new_tokens": 6.*this one.s .*7'
     ):
         evaluate(it, other, tmp_path)
 
