@@ -14,6 +14,7 @@ METHODS = {"sft": "align.methods.sft:SFT"}
 
 SOURCES = {
     "local": "align.data.local:read",
+    "twins": "align.data.twins:read",
     "miniature": "align.miniature.rows:training_rows",
 }
 

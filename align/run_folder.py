@@ -37,6 +37,16 @@ class RunFolder:
         return self.path / "manifest.json"
 
     @property
+    def rows_file(self) -> Path:
+        """Every training row: what it is, how it is shown, and hashes of what the model reads."""
+        return self.path / "rows.jsonl"
+
+    @property
+    def steps_file(self) -> Path:
+        """What each optimizer step trained on."""
+        return self.path / "steps.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """Where the trainer saves its state."""
         return self.path / "checkpoints"

@@ -28,6 +28,10 @@ class Part:
     seed: int = option(0, "seed of the sample, or of the miniature's pictures")
     role: str | None = option(None, "harmful | benign: what the rows are, where the source does not say it itself")
     on_missing_image: str = option("error", "error | drop: what to do with a row whose image file is absent")
+    view: str | None = option(None, "what the model sees of these rows, where it is not the run's view")
+    caption_share: float = option(
+        0.0, "show this share of the rows, a seeded sample, as captions (view caption) instead"
+    )
 
 
 @dataclass
@@ -86,9 +90,14 @@ class BenchmarkSettings:
 class Evaluate:
     """What is evaluated after training, and how."""
 
-    benchmark: list[str] = option(list, "names of benchmarks")
+    benchmark: list[str] = option(
+        list, "names of benchmarks; `<name>.<view>` asks for one view of it, e.g. vlsbench.blank"
+    )
     judge: list[str] = option(list, "judges instead of the benchmark's own; the first is the main one")
-    view: list[str] = option(["image"], "what of a row the model sees: image | text")
+    view: list[str] = option(
+        ["image"],
+        "what of a row the model sees, where the benchmark's name does not say: image | text | caption | shuffled | blank",
+    )
     generation: Generation = option(Generation, "")
     settings: dict[str, BenchmarkSettings] = option(dict, "per benchmark: path, subset, limit, ...")
 
@@ -100,7 +109,7 @@ class RunConfig:
     recipe: str = option("", "a recipe's name, or the path of a YAML file")
     track: str = option("paper", "paper | controlled")
     method: str = option("sft", "sft")
-    view: str = option("image", "what of a training row the model sees: image | text")
+    view: str = option("image", "what of a training row the model sees: image | text | caption | shuffled | blank")
     allow_label_conflict: bool = option(False, "allow a view that hides the only evidence for an answer")
     suite: str | None = option(None, "which sources fill which part, and which benchmarks are run")
     model: ModelSettings = option(ModelSettings, "")

@@ -6,6 +6,7 @@ trains nothing; the same command again continues an unfinished run.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -19,6 +20,7 @@ except ImportError as missing:
 
 from align.data.assembly import TrainingData, training_data
 from align.errors import UserError
+from align.files import read_jsonl, write_text
 from align.run_folder import RunFolder, run_folder
 
 
@@ -59,6 +61,7 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder)
         print(fact, flush=True)
     towers = parameters_per_tower(trainer.model, trainer.family)
     run.begin(composed.config, data.manifest(), trainer.base)
+    write_text(run.rows_file, "".join(json.dumps(record) + "\n" for record in data.records()))
     run.record(
         parameters=towers,
         trainable_parameters=sum(tower["trainable"] for tower in towers.values()),
@@ -76,6 +79,7 @@ def _finish(trainer: Any, run: RunFolder) -> None:
         run.record(
             status="finished",
             steps=trainer.state.global_step,
+            supervised_tokens=sum(line["supervised_tokens"] for line in read_jsonl(run.steps_file)),
             peak_memory_mib=peak_memory_mib(),
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )

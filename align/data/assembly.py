@@ -12,10 +12,10 @@ from typing import Any
 
 from align.catalog import SOURCES, resolve
 from align.data.images import drop_missing, pixel_hash
-from align.data.views import apply_view, check_labels
+from align.data.views import READS_PICTURES, check_labels, check_view, show
 from align.errors import UserError
 from align.rows import Row
-from align.settings import RunConfig
+from align.settings import Part, RunConfig
 
 
 @dataclass
@@ -33,7 +33,12 @@ class TrainingData:
         with_image = sum(bool(row.images) for row in self.rows)
         return {
             "fingerprint": self.fingerprint,
+            "order": _hash(*(row.id for row in self.rows)),
             "parts": self.parts,
+            "views": {
+                part: dict(Counter(row.view for row in self.rows if row.id.startswith(f"{part}/")))
+                for part in self.parts
+            },
             "rows": len(self.rows),
             "with_image": with_image,
             "facts": self.facts,
@@ -42,11 +47,31 @@ class TrainingData:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hex digits of everything that is trained on: texts, roles and decoded pixels, in order."""
-        digest = hashlib.sha256()
-        for row in self.rows:
-            record = row.to_dict() | {"images": [pixel_hash(image, f"row {row.id}") for image in row.images]}
-            digest.update(json.dumps(record, sort_keys=True).encode())
-        return digest.hexdigest()[:16]
+        return _hash(*(json.dumps(record, sort_keys=True) for record in self.records()))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Each row as `rows.jsonl` keeps it: what it is, how it is shown, and hashes of what the model reads."""
+        return [plan | {"images": images} for plan, images in zip(self.plan(), self._pixels, strict=True)]
+
+    def plan(self) -> list[dict[str, Any]]:
+        """`records` without the pictures, which take time to decode."""
+        return [
+            {
+                "id": row.id,
+                "role": row.role,
+                "harm_in": row.harm_in,
+                "view": row.view,
+                "prompt": _hash(row.prompt),
+                "answers": _hash(
+                    *(answer or "" for answer in (row.response, row.chosen, row.rejected, row.harmful_response))
+                ),
+            }
+            for row in self.rows
+        ]
+
+    @cached_property
+    def _pixels(self) -> list[list[str]]:
+        return [[pixel_hash(image, f"row {row.id}")[:16] for image in row.images] for row in self.rows]
 
 
 def training_data(config: RunConfig) -> TrainingData:
@@ -58,30 +83,62 @@ def training_data(config: RunConfig) -> TrainingData:
     rows: list[Row] = []
     parts, facts = {}, []
     for name, part in config.data.items():
-        read = resolve(f"data.{name}.source", part.source, SOURCES)(part)
-        if part.rows is not None and part.rows < 1:
-            raise UserError(f"data.{name}.rows={part.rows}: expected at least 1")
-        if part.rows is not None and len(read) > part.rows:
-            # A seeded sample in the file's own order.
-            chosen = sorted(random.Random(part.seed).sample(range(len(read)), part.rows))
-            read = [read[i] for i in chosen]
-        conflicts = check_labels(read, config.view, config.allow_label_conflict)
-        if conflicts:
-            facts.append(
-                f"data.{name}: view={config.view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)"
-            )
-        seen, missing = drop_missing(apply_view(read, config.view), part.on_missing_image, f"data.{name}")
-        if missing:
-            facts.append(missing)
-        if not seen:
-            raise UserError(f"data.{name}: no rows left")
-        parts[name] = len(seen)
-        rows += [replace(row, id=f"{name}/{row.id}") for row in seen]
-    if config.view == "image" and not any(row.images for row in rows):
-        raise UserError(
-            f"view=image, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
+        view = part.view or config.view
+        check_view(view)
+        read, notes = _read(name, part, view, config.allow_label_conflict)
+        facts += notes
+        captions = _captions(name, part, len(read), view)
+        parts[name] = len(read)
+        rows += [
+            replace(row, id=f"{name}/{row.id}", view="caption" if i in captions else view) for i, row in enumerate(read)
+        ]
+    if filled := -len(rows) % config.global_batch_size:
+        facts.append(
+            f"{len(rows)} rows do not fill steps of {config.global_batch_size}: the last step of each epoch takes {filled} rows "
+            f"from the beginning of its order once more"
         )
     repeated = [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]
     if repeated:
         raise UserError(f"row id {repeated[0]!r} stands twice in the training data; ids must be unique within a part")
-    return TrainingData(rows, parts, facts)
+    # A shuffled row may get the picture of any other item of the run, harmful or benign: then it tells nothing.
+    pictured = [row for row in rows if row.images]
+    seen = [show(row, row.view, pictured) for row in rows]
+    if config.view in READS_PICTURES and not any(row.images for row in seen):
+        raise UserError(
+            f"view={config.view}, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
+        )
+    return TrainingData(seen, parts, facts)
+
+
+def _read(name: str, part: Part, view: str, allow_label_conflict: bool) -> tuple[list[Row], list[str]]:
+    """A part's rows with their own pictures, and the facts to record."""
+    rows: list[Row] = resolve(f"data.{name}.source", part.source, SOURCES)(part)
+    facts = []
+    if part.rows is not None and part.rows < 1:
+        raise UserError(f"data.{name}.rows={part.rows}: expected at least 1")
+    if part.rows is not None and len(rows) > part.rows:
+        # A seeded sample in the file's own order.
+        rows = [rows[i] for i in sorted(random.Random(part.seed).sample(range(len(rows)), part.rows))]
+    if conflicts := check_labels(rows, view, allow_label_conflict):
+        facts.append(
+            f"data.{name}: view={view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)"
+        )
+    if view in READS_PICTURES:
+        rows, missing = drop_missing(rows, part.on_missing_image, f"data.{name}")
+        facts += [missing] if missing else []
+    if not rows:
+        raise UserError(f"data.{name}: no rows left")
+    return rows, facts
+
+
+def _captions(name: str, part: Part, n: int, view: str) -> set[int]:
+    """The places of the rows that are shown as captions, by the part's `caption_share`."""
+    if not 0 <= part.caption_share <= 1:
+        raise UserError(f"data.{name}.caption_share={part.caption_share}: expected a share from 0 to 1")
+    if part.caption_share and view != "image":
+        raise UserError(f"data.{name}.caption_share={part.caption_share}: needs view=image, found view={view}")
+    return set(random.Random(f"captions {part.seed}").sample(range(n), round(part.caption_share * n)))
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -27,7 +27,10 @@ class Collator:
         self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask`, `labels` (batch, length), `row_index` (batch,) and image tensors. Raises UserError."""
+        """`input_ids`, `attention_mask`, `labels` (batch, length), `row_index`, `supervised_tokens` (batch,) and image tensors.
+
+        Raises UserError.
+        """
         rows = [Row.from_dict({key: value for key, value in record.items() if key != "index"}) for record in records]
         rendered = [self.renderer.render(row, _answer(row)) for row in rows]
         for row in rendered:
@@ -37,7 +40,10 @@ class Collator:
                     f"raise it, set it to null, or remove the row"
                 )
         batch = pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of)
-        return batch | {"row_index": torch.tensor([record["index"] for record in records])}
+        return batch | {
+            "row_index": torch.tensor([record["index"] for record in records]),
+            "supervised_tokens": torch.tensor([len(row.answer_ids) for row in rendered]),
+        }
 
 
 def pad(

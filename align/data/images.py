@@ -44,6 +44,11 @@ def load_image(image: ImageRef, where: str) -> Image.Image:
         raise UserError(f"{where}: image {name} cannot be read: {error}; replace the file or remove the row") from error
 
 
+def image_size(image: ImageRef, where: str) -> tuple[int, int]:
+    """(width, height) in pixels, as `load_image` gives it. Raises UserError."""
+    return load_image(image, where).size
+
+
 def encode_png(image: Image.Image) -> ImageRef:
     """An image made in memory, as bytes that a row can carry."""
     buffer = io.BytesIO()

@@ -98,7 +98,7 @@ READERS = {".jsonl": _jsonl, ".json": _json, ".csv": _csv, ".parquet": _parquet}
 
 
 def _row(record: dict[str, Any], where: str, default_id: str, root: Path, default_role: str | None) -> Row:
-    texts = {column: _text(record, column, where) for column in TEXTS}
+    texts = {column: text_column(record, column, where) for column in TEXTS}
     if texts["prompt"] is None:
         raise UserError(f"{where}: no column `prompt`; found {', '.join(map(str, record)) or 'nothing'}")
     if not texts["prompt"].strip():
@@ -128,7 +128,8 @@ def _row(record: dict[str, Any], where: str, default_id: str, root: Path, defaul
     )
 
 
-def _text(record: dict[str, Any], column: str, where: str) -> str | None:
+def text_column(record: dict[str, Any], column: str, where: str) -> str | None:
+    """A column that holds text, or None where nothing is there. Raises UserError that names row and column."""
     value = record.get(column)
     if value is None or (value == "" and column not in ("prompt", *ANSWERS)):
         return None

@@ -1,47 +1,95 @@
-"""A view decides what of a row the model sees, in training and in evaluation."""
+"""A view decides what of a row the model sees, in training and in evaluation.
+
+image     the row as it is
+text      its pictures dropped
+caption   its pictures dropped, its caption put before the request: the same information in words
+shuffled  the pictures of another item: pixels that tell nothing about this one
+blank     an even grey of the same size: as many image tokens, nothing to see
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Sequence
 from dataclasses import replace
 
+from PIL import Image
+
+from align.data.images import encode_png, image_size
 from align.errors import UserError
-from align.rows import Row
+from align.rows import ImageRef, Row
 
-VIEWS: dict[str, Callable[[Row], Row]] = {
-    "image": lambda row: row,
-    "text": lambda row: replace(row, images=()),
-}
-HIDDEN_BY_VIEW = {"text": ("image",)}
-"""Where the harm of a row lies when a view hides all evidence of it."""
+VIEWS = ("image", "text", "caption", "shuffled", "blank")
+READS_PICTURES = ("image", "shuffled", "blank")
+"""Views that need the image files; the others do without."""
+HIDES_PICTURE = ("text", "shuffled", "blank")
+"""Views that leave nothing of what a row's own picture shows."""
+GREY = (127, 127, 127)
 
 
-def apply_view(rows: Iterable[Row], view: str) -> list[Row]:
-    """Rows as the model sees them. Raises UserError for an unknown view."""
+def check_view(view: str, key: str = "view") -> None:
+    """Raises UserError for an unknown view."""
     if view not in VIEWS:
-        raise UserError(f"view={view}: expected one of {', '.join(VIEWS)}")
-    return [VIEWS[view](row) for row in rows]
+        raise UserError(f"{key}={view}: expected one of {', '.join(VIEWS)}")
 
 
-def check_labels(rows: Iterable[Row], view: str, allow_label_conflict: bool) -> int:
+def show(row: Row, view: str, others: Sequence[Row]) -> Row:
+    """The row as the model sees it; `others` are the rows whose pictures a shuffled row may get. Raises UserError.
+
+    A row without picture is the same in every view. What is drawn for a shuffled row hangs on its id alone, not on its place.
+    """
+    if not row.images:
+        return replace(row, view=view)
+    if view == "image":
+        return row
+    if view == "text":
+        return replace(row, images=(), view=view)
+    if view == "caption":
+        if row.caption is None:
+            raise UserError(f"row {row.id} of {row.source}: view=caption needs a `caption`, and it has none")
+        return replace(row, images=(), prompt=f"{row.caption}\n{row.prompt}", view=view)
+    if view == "blank":
+        return replace(row, images=tuple(_blank(image, row) for image in row.images), view=view)
+    return replace(row, images=_foreign(row, others), view=view)
+
+
+def check_labels(rows: Sequence[Row], view: str, allow_label_conflict: bool) -> int:
     """Count training rows whose only evidence the view removes; an error unless allowed. Raises UserError.
 
-    A harmful row is in conflict where its harm lies only in what is hidden; a benign one where it had an image, since its answer
-    may be about that image.
+    A harmful row is in conflict where its harm lies only in the picture that is hidden; a benign one where it had a picture, since
+    its answer may be about it.
     """
-    rows = list(rows)
     unseen = [row.id for row in rows if row.harm_in == "image" and not row.images]
     if unseen:
         raise UserError(
             f"{len(unseen)} training rows say harm_in=image and have no image, first: {', '.join(unseen[:5])}"
         )
-    hidden = HIDDEN_BY_VIEW.get(view, ())
-    conflicts = [
-        row.id for row in rows if (row.harm_in in hidden if row.role == "harmful" else "image" in hidden and row.images)
-    ]
+    if view not in HIDES_PICTURE:
+        return 0
+    conflicts = [row.id for row in rows if (row.harm_in == "image" if row.role == "harmful" else row.images)]
     if conflicts and not allow_label_conflict:
         raise UserError(
             f"view={view} hides the only evidence for the answer of {len(conflicts)} training rows (it lies in their image), "
             f"first: {', '.join(conflicts[:5])}; choose other rows or say allow_label_conflict=true"
         )
     return len(conflicts)
+
+
+def _blank(image: ImageRef, row: Row) -> ImageRef:
+    return encode_png(Image.new("RGB", image_size(image, f"row {row.id}"), GREY))
+
+
+def _foreign(row: Row, others: Sequence[Row]) -> tuple[ImageRef, ...]:
+    """The pictures of a row of another item, drawn with the row's id as the seed."""
+    rng = random.Random(f"shuffled {row.id}")
+    for _ in range(100):
+        other = rng.choice(others) if others else row
+        if other.images and _item(other) != _item(row) and other.images != row.images:
+            return other.images
+    raise UserError(
+        f"row {row.id} of {row.source}: view=shuffled found no picture of another item among {len(others)} rows"
+    )
+
+
+def _item(row: Row) -> str:
+    return row.twin or row.cluster or row.id

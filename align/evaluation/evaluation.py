@@ -1,11 +1,12 @@
 """One evaluation: rows -> responses -> verdicts -> a summary, each written as it comes, so that a kill loses nothing.
 
-Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, responses.jsonl, verdicts.<judge>.jsonl, summary.<judge>.json.
+Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, rows.jsonl, responses.jsonl, verdicts.<judge>.jsonl, summary.<judge>.json.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -18,10 +19,11 @@ from align.data.rendering import Renderer
 from align.errors import UserError
 from align.evaluation.coherence import incoherent
 from align.evaluation.generation import generate
+from align.evaluation.items import asked, items_of
 from align.evaluation.metrics import proportion_interval
-from align.evaluation.selection import Selected, select_rows, settings_of
-from align.evaluation.verdicts import Judge, Verdict, bins, is_good, label_of, role_of, twin_label
-from align.files import append_jsonl, open_jsonl, read_json, refuse_other, write_json
+from align.evaluation.selection import Selected, selections_of
+from align.evaluation.verdicts import Judge, Verdict, bins, label_of
+from align.files import append_jsonl, open_jsonl, read_json, refuse_other, write_json, write_text
 from align.models.loading import Loaded
 from align.rows import Row
 from align.settings import Evaluate, Generation
@@ -41,9 +43,7 @@ def evaluate(
     if not config.benchmark:
         raise UserError("nothing to evaluate: give benchmark=<names>")
     # Read everything first: a missing file should be known before the first answer is generated.
-    selections = [
-        select_rows(name, view, settings_of(config, name)) for name in config.benchmark for view in config.view
-    ]
+    selections = selections_of(config)
     renderer = Renderer(loaded.processor, loaded.family)
     return {
         chosen.name: _evaluate_set(loaded, renderer, chosen, config, folder / chosen.name, report)
@@ -88,6 +88,7 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, loaded: Loa
     file = folder / "settings.json"
     refuse_other(folder, "evaluation", read_json(file) if file.is_file() else {}, wanted)
     write_json(file, wanted)
+    write_text(folder / "rows.jsonl", "".join(json.dumps(asked(row)) + "\n" for row in chosen.rows))
 
 
 def _greedy(generation: Generation) -> dict[str, Any]:
@@ -165,11 +166,12 @@ def summarise(
 ) -> dict[str, Any]:
     """A result: disjoint counts that sum to n, the rate of good answers over valid verdicts with its interval, and its bounds."""
     kind = chosen.benchmark.kind
-    items = label_items(chosen, verdicts)
-    counts = dict.fromkeys(bins(judge, kind), 0) | Counter(label for label, _ in items)
+    labels = {row_id: label_of(verdict) for row_id, verdict in verdicts.items()}
+    items = items_of(kind, [asked(row) for row in chosen.rows], labels)
+    counts = dict.fromkeys(bins(judge, kind), 0) | Counter(item.label for item in items)
     n, invalid = len(items), counts["invalid"]
-    valid = [(is_good(label, role_of(kind)), cluster) for label, cluster in items if label != "invalid"]
-    good = sum(is_good for is_good, _ in valid)
+    valid = [item for item in items if item.label != "invalid"]
+    good = sum(item.good for item in valid)
     result: dict[str, Any] = {
         "schema": SCHEMA,
         "set": chosen.name,
@@ -188,16 +190,8 @@ def summarise(
         "facts": list(facts),
     }
     if invalid <= MAX_INVALID * n:
-        low, high = proportion_interval([is_good for is_good, _ in valid], [cluster for _, cluster in valid])
+        low, high = proportion_interval([item.good for item in valid], [item.cluster for item in valid])
         result |= {"rate": good / len(valid), "low": low, "high": high}
     return result
 
 
-def label_items(chosen: Selected, verdicts: dict[str, Verdict]) -> list[tuple[str, str]]:
-    """(label, cluster) of each item of a set; an item of a twin set is a pair."""
-    if chosen.benchmark.kind != "twin":
-        return [(label_of(verdicts[row.id]), row.cluster or row.id) for row in chosen.rows]
-    pairs: dict[str, dict[str, str]] = {}
-    for row in chosen.rows:
-        pairs.setdefault(str(row.twin), {})[row.role] = label_of(verdicts[row.id])
-    return [(twin_label(labels), twin) for twin, labels in pairs.items()]

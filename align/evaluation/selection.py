@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from align.catalog import BENCHMARKS, resolve
 from align.data.images import drop_missing
 from align.data.overlap import index, refuse_overlap
-from align.data.views import apply_view
+from align.data.views import READS_PICTURES, VIEWS, check_view, show
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, check_twins, kind_of, select
 from align.rows import Row
@@ -33,13 +33,17 @@ class Selected:
 
 def select_rows(name: str, view: str, settings: BenchmarkSettings) -> Selected:
     """Read a benchmark, keep what the settings ask for, and apply the view. Raises UserError."""
+    check_view(view)
     benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
-    chosen = select(benchmark, benchmark.read(settings), settings)
+    rows = select(benchmark, benchmark.read(settings), settings)
     if benchmark.kind == "as its rows say":
-        benchmark = replace(benchmark, kind=kind_of(chosen, name))
-    rows, missing = drop_missing(apply_view(chosen, view), settings.on_missing_image, f"benchmark {name}")
+        benchmark = replace(benchmark, kind=kind_of(rows, name))
+    missing = None
+    if view in READS_PICTURES:
+        rows, missing = drop_missing(rows, settings.on_missing_image, f"benchmark {name}")
     if not rows:
         raise UserError(f"{missing}. No row of benchmark {name} is left to evaluate; view=text needs no image")
+    rows = [show(row, view, rows) for row in rows]
     check_twins(benchmark, rows)
     narrowed = {key: getattr(settings, key) for key in ("subset", "limit", "where") if getattr(settings, key)}
     facts = [f"{name}: only {', '.join(f'{key}={value}' for key, value in narrowed.items())}"] if narrowed else []
@@ -56,17 +60,33 @@ def settings_of(config: Evaluate, name: str) -> BenchmarkSettings:
         {"where": config.where} if config.where else {}
     )
     alone = [key for key in short if key not in ("limit", "on_missing_image")]
-    if alone and len(config.benchmark) > 1:
-        raise UserError(
-            f"{alone[0]}=: {len(config.benchmark)} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each"
-        )
+    several = len({split_view(benchmark)[0] for benchmark in config.benchmark})
+    if alone and several > 1:
+        raise UserError(f"{alone[0]}=: {several} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each")
     return replace(settings, **short)
+
+
+def selections_of(config: Evaluate) -> list[Selected]:
+    """Every benchmark of a configuration in every view that is asked of it. Raises UserError."""
+    wanted = [
+        (benchmark, view)
+        for name in config.benchmark
+        for benchmark, own in [split_view(name)]
+        for view in ([own] if own else config.view)
+    ]
+    return [select_rows(name, view, settings_of(config, name)) for name, view in dict.fromkeys(wanted)]
+
+
+def split_view(name: str) -> tuple[str, str | None]:
+    """`<benchmark>.<view>` -> its two parts; a name without a view's name at its end is a benchmark's."""
+    benchmark, _, view = name.rpartition(".")
+    return (benchmark, view) if benchmark and view in VIEWS else (name, None)
 
 
 def refuse_overlap_with_benchmarks(config: Evaluate, training: Sequence[Row]) -> None:
     """Raises UserError where a training row's picture or question is in a set that its run is evaluated on."""
     trained = index(training)
-    for name in config.benchmark:
-        for view in config.view:
-            chosen = select_rows(name, view, settings_of(config, name))
-            refuse_overlap(trained, chosen.rows, name, chosen.benchmark.shared_prompts)
+    for chosen in selections_of(config):
+        # An even grey is nobody's picture: a run that trains on blanks may be evaluated on blanks.
+        rows = [replace(row, images=()) for row in chosen.rows] if chosen.view == "blank" else chosen.rows
+        refuse_overlap(trained, rows, chosen.name, chosen.benchmark.shared_prompts)

@@ -14,7 +14,7 @@ from align.data.assembly import TrainingData
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.arguments import training_arguments
-from align.methods.callbacks import Clock, LogFile
+from align.methods.callbacks import Clock, LogFile, StepFile
 from align.methods.rows_trainer import to_dataset
 from align.models.loading import load
 from align.models.lora import lora_config
@@ -47,6 +47,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
             f"({trainer.accelerator.distributed_type.value}); each would train on its own"
         )
     trainer.family, trainer.base = loaded.family, loaded.path
+    trainer.add_callback(StepFile(run.steps_file, trainer))
     if callbacks:
         trainer.remove_callback(PrinterCallback)
     return trainer

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from align.files import append_jsonl, write_text
+from align.files import append_jsonl, open_jsonl, write_text
 from align.run_folder import RunFolder
 
 
@@ -30,6 +30,31 @@ class LogFile(TrainerCallback):
         if state.is_world_process_zero and logs:
             with self.path.open("a", encoding="utf-8") as file:
                 append_jsonl(file, {**logs, "step": state.global_step})
+
+
+class StepFile(TrainerCallback):
+    """What each optimizer step trained on, as a line of steps.jsonl: row ids in order, and how many tokens were supervised."""
+
+    def __init__(self, path: Path, trainer: Any):
+        self.path = path
+        self.taken = trainer.taken
+        self.ids = list(trainer.train_dataset["id"])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep the steps that the checkpoint stands on; the others will be taken again."""
+        if state.is_world_process_zero:
+            there, file = open_jsonl(self.path)
+            file.close()
+            kept = [line for line in there if line["step"] <= state.global_step]
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Append one line; every process has its share of the rows."""
+        rows, supervised = self.taken()
+        if state.is_world_process_zero:
+            with self.path.open("a", encoding="utf-8") as file:
+                line = {"step": state.global_step, "rows": [self.ids[i] for i in rows], "supervised_tokens": supervised}
+                append_jsonl(file, line)
 
 
 class Clock(TrainerCallback):

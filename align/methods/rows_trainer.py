@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from align.errors import UserError
+from align.methods.order import WholeBatches
 from align.rows import Row
 
 TEXTS = tuple(field.name for field in fields(Row) if field.name not in ("images", "columns"))
@@ -25,10 +26,18 @@ def to_dataset(rows: Sequence[Row]) -> Dataset:
 
 
 class RowsTrainer:
-    """Mixin, before a trl trainer: no preparation of the data set, every column kept, a non-finite loss stops the run."""
+    """Mixin, before a trl trainer: no preparation of the data set, every column kept, an order of rows that hangs on the seed alone,
+    a record of what each step took, and a non-finite loss stops the run.
+    """
 
+    args: Any
+    accelerator: Any
     train_dataset: Dataset
     _signature_columns: list[str]
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._taken: list[torch.Tensor] = []
+        super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
@@ -36,9 +45,15 @@ class RowsTrainer:
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = self.train_dataset.column_names
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> WholeBatches:
+        share = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return WholeBatches(len(train_dataset or self.train_dataset), share * self.accelerator.num_processes, seed)
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
         index = inputs.pop("row_index")
+        self._taken.append(torch.stack([index, inputs.pop("supervised_tokens")], dim=1))
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
         if not torch.isfinite(loss):
@@ -47,3 +62,12 @@ class RowsTrainer:
                 f"the loss is {loss.item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows"
             )
         return result
+
+    def taken(self) -> tuple[list[int], int]:
+        """Row numbers, in order, and supervised tokens of the step that ended, over all processes. Every process must ask."""
+        here = torch.stack(self._taken)  # (accumulated, batch, 2)
+        self._taken = []
+        everywhere = self.accelerator.gather(here[None])  # (processes, accumulated, batch, 2)
+        # The processes take their batches in turns, so that is the order in which the sampler gave the rows out.
+        rows, tokens = everywhere.transpose(0, 1).reshape(-1, 2).T.tolist()
+        return rows, sum(tokens)

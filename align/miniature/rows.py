@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from align.data.images import encode_png
+from align.data.twins import Twin, rows_of
 from align.errors import UserError
 from align.miniature import world
 from align.rows import ImageRef, Row
@@ -18,17 +19,41 @@ DESCRIBING = 0.3
 
 def training_rows(part: Part, split: str = "train") -> list[Row]:
     """The source `miniature`: one of its subsets, `part.rows` rows, drawn anew for each `part.seed`. Raises UserError."""
-    if part.subset not in SUBSETS:
-        raise UserError(f"source=miniature: subset={part.subset}: expected one of {', '.join(SUBSETS)}")
+    if part.subset not in (*SUBSETS, *TWINS):
+        raise UserError(f"source=miniature: subset={part.subset}: expected one of {', '.join((*SUBSETS, *TWINS))}")
+    n = part.rows or 1024
+    if part.subset in TWINS:
+        # One stream of twins, whatever is asked of them: every arm of the controlled track trains on the same items.
+        rng = random.Random(f"twins {split} {part.seed}")
+        twins = [draw_twin(f"twin-{split}-{i}", split, rng) for i in range(n)]
+        return [row for twin in twins for row in rows_of(twin, TWINS[part.subset])]
     rng = random.Random(f"{part.subset} {split} {part.seed}")
     make = SUBSETS[part.subset]
-    return [make(f"{part.subset}-{split}-{i}", split, rng) for i in range(part.rows or 1024)]
+    return [make(f"{part.subset}-{split}-{i}", split, rng) for i in range(n)]
 
 
 def evaluation_rows(kind: str, n: int, split: str = "test") -> list[Row]:
     """The rows of an evaluation set: `vsil`, `vsil_free`, `benign`, `twin` (pairs) or `ability`. The same at every call."""
     rng = random.Random(f"{kind} {split}")
     return [row for i in range(n) for row in EVALUATION[kind](f"{kind}-{split}-{i}", split, rng)]
+
+
+def draw_twin(twin_id: str, split: str, rng: random.Random) -> Twin:
+    """An item of the controlled track: a hazard, asked about with an intention or neutrally, and a safe thing beside it."""
+    hazard, thing, intention = rng.choice(world.HAZARDS), rng.choice(world.SAFE), rng.choice(world.INTENTIONS)
+    colour, other_colour = rng.choice(list(world.COLOURS)), rng.choice(list(world.COLOURS))
+    return Twin(
+        id=twin_id,
+        image=encode_png(world.draw(hazard, colour, split, rng)),
+        caption=world.caption(hazard, colour),
+        query_leak=world.question("intention", split, rng, hazard, intention),
+        query_free=world.question("neutral", split, rng),
+        response=world.REFUSAL,
+        benign_image=encode_png(world.draw(thing, other_colour, split, rng)),
+        benign_caption=world.caption(thing, other_colour),
+        benign_response=world.helpful(thing),
+        source="miniature",
+    )
 
 
 def _row(
@@ -132,6 +157,7 @@ SUBSETS = {
     "image_harmful": _image_harmful,
     "image_benign": _image_benign,
 }
+TWINS = {"twins_leak": "leak", "twins_free": "free", "twins_benign": "benign"}
 EVALUATION = {
     "vsil": lambda *args: [_leaky(*args)],
     "vsil_free": lambda *args: [_leak_free(*args)],

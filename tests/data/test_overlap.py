@@ -10,19 +10,16 @@ from align.data.assembly import training_data
 from align.data.images import encode_png
 from align.data.overlap import find_overlap, index, refuse_overlap
 from align.errors import UserError
-from align.evaluation.selection import select_rows
+from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.miniature.rows import EVALUATION, SUBSETS, evaluation_rows, training_rows
 from align.rows import ImageRef, Row
-from align.settings import BenchmarkSettings, Part
+from align.settings import Part
 
 
 @pytest.mark.parametrize("recipe", available())
 def test_nothing_of_the_miniatures_evaluation_sets_is_trained_on(recipe):
     config = compose_run([f"recipe={recipe}", "model=mini_llava"]).config
-    rows = training_data(config).rows
-    for name in config.evaluate.benchmark:
-        overlap = find_overlap(index(rows), select_rows(name, "image", BenchmarkSettings()).rows)
-        assert (overlap.images, overlap.texts) == ([], [])
+    refuse_overlap_with_benchmarks(config.evaluate, training_data(config).rows)
 
 
 def test_validation_and_test_rows_are_disjoint_too():

@@ -1,0 +1,123 @@
+"""Twins, the items of the controlled track: one thing that is unsafe to ask about, stated in three ways, and its safe counterpart.
+
+A twin has an unsafe picture, a query that names the harm, a neutral query that does not, a caption and a safe answer; and a safe
+picture with a caption, over which the same neutral query deserves a helpful answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from align.data.images import resolve
+from align.data.local import records, text_column
+from align.errors import UserError
+from align.rows import ImageRef, Row
+from align.settings import Part
+
+TEXTS = ("caption", "query_leak", "query_free", "response", "benign_caption", "benign_response")
+IMAGES = ("image", "benign_image")
+SUBSETS = ("leak", "free", "benign", "pairs")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One item; the fields are the columns of a file of twins."""
+
+    id: str
+    image: ImageRef
+    caption: str
+    query_leak: str
+    query_free: str
+    response: str
+    benign_image: ImageRef
+    benign_caption: str
+    benign_response: str
+    source: str = ""
+
+
+def rows_of(twin: Twin, subset: str) -> list[Row]:
+    """What a subset asks of a twin: the unsafe picture with its leaking or its neutral query, the safe picture, or the pair.
+
+    Every row keeps the twin's id, so that arms that train on different subsets train on the same items.
+    """
+    unsafe = Row(
+        id=twin.id,
+        prompt=twin.query_free,
+        images=(twin.image,),
+        response=twin.response,
+        role="harmful",
+        harm_in="image",
+        caption=twin.caption,
+        twin=twin.id,
+        source=twin.source,
+        cluster=twin.image.path or twin.id,
+    )
+    safe = Row(
+        id=twin.id,
+        prompt=twin.query_free,
+        images=(twin.benign_image,),
+        response=twin.benign_response,
+        caption=twin.benign_caption,
+        twin=twin.id,
+        source=twin.source,
+        cluster=twin.benign_image.path or f"{twin.id}-safe",
+    )
+    if subset == "leak":
+        return [replace(unsafe, prompt=twin.query_leak, harm_in="both")]
+    if subset == "pairs":
+        return [replace(unsafe, id=f"{twin.id}-unsafe"), replace(safe, id=f"{twin.id}-safe")]
+    return [unsafe if subset == "free" else safe]
+
+
+def read(part: Part) -> list[Row]:
+    """The source `twins`: one subset of the file at `part.path`. Raises UserError."""
+    if part.subset not in SUBSETS:
+        raise UserError(f"source=twins: subset={part.subset}: expected one of {', '.join(SUBSETS)}")
+    return [
+        row for twin in read_twins(part.path, part.image_root, "source=twins") for row in rows_of(twin, part.subset)
+    ]
+
+
+def read_twins(path: str | None, image_root: str | None, what: str) -> list[Twin]:
+    """The twins of a jsonl, json, csv or parquet file. Raises UserError that names file, row and column."""
+    if path is None:
+        raise UserError(f"{what}: give path=<file of twins>")
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{what}: path={path} is not a file")
+    root = Path(image_root) if image_root else file.parent
+    twins: dict[str, Twin] = {}
+    for number, record in records(file):
+        twin = _twin(record, f"{file}, row {number}", root)
+        if twin.id in twins:
+            raise UserError(f"{file}, row {number}: id {twin.id!r} stands twice; ids must be unique")
+        twins[twin.id] = twin
+    if not twins:
+        raise UserError(f"{file}: no rows; expected one twin a line")
+    return list(twins.values())
+
+
+def _twin(record: dict[str, Any], where: str, root: Path) -> Twin:
+    lacking = [column for column in ("id", *IMAGES, *TEXTS) if record.get(column) in (None, "")]
+    if lacking:
+        raise UserError(
+            f"{where}: a twin lacks {', '.join(lacking)}; expected the columns id, {', '.join((*IMAGES, *TEXTS))}, "
+            f"found {', '.join(map(str, record)) or 'nothing'}"
+        )
+    texts = {column: str(text_column(record, column, where)) for column in TEXTS}
+    blank = [column for column, text in texts.items() if not text.strip()]
+    if blank:
+        raise UserError(f"{where}: `{blank[0]}` is empty")
+    images = {}
+    for column in IMAGES:
+        name = record[column]
+        if not isinstance(name, str):
+            raise UserError(f"{where}: `{column}` is {name!r} ({type(name).__name__}), expected a path")
+        images[column] = ImageRef(path=str(resolve(root, name, where)))
+    if images["image"] == images["benign_image"]:
+        raise UserError(
+            f"{where}: `image` and `benign_image` are the same file; a twin needs an unsafe and a safe picture"
+        )
+    return Twin(id=str(record["id"]), source=root.name, **texts, **images)
