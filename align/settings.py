@@ -148,10 +148,12 @@ class EvalConfig(Evaluate):
 class CompareConfig:
     """The comparison: every recipe of the track on every model and seed, then the tables."""
 
-    track: list[str] = option(["paper"], "paper")
+    track: list[str] = option(["paper", "controlled"], "paper | controlled")
     model: list[str] = option(["mini_llava"], "model files")
     seed: list[int] = option([0], "seeds")
-    recipe: list[str] = option(["t_sft", "mm_sft"], "recipes; the model as it is (vanilla) is always a row")
+    recipe: list[str] | None = option(
+        None, "recipes instead of all of the tracks'; the model as it is (vanilla) is always a row"
+    )
     output_dir: str = option("runs/compare", "where runs, tables and the figure go")
     override: dict[str, Any] = option(dict, "settings of every run, e.g. override.train.max_steps=20")
 

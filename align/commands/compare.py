@@ -1,4 +1,4 @@
-"""`align compare`: every arm trained and evaluated, then the table, the figure and the numbers that answer the question.
+"""`align compare`: every arm trained and evaluated, then the tables, the figures and the numbers that answer the question.
 
 Runs that are finished are reused; a killed comparison goes on where it stopped.
 """
@@ -10,16 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.config import Composed, compose, compose_run, fingerprint, flatten
+from align.config import Composed, compose, compose_run, fingerprint, flatten, to_dict
+from align.data.assembly import training_data
 from align.errors import UserError
-from align.evaluation.metrics import paired_difference
 from align.files import write_json, write_text
-from align.report.collect import good_items, row_of
-from align.report.tables import display_name, markdown, percent, print_table
+from align.report.collect import combine, row_of
+from align.report.comparisons import compare_arms, conclusions, sentence
+from align.report.controlled import ground, ground_of, refuse_uncontrolled
+from align.report.tables import markdown, print_table
 from align.run_folder import RunFolder
 from align.settings import CompareConfig, EvalConfig
 
 SCHEMA = 1
+TRACKS = {
+    "paper": ("t_sft", "mm_sft"),
+    "controlled": tuple(
+        f"controlled/{arm}" for arm in ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak")
+    ),
+}
 CAVEAT = (
     "The miniature is a mechanism in a jar: it shows how the comparison works, not how safe any model is for people."
 )
@@ -31,30 +39,38 @@ def main(arguments: Sequence[str]) -> int:
 
     begun = time.monotonic()
     config: CompareConfig = compose(CompareConfig, arguments).config
-    if config.track != ["paper"]:
-        raise UserError(f"track={','.join(config.track)}: expected paper")
-    cells = [
-        [_compose(config, model, recipe, seed) for recipe in config.recipe for seed in config.seed]
-        for model in config.model
-    ]
+    cells = {model: _cells(config, model) for model in config.model}
+    for arms in cells.values():
+        _refuse_uncontrolled_plans(arms)
     quiet_libraries()
     folder = Path(config.output_dir)
-    runs = []
+    vanilla, runs = [], []
     with progress() as report:
-        for arms in cells:
-            runs.append(_vanilla(arms[0], folder, report))
-            runs += [_arm(cell, report) for cell in arms]
-    rows = [row_of(run) for run in runs]
-    comparisons = compare_arms(runs)
-    _write(folder, rows, comparisons, time.monotonic() - begun)
-    for model in dict.fromkeys(row["model"] for row in rows):
-        print_table([row for row in rows if row["model"] == model], f"Paper track, {model}")
-    for sentence in conclusions(comparisons):
-        print(sentence)
-    print(
-        f"{CAVEAT}\nWritten to {folder}: comparison.json, comparison.md, comparison.png; {time.monotonic() - begun:.0f} s"
-    )
+        for arms in cells.values():
+            vanilla.append(_vanilla(arms[0], folder, report))
+            trained = [_arm(cell, report) for cell in arms]
+            _refuse_uncontrolled_runs(trained)
+            runs += trained
+    rows, comparisons = [row_of(run) for run in runs], compare_arms(runs)
+    tracks = list(dict.fromkeys(row["track"] for row in rows))
+    unaligned = [row_of(run) | {"track": track} for track in tracks for run in vanilla]
+    arms_over_seeds = [row | {"seed": str(row["seed"])} for row in unaligned] + combine(runs)
+    values = {"schema": SCHEMA, "seconds": round(time.monotonic() - begun, 1), "rows": unaligned + rows}
+    write_json(folder / "comparison.json", values | {"arms": arms_over_seeds, "comparisons": comparisons})
+    miniature = any(cell.config.suite == "miniature" for arms in cells.values() for cell in arms)
+    for track in tracks:
+        _show_track(track, arms_over_seeds, comparisons, folder, [CAVEAT] if miniature else [])
+    files = ", ".join(f"{track}.{ending}" for track in tracks for ending in ("md", "png"))
+    print(f"Written to {folder}: comparison.json, {files}; {time.monotonic() - begun:.0f} s")
     return 0
+
+
+def _cells(config: CompareConfig, model: str) -> list[Composed]:
+    unknown = [track for track in config.track if track not in TRACKS]
+    if unknown:
+        raise UserError(f"track={unknown[0]}: expected {' or '.join(TRACKS)}")
+    recipes = config.recipe or [recipe for track in config.track for recipe in TRACKS[track]]
+    return [_compose(config, model, recipe, seed) for recipe in recipes for seed in config.seed]
 
 
 def _compose(config: CompareConfig, model: str, recipe: str, seed: int) -> Composed:
@@ -63,6 +79,20 @@ def _compose(config: CompareConfig, model: str, recipe: str, seed: int) -> Compo
     name = f"{recipe}-seed{seed}-{fingerprint(composed.config)}".replace("/", "-")
     composed.config.output_dir = str(Path(config.output_dir, composed.config.model.name.replace("/", "-"), name))
     return composed
+
+
+def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
+    """Before anything is trained: the arms of the controlled track under their first seed, by settings and rows."""
+    configs = [cell.config for cell in cells if cell.config.track == "controlled"]
+    first = [config for config in configs if config.seed == configs[0].seed]
+    refuse_uncontrolled([ground(c.recipe, to_dict(c), training_data(c).plan()) for c in first])
+
+
+def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> None:
+    """After training, seed by seed: by what the runs recorded."""
+    controlled = [run for run in runs if run.manifest()["track"] == "controlled"]
+    for seed in dict.fromkeys(run.manifest()["seed"] for run in controlled):
+        refuse_uncontrolled([ground_of(run) for run in controlled if run.manifest()["seed"] == seed])
 
 
 def _vanilla(cell: Composed, folder: Path, report: Any) -> RunFolder:
@@ -94,49 +124,20 @@ def _named(report: Any, name: str) -> Any:
     return lambda what, done, total: report(f"{name} {what}", done, total)
 
 
-def compare_arms(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """Multimodal minus text-only of the same method, model and seed, on the same items of each set."""
-    rows = [(run, row_of(run)) for run in runs]
-    found = []
-    for text_run, text in rows:
-        for image_run, image in rows:
-            same = all(text[key] == image[key] for key in ("track", "model", "method", "seed"))
-            if not (same and text["method"] and text["view"] == "text" and image["view"] == "image"):
-                continue
-            for name, result in image["results"].items():
-                other = text["results"].get(name)
-                if other is None or result["kind"] == "twin" or None in (result["rate"], other["rate"]):
-                    continue
-                a, b = good_items(image_run, name), good_items(text_run, name)
-                items = sorted(a.keys() & b.keys())
-                if not items:
-                    continue
-                identity = {
-                    "kind": "difference",
-                    "track": text["track"],
-                    "model": text["model"],
-                    "a": image["name"],
-                    "b": text["name"],
-                }
-                numbers = paired_difference([a[item] for item in items], [b[item] for item in items])
-                found.append(identity | {"sets": [name], "seeds": [text["seed"]]} | numbers)
-    return found
-
-
-def conclusions(comparisons: Sequence[dict[str, Any]]) -> list[str]:
-    """Each difference as a sentence."""
-    return [
-        f"{c['model']}, seed {c['seeds'][0]}, {c['sets'][0]}: {display_name(c['a'])} minus {display_name(c['b'])} = "
-        f"{percent(c['difference'])} points [{percent(c['low'])}, {percent(c['high'])}], n={c['n']}, p={c['p_value']:.2g}"
-        for c in comparisons
-    ]
-
-
-def _write(folder: Path, rows: list[dict[str, Any]], comparisons: list[dict[str, Any]], seconds: float) -> None:
+def _show_track(
+    track: str, rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]], folder: Path, caveats: list[str]
+) -> None:
+    """One track's table, figure, differences and conclusions: on the terminal and as <track>.md and <track>.png."""
     from align.report.figure import draw_comparison
 
-    values = {"schema": SCHEMA, "seconds": round(seconds, 1), "rows": rows, "comparisons": comparisons}
-    write_json(folder / "comparison.json", values)
-    text = markdown(rows) + "\n" + "".join(f"- {sentence}\n" for sentence in conclusions(comparisons)) + f"\n{CAVEAT}\n"
-    write_text(folder / "comparison.md", text)
-    draw_comparison(rows, folder / "comparison.png")
+    rows = [row for row in rows if row["track"] == track]
+    comparisons = [comparison for comparison in comparisons if comparison["track"] == track]
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = [row for row in rows if row["model"] == model]
+        seeds = ", ".join(dict.fromkeys(row["seed"] for row in of_model if row["method"]))
+        print_table(of_model, f"{track.capitalize()} track, {model}, seed {seeds}")
+    found = [*conclusions(comparisons), *caveats]
+    print("\n".join(found) + "\n")
+    differences = "".join(f"- {sentence(comparison)}\n" for comparison in comparisons)
+    write_text(folder / f"{track}.md", f"{markdown(rows)}\n{differences}\n" + "\n\n".join(found) + "\n")
+    draw_comparison(rows, folder / f"{track}.png")

@@ -120,4 +120,4 @@ def _twin(record: dict[str, Any], where: str, root: Path) -> Twin:
         raise UserError(
             f"{where}: `image` and `benign_image` are the same file; a twin needs an unsafe and a safe picture"
         )
-    return Twin(id=str(record["id"]), source=root.name, **texts, **images)
+    return Twin(id=str(record["id"]), source=root.name, **texts, **images)  # type: ignore[arg-type]

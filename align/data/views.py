@@ -33,6 +33,12 @@ def check_view(view: str, key: str = "view") -> None:
         raise UserError(f"{key}={view}: expected one of {', '.join(VIEWS)}")
 
 
+def split_view(name: str) -> tuple[str, str | None]:
+    """`<benchmark>.<view>` -> its two parts; a name that does not end in a view's name is a benchmark's alone."""
+    benchmark, _, view = name.rpartition(".")
+    return (benchmark, view) if benchmark and view in VIEWS else (name, None)
+
+
 def show(row: Row, view: str, others: Sequence[Row]) -> Row:
     """The row as the model sees it; `others` are the rows whose pictures a shuffled row may get. Raises UserError.
 

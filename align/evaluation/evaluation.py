@@ -1,6 +1,7 @@
 """One evaluation: rows -> responses -> verdicts -> a summary, each written as it comes, so that a kill loses nothing.
 
-Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, rows.jsonl, responses.jsonl, verdicts.<judge>.jsonl, summary.<judge>.json.
+Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, rows.jsonl, responses.jsonl, verdicts.<judge>.jsonl and
+summary.<judge>.json.
 """
 
 from __future__ import annotations
@@ -193,5 +194,3 @@ def summarise(
         low, high = proportion_interval([item.good for item in valid], [item.cluster for item in valid])
         result |= {"rate": good / len(valid), "low": low, "high": high}
     return result
-
-

@@ -23,7 +23,13 @@ class Item:
 
 def asked(row: Row) -> dict[str, Any]:
     """What `rows.jsonl` keeps of a row that was asked, so that numbers can be made from the folder alone."""
-    return {"id": row.id, "role": row.role, "twin": row.twin, "cluster": row.cluster or row.id, "category": row.category}
+    return {
+        "id": row.id,
+        "role": row.role,
+        "twin": row.twin,
+        "cluster": row.cluster or row.id,
+        "category": row.category,
+    }
 
 
 def items_of(kind: str, rows: Iterable[dict[str, Any]], labels: Mapping[str, str]) -> list[Item]:

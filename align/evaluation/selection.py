@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from align.catalog import BENCHMARKS, resolve
 from align.data.images import drop_missing
 from align.data.overlap import index, refuse_overlap
-from align.data.views import READS_PICTURES, VIEWS, check_view, show
+from align.data.views import READS_PICTURES, check_view, show, split_view
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, check_twins, kind_of, select
 from align.rows import Row
@@ -75,12 +75,6 @@ def selections_of(config: Evaluate) -> list[Selected]:
         for view in ([own] if own else config.view)
     ]
     return [select_rows(name, view, settings_of(config, name)) for name, view in dict.fromkeys(wanted)]
-
-
-def split_view(name: str) -> tuple[str, str | None]:
-    """`<benchmark>.<view>` -> its two parts; a name without a view's name at its end is a benchmark's."""
-    benchmark, _, view = name.rpartition(".")
-    return (benchmark, view) if benchmark and view in VIEWS else (name, None)
 
 
 def refuse_overlap_with_benchmarks(config: Evaluate, training: Sequence[Row]) -> None:

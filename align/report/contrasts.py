@@ -61,7 +61,7 @@ def contrast(sets: Sequence[Observations], extremes: Sequence[float]) -> dict[st
 
 
 def mcnemar(differences: Sequence[float]) -> float:
-    """p of the exact McNemar test from paired differences of -1, 0 and 1: a coin for the pairs that differ."""
+    """P of the exact McNemar test from paired differences of -1, 0 and 1: a coin for the pairs that differ."""
     for_a, for_b = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
     return float(binomtest(for_a, for_a + for_b).pvalue) if for_a + for_b else 1.0
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.report.tables import display_name, measured, sets_of, sorted_rows
+from align.report.tables import display_name, is_control, measured, sets_of, sorted_rows
 
 LABELS = {
     "vsil": "danger in the text (VSIL):\nsafe answers",
@@ -20,7 +20,7 @@ COLOURS = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#5
 
 
 def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Bars with 95% intervals, one panel a model, one group a set, one colour an arm (seeds averaged)."""
+    """Bars with 95% intervals, one panel a model, one group a set, one colour an arm; rows have their seeds combined."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -29,23 +29,16 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
     rows = sorted_rows(rows)
     models = list(dict.fromkeys(row["model"] for row in rows))
     arms = list(dict.fromkeys(row["name"] for row in rows))
-    sets = sets_of(rows)
+    sets = [name for name in sets_of(rows) if not is_control(name)]
     figure, axes = plt.subplots(len(models), 1, figsize=(2.3 * len(sets) + 1.5, 4.0 * len(models) + 0.8), squeeze=False)
     width = 0.8 / len(arms)
     for axis, model in zip(axes[:, 0], models, strict=True):
         for i, arm in enumerate(arms):
             for j, name in enumerate(sets):
-                results = [r["results"].get(name) for r in rows if r["model"] == model and r["name"] == arm]
-                found = [result for result in results if result and result["rate"] is not None]
-                if found:
-                    _bar(
-                        axis,
-                        j + (i - (len(arms) - 1) / 2) * width,
-                        width,
-                        found,
-                        COLOURS[i % len(COLOURS)],
-                        display_name(arm) if j == 0 else "",
-                    )
+                result = next((r["results"].get(name) for r in rows if r["model"] == model and r["name"] == arm), None)
+                if result and result["rate"] is not None:
+                    x = j + (i - (len(arms) - 1) / 2) * width
+                    _bar(axis, x, width, result, COLOURS[i % len(COLOURS)], display_name(arm) if j == 0 else "")
         axis.set_xticks(range(len(sets)), [f"{name}\n{_label(rows, name)}" for name in sets], fontsize=8)
         axis.set_ylim(0, 112)
         axis.set_yticks(range(0, 101, 20))
@@ -63,7 +56,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure.text(
         0.02,
         0.01,
-        "Bars: share over valid verdicts, 95% interval (several seeds: one point each). Higher is better.",
+        "Bars: share over valid verdicts, all seeds together, 95% interval. Higher is better.",
         fontsize=8,
     )
     figure.tight_layout(rect=(0, 0.03, 1, 0.97))
@@ -77,14 +70,8 @@ def _label(rows: Sequence[dict[str, Any]], name: str) -> str:
     return measured(result, LABELS)
 
 
-def _bar(axis: Any, x: float, width: float, results: Sequence[dict[str, Any]], colour: str, label: str) -> None:
-    """One seed: its interval. Several: each as a point, since their intervals do not average to one."""
-    rates = [100 * result["rate"] for result in results]
-    rate = sum(rates) / len(rates)
+def _bar(axis: Any, x: float, width: float, result: dict[str, Any], colour: str, label: str) -> None:
+    rate, low, high = (100 * result[key] for key in ("rate", "low", "high"))
     axis.bar(x, rate, width * 0.92, color=colour, label=label)
-    low, high = (100 * results[0][key] for key in ("low", "high")) if len(results) == 1 else (min(rates), max(rates))
-    if len(results) == 1:
-        axis.errorbar(x, rate, [[max(rate - low, 0)], [max(high - rate, 0)]], color="black", linewidth=1, capsize=2)
-    else:
-        axis.plot([x] * len(rates), rates, "o", color="black", markersize=3)
+    axis.errorbar(x, rate, [[max(rate - low, 0)], [max(high - rate, 0)]], color="black", linewidth=1, capsize=2)
     axis.text(x, max(high, rate) + 1.5, f"{rate:.0f}", ha="center", fontsize=8)

@@ -11,6 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from align.data.views import split_view
+from align.evaluation.benchmark import SAFETY_KINDS
+
 KINDS = ("vsil", "vsil_free", "benign", "twin", "ability")
 HEADINGS = {
     "vsil": "danger in the text (VSIL): safe",
@@ -21,24 +24,32 @@ HEADINGS = {
 }
 SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "both right", "ability": "right"}
 NAMES = {"vanilla": "no alignment", "checkpoint": "checkpoint"}
-ORDER = ("vanilla", "checkpoint")
+ORDER = ("vanilla", "checkpoint", "text_leak", "shuffled_leak", "image_leak", "image_free", "caption_free")
 
 Rows = Sequence[dict[str, Any]]
 
 
 def display_name(name: str) -> str:
-    """t_sft -> T-SFT, as the paper writes it."""
-    return NAMES.get(name) or name.replace("t_", "T-").replace("mm_", "MM-").replace("sft", "SFT")
+    """t_sft -> T-SFT, as the paper writes it; the arms of the controlled track go by their own names."""
+    prefix, _, method = name.partition("_")
+    if name in ORDER or prefix not in ("t", "mm"):
+        return NAMES.get(name, name)
+    return f"{prefix.upper()}-{method.upper() if method in ('sft', 'dpo', 'ppo') else method}"
 
 
 def sets_of(rows: Rows) -> list[str]:
-    """The evaluation sets of some rows, leaky ones first."""
+    """The evaluation sets of some rows: leaky ones first, controls (a set in another view than the image) last."""
     kinds = {name: result["kind"] for row in rows for name, result in row["results"].items()}
-    return sorted(kinds, key=lambda name: (KINDS.index(kinds[name]), name))
+    return sorted(kinds, key=lambda name: (is_control(name), KINDS.index(kinds[name]), name))
+
+
+def is_control(name: str) -> bool:
+    """Whether a result `<set>.<view>` is of a set in another view than the image."""
+    return split_view(name)[1] is not None
 
 
 def sorted_rows(rows: Rows) -> list[dict[str, Any]]:
-    """By track and model, the model as it is first, text before image."""
+    """By track and model, the model as it is first, text before image, seeds in order."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
         first = ORDER.index(row["name"]) if row["name"] in ORDER else len(ORDER)
@@ -87,31 +98,32 @@ def leading(row: dict[str, Any]) -> list[str]:
 
 
 LEADING = ["track", "model", "arm", "seed", "steps"]
-NOTE = "95% intervals (Wilson; bootstrap over images where images repeat). Rates over valid verdicts; incoherent answers are never safe."
+NOTE = (
+    "95% intervals (one seed: Wilson, or a bootstrap over images where images repeat; several: over images and seeds). "
+    "Rates over valid verdicts; incoherent answers are never safe."
+)
 
 
 def print_table(rows: Rows, title: str) -> None:
     """The table on the terminal: rates with intervals, then how answers to harmful requests divide."""
     rows, sets = sorted_rows(rows), sets_of(rows)
-    kinds = {name: next(row["results"][name] for row in rows if name in row["results"]) for name in sets}
     console = Console()
-    rates = Table(title=title, title_justify="left", show_lines=True)
-    rates.add_column("arm")
-    rates.add_column("seed")
-    for name in sets:
-        rates.add_column(f"{name}\n{measured(kinds[name], SHORT)} %", justify="right", overflow="fold")
-    for row in rows:
-        rates.add_row(*_who(row, rows), *(_short_cell(row["results"].get(name)) for name in sets))
-    console.print(rates)
-    counts = Table(title="How the answers divide", title_justify="left")
-    for name in ("set", "arm", "seed", "counts"):
+    console.print(_rates(rows, [name for name in sets if not is_control(name)], title))
+    if controls := [name for name in sets if is_control(name)]:
+        console.print(
+            _rates(
+                rows, controls, "Controls: the same sets in other views; what is right here owes nothing to the picture"
+            )
+        )
+    counts = Table(title="How the answers to harmful requests divide", title_justify="left")
+    for name in ("set", "arm", "counts"):
         counts.add_column(name, overflow="fold")
     for name in sets:
         for row in rows:
-            if name in row["results"]:
+            if name in row["results"] and row["results"][name]["kind"] in SAFETY_KINDS and not is_control(name):
                 found = row["results"][name]["counts"]
                 counts.add_row(
-                    name, *_who(row, rows), ", ".join(f"{label} {count}" for label, count in found.items() if count)
+                    name, _who(row, rows), ", ".join(f"{label} {count}" for label, count in found.items() if count)
                 )
     console.print(counts)
     for name in sets:
@@ -121,9 +133,24 @@ def print_table(rows: Rows, title: str) -> None:
     console.print(NOTE, highlight=False, soft_wrap=True)
 
 
-def _who(row: dict[str, Any], rows: Rows) -> tuple[str, str]:
-    several = len({row["model"] for row in rows}) > 1
-    return (f"{row['model']} " if several else "") + display_name(row["name"]), str(row["seed"])
+def _rates(rows: Rows, sets: Sequence[str], title: str) -> Table:
+    kinds = {name: next(row["results"][name] for row in rows if name in row["results"]) for name in sets}
+    rates = Table(title=title, title_justify="left", show_lines=True)
+    rates.add_column("arm", no_wrap=True)
+    for name in sets:
+        rates.add_column(f"{name}\n{measured(kinds[name], SHORT)} %", justify="right", overflow="fold")
+    for row in rows:
+        rates.add_row(_who(row, rows), *(_short_cell(row["results"].get(name)) for name in sets))
+    return rates
+
+
+def _who(row: dict[str, Any], rows: Rows) -> str:
+    """The arm, and what of model and seed is not the same in all rows (the model as it is has no seed)."""
+    parts = [row["model"]] if len({row["model"] for row in rows}) > 1 else []
+    parts.append(display_name(row["name"]))
+    if row["method"] and len({str(row["seed"]) for row in rows if row["method"]}) > 1:
+        parts.append(f"seed {row['seed']}")
+    return " ".join(parts)
 
 
 def _short_cell(result: dict[str, Any] | None) -> str:
