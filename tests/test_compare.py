@@ -1,30 +1,31 @@
 """The comparison: every arm trained and evaluated once, reused, and set against the others on the same items."""
 
 import json
+import re
 
 import pytest
 from omegaconf import OmegaConf
 
 from align.cli import main
-from align.commands.compare import compare_arms, conclusions
-from tests.report.test_report import run
 
 
 @pytest.fixture
 def model_file(tiny, tmp_path):
     """A model file over the untrained tiny model, small enough for the machinery."""
     few = {"data": {"harmful": {"rows": 24}, "benign": {"rows": 24}}}
+    twins = {"data": few["data"] | {"general": None}}
     settings = {
         "suite": "miniature",
         "model": {"path": str(tiny("llava")), "dtype": "float32"},
         "global_batch_size": 4,
         "train": {"max_steps": 2, "bf16": False, "gradient_checkpointing": False, "learning_rate": 0.01},
         "evaluate": {
-            "benchmark": ["mini_vsil", "mini_twin"],
+            "benchmark": ["mini_vsil", "mini_vsil_free", "mini_twin", "mini_twin.blank"],
             "generation": {"max_new_tokens": 4},
-            "settings": {"mini_vsil": {"limit": 6}, "mini_twin": {"limit": 6}},
+            "settings": {name: {"limit": 6} for name in ("mini_vsil", "mini_vsil_free", "mini_twin")},
         },
-        "recipes": {"t_sft": few, "mm_sft": few},
+        "recipes": dict.fromkeys(("t_sft", "mm_sft"), few)
+        | {f"controlled/{arm}": twins for arm in ("text_leak", "image_leak", "image_free")},
     }
     file = tmp_path / "small.yaml"
     file.write_text(OmegaConf.to_yaml(settings))
@@ -32,11 +33,11 @@ def model_file(tiny, tmp_path):
 
 
 def test_compare_writes_its_files_and_reuses_finished_runs(model_file, tmp_path, capsys):
-    command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", "seed=0,1"]
+    command = ["compare", "track=paper", f"model={model_file}", f"output_dir={tmp_path / 'out'}", "seed=0,1"]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "T-SFT" in shown
-    assert "MM-SFT minus T-SFT" in shown
+    assert "small, paper track: " in shown
     assert "mechanism in a jar" in shown
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert (result["schema"], len(result["rows"])) == (1, 5)
@@ -47,12 +48,23 @@ def test_compare_writes_its_files_and_reuses_finished_runs(model_file, tmp_path,
         ("mm_sft", 0, 2),
         ("mm_sft", 1, 2),
     ]
-    assert set(result["rows"][0]["results"]) == {"mini_vsil", "mini_twin"}
-    assert {(c["a"], c["b"], *c["sets"], *c["seeds"], c["n"]) for c in result["comparisons"]} == {
-        ("mm_sft", "t_sft", "mini_vsil", seed, 6) for seed in (0, 1)
+    assert set(result["rows"][0]["results"]) == {"mini_vsil", "mini_vsil_free", "mini_twin", "mini_twin.blank"}
+    assert [(arm["name"], arm["seed"]) for arm in result["arms"]] == [
+        ("vanilla", "0"),
+        ("t_sft", "0,1"),
+        ("mm_sft", "0,1"),
+    ]
+    assert {(c["kind"], *c["sets"], c["n"], *c["seeds"]) for c in result["comparisons"]} == {
+        ("difference", "mini_vsil", 12, 0, 1),
+        ("difference", "mini_vsil_free", 12, 0, 1),
+        ("difference", "mini_twin", 12, 0, 1),
+        ("difference", "mini_twin.blank", 12, 0, 1),
+        ("interaction", "mini_vsil_free", "mini_vsil", 24, 0, 1),
     }
-    assert (tmp_path / "out" / "comparison.png").is_file()
-    assert "| paper | small | MM-SFT | 1 |" in (tmp_path / "out" / "comparison.md").read_text()
+    assert (tmp_path / "out" / "paper.png").is_file()
+    text = (tmp_path / "out" / "paper.md").read_text()
+    assert "| paper | small | MM-SFT | 0,1 |" in text
+    assert "MM-SFT minus T-SFT" in text
     weights = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("adapter_model.safetensors")}
     assert main(command) == 0
     again = json.loads((tmp_path / "out" / "comparison.json").read_text())
@@ -60,15 +72,57 @@ def test_compare_writes_its_files_and_reuses_finished_runs(model_file, tmp_path,
     assert weights == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("adapter_model.safetensors")}
 
 
+ARMS = "recipe=controlled/text_leak,controlled/image_leak,controlled/image_free"
+
+
+def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file, tmp_path, capsys):
+    command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", ARMS]
+    assert main(command) == 0
+    assert "small, controlled track: on mini_vsil_free " in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {row["track"] for row in result["rows"]} == {"controlled"}
+    assert [row["name"] for row in result["rows"]] == ["vanilla", "text_leak", "image_leak", "image_free"]
+    assert {(c["a"], c["b"]) for c in result["comparisons"]} == {
+        ("image_leak", "text_leak"),
+        ("image_free", "image_leak"),
+    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        "comparison.json",
+        "controlled.md",
+        "controlled.png",
+    }
+    assert not (tmp_path / "out" / "paper.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (
+            {"data": {"harmful": {"rows": 25}}},
+            "training row 25 is 'benign/twin-train-0' in .* and 'harmful/twin-train-24' in",
+        ),
+        ({"data": {"benign": {"seed": 1}}}, r"training row 2\d \(benign/twin-train-\d\): answers is '\w+' in"),
+        ({"lora": {"target_modules": ["q_proj"]}}, r"lora.target_modules is .*'v_proj'.* in .* and \['q_proj'\] in"),
+        ({"train": {"learning_rate": 0.02}}, "train.learning_rate is 0.01 in .* and 0.02 in"),
+        (
+            {"data": {"benign": {"caption_share": 0.5}}},
+            "a caption where no harmful one is is None in .* and 'benign/twin-train-",
+        ),
+    ],
+)
+def test_arms_that_are_not_comparable_are_refused_before_anything_is_trained(
+    model_file, tmp_path, capsys, change, expected
+):
+    settings = OmegaConf.load(model_file)
+    settings.recipes["controlled/image_leak"] = OmegaConf.merge(settings.recipes["controlled/image_leak"], change)
+    model_file.write_text(OmegaConf.to_yaml(settings))
+    assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", ARMS]) == 2
+    message = capsys.readouterr().err
+    assert "controlled/text_leak and controlled/image_leak are no controlled comparison: " in message
+    assert re.search(expected, message)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_track_is_an_error(capsys):
     assert main(["compare", "track=papr"]) == 2
-    assert "track=papr: expected paper" in capsys.readouterr().err
-
-
-def test_arms_are_compared_on_the_items_that_both_have(tmp_path):
-    text = run(tmp_path / "t", good=(True, False, False, False))
-    image = run(tmp_path / "mm", name="mm_sft", view="image", good=(True, True, True, False))
-    (found,) = compare_arms([text, image])
-    assert (found["a"], found["b"], found["n"], found["difference"]) == ("mm_sft", "t_sft", 4, 0.5)
-    assert found["low"] < 0.5 < found["high"]
-    assert conclusions([found])[0].startswith("m, seed 0, mini_vsil: MM-SFT minus T-SFT = 50.0 points [")
+    assert "track=papr: expected paper or controlled" in capsys.readouterr().err

@@ -54,6 +54,38 @@ def test_a_run_is_trained_and_evaluated_by_one_command(tiny, tmp_path):
     summary = json.loads((run.evaluation / "mini_vsil" / "summary.rule.json").read_text())
     assert summary["n"] == 4
     assert "mini_vsil" in first.stdout
+    steps, rows = ([json.loads(line) for line in file.open()] for file in (run.steps_file, run.rows_file))
+    assert [step["step"] for step in steps] == [1, 2, 3, 4, 5, 6]
+    taken = [row for step in steps for row in step["rows"]]
+    assert sorted(taken) == sorted(row["id"] for row in rows)  # 6 steps of 8 are one epoch of 48
+    assert manifest["supervised_tokens"] == sum(step["supervised_tokens"] for step in steps)
+
+
+def test_each_step_counts_its_supervised_tokens(tiny, family_name, tmp_path):
+    data = ["data.harmful.subset=text_harmful", "data.benign=null", "view=text", "global_batch_size=8"]
+    run = train(compose_run(arguments(tiny(family_name), tmp_path / "run", *data, "train.max_steps=2")))
+    steps = [json.loads(line) for line in run.steps_file.open()]
+    assert [step["supervised_tokens"] for step in steps] == [
+        8 * 12,
+        8 * 12,
+    ]  # "sorry ... dangerous": 11 words, and the end
+
+
+def test_accumulation_changes_neither_order_nor_losses(tiny, family_name, tmp_path):
+    found = []
+    for size in (8, 2):  # 8 rows at once, or four times 2; 46 rows, so the last step of the epoch is filled up
+        more = [
+            f"train.per_device_train_batch_size={size}",
+            "data.benign.rows=22",
+            "train.max_steps=8",
+            "train.learning_rate=1e-3",
+        ]
+        run = train(compose_run(arguments(tiny(family_name), tmp_path / str(size), *more)))
+        logs = [json.loads(line) for line in (run.path / "log.jsonl").open()]
+        found.append((run.steps_file.read_text(), [entry["loss"] for entry in logs if "loss" in entry]))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-4)
+    assert len(found[0][1]) == 8
 
 
 def test_a_finished_run_is_found_and_evaluated_further(tiny, family_name, tmp_path):
@@ -143,6 +175,8 @@ def test_killed_and_resumed_is_undisturbed_bit_for_bit(tiny, tmp_path):
     losses = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 40
+    whole_steps, killed_steps = (RunFolder(tmp_path / name).steps_file.read_text() for name in ("whole", "killed"))
+    assert whole_steps == killed_steps
 
 
 def test_resume_false_starts_anew(tiny, tmp_path):
@@ -268,15 +302,30 @@ def test_text_view_of_image_rows_is_allowed_on_request_and_recorded(tiny, tmp_pa
 @pytest.mark.timeout(300)
 def test_two_processes_take_the_same_steps_as_one(tiny, family_name, tmp_path):
     """Mixed rows: with four rows a process, some batches have no image on one of the two."""
-    command = arguments(tiny(family_name), "one", "train.learning_rate=1e-3")
-    assert call(train_command(*command), tmp_path, 200).returncode == 0
-    command = arguments(tiny(family_name), "two", "train.learning_rate=1e-3", "num_processes=2")
+    more = [
+        "train.learning_rate=1e-3",
+        "train.max_steps=8",
+        "data.benign.rows=22",
+    ]  # 46 rows: the sixth step is filled up
+    assert call(train_command(*arguments(tiny(family_name), "one", *more)), tmp_path, 200).returncode == 0
+    command = arguments(tiny(family_name), "two", *more, "num_processes=2")
     two = call(train_command(*command, processes=2), tmp_path, 200)
     assert two.returncode == 0, two.stderr
     manifest = RunFolder(tmp_path / "two").manifest()
     assert (manifest["world_size"], manifest["distributed_type"]) == (2, "MULTI_CPU")
+    assert len({RunFolder(tmp_path / name).steps_file.read_text() for name in ("one", "two")}) == 1
     logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("one", "two")]
     losses = [[float(entry["loss"]) for entry in log if "loss" in entry] for log in logs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     adapters = [load_file(tmp_path / name / "checkpoint" / "adapter_model.safetensors") for name in ("one", "two")]
     assert all((adapters[0][key] - adapters[1][key]).abs().max() < 1e-4 for key in adapters[0])
+
+
+@pytest.mark.slow
+def test_more_processes_than_the_run_wants_are_an_error(tiny, tmp_path):
+    failed = call(train_command(*arguments(tiny("llava"), "run", "num_processes=1"), processes=2), tmp_path)
+    assert failed.returncode != 0
+    assert (
+        "num_processes=1, but 2 processes are running; launch with `accelerate launch --num_processes 1"
+        in failed.stderr
+    )

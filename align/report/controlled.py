@@ -56,25 +56,30 @@ def refuse_uncontrolled(arms: Sequence[Ground]) -> None:
     for arm in arms[1:]:
         difference = first_difference(arms[0], arm)
         if difference:
+            what, one, other = difference
             raise UserError(
-                f"{arms[0].name} and {arm.name} are no controlled comparison: {difference}. Arms of the controlled track differ "
-                f"in how harmful items are shown and asked about, and in nothing else"
+                f"{arms[0].name} and {arm.name} are no controlled comparison: {what} is {one!r} in {arms[0].name} and {other!r} in "
+                f"{arm.name}. Arms of the controlled track differ in how harmful items are shown and asked about, and in nothing else"
             )
 
 
-def first_difference(a: Ground, b: Ground) -> str | None:
-    """The first thing in which two arms differ and must not, in words; None where there is none."""
+Difference = tuple[str, Any, Any]
+"""(what differs, what it is in one arm, what in the other; None where it is absent)"""
+
+
+def first_difference(a: Ground, b: Ground) -> Difference | None:
+    """The first thing in which two arms differ and must not; None where there is none."""
     for key in dict.fromkeys([*a.settings, *b.settings]):
         if a.settings.get(key) != b.settings.get(key):
-            return f"{key} is {a.settings.get(key)!r} in one and {b.settings.get(key)!r} in the other"
-    for arm in (a, b):
-        if difference := _unwarranted_caption(arm):
-            return difference
+            return key, a.settings.get(key), b.settings.get(key)
+    captions = [_unwarranted_caption(arm) for arm in (a, b)]
+    if any(captions):
+        return "a benign row that is shown as a caption where no harmful one is", *captions
     for number, (one, other) in enumerate(zip_longest(a.rows, b.rows), start=1):
-        if difference := _row_difference(one, other):
-            return f"training row {number}: {difference}"
-    for one, other in zip_longest(a.steps, b.steps):
-        if difference := _step_difference(one, other):
+        if difference := _row_difference(number, one, other):
+            return difference
+    for number, (one, other) in enumerate(zip_longest(a.steps, b.steps), start=1):
+        if difference := _step_difference(number, one, other):
             return difference
     return None
 
@@ -82,31 +87,29 @@ def first_difference(a: Ground, b: Ground) -> str | None:
 def _unwarranted_caption(arm: Ground) -> str | None:
     if any(row["view"] == "caption" and row["role"] == "harmful" for row in arm.rows):
         return None
-    benign = next((row["id"] for row in arm.rows if row["view"] == "caption"), None)
-    return benign and f"{arm.name} shows benign row {benign} as a caption, and no harmful one"
+    return next((row["id"] for row in arm.rows if row["view"] == "caption"), None)
 
 
-def _row_difference(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str | None:
-    if one is None or other is None:
-        return f"{(one or other or {})['id']} stands in one arm only"
-    same = ["id", "role", "answers"]
+def _row_difference(number: int, one: dict[str, Any] | None, other: dict[str, Any] | None) -> Difference | None:
+    if one is None or other is None or one["id"] != other["id"]:
+        return f"training row {number}", one and one["id"], other and other["id"]
+    same = ["role", "answers"]
     if one["role"] == "benign" and "caption" not in (one["view"], other["view"]):
         same += ["view"]
     if one["view"] == other["view"]:
         same += ["images"] + (["prompt"] if one["harm_in"] == other["harm_in"] else [])
     for key in same:
         if one.get(key) != other.get(key):
-            where = "" if key == "id" else f" of {one['id']}"
-            return f"{key}{where} is {one.get(key)!r} in one and {other.get(key)!r} in the other"
+            return f"training row {number} ({one['id']}): {key}", one.get(key), other.get(key)
     return None
 
 
-def _step_difference(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str | None:
+def _step_difference(number: int, one: dict[str, Any] | None, other: dict[str, Any] | None) -> Difference | None:
     if one is None or other is None:
-        return f"step {(one or other or {})['step']} was taken in one arm only"
-    for a, b in zip_longest(one["rows"], other["rows"]):
+        return f"step {number}", one and one["rows"], other and other["rows"]
+    for place, (a, b) in enumerate(zip_longest(one["rows"], other["rows"]), start=1):
         if a != b:
-            return f"step {one['step']} took {a} in one and {b} in the other"
+            return f"step {number}, row {place}", a, b
     if one["supervised_tokens"] != other["supervised_tokens"]:
-        return f"step {one['step']} supervised {one['supervised_tokens']} tokens in one and {other['supervised_tokens']} in the other"
+        return f"step {number}: supervised_tokens", one["supervised_tokens"], other["supervised_tokens"]
     return None

@@ -8,15 +8,16 @@ import re
 import pytest
 
 from align.cli import main
+from align.evaluation.metrics import wilson
 from align.files import write_json
-from align.report.collect import collect, good_items
+from align.report.collect import collect, combine, valid_items
 from align.report.figure import draw_comparison
 from align.report.tables import markdown
 from align.run_folder import RunFolder
 
 
-def run(folder, name="t_sft", view="text", good=(True, True, False, True), invalid=0, **more):
-    """A run folder as training and evaluation leave it."""
+def run(folder, name="t_sft", view="text", good=(True, True, False, True), invalid=0, sets=None, clusters=None, **more):
+    """A run folder as training and evaluation leave it; `sets` is {name: (kind, good)}, by default one of kind vsil."""
     it = RunFolder(folder)
     manifest = {
         "schema": 1,
@@ -29,17 +30,17 @@ def run(folder, name="t_sft", view="text", good=(True, True, False, True), inval
         "seed": 0,
     }
     it.record(**(manifest | {"steps": 3, "trainable_parameters": 5, "seconds": 1.0, "peak_memory_mib": 7} | more))
+    for set_name, (kind, answers) in (sets or {"mini_vsil": ("vsil", good)}).items():
+        _evaluation(it.evaluation / set_name, set_name, kind, answers, invalid, clusters)
+    return it
+
+
+def _evaluation(folder, name, kind, good, invalid, clusters):
+    right, wrong = ("refusal", "unsafe") if kind.startswith("vsil") else ("correct", "wrong")
     n, rate = len(good) + invalid, None if invalid else sum(good) / len(good)
-    counts = {
-        "refusal": sum(good),
-        "warning": 0,
-        "safe": 0,
-        "unsafe": len(good) - sum(good),
-        "incoherent": 0,
-        "invalid": invalid,
-    }
+    counts = {right: sum(good), wrong: len(good) - sum(good), "incoherent": 0, "invalid": invalid}
     identity = {"judge": "rule", "judge_version": "1"}
-    summary = {"schema": 1, "set": "mini_vsil", "kind": "vsil", "n": n, "counts": counts, **identity}
+    summary = {"schema": 1, "set": name, "kind": kind, "n": n, "counts": counts, **identity}
     summary |= {"rate": rate, "low": rate, "high": rate}
     summary |= {
         "bounds": {"low": sum(good) / n, "high": 1.0},
@@ -48,18 +49,20 @@ def run(folder, name="t_sft", view="text", good=(True, True, False, True), inval
         "facts": ["a fact"],
         "main": True,
     }
-    write_json(it.evaluation / "mini_vsil" / "summary.rule.json", summary)
+    write_json(folder / "summary.rule.json", summary)
     verdicts = [
-        {"id": str(i), "verdict": "refusal" if g else "unsafe", "reason": None, "incoherent": False}
+        {"id": str(i), "verdict": right if g else wrong, "reason": None, "incoherent": False}
         for i, g in enumerate(good)
     ]
     verdicts += [
         {"id": f"x{i}", "verdict": "invalid", "reason": "timeout", "incoherent": False} for i in range(invalid)
     ]
-    (it.evaluation / "mini_vsil" / "verdicts.rule.jsonl").write_text(
-        "".join(json.dumps(v | identity) + "\n" for v in verdicts)
-    )
-    return it
+    rows = [
+        {"id": v["id"], "role": "harmful", "twin": None, "cluster": clusters[i] if clusters else f"{name}-{v['id']}"}
+        for i, v in enumerate(verdicts)
+    ]
+    (folder / "verdicts.rule.jsonl").write_text("".join(json.dumps(v | identity) + "\n" for v in verdicts))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def test_a_table_in_every_format(tmp_path, capsys):
@@ -117,7 +120,25 @@ def test_a_damaged_run_is_named_in_the_notes(tmp_path, damage, note):
 
 
 def test_items_without_a_verdict_are_left_out_of_paired_differences(tmp_path):
-    assert good_items(run(tmp_path, good=(True, False), invalid=2), "mini_vsil") == {"0": True, "1": False}
+    items = valid_items(run(tmp_path, good=(True, False), invalid=2), "mini_vsil")
+    assert [(item.id, item.good) for item in items] == [("0", True), ("1", False)]
+
+
+def test_seeds_of_an_arm_become_one_row_with_an_interval_over_items_and_seeds(tmp_path):
+    seeds = [(True,) * 36 + (False,) * 4, (True,) * 32 + (False,) * 8, (True,) * 28 + (False,) * 12]
+    (row,) = combine([run(tmp_path / str(i), good=good, seed=i) for i, good in enumerate(seeds)])
+    result = row["results"]["mini_vsil"]
+    assert (row["seed"], result["n"], result["counts"]["refusal"]) == ("0,1,2", 120, 96)
+    assert result["rate"] == pytest.approx(0.8)
+    low, high = wilson(96, 120)
+    assert result["high"] - result["low"] > 1.5 * (high - low)  # the seeds differ more than items alone would make them
+
+
+def test_a_set_that_is_withheld_under_one_seed_is_withheld(tmp_path):
+    runs = [run(tmp_path / "0", seed=0), run(tmp_path / "1", seed=1, invalid=4)]
+    result = combine(runs)[0]["results"]["mini_vsil"]
+    assert (result["rate"], result["n"], result["counts"]["invalid"]) == (None, 12, 4)
+    assert result["bounds"]["low"] == pytest.approx(6 / 12)
 
 
 def test_the_figure_is_drawn_even_where_a_cell_is_missing(tmp_path):

@@ -1,0 +1,115 @@
+"""Arms of the controlled track stand on the same ground, or the first difference is named."""
+
+import copy
+import json
+
+import pytest
+
+from align.errors import UserError
+from align.report.controlled import Ground, first_difference, ground_of, refuse_uncontrolled
+from align.run_folder import RunFolder
+
+
+def row(row_id, role="harmful", view="image", harm_in="both", prompt="p", images=("i",)):
+    return {
+        "id": row_id,
+        "role": role,
+        "harm_in": harm_in if role == "harmful" else "none",
+        "view": view,
+        "prompt": prompt,
+        "answers": "a",
+        "images": list(images) if view == "image" else [],
+    }
+
+
+def arm(name="image_leak", **harmful):
+    rows = [row("h/1", **harmful), row("h/2", **harmful), row("b/1", role="benign"), row("b/2", role="benign")]
+    steps = [
+        {"step": 1, "rows": ["h/2", "b/1"], "supervised_tokens": 20},
+        {"step": 2, "rows": ["b/2", "h/1"], "supervised_tokens": 21},
+    ]
+    return Ground(name, {"seed": 0, "base": "b", "lora.r": 16}, rows, steps)
+
+
+def test_the_carrier_of_harm_is_free():
+    arms = [
+        arm(),
+        arm("text_leak", view="text"),
+        arm("image_free", harm_in="image", prompt="q"),
+        arm("shuffled_leak", view="shuffled"),
+        arm("caption_free", view="caption", harm_in="image", prompt="caption q"),
+    ]
+    refuse_uncontrolled(arms)
+
+
+def test_benign_captions_are_permitted_beside_harmful_captions_and_nowhere_else():
+    captions = arm("caption_free", view="caption", harm_in="image")
+    captions.rows[2] = row("b/1", role="benign", view="caption", prompt="caption p")
+    assert first_difference(arm(), captions) is None
+    images = arm()
+    images.rows[2] = row("b/1", role="benign", view="caption")
+    assert first_difference(arm(), images) == (
+        "a benign row that is shown as a caption where no harmful one is",
+        None,
+        "b/1",
+    )
+
+
+def drop(it):
+    del it.rows[3]
+
+
+def swap(it):
+    it.steps[1]["rows"].reverse()
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda it: it.settings.update({"lora.r": 8}), ("lora.r", 16, 8)),
+        (
+            lambda it: it.settings.update({"parameters.vision_tower.trainable": 9}),
+            ("parameters.vision_tower.trainable", None, 9),
+        ),
+        (drop, ("training row 4", "b/2", None)),
+        (lambda it: it.rows.append(row("b/3", role="benign")), ("training row 5", None, "b/3")),
+        (lambda it: it.rows[0].update(answers="x"), ("training row 1 (h/1): answers", "a", "x")),
+        (lambda it: it.rows[1].update(images=["j"]), ("training row 2 (h/2): images", ["i"], ["j"])),
+        (lambda it: it.rows[1].update(prompt="x"), ("training row 2 (h/2): prompt", "p", "x")),
+        (lambda it: it.rows[2].update(view="text"), ("training row 3 (b/1): view", "image", "text")),
+        (lambda it: it.rows[2].update(prompt="x"), ("training row 3 (b/1): prompt", "p", "x")),
+        (swap, ("step 2, row 1", "b/2", "h/1")),
+        (lambda it: it.steps.pop(), ("step 2", ["b/2", "h/1"], None)),
+        (lambda it: it.steps[0].update(supervised_tokens=19), ("step 1: supervised_tokens", 20, 19)),
+    ],
+)
+def test_the_first_difference_is_found(damage, found):
+    other = copy.deepcopy(arm())
+    damage(other)
+    assert first_difference(arm(), other) == found
+
+
+def test_a_refusal_names_both_arms():
+    other = arm("text_leak")
+    other.settings["seed"] = 1
+    with pytest.raises(
+        UserError, match="image_leak and text_leak are no .* seed is 0 in image_leak and 1 in text_leak"
+    ):
+        refuse_uncontrolled([arm(), other])
+
+
+def test_the_ground_of_a_run_is_what_its_folder_says(tmp_path):
+    run = RunFolder(tmp_path)
+    run.record(recipe="controlled/x", base="b", steps=2, parameters={"language_model": {"total": 5, "trainable": 2}})
+    (tmp_path / "config.yaml").write_text("recipe: controlled/x\nview: text\nlora: {r: 4}\ndata: {a: {source: s}}\n")
+    run.rows_file.write_text(json.dumps(row("h/1")) + "\n")
+    run.steps_file.write_text(json.dumps({"step": 1, "rows": ["h/1"], "supervised_tokens": 3}) + "\n")
+    it = ground_of(run)
+    assert it.settings == {
+        "lora.r": 4,
+        "base": "b",
+        "steps": 2,
+        "parameters.language_model.total": 5,
+        "parameters.language_model.trainable": 2,
+    }
+    assert (len(it.rows), it.steps[0]["supervised_tokens"]) == (1, 3)
