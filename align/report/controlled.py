@@ -72,9 +72,9 @@ def first_difference(a: Ground, b: Ground) -> Difference | None:
     for key in dict.fromkeys([*a.settings, *b.settings]):
         if a.settings.get(key) != b.settings.get(key):
             return key, a.settings.get(key), b.settings.get(key)
-    captions = [_unwarranted_caption(arm) for arm in (a, b)]
-    if any(captions):
-        return "a benign row that is shown as a caption where no harmful one is", *captions
+    one_caption, other_caption = _unwarranted_caption(a), _unwarranted_caption(b)
+    if one_caption or other_caption:
+        return "a benign row that is shown as a caption where no harmful one is", one_caption, other_caption
     for number, (one, other) in enumerate(zip_longest(a.rows, b.rows), start=1):
         if difference := _row_difference(number, one, other):
             return difference
