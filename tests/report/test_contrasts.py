@@ -130,3 +130,23 @@ def test_intervals_hold_the_planted_difference_and_interaction_as_often_as_they_
     error = 3 * (0.95 * 0.05 / trials) ** 0.5  # of the simulation itself
     assert (coverage > 0.93 - error).all()
     assert (coverage < 0.97 + error).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "too_wide"), [(0, True), (0.8, False)])
+def test_a_percentile_bootstrap_over_pictures_and_seeds_would_not_do(seed, too_wide):
+    """With three seeds it is too wide where seeds do not differ, and far too short where they do; hence the crossed variance."""
+    rng, trials, pictures, held = np.random.default_rng(3), 500, 200, 0
+    draws = np.random.default_rng(4)
+    for _ in range(trials):
+        logit = [
+            sign + rng.normal(0, 1, pictures) + rng.normal(0, seed, (3, 1)) for sign in (0, 0)
+        ]  # the true difference is 0
+        a, b = (rng.random((3, pictures)) < 1 / (1 + np.exp(-one)) for one in logit)
+        table = a.astype(float) - b
+        seeds = draws.multinomial(3, [1 / 3] * 3, size=1000)
+        items = draws.multinomial(pictures, [1 / pictures] * pictures, size=1000)
+        low, high = np.quantile(np.einsum("bs,si,bi->b", seeds, table, items) / table.size, [0.025, 0.975])
+        held += low <= 0 <= high
+    print(f"percentile bootstrap, seed {seed}: {held / trials}")
+    assert held / trials > 0.97 if too_wide else held / trials < 0.9
