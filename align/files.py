@@ -57,8 +57,12 @@ def open_jsonl(path: Path) -> tuple[list[dict[str, Any]], Any]:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a jsonl file. Raises UserError that names the line."""
-    with path.open(encoding="utf-8") as file:
+    """Records of a jsonl file. Raises UserError that names the file, and the line where one is damaged."""
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: not readable: {error.strerror}") from error
+    with file:
         for number, line in enumerate(file, start=1):
             try:
                 yield json.loads(line)

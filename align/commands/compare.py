@@ -15,7 +15,8 @@ from align.data.assembly import training_data
 from align.errors import UserError
 from align.files import write_json, write_text
 from align.report.collect import combine, row_of
-from align.report.comparisons import compare_arms, conclusions, sentence
+from align.report.comparisons import compare_arms, conclusions
+from align.report.comparisons import markdown as comparison_table
 from align.report.controlled import ground, ground_of, refuse_uncontrolled
 from align.report.tables import markdown, print_table
 from align.run_folder import RunFolder
@@ -70,7 +71,11 @@ def _cells(config: CompareConfig, model: str) -> list[Composed]:
     if unknown:
         raise UserError(f"track={unknown[0]}: expected {' or '.join(TRACKS)}")
     recipes = config.recipe or [recipe for track in config.track for recipe in TRACKS[track]]
-    return [_compose(config, model, recipe, seed) for recipe in recipes for seed in config.seed]
+    return [
+        _compose(config, model, recipe, seed)
+        for recipe in dict.fromkeys(recipes)
+        for seed in dict.fromkeys(config.seed)
+    ]
 
 
 def _compose(config: CompareConfig, model: str, recipe: str, seed: int) -> Composed:
@@ -138,6 +143,7 @@ def _show_track(
         print_table(of_model, f"{track.capitalize()} track, {model}, seed {seeds}")
     found = [*conclusions(comparisons), *caveats]
     print("\n".join(found) + "\n")
-    differences = "".join(f"- {sentence(comparison)}\n" for comparison in comparisons)
-    write_text(folder / f"{track}.md", f"{markdown(rows)}\n{differences}\n" + "\n\n".join(found) + "\n")
+    write_text(
+        folder / f"{track}.md", "\n".join([markdown(rows), comparison_table(comparisons), "\n\n".join(found), ""])
+    )
     draw_comparison(rows, folder / f"{track}.png")

@@ -109,14 +109,17 @@ def _numbers(kind: str, sets: list[str], observed: Sequence[Observations]) -> di
     }
 
 
-def sentence(comparison: dict[str, Any]) -> str:
-    """A comparison in words."""
-    c = comparison
-    where = c["sets"][0] if c["kind"] == "difference" else f"{c['sets'][0]} against {c['sets'][1]} (interaction)"
-    return (
-        f"{c['model']}, {_seeds(c)}, {where}: {display_name(c['a'])} minus {display_name(c['b'])} = {_points(c)}, "
-        f"n={c['n']}, p={c['p_value']:.2g}"
-    )
+def markdown(comparisons: Sequence[dict[str, Any]]) -> str:
+    """Comparisons as a markdown table."""
+    lines = [["model", "difference", "set", "points [95% interval]", "n", "seeds", "p"], ["---"] * 7]
+    for c in comparisons:
+        between = f"{display_name(c['a'])} minus {display_name(c['b'])}"
+        where = c["sets"][0] if c["kind"] == "difference" else f"interaction: {c['sets'][0]} minus {c['sets'][1]}"
+        points = f"{100 * c['difference']:+.1f} [{percent(c['low'])}, {percent(c['high'])}]"
+        lines.append(
+            [c["model"], between, where, points, str(c["n"]), ", ".join(map(str, c["seeds"])), f"{c['p_value']:.2g}"]
+        )
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def conclusions(comparisons: Sequence[dict[str, Any]]) -> list[str]:

@@ -15,12 +15,16 @@ LABELS = {
     "twin": "twins: unsafe refused\nand safe answered",
     "ability": "ability:\nright answers",
 }
+TITLES = {
+    "paper": "Does alignment on text alone protect when the danger is only in the image?",
+    "controlled": "What decides: the pixels, or where the harm is stated?",
+}
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#999999", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 
 
 def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Bars with 95% intervals, one panel a model, one group a set, one colour an arm; rows have their seeds combined."""
+    """One track's bars with 95% intervals, one panel a model, one group a set, one colour an arm; rows have their seeds combined."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -46,7 +50,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_title(model, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
-        "Does alignment on text alone protect when the danger is only in the image?",
+        TITLES[rows[0]["track"]],
         x=0.02,
         ha="left",
         fontweight="bold",
