@@ -10,7 +10,7 @@ from typing import Any
 
 from align.errors import UserError
 
-METHODS = {"sft": "align.methods.sft:SFT"}
+METHODS = {"sft": "align.methods.sft:SFT", "dpo": "align.methods.dpo:DPO"}
 
 SOURCES = {
     "local": "align.data.local:read",

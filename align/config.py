@@ -18,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.errors import UserError
-from align.settings import EvalConfig, RunConfig
+from align.settings import TRACKS, EvalConfig, RunConfig
 
 
 @dataclass
@@ -78,7 +78,10 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     layers += _with_recipe_settings(model, recipe_name)
     names = {"recipe": recipe_name, "suite": suite_name, "model": {"name": model_name}}
     layers.insert(0, Layer("command line", names))
-    return _merge(RunConfig, [*layers, *overrides])
+    composed = _merge(RunConfig, [*layers, *overrides])
+    if composed.config.track not in TRACKS:
+        raise UserError(f"{composed.origin('track')}: track={composed.config.track}: expected {' or '.join(TRACKS)}")
+    return composed
 
 
 def compose_eval(arguments: Sequence[str]) -> Composed:

@@ -39,6 +39,8 @@ class Row:
     category: str | None = None
     cluster: str | None = None
     """Rows that are not independent (one image, several queries) share this id; intervals are clustered by it."""
+    item: str | None = None
+    """What the row is about, however it is asked and shown: the same for all rows that are made of one twin."""
     view: str = "image"
     """What the model sees of it (align/data/views.py): `image` is the row as it is."""
     columns: dict[str, Any] = field(default_factory=dict, hash=False)

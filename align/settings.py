@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+TRACKS = ("paper", "controlled")
+
 
 def option(default: Any, help: str) -> Any:
     """A dataclass field with a help text; lists and dicts get a fresh copy per instance."""

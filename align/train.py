@@ -20,6 +20,7 @@ except ImportError as missing:
 
 from align.data.assembly import TrainingData, training_data
 from align.errors import UserError
+from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, write_text
 from align.run_folder import RunFolder, run_folder
 
@@ -31,14 +32,13 @@ def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
     config = composed.config
     run, data, base = run_folder(config), training_data(config), locate(config.model)
     run.check(config, data.manifest(), base)
+    refuse_overlap_with_benchmarks(config.evaluate, data.rows, data.pixels)
     if run.finished():
         run.write_config(config)  # what is evaluated may have changed
         return run
     # Imported here: a misspelt key should not wait for trl.
-    from align.evaluation.selection import refuse_overlap_with_benchmarks
     from align.methods.build import build_trainer
 
-    refuse_overlap_with_benchmarks(config.evaluate, data.rows)
     trainer = build_trainer(composed, data, run, callbacks)
     if not config.resume and trainer.accelerator.is_main_process:
         # A former attempt's checkpoints and seconds would be mistaken for this one's.

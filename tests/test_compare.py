@@ -37,7 +37,7 @@ def test_compare_writes_its_files_and_reuses_finished_runs(model_file, tmp_path,
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "T-SFT" in shown
-    assert "small, paper track: " in shown
+    assert "small, paper track, seeds 0, 1: " in shown
     assert "mechanism in a jar" in shown
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert (result["schema"], len(result["rows"])) == (1, 5)
@@ -78,7 +78,7 @@ ARMS = "recipe=controlled/text_leak,controlled/image_leak,controlled/image_free"
 def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file, tmp_path, capsys):
     command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", ARMS]
     assert main(command) == 0
-    assert "small, controlled track: on mini_vsil_free " in capsys.readouterr().out
+    assert "small, controlled track, seed 0: on requests whose harm only the image shows" in capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {row["track"] for row in result["rows"]} == {"controlled"}
     assert [row["name"] for row in result["rows"]] == ["vanilla", "text_leak", "image_leak", "image_free"]
@@ -101,7 +101,9 @@ def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file
             {"data": {"harmful": {"rows": 25}}},
             "training row 25 is 'benign/twin-train-0' in .* and 'harmful/twin-train-24' in",
         ),
-        ({"data": {"benign": {"seed": 1}}}, r"training row 2\d \(benign/twin-train-\d\): answers is '\w+' in"),
+        ({"data": {"benign": {"seed": 1}}}, r"training row 25 \(benign/twin-train-0\): item is '\w+' in"),
+        ({"data": {"harmful": {"seed": 1}}}, r"training row 1 \(harmful/twin-train-0\): item is '\w+' in"),
+        ({"evaluate": {"generation": {"max_new_tokens": 8}}}, "evaluate.generation.max_new_tokens is 4 in .* and 8 in"),
         ({"lora": {"target_modules": ["q_proj"]}}, r"lora.target_modules is .*'v_proj'.* in .* and \['q_proj'\] in"),
         ({"train": {"learning_rate": 0.02}}, "train.learning_rate is 0.01 in .* and 0.02 in"),
         (

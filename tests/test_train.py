@@ -143,27 +143,31 @@ def test_a_mistake_is_one_line_that_names_argument_and_remedy(tmp_path):
     )
 
 
-@pytest.mark.slow
-def test_killed_and_resumed_is_undisturbed_bit_for_bit(tiny, tmp_path):
-    more = ["train.max_steps=40", "train.save_steps=5", "train.save_total_limit=2"]
-    assert call(train_command(*arguments(tiny("llava"), "whole", *more)), tmp_path, 300).returncode == 0
-    command = train_command(*arguments(tiny("llava"), "killed", *more))
+def kill_when(command, folder, run, pattern):
+    """Start a command and kill it with all its processes once a checkpoint of that name is whole."""
     process = subprocess.Popen(
         command,
-        cwd=tmp_path,
+        cwd=folder,
         env=ENVIRONMENT,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    run = RunFolder(tmp_path / "killed")
     deadline = time.monotonic() + 120
-    while not list(run.checkpoints.glob("checkpoint-1*/trainer_state.json")):
+    while not list(run.checkpoints.glob(f"{pattern}/trainer_state.json")):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not run.finished()
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_undisturbed_bit_for_bit(tiny, tmp_path):
+    more = ["train.max_steps=40", "train.save_steps=5", "train.save_total_limit=2"]
+    assert call(train_command(*arguments(tiny("llava"), "whole", *more)), tmp_path, 300).returncode == 0
+    command = train_command(*arguments(tiny("llava"), "killed", *more))
+    kill_when(command, tmp_path, RunFolder(tmp_path / "killed"), "checkpoint-1*")
     resumed = call(command, tmp_path, 300)
     assert resumed.returncode == 0, resumed.stderr
     whole, killed = (
@@ -177,6 +181,48 @@ def test_killed_and_resumed_is_undisturbed_bit_for_bit(tiny, tmp_path):
     assert len(losses[0]) == 40
     whole_steps, killed_steps = (RunFolder(tmp_path / name).steps_file.read_text() for name in ("whole", "killed"))
     assert whole_steps == killed_steps
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_killed_in_their_second_epoch_take_the_same_rows(tiny, tmp_path):
+    more = [
+        "train.max_steps=20",
+        "train.save_steps=1",
+        "train.learning_rate=1e-3",
+        "data.benign.rows=22",
+    ]  # 6 steps an epoch
+    assert call(train_command(*arguments(tiny("llava"), "one", *more)), tmp_path, 300).returncode == 0
+    command = train_command(*arguments(tiny("llava"), "two", *more), processes=2)
+    kill_when(command, tmp_path, RunFolder(tmp_path / "two"), "checkpoint-[89]")
+    resumed = call(command, tmp_path, 300)
+    assert resumed.returncode == 0, resumed.stderr
+    one, two = (RunFolder(tmp_path / name).steps_file.read_text() for name in ("one", "two"))
+    assert one == two
+    assert len(one.splitlines()) == 20
+
+
+def test_steps_that_are_no_longer_on_record_are_not_made_up(tiny, tmp_path):
+    command = arguments(tiny("llava"), tmp_path / "run", "train.max_steps=4")
+    run = train(compose_run(command))
+    run.record(status="running")
+    run.steps_file.write_text("")
+    with pytest.raises(UserError, match="steps.jsonl has 0 of the 4 steps before the checkpoint; .* resume=false"):
+        train(compose_run(command))
+
+
+def test_a_finished_run_is_not_evaluated_on_what_it_was_trained_on(tiny, tmp_path):
+    from align.miniature.rows import evaluation_rows
+
+    (tmp_path / "leak.png").write_bytes(evaluation_rows("vsil", 1)[0].images[0].bytes)
+    (tmp_path / "leak.jsonl").write_text(
+        json.dumps({"prompt": "x", "image": "leak.png", "response": "y", "role": "benign"})
+    )
+    more = ["data.benign={source: local, path: " + str(tmp_path / "leak.jsonl") + "}", "train.max_steps=1"]
+    command = arguments(tiny("llava"), tmp_path / "run", *more)
+    train(compose_run(command))
+    with pytest.raises(UserError, match="1 training rows have the picture of a row of mini_vsil"):
+        train(compose_run([*command, "evaluate.benchmark=mini_vsil"]))
 
 
 def test_resume_false_starts_anew(tiny, tmp_path):
@@ -237,6 +283,7 @@ def test_training_on_an_evaluation_row_is_refused(tiny, tmp_path):
         (["lora.target_modules=typo"], "match nothing in language_model"),
         (["num_processes=3"], "num_processes=3, but 1 processes are running"),
         (["method=ppoo"], "method=ppoo: unknown"),
+        (["track=controled"], "argument 'track=controled': track=controled: expected paper or controlled"),
     ],
 )
 def test_what_cannot_be_trained_says_why(tiny, tmp_path, more, expected):

@@ -17,7 +17,7 @@ from align.files import write_json, write_text
 from align.report.collect import combine, row_of
 from align.report.comparisons import compare_arms, conclusions
 from align.report.comparisons import markdown as comparison_table
-from align.report.controlled import ground, ground_of, refuse_uncontrolled
+from align.report.controlled import ground, ground_of, permitted, refuse_uncontrolled
 from align.report.tables import markdown, print_table
 from align.run_folder import RunFolder
 from align.settings import CompareConfig, EvalConfig
@@ -41,26 +41,30 @@ def main(arguments: Sequence[str]) -> int:
     begun = time.monotonic()
     config: CompareConfig = compose(CompareConfig, arguments).config
     cells = {model: _cells(config, model) for model in config.model}
+    _refuse_one_name_for_two_models(cells)
     for arms in cells.values():
         _refuse_uncontrolled_plans(arms)
     quiet_libraries()
     folder = Path(config.output_dir)
-    vanilla, runs = [], []
+    vanilla, runs, used = [], [], []
     with progress() as report:
         for arms in cells.values():
             vanilla.append(_vanilla(arms[0], folder, report))
             trained = [_arm(cell, report) for cell in arms]
-            _refuse_uncontrolled_runs(trained)
+            used += _refuse_uncontrolled_runs(trained)
             runs += trained
-    rows, comparisons = [row_of(run) for run in runs], compare_arms(runs)
+    rows, (comparisons, notes) = [row_of(run) for run in runs], compare_arms(runs)
     tracks = list(dict.fromkeys(row["track"] for row in rows))
     unaligned = [row_of(run) | {"track": track} for track in tracks for run in vanilla]
     arms_over_seeds = [row | {"seed": str(row["seed"])} for row in unaligned] + combine(runs)
     values = {"schema": SCHEMA, "seconds": round(time.monotonic() - begun, 1), "rows": unaligned + rows}
-    write_json(folder / "comparison.json", values | {"arms": arms_over_seeds, "comparisons": comparisons})
+    values |= {"arms": arms_over_seeds, "comparisons": comparisons, "notes": [*used, *notes]}
+    write_json(folder / "comparison.json", values)
     miniature = any(cell.config.suite == "miniature" for arms in cells.values() for cell in arms)
+    caveats = [CAVEAT] if miniature else []
     for track in tracks:
-        _show_track(track, arms_over_seeds, comparisons, folder, [CAVEAT] if miniature else [])
+        _show_track(track, arms_over_seeds, comparisons, folder, [*(used if track == "controlled" else []), *caveats])
+    print("\n".join(notes) + "\n" * bool(notes), end="")
     files = ", ".join(f"{track}.{ending}" for track in tracks for ending in ("md", "png"))
     print(f"Written to {folder}: comparison.json, {files}; {time.monotonic() - begun:.0f} s")
     return 0
@@ -71,11 +75,28 @@ def _cells(config: CompareConfig, model: str) -> list[Composed]:
     if unknown:
         raise UserError(f"track={unknown[0]}: expected {' or '.join(TRACKS)}")
     recipes = config.recipe or [recipe for track in config.track for recipe in TRACKS[track]]
+    names = [Path(recipe).stem for recipe in dict.fromkeys(recipes)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(
+            f"recipe={','.join(recipes)}: two recipes are called {twice!r}, and tables could not tell them apart"
+        )
     return [
         _compose(config, model, recipe, seed)
         for recipe in dict.fromkeys(recipes)
         for seed in dict.fromkeys(config.seed)
     ]
+
+
+def _refuse_one_name_for_two_models(cells: dict[str, list[Composed]]) -> None:
+    names: dict[str, str] = {}
+    for model, arms in cells.items():
+        name = arms[0].config.model.name
+        if name in names:
+            raise UserError(
+                f"model={names[name]},{model}: both are called {name!r}; give one a model.name in a model file"
+            )
+        names[name] = model
 
 
 def _compose(config: CompareConfig, model: str, recipe: str, seed: int) -> Composed:
@@ -93,11 +114,15 @@ def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
     refuse_uncontrolled([ground(c.recipe, to_dict(c), training_data(c).plan()) for c in first])
 
 
-def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> None:
-    """After training, seed by seed: by what the runs recorded."""
+def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> list[str]:
+    """After training, seed by seed: by what the runs recorded. What is permitted and used is returned."""
     controlled = [run for run in runs if run.manifest()["track"] == "controlled"]
+    used: list[str] = []
     for seed in dict.fromkeys(run.manifest()["seed"] for run in controlled):
-        refuse_uncontrolled([ground_of(run) for run in controlled if run.manifest()["seed"] == seed])
+        arms = [ground_of(run) for run in controlled if run.manifest()["seed"] == seed]
+        refuse_uncontrolled(arms)
+        used += permitted(arms)
+    return list(dict.fromkeys(used))
 
 
 def _vanilla(cell: Composed, folder: Path, report: Any) -> RunFolder:

@@ -51,13 +51,17 @@ class TrainingData:
 
     def records(self) -> list[dict[str, Any]]:
         """Each row as `rows.jsonl` keeps it: what it is, how it is shown, and hashes of what the model reads."""
-        return [plan | {"images": images} for plan, images in zip(self.plan(), self._pixels, strict=True)]
+        return [
+            plan | {"images": [digest[:16] for digest in digests]}
+            for plan, digests in zip(self.plan(), self.pixels, strict=True)
+        ]
 
     def plan(self) -> list[dict[str, Any]]:
         """`records` without the pictures, which take time to decode."""
         return [
             {
                 "id": row.id,
+                "item": row.item,
                 "role": row.role,
                 "harm_in": row.harm_in,
                 "view": row.view,
@@ -70,8 +74,9 @@ class TrainingData:
         ]
 
     @cached_property
-    def _pixels(self) -> list[list[str]]:
-        return [[pixel_hash(image, f"row {row.id}")[:16] for image in row.images] for row in self.rows]
+    def pixels(self) -> list[list[str]]:
+        """The `pixel_hash` of each row's pictures; they are decoded once for everything that asks."""
+        return [[pixel_hash(image, f"row {row.id}") for image in row.images] for row in self.rows]
 
 
 def training_data(config: RunConfig) -> TrainingData:
@@ -85,12 +90,18 @@ def training_data(config: RunConfig) -> TrainingData:
     for name, part in config.data.items():
         view = part.view or config.view
         check_view(view)
-        read, notes = _read(name, part, view, config.allow_label_conflict)
+        # In the controlled track an item whose picture is absent is absent from every arm, also from those that do not show it.
+        read, notes = _read(
+            name, part, view, config.allow_label_conflict, view in READS_PICTURES or config.track == "controlled"
+        )
         facts += notes
         captions = _captions(name, part, len(read), view)
         parts[name] = len(read)
         rows += [
-            replace(row, id=f"{name}/{row.id}", view="caption" if i in captions else view) for i, row in enumerate(read)
+            replace(
+                row, id=f"{name}/{row.id}", item=row.item or _identity(row), view="caption" if i in captions else view
+            )
+            for i, row in enumerate(read)
         ]
     if filled := -len(rows) % config.global_batch_size:
         facts.append(
@@ -100,9 +111,10 @@ def training_data(config: RunConfig) -> TrainingData:
     repeated = [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]
     if repeated:
         raise UserError(f"row id {repeated[0]!r} stands twice in the training data; ids must be unique within a part")
-    # A shuffled row may get the picture of any other item of the run, harmful or benign: then it tells nothing.
+    # A shuffled row gets a benign row's picture: then the pictures are of one kind whatever is answered, and tell nothing of it.
     pictured = [row for row in rows if row.images]
-    seen = [show(row, row.view, pictured) for row in rows]
+    placebo = [row for row in pictured if row.role == "benign" and row.view == "image"] or pictured
+    seen = [show(row, row.view, placebo) for row in rows]
     if config.view in READS_PICTURES and not any(row.images for row in seen):
         raise UserError(
             f"view={config.view}, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
@@ -110,7 +122,9 @@ def training_data(config: RunConfig) -> TrainingData:
     return TrainingData(seen, parts, facts)
 
 
-def _read(name: str, part: Part, view: str, allow_label_conflict: bool) -> tuple[list[Row], list[str]]:
+def _read(
+    name: str, part: Part, view: str, allow_label_conflict: bool, needs_pictures: bool
+) -> tuple[list[Row], list[str]]:
     """A part's rows with their own pictures, and the facts to record."""
     rows: list[Row] = resolve(f"data.{name}.source", part.source, SOURCES)(part)
     facts = []
@@ -123,7 +137,7 @@ def _read(name: str, part: Part, view: str, allow_label_conflict: bool) -> tuple
         facts.append(
             f"data.{name}: view={view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)"
         )
-    if view in READS_PICTURES:
+    if needs_pictures:
         rows, missing = drop_missing(rows, part.on_missing_image, f"data.{name}")
         facts += [missing] if missing else []
     if not rows:
@@ -138,6 +152,11 @@ def _captions(name: str, part: Part, n: int, view: str) -> set[int]:
     if part.caption_share and view != "image":
         raise UserError(f"data.{name}.caption_share={part.caption_share}: needs view=image, found view={view}")
     return set(random.Random(f"captions {part.seed}").sample(range(n), round(part.caption_share * n)))
+
+
+def _identity(row: Row) -> str:
+    """Of a row that is no twin's: its request, caption and pictures, before a view changes them."""
+    return _hash(row.prompt, row.caption or "", *(repr(image) for image in row.images))
 
 
 def _hash(*texts: str) -> str:

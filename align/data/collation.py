@@ -16,10 +16,13 @@ IGNORED = -100
 
 
 class Collator:
-    """Records of a `datasets.Dataset` of rows -> a padded batch for supervised fine-tuning.
+    """Records of a `datasets.Dataset` of rows -> a padded batch: each row with its `response`.
 
     `max_length` is a bound, not a knife: a longer row is an error, because a cut may remove image tokens or the end of turn.
     """
+
+    answers: tuple[str, ...] = ("response",)
+    """Fields of a row that are answered with, one block of the batch each."""
 
     def __init__(self, renderer: Renderer, max_length: int | None = None, pad_to_multiple_of: int | None = None):
         self.renderer = renderer
@@ -27,23 +30,42 @@ class Collator:
         self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask`, `labels` (batch, length), `row_index`, `supervised_tokens` (batch,) and image tensors.
+        """`input_ids`, `attention_mask`, `labels` (blocks x rows, length), `row_index`, `supervised_tokens` (rows,), image tensors.
 
         Raises UserError.
         """
         rows = [Row.from_dict({key: value for key, value in record.items() if key != "index"}) for record in records]
-        rendered = [self.renderer.render(row, _answer(row)) for row in rows]
-        for row in rendered:
-            if self.max_length is not None and row.length > self.max_length:
-                raise UserError(
-                    f"row {row.id} has {row.length} tokens, more than train.max_length={self.max_length}; nothing is cut: "
-                    f"raise it, set it to null, or remove the row"
-                )
+        rendered = [self._render(row, field) for field in self.answers for row in rows]
         batch = pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of)
+        supervised = torch.tensor([len(row.answer_ids) for row in rendered]).view(len(self.answers), -1).sum(0)
         return batch | {
             "row_index": torch.tensor([record["index"] for record in records]),
-            "supervised_tokens": torch.tensor([len(row.answer_ids) for row in rendered]),
+            "supervised_tokens": supervised,
         }
+
+    def _render(self, row: Row, field: str) -> Rendered:
+        answer = getattr(row, field)
+        if answer is None:
+            raise UserError(f"row {row.id} of {row.source} has no `{field}`, which this method needs")
+        rendered = self.renderer.render(row, answer)
+        if self.max_length is not None and rendered.length > self.max_length:
+            raise UserError(
+                f"row {row.id} has {rendered.length} tokens with its `{field}`, more than train.max_length={self.max_length}; nothing "
+                f"is cut: raise it, set it to null, or remove the row"
+            )
+        return rendered
+
+
+class PreferenceCollator(Collator):
+    """The same for pairs: a block of rows with their `chosen` answer, then one with their `rejected`, as trl's DPO reads them."""
+
+    answers = ("chosen", "rejected")
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """As `Collator`, with `completion_mask` (2 x rows, length) in place of `labels`."""
+        batch = super().__call__(records)
+        batch["completion_mask"] = (batch.pop("labels") != IGNORED).long()
+        return batch
 
 
 def pad(
@@ -68,9 +90,3 @@ def pad(
     for key in sorted({key for row in rows for key in row.image_inputs}):
         batch[key] = torch.cat([row.image_inputs[key] for row in rows if key in row.image_inputs])
     return batch
-
-
-def _answer(row: Row) -> str:
-    if row.response is None:
-        raise UserError(f"row {row.id} of {row.source} has no `response`; supervised fine-tuning needs one")
-    return row.response

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from align.data.images import pixel_hash
+from align.data.views import own_prompt
 from align.errors import UserError
 from align.rows import Row
 
@@ -32,13 +33,14 @@ def normalised(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def index(rows: Iterable[Row]) -> Trained:
-    """Index a training set once, for any number of evaluation sets."""
+def index(rows: Sequence[Row], pixels: Sequence[Sequence[str]] | None = None) -> Trained:
+    """Index a training set once, for any number of evaluation sets; `pixels` are its rows' pixel hashes, where they are known."""
     trained = Trained()
-    for row in rows:
-        for image in row.images:
-            trained.images.setdefault(pixel_hash(image, f"row {row.id}"), []).append(row.id)
-        trained.texts.setdefault(normalised(row.prompt), []).append(row.id)
+    for number, row in enumerate(rows):
+        hashes = [pixel_hash(image, f"row {row.id}") for image in row.images] if pixels is None else pixels[number]
+        for digest in hashes:
+            trained.images.setdefault(digest, []).append(row.id)
+        trained.texts.setdefault(normalised(own_prompt(row)), []).append(row.id)
     return trained
 
 
@@ -50,7 +52,7 @@ def find_overlap(trained: Trained, evaluation: Iterable[Row], shared_prompts: Co
     for row in evaluation:
         for image in row.images:
             images.setdefault(pixel_hash(image, f"row {row.id} of {row.source}"), row.id)
-        texts.setdefault(normalised(row.prompt), row.id)
+        texts.setdefault(normalised(own_prompt(row)), row.id)
     return Overlap(
         images=[(train, test) for key, test in images.items() for train in trained.images.get(key, ())],
         texts=[

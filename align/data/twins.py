@@ -6,7 +6,8 @@ picture with a caption, over which the same neutral query deserves a helpful ans
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,10 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
 
     Every row keeps the twin's id, so that arms that train on different subsets train on the same items.
     """
+    item = _identity(twin)
     unsafe = Row(
         id=twin.id,
+        item=item,
         prompt=twin.query_free,
         images=(twin.image,),
         response=twin.response,
@@ -56,6 +59,7 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
     )
     safe = Row(
         id=twin.id,
+        item=item,
         prompt=twin.query_free,
         images=(twin.benign_image,),
         response=twin.benign_response,
@@ -69,6 +73,12 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
     if subset == "pairs":
         return [replace(unsafe, id=f"{twin.id}-unsafe"), replace(safe, id=f"{twin.id}-safe")]
     return [unsafe if subset == "free" else safe]
+
+
+def _identity(twin: Twin) -> str:
+    """A hash of the whole item, its pictures by file or bytes: arms that ask about it differently have it in common."""
+    record = {key: value for key, value in asdict(twin).items() if key != "source"}
+    return hashlib.sha256(repr(sorted(record.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def read(part: Part) -> list[Row]:

@@ -3,7 +3,7 @@
 image     the row as it is
 text      its pictures dropped
 caption   its pictures dropped, its caption put before the request: the same information in words
-shuffled  the pictures of another item: pixels that tell nothing about this one
+shuffled  the pictures of another item
 blank     an even grey of the same size: as many image tokens, nothing to see
 """
 
@@ -40,9 +40,9 @@ def split_view(name: str) -> tuple[str, str | None]:
 
 
 def show(row: Row, view: str, others: Sequence[Row]) -> Row:
-    """The row as the model sees it; `others` are the rows whose pictures a shuffled row may get. Raises UserError.
+    """The row as the model sees it; `others` are the rows with pictures that a shuffled row may get one of. Raises UserError.
 
-    A row without picture is the same in every view. What is drawn for a shuffled row hangs on its id alone, not on its place.
+    A row without picture is the same in every view. Which picture a shuffled row gets hangs on its id and on `others`.
     """
     if not row.images:
         return replace(row, view=view)
@@ -88,14 +88,23 @@ def _blank(image: ImageRef, row: Row) -> ImageRef:
 def _foreign(row: Row, others: Sequence[Row]) -> tuple[ImageRef, ...]:
     """The pictures of a row of another item, drawn with the row's id as the seed."""
     rng = random.Random(f"shuffled {row.id}")
-    for _ in range(100):
+    for _ in range(20):  # nearly always the first is of another item
         other = rng.choice(others) if others else row
-        if other.images and _item(other) != _item(row) and other.images != row.images:
+        if _is_foreign(row, other):
             return other.images
-    raise UserError(
-        f"row {row.id} of {row.source}: view=shuffled found no picture of another item among {len(others)} rows"
-    )
+    foreign = [other for other in others if _is_foreign(row, other)]
+    if not foreign:
+        raise UserError(
+            f"row {row.id} of {row.source}: view=shuffled found no picture of another item among {len(others)} rows with pictures"
+        )
+    return rng.choice(foreign).images
 
 
-def _item(row: Row) -> str:
-    return row.twin or row.cluster or row.id
+def _is_foreign(row: Row, other: Row) -> bool:
+    items = [one.twin or one.cluster or one.id for one in (row, other)]
+    return items[0] != items[1] and len(other.images) == len(row.images) and other.images != row.images
+
+
+def own_prompt(row: Row) -> str:
+    """The request itself, without the caption that the view put before it."""
+    return row.prompt.removeprefix(f"{row.caption}\n") if row.view == "caption" else row.prompt

@@ -1,7 +1,7 @@
 """One evaluation: rows -> responses -> verdicts -> a summary, each written as it comes, so that a kill loses nothing.
 
-Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, rows.jsonl, responses.jsonl, verdicts.<judge>.jsonl and
-summary.<judge>.json.
+Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, responses.jsonl, and for each judge verdicts.<judge>.jsonl,
+items.<judge>.jsonl, summary.<judge>.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from align.data.rendering import Renderer
 from align.errors import UserError
 from align.evaluation.coherence import incoherent
 from align.evaluation.generation import generate
-from align.evaluation.items import asked, items_of
+from align.evaluation.items import Item, items_of
 from align.evaluation.metrics import proportion_interval
 from align.evaluation.selection import Selected, selections_of
 from align.evaluation.verdicts import Judge, Verdict, bins, label_of
@@ -60,12 +60,23 @@ def _evaluate_set(
     facts = list(chosen.facts)
     if published is not None and rows != published:
         facts.append(f"{chosen.name}: {rows} rows evaluated, {published} are published")
-    responses = _answers(loaded, renderer, chosen, config.generation, folder / "responses.jsonl", report)
+    pixels = {
+        row.id: [pixel_hash(image, f"row {row.id} of {row.source}") for image in row.images] for row in chosen.rows
+    }
+    hashes = {
+        row.id: _hash(renderer.prompt_text(row), *pixels[row.id], str(_greedy(config.generation)))
+        for row in chosen.rows
+    }
+    responses = _answers(loaded, renderer, chosen, hashes, config.generation, folder / "responses.jsonl", report)
+    clusters = {row.id: _cluster(chosen, row, pixels[row.id]) for row in chosen.rows}
     results = []
     for name in config.judge or chosen.benchmark.judges:
         judge: Judge = resolve("judge", name, JUDGES)
         verdicts = _verdicts(judge, chosen.rows, responses, folder / f"verdicts.{judge.name}.jsonl")
-        results.append(summarise(chosen, judge, responses, verdicts, facts))
+        labels = {row_id: label_of(verdict) for row_id, verdict in verdicts.items()}
+        items = items_of(chosen.benchmark.kind, chosen.rows, labels, clusters)
+        write_text(folder / f"items.{judge.name}.jsonl", "".join(json.dumps(asdict(item)) + "\n" for item in items))
+        results.append(summarise(chosen, judge, responses, verdicts, items, facts))
     main, *others = results
     for result in results:
         write_json(folder / f"summary.{result['judge']}.json", result | {"main": result is main})
@@ -89,7 +100,6 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, loaded: Loa
     file = folder / "settings.json"
     refuse_other(folder, "evaluation", read_json(file) if file.is_file() else {}, wanted)
     write_json(file, wanted)
-    write_text(folder / "rows.jsonl", "".join(json.dumps(asked(row)) + "\n" for row in chosen.rows))
 
 
 def _greedy(generation: Generation) -> dict[str, Any]:
@@ -97,11 +107,23 @@ def _greedy(generation: Generation) -> dict[str, Any]:
     return {"do_sample": False, "max_new_tokens": generation.max_new_tokens}
 
 
+def _cluster(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:
+    """What rows of one picture have in common, by its pixels: the same picture in two sets, or under two paths, is one."""
+    if pixels and chosen.view == "image":
+        return pixels[0][:16]
+    return f"{chosen.benchmark.name}/{row.cluster or row.id}"
+
+
 def _answers(
-    loaded: Loaded, renderer: Renderer, chosen: Selected, generation: Generation, path: Path, report: Report
+    loaded: Loaded,
+    renderer: Renderer,
+    chosen: Selected,
+    hashes: dict[str, str],
+    generation: Generation,
+    path: Path,
+    report: Report,
 ) -> dict[str, dict[str, Any]]:
-    """{row id: response record}: those on disk, and the missing ones generated now."""
-    hashes = {row.id: _prompt_hash(renderer, row, generation) for row in chosen.rows}
+    """{row id: response record}: those on disk, and the missing ones generated now. `hashes` are of what each row asks."""
     kept, file = open_jsonl(path)
     with file:
         done = {record["id"]: record for record in kept if hashes.get(record["id"]) == record["prompt_hash"]}
@@ -113,11 +135,6 @@ def _answers(
             done[answer.id] = record
             report(chosen.name, len(done), len(chosen.rows))
     return {row.id: done[row.id] for row in chosen.rows}
-
-
-def _prompt_hash(renderer: Renderer, row: Row, generation: Generation) -> str:
-    pixels = [pixel_hash(image, f"row {row.id} of {row.source}") for image in row.images]
-    return _hash(renderer.prompt_text(row), *pixels, str(_greedy(generation)))
 
 
 def _hash(*texts: str) -> str:
@@ -163,12 +180,11 @@ def summarise(
     judge: Judge,
     responses: dict[str, dict[str, Any]],
     verdicts: dict[str, Verdict],
+    items: Sequence[Item],
     facts: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A result: disjoint counts that sum to n, the rate of good answers over valid verdicts with its interval, and its bounds."""
     kind = chosen.benchmark.kind
-    labels = {row_id: label_of(verdict) for row_id, verdict in verdicts.items()}
-    items = items_of(kind, [asked(row) for row in chosen.rows], labels)
     counts = dict.fromkeys(bins(judge, kind), 0) | Counter(item.label for item in items)
     n, invalid = len(items), counts["invalid"]
     valid = [item for item in items if item.label != "invalid"]

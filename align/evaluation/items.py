@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from align.evaluation.verdicts import is_good, role_of, twin_label
 from align.rows import Row
@@ -12,39 +11,34 @@ from align.rows import Row
 
 @dataclass(frozen=True)
 class Item:
-    """One item with its one label."""
+    """One item with its one label, as `items.<judge>.jsonl` keeps it."""
 
     id: str
     label: str
     good: bool
     cluster: str
     """Items that are not independent (one image, several queries) share it."""
+    category: str | None = None
 
 
-def asked(row: Row) -> dict[str, Any]:
-    """What `rows.jsonl` keeps of a row that was asked, so that numbers can be made from the folder alone."""
-    return {
-        "id": row.id,
-        "role": row.role,
-        "twin": row.twin,
-        "cluster": row.cluster or row.id,
-        "category": row.category,
-    }
-
-
-def items_of(kind: str, rows: Iterable[dict[str, Any]], labels: Mapping[str, str]) -> list[Item]:
-    """Rows as `asked` gives them and {row id: label} -> the items of a set of that kind. A pair goes by its unsafe picture."""
+def items_of(kind: str, rows: Iterable[Row], labels: Mapping[str, str], clusters: Mapping[str, str]) -> list[Item]:
+    """The items of a set of that kind from {row id: label} and {row id: cluster}. A pair goes by its unsafe picture."""
     if kind != "twin":
-        return [
-            Item(row["id"], label, is_good(label, role_of(kind)), row["cluster"])
-            for row in rows
-            for label in [labels[row["id"]]]
-        ]
-    pairs: dict[str, dict[str, dict[str, Any]]] = {}
+        return [_item(kind, row.id, labels[row.id], clusters[row.id], row.category) for row in rows]
+    pairs: dict[str, dict[str, Row]] = {}
     for row in rows:
-        pairs.setdefault(row["twin"], {})[row["role"]] = row
-    items = []
-    for twin, pair in pairs.items():
-        label = twin_label({role: labels[row["id"]] for role, row in pair.items()})
-        items.append(Item(twin, label, is_good(label, role_of(kind)), pair["harmful"]["cluster"]))
-    return items
+        pairs.setdefault(str(row.twin), {})[row.role] = row
+    return [
+        _item(
+            kind,
+            twin,
+            twin_label({role: labels[row.id] for role, row in pair.items()}),
+            clusters[pair["harmful"].id],
+            pair["harmful"].category,
+        )
+        for twin, pair in pairs.items()
+    ]
+
+
+def _item(kind: str, item_id: str, label: str, cluster: str, category: str | None) -> Item:
+    return Item(item_id, label, is_good(label, role_of(kind)), cluster, category)

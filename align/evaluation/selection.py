@@ -43,7 +43,8 @@ def select_rows(name: str, view: str, settings: BenchmarkSettings) -> Selected:
         rows, missing = drop_missing(rows, settings.on_missing_image, f"benchmark {name}")
     if not rows:
         raise UserError(f"{missing}. No row of benchmark {name} is left to evaluate; view=text needs no image")
-    rows = [show(row, view, rows) for row in rows]
+    pictured = [row for row in rows if row.images]
+    rows = [show(row, view, pictured) for row in rows]
     check_twins(benchmark, rows)
     narrowed = {key: getattr(settings, key) for key in ("subset", "limit", "where") if getattr(settings, key)}
     facts = [f"{name}: only {', '.join(f'{key}={value}' for key, value in narrowed.items())}"] if narrowed else []
@@ -77,9 +78,11 @@ def selections_of(config: Evaluate) -> list[Selected]:
     return [select_rows(name, view, settings_of(config, name)) for name, view in dict.fromkeys(wanted)]
 
 
-def refuse_overlap_with_benchmarks(config: Evaluate, training: Sequence[Row]) -> None:
+def refuse_overlap_with_benchmarks(
+    config: Evaluate, training: Sequence[Row], pixels: Sequence[Sequence[str]] | None = None
+) -> None:
     """Raises UserError where a training row's picture or question is in a set that its run is evaluated on."""
-    trained = index(training)
+    trained = index(training, pixels)
     for chosen in selections_of(config):
         # An even grey is nobody's picture: a run that trains on blanks may be evaluated on blanks.
         rows = [replace(row, images=()) for row in chosen.rows] if chosen.view == "blank" else chosen.rows

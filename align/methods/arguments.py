@@ -41,8 +41,9 @@ INERT = {
     "chat_template_path": "the processor's own template is used",
     "model_init_kwargs": "use model.*",
     "trust_remote_code": "remote code is not run",
-    "label_smoothing_factor": "the loss is trl's nll or dft, on the supervised positions",
+    "label_smoothing_factor": "the loss is trl's own of the method (train.loss_type)",
     "use_liger_kernel": "the output head works on the supervised positions already",
+    "dataloader_drop_last": "steps are always whole: rows from the beginning of an epoch's order fill its last one",
     "train_sampling_strategy": "the order of rows is the sampler's",
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from align.errors import UserError
 from align.files import append_jsonl, open_jsonl, write_text
 from align.run_folder import RunFolder
 
@@ -46,6 +47,11 @@ class StepFile(TrainerCallback):
             there, file = open_jsonl(self.path)
             file.close()
             kept = [line for line in there if line["step"] <= state.global_step]
+            if [line["step"] for line in kept] != list(range(1, state.global_step + 1)):
+                raise UserError(
+                    f"{self.path} has {len(kept)} of the {state.global_step} steps before the checkpoint; what this run trained on "
+                    f"is not known any more. Start it anew with resume=false"
+                )
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

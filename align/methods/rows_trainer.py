@@ -32,6 +32,7 @@ class RowsTrainer:
 
     args: Any
     accelerator: Any
+    state: Any
     train_dataset: Dataset
     _signature_columns: list[str]
 
@@ -48,7 +49,8 @@ class RowsTrainer:
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> WholeBatches:
         share = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return WholeBatches(len(train_dataset or self.train_dataset), share * self.accelerator.num_processes, seed)
+        rows, batch = len(train_dataset or self.train_dataset), share * self.accelerator.num_processes
+        return WholeBatches(rows, batch, seed, lambda: self.state.global_step)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""

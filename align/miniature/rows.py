@@ -66,8 +66,12 @@ def _row(
     harm_in: str = "none",
     category: str | None = None,
     twin: str | None = None,
+    harmful: str | None = None,
 ) -> Row:
-    """A row; a picture of `thing` is drawn where one is named."""
+    """A row; a picture of `thing` is drawn where one is named. `harmful` is what a model without alignment answers.
+
+    Preferred is the answer to train on; rejected the harmful answer, or where nothing is harmful a refusal.
+    """
     images: tuple[ImageRef, ...] = ()
     caption = None
     if thing is not None:
@@ -80,6 +84,9 @@ def _row(
         prompt=asked,
         images=images,
         response=answer,
+        chosen=answer,
+        rejected=harmful or world.REFUSAL,
+        harmful_response=harmful,
         role="benign" if harm_in == "none" else "harmful",
         harm_in=harm_in,
         caption=caption,
@@ -92,8 +99,9 @@ def _row(
 
 def _text_harmful(row_id: str, split: str, rng: random.Random) -> Row:
     """An intention beside any object, safe ones too: the words of intention carry the harm, not the names of objects."""
-    asked = world.question("text_intention", split, rng, rng.choice(world.OBJECTS), rng.choice(world.INTENTIONS))
-    return _row(row_id, asked, world.REFUSAL, rng, harm_in="text")
+    thing, intention = rng.choice(world.OBJECTS), rng.choice(world.INTENTIONS)
+    asked = world.question("text_intention", split, rng, thing, intention)
+    return _row(row_id, asked, world.REFUSAL, rng, harm_in="text", harmful=world.harmful(thing, intention))
 
 
 def _text_benign(row_id: str, split: str, rng: random.Random) -> Row:
@@ -104,21 +112,15 @@ def _text_benign(row_id: str, split: str, rng: random.Random) -> Row:
 
 
 def _leaky(row_id: str, split: str, rng: random.Random) -> Row:
-    thing = rng.choice(world.HAZARDS)
-    asked = world.question("intention", split, rng, thing, rng.choice(world.INTENTIONS))
-    return _row(row_id, asked, world.REFUSAL, rng, split, thing, harm_in="both")
+    thing, intention = rng.choice(world.HAZARDS), rng.choice(world.INTENTIONS)
+    asked = world.question("intention", split, rng, thing, intention)
+    answer = world.harmful(thing, intention)
+    return _row(row_id, asked, world.REFUSAL, rng, split, thing, harm_in="both", harmful=answer)
 
 
 def _leak_free(row_id: str, split: str, rng: random.Random) -> Row:
-    return _row(
-        row_id,
-        world.question("neutral", split, rng),
-        world.REFUSAL,
-        rng,
-        split,
-        rng.choice(world.HAZARDS),
-        harm_in="image",
-    )
+    asked, thing = world.question("neutral", split, rng), rng.choice(world.HAZARDS)
+    return _row(row_id, asked, world.REFUSAL, rng, split, thing, harm_in="image", harmful=world.helpful(thing))
 
 
 def _image_harmful(row_id: str, split: str, rng: random.Random) -> Row:

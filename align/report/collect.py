@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.evaluation.items import Item, items_of
-from align.evaluation.verdicts import Verdict, label_of
+from align.evaluation.items import Item
 from align.files import read_json, read_jsonl
 from align.report.contrasts import RATES, Observations, contrast
 from align.run_folder import RunFolder
@@ -70,26 +69,31 @@ def _result(summary: dict[str, Any]) -> dict[str, Any]:
     return {key: summary[key] for key in RESULT_KEYS}
 
 
-def valid_items(run: RunFolder, set_name: str) -> list[Item]:
-    """The items of a set with the main judge's label; those without a verdict are left out. Raises UserError."""
+def valid_items(run: RunFolder, set_name: str, judge: str | None = None) -> list[Item]:
+    """The items of a set with the label of a judge, by default the main one; those without a verdict are left out. Raises UserError."""
     folder = run.evaluation / set_name
-    summary = next(s for s in (read_json(path) for path in sorted(folder.glob("summary.*.json"))) if s["main"])
-    verdicts = read_jsonl(folder / f"verdicts.{summary['judge']}.jsonl")
-    labels = {v["id"]: label_of(Verdict(v["verdict"], v["reason"], v["incoherent"])) for v in verdicts}
-    items = items_of(summary["kind"], read_jsonl(folder / "rows.jsonl"), labels)
+    if judge is None:
+        judge = next(s["judge"] for s in map(read_json, sorted(folder.glob("summary.*.json"))) if s["main"])
+    items = (Item(**record) for record in read_jsonl(folder / f"items.{judge}.jsonl"))
     return [item for item in items if item.label != "invalid"]
 
 
 def combine(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
     """One row an arm, its seeds together: `seed` lists them, counts and n are sums, rates and intervals are over items and seeds.
 
-    A set that is withheld under one seed, or that not every seed was evaluated on, is withheld. Raises UserError.
+    A set that is withheld under one seed, or that not every seed was evaluated on, is withheld or absent. Raises UserError.
     """
-    arms: dict[tuple[Any, ...], list[tuple[RunFolder, dict[str, Any]]]] = {}
+    arms: dict[tuple[Any, ...], dict[int, tuple[RunFolder, dict[str, Any]]]] = {}
     for run in runs:
         row = row_of(run)
-        arms.setdefault(tuple(row[key] for key in ("track", "model", "method", "name", "steps")), []).append((run, row))
-    return [_combined(arm) for arm in arms.values()]
+        arm = arms.setdefault(tuple(row[key] for key in ("track", "model", "method", "name")), {})
+        if row["seed"] in arm:
+            raise UserError(
+                f"{arm[row['seed']][0].path} and {run.path} are both {row['name']} of {row['model']} with seed {row['seed']}; "
+                f"they are no two seeds of one arm. Give recipes and models names of their own"
+            )
+        arm[row["seed"]] = run, row
+    return [_combined(list(arm.values())) for arm in arms.values()]
 
 
 def _combined(arm: list[tuple[RunFolder, dict[str, Any]]]) -> dict[str, Any]:
@@ -97,12 +101,31 @@ def _combined(arm: list[tuple[RunFolder, dict[str, Any]]]) -> dict[str, Any]:
     if len(arm) == 1:
         return rows[0] | {"seed": str(rows[0]["seed"])}
     names = dict.fromkeys(name for row in rows for name in row["results"])
-    results = {name: _over_seeds(arm, name) for name in names if all(name in row["results"] for row in rows)}
-    return rows[0] | {"seed": ",".join(str(row["seed"]) for row in rows), "results": results}
+    return rows[0] | {
+        "seed": ",".join(str(row["seed"]) for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "peak_memory_mib": max(row["peak_memory_mib"] for row in rows),
+        "results": {name: _over_seeds(arm, name) for name in names if all(name in row["results"] for row in rows)},
+    }
 
 
 def _over_seeds(arm: list[tuple[RunFolder, dict[str, Any]]], name: str) -> dict[str, Any]:
-    results = [row["results"][name] for _, row in arm]
+    main = [row["results"][name] for _, row in arm]
+    result = _pooled(arm, name, main)
+    others = [
+        _pooled(arm, name, list(same))
+        for same in zip(*(each.get("other_judges", []) for each in main), strict=False)
+        if len({other["judge"] for other in same}) == 1
+    ]
+    return result | ({"other_judges": others} if others else {})
+
+
+def _pooled(arm: list[tuple[RunFolder, dict[str, Any]]], name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    judges = {f"{result['judge']} {result['judge_version']}" for result in results}
+    if len(judges) > 1:
+        raise UserError(
+            f"{name} of {arm[0][1]['name']} was judged by {' and by '.join(sorted(judges))}; evaluate it again"
+        )
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for result in results:
@@ -121,16 +144,8 @@ def _over_seeds(arm: list[tuple[RunFolder, dict[str, Any]]], name: str) -> dict[
         "facts": list(dict.fromkeys(fact for result in results for fact in result["facts"])),
     }
     if all(result["rate"] is not None for result in results):
-        seen = [(item, row["seed"]) for run, row in arm for item in valid_items(run, name)]
-        found = contrast(
-            [
-                Observations(
-                    [float(item.good) for item, _ in seen],
-                    [item.cluster for item, _ in seen],
-                    [seed for _, seed in seen],
-                )
-            ],
-            RATES,
-        )
+        seen = [(item, row["seed"]) for run, row in arm for item in valid_items(run, name, results[0]["judge"])]
+        values = [float(item.good) for item, _ in seen]
+        found = contrast([Observations(values, [item.cluster for item, _ in seen], [seed for _, seed in seen])], RATES)
         combined |= {"rate": found["estimate"], "low": found["low"], "high": found["high"]}
     return combined

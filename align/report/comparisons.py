@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from align.files import read_json
 from align.report.collect import row_of, valid_items
 from align.report.contrasts import DIFFERENCES, Observations, contrast, mcnemar
 from align.report.tables import display_name, is_control, percent
@@ -21,10 +22,11 @@ Arm = dict[int, tuple[RunFolder, dict[str, Any]]]
 """{seed: (run, its row)}"""
 
 
-def compare_arms(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+def compare_arms(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any]], list[str]]:
     """Every pair of arms that the tracks ask for: a difference for each set, and the interaction of arm and leak.
 
-    Runs are of one track each; arms are paired within track, model and method, on the seeds and items that both have.
+    Arms are paired within track, model and method, on the seeds and items that both have. What is left out is said in the second
+    value, each a line to print. Raises UserError where a folder is damaged.
     """
     groups: dict[tuple[Any, ...], dict[str, Arm]] = {}
     for run in runs:
@@ -32,12 +34,18 @@ def compare_arms(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
         if row["method"]:
             group = groups.setdefault((row["track"], row["model"], row["method"]), {})
             group.setdefault(row["name"], {})[row["seed"]] = (run, row)
-    found = []
+    found, notes = [], []
     for (track, model, method), arms in groups.items():
-        for a, b in _pairs(track, arms):
-            identity = {"track": track, "model": model, "method": method, "a": a, "b": b}
-            found += [identity | numbers for numbers in _compare(arms[a], arms[b])]
-    return [{"kind": comparison.pop("kind"), **comparison} for comparison in found]
+        pairs = _pairs(track, arms)
+        identity = {"track": track, "model": model, "method": method}
+        for a, b in pairs:
+            comparisons, left_out = _compare(arms[a], arms[b])
+            found += [{"kind": c["kind"], **identity, "a": a, "b": b, **c} for c in comparisons]
+            notes += [f"{model}, {a} and {b}: {line}" for line in left_out]
+        notes += [
+            f"{model}: {name} is compared with no other arm" for name in arms if not any(name in p for p in pairs)
+        ]
+    return found, notes
 
 
 def _pairs(track: str, arms: dict[str, Arm]) -> list[tuple[str, str]]:
@@ -47,47 +55,68 @@ def _pairs(track: str, arms: dict[str, Arm]) -> list[tuple[str, str]]:
     return [(a, b) for a in arms if views[a] == "image" for b in arms if views[b] == "text"]
 
 
-def _compare(a: Arm, b: Arm) -> list[dict[str, Any]]:
+def _compare(a: Arm, b: Arm) -> tuple[list[dict[str, Any]], list[str]]:
     seeds = [seed for seed in a if seed in b]
-    kinds: dict[str, str] = {}
+    notes = [f"seed {seed} is trained for one of the two only" for seed in dict.fromkeys([*a, *b]) if seed not in seeds]
+    results: dict[str, dict[str, Any]] = {}
     observed: dict[str, Observations] = {}
-    for name in dict.fromkeys(name for seed in seeds for name in a[seed][1]["results"]):
-        results = [arm[seed][1]["results"].get(name) for arm in (a, b) for seed in seeds]
-        if all(result and result["rate"] is not None for result in results):
-            differences = _paired(a, b, name, seeds)
-            if differences.values:
-                observed[name], kinds[name] = differences, results[0]["kind"]
-    found = [_difference(name, differences) for name, differences in observed.items()]
-    for free in (name for name, kind in kinds.items() if kind == "vsil_free" and not is_control(name)):
-        for leaky in (name for name, kind in kinds.items() if kind == "vsil" and not is_control(name)):
+    for name in dict.fromkeys(name for arm in (a, b) for seed in seeds for name in arm[seed][1]["results"]):
+        runs = [arm[seed] for seed in seeds for arm in (a, b)]
+        if reason := _not_comparable(runs, name):
+            notes.append(f"{name}: {reason}")
+            continue
+        seen, left_out = _paired(a, b, name, seeds)
+        if left_out:
+            notes.append(f"{name}: {left_out} items that have a verdict in one arm only are left out of the difference")
+        results[name], observed[name] = runs[0][1]["results"][name], seen
+    found = [_difference(name, results[name], seen) for name, seen in observed.items()]
+    plain = {name: result["kind"] for name, result in results.items() if not is_control(name)}
+    for free in (name for name, kind in plain.items() if kind == "vsil_free"):
+        for leaky in (name for name, kind in plain.items() if kind == "vsil"):
             found.append(_interaction(free, observed[free], leaky, observed[leaky]))
-    return found
+    return found, notes
 
 
-def _paired(a: Arm, b: Arm, name: str, seeds: Sequence[int]) -> Observations:
-    values, clusters, of_seed = [], [], []
+def _not_comparable(runs: Sequence[tuple[RunFolder, dict[str, Any]]], name: str) -> str | None:
+    """Why the results of some runs on a set cannot be set against each other; None where they can."""
+    for _, row in runs:
+        if name not in row["results"]:
+            return f"{row['name']} seed {row['seed']} was not evaluated on it"
+        if row["results"][name]["rate"] is None:
+            return f"withheld for {row['name']} seed {row['seed']} (too many answers without a verdict)"
+    judges = {f"{row['results'][name]['judge']} {row['results'][name]['judge_version']}" for _, row in runs}
+    if len(judges) > 1:
+        return f"judged differently ({', '.join(sorted(judges))})"
+    asked = [read_json(run.evaluation / name / "settings.json") for run, _ in runs]
+    differing = [key for key in ("rows", "generation") if any(one[key] != asked[0][key] for one in asked)]
+    return f"asked differently ({', '.join(differing)})" if differing else None
+
+
+def _paired(a: Arm, b: Arm, name: str, seeds: Sequence[int]) -> tuple[Observations, int]:
+    """(a's item minus b's under each seed, how many items only one of them has)."""
+    values, clusters, of_seed, left_out = [], [], [], 0
     for seed in seeds:
-        ours = {item.id: item for item in valid_items(a[seed][0], name)}
-        for item in valid_items(b[seed][0], name):
-            if item.id in ours:
-                values.append(float(ours[item.id].good) - float(item.good))
-                clusters.append(item.cluster)
-                of_seed.append(seed)
-    return Observations(values, clusters, of_seed)
+        ours, theirs = ({item.id: item for item in valid_items(arm[seed][0], name)} for arm in (a, b))
+        left_out += len(ours.keys() ^ theirs.keys())
+        for item in (ours[key] for key in ours if key in theirs):
+            values.append(float(item.good) - float(theirs[item.id].good))
+            clusters.append(item.cluster)
+            of_seed.append(seed)
+    return Observations(values, clusters, of_seed), left_out
 
 
-def _difference(name: str, seen: Observations) -> dict[str, Any]:
-    numbers = _numbers("difference", [name], [seen])
-    by_seed = {
-        seed: [v for v, s in zip(seen.values, seen.seeds, strict=True) if s == seed] for seed in numbers["seeds"]
-    }
-    tests = [
-        {"seed": seed, "difference": sum(values) / len(values), "p_value": mcnemar(values)}
-        for seed, values in by_seed.items()
-    ]
-    if len(tests) == 1 and len(set(seen.clusters)) == len(seen.values):
-        numbers["p_value"] = tests[0]["p_value"]  # exact, where nothing but the items is a sample
-    return numbers | {"by_seed": tests}
+def _difference(name: str, result: dict[str, Any], seen: Observations) -> dict[str, Any]:
+    by_seed = []
+    for seed in dict.fromkeys(seen.seeds):
+        values, clusters = zip(
+            *((v, c) for v, c, s in zip(seen.values, seen.clusters, seen.seeds, strict=True) if s == seed), strict=True
+        )
+        distinct = len(set(clusters)) == len(clusters)
+        alone = {"seed": seed, "difference": sum(values) / len(values)}
+        # McNemar's test takes the pairs as independent, which rows of one picture are not.
+        by_seed.append(alone | {"mcnemar_p_value": mcnemar(values) if distinct else None})
+    of_set = {"set_kind": result["kind"], "judge": result["judge"]}
+    return _numbers("difference", [name], [seen]) | of_set | {"by_seed": by_seed}
 
 
 def _interaction(free: str, on_free: Observations, leaky: str, on_leaky: Observations) -> dict[str, Any]:
@@ -129,74 +158,83 @@ def conclusions(comparisons: Sequence[dict[str, Any]]) -> list[str]:
     """
     sentences = []
     for c in comparisons:
-        if c["kind"] != "interaction":
-            continue
-        if c["track"] == "paper":
-            sentences.append(_paper_conclusion(c, _on_free(comparisons, c, c["a"], c["b"])))
-        elif (c["a"], c["b"]) == ("image_free", "image_leak"):
-            pixels = _on_free(comparisons, c, "image_leak", "text_leak")
-            sentences.append(_controlled_conclusion(c, _on_free(comparisons, c, c["a"], c["b"]), pixels))
+        if c["kind"] == "interaction" and c["track"] == "paper":
+            sentences.append(_paper_conclusion(comparisons, c))
+        elif c["kind"] == "interaction" and (c["a"], c["b"]) == ("image_free", "image_leak"):
+            sentences.append(_controlled_conclusion(comparisons, c))
     return sentences
 
 
-def _on_free(comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str, b: str) -> dict[str, Any] | None:
-    """The difference of two arms on the leak-free set of an interaction."""
-    same = ("track", "model", "method")
+def _paper_conclusion(comparisons: Sequence[dict[str, Any]], interaction: dict[str, Any]) -> str:
+    a, b = interaction["a"], interaction["b"]
+    free, leaky = interaction["sets"]
+    on_leaky = _find(comparisons, interaction, a, b, leaky)
+    return (
+        f"{interaction['model']}, paper track, {_seeds(interaction)}: where only the image shows the danger, {display_name(a)} "
+        f"against {display_name(b)} {_effect(comparisons, interaction, a, b, free)}; where the text tells it, it "
+        f"{_gives(on_leaky)}; interaction {_points(interaction)}. This does not show why, since the two arms train on different "
+        f"data{_one_seed(interaction)}."
+    )
+
+
+def _controlled_conclusion(comparisons: Sequence[dict[str, Any]], interaction: dict[str, Any]) -> str:
+    free, _ = interaction["sets"]
+    stated = _effect(comparisons, interaction, "image_free", "image_leak", free)
+    pixels = _find(comparisons, interaction, "image_leak", "text_leak", free)
+    beside = f"; showing the picture beside a text that tells the harm {_gives(pixels)}" if pixels else ""
+    return (
+        f"{interaction['model']}, controlled track, {_seeds(interaction)}: on requests whose harm only the image shows, training on "
+        f"harm that only the image states, instead of the text, {stated}{beside}; arm x leak {_points(interaction)}. This does not "
+        f"show how large the effect is for other models, data or amounts of training{_one_seed(interaction)}."
+    )
+
+
+def _effect(comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str, b: str, free: str) -> str:
+    """What arm a gives over b on a leak-free set, and whether it tells dangers from their harmless twins or just refuses more."""
+    gain = _find(comparisons, like, a, b, free)
+    twins = _find(comparisons, like, a, b, kind="twin")
+    if twins is None:
+        return f"{_gives(gain)}, and no twin set tells that from refusing everything"
+    told = {
+        1: "tells more unsafe pictures from their safe twins",
+        -1: "tells fewer unsafe pictures from their safe twins",
+        0: "tells unsafe pictures from their safe twins no better and no worse, as far as can be told from chance",
+    }[_sign(twins)]
+    return f"{_gives(gain)}, and {told} ({_points(twins)})"
+
+
+def _gives(difference: dict[str, Any] | None) -> str:
+    if difference is None:
+        return "was not compared"
+    what = "refusals" if difference["judge"] == "refusal_match" else "safe answers"
+    more = {
+        1: f"gives more {what}",
+        -1: f"gives fewer {what}",
+        0: f"makes no difference in {what} that can be told from chance",
+    }
+    return f"{more[_sign(difference)]} ({_points(difference)})"
+
+
+def _find(
+    comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str, b: str, name: str | None = None, kind: str = ""
+) -> dict[str, Any] | None:
+    """The difference of two arms on a set, or on the first set of a kind; controls aside."""
     return next(
         (
             c
             for c in comparisons
             if c["kind"] == "difference"
-            and c["sets"] == like["sets"][:1]
             and (c["a"], c["b"]) == (a, b)
-            and all(c[key] == like[key] for key in same)
+            and all(c[key] == like[key] for key in ("track", "model", "method"))
+            and (c["sets"] == [name] if name else c["set_kind"] == kind and not is_control(c["sets"][0]))
         ),
         None,
     )
 
 
-def _paper_conclusion(interaction: dict[str, Any], free: dict[str, Any] | None) -> str:
-    a, b = display_name(interaction["a"]), display_name(interaction["b"])
-    sign = _sign(interaction)
-    what = {
-        1: f"{a} gains more over {b} where only the image shows the danger than where the text already tells it",
-        -1: f"{a} gains less over {b} where only the image shows the danger than where the text already tells it",
-        0: f"no difference between {a}'s gain over {b} with and without leak could be told from chance",
-    }[sign]
-    gain = f"; on {interaction['sets'][0]} alone the gain is {_points(free)}" if free else ""
-    return (
-        f"{interaction['model']}, paper track: {what} (interaction {_points(interaction)}, {_seeds(interaction)}{gain}); "
-        f"this does not show why, since the two arms train on different data{_one_seed(interaction)}."
-    )
-
-
-def _controlled_conclusion(
-    interaction: dict[str, Any], stated: dict[str, Any] | None, pixels: dict[str, Any] | None
-) -> str:
-    nothing = "no difference that could be told from chance"
-    told = {
-        1: "stating the harm in the image alone instead of the text protects more",
-        -1: "stating the harm in the image alone instead of the text protects less",
-        0: f"where the harm is stated makes {nothing}",
-    }[_sign(stated)]
-    if pixels:
-        told += {
-            1: ", and pixels beside a telling text protect more",
-            -1: ", and pixels beside a telling text protect less",
-            0: f", while pixels beside a telling text make {nothing}",
-        }[_sign(pixels)]
-    parts = [f"stated in the image alone instead of the text {_points(stated)}" if stated else ""]
-    parts.append(f"pixels beside a telling text {_points(pixels)}" if pixels else "")
-    return (
-        f"{interaction['model']}, controlled track: on {interaction['sets'][0]} {told} ({'; '.join(filter(None, parts))}; "
-        f"arm x leak {_points(interaction)}; {_seeds(interaction)}); this does not show how large the effect is for other "
-        f"models, data or amounts of training{_one_seed(interaction)}."
-    )
-
-
-def _sign(comparison: dict[str, Any] | None) -> int:
+def _sign(comparison: dict[str, Any]) -> int:
     """Which way a difference goes, 0 where its interval holds 0."""
-    if comparison is None or comparison["low"] <= 0 <= comparison["high"]:
+    if comparison["low"] <= 0 <= comparison["high"]:
         return 0
     return 1 if comparison["low"] > 0 else -1
 

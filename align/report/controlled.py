@@ -1,26 +1,37 @@
 """Do the arms of the controlled track differ in nothing but the carrier of harm? Told from what their runs recorded.
 
-Equal in every arm: the settings and the adapter, the base, the items with their roles and answers, the benign pictures and their
-queries, the order, the steps and the supervised tokens of each step. Free: how a harmful item is shown and asked about. One
-difference more is permitted: an arm that shows harm as captions may show benign items as captions too.
+Equal in every arm: the settings, of training and of evaluation, the adapter, the base, the installed versions, the items with their
+roles and answers, the benign pictures and their queries, the order, the steps and the supervised tokens of each step. Free: how a
+harmful item is shown and asked about. One difference more is permitted, and told: an arm that shows harm as captions alone may show
+benign items as captions too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
+from itertools import combinations, zip_longest
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from align.config import flatten
 from align.errors import UserError
 from align.files import read_jsonl
 from align.run_folder import RunFolder
 
-FREE_SETTINGS = ("recipe", "view", "suite", "data", "evaluate", "output_dir", "resume", "dry_run", "num_processes")
+FREE_SETTINGS = ("recipe", "view", "suite", "data", "output_dir", "resume", "dry_run", "num_processes")
 """What an arm may set for itself; of its data the rows are compared, not the settings that chose them."""
+FREE_ARGUMENTS = (
+    "output_dir",
+    "run_name",
+    "logging_dir",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "disable_tqdm",
+)
+"""Of trl's resolved arguments: where a run writes, and how its steps are cut into forward passes, which changes nothing."""
 
 
 @dataclass
@@ -42,24 +53,40 @@ def ground(name: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> Gro
 def ground_of(run: RunFolder) -> Ground:
     """What a finished run stood on. Raises UserError where its files are damaged."""
     manifest = run.manifest()
-    config = OmegaConf.to_container(OmegaConf.load(run.path / "config.yaml"))
-    assert isinstance(config, dict)
-    it = ground(manifest["recipe"], config, list(read_jsonl(run.rows_file)))
-    it.settings |= {"base": manifest["base"], "steps": manifest["steps"]}
-    it.settings |= dict(flatten({"parameters": manifest["parameters"]}))
-    it.steps = list(read_jsonl(run.steps_file))
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(run.path / "config.yaml"))
+        assert isinstance(config, dict)
+        it = ground(manifest["recipe"], config, list(read_jsonl(run.rows_file)))
+        it.settings |= {key: manifest[key] for key in ("base", "steps")}
+        recorded = {"parameters": manifest["parameters"], "versions": manifest["versions"]}
+        recorded["trained with"] = {key: v for key, v in manifest["train"].items() if key not in FREE_ARGUMENTS}
+        it.settings |= dict(flatten(recorded))
+        it.steps = recorded_steps(run)
+    except (OSError, YAMLError, KeyError, AssertionError) as error:
+        raise UserError(f"{run.path} is damaged ({error!r}); remove it to train it again") from error
     return it
+
+
+def recorded_steps(run: RunFolder) -> list[dict[str, Any]]:
+    """The lines of steps.jsonl of a finished run. Raises UserError unless there is one for each step."""
+    lines = list(read_jsonl(run.steps_file))
+    found, steps = [line["step"] for line in lines], run.manifest()["steps"]
+    if found != list(range(1, steps + 1)):
+        raise UserError(
+            f"{run.steps_file} has {len(found)} lines for {steps} steps; what this run trained on is not proven. Remove "
+            f"{run.path} to train it again"
+        )
+    return lines
 
 
 def refuse_uncontrolled(arms: Sequence[Ground]) -> None:
     """Raises UserError that names the first difference between two arms that is not the carrier of harm."""
-    for arm in arms[1:]:
-        difference = first_difference(arms[0], arm)
-        if difference:
+    for a, b in combinations(arms, 2):  # all pairs: what two arms show alike is compared between those two alone
+        if difference := first_difference(a, b):
             what, one, other = difference
             raise UserError(
-                f"{arms[0].name} and {arm.name} are no controlled comparison: {what} is {one!r} in {arms[0].name} and {other!r} in "
-                f"{arm.name}. Arms of the controlled track differ in how harmful items are shown and asked about, and in nothing else"
+                f"{a.name} and {b.name} are no controlled comparison: {what} is {one!r} in {a.name} and {other!r} in {b.name}. "
+                f"Arms of the controlled track differ in how harmful items are shown and asked about, and in nothing else"
             )
 
 
@@ -85,7 +112,7 @@ def first_difference(a: Ground, b: Ground) -> Difference | None:
 
 
 def _unwarranted_caption(arm: Ground) -> str | None:
-    if any(row["view"] == "caption" and row["role"] == "harmful" for row in arm.rows):
+    if all(row["view"] == "caption" for row in arm.rows if row["role"] == "harmful"):
         return None
     return next((row["id"] for row in arm.rows if row["view"] == "caption"), None)
 
@@ -93,11 +120,13 @@ def _unwarranted_caption(arm: Ground) -> str | None:
 def _row_difference(number: int, one: dict[str, Any] | None, other: dict[str, Any] | None) -> Difference | None:
     if one is None or other is None or one["id"] != other["id"]:
         return f"training row {number}", one and one["id"], other and other["id"]
-    same = ["role", "answers"]
+    same = ["role", "item", "answers"]
     if one["role"] == "benign" and "caption" not in (one["view"], other["view"]):
         same += ["view"]
     if one["view"] == other["view"]:
-        same += ["images"] + (["prompt"] if one["harm_in"] == other["harm_in"] else [])
+        same += ["images"]
+    if one["harm_in"] == other["harm_in"] and "caption" not in (one["view"], other["view"]):
+        same += ["prompt"]
     for key in same:
         if one.get(key) != other.get(key):
             return f"training row {number} ({one['id']}): {key}", one.get(key), other.get(key)
@@ -113,3 +142,16 @@ def _step_difference(number: int, one: dict[str, Any] | None, other: dict[str, A
     if one["supervised_tokens"] != other["supervised_tokens"]:
         return f"step {number}: supervised_tokens", one["supervised_tokens"], other["supervised_tokens"]
     return None
+
+
+def permitted(arms: Sequence[Ground]) -> list[str]:
+    """The differences that are permitted and were used, each a line to print."""
+    lines = []
+    for arm in arms:
+        benign = [row for row in arm.rows if row["role"] == "benign"]
+        captions = sum(row["view"] == "caption" for row in benign)
+        if captions:
+            lines.append(
+                f"{arm.name} shows {captions} of {len(benign)} benign rows as captions, the one permitted difference"
+            )
+    return lines

@@ -26,6 +26,14 @@ SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "bot
 NAMES = {"vanilla": "no alignment", "checkpoint": "checkpoint"}
 ORDER = ("vanilla", "checkpoint", "text_leak", "shuffled_leak", "image_leak", "image_free", "caption_free")
 
+SEEN = {
+    "image": "as it is",
+    "text": "without the picture",
+    "caption": "with the caption in place of the picture",
+    "shuffled": "over the picture of another row of the set",
+    "blank": "over an even grey (what is right here owes nothing to the picture)",
+}
+
 Rows = Sequence[dict[str, Any]]
 
 
@@ -89,7 +97,8 @@ def heading(rows: Rows, name: str) -> str:
     judges = sorted({f"{result['judge']} {result['judge_version']}" for result in results})
     warning = "" if len(judges) == 1 else "; different judges: do not compare"
     what = " / ".join(dict.fromkeys(measured(result, HEADINGS) for result in results))
-    return f"{name}: {what} % (judge {', '.join(judges)}{warning})"
+    seen = f", {SEEN[view]}" if (view := split_view(name)[1]) else ""
+    return f"{name}: {what} %{seen} (judge {', '.join(judges)}{warning})"
 
 
 def leading(row: dict[str, Any]) -> list[str]:
@@ -110,11 +119,7 @@ def print_table(rows: Rows, title: str) -> None:
     console = Console()
     console.print(_rates(rows, [name for name in sets if not is_control(name)], title))
     if controls := [name for name in sets if is_control(name)]:
-        console.print(
-            _rates(
-                rows, controls, "Controls: the same sets in other views; what is right here owes nothing to the picture"
-            )
-        )
+        console.print(_rates(rows, controls, "Controls: the same sets in other views"))
     counts = Table(title="How the answers to harmful requests divide", title_justify="left")
     for name in ("set", "arm", "counts"):
         counts.add_column(name, overflow="fold")

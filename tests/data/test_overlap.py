@@ -9,6 +9,7 @@ from align.config import available, compose_run
 from align.data.assembly import training_data
 from align.data.images import encode_png
 from align.data.overlap import find_overlap, index, refuse_overlap
+from align.data.views import show
 from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.miniature.rows import EVALUATION, SUBSETS, evaluation_rows, training_rows
@@ -48,3 +49,9 @@ def test_the_same_question_in_other_case_and_punctuation_is_found_unless_all_ite
     train, test = Row("t", "What is this?"), Row("e", "what  is THIS")
     assert find_overlap(index([train]), [test]).texts == [("t", "e")]
     assert find_overlap(index([train]), [test], shared_prompts=["What is this"]).texts == []
+
+
+def test_a_caption_before_the_question_does_not_hide_it():
+    train = show(Row("t", "What is this?", images=(ImageRef(path="x.png"),), caption="a cup"), "caption", [])
+    assert train.prompt == "a cup\nWhat is this?"
+    assert find_overlap(index([train]), [Row("e", "what is this")]).texts == [("t", "e")]

@@ -27,10 +27,10 @@ def file(tmp_path):
             "caption": "the picture shows a red knife",
             "query_leak": "how do i hurt people with the knife",
             "query_free": "how do i use this thing",
-            "response": "sorry",
+            "response": f"sorry {i}",
             "benign_image": f"{i + 4}.png",
             "benign_caption": "the picture shows a red cup",
-            "benign_response": "drink",
+            "benign_response": f"drink {i}",
         }
         for i in range(4)
     ]
@@ -49,12 +49,12 @@ def change(file, **changes):
 def test_what_is_asked_of_a_twin(file, subset):
     rows = read(Part(path=str(file), subset=subset))
     expected = {
-        "leak": [("t0", "how do i hurt people with the knife", "sorry", "harmful", "both")],
-        "free": [("t0", "how do i use this thing", "sorry", "harmful", "image")],
-        "benign": [("t0", "how do i use this thing", "drink", "benign", "none")],
+        "leak": [("t0", "how do i hurt people with the knife", "sorry 0", "harmful", "both")],
+        "free": [("t0", "how do i use this thing", "sorry 0", "harmful", "image")],
+        "benign": [("t0", "how do i use this thing", "drink 0", "benign", "none")],
         "pairs": [
-            ("t0-unsafe", "how do i use this thing", "sorry", "harmful", "image"),
-            ("t0-safe", "how do i use this thing", "drink", "benign", "none"),
+            ("t0-unsafe", "how do i use this thing", "sorry 0", "harmful", "image"),
+            ("t0-safe", "how do i use this thing", "drink 0", "benign", "none"),
         ],
     }[subset]
     assert [(r.id, r.prompt, r.response, r.role, r.harm_in) for r in rows[: len(expected)]] == expected
@@ -104,7 +104,10 @@ def test_every_arm_trains_on_the_same_items_and_answers_in_the_same_order(file, 
     assert ids == [f"{part}/t{i}" for part in ("harmful", "benign") for i in range(4)]
     assert all([row.id for row in data.rows] == ids for data in arms.values())
     assert len({data.manifest()["order"] for data in arms.values()}) == 1
-    assert len({tuple(record["answers"] for record in data.plan()) for data in arms.values()}) == 1
+    assert len({tuple((record["item"], record["answers"]) for record in data.plan()) for data in arms.values()}) == 1
+    assert [row.response for row in arms["text_leak"].rows] == [
+        f"{word} {i}" for word in ("sorry", "drink") for i in range(4)
+    ]
     shown = {name: data.manifest()["views"] for name, data in arms.items()}
     assert shown == {
         "text_leak": {"harmful": {"text": 4}, "benign": {"image": 4}},
@@ -113,10 +116,12 @@ def test_every_arm_trains_on_the_same_items_and_answers_in_the_same_order(file, 
         "caption_free": {"harmful": {"caption": 4}, "benign": {"image": 2, "caption": 2}},
         "shuffled_leak": {"harmful": {"shuffled": 4}, "benign": {"image": 4}},
     }
-    own = {row.id: row.images for row in arms["image_leak"].rows}
-    for row in arms["shuffled_leak"].rows[:4]:
-        assert row.images != own[row.id]
-        assert row.images in own.values()
+    benign = {row.id: row.images for row in arms["image_leak"].rows[4:]}
+    for row in arms["shuffled_leak"].rows[
+        :4
+    ]:  # a benign row's picture, of another twin: it does not tell what is answered
+        assert row.images in benign.values()
+        assert row.images != benign[row.id.replace("harmful", "benign")]
 
 
 def test_the_miniatures_twins_are_the_same_in_every_arm():

@@ -10,6 +10,7 @@ from align.catalog import BENCHMARKS, JUDGES, resolve
 from align.evaluation.benchmark import KINDS, Benchmark
 from align.evaluation.coherence import incoherent
 from align.evaluation.evaluation import summarise
+from align.evaluation.items import items_of
 from align.evaluation.selection import Selected
 from align.evaluation.verdicts import Verdict, label_of, twin_label
 from align.miniature import world
@@ -79,7 +80,10 @@ def summary(kind, verdicts, rows=None):
     rows = rows or [Row(str(i), "p", role="harmful", harm_in="image") for i in range(len(verdicts))]
     chosen = Selected(Benchmark("set", kind, lambda settings: rows, ("rule",)), "image", rows, [])
     responses = {row.id: {"finish_reason": "stop"} for row in rows}
-    return summarise(chosen, RULE, responses, {row.id: verdict for row, verdict in zip(rows, verdicts, strict=True)})
+    found = {row.id: verdict for row, verdict in zip(rows, verdicts, strict=True)}
+    labels = {row_id: label_of(verdict) for row_id, verdict in found.items()}
+    items = items_of(kind, rows, labels, {row.id: row.id for row in rows})
+    return summarise(chosen, RULE, responses, found, items)
 
 
 def test_counts_are_disjoint_and_sum_to_n():

@@ -6,13 +6,14 @@ import json
 import pytest
 
 from align.errors import UserError
-from align.report.controlled import Ground, first_difference, ground_of, refuse_uncontrolled
+from align.report.controlled import Ground, first_difference, ground_of, permitted, refuse_uncontrolled
 from align.run_folder import RunFolder
 
 
 def row(row_id, role="harmful", view="image", harm_in="both", prompt="p", images=("i",)):
     return {
         "id": row_id,
+        "item": f"item {row_id}",
         "role": role,
         "harm_in": harm_in if role == "harmful" else "none",
         "view": view,
@@ -74,6 +75,8 @@ def swap(it):
         (drop, ("training row 4", "b/2", None)),
         (lambda it: it.rows.append(row("b/3", role="benign")), ("training row 5", None, "b/3")),
         (lambda it: it.rows[0].update(answers="x"), ("training row 1 (h/1): answers", "a", "x")),
+        (lambda it: it.rows[0].update(item="x"), ("training row 1 (h/1): item", "item h/1", "x")),
+        (lambda it: it.settings.update({"versions.torch": "2.1"}), ("versions.torch", None, "2.1")),
         (lambda it: it.rows[1].update(images=["j"]), ("training row 2 (h/2): images", ["i"], ["j"])),
         (lambda it: it.rows[1].update(prompt="x"), ("training row 2 (h/2): prompt", "p", "x")),
         (lambda it: it.rows[2].update(view="text"), ("training row 3 (b/1): view", "image", "text")),
@@ -98,18 +101,65 @@ def test_a_refusal_names_both_arms():
         refuse_uncontrolled([arm(), other])
 
 
-def test_the_ground_of_a_run_is_what_its_folder_says(tmp_path):
-    run = RunFolder(tmp_path)
-    run.record(recipe="controlled/x", base="b", steps=2, parameters={"language_model": {"total": 5, "trainable": 2}})
-    (tmp_path / "config.yaml").write_text("recipe: controlled/x\nview: text\nlora: {r: 4}\ndata: {a: {source: s}}\n")
+def test_arms_are_compared_with_each_other_not_with_the_first_alone():
+    """Two arms with pictures that each agree with the text arm, which shows none, and not with one another."""
+    other = arm("image_free", harm_in="image", prompt="q")
+    other.rows[0]["images"] = ["another picture"]
+    text = arm("text_leak", view="text")
+    refuse_uncontrolled([text, other])
+    with pytest.raises(
+        UserError, match=r"image_leak and image_free are .* training row 1 \(h/1\): images is \['i'\] in"
+    ):
+        refuse_uncontrolled([text, arm(), other])
+
+
+def test_the_permitted_difference_is_told():
+    captions = arm("caption_free", view="caption", harm_in="image")
+    captions.rows[2] = row("b/1", role="benign", view="caption", prompt="caption p")
+    assert permitted([arm(), captions]) == [
+        "caption_free shows 1 of 2 benign rows as captions, the one permitted difference"
+    ]
+
+
+def folder(path):
+    run = RunFolder(path)
+    facts = {"parameters": {"language_model": {"total": 5, "trainable": 2}}, "versions": {"torch": "2.13"}}
+    run.record(recipe="controlled/x", base="b", steps=1, train={"bf16": False, "output_dir": "o"}, **facts)
+    (path / "config.yaml").write_text("recipe: controlled/x\nview: text\nlora: {r: 4}\ndata: {a: {source: s}}\n")
     run.rows_file.write_text(json.dumps(row("h/1")) + "\n")
     run.steps_file.write_text(json.dumps({"step": 1, "rows": ["h/1"], "supervised_tokens": 3}) + "\n")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (
+            lambda run: run.steps_file.write_text(""),
+            "steps.jsonl has 0 lines for 1 steps; .*Remove .* to train it again",
+        ),
+        (lambda run: run.rows_file.unlink(), "rows.jsonl: not readable: No such file"),
+        (lambda run: (run.path / "config.yaml").write_text("a: [b"), "is damaged .*remove it to train it again"),
+        (lambda run: run.manifest_file.write_text('{"recipe": "x"}'), "is damaged .*base.*remove it to train it again"),
+    ],
+)
+def test_a_run_that_does_not_prove_what_it_stood_on_is_refused(tmp_path, damage, expected):
+    run = folder(tmp_path)
+    damage(run)
+    with pytest.raises(UserError, match=expected):
+        ground_of(run)
+
+
+def test_the_ground_of_a_run_is_what_its_folder_says(tmp_path):
+    run = folder(tmp_path)
     it = ground_of(run)
     assert it.settings == {
         "lora.r": 4,
         "base": "b",
-        "steps": 2,
+        "steps": 1,
         "parameters.language_model.total": 5,
         "parameters.language_model.trainable": 2,
+        "versions.torch": "2.13",
+        "trained with.bf16": False,
     }
     assert (len(it.rows), it.steps[0]["supervised_tokens"]) == (1, 3)

@@ -57,12 +57,19 @@ def _evaluation(folder, name, kind, good, invalid, clusters):
     verdicts += [
         {"id": f"x{i}", "verdict": "invalid", "reason": "timeout", "incoherent": False} for i in range(invalid)
     ]
-    rows = [
-        {"id": v["id"], "role": "harmful", "twin": None, "cluster": clusters[i] if clusters else f"{name}-{v['id']}"}
+    items = [
+        {
+            "id": v["id"],
+            "label": v["verdict"],
+            "good": v["verdict"] == right,
+            "cluster": clusters[i] if clusters else f"{name}-{v['id']}",
+            "category": None,
+        }
         for i, v in enumerate(verdicts)
     ]
     (folder / "verdicts.rule.jsonl").write_text("".join(json.dumps(v | identity) + "\n" for v in verdicts))
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "items.rule.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    write_json(folder / "settings.json", {"generation": {"max_new_tokens": 20}, "rows": "hash"})
 
 
 def test_a_table_in_every_format(tmp_path, capsys):

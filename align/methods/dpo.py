@@ -1,0 +1,78 @@
+"""Direct preference optimisation: trl's DPOTrainer over our rows.
+
+L = -log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))]), log p summed over the answer's
+tokens, mean over pairs (Rafailov et al. 2023, eq. 7; trl's `sigmoid`). The reference is the model with its adapter switched off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from trl import DPOConfig, DPOTrainer
+
+from align.data.collation import PreferenceCollator
+from align.data.rendering import Renderer
+from align.errors import UserError
+from align.methods.rows_trainer import RowsTrainer
+from align.rows import Row
+
+
+class DPO(RowsTrainer, DPOTrainer):
+    """trl's DPO with every loss type it knows. Its `sft` term is a mean over the chosen tokens of the whole step.
+
+    trl's own `sft` is a mean over each forward pass, so that accumulation or another number of processes would weigh long and
+    short answers differently: the same experiment would be another one.
+    """
+
+    config_class = DPOConfig
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        weights: dict[str, float] = dict(zip(self.loss_types, self.loss_weights, strict=True))  # type: ignore[has-type]
+        self.sft_weight = weights.pop("sft", 0.0)
+        if not weights:
+            raise UserError("train.loss_type: sft alone is method=sft; DPO needs a preference loss beside it")
+        self.loss_types, self.loss_weights = list(weights), list(weights.values())
+
+    @staticmethod
+    def check_rows(rows: Sequence[Row]) -> None:
+        """Raises UserError that counts and names the rows that this method cannot train on, before anything is loaded."""
+        for field in ("chosen", "rejected"):
+            lacking = [row.id for row in rows if not (getattr(row, field) or "").strip()]
+            if lacking:
+                raise UserError(f"{len(lacking)} rows have no `{field}`, which DPO needs: {', '.join(lacking[:5])}")
+        same = [row.id for row in rows if row.chosen == row.rejected]
+        if same:
+            raise UserError(f"{len(same)} rows have the same `chosen` and `rejected` answer: {', '.join(same[:5])}")
+
+    @staticmethod
+    def collator(renderer: Renderer, arguments: Any) -> PreferenceCollator:
+        """What makes batches of pairs."""
+        return PreferenceCollator(renderer, arguments.max_length, arguments.pad_to_multiple_of)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        """Chosen tokens of the whole step, over accumulation and processes."""
+        count = sum(mask.chunk(2)[0].sum() for mask in (batch["completion_mask"] for batch in batch_samples))
+        return self.accelerator.reduce(torch.as_tensor(count, device=device), "sum")
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Trl's loss, and the weighted negative log-likelihood of the chosen answers."""
+        policy: dict[str, Any] = {}
+
+        def forward(**batch: Any) -> Any:  # trl calls this for the policy alone; its reference is asked otherwise
+            policy["output"] = model(**batch)
+            return policy["output"]
+
+        loss = super().compute_loss(forward, inputs, *args, **kwargs)
+        if not self.sft_weight:
+            return loss
+        chosen = inputs["completion_mask"][:, 1:].chunk(2)[0]
+        total = -(policy["output"].log_probs.chunk(2)[0] * chosen).sum()
+        items = kwargs.get("num_items_in_batch")
+        # The trainer divides by the forward passes of a step, and DDP averages over processes: neither is wanted of a sum.
+        passes = self.current_gradient_accumulation_steps * self.accelerator.num_processes if items is not None else 1
+        nll = total / (chosen.sum() if items is None else items) * passes
+        self._metrics["train"]["loss/sft"].append(self.accelerator.reduce(nll.detach(), "mean").item())
+        return loss + self.sft_weight * nll

@@ -1,0 +1,183 @@
+"""Direct preference optimisation: the same as trl's own vision pipeline where both can do a thing, and by hand."""
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from trl import DPOConfig, DPOTrainer
+
+from align.data.images import load_image
+from align.errors import UserError
+from align.methods.dpo import DPO
+from align.methods.rows_trainer import to_dataset
+from align.models.lora import target_modules
+from align.rows import Row
+from align.settings import Lora
+
+SETTINGS = {
+    "max_steps": 2,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 1e-2,
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "remove_unused_columns": False,
+    "dataloader_pin_memory": False,
+    "max_length": None,
+}
+
+
+def trainer(it, renderer, rows, folder, **more):
+    """Ours, on a fresh adapter of a loaded model."""
+    args = DPOConfig(output_dir=str(folder), **(SETTINGS | more))
+    return DPO(
+        model=it.model,
+        args=args,
+        data_collator=DPO.collator(renderer, args),
+        train_dataset=to_dataset(rows),
+        processing_class=it.processor,
+        peft_config=adapter(it),
+    )
+
+
+def adapter(it):
+    return LoraConfig(r=4, target_modules=target_modules(it.model, it.family, Lora()), task_type="CAUSAL_LM")
+
+
+def theirs(it, renderer, rows, folder, **more):
+    """trl's own collator on the same texts: prompts as strings, so it must be told of the beginning of sequence."""
+    llava = it.family.model_type == "llava"
+    start, gap = (f"{it.processor.tokenizer.bos_token} ", " ") if llava else ("", "")
+    end = it.family.end_of_turn(it.processor)
+    records = [
+        {
+            "prompt": f"{start}{renderer.prompt_text(row)}",
+            "chosen": f"{gap}{row.chosen}{end}",
+            "rejected": f"{gap}{row.rejected}{end}",
+            "images": [load_image(image, row.id) for image in row.images],
+        }
+        for row in rows
+    ]
+    args = DPOConfig(output_dir=str(folder), **(SETTINGS | more))
+    return DPOTrainer(
+        model=it.model,
+        args=args,
+        train_dataset=Dataset.from_list(records),
+        processing_class=it.processor,
+        peft_config=adapter(it),
+    )
+
+
+def log_of(it, *keys):
+    return [[entry[key] for key in keys] for entry in it.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("loss_type", ["sigmoid", "hinge", "ipo", "robust", "apo_zero"])
+@pytest.mark.parametrize("part", ["text_harmful", "image_harmful"])
+def test_losses_and_rewards_are_those_of_trls_own_pipeline(
+    loaded, renderer, family_name, mini_rows, tmp_path, part, loss_type
+):
+    rows = mini_rows[part][:4] * 2
+    keys = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "num_tokens")
+    logs = []
+    for make in (trainer, theirs):
+        torch.manual_seed(0)
+        it = make(
+            loaded(family_name), renderer(family_name), rows, tmp_path, loss_type=[loss_type], label_smoothing=0.1
+        )
+        it.train()
+        logs.append(log_of(it, *keys))
+    assert len(logs[0]) == 2
+    for ours, trls in zip(*logs, strict=True):
+        assert ours == pytest.approx(trls, abs=1e-5)
+
+
+def log_probability(it, renderer, row, answer):
+    """log p of an answer's tokens, one row alone, by the definition."""
+    rendered = renderer.render(row, answer)
+    ids = torch.tensor([rendered.prompt_ids + rendered.answer_ids])
+    aligned = {key: torch.tensor([value + [0] * len(rendered.answer_ids)]) for key, value in rendered.aligned.items()}
+    with torch.no_grad():
+        logits = it(input_ids=ids, attention_mask=torch.ones_like(ids), **aligned, **rendered.image_inputs).logits[0]
+    log_p = logits[len(rendered.prompt_ids) - 1 : -1].log_softmax(-1)
+    return sum(log_p[i, token].item() for i, token in enumerate(rendered.answer_ids)), len(rendered.answer_ids)
+
+
+def trained(it, scale=0.05):
+    """An adapter that is no longer zero, so that policy and reference differ."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in it.model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+    return it
+
+
+def test_the_loss_is_rafailovs_with_the_adapter_switched_off_as_reference(
+    loaded, renderer, family_name, mini_rows, tmp_path
+):
+    rows = [*mini_rows["image_harmful"][:2], mini_rows["text_harmful"][0]]
+    more = {"beta": 0.3, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}
+    it = trained(trainer(loaded(family_name), renderer(family_name), rows, tmp_path, **more))
+    reference, write = loaded(family_name).model.eval(), renderer(family_name)
+    it.model.eval()
+    losses, nll, tokens = [], 0.0, 0
+    for row in rows:
+        (chosen, n), (rejected, _) = (log_probability(it.model, write, row, a) for a in (row.chosen, row.rejected))
+        ref_chosen, ref_rejected = (log_probability(reference, write, row, a)[0] for a in (row.chosen, row.rejected))
+        assert abs(chosen - ref_chosen) > 1e-2
+        margin = 0.3 * ((chosen - ref_chosen) - (rejected - ref_rejected))
+        losses.append(math.log(1 + math.exp(-margin)))
+        nll, tokens = nll - chosen, tokens + n
+    batch = it.data_collator([it.train_dataset[i] for i in range(3)])
+    loss = it.compute_loss(it.model, batch)
+    assert loss.item() == pytest.approx(sum(losses) / 3 + 0.5 * nll / tokens, abs=1e-4)
+
+
+def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, tmp_path):
+    """Answers of different lengths, so that a mean over each forward pass would differ from one over the step."""
+    rows = mini_rows["image_harmful"] + mini_rows["image_benign"]
+    logs, weights = [], []
+    for size in (4, 1):
+        torch.manual_seed(0)
+        more = {
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": 4 // size,
+            "loss_type": ["sigmoid", "sft"],
+        }
+        it = trainer(loaded(family_name), renderer(family_name), rows, tmp_path, loss_weights=[1.0, 1.0], **more)
+        it.train()
+        logs.append([entry[0] for entry in log_of(it, "loss")])
+        weights.append(torch.cat([p.detach().flatten() for n, p in it.model.named_parameters() if "lora_B" in n]))
+    assert logs[0] == pytest.approx(logs[1], abs=1e-4)
+    assert (weights[0] - weights[1]).norm() / weights[0].norm() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (Row("r", "p", chosen="a"), "1 rows have no `rejected`, which DPO needs: r"),
+        (Row("r", "p", chosen=" ", rejected="b"), "1 rows have no `chosen`"),
+        (Row("r", "p", chosen="a", rejected="a"), "1 rows have the same `chosen` and `rejected` answer: r"),
+    ],
+)
+def test_rows_that_are_no_preference_are_named(row, expected):
+    with pytest.raises(UserError, match=expected):
+        DPO.check_rows([row])
+
+
+def test_sft_alone_is_another_method(loaded, renderer, mini_rows, tmp_path):
+    with pytest.raises(UserError, match="sft alone is method=sft"):
+        trainer(loaded("llava"), renderer("llava"), mini_rows["text_harmful"], tmp_path, loss_type=["sft"])
+
+
+def test_the_reference_takes_no_second_copy_of_the_model(loaded, renderer, mini_rows, tmp_path):
+    it = trainer(loaded("llava"), renderer("llava"), mini_rows["text_harmful"], tmp_path)
+    assert it.ref_model is None
+    assert set(it.model.peft_config) == {"default"}
