@@ -118,7 +118,7 @@ def test_a_row_longer_than_max_length_is_an_error_and_is_never_cut(renderer, fam
     from align.methods.rows_trainer import to_dataset
 
     collate = Collator(renderer(family_name), max_length=10)
-    with pytest.raises(UserError, match=r"row long has \d+ tokens, more than train.max_length=10"):
+    with pytest.raises(UserError, match=r"row long has \d+ tokens with its `response`, more than train.max_length=10"):
         collate(list(to_dataset([Row("long", "how do i use this thing", response="this is a knife " * 5)])))
 
 

@@ -78,8 +78,9 @@ def log_of(it, *keys):
     return [[entry[key] for key in keys] for entry in it.state.log_history if "loss" in entry]
 
 
-@pytest.mark.parametrize("loss_type", ["sigmoid", "hinge", "ipo", "robust", "apo_zero"])
-@pytest.mark.parametrize("part", ["text_harmful", "image_harmful"])
+@pytest.mark.parametrize(
+    ("part", "loss_type"), [("text_harmful", "sigmoid"), ("image_harmful", "sigmoid"), ("image_harmful", "ipo")]
+)
 def test_losses_and_rewards_are_those_of_trls_own_pipeline(
     loaded, renderer, family_name, mini_rows, tmp_path, part, loss_type
 ):
