@@ -99,7 +99,7 @@ def test_swapping_the_arms_turns_the_difference_round(items):
     ],
 )
 def test_intervals_hold_the_planted_difference_and_interaction_as_often_as_they_say(arms, picture, seed, seeds, rows):
-    rng, trials, pictures = np.random.default_rng(7), 2000, 200 // rows
+    rng, trials, pictures = np.random.default_rng(7), 1000, 200 // rows
 
     def draw(arms, name):
         shared = rng.normal(0, picture, pictures)
