@@ -32,7 +32,7 @@ def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
     config = composed.config
     run, data, base = run_folder(config), training_data(config), locate(config.model)
     run.check(config, data.manifest(), base)
-    refuse_overlap_with_benchmarks(config.evaluate, data.rows, data.pixels)
+    refuse_overlap_with_benchmarks(config.evaluate, data.records())
     if run.finished():
         run.write_config(config)  # what is evaluated may have changed
         return run

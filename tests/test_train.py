@@ -211,7 +211,7 @@ def test_steps_that_are_no_longer_on_record_are_not_made_up(tiny, tmp_path):
         train(compose_run(command))
 
 
-def test_a_finished_run_is_not_evaluated_on_what_it_was_trained_on(tiny, tmp_path):
+def test_a_finished_run_is_not_evaluated_on_what_it_was_trained_on(tiny, tmp_path, capsys):
     from align.miniature.rows import evaluation_rows
 
     (tmp_path / "leak.png").write_bytes(evaluation_rows("vsil", 1)[0].images[0].bytes)
@@ -223,6 +223,8 @@ def test_a_finished_run_is_not_evaluated_on_what_it_was_trained_on(tiny, tmp_pat
     train(compose_run(command))
     with pytest.raises(UserError, match="1 training rows have the picture of a row of mini_vsil"):
         train(compose_run([*command, "evaluate.benchmark=mini_vsil"]))
+    assert main(["eval", f"run={tmp_path / 'run'}", "benchmark=mini_vsil"]) == 2
+    assert "1 training rows have the picture of a row of mini_vsil" in capsys.readouterr().err
 
 
 def test_resume_false_starts_anew(tiny, tmp_path):

@@ -28,7 +28,7 @@ def show(composed: Composed) -> None:
     for key, value, origin in settings:
         console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
     data = training_data(composed.config)
-    refuse_overlap_with_benchmarks(composed.config.evaluate, data.rows, data.pixels)
+    refuse_overlap_with_benchmarks(composed.config.evaluate, data.records())
     with tempfile.TemporaryDirectory() as nowhere:  # a trainer makes its folder at once; a dry run leaves none
         trainer = build_trainer(composed, data, RunFolder(Path(nowhere)))
     console.print(f"\nRun folder: {run_folder(composed.config).path}")

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from align.config import compose_eval
 from align.errors import UserError
 from align.evaluation.evaluation import Report, evaluate
-from align.files import refuse_other
+from align.evaluation.selection import refuse_overlap_with_benchmarks
+from align.files import read_jsonl, refuse_other
 from align.models.loading import Loaded, load, load_checkpoint
 from align.run_folder import SCHEMA, RunFolder, versions
 from align.settings import EvalConfig, ModelSettings, RunConfig
@@ -37,6 +38,7 @@ def run_evaluation(config: EvalConfig, report: Report = lambda *_: None) -> tupl
     if config.run is not None:
         run = RunFolder(Path(config.run))
         loaded = _load_run(run)
+        refuse_overlap_with_benchmarks(config, read_jsonl(run.rows_file))
     else:
         run = _other_folder(config)
         loaded = (

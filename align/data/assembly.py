@@ -12,6 +12,7 @@ from typing import Any
 
 from align.catalog import SOURCES, resolve
 from align.data.images import drop_missing, pixel_hash
+from align.data.overlap import question_hash, short_hash
 from align.data.views import READS_PICTURES, check_labels, check_view, show
 from align.errors import UserError
 from align.rows import Row
@@ -51,10 +52,7 @@ class TrainingData:
 
     def records(self) -> list[dict[str, Any]]:
         """Each row as `rows.jsonl` keeps it: what it is, how it is shown, and hashes of what the model reads."""
-        return [
-            plan | {"images": [digest[:16] for digest in digests]}
-            for plan, digests in zip(self.plan(), self.pixels, strict=True)
-        ]
+        return [plan | {"images": images} for plan, images in zip(self.plan(), self._pixels, strict=True)]
 
     def plan(self) -> list[dict[str, Any]]:
         """`records` without the pictures, which take time to decode."""
@@ -66,6 +64,7 @@ class TrainingData:
                 "harm_in": row.harm_in,
                 "view": row.view,
                 "prompt": _hash(row.prompt),
+                "question": question_hash(row),
                 "answers": _hash(
                     *(answer or "" for answer in (row.response, row.chosen, row.rejected, row.harmful_response))
                 ),
@@ -74,9 +73,8 @@ class TrainingData:
         ]
 
     @cached_property
-    def pixels(self) -> list[list[str]]:
-        """The `pixel_hash` of each row's pictures; they are decoded once for everything that asks."""
-        return [[pixel_hash(image, f"row {row.id}") for image in row.images] for row in self.rows]
+    def _pixels(self) -> list[list[str]]:
+        return [[short_hash(pixel_hash(image, f"row {row.id}")) for image in row.images] for row in self.rows]
 
 
 def training_data(config: RunConfig) -> TrainingData:

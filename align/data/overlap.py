@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from align.data.images import pixel_hash
 from align.data.views import own_prompt
@@ -14,10 +16,10 @@ from align.rows import Row
 
 @dataclass
 class Trained:
-    """What a training set shows and asks: hash of decoded pixels, or normalised prompt -> ids of its rows."""
+    """What a training set shows and asks: hash of decoded pixels, or of the normalised question -> ids of its rows."""
 
     images: dict[str, list[str]] = field(default_factory=dict)
-    texts: dict[str, list[str]] = field(default_factory=dict)
+    questions: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -25,40 +27,51 @@ class Overlap:
     """Training rows that show an evaluation row's picture or ask its question: (training id, evaluation id) pairs."""
 
     images: list[tuple[str, str]] = field(default_factory=list)
-    texts: list[tuple[str, str]] = field(default_factory=list)
+    questions: list[tuple[str, str]] = field(default_factory=list)
 
 
-def normalised(text: str) -> str:
-    """A text without its case, punctuation and spacing."""
-    return " ".join(re.findall(r"\w+", text.lower()))
+def short_hash(digest: str) -> str:
+    """The part of a `pixel_hash` that is kept and compared."""
+    return digest[:16]
 
 
-def index(rows: Sequence[Row], pixels: Sequence[Sequence[str]] | None = None) -> Trained:
-    """Index a training set once, for any number of evaluation sets; `pixels` are its rows' pixel hashes, where they are known."""
+def question_hash(row: Row) -> str:
+    """The same for the same question in another case, punctuation or spacing, or behind a caption."""
+    return _text_hash(own_prompt(row))
+
+
+def index(records: Iterable[dict[str, Any]]) -> Trained:
+    """Index a training set from its records (`rows.jsonl`: id, images, question), for any number of evaluation sets."""
     trained = Trained()
-    for number, row in enumerate(rows):
-        hashes = [pixel_hash(image, f"row {row.id}") for image in row.images] if pixels is None else pixels[number]
-        for digest in hashes:
-            trained.images.setdefault(digest, []).append(row.id)
-        trained.texts.setdefault(normalised(own_prompt(row)), []).append(row.id)
+    for record in records:
+        for digest in record["images"]:
+            trained.images.setdefault(digest, []).append(record["id"])
+        trained.questions.setdefault(record["question"], []).append(record["id"])
     return trained
 
 
 def find_overlap(trained: Trained, evaluation: Iterable[Row], shared_prompts: Collection[str] = ()) -> Overlap:
-    """Compare decoded pixels and normalised prompts; a prompt that all items of a set share names none of them."""
-    shared = {normalised(prompt) for prompt in shared_prompts}
+    """Compare decoded pixels and normalised questions; a prompt that all items of a set share names none of them."""
+    shared = {_text_hash(prompt) for prompt in shared_prompts}
     images: dict[str, str] = {}
-    texts: dict[str, str] = {}
+    questions: dict[str, str] = {}
     for row in evaluation:
         for image in row.images:
-            images.setdefault(pixel_hash(image, f"row {row.id} of {row.source}"), row.id)
-        texts.setdefault(normalised(own_prompt(row)), row.id)
+            images.setdefault(short_hash(pixel_hash(image, f"row {row.id} of {row.source}")), row.id)
+        questions.setdefault(question_hash(row), row.id)
     return Overlap(
         images=[(train, test) for key, test in images.items() for train in trained.images.get(key, ())],
-        texts=[
-            (train, test) for key, test in texts.items() if key not in shared for train in trained.texts.get(key, ())
+        questions=[
+            (train, test)
+            for key, test in questions.items()
+            if key not in shared
+            for train in trained.questions.get(key, ())
         ],
     )
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(" ".join(re.findall(r"\w+", text.lower())).encode()).hexdigest()[:16]
 
 
 def refuse_overlap(
@@ -66,7 +79,7 @@ def refuse_overlap(
 ) -> None:
     """Raises UserError that counts and names the rows where training and evaluation overlap."""
     overlap = find_overlap(trained, evaluation, shared_prompts)
-    for what, pairs in (("picture", overlap.images), ("question", overlap.texts)):
+    for what, pairs in (("picture", overlap.images), ("question", overlap.questions)):
         if pairs:
             shown = ", ".join(f"{train} = {test}" for train, test in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
             raise UserError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from align.catalog import BENCHMARKS, resolve
 from align.data.images import drop_missing
@@ -78,11 +79,12 @@ def selections_of(config: Evaluate) -> list[Selected]:
     return [select_rows(name, view, settings_of(config, name)) for name, view in dict.fromkeys(wanted)]
 
 
-def refuse_overlap_with_benchmarks(
-    config: Evaluate, training: Sequence[Row], pixels: Sequence[Sequence[str]] | None = None
-) -> None:
-    """Raises UserError where a training row's picture or question is in a set that its run is evaluated on."""
-    trained = index(training, pixels)
+def refuse_overlap_with_benchmarks(config: Evaluate, training: Iterable[dict[str, Any]]) -> None:
+    """Raises UserError where a training row's picture or question is in a set that is evaluated.
+
+    `training` are the records of the training rows, as a run folder keeps them in rows.jsonl.
+    """
+    trained = index(training)
     for chosen in selections_of(config):
         # An even grey is nobody's picture: a run that trains on blanks may be evaluated on blanks.
         rows = [replace(row, images=()) for row in chosen.rows] if chosen.view == "blank" else chosen.rows

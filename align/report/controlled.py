@@ -47,7 +47,8 @@ class Ground:
 
 def ground(name: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> Ground:
     """What an arm will stand on, before it is trained; `config` in plain containers."""
-    return Ground(name, dict(flatten({k: v for k, v in config.items() if k not in FREE_SETTINGS})), rows)
+    settings = dict(flatten({key: value for key, value in config.items() if key not in FREE_SETTINGS}))
+    return Ground(name, {k: v for k, v in settings.items() if k.removeprefix("train.") not in FREE_ARGUMENTS}, rows)
 
 
 def ground_of(run: RunFolder) -> Ground:

@@ -7,8 +7,9 @@ from PIL import Image
 
 from align.config import available, compose_run
 from align.data.assembly import training_data
-from align.data.images import encode_png
-from align.data.overlap import find_overlap, index, refuse_overlap
+from align.data.images import encode_png, pixel_hash
+from align.data.overlap import Trained, find_overlap, question_hash, refuse_overlap, short_hash
+from align.data.overlap import index as index_records
 from align.data.views import show
 from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks
@@ -17,16 +18,28 @@ from align.rows import ImageRef, Row
 from align.settings import Part
 
 
+def index(rows) -> Trained:
+    """The index of some rows, through the records that a run folder keeps."""
+    return index_records(
+        {
+            "id": row.id,
+            "images": [short_hash(pixel_hash(image, row.id)) for image in row.images if image.bytes],
+            "question": question_hash(row),
+        }
+        for row in rows
+    )
+
+
 @pytest.mark.parametrize("recipe", available())
 def test_nothing_of_the_miniatures_evaluation_sets_is_trained_on(recipe):
     config = compose_run([f"recipe={recipe}", "model=mini_llava"]).config
-    refuse_overlap_with_benchmarks(config.evaluate, training_data(config).rows)
+    refuse_overlap_with_benchmarks(config.evaluate, training_data(config).records())
 
 
 def test_validation_and_test_rows_are_disjoint_too():
     for kind in EVALUATION:
         overlap = find_overlap(index(evaluation_rows(kind, 100, "validation")), evaluation_rows(kind, 100, "test"))
-        assert (overlap.images, overlap.texts) == ([], [])
+        assert (overlap.images, overlap.questions) == ([], [])
 
 
 @pytest.mark.parametrize("subset", SUBSETS)
@@ -47,11 +60,11 @@ def test_the_same_pixels_in_another_format_are_found():
 
 def test_the_same_question_in_other_case_and_punctuation_is_found_unless_all_items_share_it():
     train, test = Row("t", "What is this?"), Row("e", "what  is THIS")
-    assert find_overlap(index([train]), [test]).texts == [("t", "e")]
-    assert find_overlap(index([train]), [test], shared_prompts=["What is this"]).texts == []
+    assert find_overlap(index([train]), [test]).questions == [("t", "e")]
+    assert find_overlap(index([train]), [test], shared_prompts=["What is this"]).questions == []
 
 
 def test_a_caption_before_the_question_does_not_hide_it():
     train = show(Row("t", "What is this?", images=(ImageRef(path="x.png"),), caption="a cup"), "caption", [])
     assert train.prompt == "a cup\nWhat is this?"
-    assert find_overlap(index([train]), [Row("e", "what is this")]).texts == [("t", "e")]
+    assert find_overlap(index([train]), [Row("e", "what is this")]).questions == [("t", "e")]

@@ -173,4 +173,4 @@ def test_training_on_the_twins_that_a_run_is_evaluated_on_is_refused(file, tiny)
     evaluation = ["evaluate.benchmark=twins.blank", f"evaluate.settings.twins.path={file}"]
     composed = compose_run(["recipe=controlled/image_free", f"model={tiny('llava')}", *paths, *evaluation])
     with pytest.raises(UserError, match="training rows have the question of a row of twins.blank"):
-        refuse_overlap_with_benchmarks(composed.config.evaluate, training_data(composed.config).rows)
+        refuse_overlap_with_benchmarks(composed.config.evaluate, training_data(composed.config).records())
