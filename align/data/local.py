@@ -28,12 +28,7 @@ def read(part: Part) -> list[Row]:
 
 def read_file(path: str | None, image_root: str | None, role: str | None, what: str) -> list[Row]:
     """Rows of a file; `role` is what they are where the file does not say it. Raises UserError that names file, row and column."""
-    if path is None:
-        raise UserError(f"{what}: give path=<file>")
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{what}: path={path} is not a file")
-    root = Path(image_root) if image_root else file.parent
+    file, root = existing(path, image_root, what)
     rows, seen = [], set()
     for number, record in records(file):
         row = _row(record, f"{file}, row {number}", f"{file.stem}-{number}", root, role)
@@ -44,6 +39,15 @@ def read_file(path: str | None, image_root: str | None, role: str | None, what: 
     if not rows:
         raise UserError(f"{file}: no rows; expected one record a line with at least a column `prompt`")
     return rows
+
+
+def existing(path: str | None, image_root: str | None, what: str) -> tuple[Path, Path]:
+    """(a local file, the folder of its images, by default beside it). Raises UserError where the file is not given or not there."""
+    if path is None:
+        raise UserError(f"{what}: give path=<file>")
+    if not Path(path).is_file():
+        raise UserError(f"{what}: path={path} is not a file")
+    return Path(path), Path(image_root) if image_root else Path(path).parent
 
 
 def records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from align.data.images import resolve
-from align.data.local import records, text_column
+from align.data.local import existing, records, text_column
 from align.errors import UserError
 from align.rows import ImageRef, Row
 from align.settings import Part
@@ -92,12 +92,7 @@ def read(part: Part) -> list[Row]:
 
 def read_twins(path: str | None, image_root: str | None, what: str) -> list[Twin]:
     """The twins of a jsonl, json, csv or parquet file. Raises UserError that names file, row and column."""
-    if path is None:
-        raise UserError(f"{what}: give path=<file of twins>")
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{what}: path={path} is not a file")
-    root = Path(image_root) if image_root else file.parent
+    file, root = existing(path, image_root, what)
     twins: dict[str, Twin] = {}
     for number, record in records(file):
         twin = _twin(record, f"{file}, row {number}", root)

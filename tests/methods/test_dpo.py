@@ -15,27 +15,12 @@ from align.methods.rows_trainer import to_dataset
 from align.models.lora import target_modules
 from align.rows import Row
 from align.settings import Lora
-
-SETTINGS = {
-    "max_steps": 2,
-    "per_device_train_batch_size": 4,
-    "learning_rate": 1e-2,
-    "use_cpu": True,
-    "bf16": False,
-    "gradient_checkpointing": False,
-    "report_to": "none",
-    "logging_steps": 1,
-    "save_strategy": "no",
-    "disable_tqdm": True,
-    "remove_unused_columns": False,
-    "dataloader_pin_memory": False,
-    "max_length": None,
-}
+from tests.support.small_run import TWO_STEPS
 
 
 def trainer(it, renderer, rows, folder, **more):
     """Ours, on a fresh adapter of a loaded model."""
-    args = DPOConfig(output_dir=str(folder), **(SETTINGS | more))
+    args = DPOConfig(output_dir=str(folder), max_length=None, **(TWO_STEPS | more))
     return DPO(
         model=it.model,
         args=args,
@@ -64,7 +49,7 @@ def theirs(it, renderer, rows, folder, **more):
         }
         for row in rows
     ]
-    args = DPOConfig(output_dir=str(folder), **(SETTINGS | more))
+    args = DPOConfig(output_dir=str(folder), max_length=None, **(TWO_STEPS | more))
     return DPOTrainer(
         model=it.model,
         args=args,

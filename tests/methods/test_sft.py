@@ -9,25 +9,11 @@ from align.data.images import load_image
 from align.errors import UserError
 from align.methods.rows_trainer import to_dataset
 from align.methods.sft import SFT
+from tests.support.small_run import TWO_STEPS
 
 
 def arguments(folder, **more):
-    defaults = {
-        "output_dir": str(folder),
-        "max_steps": 2,
-        "per_device_train_batch_size": 4,
-        "learning_rate": 1e-2,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": "none",
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-        "remove_unused_columns": False,
-        "dataloader_pin_memory": False,
-    }
-    return SFTConfig(**(defaults | more))
+    return SFTConfig(output_dir=str(folder), **(TWO_STEPS | more))
 
 
 def ours(it, renderer, rows, folder, **more):
