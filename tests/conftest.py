@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
+"""Folders of the real processor files, below `hub/` of the reference data."""
+
 # Bitwise claims hold at a fixed thread count.
 torch.set_num_threads(2)
 
@@ -56,6 +59,19 @@ def renderer(loaded):
         return Renderer(it.processor, it.family)
 
     return make
+
+
+@pytest.fixture(scope="session", params=["miniature", "real"])
+def any_renderer(request, family_name, renderer):
+    """The renderer of both families, miniature and real."""
+    if request.param == "miniature":
+        return renderer(family_name)
+    from align.data.rendering import Renderer
+    from align.models.families import family_of
+    from align.models.processors import load_processor
+
+    shared: Path = request.getfixturevalue("shared")
+    return Renderer(load_processor(str(shared / "hub" / REAL[family_name])), family_of(family_name))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """The supervised span is the answer and its end of turn, nothing else; checked on token ids."""
 
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
@@ -11,21 +9,10 @@ from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.families import family_of
 from align.rows import ImageRef, Row
+from tests.conftest import REAL
 
-REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 END = {"llava": "</s>", "qwen2_vl": "<|im_end|>"}
 IMAGE = encode_png(Image.new("RGB", (100, 60), (200, 30, 30)))
-
-
-@pytest.fixture(scope="session", params=["miniature", "real"])
-def any_renderer(request, family_name, renderer):
-    """The renderer of both families, miniature and real."""
-    if request.param == "miniature":
-        return renderer(family_name)
-    from align.models.processors import load_processor
-
-    shared: Path = request.getfixturevalue("shared")
-    return Renderer(load_processor(str(shared / "hub" / REAL[family_name])), family_of(family_name))
 
 
 @pytest.mark.parametrize("images", [(), (IMAGE,)], ids=["text", "image"])
