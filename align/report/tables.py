@@ -87,7 +87,9 @@ def cell(result: dict[str, Any] | None) -> list[str]:
 def measured(result: dict[str, Any], headings: dict[str, str]) -> str:
     """What a rate is a share of: a word list measures refusal, not safety."""
     if result["judge"] == "refusal_match":
-        return "refused" if result["kind"] in ("vsil", "vsil_free") else "not refused"
+        return {"vsil": "refused", "vsil_free": "refused", "twin": "only the unsafe refused"}.get(
+            result["kind"], "not refused"
+        )
     return headings[result["kind"]]
 
 

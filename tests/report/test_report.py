@@ -12,7 +12,7 @@ from align.evaluation.metrics import wilson
 from align.files import write_json
 from align.report.collect import collect, combine, valid_items
 from align.report.figure import draw_comparison
-from align.report.tables import markdown
+from align.report.tables import markdown, measured
 from align.run_folder import RunFolder
 
 
@@ -154,3 +154,16 @@ def test_the_figure_is_drawn_even_where_a_cell_is_missing(tmp_path):
     rows, _ = collect(tmp_path)
     draw_comparison(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        ("vsil_free", "refused"),
+        ("benign", "not refused"),
+        ("twin", "only the unsafe refused"),
+        ("ability", "not refused"),
+    ],
+)
+def test_a_word_list_is_not_said_to_measure_safety(kind, word):
+    assert measured({"kind": kind, "judge": "refusal_match"}, {}) == word
