@@ -70,22 +70,29 @@ def settings_of(config: Evaluate, name: str) -> BenchmarkSettings:
 
 def selections_of(config: Evaluate) -> list[Selected]:
     """Every benchmark of a configuration in every view that is asked of it. Raises UserError."""
-    wanted = [
-        (benchmark, view)
-        for name in config.benchmark
-        for benchmark, own in [split_view(name)]
-        for view in ([own] if own else config.view)
+    return [
+        select_rows(name, view, settings_of(config, name)) for name, views in _wanted(config).items() for view in views
     ]
-    return [select_rows(name, view, settings_of(config, name)) for name, view in dict.fromkeys(wanted)]
 
 
 def refuse_overlap_with_benchmarks(config: Evaluate, training: Iterable[dict[str, Any]]) -> None:
     """Raises UserError where a training row's picture or question is in a set that is evaluated.
 
-    `training` are the records of the training rows, as a run folder keeps them in rows.jsonl.
+    `training` are the records of the training rows, as a run folder keeps them in rows.jsonl. Whatever the views, a set is compared
+    by its own pictures, or by its questions alone where no view of it needs the files.
     """
     trained = index(training)
-    for chosen in selections_of(config):
-        # An even grey is nobody's picture: a run that trains on blanks may be evaluated on blanks.
-        rows = [replace(row, images=()) for row in chosen.rows] if chosen.view == "blank" else chosen.rows
-        refuse_overlap(trained, rows, chosen.name, chosen.benchmark.shared_prompts)
+    for name, views in _wanted(config).items():
+        view = "image" if any(view in READS_PICTURES for view in views) else "text"
+        chosen = select_rows(name, view, settings_of(config, name))
+        refuse_overlap(trained, chosen.rows, name, chosen.benchmark.shared_prompts)
+
+
+def _wanted(config: Evaluate) -> dict[str, list[str]]:
+    """{benchmark: the views that are asked of it}; a name may say its own view."""
+    wanted: dict[str, list[str]] = {}
+    for name in config.benchmark:
+        benchmark, own = split_view(name)
+        views = wanted.setdefault(benchmark, [])
+        views += [view for view in ([own] if own else config.view) if view not in views]
+    return wanted

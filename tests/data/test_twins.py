@@ -172,5 +172,5 @@ def test_training_on_the_twins_that_a_run_is_evaluated_on_is_refused(file, tiny)
     paths = [f"data.{part}.path={file}" for part in ("harmful", "benign")]
     evaluation = ["evaluate.benchmark=twins.blank", f"evaluate.settings.twins.path={file}"]
     composed = compose_run(["recipe=controlled/image_free", f"model={tiny('llava')}", *paths, *evaluation])
-    with pytest.raises(UserError, match="training rows have the question of a row of twins.blank"):
+    with pytest.raises(UserError, match="training rows have the picture of a row of twins "):
         refuse_overlap_with_benchmarks(composed.config.evaluate, training_data(composed.config).records())
