@@ -10,7 +10,12 @@ from typing import Any
 
 from align.errors import UserError
 
-METHODS = {"sft": "align.methods.sft:SFT", "dpo": "align.methods.dpo:DPO"}
+METHODS = {
+    "sft": "align.methods.sft:SFT",
+    "dpo": "align.methods.dpo:DPO",
+    "unlearning": "align.methods.unlearning:Unlearning",
+    "safe_unlearning": "align.methods.safe_unlearning:SafeUnlearning",
+}
 
 SOURCES = {
     "local": "align.data.local:read",

@@ -1,8 +1,8 @@
 """Recipe + suite + model + command line -> one typed, validated configuration that knows where each value came from.
 
-Order of composition, later wins: defaults (align/settings.py) < recipe < suite < suite's settings for that recipe < model
-< model's settings for that recipe < command line. Every layer is checked against the dataclasses as it is merged, so that a
-misspelt key is an error that names the file or argument it stands in.
+Order of composition, later wins: defaults (align/settings.py) < recipe < suite < model < command line. What a suite or a model says of
+a method (its section `methods:`) or of a recipe (`recipes:`) goes over what it says in general. Every layer is checked against the
+dataclasses as it is merged, so that a misspelt key is an error that names the file or argument it stands in.
 """
 
 from __future__ import annotations
@@ -72,10 +72,13 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     model_name, model = _load_model(chosen.get("model", "mini_llava"))
     suite_name = chosen.get("suite", model.values.pop("suite", None))
     suite_name = None if suite_name == "null" else suite_name
-    layers = _with_recipe_settings(recipe, recipe_name)
+    method = next(
+        (layer.values["method"] for layer in reversed([recipe, *overrides]) if "method" in layer.values), "sft"
+    )
+    layers = _with_special_settings(recipe, method, recipe_name)
     if suite_name is not None:
-        layers += _with_recipe_settings(_load("suite", suite_name)[1], recipe_name)
-    layers += _with_recipe_settings(model, recipe_name)
+        layers += _with_special_settings(_load("suite", suite_name)[1], method, recipe_name)
+    layers += _with_special_settings(model, method, recipe_name)
     names = {"recipe": recipe_name, "suite": suite_name, "model": {"name": model_name}}
     layers.insert(0, Layer("command line", names))
     composed = _merge(RunConfig, [*layers, *overrides])
@@ -202,11 +205,14 @@ def _stored_evaluation(run: str) -> Layer:
     return Layer(str(file), OmegaConf.to_container(OmegaConf.load(file))["evaluate"])
 
 
-def _with_recipe_settings(layer: Layer, recipe: str) -> list[Layer]:
-    """A file's own values, then what its `recipes:` section says for this recipe."""
+def _with_special_settings(layer: Layer, method: str, recipe: str) -> list[Layer]:
+    """A file's own values, then what its sections `methods:` and `recipes:` say for this method and this recipe."""
     values = dict(layer.values)
-    own = (values.pop("recipes", None) or {}).get(recipe)
-    return [Layer(layer.origin, values)] + ([Layer(f"{layer.origin}, recipes.{recipe}", own)] if own else [])
+    special = [
+        (f"{section}.{name}", (values.pop(section, None) or {}).get(name))
+        for section, name in (("methods", method), ("recipes", recipe))
+    ]
+    return [Layer(layer.origin, values)] + [Layer(f"{layer.origin}, {where}", own) for where, own in special if own]
 
 
 def _merge(schema: type, layers: list[Layer]) -> Composed:

@@ -57,7 +57,7 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder)
 
     if not trainer.accelerator.is_main_process:
         return
-    for fact in data.facts:
+    for fact in [*data.facts, *trainer.order.facts()]:
         print(fact, flush=True)
     towers = parameters_per_tower(trainer.model, trainer.family)
     run.begin(composed.config, data.manifest(), trainer.base)
@@ -68,6 +68,7 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder)
         world_size=trainer.accelerator.num_processes,
         distributed_type=str(trainer.accelerator.distributed_type.value),
         train=describe(trainer.args),
+        order=trainer.order.facts(),
     )
 
 

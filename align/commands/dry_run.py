@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from align.config import Composed, flatten, to_dict
 from align.data.assembly import training_data
-from align.data.collation import IGNORED
+from align.data.rendering import Rendered
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.methods.build import build_trainer
 from align.run_folder import RunFolder, run_folder
@@ -33,7 +33,7 @@ def show(composed: Composed) -> None:
         trainer = build_trainer(composed, data, RunFolder(Path(nowhere)))
     console.print(f"\nRun folder: {run_folder(composed.config).path}")
     console.print("Data: " + ", ".join(f"{name} {count} rows" for name, count in data.parts.items()))
-    for fact in data.facts:
+    for fact in [*data.facts, *trainer.order.facts()]:
         console.print(escape(fact))
     console.print("Parameters (trainable of all): " + ", ".join(_tower_lines(trainer)))
     steps = trainer.args.max_steps if trainer.args.max_steps > 0 else _steps(trainer)
@@ -42,9 +42,10 @@ def show(composed: Composed) -> None:
         f"Steps: {steps}, each {composed.config.global_batch_size} rows = {args.world_size} processes x "
         f"{args.per_device_train_batch_size} rows x {args.gradient_accumulation_steps} accumulated"
     )
-    row = trainer.train_dataset[0]
-    console.print(f"\nRow {row['id']} as the model reads it; the loss is on what is marked:")
-    console.print(mark_supervised(trainer.data_collator([row]), trainer.processing_class.tokenizer))
+    row = data.rows[0]
+    console.print(f"\nRow {row.id} as the model reads it; the loss is on what is marked:")
+    for field, rendered in trainer.data_collator.examples(row).items():
+        console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
 
 
 def _tower_lines(trainer: Any) -> list[str]:
@@ -55,28 +56,20 @@ def _tower_lines(trainer: Any) -> list[str]:
 
 
 def _steps(trainer: Any) -> int:
-    per_epoch = -(
-        -len(trainer.train_dataset)
-        // (trainer.args.train_batch_size * trainer.args.world_size * trainer.args.gradient_accumulation_steps)
-    )
-    return round(per_epoch * trainer.args.num_train_epochs)
+    args = trainer.args
+    per_epoch = len(trainer.order) // (args.train_batch_size * args.world_size * args.gradient_accumulation_steps)
+    return round(per_epoch * args.num_train_epochs)
 
 
-def mark_supervised(batch: dict[str, Any], tokenizer: Any) -> str:
-    """The first row of a batch as text, its supervised span in [[ ]], a run of one repeated token (an image) written as x n."""
-    marked = []
-    tokens = [
-        (int(token), int(label) != IGNORED)
-        for token, label, seen in zip(
-            batch["input_ids"][0], batch["labels"][0], batch["attention_mask"][0], strict=True
-        )
-        if seen
-    ]
-    for supervised, span in groupby(tokens, key=lambda pair: pair[1]):
-        ids = [token for token, _ in span]
-        text = ""
-        for token, repeats in ((token, len(list(same))) for token, same in groupby(ids)):
-            shown = tokenizer.convert_ids_to_tokens(token)
-            text += f" {shown} x {repeats}" if repeats > 3 else f" {shown}" * repeats
-        marked.append(f"[bold green]\\[\\[{escape(text)} ]][/]" if supervised else escape(text))
-    return "".join(marked).strip()
+def mark_supervised(rendered: Rendered, tokenizer: Any) -> str:
+    """What a model reads of a row, its supervised span in [[ ]], a run of one repeated token (an image) written as x n."""
+    prompt, answer = (_written(ids, tokenizer) for ids in (rendered.prompt_ids, rendered.answer_ids))
+    return f"{escape(prompt)}[bold green]\\[\\[{escape(answer)} ]][/]".strip()
+
+
+def _written(ids: list[int], tokenizer: Any) -> str:
+    text = ""
+    for token, repeats in ((token, len(list(same))) for token, same in groupby(ids)):
+        shown = tokenizer.convert_ids_to_tokens(token)
+        text += f" {shown} x {repeats}" if repeats > 3 else f" {shown}" * repeats
+    return text

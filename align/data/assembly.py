@@ -101,11 +101,6 @@ def training_data(config: RunConfig) -> TrainingData:
             )
             for i, row in enumerate(read)
         ]
-    if filled := -len(rows) % config.global_batch_size:
-        facts.append(
-            f"{len(rows)} rows do not fill steps of {config.global_batch_size}: the last step of each epoch takes {filled} rows "
-            f"from the beginning of its order once more"
-        )
     repeated = [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]
     if repeated:
         raise UserError(f"row id {repeated[0]!r} stands twice in the training data; ids must be unique within a part")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,13 +35,25 @@ class Collator:
 
         Raises UserError.
         """
-        rows = [Row.from_dict({key: value for key, value in record.items() if key != "index"}) for record in records]
+        rows = [row_of(record) for record in records]
         rendered = [self._render(row, field) for field in self.answers for row in rows]
-        batch = pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of)
-        supervised = torch.tensor([len(row.answer_ids) for row in rendered]).view(len(self.answers), -1).sum(0)
-        return batch | {
+        return self._pad(rendered) | self._bookkeeping(records, rendered)
+
+    def examples(self, row: Row) -> dict[str, Rendered]:
+        """{field: what the model reads} for each answer that a row is trained with."""
+        return {field: self._render(row, field) for field in self.answers}
+
+    def _pad(self, rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
+        return pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of)
+
+    def _bookkeeping(self, records: Sequence[dict[str, Any]], rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
+        """Which rows these are, and how many tokens of each are supervised, over all its answers."""
+        supervised: Counter[str] = Counter()
+        for answer in rendered:
+            supervised[answer.id] += len(answer.answer_ids)
+        return {
             "row_index": torch.tensor([record["index"] for record in records]),
-            "supervised_tokens": supervised,
+            "supervised_tokens": torch.tensor([supervised[record["id"]] for record in records]),
         }
 
     def _render(self, row: Row, field: str) -> Rendered:
@@ -56,6 +69,11 @@ class Collator:
         return rendered
 
 
+def row_of(record: dict[str, Any]) -> Row:
+    """The row of a record of the data set."""
+    return Row.from_dict({key: value for key, value in record.items() if key != "index"})
+
+
 class PreferenceCollator(Collator):
     """The same for pairs: a block of rows with their `chosen` answer, then one with their `rejected`, as trl's DPO reads them."""
 
@@ -66,6 +84,50 @@ class PreferenceCollator(Collator):
         batch = super().__call__(records)
         batch["completion_mask"] = (batch.pop("labels") != IGNORED).long()
         return batch
+
+
+PARTS = ("harmful", "safe", "benign")
+"""The parts of an unlearning batch, in their order in it."""
+ANSWER_OF = {
+    "harmful": ("harmful", "harmful_response"),
+    "safe": ("harmful", "response"),
+    "benign": ("benign", "response"),
+}
+"""Part -> (role of its rows, field of its answers)."""
+
+
+class PartsCollator(Collator):
+    """Harmful and benign rows -> a batch whose answers have parts.
+
+    `reference_part` is the part that a method asks its reference about.
+    """
+
+    def __init__(self, renderer: Renderer, max_length: int | None, pad_to_multiple_of: int | None, reference_part: str):
+        super().__init__(renderer, max_length, pad_to_multiple_of)
+        self.reference_part = reference_part
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """As `Collator`, with the `part` (answers,) of each answer, and the batch of one part again as `reference`. Raises UserError."""
+        rows = [row_of(record) for record in records]
+        rendered = {
+            part: [self._render(row, field) for row in rows if row.role == role]
+            for part, (role, field) in ANSWER_OF.items()
+        }
+        if empty := [part for part in PARTS if not rendered[part]]:
+            raise UserError(
+                f"a forward pass over {', '.join(row.id for row in rows)} has no {' and no '.join(empty)} answers; unlearning "
+                f"needs harmful and benign rows in each"
+            )
+        answers = [answer for part in PARTS for answer in rendered[part]]
+        return self._pad(answers) | {
+            "part": torch.tensor([i for i, part in enumerate(PARTS) for _ in rendered[part]]),
+            "reference": self._pad(rendered[self.reference_part]),
+            **self._bookkeeping(records, answers),
+        }
+
+    def examples(self, row: Row) -> dict[str, Rendered]:
+        """{field: what the model reads} for each answer that a row is trained with."""
+        return {field: self._render(row, field) for role, field in ANSWER_OF.values() if role == row.role}
 
 
 def pad(

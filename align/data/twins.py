@@ -1,7 +1,7 @@
 """Twins, the items of the controlled track: one thing that is unsafe to ask about, stated in three ways, and its safe counterpart.
 
-A twin has an unsafe picture, a query that names the harm, a neutral query that does not, a caption and a safe answer; and a safe
-picture with a caption, over which the same neutral query deserves a helpful answer.
+A twin has an unsafe picture, a query that names the harm, a neutral query that does not, a caption, a safe answer, and perhaps a
+harmful one; and a safe picture with a caption, over which the same neutral query deserves a helpful answer.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ class Twin:
     benign_image: ImageRef
     benign_caption: str
     benign_response: str
+    harmful_response: str | None = None
+    """The answer to be forgotten, or not preferred; the same in every arm, so whatever is asked about the unsafe picture."""
     source: str = ""
 
 
 def rows_of(twin: Twin, subset: str) -> list[Row]:
     """What a subset asks of a twin: the unsafe picture with its leaking or its neutral query, the safe picture, or the pair.
 
-    Every row keeps the twin's id, so that arms that train on different subsets train on the same items.
+    Every row keeps the twin's id, so that arms that train on different subsets train on the same items. Preferred are the safe answer
+    to the harmful one, and over the safe picture the helpful answer to the safe one, which would refuse there.
     """
     item = _identity(twin)
     unsafe = Row(
@@ -50,6 +53,9 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
         prompt=twin.query_free,
         images=(twin.image,),
         response=twin.response,
+        chosen=twin.response,
+        rejected=twin.harmful_response,
+        harmful_response=twin.harmful_response,
         role="harmful",
         harm_in="image",
         caption=twin.caption,
@@ -63,6 +69,8 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
         prompt=twin.query_free,
         images=(twin.benign_image,),
         response=twin.benign_response,
+        chosen=twin.benign_response,
+        rejected=twin.response,
         caption=twin.benign_caption,
         twin=twin.id,
         source=twin.source,
@@ -111,7 +119,8 @@ def _twin(record: dict[str, Any], where: str, root: Path) -> Twin:
             f"{where}: a twin lacks {', '.join(lacking)}; expected the columns id, {', '.join((*IMAGES, *TEXTS))}, "
             f"found {', '.join(map(str, record)) or 'nothing'}"
         )
-    texts = {column: str(text_column(record, column, where)) for column in TEXTS}
+    given = [*TEXTS, *(["harmful_response"] if record.get("harmful_response") is not None else [])]
+    texts = {column: str(text_column(record, column, where)) for column in given}
     blank = [column for column, text in texts.items() if not text.strip()]
     if blank:
         raise UserError(f"{where}: `{blank[0]}` is empty")

@@ -48,16 +48,18 @@ INERT = {
 }
 
 
-def training_arguments(composed: Composed, config_class: type, run: RunFolder, world_size: int) -> Any:
-    """An instance of trl's configuration class. Raises UserError that names the file or argument of a field that cannot be."""
+def training_arguments(composed: Composed, method: type, run: RunFolder, world_size: int) -> Any:
+    """An instance of a method's configuration class. Raises UserError that names the file or argument of a field that cannot be."""
     config: RunConfig = composed.config
+    config_class: type = method.config_class  # type: ignore[attr-defined]
+    inert = INERT | getattr(method, "inert", {})
     given = dict(config.train)
     for key in given:
         where = composed.origin(f"train.{key}")
         if key in SET_BY_US:
             raise UserError(f"{where}: train.{key} is not set here; use {SET_BY_US[key]}")
-        if key in INERT:
-            raise UserError(f"{where}: train.{key} would have no effect: {INERT[key]}; remove it")
+        if key in inert:
+            raise UserError(f"{where}: train.{key} would have no effect: {inert[key]}; remove it")
     _check_fields(given, config_class, composed)
     share, batch = _batch(config, given, world_size)
     given = machine_defaults() | given

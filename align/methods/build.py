@@ -27,7 +27,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     method = resolve("method", config.method, METHODS)
     # The launcher's word: asking accelerate here would settle its state before TrainingArguments know of a CPU.
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    arguments = training_arguments(composed, method.config_class, run, world_size)
+    arguments = training_arguments(composed, method, run, world_size)
     arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
     method.check_rows(data.rows)
     loaded = load(config.model)
@@ -47,7 +47,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
             f"({trainer.accelerator.distributed_type.value}); each would train on its own"
         )
     trainer.family, trainer.base = loaded.family, loaded.path
-    trainer.add_callback(StepFile(run.steps_file, trainer))
+    trainer.add_callback(StepFile(run, trainer))
     if callbacks:
         trainer.remove_callback(PrinterCallback)
     return trainer

@@ -34,11 +34,14 @@ class LogFile(TrainerCallback):
 
 
 class StepFile(TrainerCallback):
-    """What each optimizer step trained on, as a line of steps.jsonl: row ids in order, and how many tokens were supervised."""
+    """What each optimizer step trained on, as a line of steps.jsonl: row ids in order, and how many tokens were supervised.
 
-    def __init__(self, path: Path, trainer: Any):
-        self.path = path
-        self.taken = trainer.taken
+    A run whose loss passes the bound of its method stops there, and its manifest says why.
+    """
+
+    def __init__(self, run: RunFolder, trainer: Any):
+        self.run, self.path = run, run.steps_file
+        self.trainer = trainer
         self.ids = list(trainer.train_dataset["id"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -56,11 +59,17 @@ class StepFile(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Append one line; every process has its share of the rows."""
-        rows, supervised = self.taken()
+        rows, supervised = self.trainer.taken()
+        ids = [self.ids[i] for i in rows]
+        why = self.trainer.beyond_bound()
+        control.should_training_stop |= why is not None
         if state.is_world_process_zero:
             with self.path.open("a", encoding="utf-8") as file:
-                line = {"step": state.global_step, "rows": [self.ids[i] for i in rows], "supervised_tokens": supervised}
-                append_jsonl(file, line)
+                append_jsonl(file, {"step": state.global_step, "rows": ids, "supervised_tokens": supervised})
+            if why:
+                stopped = f"stopped at step {state.global_step}: {why}; the rows of this step: {', '.join(ids)}"
+                print(stopped, flush=True)
+                self.run.record(stopped=stopped)
 
 
 class Clock(TrainerCallback):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -28,6 +30,71 @@ class WholeBatches(torch.utils.data.Sampler[int]):
         return -(-self.rows // self.global_batch_size) * self.global_batch_size
 
     def __iter__(self) -> Iterator[int]:
-        epoch = self.step() * self.global_batch_size // len(self)
-        order = torch.randperm(self.rows, generator=torch.Generator().manual_seed(self.seed + epoch)).tolist()
+        order = _shuffled(self.rows, self.seed + self._epoch())
         yield from (order[i % self.rows] for i in range(len(self)))
+
+    def facts(self) -> list[str]:
+        """What is not as a reader may expect, each a line to print."""
+        if not (filled := len(self) - self.rows):
+            return []
+        return [
+            f"{self.rows} rows do not fill steps of {self.global_batch_size}: the last step of each epoch takes {filled} rows "
+            f"from the beginning of its order once more"
+        ]
+
+    def _epoch(self) -> int:
+        return self.step() * self.global_batch_size // len(self)
+
+
+class InProportion(WholeBatches):
+    """The same for kinds of rows that every forward pass must hold in fixed proportion: a stratified order.
+
+    Rows come in groups of `proportion[0]` of the first kind, `proportion[1]` of the second, and so on. As long as a forward pass
+    takes whole groups, so does every process and every step, however they are cut. In an epoch each row comes at least once; kinds
+    that run out before that are shuffled anew and go round again.
+    """
+
+    def __init__(
+        self,
+        strata: Sequence[Sequence[int]],
+        proportion: Sequence[int],
+        global_batch_size: int,
+        seed: int,
+        step: Callable[[], int],
+    ):
+        super().__init__(sum(map(len, strata)), global_batch_size, seed, step)
+        self.strata, self.proportion = strata, proportion
+        groups = max(-(-len(stratum) // share) for stratum, share in zip(strata, proportion, strict=True))
+        self.length = -(-groups * sum(proportion) // global_batch_size) * global_batch_size
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        endless = [self._endless(kind) for kind in range(len(self.strata))]
+        for _ in range(len(self) // sum(self.proportion)):
+            for rows, share in zip(endless, self.proportion, strict=True):
+                yield from (next(rows) for _ in range(share))
+
+    def facts(self) -> list[str]:
+        """How often the rows of each kind are taken in an epoch, where it is not once."""
+        groups = len(self) // sum(self.proportion)
+        times = [groups * share / len(stratum) for stratum, share in zip(self.strata, self.proportion, strict=True)]
+        if set(times) == {1.0}:
+            return []
+        counts = " and ".join(
+            f"{len(stratum)} rows {time:.2f} times" for stratum, time in zip(self.strata, times, strict=True)
+        )
+        return [
+            f"every step holds harmful and benign rows {':'.join(map(str, self.proportion))}: an epoch takes {counts}"
+        ]
+
+    def _endless(self, kind: int) -> Iterator[int]:
+        stratum, epoch = self.strata[kind], self._epoch()
+        for turn in itertools.count():
+            seed = f"{self.seed} {epoch} {kind} {turn}"
+            yield from random.Random(seed).sample(stratum, len(stratum))
+
+
+def _shuffled(rows: int, seed: int) -> list[int]:
+    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()

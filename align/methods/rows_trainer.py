@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cached_property
 from typing import Any
 
 import torch
 from datasets import Dataset, Features, List, Value
 
 from align.errors import UserError
+from align.methods.head import SupervisedHead
 from align.methods.order import WholeBatches
 from align.rows import Row
 
@@ -27,10 +29,11 @@ def to_dataset(rows: Sequence[Row]) -> Dataset:
 
 class RowsTrainer:
     """Mixin, before a trl trainer: no preparation of the data set, every column kept, an order of rows that hangs on the seed alone,
-    a record of what each step took, and a non-finite loss stops the run.
+    the head on supervised positions alone, a record of what each step took, and a non-finite loss stops the run.
     """
 
     args: Any
+    model: Any
     accelerator: Any
     state: Any
     train_dataset: Dataset
@@ -39,6 +42,8 @@ class RowsTrainer:
     def __init__(self, *args: Any, **kwargs: Any):
         self._taken: list[torch.Tensor] = []
         super().__init__(*args, **kwargs)
+        model = self.accelerator.unwrap_model(self.model)
+        self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
@@ -47,10 +52,21 @@ class RowsTrainer:
         self._signature_columns = self.train_dataset.column_names
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> WholeBatches:
+        return self.order
+
+    @cached_property
+    def order(self) -> WholeBatches:
+        """In which order rows are trained on."""
         share = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        rows, batch = len(train_dataset or self.train_dataset), share * self.accelerator.num_processes
-        return WholeBatches(rows, batch, seed, lambda: self.state.global_step)
+        return self._order(share * self.accelerator.num_processes, seed)
+
+    def _order(self, global_batch_size: int, seed: int) -> WholeBatches:
+        return WholeBatches(len(self.train_dataset), global_batch_size, seed, lambda: self.state.global_step)
+
+    def beyond_bound(self) -> str | None:
+        """Why training stops after this step; None where it goes on, and where a method has no bound."""
+        return None
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""

@@ -49,6 +49,7 @@ def draw_twin(twin_id: str, split: str, rng: random.Random) -> Twin:
         query_leak=world.question("intention", split, rng, hazard, intention),
         query_free=world.question("neutral", split, rng),
         response=world.REFUSAL,
+        harmful_response=world.harmful(hazard, intention),
         benign_image=encode_png(world.draw(thing, other_colour, split, rng)),
         benign_caption=world.caption(thing, other_colour),
         benign_response=world.helpful(thing),

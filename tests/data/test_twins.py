@@ -147,13 +147,6 @@ def test_settings_of_a_part_that_cannot_be(file, tiny, more, expected):
         arm("text_leak", tiny("llava"), f"data.harmful.path={file}", f"data.benign.path={file}", *more)
 
 
-def test_rows_that_do_not_fill_the_last_step_are_told(file, tiny):
-    paths = [f"data.{part}.path={file}" for part in ("harmful", "benign")]
-    assert arm("text_leak", tiny("llava"), *paths).facts == []
-    (fact,) = arm("text_leak", tiny("llava"), *paths, "global_batch_size=3").facts
-    assert fact.startswith("8 rows do not fill steps of 3: the last step of each epoch takes 1 rows")
-
-
 @pytest.mark.parametrize(
     ("name", "kind", "n"),
     [

@@ -3,17 +3,17 @@
 from pathlib import Path
 
 import pytest
-from trl import SFTConfig
 
 from align.config import compose_run
 from align.errors import UserError
 from align.methods.arguments import INERT, SET_BY_US, training_arguments
+from align.methods.sft import SFT
 from align.run_folder import RunFolder
 
 
 def made(*arguments, world=1):
     composed = compose_run(["recipe=mm_sft", "train.use_cpu=true", *arguments])
-    return training_arguments(composed, SFTConfig, RunFolder(Path("run")), world)
+    return training_arguments(composed, SFT, RunFolder(Path("run")), world)
 
 
 def test_fields_go_through_unrenamed():
@@ -65,4 +65,4 @@ def test_a_field_that_would_have_no_effect_is_refused(field):
 
 
 def test_every_refused_field_exists_in_trl():
-    assert set(SET_BY_US) | set(INERT) <= set(SFTConfig.__dataclass_fields__)
+    assert set(SET_BY_US) | set(INERT) <= set(SFT.config_class.__dataclass_fields__)

@@ -1,0 +1,62 @@
+"""The output head works where there is something to predict.
+
+Without Triton trl's fused head projects every position on the vocabulary: for a row of 576 image tokens and a short refusal that is
+nearly all of the work. Hidden states and labels are therefore picked before the head, and its results put back into their places.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+import torch
+
+from align.data.collation import IGNORED
+
+PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+"""Fields of trl's `FusedCausalLMOutput` that hold a value per position."""
+
+
+class SupervisedHead:
+    """Wraps a model's forward, after trl has put its fused head there: the same outputs, from the supervised positions alone.
+
+    `hidden` is what the last such forward gave the head: (supervised tokens, hidden size), row by row.
+    """
+
+    def __init__(self, model: Any):
+        self.projection = model.get_output_embeddings()
+        self.hidden = torch.empty(0)
+        self._supervised: torch.Tensor | None = None
+        self._fused = model.forward
+        model.base_model.register_forward_hook(self._pick)
+
+        @functools.wraps(type(model).forward)  # `generate` checks its arguments against the signature
+        def forward(_: Any, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+            if not fused_lm_head:
+                return self._fused(*args, **kwargs)
+            return self._on_supervised(*args, **kwargs)
+
+        model.forward = types.MethodType(forward, model)
+
+    def _on_supervised(self, *args: Any, labels: torch.Tensor, **kwargs: Any) -> Any:
+        following = labels[:, 1:]
+        supervised = following != IGNORED
+        self._supervised = supervised
+        try:
+            output = self._fused(*args, shift_labels=following[supervised][None], fused_lm_head=True, **kwargs)
+        finally:
+            self._supervised = None
+        for name in PER_TOKEN:
+            picked = getattr(output, name)
+            if picked is not None:
+                # (1, supervised tokens) -> (batch, length - 1)
+                setattr(output, name, picked.new_zeros(supervised.shape).masked_scatter(supervised, picked))
+        output.label_mask = supervised
+        return output
+
+    def _pick(self, module: Any, inputs: Any, output: Any) -> Any:
+        if self._supervised is not None:
+            self.hidden = output.last_hidden_state[:, :-1][self._supervised]
+            output.last_hidden_state = self.hidden[None]
+        return output

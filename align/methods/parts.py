@@ -1,0 +1,151 @@
+"""Methods whose batch has parts: harmful answers to be forgotten, safe answers to the same requests, and answers to benign ones.
+
+A method is a pure function that names its terms. This trainer gives it one forward pass over all parts and asks a reference about one
+of them; it divides each term by what the whole step holds of its part, and logs each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.utils import use_adapter
+
+from align.data.collation import IGNORED, PARTS, PartsCollator
+from align.data.rendering import Renderer
+from align.errors import UserError
+from align.methods.order import InProportion
+from align.methods.rows_trainer import RowsTrainer
+from align.rows import Row
+
+
+@dataclass
+class Term:
+    """One term of a loss: weight * sum(values) / how many tokens, or answers, of its part the whole step holds."""
+
+    weight: float
+    values: torch.Tensor
+    part: str
+    per: str
+    """token | answer"""
+
+
+@dataclass
+class PartsConfig(SFTConfig):
+    """What methods with parts have in common; the other fields are those of trl's SFTConfig."""
+
+    proportion: list[int] = field(
+        default_factory=lambda: [1, 1],
+        metadata={"help": "harmful rows to benign rows, the same in every forward pass on every process"},
+    )
+
+
+class _PartsLoss(SFTTrainer):
+    """trl's SFTTrainer with the loss of a method: see `PartsTrainer`."""
+
+    head: Any
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.step_terms: dict[str, float] = {}
+        """The terms, without their weights, of the current optimizer step so far; the same on every process."""
+
+    def terms(self, output: Any, reference: torch.Tensor, part: torch.Tensor) -> dict[str, Term]:
+        """The method's terms by name, of trl's fused output over all answers, `part` (answers,), and what the reference said."""
+        raise NotImplementedError
+
+    def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
+        """What the method needs of the reference: log-probabilities (answers of its part, length - 1), unless it says otherwise."""
+        with torch.no_grad(), use_adapter(self.accelerator.unwrap_model(self.model), None):
+            return self.model(**batch, use_cache=False, fused_lm_head=True).log_probs
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The weighted sum of the method's terms, each a mean over the whole step, over accumulation and processes."""
+        part = inputs.pop("part")
+        reference = self.ask_reference(inputs.pop("reference"))
+        output = model(**inputs, use_cache=False, fused_lm_head=True)
+        terms = self.terms(output, reference, part)
+        alone = num_items_in_batch is None
+        counts = _counts(inputs["labels"], part) if alone else num_items_in_batch
+        # The counts are of all processes, and DDP averages their gradients.
+        processes = 1 if alone else self.accelerator.num_processes
+        means = torch.stack([term.values.sum() / _count_of(counts, term) * processes for term in terms.values()])
+        weights = means.new_tensor([term.weight for term in terms.values()])
+        self._record(dict(zip(terms, self.accelerator.reduce(means.detach(), "mean").tolist(), strict=True)))
+        super().compute_loss(lambda **_: output, inputs)  # for what trl logs of every run
+        loss = (weights * means).sum()
+        return (loss, output) if return_outputs else loss
+
+    def _record(self, means: dict[str, float]) -> None:
+        """Each forward pass holds its share of a step's mean; the log line averages over passes, so shares are scaled up."""
+        for name, mean in means.items():
+            self._metrics["train"][f"loss/{name}"].append(mean * self.current_gradient_accumulation_steps)
+            self.step_terms[name] = self.step_terms.get(name, 0.0) + mean
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        self.step_terms = {}  # asked once, before the first forward pass of a step
+        counts = sum(_counts(batch["labels"], batch["part"]) for batch in batch_samples)
+        return self.accelerator.reduce(torch.as_tensor(counts, device=device), "sum")
+
+
+class PartsTrainer(RowsTrainer, _PartsLoss):
+    """trl's SFTTrainer, our rows in fixed proportion, and a loss of named terms. A method is a subclass with its `terms`."""
+
+    config_class: type = PartsConfig
+    inert = {"loss_type": "the loss is the method's own"}
+    reference_part = ""
+    """The part of the batch that the reference is asked about."""
+
+    @staticmethod
+    def check_rows(rows: Sequence[Row]) -> None:
+        """Raises UserError that counts and names the rows that this method cannot train on, before anything is loaded."""
+        for role, fields in (("harmful", ("harmful_response", "response")), ("benign", ("response",))):
+            of_role = [row for row in rows if row.role == role]
+            if not of_role:
+                raise UserError(
+                    f"unlearning needs harmful and benign rows, and none of the {len(rows)} rows is {role}: "
+                    f"{', '.join(row.id for row in rows[:5])}, ...; add a part, or say what a part is with data.<part>.role={role}"
+                )
+            for name in fields:
+                lacking = [row.id for row in of_role if not (getattr(row, name) or "").strip()]
+                if lacking:
+                    raise UserError(
+                        f"{len(lacking)} of {len(of_role)} {role} rows have no `{name}`, which unlearning needs: "
+                        f"{', '.join(lacking[:5])}"
+                    )
+
+    @classmethod
+    def collator(cls, renderer: Renderer, arguments: Any) -> PartsCollator:
+        """What makes batches of rows with their parts."""
+        return PartsCollator(renderer, arguments.max_length, arguments.pad_to_multiple_of, cls.reference_part)
+
+    def _order(self, global_batch_size: int, seed: int) -> InProportion:
+        roles = self.train_dataset["role"]
+        strata = [[i for i, role in enumerate(roles) if role == name] for name in ("harmful", "benign")]
+        group, batch = sum(self.args.proportion), self.args.per_device_train_batch_size
+        if len(self.args.proportion) != 2 or min(self.args.proportion) < 1:
+            raise UserError(
+                f"train.proportion={self.args.proportion}: expected two numbers of rows, harmful and benign, from 1"
+            )
+        if batch % group:
+            raise UserError(
+                f"train.per_device_train_batch_size={batch}: every forward pass holds harmful and benign rows "
+                f"{':'.join(map(str, self.args.proportion))} (train.proportion), so it must be a multiple of {group}"
+            )
+        return InProportion(strata, self.args.proportion, global_batch_size, seed, lambda: self.state.global_step)
+
+
+def _counts(labels: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+    """(2, parts): supervised tokens, and answers, of each part."""
+    tokens = (labels[:, 1:] != IGNORED).sum(1)
+    of_part = torch.nn.functional.one_hot(part, len(PARTS))
+    return torch.stack([(of_part * tokens[:, None]).sum(0), of_part.sum(0)]).float()
+
+
+def _count_of(counts: torch.Tensor, term: Term) -> torch.Tensor:
+    return counts[("token", "answer").index(term.per), PARTS.index(term.part)]

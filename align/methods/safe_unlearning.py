@@ -1,0 +1,71 @@
+"""Safe unlearning: negative preference optimisation on harmful answers, beside safe and benign ones.
+
+L = L_g + gamma * L_s + alpha * L_h,  alpha = gamma = 0.3  (Zhang et al. 2024, arXiv 2407.02855; paper, appendix E: T-SafeUnlearning)
+L_g, L_s = NLL of benign and of safe answers, a mean over tokens
+L_h = -scale * mean over answers of log sigmoid(-beta * (m_theta - m_reference)),  m = log-probability of the harmful answer
+
+`logp` says what m is: `mean` over the answer's tokens, as the authors' code has it, or their `sum`, as the NPO of Zhang, Lin, Bai and
+Mei (2024, arXiv 2404.05868, eq. 4) has it together with scale = 2 / beta. The authors' code has no such factor: scale = 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from align.data.collation import PARTS
+from align.errors import UserError
+from align.methods.parts import PartsConfig, PartsTrainer, Term
+
+LOGP = ("mean", "sum")
+
+
+@dataclass
+class SafeUnlearningConfig(PartsConfig):
+    """trl's SFTConfig, and the constants of the loss."""
+
+    alpha: float = field(default=0.3, metadata={"help": "weight of L_h, the harmful answers"})
+    gamma: float = field(default=0.3, metadata={"help": "weight of L_s, the safe answers (the authors' script: 0.5)"})
+    beta: float = field(default=1.0, metadata={"help": "inverse temperature of L_h"})
+    logp: str = field(default="mean", metadata={"help": "mean | sum: log-probability of an answer over its tokens"})
+    scale: float = field(default=1.0, metadata={"help": "factor of L_h; 2 / beta with logp=sum is NPO's"})
+
+
+def safe_unlearning(
+    log_probs: torch.Tensor,
+    reference: torch.Tensor,
+    mask: torch.Tensor,
+    part: torch.Tensor,
+    config: SafeUnlearningConfig,
+) -> dict[str, Term]:
+    """The terms of L above. `log_probs`, `mask` (answers, length - 1), log_probs 0 where nothing is supervised; `part` (answers,);
+    `reference` (harmful answers, length - 1).
+    """
+    is_harmful = part == PARTS.index("harmful")
+    ratio = log_probs[is_harmful].sum(1) - reference.sum(1)
+    if config.logp == "mean":
+        ratio = ratio / mask[is_harmful].sum(1)
+    return {
+        "harmful": Term(config.alpha, -config.scale * logsigmoid(-config.beta * ratio), "harmful", "answer"),
+        "safe": Term(config.gamma, -log_probs[part == PARTS.index("safe")], "safe", "token"),
+        "benign": Term(1.0, -log_probs[part == PARTS.index("benign")], "benign", "token"),
+    }
+
+
+class SafeUnlearning(PartsTrainer):
+    """See the module."""
+
+    config_class = SafeUnlearningConfig
+    reference_part = "harmful"
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.args.logp not in LOGP:
+            raise UserError(f"train.logp={self.args.logp}: expected {' or '.join(LOGP)}")
+
+    def terms(self, output: Any, reference: torch.Tensor, part: torch.Tensor) -> dict[str, Term]:
+        """As `safe_unlearning`."""
+        return safe_unlearning(output.log_probs, reference, output.label_mask, part, self.args)

@@ -1,0 +1,67 @@
+"""Unlearning: gradient ascent on harmful answers, descent on safe ones, and the reference's distribution kept on benign ones.
+
+L = harmful_weight * NLL(harmful answer) + safe_weight * NLL(safe answer) + kl_weight * KL(p_reference || p_theta) on benign answers,
+each a mean over tokens, with weights -0.5, 1, 1 (Chakraborty et al. 2024, arXiv 2406.02575; paper, appendix E: T-Unlearning). The first
+term has no lower bound, so a run stops when NLL(harmful answer) passes `max_harmful_loss`; the code that this descends from stops at 100.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+
+from align.data.collation import PARTS
+from align.methods.parts import PartsConfig, PartsTrainer, Term
+
+
+@dataclass
+class UnlearningConfig(PartsConfig):
+    """trl's SFTConfig, and the weights of the terms."""
+
+    harmful_weight: float = field(default=-0.5, metadata={"help": "of NLL(harmful answer); negative: gradient ascent"})
+    safe_weight: float = field(default=1.0, metadata={"help": "of NLL(safe answer)"})
+    kl_weight: float = field(default=1.0, metadata={"help": "of KL(p_reference || p_theta) on benign answers"})
+    max_harmful_loss: float = field(
+        default=100.0, metadata={"help": "stop when NLL(harmful answer), per token, is above this"}
+    )
+
+
+def unlearning(
+    log_probs: torch.Tensor, part: torch.Tensor, kl: torch.Tensor, config: UnlearningConfig
+) -> dict[str, Term]:
+    """The terms of L above. `log_probs` (answers, length - 1), 0 where nothing is supervised; `part` (answers,); `kl` (benign tokens,)."""
+    harmful, safe = log_probs[part == PARTS.index("harmful")], log_probs[part == PARTS.index("safe")]
+    return {
+        "harmful": Term(config.harmful_weight, -harmful, "harmful", "token"),
+        "safe": Term(config.safe_weight, -safe, "safe", "token"),
+        "kl": Term(config.kl_weight, kl, "benign", "token"),
+    }
+
+
+class Unlearning(PartsTrainer):
+    """See the module. The divergence is over the whole vocabulary, by trl's kernel, which holds no logits."""
+
+    config_class = UnlearningConfig
+    reference_part = "benign"
+
+    def terms(self, output: Any, reference: torch.Tensor, part: torch.Tensor) -> dict[str, Term]:
+        """As `unlearning`; `reference` (benign tokens, hidden size)."""
+        rows = part[:, None].expand_as(output.label_mask)[output.label_mask]
+        hidden, head = self.head.hidden[rows == PARTS.index("benign")], self.head.projection
+        kl = ChunkedDivergenceFunction.apply(hidden, head.weight, head.bias, reference, head.weight, head.bias, 0.0)[0]
+        return unlearning(output.log_probs, part, kl, self.args)
+
+    def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
+        """What the reference gives its output head (benign tokens, hidden size)."""
+        super().ask_reference(batch)
+        return self.head.hidden
+
+    def beyond_bound(self) -> str | None:
+        """Why training stops after this step; None where it goes on."""
+        loss = self.step_terms["harmful"]
+        if loss <= self.args.max_harmful_loss:
+            return None
+        return f"NLL(harmful answer) is {loss:.1f}, above train.max_harmful_loss={self.args.max_harmful_loss:g}"
