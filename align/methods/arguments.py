@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.config import Composed
@@ -107,6 +107,8 @@ def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[i
 def _check_fields(given: dict[str, Any], config_class: type, composed: Composed) -> None:
     schema = OmegaConf.structured(config_class)
     for key, value in given.items():
+        if key in schema and isinstance(schema[key], ListConfig) and not isinstance(value, list):
+            value = [value]  # one value for a list is a list of one, as everywhere in the grammar
         try:
             given[key] = OmegaConf.to_container(OmegaConf.merge(schema, {key: value}))[key]
         except (OmegaConfBaseException, ValueError) as error:

@@ -19,6 +19,10 @@ from align.methods.rows_trainer import RowsTrainer
 from align.rows import Row
 
 
+SORTING = ("aot", "aot_unpaired")
+"""Losses of trl that compare the pairs of a forward pass with each other."""
+
+
 class DPO(RowsTrainer, DPOTrainer):
     """trl's DPO with every loss type it knows. Its `sft` term is a mean over the chosen tokens of the whole step.
 
@@ -27,9 +31,19 @@ class DPO(RowsTrainer, DPOTrainer):
     """
 
     config_class = DPOConfig
+    inert = {
+        "precompute_ref_log_probs": "the reference is asked in every step (trl's store knows neither templates nor image bytes)",
+        "precompute_ref_batch_size": "the reference is asked in every step",
+    }
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        passes = self.args.gradient_accumulation_steps * self.accelerator.num_processes
+        if passes > 1 and (sorting := [name for name in self.loss_types if name in SORTING]):
+            raise UserError(
+                f"train.loss_type: {sorting[0]} sorts the pairs of a forward pass, so that cutting a step into {passes} passes would "
+                f"be another experiment; use one process and train.per_device_train_batch_size=global_batch_size"
+            )
         weights: dict[str, float] = dict(zip(self.loss_types, self.loss_weights, strict=True))  # type: ignore[has-type]
         self.sft_weight = weights.pop("sft", 0.0)
         if not weights:

@@ -76,15 +76,16 @@ class _PartsLoss(SFTTrainer):
         processes = 1 if alone else self.accelerator.num_processes
         means = torch.stack([term.values.sum() / _count_of(counts, term) * processes for term in terms.values()])
         weights = means.new_tensor([term.weight for term in terms.values()])
-        self._record(dict(zip(terms, self.accelerator.reduce(means.detach(), "mean").tolist(), strict=True)))
+        passes = 1 if alone else self.current_gradient_accumulation_steps
+        self._record(dict(zip(terms, self.accelerator.reduce(means.detach(), "mean").tolist(), strict=True)), passes)
         super().compute_loss(lambda **_: output, inputs)  # for what trl logs of every run
         loss = (weights * means).sum()
         return (loss, output) if return_outputs else loss
 
-    def _record(self, means: dict[str, float]) -> None:
-        """Each forward pass holds its share of a step's mean; the log line averages over passes, so shares are scaled up."""
+    def _record(self, means: dict[str, float], passes: int) -> None:
+        """Each of a step's passes holds its share of the mean; the log line averages over passes, so shares are scaled up."""
         for name, mean in means.items():
-            self._metrics["train"][f"loss/{name}"].append(mean * self.current_gradient_accumulation_steps)
+            self._metrics["train"][f"loss/{name}"].append(mean * passes)
             self.step_terms[name] = self.step_terms.get(name, 0.0) + mean
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:

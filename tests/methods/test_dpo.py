@@ -15,6 +15,7 @@ from align.methods.rows_trainer import to_dataset
 from align.models.lora import target_modules
 from align.rows import Row
 from align.settings import Lora
+from tests.support.adapters import trained
 from tests.support.small_run import TWO_STEPS
 
 
@@ -95,16 +96,6 @@ def log_probability(it, renderer, row, answer):
     return sum(log_p[i, token].item() for i, token in enumerate(rendered.answer_ids)), len(rendered.answer_ids)
 
 
-def trained(it, scale=0.05):
-    """An adapter that is no longer zero, so that policy and reference differ."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in it.model.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-    return it
-
-
 def test_the_loss_is_rafailovs_with_the_adapter_switched_off_as_reference(
     loaded, renderer, family_name, mini_rows, tmp_path
 ):
@@ -167,3 +158,9 @@ def test_the_reference_takes_no_second_copy_of_the_model(loaded, renderer, mini_
     it = trainer(loaded("llava"), renderer("llava"), mini_rows["text_harmful"], tmp_path)
     assert it.ref_model is None
     assert set(it.model.peft_config) == {"default"}
+
+
+def test_a_loss_that_sorts_the_pairs_of_a_pass_needs_the_whole_step_in_one(loaded, renderer, mini_rows, tmp_path):
+    more = {"loss_type": ["aot"], "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    with pytest.raises(UserError, match="aot sorts the pairs of a forward pass, so that cutting a step into 2 passes"):
+        trainer(loaded("llava"), renderer("llava"), mini_rows["text_harmful"], tmp_path, **more)

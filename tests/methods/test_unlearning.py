@@ -1,0 +1,241 @@
+"""Unlearning and safe unlearning: against numbers worked out by hand, and the definitions on real models."""
+
+import json
+import math
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from align.config import compose_run
+from align.errors import UserError
+from align.methods.parts import PartsTrainer
+from align.methods.rows_trainer import to_dataset
+from align.methods.safe_unlearning import SafeUnlearning, SafeUnlearningConfig, safe_unlearning
+from align.methods.unlearning import Unlearning, UnlearningConfig, unlearning
+from align.models.lora import target_modules
+from align.rows import Row
+from align.settings import Lora
+from align.train import train
+from tests.support.adapters import trained
+from tests.support.small_run import TWO_STEPS, arguments
+
+METHODS = (Unlearning, SafeUnlearning)
+
+# Two harmful answers, one safe, one benign; three positions, zero where nothing is supervised.
+LOG_PROBS = torch.tensor([[-1.0, -1.0, 0.0], [-4.0, 0.0, 0.0], [-1.0, -2.0, -3.0], [0.0, -0.5, 0.0]])
+MASK = LOG_PROBS != 0
+PART = torch.tensor([0, 0, 1, 2])
+REFERENCE = torch.tensor([[-2.0, -1.0, 0.0], [-2.0, 0.0, 0.0]])
+
+
+def value(terms):
+    """The weighted sum of some terms that are the whole step."""
+    tokens = {"harmful": 3, "safe": 3, "benign": 1}
+    answers = {"harmful": 2, "safe": 1, "benign": 1}
+    return sum(
+        t.weight * t.values.sum().item() / (tokens if t.per == "token" else answers)[t.part] for t in terms.values()
+    )
+
+
+def test_unlearning_by_hand():
+    terms = unlearning(LOG_PROBS, PART, torch.tensor([0.25]), config(UnlearningConfig))
+    # NLL: harmful (1 + 1 + 4) / 3 = 2, safe (1 + 2 + 3) / 3 = 2, and the divergence as it is: -0.5 * 2 + 2 + 0.25
+    assert value(terms) == pytest.approx(1.25)
+    halved = config(UnlearningConfig, harmful_weight=-1.0, safe_weight=0.5, kl_weight=4.0)
+    assert value(unlearning(LOG_PROBS, PART, torch.tensor([0.25]), halved)) == pytest.approx(-2 + 1 + 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "harmful"),
+    [
+        # m - m_ref, per token: (-2 + 3) / 2 = 0.5 and (-4 + 2) / 1 = -2; log(1 + e^0.5) = 0.974077, log(1 + e^-2) = 0.126928
+        ({}, (0.974077 + 0.126928) / 2),
+        # summed: 1 and -2; beta 0.5: log(1 + e^0.5) and log(1 + e^-1) = 0.313262; NPO's factor 2 / beta = 4
+        ({"logp": "sum", "beta": 0.5, "scale": 4.0}, 4 * (0.974077 + 0.313262) / 2),
+    ],
+)
+def test_safe_unlearning_by_hand(settings, harmful):
+    terms = safe_unlearning(LOG_PROBS, REFERENCE, MASK, PART, config(SafeUnlearningConfig, **settings))
+    assert value(terms) == pytest.approx(0.5 + 0.3 * 2 + 0.3 * harmful, abs=1e-5)
+    weighted = config(SafeUnlearningConfig, **settings, alpha=2.0, gamma=0.5)
+    expected = 0.5 + 0.5 * 2 + 2 * harmful
+    assert value(safe_unlearning(LOG_PROBS, REFERENCE, MASK, PART, weighted)) == pytest.approx(expected, abs=1e-5)
+
+
+def config(config_class, folder="nowhere", **more):
+    return config_class(output_dir=str(folder), max_length=None, **(TWO_STEPS | more))
+
+
+def trainer(method, it, renderer, rows, folder, **more):
+    args = config(method.config_class, folder, **more)
+    adapter = LoraConfig(r=4, target_modules=target_modules(it.model, it.family, Lora()), task_type="CAUSAL_LM")
+    return method(
+        model=it.model,
+        args=args,
+        data_collator=method.collator(renderer, args),
+        train_dataset=to_dataset(rows),
+        processing_class=it.processor,
+        peft_config=adapter,
+    )
+
+
+def distributions(it, renderer, row, answer):
+    """(log p over the vocabulary at each token of an answer, its token ids), one row alone, by the definition."""
+    rendered = renderer.render(row, answer)
+    ids = torch.tensor([rendered.prompt_ids + rendered.answer_ids])
+    aligned = {key: torch.tensor([value + [0] * len(rendered.answer_ids)]) for key, value in rendered.aligned.items()}
+    with torch.no_grad():
+        logits = it(input_ids=ids, attention_mask=torch.ones_like(ids), **aligned, **rendered.image_inputs).logits[0]
+    return logits[len(rendered.prompt_ids) - 1 : -1].double().log_softmax(-1), torch.tensor(rendered.answer_ids)
+
+
+def nll(it, renderer, row, answer):
+    """Minus the log-probability of each token of an answer."""
+    log_p, ids = distributions(it, renderer, row, answer)
+    return -log_p.gather(1, ids[:, None])[:, 0]
+
+
+def mean(values):
+    return torch.cat(values).mean().item()
+
+
+def by_definition(method, policy, reference, renderer, rows):
+    harmful, benign = ([row for row in rows if row.role == role] for role in ("harmful", "benign"))
+    safe = mean([nll(policy, renderer, row, row.response) for row in harmful])
+    forgotten = [nll(policy, renderer, row, row.harmful_response) for row in harmful]
+    if method is SafeUnlearning:
+        before = [nll(reference, renderer, row, row.harmful_response) for row in harmful]
+        assert abs(forgotten[0].sum() - before[0].sum()) > 1e-2
+        npo = [math.log(1 + math.exp(was.mean() - now.mean())) for was, now in zip(before, forgotten, strict=True)]
+        kept = mean([nll(policy, renderer, row, row.response) for row in benign])
+        return kept + 0.3 * safe + 0.3 * sum(npo) / len(npo)
+    divergences = []
+    for row in benign:
+        p, q = (distributions(it, renderer, row, row.response)[0] for it in (reference, policy))
+        divergences.append((p.exp() * (p - q)).sum(1))
+    assert mean(divergences) > 1e-3
+    return -0.5 * mean(forgotten) + safe + mean(divergences)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_loss_is_the_definition_with_the_adapter_switched_off_as_reference(
+    loaded, renderer, family_name, mini_rows, tmp_path, method
+):
+    """Mixed rows: with and without picture, of several lengths, so that padding and packing into one batch show."""
+    rows = [*mini_rows["image_harmful"][:2], *mini_rows["text_harmful"][:1], *mini_rows["image_benign"][:2]]
+    rows += mini_rows["text_benign"][:1]
+    it = trained(trainer(method, loaded(family_name), renderer(family_name), rows, tmp_path))
+    it.model.eval()
+    expected = by_definition(method, it.model, loaded(family_name).model.eval(), renderer(family_name), rows)
+    for order in (range(6), [5, 3, 1, 0, 2, 4]):
+        batch = it.data_collator([it.train_dataset[i] for i in order])
+        assert it.compute_loss(it.model, batch).item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_padding_changes_nothing(loaded, renderer, family_name, mini_rows, tmp_path, method):
+    rows, losses = mini_rows["image_harmful"][:2] + mini_rows["image_benign"][:2], []
+    for multiple in (None, 64):
+        it = trained(
+            trainer(method, loaded(family_name), renderer(family_name), rows, tmp_path, pad_to_multiple_of=multiple)
+        )
+        it.model.eval()
+        losses.append(it.compute_loss(it.model, it.data_collator(list(it.train_dataset))).item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, tmp_path, method):
+    """Answers of different lengths, so that a mean over each forward pass would differ from one over the step."""
+    rows, found = mini_rows["image_harmful"] + mini_rows["image_benign"], []
+    for size in (4, 2):
+        torch.manual_seed(0)
+        more = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 4 // size, "learning_rate": 1e-3}
+        it = trainer(method, loaded(family_name), renderer(family_name), rows, tmp_path, **more)
+        it.train()
+        logged = [v for e in it.state.log_history if "loss" in e for k, v in e.items() if k.startswith("loss")]
+        weights = torch.cat([p.detach().flatten() for n, p in it.model.named_parameters() if "lora_B" in n])
+        found.append((logged, weights))
+    assert len(found[0][0]) == 8  # of each of the two steps the loss and its three terms
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-4)
+    assert (found[0][1] - found[1][1]).norm() / found[0][1].norm() < 1e-3
+
+
+def unlearning_run(model, out, *more):
+    return arguments(model, out, "recipe=mm_unlearning", "evaluate.benchmark=[]", *more)
+
+
+def test_a_run_whose_harmful_loss_passes_its_bound_stops_and_says_so(tiny, tmp_path, capsys):
+    run = train(compose_run(unlearning_run(tiny("llava"), tmp_path / "run", "train.max_harmful_loss=1")))
+    manifest = run.manifest()
+    assert (manifest["status"], manifest["steps"]) == ("finished", 1)
+    (line,) = [json.loads(line) for line in run.steps_file.open()]
+    stopped = manifest["stopped"]
+    assert stopped.startswith("stopped at step 1: NLL(harmful answer) is ")
+    assert stopped.endswith(f"above train.max_harmful_loss=1; the rows of this step: {', '.join(line['rows'])}")
+    assert stopped in capsys.readouterr().out
+
+
+def test_each_step_holds_all_parts_and_each_is_logged(tiny, tmp_path):
+    run = train(compose_run(unlearning_run(tiny("llava"), tmp_path / "run", "data.benign.rows=10")))
+    roles = [[row.partition("/")[0] for row in json.loads(line)["rows"]] for line in run.steps_file.open()]
+    assert all(sorted(step) == ["benign"] * 4 + ["harmful"] * 4 for step in roles)
+    assert run.manifest()["order"] == [
+        "every step holds harmful and benign rows 1:1: an epoch takes 24 rows 1.00 times and 10 rows 2.40 times"
+    ]
+    logged = [json.loads(line) for line in (run.path / "log.jsonl").open()]
+    for entry in (entry for entry in logged if "loss" in entry):
+        terms = -0.5 * entry["loss/harmful"] + entry["loss/safe"] + entry["loss/kl"]
+        assert float(entry["loss"]) == pytest.approx(terms, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["train.per_device_train_batch_size=1"], "per_device_train_batch_size=1: .* must be a multiple of 2"),
+        (["train.proportion=2,1"], r"per_device_train_batch_size=8: .* 2:1 \(train.proportion\), .* multiple of 3"),
+        (["train.proportion=1"], r"train.proportion=\[1\]: expected two numbers"),
+        (["recipe=mm_safe_unlearning", "train.logp=median"], "train.logp=median: expected mean or sum"),
+        (["train.loss_type=dft"], "train.loss_type would have no effect: the loss is the method's own"),
+    ],
+)
+def test_settings_that_cannot_be(tiny, tmp_path, more, expected):
+    with pytest.raises(UserError, match=expected):
+        train(compose_run(unlearning_run(tiny("llava"), tmp_path / "run", *more)))
+
+
+HARMFUL = Row("h", "p", response="no", harmful_response="yes", role="harmful", harm_in="text")
+BENIGN = Row("b", "p", response="yes")
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([HARMFUL], "none of the 1 rows is benign: h"),
+        ([BENIGN], "none of the 1 rows is harmful: b"),
+        (
+            [Row("h", "p", response="no", role="harmful"), BENIGN],
+            "1 of 1 harmful rows have no `harmful_response`, .*: h",
+        ),
+        ([HARMFUL, Row("b", "p", response=" ")], "1 of 1 benign rows have no `response`"),
+    ],
+)
+def test_rows_that_cannot_be_unlearned_are_named(rows, expected):
+    with pytest.raises(UserError, match=expected):
+        PartsTrainer.check_rows(rows)
+
+
+def test_a_forward_pass_without_one_of_its_parts_names_its_rows(loaded, renderer, mini_rows, tmp_path):
+    it = trainer(Unlearning, loaded("llava"), renderer("llava"), mini_rows["text_harmful"][:2], tmp_path)
+    with pytest.raises(UserError, match="over text_harmful-train-0, text_harmful-train-1 has no benign answers"):
+        it.data_collator(list(it.train_dataset))
+
+
+def test_a_loss_that_is_no_number_names_its_rows(loaded, renderer, mini_rows, tmp_path):
+    rows = mini_rows["text_harmful"][:1] + mini_rows["text_benign"][:1]
+    it = trained(trainer(Unlearning, loaded("llava"), renderer("llava"), rows, tmp_path), scale=float("nan"))
+    with pytest.raises(
+        UserError, match="the loss is nan; rows of this batch: text_harmful-train-0, text_benign-train-0"
+    ):
+        it.compute_loss(it.model, it.data_collator(list(it.train_dataset)))
