@@ -18,7 +18,6 @@ from align.errors import UserError
 from align.methods.rows_trainer import RowsTrainer
 from align.rows import Row
 
-
 SORTING = ("aot", "aot_unpaired")
 """Losses of trl that compare the pairs of a forward pass with each other."""
 
@@ -39,7 +38,7 @@ class DPO(RowsTrainer, DPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         passes = self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        if passes > 1 and (sorting := [name for name in self.loss_types if name in SORTING]):
+        if passes > 1 and (sorting := [name for name in self.args.loss_type if name in SORTING]):
             raise UserError(
                 f"train.loss_type: {sorting[0]} sorts the pairs of a forward pass, so that cutting a step into {passes} passes would "
                 f"be another experiment; use one process and train.per_device_train_batch_size=global_batch_size"
