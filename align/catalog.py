@@ -44,6 +44,9 @@ JUDGES = {
 }
 
 
+DEFENCES = {"safety_prompt": "align.evaluation.defences:SAFETY_PROMPT"}
+
+
 def resolve(key: str, name: str, catalog: dict[str, str] | None = None) -> Any:
     """The object behind a name of a catalog or a `module:name`. Raises UserError that names the key it was given under."""
     known = catalog or {}

@@ -100,6 +100,7 @@ class Evaluate:
         ["image"],
         "what of a row the model sees, where the benchmark's name does not say: image | text | caption | shuffled | blank",
     )
+    defence: str | None = option(None, "a prompt that goes before every request: safety_prompt, or module:name")
     generation: Generation = option(Generation, "")
     settings: dict[str, BenchmarkSettings] = option(dict, "per benchmark: path, subset, limit, ...")
 
@@ -110,7 +111,7 @@ class RunConfig:
 
     recipe: str = option("", "a recipe's name, or the path of a YAML file")
     track: str = option("paper", "paper | controlled")
-    method: str = option("sft", "sft")
+    method: str = option("sft", "sft | dpo | unlearning | safe_unlearning")
     view: str = option("image", "what of a training row the model sees: image | text | caption | shuffled | blank")
     allow_label_conflict: bool = option(False, "allow a view that hides the only evidence for an answer")
     suite: str | None = option(None, "which sources fill which part, and which benchmarks are run")
@@ -143,6 +144,7 @@ class EvalConfig(Evaluate):
     where: dict[str, Any] = option(dict, "likewise")
     on_missing_image: str | None = option(None, "likewise, for every benchmark named")
     seed: int = option(0, "recorded with the results")
+    name: str | None = option(None, "how tables call the row (default: vanilla, checkpoint, or the defence)")
     output_dir: str | None = option(None, "where results go (default: the run folder, or runs/<model>-...)")
 
 
@@ -153,8 +155,13 @@ class CompareConfig:
     track: list[str] = option(["paper", "controlled"], "paper | controlled")
     model: list[str] = option(["mini_llava"], "model files")
     seed: list[int] = option([0], "seeds")
-    recipe: list[str] | None = option(
-        None, "recipes instead of all of the tracks'; the model as it is (vanilla) is always a row"
+    recipe: list[str] = option(
+        list, "recipes instead of all of the tracks'; the model as it is (vanilla) is always a row"
+    )
+    method: list[str] = option(["sft"], "methods that the arms of the controlled track are trained with")
+    defence: list[str] = option(["safety_prompt"], "prompt-only defences as rows of the paper track, without training")
+    checkpoint: dict[str, str] = option(
+        dict, "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or hub id>; of one model"
     )
     output_dir: str = option("runs/compare", "where runs, tables and the figure go")
     override: dict[str, Any] = option(dict, "settings of every run, e.g. override.train.max_steps=20")

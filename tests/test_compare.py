@@ -33,16 +33,19 @@ def model_file(tiny, tmp_path):
 
 
 def test_compare_writes_its_files_and_reuses_finished_runs(model_file, tmp_path, capsys):
-    command = ["compare", "track=paper", f"model={model_file}", f"output_dir={tmp_path / 'out'}", "seed=0,1"]
+    recipes = "recipe=t_sft,mm_sft"
+    command = ["compare", "track=paper", recipes, f"model={model_file}", f"output_dir={tmp_path / 'out'}", "seed=0,1"]
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert "T-SFT" in shown
+    assert "safety prompt" in shown
     assert "small, paper track, seeds 0, 1: " in shown
     assert "mechanism in a jar" in shown
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert (result["schema"], len(result["rows"])) == (1, 5)
+    assert (result["schema"], len(result["rows"])) == (1, 6)
     assert [(row["name"], row["seed"], row["steps"]) for row in result["rows"]] == [
         ("vanilla", 0, 0),
+        ("safety_prompt", 0, 0),
         ("t_sft", 0, 2),
         ("t_sft", 1, 2),
         ("mm_sft", 0, 2),
@@ -51,6 +54,7 @@ def test_compare_writes_its_files_and_reuses_finished_runs(model_file, tmp_path,
     assert set(result["rows"][0]["results"]) == {"mini_vsil", "mini_vsil_free", "mini_twin", "mini_twin.blank"}
     assert [(arm["name"], arm["seed"]) for arm in result["arms"]] == [
         ("vanilla", "0"),
+        ("safety_prompt", "0"),
         ("t_sft", "0,1"),
         ("mm_sft", "0,1"),
     ]
@@ -63,7 +67,7 @@ def test_compare_writes_its_files_and_reuses_finished_runs(model_file, tmp_path,
     }
     assert (tmp_path / "out" / "paper.png").is_file()
     text = (tmp_path / "out" / "paper.md").read_text()
-    assert "| paper | small | MM-SFT | 0,1 |" in text
+    assert "| paper | small | MM-SFT | SFT | 0,1 |" in text
     assert "MM-SFT minus T-SFT" in text
     weights = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("adapter_model.safetensors")}
     assert main(command) == 0
@@ -123,6 +127,40 @@ def test_arms_that_are_not_comparable_are_refused_before_anything_is_trained(
     assert "controlled/text_leak and controlled/image_leak are no controlled comparison: " in message
     assert re.search(expected, message)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_controlled_track_with_several_methods_compares_arms_within_each(model_file, tmp_path, capsys):
+    arms = "recipe=controlled/text_leak,controlled/image_leak"
+    command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", arms]
+    assert main([*command, "method=dpo,safe_unlearning", "override.evaluate.benchmark=mini_vsil,mini_vsil_free"]) == 0
+    assert "text_leak SafeUnlearning" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [(row["name"], row["method"]) for row in result["rows"]] == [
+        ("vanilla", None),
+        ("text_leak", "dpo"),
+        ("text_leak", "safe_unlearning"),
+        ("image_leak", "dpo"),
+        ("image_leak", "safe_unlearning"),
+    ]
+    assert {(c["method"], c["a"], c["b"]) for c in result["comparisons"]} == {
+        ("dpo", "image_leak", "text_leak"),
+        ("safe_unlearning", "image_leak", "text_leak"),
+    }
+
+
+def test_a_checkpoint_trained_elsewhere_is_a_row(model_file, tiny, tmp_path):
+    elsewhere = f"checkpoint.theirs={tiny('llava')}"
+    few = ["recipe=t_sft", "defence=[]", "override.evaluate.benchmark=mini_vsil"]
+    command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", elsewhere, *few]
+    assert main(command) == 0
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [(row["name"], row["method"], row["steps"]) for row in result["rows"]] == [
+        ("vanilla", None, 0),
+        ("theirs", None, 0),
+        ("t_sft", "sft", 2),
+    ]
+    assert result["rows"][1]["results"]["mini_vsil"]["counts"] == result["rows"][0]["results"]["mini_vsil"]["counts"]
+    assert main([*command, "model=mini_llava,mini_qwen2_vl"]) == 2
 
 
 def test_an_unknown_track_is_an_error(capsys):

@@ -17,14 +17,16 @@ from align.files import write_json, write_text
 from align.report.collect import combine, row_of
 from align.report.comparisons import compare_arms, conclusions
 from align.report.comparisons import markdown as comparison_table
-from align.report.controlled import ground, ground_of, permitted, refuse_uncontrolled
+from align.report.controlled import Ground, ground, ground_of, permitted, refuse_uncontrolled
 from align.report.tables import markdown, print_table
 from align.run_folder import RunFolder
 from align.settings import CompareConfig, EvalConfig
 
 SCHEMA = 1
 TRACKS = {
-    "paper": ("t_sft", "mm_sft"),
+    "paper": tuple(
+        f"{view}_{method}" for view in ("t", "mm") for method in ("sft", "dpo", "unlearning", "safe_unlearning")
+    ),
     "controlled": tuple(
         f"controlled/{arm}" for arm in ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak")
     ),
@@ -40,24 +42,29 @@ def main(arguments: Sequence[str]) -> int:
 
     begun = time.monotonic()
     config: CompareConfig = compose(CompareConfig, arguments).config
+    if config.checkpoint and len(config.model) > 1:
+        raise UserError(f"checkpoint.{next(iter(config.checkpoint))}=: a checkpoint is of one model; give one model=")
     cells = {model: _cells(config, model) for model in config.model}
     _refuse_one_name_for_two_models(cells)
     for arms in cells.values():
         _refuse_uncontrolled_plans(arms)
     quiet_libraries()
     folder = Path(config.output_dir)
-    vanilla, runs, used = [], [], []
+    untrained, runs, used = [], [], []
     with progress() as report:
         for arms in cells.values():
-            vanilla.append(_vanilla(arms[0], folder, report))
+            untrained += [_untrained(evaluation, report) for evaluation in _references(config, arms[0], folder)]
             trained = [_arm(cell, report) for cell in arms]
             used += _refuse_uncontrolled_runs(trained)
             runs += trained
     rows, (comparisons, notes) = [row_of(run) for run in runs], compare_arms(runs)
     tracks = list(dict.fromkeys(row["track"] for row in rows))
-    unaligned = [row_of(run) | {"track": track} for track in tracks for run in vanilla]
+    unaligned = [row_of(run) | {"track": track} for track in tracks for run in untrained]
+    # A defence or somebody's checkpoint says nothing of the carrier of harm, which is what the controlled track is about.
+    unaligned = [row for row in unaligned if row["track"] == "paper" or row["name"] == "vanilla"]
     arms_over_seeds = [row | {"seed": str(row["seed"])} for row in unaligned] + combine(runs)
     values = {"schema": SCHEMA, "seconds": round(time.monotonic() - begun, 1), "rows": unaligned + rows}
+    notes += [f"{run.path}: {run.manifest()['stopped']}" for run in runs if "stopped" in run.manifest()]
     values |= {"arms": arms_over_seeds, "comparisons": comparisons, "notes": [*used, *notes]}
     write_json(folder / "comparison.json", values)
     miniature = any(cell.config.suite == "miniature" for arms in cells.values() for cell in arms)
@@ -82,10 +89,17 @@ def _cells(config: CompareConfig, model: str) -> list[Composed]:
             f"recipe={','.join(recipes)}: two recipes are called {twice!r}, and tables could not tell them apart"
         )
     return [
-        _compose(config, model, recipe, seed)
+        _compose(config, model, recipe, method, seed)
         for recipe in dict.fromkeys(recipes)
+        for method in _methods(config, model, recipe)
         for seed in dict.fromkeys(config.seed)
     ]
+
+
+def _methods(config: CompareConfig, model: str, recipe: str) -> list[str | None]:
+    """The methods that a recipe is trained with: its own (None), or in the controlled track those that were asked for."""
+    track = compose_run([f"recipe={recipe}", f"model={model}"]).config.track
+    return list(dict.fromkeys(config.method)) if track == "controlled" else [None]
 
 
 def _refuse_one_name_for_two_models(cells: dict[str, list[Composed]]) -> None:
@@ -99,8 +113,9 @@ def _refuse_one_name_for_two_models(cells: dict[str, list[Composed]]) -> None:
         names[name] = model
 
 
-def _compose(config: CompareConfig, model: str, recipe: str, seed: int) -> Composed:
+def _compose(config: CompareConfig, model: str, recipe: str, method: str | None, seed: int) -> Composed:
     overrides = [f"{key}={'null' if value is None else value}" for key, value in flatten(config.override)]
+    overrides += [f"method={method}"] if method else []
     composed = compose_run([f"recipe={recipe}", f"model={model}", f"seed={seed}", *overrides])
     name = f"{recipe}-seed{seed}-{fingerprint(composed.config)}".replace("/", "-")
     composed.config.output_dir = str(Path(config.output_dir, composed.config.model.name.replace("/", "-"), name))
@@ -108,32 +123,48 @@ def _compose(config: CompareConfig, model: str, recipe: str, seed: int) -> Compo
 
 
 def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
-    """Before anything is trained: the arms of the controlled track under their first seed, by settings and rows."""
+    """Before anything is trained, by settings and rows: the arms of the controlled track of each method, under their first seed."""
     configs = [cell.config for cell in cells if cell.config.track == "controlled"]
-    first = [config for config in configs if config.seed == configs[0].seed]
-    refuse_uncontrolled([ground(c.recipe, to_dict(c), training_data(c).plan()) for c in first])
+    for method in dict.fromkeys(config.method for config in configs):
+        arms = [config for config in configs if (config.method, config.seed) == (method, configs[0].seed)]
+        refuse_uncontrolled([ground(arm.recipe, to_dict(arm), training_data(arm).plan()) for arm in arms])
 
 
 def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> list[str]:
-    """After training, seed by seed: by what the runs recorded. What is permitted and used is returned."""
-    controlled = [run for run in runs if run.manifest()["track"] == "controlled"]
-    used: list[str] = []
-    for seed in dict.fromkeys(run.manifest()["seed"] for run in controlled):
-        arms = [ground_of(run) for run in controlled if run.manifest()["seed"] == seed]
+    """After training, by what the runs of each method and seed recorded. What is permitted and used is returned."""
+    groups: dict[tuple[str, int], list[Ground]] = {}
+    for run in runs:
+        manifest = run.manifest()
+        if manifest["track"] == "controlled":
+            groups.setdefault((manifest["method"], manifest["seed"]), []).append(ground_of(run))
+    for arms in groups.values():
         refuse_uncontrolled(arms)
-        used += permitted(arms)
-    return list(dict.fromkeys(used))
+    return list(dict.fromkeys(line for arms in groups.values() for line in permitted(arms)))
 
 
-def _vanilla(cell: Composed, folder: Path, report: Any) -> RunFolder:
-    """The model as it is, evaluated as every arm is."""
+def _references(config: CompareConfig, cell: Composed, folder: Path) -> list[EvalConfig]:
+    """What the arms are seen beside: the model as it is, prompt-only defences, and checkpoints trained elsewhere."""
+    model = cell.config.model
+    rows: dict[str, dict[str, Any]] = {"vanilla": {}}
+    rows |= {name.rpartition(":")[2]: {"defence": name} for name in config.defence if "paper" in config.track}
+    rows |= {name: {"checkpoint": path} for name, path in config.checkpoint.items()}
+    return [
+        EvalConfig(
+            **vars(cell.config.evaluate) | special,
+            model=model,
+            name=name,
+            output_dir=str(folder / model.name.replace("/", "-") / name),
+        )
+        for name, special in rows.items()
+    ]
+
+
+def _untrained(evaluation: EvalConfig, report: Any) -> RunFolder:
+    """A row without training of ours, evaluated as every arm is."""
     from align.commands.evaluate import run_evaluation
 
-    settings, model = cell.config.evaluate, cell.config.model
-    evaluation = EvalConfig(
-        **vars(settings), model=model, output_dir=str(folder / model.name.replace("/", "-") / "vanilla")
-    )
-    return run_evaluation(evaluation, _named(report, f"{model.name} vanilla"))[0]
+    assert evaluation.model is not None
+    return run_evaluation(evaluation, _named(report, f"{evaluation.model.name} {evaluation.name}"))[0]
 
 
 def _arm(cell: Composed, report: Any) -> RunFolder:
@@ -144,7 +175,7 @@ def _arm(cell: Composed, report: Any) -> RunFolder:
     from align.train import train
 
     config = cell.config
-    name = f"{config.model.name} {config.recipe} seed {config.seed}"
+    name = f"{config.model.name} {config.recipe} {config.method} seed {config.seed}"
     reset_peak_memory()
     run = train(cell, callbacks=[StepReport(lambda done, total: report(f"{name} training", done, total))])
     return run_evaluation(EvalConfig(**vars(config.evaluate), run=str(run.path)), _named(report, name))[0]

@@ -35,6 +35,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def run_evaluation(config: EvalConfig, report: Report = lambda *_: None) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
     """Load what is to be evaluated and evaluate it -> (its folder, {set: result}). Raises UserError."""
+    if config.run is not None and config.defence:
+        raise UserError(
+            f"defence={config.defence}: a run folder holds the run without it; give checkpoint={config.run}/checkpoint output_dir=<folder>"
+        )
     if config.run is not None:
         run = RunFolder(Path(config.run))
         loaded = _load_run(run)
@@ -64,10 +68,12 @@ def _load_run(run: RunFolder) -> Loaded:
 def _other_folder(config: EvalConfig) -> RunFolder:
     if config.output_dir:
         return RunFolder(Path(config.output_dir))
+    defence = f"-{config.defence.replace(':', '-')}" if config.defence else ""
     if config.checkpoint:
         digest = hashlib.sha256(str(Path(config.checkpoint).resolve()).encode()).hexdigest()[:8]
-        return RunFolder(Path("runs", f"{Path(config.checkpoint).name}-{digest}"))
-    return RunFolder(Path("runs", f"{str(config.model.name if config.model else '').replace('/', '-')}-vanilla"))
+        return RunFolder(Path("runs", f"{Path(config.checkpoint).name}-{digest}{defence}"))
+    name = str(config.model.name if config.model else "").replace("/", "-")
+    return RunFolder(Path("runs", f"{name}{defence or '-vanilla'}"))
 
 
 def _check_model(run: RunFolder, loaded: Loaded, config: EvalConfig) -> None:
@@ -78,17 +84,18 @@ def _check_model(run: RunFolder, loaded: Loaded, config: EvalConfig) -> None:
         "base": loaded.path,
         "checkpoint": config.checkpoint,
         "weights": loaded.weights,
+        "defence": config.defence,
         "seed": config.seed,
     }
     there = run.manifest()
-    if there and there.get("recipe") not in ("vanilla", "checkpoint"):
+    if there and there.get("method") is not None:
         raise UserError(f"{run.path} is a training run; give another output_dir=")
     refuse_other(run.path, "model", there, identity)
     run.record(
         schema=SCHEMA,
         status="finished",
         track="paper",
-        recipe="checkpoint" if config.checkpoint else "vanilla",
+        recipe=config.name or config.defence or ("checkpoint" if config.checkpoint else "vanilla"),
         method=None,
         view=None,
         steps=0,

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from align.catalog import JUDGES, resolve
+from align.catalog import DEFENCES, JUDGES, resolve
 from align.data.images import pixel_hash
 from align.data.rendering import Renderer
 from align.errors import UserError
@@ -63,11 +63,17 @@ def _evaluate_set(
     pixels = {
         row.id: [pixel_hash(image, f"row {row.id} of {row.source}") for image in row.images] for row in chosen.rows
     }
+    asked = (
+        [resolve("defence", config.defence, DEFENCES).applied(row) for row in chosen.rows]
+        if config.defence
+        else chosen.rows
+    )
     hashes = {
-        row.id: _hash(renderer.prompt_text(row), *pixels[row.id], str(_greedy(config.generation)))
-        for row in chosen.rows
+        row.id: _hash(renderer.prompt_text(row), *pixels[row.id], str(_greedy(config.generation))) for row in asked
     }
-    responses = _answers(loaded, renderer, chosen, hashes, config.generation, folder / "responses.jsonl", report)
+    responses = _answers(
+        loaded, renderer, chosen.name, asked, hashes, config.generation, folder / "responses.jsonl", report
+    )
     clusters = {row.id: _cluster(chosen, row, pixels[row.id]) for row in chosen.rows}
     results = []
     for name in config.judge or chosen.benchmark.judges:
@@ -96,6 +102,7 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, loaded: Loa
         "rows": rows,
         "generation": _greedy(config.generation),
         "weights": loaded.weights,
+        "defence": config.defence,
     }
     file = folder / "settings.json"
     refuse_other(folder, "evaluation", read_json(file) if file.is_file() else {}, wanted)
@@ -117,7 +124,8 @@ def _cluster(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:
 def _answers(
     loaded: Loaded,
     renderer: Renderer,
-    chosen: Selected,
+    name: str,
+    rows: Sequence[Row],
     hashes: dict[str, str],
     generation: Generation,
     path: Path,
@@ -127,14 +135,14 @@ def _answers(
     kept, file = open_jsonl(path)
     with file:
         done = {record["id"]: record for record in kept if hashes.get(record["id"]) == record["prompt_hash"]}
-        waiting = [row for row in chosen.rows if row.id not in done]
-        report(chosen.name, len(done), len(chosen.rows))
+        waiting = [row for row in rows if row.id not in done]
+        report(name, len(done), len(rows))
         for answer in generate(loaded.model, renderer, waiting, generation):
             record = asdict(answer) | {"prompt_hash": hashes[answer.id], "seconds": round(answer.seconds, 4)}
             append_jsonl(file, record)
             done[answer.id] = record
-            report(chosen.name, len(done), len(chosen.rows))
-    return {row.id: done[row.id] for row in chosen.rows}
+            report(name, len(done), len(rows))
+    return {row.id: done[row.id] for row in rows}
 
 
 def _hash(*texts: str) -> str:

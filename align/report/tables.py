@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -23,8 +23,10 @@ HEADINGS = {
     "ability": "ability",
 }
 SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "both right", "ability": "right"}
-NAMES = {"vanilla": "no alignment", "checkpoint": "checkpoint"}
-ORDER = ("vanilla", "checkpoint", "text_leak", "shuffled_leak", "image_leak", "image_free", "caption_free")
+NAMES = {"vanilla": "no alignment", "safety_prompt": "safety prompt"}
+ARMS = ("text_leak", "shuffled_leak", "image_leak", "image_free", "caption_free")
+METHODS = {"sft": "SFT", "dpo": "DPO", "unlearning": "Unlearning", "safe_unlearning": "SafeUnlearning", "ppo": "PPO"}
+"""In the paper's order and writing."""
 
 SEEN = {
     "image": "as it is",
@@ -38,11 +40,11 @@ Rows = Sequence[dict[str, Any]]
 
 
 def display_name(name: str) -> str:
-    """t_sft -> T-SFT, as the paper writes it; the arms of the controlled track go by their own names."""
+    """t_safe_unlearning -> T-SafeUnlearning, as the paper writes it; the arms of the controlled track go by their own names."""
     prefix, _, method = name.partition("_")
-    if name in ORDER or prefix not in ("t", "mm"):
+    if prefix not in ("t", "mm"):
         return NAMES.get(name, name)
-    return f"{prefix.upper()}-{method.upper() if method in ('sft', 'dpo', 'ppo') else method}"
+    return f"{prefix.upper()}-{METHODS.get(method, method)}"
 
 
 def sets_of(rows: Rows) -> list[str]:
@@ -57,13 +59,28 @@ def is_control(name: str) -> bool:
 
 
 def sorted_rows(rows: Rows) -> list[dict[str, Any]]:
-    """By track and model, the model as it is first, text before image, seeds in order."""
+    """By track and model: the model as it is, other rows without training of ours, then text before image, methods as in the paper."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
-        first = ORDER.index(row["name"]) if row["name"] in ORDER else len(ORDER)
-        return row["track"], row["model"], first, row["method"] or "", row["view"] != "text", row["name"], row["seed"]
+        method = _place(row["method"], METHODS)
+        within = (
+            (method, _place(row["name"], ARMS)) if row["track"] == "controlled" else (row["view"] != "text", method)
+        )
+        return (
+            row["track"],
+            row["model"],
+            row["method"] is not None,
+            row["name"] != "vanilla",
+            within,
+            row["name"],
+            row["seed"],
+        )
 
     return sorted(rows, key=key)
+
+
+def _place(name: str | None, order: Collection[str]) -> int:
+    return [*order, name].index(name)
 
 
 def percent(value: float) -> str:
@@ -105,10 +122,11 @@ def heading(rows: Rows, name: str) -> str:
 
 def leading(row: dict[str, Any]) -> list[str]:
     """The columns that say which row it is."""
-    return [row["track"], row["model"], display_name(row["name"]), str(row["seed"]), str(row["steps"])]
+    of_row = [row["track"], row["model"], display_name(row["name"]), METHODS.get(row["method"], row["method"] or "-")]
+    return [*of_row, str(row["seed"]), str(row["steps"])]
 
 
-LEADING = ["track", "model", "arm", "seed", "steps"]
+LEADING = ["track", "model", "arm", "method", "seed", "steps"]
 NOTE = (
     "95% intervals (one seed: Wilson, or a bootstrap over images where images repeat; several: over images and seeds). "
     "Rates over valid verdicts; incoherent answers are never safe."
@@ -152,9 +170,11 @@ def _rates(rows: Rows, sets: Sequence[str], title: str) -> Table:
 
 
 def _who(row: dict[str, Any], rows: Rows) -> str:
-    """The arm, and what of model and seed is not the same in all rows (the model as it is has no seed)."""
+    """The arm, and what of model, method and seed is not the same in all rows (the model as it is has neither method nor seed)."""
     parts = [row["model"]] if len({row["model"] for row in rows}) > 1 else []
     parts.append(display_name(row["name"]))
+    if row["name"] in ARMS and len({row["method"] for row in rows if row["name"] in ARMS}) > 1:
+        parts.append(METHODS.get(row["method"], row["method"]))
     if row["method"] and len({str(row["seed"]) for row in rows if row["method"]}) > 1:
         parts.append(f"seed {row['seed']}")
     return " ".join(parts)

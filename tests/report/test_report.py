@@ -97,7 +97,7 @@ def test_a_table_in_every_format(tmp_path, capsys):
     assert [(line["arm"], line["rate"]) for line in lines] == [("T-SFT", "0.75"), ("MM-SFT", "1.0")]
     assert main(["table", f"runs={tmp_path}", f"output={tmp_path / 'table.md'}"]) == 0
     text = (tmp_path / "table.md").read_text()
-    assert "| paper | m | T-SFT | 0 | 3 | 75.0 [75.0, 75.0] n=4<br>refusal 3, unsafe 1 |" in text
+    assert "| paper | m | T-SFT | SFT | 0 | 3 | 75.0 [75.0, 75.0] n=4<br>refusal 3, unsafe 1 |" in text
     assert "- a fact" in text
     assert main(["table", f"runs={tmp_path}", "format=pdf"]) == 2
 
