@@ -44,7 +44,7 @@ def show(composed: Composed) -> None:
     )
     row = data.rows[0]
     console.print(f"\nRow {row.id} as the model reads it; the loss is on what is marked:")
-    for field, rendered in trainer.data_collator.examples(row).items():
+    for field, rendered in trainer.data_collator.render(row).items():
         console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
 
 

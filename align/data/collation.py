@@ -35,13 +35,29 @@ class Collator:
 
         Raises UserError.
         """
-        rows = [row_of(record) for record in records]
-        rendered = [self._render(row, field) for field in self.answers for row in rows]
+        rows = [self.render(row_of(record)) for record in records]
+        rendered = [row[field] for field in self.answers for row in rows]
         return self._pad(rendered) | self._bookkeeping(records, rendered)
 
-    def examples(self, row: Row) -> dict[str, Rendered]:
-        """{field: what the model reads} for each answer that a row is trained with."""
-        return {field: self._render(row, field) for field in self.answers}
+    def render(self, row: Row) -> dict[str, Rendered]:
+        """{field: what the model reads} for each answer that a row is trained with. Raises UserError."""
+        fields = self._answers_of(row)
+        answers = [getattr(row, field) for field in fields]
+        if None in answers:
+            raise UserError(
+                f"row {row.id} of {row.source} has no `{fields[answers.index(None)]}`, which this method needs"
+            )
+        rendered = dict(zip(fields, self.renderer.render_answers(row, answers), strict=True))
+        for field, one in rendered.items():
+            if self.max_length is not None and one.length > self.max_length:
+                raise UserError(
+                    f"row {row.id} has {one.length} tokens with its `{field}`, more than train.max_length={self.max_length}; nothing "
+                    f"is cut: raise it, set it to null, or remove the row"
+                )
+        return rendered
+
+    def _answers_of(self, row: Row) -> Sequence[str]:
+        return self.answers
 
     def _pad(self, rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
         return pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of)
@@ -55,18 +71,6 @@ class Collator:
             "row_index": torch.tensor([record["index"] for record in records]),
             "supervised_tokens": torch.tensor([supervised[record["id"]] for record in records]),
         }
-
-    def _render(self, row: Row, field: str) -> Rendered:
-        answer = getattr(row, field)
-        if answer is None:
-            raise UserError(f"row {row.id} of {row.source} has no `{field}`, which this method needs")
-        rendered = self.renderer.render(row, answer)
-        if self.max_length is not None and rendered.length > self.max_length:
-            raise UserError(
-                f"row {row.id} has {rendered.length} tokens with its `{field}`, more than train.max_length={self.max_length}; nothing "
-                f"is cut: raise it, set it to null, or remove the row"
-            )
-        return rendered
 
 
 def row_of(record: dict[str, Any]) -> Row:
@@ -108,14 +112,14 @@ class PartsCollator(Collator):
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """As `Collator`, with the `part` (answers,) of each answer, and the batch of one part again as `reference`. Raises UserError."""
-        rows = [row_of(record) for record in records]
+        rows = [(record["role"], self.render(row_of(record))) for record in records]
         rendered = {
-            part: [self._render(row, field) for row in rows if row.role == role]
+            part: [row[field] for its_role, row in rows if its_role == role]
             for part, (role, field) in ANSWER_OF.items()
         }
         if empty := [part for part in PARTS if not rendered[part]]:
             raise UserError(
-                f"a forward pass over {', '.join(row.id for row in rows)} has no {' and no '.join(empty)} answers; unlearning "
+                f"a forward pass over {', '.join(record['id'] for record in records)} has no {' and no '.join(empty)} answers; unlearning "
                 f"needs harmful and benign rows in each"
             )
         answers = [answer for part in PARTS for answer in rendered[part]]
@@ -125,9 +129,8 @@ class PartsCollator(Collator):
             **self._bookkeeping(records, answers),
         }
 
-    def examples(self, row: Row) -> dict[str, Rendered]:
-        """{field: what the model reads} for each answer that a row is trained with."""
-        return {field: self._render(row, field) for role, field in ANSWER_OF.values() if role == row.role}
+    def _answers_of(self, row: Row) -> Sequence[str]:
+        return [field for role, field in ANSWER_OF.values() if role == row.role]
 
 
 def pad(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,13 @@ class Renderer:
 
         Raises UserError where a text holds the image token, where the answer is empty, or where an image cannot be read.
         """
+        return self.render_answers(row, [answer])[0]
+
+    def render_answers(self, row: Row, answers: Sequence[str | None]) -> list[Rendered]:
+        """The same for several answers to one row, whose prompt and pictures are rendered once. Raises UserError."""
         where = f"row {row.id}" + (f" of {row.source}" if row.source else "")
-        self._refuse_special_tokens(row.prompt, answer or "", where)
+        for answer in answers:
+            self._refuse_special_tokens(row.prompt, answer or "", where)
         prompt = self.prompt_text(row)
         images = [load_image(image, where) for image in row.images]
         inputs = self.processor(text=[prompt], images=[images] if images else None)
@@ -70,8 +76,8 @@ class Renderer:
                 image_inputs[key] = torch.as_tensor(_stack(value))
             else:
                 aligned[key] = [int(token) for token in value[0]]
-        answer_ids = [] if answer is None else self._answer_ids(row, prompt, answer, where)
-        return Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs)
+        ids = [[] if answer is None else self._answer_ids(row, prompt, answer, where) for answer in answers]
+        return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs) for answer_ids in ids]
 
     def _refuse_special_tokens(self, prompt: str, answer: str, where: str) -> None:
         """A placeholder in a text stands for an image that is not there; a special token in an answer would end the turn in its middle."""
