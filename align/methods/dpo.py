@@ -27,6 +27,7 @@ class DPO(RowsTrainer, DPOTrainer):
     """
 
     config_class = DPOConfig
+    needs_reference = True
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from datasets import Dataset, Features, List, Value
 
 from align.errors import UserError
 from align.methods.order import WholeBatches
+from align.models.reference import FROZEN
 from align.rows import Row
 
 TEXTS = tuple(field.name for field in fields(Row) if field.name not in ("images", "columns"))
@@ -30,6 +33,8 @@ class RowsTrainer:
     a record of what each step took, and a non-finite loss stops the run.
     """
 
+    needs_reference = False
+    """Whether the loss asks what the run began from (align/models/reference.py)."""
     args: Any
     accelerator: Any
     state: Any
@@ -51,6 +56,11 @@ class RowsTrainer:
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         rows, batch = len(train_dataset or self.train_dataset), share * self.accelerator.num_processes
         return WholeBatches(rows, batch, seed, lambda: self.state.global_step)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        # peft saves every adapter; the frozen one is made anew from the adapter that the run continues.
+        shutil.rmtree(Path(output_dir or self.args.output_dir, FROZEN), ignore_errors=True)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
