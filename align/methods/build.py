@@ -16,7 +16,7 @@ from align.errors import UserError
 from align.methods.arguments import training_arguments
 from align.methods.callbacks import Clock, LogFile, StepFile
 from align.methods.rows_trainer import to_dataset
-from align.models.loading import base_of, load
+from align.models.loading import base_of, load, parameters_per_tower
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
 from align.models.trainable import check_trainable, choose_trainable
@@ -59,10 +59,24 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
             f"({trainer.accelerator.distributed_type.value}); each would train on its own"
         )
     trainer.family, trainer.base = loaded.family, base_of(config.model)
+    _refuse_rows_without_effect(trainer, data)
     trainer.add_callback(StepFile(run.steps_file, trainer))
     if callbacks:
         trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _refuse_rows_without_effect(trainer: Any, data: TrainingData) -> None:
+    """Where only what reads pictures is trained, a batch without one has no gradient at all, and torch stops in the middle."""
+    towers = parameters_per_tower(trainer.model, trainer.family)
+    if any(towers[tower]["trainable"] for tower in ("language_model", "output_head")):
+        return
+    blind = [row.id for row in data.rows if not row.images]
+    if blind:
+        raise UserError(
+            f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and nothing of the language model is trained: they "
+            f"would have no effect; leave them out, or train the language model too"
+        )
 
 
 def _constructed(method: type, **parts: Any) -> Any:

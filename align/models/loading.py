@@ -16,7 +16,7 @@ from align.catalog import resolve
 from align.errors import UserError
 from align.models.families import Family, family_of
 from align.models.processors import load_processor
-from align.models.quantization import count, quantization_config
+from align.models.quantization import count, quantization_config, refuse_dora_in_int8
 from align.models.reference import FROZEN
 from align.settings import ModelSettings
 
@@ -51,7 +51,9 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
 
     Raises UserError for an unknown family, dtype or quantisation, and for what cannot be read.
     """
-    path = locate(settings)
+    path, on_top = locate(settings), adapter or settings.adapter
+    if on_top is not None:
+        _check_adapter(on_top)
     if settings.dtype not in DTYPES:
         raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
     config = _readable(path, lambda: AutoConfig.from_pretrained(path, revision=settings.revision))
@@ -69,9 +71,12 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
         ),
     )
     processor = _readable(path, lambda: load_processor(path, settings.revision))
-    on_top = adapter or settings.adapter
     if on_top is not None:
         model = _with_adapter(model, on_top, trainable=adapter is None)
+        trained_on = model.peft_config["default"].base_model_name_or_path
+        if adapter is None and trained_on != path:
+            print(f"Adapter {on_top} was trained on {trained_on}; it is continued on {path}", flush=True)
+        refuse_dora_in_int8(settings.quantization, model.peft_config["default"].use_dora)
     commit = str(getattr(config, "_commit_hash", None))
     loaded_as = f"{commit} {settings.dtype} {settings.attn_implementation} {settings.quantization}"
     weights = _fingerprint([path, *([on_top] if on_top else [])], loaded_as)
@@ -83,18 +88,18 @@ def base_of(settings: ModelSettings) -> str:
     path = locate(settings)
     if settings.adapter is None:
         return path
-    _check_adapter(settings.adapter)
     return f"{path} with {settings.adapter} ({_fingerprint([settings.adapter], '')})"
 
 
 def _with_adapter(model: Any, adapter: str, trainable: bool) -> Any:
     from peft import PeftModel
 
-    _check_adapter(adapter)
     try:
         return _readable(adapter, lambda: PeftModel.from_pretrained(model, adapter, is_trainable=trainable))
     except RuntimeError as error:  # torch, of weights of another shape
-        raise UserError(f"adapter {adapter}: it was made for another model than this one: {error}") from error
+        lines = str(error).splitlines()
+        first = next((line for line in lines if "mismatch" in line), lines[0]).strip()
+        raise UserError(f"adapter {adapter}: it was made for another model than this one: {first}") from error
 
 
 def _check_adapter(adapter: str) -> None:

@@ -37,7 +37,7 @@ def merge(adapter: Path, output: Path, settings: ModelSettings) -> tuple[float, 
         raise UserError(f"output_dir={output}: exists already; give another, or remove it")
     loaded = load_checkpoint(str(adapter), replace(settings, quantization=None))
     before = probe(loaded)
-    loaded.model = loaded.model.merge_and_unload(safe_merge=True)
+    loaded.model = loaded.model.merge_and_unload()
     difference = (probe(loaded) - before).abs().max().item()
     bound = _bound(loaded.model.dtype, before)
     if not difference <= bound:  # so that a NaN is refused too

@@ -41,6 +41,14 @@ def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) ->
     )
 
 
+def refuse_dora_in_int8(kind: str | None, use_dora: bool) -> None:
+    """Raises UserError for what fails at the second step: on a CPU peft's DoRA loses the scales of 8-bit weights as it reads them."""
+    if kind == "int8" and use_dora and not torch.cuda.is_available():
+        raise UserError(
+            "model.quantization=int8 with DoRA (use_dora) needs a GPU: peft does not compute it on a CPU; nf4 works on both"
+        )
+
+
 def count(parameter: torch.nn.Parameter) -> int:
     """How many numbers a parameter stands for; a 4-bit one keeps two in each element."""
     state = getattr(parameter, "quant_state", None)

@@ -10,6 +10,7 @@ from align.config import Composed
 from align.errors import UserError
 from align.models.families import TOWERS, Family
 from align.models.lora import lora_config
+from align.models.quantization import refuse_dora_in_int8
 from align.settings import RunConfig
 
 FULL_BY_DEFAULT = ["language_model", "multi_modal_projector"]
@@ -27,6 +28,7 @@ def check_trainable(composed: Composed) -> None:
     elif config.model.adapter:
         _check_continued(composed)
     else:
+        refuse_dora_in_int8(config.model.quantization, config.lora.use_dora)
         twice = [tower for tower in config.trainable if tower in config.lora.towers]
         if twice:
             raise UserError(
