@@ -1,5 +1,6 @@
 """Quantised bases: what is quantised, and runs that train, save, reload and evaluate on them."""
 
+import json
 import sys
 
 import pytest
@@ -19,6 +20,10 @@ from tests.support.small_run import arguments
 KINDS = ["nf4", "int8"]
 LAYER = {"nf4": "Linear4bit", "int8": "Linear8bitLt"}
 EVALUATION = ["benchmark=mini_vsil", "limit=3", "generation.max_new_tokens=4"]
+
+
+def answers(folder):
+    return [json.loads(line)["response"] for line in (folder / "evaluation" / "mini_vsil" / "responses.jsonl").open()]
 
 
 def quantised(folder, kind, dtype="float32", **more):
@@ -59,6 +64,9 @@ def test_a_run_on_a_quantised_base_trains_and_evaluates(tiny, family_name, tmp_p
     run = train(compose_run(command))
     assert run.manifest()["versions"]["bitsandbytes"] != "absent"
     assert main(["eval", f"run={run.path}", *EVALUATION]) == 0
+    checkpoint = [f"checkpoint={run.weights}", f"model.quantization={kind}", "model.name=x", "model.dtype=float32"]
+    assert main(["eval", *checkpoint, f"output_dir={tmp_path / 'checkpoint'}", *EVALUATION]) == 0
+    assert answers(run.path) == answers(tmp_path / "checkpoint")
     on_base = load(run.config().model, str(run.weights))
     assert {type(m).__name__ for m in on_base.model.modules()} >= {LAYER[kind]}
     assert (probe(on_base) - probe(quantised(tiny(family_name), kind))).abs().max() > 1e-2
