@@ -22,6 +22,11 @@ VERBS = {
         "align.settings:EvalConfig",
         "evaluate a run, a checkpoint or a model: run= | checkpoint= | model=",
     ),
+    "merge": (
+        "align.commands.merge:main",
+        "align.settings:MergeConfig",
+        "an adapter and its base as one model: run= | checkpoint=, output_dir=<folder>",
+    ),
     "table": (
         "align.commands.table:main",
         "align.settings:TableConfig",

@@ -18,11 +18,23 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from align.config import fingerprint, to_dict
+from align.errors import UserError
 from align.files import read_json, refuse_other, write_json, write_text
 from align.settings import RunConfig
 
 SCHEMA = 1
-PACKAGES = ("vsil-align", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "omegaconf")
+PACKAGES = (
+    "vsil-align",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "omegaconf",
+    "bitsandbytes",
+)
 
 
 @dataclass
@@ -64,6 +76,16 @@ class RunFolder:
     def manifest(self) -> dict[str, Any]:
         """The manifest as it stands; empty before the run began. Raises UserError where it is damaged."""
         return read_json(self.manifest_file) if self.manifest_file.is_file() else {}
+
+    def config(self) -> RunConfig:
+        """The configuration that the run was started with. Raises UserError where the folder is not a finished run's."""
+        if not self.finished():
+            raise UserError(
+                f"run={self.path}: {'not finished yet' if self.manifest() else 'not a run folder'}; train it first"
+            )
+        stored = OmegaConf.load(self.path / "config.yaml")
+        config: RunConfig = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), stored))
+        return config
 
     def finished(self) -> bool:
         """Whether the run was trained to its end."""

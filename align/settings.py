@@ -48,6 +48,10 @@ class ModelSettings:
     revision: str | None = option(None, "hub revision, pinned")
     dtype: str = option("auto", "auto (as the weights are stored) | float32 | bfloat16 | float16")
     attn_implementation: str | None = option(None, "sdpa | eager | flash_attention_2; null lets transformers choose")
+    quantization: str | None = option(
+        None, "nf4 | int8: the language model's linear layers, through bitsandbytes; needs an adapter"
+    )
+    adapter: str | None = option(None, "folder of a trained peft adapter that a run goes on training")
 
 
 @dataclass
@@ -57,12 +61,14 @@ class Lora:
     r: int = option(16, "rank")
     lora_alpha: int = option(32, "scale; the update is multiplied by lora_alpha / r")
     lora_dropout: float = option(0.0, "dropout on the adapter's input")
+    use_rslora: bool = option(False, "rank-stabilised: multiplied by lora_alpha / sqrt(r) instead")
+    use_dora: bool = option(False, "weight-decomposed: a trained magnitude per output beside the direction")
     towers: list[str] = option(
         ["language_model"], "where adapters may go: language_model, multi_modal_projector, vision_tower"
     )
     target_modules: list[str] = option(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        "linear layers inside those towers",
+        "linear layers inside those towers, by the end of their dotted names; all-linear is every one of them",
     )
 
 
@@ -119,6 +125,11 @@ class RunConfig:
     data: dict[str, Part] = option(dict, "the parts of the training data by name")
     train: dict[str, Any] = option(dict, "fields of trl's configuration class of the method, unrenamed")
     lora: Lora | None = option(Lora, "null for full fine-tuning")
+    trainable: list[str] = option(
+        list,
+        "towers trained in full: multi_modal_projector, vision_tower beside an adapter; with lora=null also language_model "
+        "(default there: language_model, multi_modal_projector)",
+    )
     global_batch_size: int = option(32, "rows per optimizer step over all processes; accumulation is derived from it")
     num_processes: int | None = option(None, "how many processes the run wants; another number is an error")
     seed: int = option(0, "adapter initialisation and data order")
@@ -146,6 +157,18 @@ class EvalConfig(Evaluate):
     seed: int = option(0, "recorded with the results")
     name: str | None = option(None, "how tables call the row (default: vanilla, checkpoint, or the defence)")
     output_dir: str | None = option(None, "where results go (default: the run folder, or runs/<model>-...)")
+
+
+@dataclass
+class MergeConfig:
+    """An adapter merged into its base: a model that needs no peft."""
+
+    run: str | None = option(None, "run folder of ours")
+    checkpoint: str | None = option(None, "folder of a peft adapter")
+    dtype: str | None = option(
+        None, "type of the merged weights (default: the run's; of a checkpoint as its base is stored)"
+    )
+    output_dir: str | None = option(None, "folder that is made; it must not exist")
 
 
 @dataclass

@@ -27,10 +27,10 @@ from align.run_folder import RunFolder, run_folder
 
 def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
     """Train a run to its end, or find it finished. Raises UserError."""
-    from align.models.loading import locate
+    from align.models.loading import base_of
 
     config = composed.config
-    run, data, base = run_folder(config), training_data(config), locate(config.model)
+    run, data, base = run_folder(config), training_data(config), base_of(config.model)
     run.check(config, data.manifest(), base)
     refuse_overlap_with_benchmarks(config.evaluate, data.records())
     if run.finished():
@@ -53,13 +53,14 @@ def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
 
 def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder) -> None:
     from align.methods.arguments import describe
-    from align.models.loading import parameters_per_tower
+    from align.models.loading import parameters_per_tower, tower_line
 
     if not trainer.accelerator.is_main_process:
         return
     for fact in [*data.facts, *trainer.order.facts()]:
         print(fact, flush=True)
     towers = parameters_per_tower(trainer.model, trainer.family)
+    print(tower_line(towers), flush=True)
     run.begin(composed.config, data.manifest(), trainer.base)
     write_text(run.rows_file, "".join(json.dumps(record) + "\n" for record in data.records()))
     run.record(
@@ -69,6 +70,7 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder)
         distributed_type=str(trainer.accelerator.distributed_type.value),
         train=describe(trainer.args),
         order=trainer.order.facts(),
+        reference=trainer.reference,
     )
 
 
@@ -77,13 +79,15 @@ def _finish(trainer: Any, run: RunFolder) -> None:
 
     trainer.save_model(str(run.weights))
     if trainer.accelerator.is_main_process:
+        peak = peak_memory_mib()
         run.record(
             status="finished",
             steps=trainer.state.global_step,
             supervised_tokens=sum(line["supervised_tokens"] for line in read_jsonl(run.steps_file)),
-            peak_memory_mib=peak_memory_mib(),
+            peak_memory_mib=peak,
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
+        print(f"Trained in {run.manifest()['seconds']:.0f} s, peak memory {peak:,} MiB: {run.weights}", flush=True)
     trainer.accelerator.wait_for_everyone()
 
 

@@ -15,6 +15,7 @@ from align.data.assembly import training_data
 from align.data.rendering import Rendered
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.methods.build import build_trainer
+from align.models.loading import parameters_per_tower, tower_line
 from align.run_folder import RunFolder, run_folder
 from align.screen import quiet_libraries
 
@@ -35,7 +36,7 @@ def show(composed: Composed) -> None:
     console.print("Data: " + ", ".join(f"{name} {count} rows" for name, count in data.parts.items()))
     for fact in [*data.facts, *trainer.order.facts()]:
         console.print(escape(fact))
-    console.print("Parameters (trainable of all): " + ", ".join(_tower_lines(trainer)))
+    console.print(tower_line(parameters_per_tower(trainer.model, trainer.family)))
     steps = trainer.args.max_steps if trainer.args.max_steps > 0 else _steps(trainer)
     args = trainer.args
     console.print(
@@ -46,13 +47,6 @@ def show(composed: Composed) -> None:
     console.print(f"\nRow {row.id} as the model reads it; the loss is on what is marked:")
     for field, rendered in trainer.data_collator.render(row).items():
         console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
-
-
-def _tower_lines(trainer: Any) -> list[str]:
-    from align.models.loading import parameters_per_tower
-
-    counts = parameters_per_tower(trainer.model, trainer.family)
-    return [f"{tower} {count['trainable']:,} of {count['all']:,}" for tower, count in counts.items()]
 
 
 def _steps(trainer: Any) -> int:

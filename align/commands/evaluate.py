@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from align.config import compose_eval
 from align.errors import UserError
 from align.evaluation.evaluation import Report, evaluate
@@ -16,7 +14,7 @@ from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, refuse_other
 from align.models.loading import Loaded, load, load_checkpoint
 from align.run_folder import SCHEMA, RunFolder, versions
-from align.settings import EvalConfig, ModelSettings, RunConfig
+from align.settings import EvalConfig, ModelSettings
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -55,13 +53,7 @@ def run_evaluation(config: EvalConfig, report: Report = lambda *_: None) -> tupl
 
 
 def _load_run(run: RunFolder) -> Loaded:
-    if not run.finished():
-        raise UserError(
-            f"run={run.path}: {'not finished yet' if run.manifest() else 'not a run folder'}; train it first"
-        )
-    stored: RunConfig = OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(RunConfig), OmegaConf.load(run.path / "config.yaml"))
-    )
+    stored = run.config()
     return load(stored.model, str(run.weights)) if stored.lora else load_checkpoint(str(run.weights), stored.model)
 
 
@@ -110,6 +102,7 @@ def _check_model(run: RunFolder, loaded: Loaded, config: EvalConfig) -> None:
 def _on_device(loaded: Loaded) -> Loaded:
     import torch
 
-    if torch.cuda.is_available():
+    # bitsandbytes put a quantised model on the device already, and refuses to move an 8-bit one.
+    if torch.cuda.is_available() and not getattr(loaded.model, "is_quantized", False):
         loaded.model.to("cuda")
     return loaded

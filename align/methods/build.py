@@ -16,8 +16,10 @@ from align.errors import UserError
 from align.methods.arguments import training_arguments
 from align.methods.callbacks import Clock, LogFile, StepFile
 from align.methods.rows_trainer import to_dataset
-from align.models.loading import load
-from align.models.lora import lora_config
+from align.models.loading import base_of, load, parameters_per_tower
+from align.models.quantization import full_towers, restore_full_towers
+from align.models.reference import add_frozen_copy, kind_of_reference
+from align.models.trainable import check_trainable, choose_trainable
 from align.run_folder import RunFolder
 
 
@@ -30,7 +32,11 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     arguments = training_arguments(composed, method, run, world_size)
     arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
     method.check_rows(data.rows)
+    check_trainable(composed)
     loaded = load(config.model)
+    peft_config = choose_trainable(loaded.model, loaded.family, config)
+    continued = full_towers(loaded.model)
+    copy = load(config.model).model.requires_grad_(False) if method.needs_reference and config.lora is None else None
     trainer = _constructed(
         method,
         model=loaded.model,
@@ -38,19 +44,39 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
         data_collator=method.collator(Renderer(loaded.processor, loaded.family), arguments),
         train_dataset=to_dataset(data.rows),
         processing_class=loaded.processor,
-        peft_config=lora_config(loaded.model, loaded.family, config.lora) if config.lora else None,
+        peft_config=peft_config,
         callbacks=[LogFile(run.path / "log.jsonl"), Clock(run), *callbacks],
+        **({} if copy is None else {"ref_model": copy}),
     )
+    if config.model.quantization:
+        restore_full_towers(trainer.model, continued)
+    if method.needs_reference and config.model.adapter:
+        add_frozen_copy(trainer.model)
+    trainer.reference = kind_of_reference(trainer.model, copy) if method.needs_reference else None
     if trainer.accelerator.num_processes != world_size:
         raise UserError(
             f"{world_size} processes were launched, but accelerate runs {trainer.accelerator.num_processes} "
             f"({trainer.accelerator.distributed_type.value}); each would train on its own"
         )
-    trainer.family, trainer.base = loaded.family, loaded.path
+    trainer.family, trainer.base = loaded.family, base_of(config.model)
+    _refuse_rows_without_effect(trainer, data)
     trainer.add_callback(StepFile(run, trainer))
     if callbacks:
         trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _refuse_rows_without_effect(trainer: Any, data: TrainingData) -> None:
+    """Where only what reads pictures is trained, a batch without one has no gradient at all, and torch stops in the middle."""
+    towers = parameters_per_tower(trainer.model, trainer.family)
+    if any(towers[tower]["trainable"] for tower in ("language_model", "output_head")):
+        return
+    blind = [row.id for row in data.rows if not row.images]
+    if blind:
+        raise UserError(
+            f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and nothing of the language model is trained: they "
+            f"would have no effect; leave them out, or train the language model too"
+        )
 
 
 def _constructed(method: type, **parts: Any) -> Any:

@@ -1,7 +1,7 @@
 """Direct preference optimisation: trl's DPOTrainer over our rows.
 
 L = -log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))]), log p summed over the answer's
-tokens, mean over pairs (Rafailov et al. 2023, eq. 7; trl's `sigmoid`). The reference is the model with its adapter switched off.
+tokens, mean over pairs (Rafailov et al. 2023, eq. 7; trl's `sigmoid`). The reference is what the run began from (align/models/reference.py).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class DPO(RowsTrainer, DPOTrainer):
     """
 
     config_class = DPOConfig
+    needs_reference = True
     inert = {
         "precompute_ref_log_probs": "the reference is asked in every step (trl's store knows neither templates nor image bytes)",
         "precompute_ref_batch_size": "the reference is asked in every step",

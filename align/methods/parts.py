@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.utils import use_adapter
+from trl.models.utils import prepare_deepspeed, prepare_fsdp
+from trl.trainer.utils import add_fused_lm_head
 
 from align.data.collation import IGNORED, PARTS, PartsCollator
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.order import InProportion
 from align.methods.rows_trainer import RowsTrainer
+from align.models.reference import reference_of
 from align.rows import Row
 
 
@@ -48,8 +50,12 @@ class _PartsLoss(SFTTrainer):
 
     head: Any
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, ref_model: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if ref_model is not None:
+            add_fused_lm_head(ref_model)
+            ref_model = self._prepared(ref_model)
+        self.ref_model = ref_model
         self.step_terms: dict[str, float] = {}
         """The terms, without their weights, of the current optimizer step so far; the same on every process."""
 
@@ -57,10 +63,18 @@ class _PartsLoss(SFTTrainer):
         """The method's terms by name, of trl's fused output over all answers, `part` (answers,), and what the reference said."""
         raise NotImplementedError
 
+    def _prepared(self, ref_model: Any) -> Any:
+        """A reference of its own as the launcher wants it, as trl's DPOTrainer does it."""
+        if self.is_deepspeed_enabled:
+            return prepare_deepspeed(ref_model, self.accelerator)
+        if self.is_fsdp_enabled:
+            return prepare_fsdp(ref_model, self.accelerator)
+        return self.accelerator.prepare_model(ref_model, evaluation_mode=True)
+
     def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
         """What the method needs of the reference: log-probabilities (answers of its part, length - 1), unless it says otherwise."""
-        with torch.no_grad(), use_adapter(self.accelerator.unwrap_model(self.model), None):
-            return self.model(**batch, use_cache=False, fused_lm_head=True).log_probs
+        with reference_of(self.accelerator.unwrap_model(self.model), self.ref_model) as reference:
+            return reference(**batch, use_cache=False, fused_lm_head=True).log_probs
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -98,6 +112,7 @@ class PartsTrainer(RowsTrainer, _PartsLoss):
     """trl's SFTTrainer, our rows in fixed proportion, and a loss of named terms. A method is a subclass with its `terms`."""
 
     config_class: type = PartsConfig
+    needs_reference = True
     inert = {"loss_type": "the loss is the method's own"}
     reference_part = ""
     """The part of the batch that the reference is asked about."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from datasets import Dataset, Features, List, Value
 from align.errors import UserError
 from align.methods.head import SupervisedHead
 from align.methods.order import WholeBatches
+from align.models.reference import FROZEN
 from align.rows import Row
 
 TEXTS = tuple(field.name for field in fields(Row) if field.name not in ("images", "columns"))
@@ -32,6 +35,8 @@ class RowsTrainer:
     the head on supervised positions alone, a record of what each step took, and a non-finite loss stops the run.
     """
 
+    needs_reference = False
+    """Whether the loss asks what the run began from (align/models/reference.py)."""
     args: Any
     model: Any
     accelerator: Any
@@ -44,6 +49,9 @@ class RowsTrainer:
         super().__init__(*args, **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
+        # An adapter's reference is the same base; full fine-tuning has a copy of the model, with a head of its own.
+        copy = getattr(self, "ref_model", None)
+        self.reference_head = self.head if copy is None else SupervisedHead(self.accelerator.unwrap_model(copy))
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
@@ -67,6 +75,11 @@ class RowsTrainer:
     def beyond_bound(self) -> str | None:
         """Why training stops after this step; None where it goes on, and where a method has no bound."""
         return None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        # peft saves every adapter; the frozen one is made anew from the adapter that the run continues.
+        shutil.rmtree(Path(output_dir or self.args.output_dir, FROZEN), ignore_errors=True)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""

@@ -50,14 +50,17 @@ class Unlearning(PartsTrainer):
     def terms(self, output: Any, reference: torch.Tensor, part: torch.Tensor) -> dict[str, Term]:
         """As `unlearning`; `reference` (benign tokens, hidden size)."""
         rows = part[:, None].expand_as(output.label_mask)[output.label_mask]
-        hidden, head = self.head.hidden[rows == PARTS.index("benign")], self.head.projection
-        kl = ChunkedDivergenceFunction.apply(hidden, head.weight, head.bias, reference, head.weight, head.bias, 0.0)[0]
+        hidden = self.head.hidden[rows == PARTS.index("benign")]
+        student, teacher = self.head.projection, self.reference_head.projection
+        kl = ChunkedDivergenceFunction.apply(
+            hidden, student.weight, student.bias, reference, teacher.weight, teacher.bias, 0.0
+        )[0]
         return unlearning(output.log_probs, part, kl, self.args)
 
     def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
         """What the reference gives its output head (benign tokens, hidden size)."""
         super().ask_reference(batch)
-        return self.head.hidden
+        return self.reference_head.hidden
 
     def beyond_bound(self) -> str | None:
         """Why training stops after this step; None where it goes on."""

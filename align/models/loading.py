@@ -16,6 +16,8 @@ from align.catalog import resolve
 from align.errors import UserError
 from align.models.families import Family, family_of
 from align.models.processors import load_processor
+from align.models.quantization import count, quantization_config, refuse_dora_in_int8
+from align.models.reference import FROZEN
 from align.settings import ModelSettings
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,12 +47,18 @@ def locate(settings: ModelSettings) -> str:
 
 
 def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
-    """Base weights, and on top of them a peft adapter if one is given. Raises UserError for an unknown family or dtype."""
-    path = locate(settings)
+    """Base weights, and on them a peft adapter: the one given, or else the one to be continued (`settings.adapter`), trainable.
+
+    Raises UserError for an unknown family, dtype or quantisation, and for what cannot be read.
+    """
+    path, on_top = locate(settings), adapter or settings.adapter
+    if on_top is not None:
+        _check_adapter(on_top)
     if settings.dtype not in DTYPES:
         raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
     config = _readable(path, lambda: AutoConfig.from_pretrained(path, revision=settings.revision))
     family = family_of(config.model_type)
+    quantized = quantization_config(settings.quantization, family, _compute_dtype(settings, config))
     model = _readable(
         path,
         lambda: AutoModelForImageTextToText.from_pretrained(
@@ -58,29 +66,61 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
             revision=settings.revision,
             dtype=DTYPES[settings.dtype],
             attn_implementation=settings.attn_implementation,
+            quantization_config=quantized,
             use_safetensors=True,
         ),
     )
     processor = _readable(path, lambda: load_processor(path, settings.revision))
-    if adapter is not None:
-        from peft import PeftModel
-
-        if not Path(adapter, "adapter_model.safetensors").is_file():
-            raise UserError(
-                f"adapter {adapter}: there is no adapter_model.safetensors; pickles (adapter_model.bin) are not loaded"
-            )
-        model = _readable(adapter, lambda: PeftModel.from_pretrained(model, adapter))
+    if on_top is not None:
+        model = _with_adapter(model, on_top, trainable=adapter is None)
+        trained_on = model.peft_config["default"].base_model_name_or_path
+        if adapter is None and trained_on != path:
+            print(f"Adapter {on_top} was trained on {trained_on}; it is continued on {path}", flush=True)
+        refuse_dora_in_int8(settings.quantization, model.peft_config["default"].use_dora)
     commit = str(getattr(config, "_commit_hash", None))
-    weights = _fingerprint(
-        [path, *([adapter] if adapter else [])], f"{commit} {settings.dtype} {settings.attn_implementation}"
-    )
+    loaded_as = f"{commit} {settings.dtype} {settings.attn_implementation} {settings.quantization}"
+    weights = _fingerprint([path, *([on_top] if on_top else [])], loaded_as)
     return Loaded(model, processor, family, path, weights)
+
+
+def base_of(settings: ModelSettings) -> str:
+    """What a run begins from, in one line: the model's folder or hub id, and the adapter that it continues with a fingerprint."""
+    path = locate(settings)
+    if settings.adapter is None:
+        return path
+    return f"{path} with {settings.adapter} ({_fingerprint([settings.adapter], '')})"
+
+
+def _with_adapter(model: Any, adapter: str, trainable: bool) -> Any:
+    from peft import PeftModel
+
+    try:
+        return _readable(adapter, lambda: PeftModel.from_pretrained(model, adapter, is_trainable=trainable))
+    except RuntimeError as error:  # torch, of weights of another shape
+        lines = str(error).splitlines()
+        first = next((line for line in lines if "mismatch" in line), lines[0]).strip()
+        raise UserError(f"adapter {adapter}: it was made for another model than this one: {first}") from error
+
+
+def _check_adapter(adapter: str) -> None:
+    if not Path(adapter, "adapter_model.safetensors").is_file():
+        raise UserError(
+            f"adapter {adapter}: there is no adapter_model.safetensors; pickles (adapter_model.bin) are not loaded"
+        )
+
+
+def _compute_dtype(settings: ModelSettings, config: Any) -> torch.dtype:
+    """The type that 4-bit weights are computed in: the model's own."""
+    if settings.dtype != "auto":
+        return getattr(torch, settings.dtype)
+    return config.dtype or config.get_text_config().dtype or torch.float32
 
 
 def _fingerprint(folders: list[str], more: str) -> str:
     """Of local files their size and samples of their bytes: reading 14 GB to the end would take longer than loading them."""
     digest = hashlib.sha256(more.encode())
-    for file in sorted(file for folder in folders for file in Path(folder).glob("*.safetensors")):
+    weighed = ("*.safetensors", "adapter_config.json")  # an adapter's scale is a setting
+    for file in sorted(file for folder in folders for names in weighed for file in Path(folder).glob(names)):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:
@@ -95,19 +135,30 @@ def load_checkpoint(path: str, settings: ModelSettings | None = None) -> Loaded:
     settings = settings or ModelSettings(name=Path(path).name)
     adapter_config = Path(path, "adapter_config.json")
     if not adapter_config.is_file():
-        return load(replace(settings, path=path, build=None))
+        return load(replace(settings, path=path, build=None, adapter=None))
     base = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
     return load(replace(settings, path=base, build=None), adapter=path)
 
 
 def parameters_per_tower(model: Any, family: Family) -> dict[str, dict[str, int]]:
-    """{tower: {all, trainable}} parameter counts; what belongs to no tower is the output head."""
+    """{tower: {all, trainable}} parameter counts; what belongs to no tower is the output head.
+
+    What is kept for the reference alone is not counted: a frozen adapter, the original of a module that is trained in full.
+    """
     counts: dict[str, dict[str, int]] = {}
     for name, parameter in model.named_parameters():
-        count = counts.setdefault(family.tower_of(name) or "output_head", {"all": 0, "trainable": 0})
-        count["all"] += parameter.numel()
-        count["trainable"] += parameter.numel() if parameter.requires_grad else 0
+        if f".{FROZEN}." in name or ".original_module." in name:
+            continue
+        counted = counts.setdefault(family.tower_of(name) or "output_head", {"all": 0, "trainable": 0})
+        counted["all"] += count(parameter)
+        counted["trainable"] += count(parameter) if parameter.requires_grad else 0
     return counts
+
+
+def tower_line(counts: dict[str, dict[str, int]]) -> str:
+    """`parameters_per_tower` in one line."""
+    towers = ", ".join(f"{tower} {of['trainable']:,} of {of['all']:,}" for tower, of in counts.items())
+    return f"Parameters (trainable of all): {towers}"
 
 
 def _readable(path: str, read: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +11,8 @@ import torch
 from align.errors import UserError
 from align.models.families import TOWERS, Family
 from align.settings import Lora
+
+ALL_LINEAR = "all-linear"
 
 
 def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
@@ -21,29 +25,44 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
     if unknown:
         raise UserError(f"lora.towers: {unknown[0]!r} is none of {', '.join(TOWERS)}")
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    matched = [
-        n for n in linear if n.rpartition(".")[2] in settings.target_modules and family.tower_of(n) in settings.towers
-    ]
+    inside = [name for name in linear if family.tower_of(name) in settings.towers]
+    matched = [name for name in inside if any(_fits(pattern, name) for pattern in settings.target_modules)]
+    for pattern in settings.target_modules:
+        elsewhere = Counter(family.tower_of(name) for name in linear if name not in inside and _fits(pattern, name))
+        towers = [tower for tower in elsewhere if tower is not None]
+        if towers and not any(_fits(pattern, name) for name in inside):
+            raise UserError(
+                f"lora.target_modules: {pattern!r} matches no linear layer of {', '.join(settings.towers)}, but "
+                + ", ".join(f"{elsewhere[tower]} of {tower}" for tower in towers)
+                + f"; to adapt these too say lora.towers={','.join([*settings.towers, *towers])}"
+            )
     for tower in settings.towers:
         if not any(family.tower_of(name) == tower for name in matched):
             there = sorted({name.rpartition(".")[2] for name in linear if family.tower_of(name) == tower})
             raise UserError(
                 f"lora.target_modules {list(settings.target_modules)} match nothing in {tower}; its linear layers: {', '.join(there)}"
             )
-    for suffix in settings.target_modules:
-        if not any(name.rpartition(".")[2] == suffix for name in matched):
-            raise UserError(f"lora.target_modules: {suffix!r} matches no linear layer of {', '.join(settings.towers)}")
+    for pattern in settings.target_modules:
+        if not any(_fits(pattern, name) for name in matched):
+            raise UserError(f"lora.target_modules: {pattern!r} matches no linear layer of {', '.join(settings.towers)}")
     return matched
 
 
-def lora_config(model: Any, family: Family, settings: Lora) -> Any:
-    """Peft's LoraConfig for exactly the modules asked for."""
+def _fits(pattern: str, name: str) -> bool:
+    return pattern == ALL_LINEAR or f".{name}".endswith(f".{pattern}")
+
+
+def lora_config(model: Any, family: Family, settings: Lora, in_full: Sequence[str] = ()) -> Any:
+    """Peft's LoraConfig for exactly the modules asked for, and for those that are trained in full beside the adapter."""
     from peft import LoraConfig
 
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
+        modules_to_save=list(in_full) or None,
         target_modules=target_modules(model, family, settings),
         task_type="CAUSAL_LM",
     )

@@ -101,7 +101,8 @@ def test_the_loss_is_rafailovs_with_the_adapter_switched_off_as_reference(
 ):
     rows = [*mini_rows["image_harmful"][:2], mini_rows["text_harmful"][0]]
     more = {"beta": 0.3, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}
-    it = trained(trainer(loaded(family_name), renderer(family_name), rows, tmp_path, **more))
+    it = trainer(loaded(family_name), renderer(family_name), rows, tmp_path, **more)
+    trained(it.model)
     reference, write = loaded(family_name).model.eval(), renderer(family_name)
     it.model.eval()
     losses, nll, tokens = [], 0.0, 0

@@ -125,7 +125,8 @@ def test_the_loss_is_the_definition_with_the_adapter_switched_off_as_reference(
     """Mixed rows: with and without picture, of several lengths, so that padding and packing into one batch show."""
     rows = [*mini_rows["image_harmful"][:2], *mini_rows["text_harmful"][:1], *mini_rows["image_benign"][:2]]
     rows += mini_rows["text_benign"][:1]
-    it = trained(trainer(method, loaded(family_name), renderer(family_name), rows, tmp_path))
+    it = trainer(method, loaded(family_name), renderer(family_name), rows, tmp_path)
+    trained(it.model)
     it.model.eval()
     expected = by_definition(method, it.model, loaded(family_name).model.eval(), renderer(family_name), rows)
     for order in (range(6), [5, 3, 1, 0, 2, 4]):
@@ -137,9 +138,9 @@ def test_the_loss_is_the_definition_with_the_adapter_switched_off_as_reference(
 def test_padding_changes_nothing(loaded, renderer, family_name, mini_rows, tmp_path, method):
     rows, losses = mini_rows["image_harmful"][:2] + mini_rows["image_benign"][:2], []
     for multiple in (None, 64):
-        it = trained(
-            trainer(method, loaded(family_name), renderer(family_name), rows, tmp_path, pad_to_multiple_of=multiple)
-        )
+        more = {"pad_to_multiple_of": multiple}
+        it = trainer(method, loaded(family_name), renderer(family_name), rows, tmp_path, **more)
+        trained(it.model)
         it.model.eval()
         losses.append(it.compute_loss(it.model, it.data_collator(list(it.train_dataset))).item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
@@ -234,7 +235,8 @@ def test_a_forward_pass_without_one_of_its_parts_names_its_rows(loaded, renderer
 
 def test_a_loss_that_is_no_number_names_its_rows(loaded, renderer, mini_rows, tmp_path):
     rows = mini_rows["text_harmful"][:1] + mini_rows["text_benign"][:1]
-    it = trained(trainer(Unlearning, loaded("llava"), renderer("llava"), rows, tmp_path), scale=float("nan"))
+    it = trainer(Unlearning, loaded("llava"), renderer("llava"), rows, tmp_path)
+    trained(it.model, scale=float("nan"))
     with pytest.raises(
         UserError, match="the loss is nan; rows of this batch: text_harmful-train-0, text_benign-train-0"
     ):

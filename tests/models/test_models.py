@@ -12,6 +12,7 @@ from align.models.families import TOWERS, family_of
 from align.models.loading import load, load_checkpoint, parameters_per_tower
 from align.models.lora import lora_config, target_modules
 from align.models.processors import load_processor
+from align.models.trainable import modules_of
 from align.settings import Lora, ModelSettings
 
 LINEAR = Lora().target_modules
@@ -72,6 +73,10 @@ def test_modules_of_the_real_models_resolved_without_weights(shared, folder, lan
         n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and family.tower_of(n) == "vision_tower"
     ]
     assert len(linear) == vision
+    projector = {"llava": "model.multi_modal_projector", "qwen2_vl": "model.visual.merger"}[config.model_type]
+    assert modules_of(model, family, "multi_modal_projector") == [projector]
+    tower = [p for name in modules_of(model, family, "vision_tower") for p in model.get_submodule(name).parameters()]
+    assert sum(p.numel() for p in tower) == parameters_per_tower(model, family)["vision_tower"]["all"]
     if config.model_type == "llava":
         # The published checkpoint's size: total_size of its index over two bytes a weight.
         assert sum(p.numel() for p in model.parameters()) == 7_063_427_072

@@ -1,0 +1,46 @@
+"""`align merge`: an adapter and its base -> one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from align.config import compose
+from align.errors import UserError
+from align.models.merging import merge
+from align.run_folder import RunFolder
+from align.settings import MergeConfig, ModelSettings
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Merge, check, write, and say how exact it is. Raises UserError."""
+    config: MergeConfig = compose(MergeConfig, arguments).config
+    if (config.run is None) == (config.checkpoint is None):
+        raise UserError("give one of run= (a run folder) or checkpoint= (the folder of an adapter)")
+    if config.output_dir is None:
+        raise UserError("give output_dir=, the folder for the merged model")
+    if config.run:
+        adapter, model = _of_run(RunFolder(Path(config.run)))
+    else:
+        adapter, model = Path(str(config.checkpoint)), ModelSettings()
+    difference, bound = merge(adapter, Path(config.output_dir), replace(model, dtype=config.dtype or model.dtype))
+    print(
+        f"Merged and unmerged logits, of a text and an image prompt, differ by at most {difference:.1e} (bound {bound:.1e})."
+    )
+    print(f"Written to {config.output_dir}")
+    return 0
+
+
+def _of_run(run: RunFolder) -> tuple[Path, ModelSettings]:
+    stored = run.config()
+    if stored.lora is None:
+        raise UserError(
+            f"run={run.path}: trained in full, without an adapter, so there is nothing to merge; its model is {run.weights}"
+        )
+    if stored.model.quantization:
+        print(
+            f"The adapter was trained on a base in {stored.model.quantization}; it is merged into the base in full precision, whose "
+            f"answers may differ a little from the run's. Evaluate the merged model too."
+        )
+    return run.weights, stored.model

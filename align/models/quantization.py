@@ -1,0 +1,71 @@
+"""Quantisation through bitsandbytes: the language model's linear layers in 4 or 8 bits, everything else as it is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from align.errors import UserError
+from align.models.families import Family
+
+KINDS = ("nf4", "int8")
+OUTPUT_HEAD = "lm_head"
+
+
+def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) -> Any:
+    """The BitsAndBytesConfig of transformers; None without quantisation. Raises UserError for an unknown kind or without bitsandbytes."""
+    if kind is None:
+        return None
+    if kind not in KINDS:
+        raise UserError(f"model.quantization={kind}: expected one of {', '.join(KINDS)}, or null")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"model.quantization={kind} needs bitsandbytes; install it: pip install vsil-align[quant]"
+        ) from error
+    from transformers import BitsAndBytesConfig
+
+    # The language model is where the gigabytes are. The vision tower and the projector hold a twentieth of them, and an error there
+    # is in every image token; the head's weight is read as a matrix, by trl's loss among others.
+    skipped = [prefix for tower, prefix in family.towers.items() if tower != "language_model"] + [OUTPUT_HEAD]
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def refuse_dora_in_int8(kind: str | None, use_dora: bool) -> None:
+    """Raises UserError for what fails at the second step: on a CPU peft's DoRA loses the scales of 8-bit weights as it reads them."""
+    if kind == "int8" and use_dora and not torch.cuda.is_available():
+        raise UserError(
+            "model.quantization=int8 with DoRA (use_dora) needs a GPU: peft does not compute it on a CPU; nf4 works on both"
+        )
+
+
+def count(parameter: torch.nn.Parameter) -> int:
+    """How many numbers a parameter stands for; a 4-bit one keeps two in each element."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()
+
+
+def full_towers(model: Any) -> dict[str, torch.Tensor]:
+    """Name -> values of what a continued adapter trains in full (peft's modules_to_save)."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if ".modules_to_save.default." in name}
+
+
+def restore_full_towers(model: Any, before: dict[str, torch.Tensor]) -> None:
+    """Undo trl's cast to bf16 for towers trained in full: what they are fed and what they began from are of another type.
+
+    trl casts everything trainable of a quantised model. An adapter's layers cast their input likewise, other layers do not.
+    """
+    for name, parameter in model.named_parameters():
+        if ".modules_to_save.default." in name:
+            original = model.get_parameter(name.replace(".modules_to_save.default.", ".original_module."))
+            parameter.data = before.get(name, original.detach()).clone()

@@ -1,0 +1,53 @@
+"""The reference model of a run: what it began from. One base in memory wherever an adapter is trained.
+
+| trained | its reference |
+|---|---|
+| a fresh adapter | the model with the adapter switched off |
+| an adapter that was trained before | that adapter, frozen, as a second adapter on the same base |
+| the model itself | a copy of it |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+FROZEN = "ref"
+"""The name of the frozen adapter; trl's own."""
+ADAPTER_OFF = "adapter switched off"
+CONTINUED = "the adapter it continues, frozen"
+COPY = "a copy of the model"
+
+
+def add_frozen_copy(model: Any) -> None:
+    """The adapter of a PeftModel as it is now, once more and frozen. trl's DPO makes one too; it is then brought up to date."""
+    if FROZEN not in model.peft_config:
+        model.add_adapter(FROZEN, model.peft_config["default"])
+    for name, parameter in list(model.named_parameters()):
+        if ".default." in name:
+            frozen = model.get_parameter(name.replace(".default.", f".{FROZEN}."))
+            frozen.data = parameter.detach().clone()
+            frozen.requires_grad_(False)
+
+
+def kind_of_reference(model: Any, copy: Any = None) -> str:
+    """Which reference `reference_of` gives, in words."""
+    if copy is not None:
+        return COPY
+    return CONTINUED if FROZEN in model.peft_config else ADAPTER_OFF
+
+
+@contextmanager
+def reference_of(model: Any, copy: Any = None) -> Iterator[Any]:
+    """The reference to call, without gradients: `copy` where there is one, else the PeftModel with another adapter or none."""
+    from trl.trainer.utils import use_adapter
+
+    with torch.no_grad():
+        if copy is not None:
+            yield copy
+        else:
+            with use_adapter(model, FROZEN if FROZEN in model.peft_config else None):
+                yield model

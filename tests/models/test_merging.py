@@ -1,0 +1,112 @@
+"""Merging: the merged model answers as model and adapter do, loads anywhere, and is not written where it does not."""
+
+import json
+import re
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from align.cli import main
+from align.config import compose_run
+from align.errors import UserError
+from align.models.loading import Loaded, load_checkpoint
+from align.models.merging import merge, probe
+from align.settings import ModelSettings
+from align.train import train
+from tests.support.adapters import adapted, saved
+from tests.support.small_run import arguments
+
+EVALUATION = ["benchmark=mini_vsil", "limit=3", "generation.max_new_tokens=4"]
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [{}, {"use_rslora": True}, {"use_dora": True}, {"in_full": ["multi_modal_projector"]}],
+    ids=["lora", "rslora", "dora", "projector"],
+)
+def test_merged_equals_unmerged(loaded, family_name, tmp_path, lora):
+    it = adapted(loaded(family_name), **lora)
+    difference, bound = merge(saved(it, tmp_path / "adapter"), tmp_path / "merged", ModelSettings())
+    assert difference <= bound == 1e-4
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
+    merged = probe(Loaded(plain, it.processor, it.family, "", ""))
+    assert (merged - probe(it)).abs().max() < 1e-4
+    assert (merged - probe(loaded(family_name))).abs().max() > 1e-2
+    assert {p.name for p in (tmp_path / "merged").iterdir()} >= {
+        "config.json",
+        "model.safetensors",
+        "processor_config.json",
+    }
+    assert not list(tmp_path.glob("merged/adapter*"))
+
+
+def test_run_adapter_and_merged_model_are_all_evaluated(tiny, family_name, tmp_path, capsys):
+    run = train(compose_run(arguments(tiny(family_name), tmp_path / "run", "train.max_steps=3")))
+    merged = tmp_path / "merged"
+    assert main(["merge", f"run={run.path}", f"output_dir={merged}"]) == 0
+    assert "differ by at most" in capsys.readouterr().out
+    targets = [f"run={run.path}", f"checkpoint={run.weights}", f"checkpoint={merged}", f"model={merged}"]
+    answers = []
+    for i, target in enumerate(targets):
+        out = [] if target.startswith("run=") else [f"output_dir={tmp_path / str(i)}"]
+        assert main(["eval", target, *out, *EVALUATION]) == 0
+        folder = run.path if target.startswith("run=") else tmp_path / str(i)
+        lines = (folder / "evaluation" / "mini_vsil" / "responses.jsonl").open()
+        answers.append([json.loads(line)["response"] for line in lines])
+    assert answers[0] == answers[1] == answers[2] == answers[3]
+
+
+def test_a_merged_model_is_trained_further(tiny, loaded, family_name, tmp_path):
+    merge(saved(adapted(loaded(family_name)), tmp_path / "adapter"), tmp_path / "merged", ModelSettings())
+    run = train(compose_run(arguments(tmp_path / "merged", tmp_path / "run", "train.max_steps=1")))
+    with (again := load_checkpoint(str(run.weights))).model.disable_adapter():
+        assert torch.equal(probe(again), probe(load_checkpoint(str(tmp_path / "merged"))))
+
+
+def test_a_quantised_runs_adapter_is_merged_into_the_full_precision_base(tiny, tmp_path, capsys):
+    more = ["model.quantization=nf4", "train.max_steps=2"]
+    run = train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
+    assert main(["merge", f"run={run.path}", f"output_dir={tmp_path / 'merged'}"]) == 0
+    assert "trained on a base in nf4; it is merged into the base in full precision" in capsys.readouterr().out
+    assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert load_checkpoint(str(tmp_path / "merged")).model.dtype == torch.float32
+
+
+def test_shorter_types_have_a_bound_of_their_own(loaded, family_name, tmp_path):
+    adapter = saved(adapted(loaded(family_name)), tmp_path / "adapter")
+    difference, bound = merge(adapter, tmp_path / "merged", ModelSettings(dtype="bfloat16"))
+    assert 1e-4 < difference <= bound < 1
+    assert load_checkpoint(str(tmp_path / "merged")).model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("factor", "tolerance"), [(1.0, 1e-9), (float("nan"), 1e-4)])
+def test_a_merge_that_changes_the_answers_is_not_written(loaded, tmp_path, monkeypatch, factor, tolerance):
+    monkeypatch.setattr("align.models.merging.TOLERANCE", tolerance)
+    it = adapted(loaded("llava"))
+    with torch.no_grad():
+        for name, parameter in it.model.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(factor)
+    adapter = saved(it, tmp_path / "adapter")
+    with pytest.raises(UserError, match="the logits of the merged model differ by .* nothing is written"):
+        merge(adapter, tmp_path / "merged", ModelSettings())
+    assert not (tmp_path / "merged").exists()
+
+
+def test_what_cannot_be_merged_says_why(tiny, loaded, tmp_path, capsys):
+    full = train(compose_run(arguments(tiny("llava"), tmp_path / "full", "lora=null", "train.max_steps=1")))
+    adapter = saved(adapted(loaded("llava")), tmp_path / "adapter")
+    (tmp_path / "there").mkdir()
+    new = f"output_dir={tmp_path / 'new'}"
+    for words, expected in [
+        ([f"run={full.path}", new], "trained in full, without an adapter, so there is nothing to merge"),
+        ([f"checkpoint={tiny('llava')}", new], "no adapter_config.json, so there is nothing to merge"),
+        ([f"checkpoint={adapter}", f"output_dir={tmp_path / 'there'}"], "exists already; give another, or remove it"),
+        ([f"checkpoint={adapter}"], "give output_dir="),
+        ([new], "give one of run= .* or checkpoint="),
+        ([f"run={tmp_path}", new], "not a run folder"),
+    ]:
+        assert main(["merge", *words]) == 2
+        assert re.search(expected, capsys.readouterr().err), expected
+    assert not (tmp_path / "new").exists()
