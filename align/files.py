@@ -76,6 +76,11 @@ def append_jsonl(file: Any, record: dict[str, Any]) -> None:
     file.flush()
 
 
+def cache_folder(name: str) -> Path:
+    """Where things of a kind are kept for this user, from one run to the next; it need not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsil-align" / name
+
+
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """A folder that appears whole or not at all: build in the yielded one, which is renamed at the end."""
