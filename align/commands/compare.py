@@ -14,6 +14,7 @@ from align.config import Composed, compose, compose_run, fingerprint, flatten, t
 from align.data.assembly import training_data
 from align.errors import UserError
 from align.files import write_json, write_text
+from align.generation.stored import asking
 from align.report.collect import combine, row_of
 from align.report.comparisons import compare_arms, conclusions
 from align.report.comparisons import markdown as comparison_table
@@ -111,7 +112,7 @@ def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
     """Before anything is trained: the arms of the controlled track under their first seed, by settings and rows."""
     configs = [cell.config for cell in cells if cell.config.track == "controlled"]
     first = [config for config in configs if config.seed == configs[0].seed]
-    refuse_uncontrolled([ground(c.recipe, to_dict(c), training_data(c).plan()) for c in first])
+    refuse_uncontrolled([ground(c.recipe, to_dict(c), training_data(c, asking(c)).plan()) for c in first])
 
 
 def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> list[str]:
@@ -146,7 +147,8 @@ def _arm(cell: Composed, report: Any) -> RunFolder:
     config = cell.config
     name = f"{config.model.name} {config.recipe} seed {config.seed}"
     reset_peak_memory()
-    run = train(cell, callbacks=[StepReport(lambda done, total: report(f"{name} training", done, total))])
+    steps = StepReport(lambda done, total: report(f"{name} training", done, total))
+    run = train(cell, callbacks=[steps], report=_named(report, name))
     return run_evaluation(EvalConfig(**vars(config.evaluate), run=str(run.path)), _named(report, name))[0]
 
 

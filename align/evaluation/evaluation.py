@@ -24,6 +24,7 @@ from align.evaluation.metrics import proportion_interval
 from align.evaluation.selection import Selected, selections_of
 from align.evaluation.verdicts import Judge, Verdict, bins, label_of
 from align.files import append_jsonl, open_jsonl, read_json, refuse_other, write_json, write_text
+from align.generation.answer import greedy
 from align.generation.local import generate
 from align.models.loading import Loaded
 from align.rows import Row
@@ -62,8 +63,7 @@ def _evaluate_set(
         row.id: [pixel_hash(image, f"row {row.id} of {row.source}") for image in row.images] for row in chosen.rows
     }
     hashes = {
-        row.id: _hash(renderer.prompt_text(row), *pixels[row.id], str(_greedy(config.generation)))
-        for row in chosen.rows
+        row.id: _hash(renderer.prompt_text(row), *pixels[row.id], str(greedy(config.generation))) for row in chosen.rows
     }
     responses = _answers(loaded, renderer, chosen, hashes, config.generation, folder / "responses.jsonl", report)
     clusters = {row.id: _cluster(chosen, row, pixels[row.id]) for row in chosen.rows}
@@ -92,17 +92,12 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, loaded: Loa
         "benchmark": chosen.benchmark.name,
         "view": chosen.view,
         "rows": rows,
-        "generation": _greedy(config.generation),
+        "generation": greedy(config.generation),
         "weights": loaded.weights,
     }
     file = folder / "settings.json"
     refuse_other(folder, "evaluation", read_json(file) if file.is_file() else {}, wanted)
     write_json(file, wanted)
-
-
-def _greedy(generation: Generation) -> dict[str, Any]:
-    """The settings of generation that answers depend on; the batch size is not one of them."""
-    return {"do_sample": False, "max_new_tokens": generation.max_new_tokens}
 
 
 def _cluster(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:

@@ -46,11 +46,8 @@ def locate(settings: ModelSettings) -> str:
 
 def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
     """Base weights, and on top of them a peft adapter if one is given. Raises UserError for an unknown family or dtype."""
-    path = locate(settings)
-    if settings.dtype not in DTYPES:
-        raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
-    config = _readable(path, lambda: AutoConfig.from_pretrained(path, revision=settings.revision))
-    family = family_of(config.model_type)
+    known = load_without_weights(settings, adapter)
+    path = known.path
     model = _readable(
         path,
         lambda: AutoModelForImageTextToText.from_pretrained(
@@ -61,7 +58,6 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
             use_safetensors=True,
         ),
     )
-    processor = _readable(path, lambda: load_processor(path, settings.revision))
     if adapter is not None:
         from peft import PeftModel
 
@@ -70,11 +66,22 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
                 f"adapter {adapter}: there is no adapter_model.safetensors; pickles (adapter_model.bin) are not loaded"
             )
         model = _readable(adapter, lambda: PeftModel.from_pretrained(model, adapter))
+    return replace(known, model=model)
+
+
+def load_without_weights(settings: ModelSettings, adapter: str | None = None) -> Loaded:
+    """All that `load` gives but the model itself, which is None: in a moment, for a model of any size. Raises UserError."""
+    path = locate(settings)
+    if settings.dtype not in DTYPES:
+        raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
+    config = _readable(path, lambda: AutoConfig.from_pretrained(path, revision=settings.revision))
+    family = family_of(config.model_type)
+    processor = _readable(path, lambda: load_processor(path, settings.revision))
     commit = str(getattr(config, "_commit_hash", None))
     weights = _fingerprint(
         [path, *([adapter] if adapter else [])], f"{commit} {settings.dtype} {settings.attn_implementation}"
     )
-    return Loaded(model, processor, family, path, weights)
+    return Loaded(None, processor, family, path, weights)
 
 
 def _fingerprint(folders: list[str], more: str) -> str:
