@@ -158,13 +158,17 @@ def _alone(file: Path) -> Iterator[None]:
     A lock rather than a rank: no process group is up when data are read, separate runs may ask the same model, and the system
     takes a lock back from a process that was killed, so that nobody waits for a dead one.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{file}.lock")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         print(f"Another process is generating the answers of {file}; this one waits for them", flush=True)
         lock.acquire(poll_interval=0.2)
+    except OSError as error:
+        raise UserError(
+            f"{file}: answers cannot be stored there ({error}); let XDG_CACHE_HOME name a folder that can be written"
+        ) from error
     try:
         yield
     finally:

@@ -136,6 +136,14 @@ def test_a_damaged_store_is_named(tiny, tmp_path, cache):
         data(tiny("llava"), file)
 
 
+def test_a_cache_that_cannot_be_written_is_named(tiny, tmp_path, monkeypatch, questions):
+    file = write_rows(tmp_path / "data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    with pytest.raises(UserError, match="answers cannot be stored there .* let XDG_CACHE_HOME name a folder"):
+        data(tiny("llava"), file)
+    assert questions == []
+
+
 def test_what_the_source_has_stays(tiny, tmp_path, questions):
     file = write_rows(tmp_path / "data", harmful_response="use it to cut", rejected="like this", chosen="no")
     found = data(tiny("llava"), file)
