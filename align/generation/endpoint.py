@@ -117,6 +117,7 @@ class Endpoint:
             )
             choice = completion.choices[0]
             response, reason = (choice.message.content or "").strip(), choice.finish_reason
+            response.encode()  # half a character could not be stored; its error is a ValueError
         except OpenAIError as error:
             return Unanswered(row.id, f"{type(error).__name__}: {error}")
         except (AttributeError, IndexError, TypeError, ValueError):

@@ -69,10 +69,9 @@ def foreseen(config: RunConfig) -> Ask:
         missing = len(set(keys) - found.keys())
         whose = _whose(model, keys, found, config.generation)
         responses = [found[key]["response"] if key in found else NOT_YET for key in keys]
-        return (
-            responses,
-            f"{whose}; {missing} answers are not there yet: the run would ask for them" if missing else whose,
-        )
+        if missing:
+            whose += f"; {missing} answers are not there yet: the run would ask for them"
+        return responses, whose
 
     return ask
 
@@ -110,8 +109,8 @@ def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | N
         out.close()
         return found
     with out, contextlib.nullcontext(report) if report else progress() as show:
-        what = f"answers of {model.name}"
-        show(what, 0, len(missing))
+        what, stored = f"answers of {model.name}", 0
+        show(what, stored, len(missing))
         for answer in model.answers([rows[key] for key in missing.values()]):
             if isinstance(answer, Unanswered) or not answer.response:
                 empty = Unanswered(answer.id, "its answer is empty, and nothing would be supervised")
@@ -127,7 +126,8 @@ def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | N
                 "new_tokens": answer.new_tokens,
             }
             append_jsonl(out, found[key])
-            show(what, sum(key in found for key in missing.values()), len(missing))
+            stored += 1
+            show(what, stored, len(missing))
     if lack := [row_id for row_id, key in missing.items() if key not in found]:
         _refuse(model, lack, unanswered, len(missing), file)
     return found

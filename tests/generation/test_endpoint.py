@@ -112,6 +112,7 @@ def test_a_failure_that_passes_is_tried_again(file, fault):
         ("always 400", "BadRequestError: Error code: 400"),
         ("empty", "its answer is empty, and nothing would be supervised"),
         ("content_filter", "the server stopped it: finish_reason content_filter"),
+        ("half", "what the server sent is no chat completion"),
         ("html", "what the server sent is no chat completion"),
     ],
 )

@@ -27,7 +27,7 @@ class Asked:
 class ChatServer:
     """What it was asked, and how it answers: `faults` names for a prompt what happens to its next requests, one after another.
 
-    A fault is a status (429, 500, ...), "hang", "empty", "length", "content_filter", "html", or "always <status>".
+    A fault is a status (429, 500, ...), "hang", "empty", "half" (of a character), "length", "content_filter", "html", or "always <status>".
     """
 
     faults: dict[str, list] = field(default_factory=dict)
@@ -72,8 +72,8 @@ def chat_server(**faults):
             if fault == "html":
                 return self.reply(200, "<html>a login page</html>")
             text, reason = answer_to(asked.prompt), "stop"
-            if fault == "empty":
-                text = " "
+            if fault in ("empty", "half"):
+                text = {"empty": " ", "half": "\ud83d"}[fault]
             elif fault is not None:
                 reason = fault
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
