@@ -56,14 +56,19 @@ def open_jsonl(path: Path) -> tuple[list[dict[str, Any]], Any]:
     return list(read_jsonl(path)), path.open("a", encoding="utf-8")
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Records of a jsonl file. Raises UserError that names the file, and the line where one is damaged."""
+def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
+    """Records of a jsonl file; of one that another process is appending to, those whose line is whole.
+
+    Raises UserError that names the file, and the line where one is damaged.
+    """
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: not readable: {error.strerror}") from error
     with file:
         for number, line in enumerate(file, start=1):
+            if growing and not line.endswith(b"\n"):
+                return
             try:
                 yield json.loads(line)
             except ValueError as error:
@@ -74,6 +79,11 @@ def append_jsonl(file: Any, record: dict[str, Any]) -> None:
     """Append one record and hand it to the operating system."""
     file.write(json.dumps(record, ensure_ascii=False) + "\n")
     file.flush()
+
+
+def cache_folder(name: str) -> Path:
+    """Where things of a kind are kept for this user, from one run to the next; it need not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsil-align" / name
 
 
 @contextlib.contextmanager

@@ -39,6 +39,8 @@ class Row:
     category: str | None = None
     cluster: str | None = None
     """Rows that are not independent (one image, several queries) share this id; intervals are clustered by it."""
+    asked: str | None = None
+    """The request whose answer is generated where the row lacks one, if it is not the prompt: a twin's is one for all arms."""
     item: str | None = None
     """What the row is about, however it is asked and shown: the same for all rows that are made of one twin."""
     view: str = "image"

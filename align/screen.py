@@ -16,9 +16,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+Report = Callable[[str, int, int], None]
+"""(what is being done, how many are done, of how many) -> a progress display"""
+
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Report]:
     """A display with a bar for each thing reported by name; yields `report(name, done, total)`."""
     columns = (
         TextColumn("{task.description}"),

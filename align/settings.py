@@ -31,6 +31,10 @@ class Part:
     role: str | None = option(None, "harmful | benign: what the rows are, where the source does not say it itself")
     on_missing_image: str = option("error", "error | drop: what to do with a row whose image file is absent")
     view: str | None = option(None, "what the model sees of these rows, where it is not the run's view")
+    response: str | None = option(
+        None, "generate: rows that lack `response` get the answer of the model of `generation`, stored once"
+    )
+    harmful_response: str | None = option(None, "generate: likewise for harmful rows that lack `harmful_response`")
     caption_share: float = option(
         0.0, "show this share of the rows, a seeded sample, as captions (view caption) instead"
     )
@@ -81,6 +85,17 @@ class Generation:
 
 
 @dataclass
+class Answering(Generation):
+    """Who gives the answers that training data lack: the run's base model as it is, or a model behind an address."""
+
+    base_url: str | None = option(None, "address of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
+    model: str | None = option(None, "the model's name there")
+    api_key_env: str | None = option(None, "NAME of the environment variable that holds the key, where one is needed")
+    concurrency: int = option(8, "requests to the address at a time")
+    timeout: float = option(120.0, "seconds that one request may take")
+
+
+@dataclass
 class BenchmarkSettings:
     """Where one benchmark's files are and which part of it is run."""
 
@@ -123,6 +138,7 @@ class RunConfig:
     suite: str | None = option(None, "which sources fill which part, and which benchmarks are run")
     model: ModelSettings = option(ModelSettings, "")
     data: dict[str, Part] = option(dict, "the parts of the training data by name")
+    generation: Answering = option(Answering, "")
     train: dict[str, Any] = option(dict, "fields of trl's configuration class of the method, unrenamed")
     lora: Lora | None = option(Lora, "null for full fine-tuning")
     trainable: list[str] = option(

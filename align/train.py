@@ -22,15 +22,17 @@ from align.data.assembly import TrainingData, training_data
 from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, write_text
+from align.generation.stored import asking
 from align.run_folder import RunFolder, run_folder
+from align.screen import Report
 
 
-def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
-    """Train a run to its end, or find it finished. Raises UserError."""
+def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | None = None) -> RunFolder:
+    """Train a run to its end, or find it finished; `report` shows progress before training. Raises UserError."""
     from align.models.loading import base_of
 
     config = composed.config
-    run, data, base = run_folder(config), training_data(config), base_of(config.model)
+    run, data, base = run_folder(config), training_data(config, asking(config, report)), base_of(config.model)
     run.check(config, data.manifest(), base)
     refuse_overlap_with_benchmarks(config.evaluate, data.records())
     if run.finished():
@@ -40,6 +42,7 @@ def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
     from align.methods.build import build_trainer
 
     trainer = build_trainer(composed, data, run, callbacks)
+    _refuse_different_data(data)
     if not config.resume and trainer.accelerator.is_main_process:
         # A former attempt's checkpoints and seconds would be mistaken for this one's.
         shutil.rmtree(run.checkpoints, ignore_errors=True)
@@ -49,6 +52,18 @@ def train(composed: Composed, callbacks: Sequence[Any] = ()) -> RunFolder:
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     _finish(trainer, run)
     return run
+
+
+def _refuse_different_data(data: TrainingData) -> None:
+    """Raises UserError unless all processes train on the same: each reads for itself, perhaps from the cache of another machine."""
+    from accelerate.utils import gather_object
+
+    found = gather_object([data.fingerprint])
+    if len(set(found)) > 1:
+        raise UserError(
+            f"the processes have different training data (fingerprints {', '.join(found)}): files or generated answers differ between "
+            f"their machines; put them, and XDG_CACHE_HOME, where all machines see the same"
+        )
 
 
 def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder) -> None:

@@ -14,6 +14,7 @@ from align.config import Composed, compose, compose_run, fingerprint, flatten, t
 from align.data.assembly import training_data
 from align.errors import UserError
 from align.files import write_json, write_text
+from align.generation.stored import asking
 from align.report.collect import combine, row_of
 from align.report.comparisons import compare_arms, conclusions
 from align.report.comparisons import markdown as comparison_table
@@ -127,7 +128,7 @@ def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
     configs = [cell.config for cell in cells if cell.config.track == "controlled"]
     for method in dict.fromkeys(config.method for config in configs):
         arms = [config for config in configs if (config.method, config.seed) == (method, configs[0].seed)]
-        refuse_uncontrolled([ground(arm.recipe, to_dict(arm), training_data(arm).plan()) for arm in arms])
+        refuse_uncontrolled([ground(arm.recipe, to_dict(arm), training_data(arm, asking(arm)).plan()) for arm in arms])
 
 
 def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> list[str]:
@@ -177,7 +178,8 @@ def _arm(cell: Composed, report: Any) -> RunFolder:
     config = cell.config
     name = f"{config.model.name} {config.recipe} {config.method} seed {config.seed}"
     reset_peak_memory()
-    run = train(cell, callbacks=[StepReport(lambda done, total: report(f"{name} training", done, total))])
+    steps = StepReport(lambda done, total: report(f"{name} training", done, total))
+    run = train(cell, callbacks=[steps], report=_named(report, name))
     return run_evaluation(EvalConfig(**vars(config.evaluate), run=str(run.path)), _named(report, name))[0]
 
 

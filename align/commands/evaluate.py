@@ -9,11 +9,12 @@ from typing import Any
 
 from align.config import compose_eval
 from align.errors import UserError
-from align.evaluation.evaluation import Report, evaluate
+from align.evaluation.evaluation import evaluate
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, refuse_other
 from align.models.loading import Loaded, load, load_checkpoint
 from align.run_folder import SCHEMA, RunFolder, versions
+from align.screen import Report
 from align.settings import EvalConfig, ModelSettings
 
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from align.catalog import SOURCES, resolve
+from align.data import answers
 from align.data.images import drop_missing, pixel_hash
 from align.data.overlap import question_hash, short_hash
 from align.data.views import READS_PICTURES, check_labels, check_view, show
@@ -77,17 +78,21 @@ class TrainingData:
         return [[short_hash(pixel_hash(image, f"row {row.id}")) for image in row.images] for row in self.rows]
 
 
-def training_data(config: RunConfig) -> TrainingData:
-    """Read every part of a run's data. Raises UserError."""
+def training_data(config: RunConfig, ask: answers.Ask | None = None) -> TrainingData:
+    """Read every part of a run's data; `ask` gives the answers that parts want generated, which are left out without it.
+
+    Raises UserError.
+    """
     if not config.data:
         raise UserError(
             f"recipe {config.recipe}: no data; name a suite, or give data.<part>.source= and data.<part>.path="
         )
     rows: list[Row] = []
-    parts, facts = {}, []
+    parts, facts, part_of = {}, [], []
     for name, part in config.data.items():
         view = part.view or config.view
         check_view(view)
+        answers.check_settings(name, part)
         # In the controlled track an item whose picture is absent is absent from every arm, also from those that do not show it.
         read, notes = _read(
             name, part, view, config.allow_label_conflict, view in READS_PICTURES or config.track == "controlled"
@@ -95,6 +100,7 @@ def training_data(config: RunConfig) -> TrainingData:
         facts += notes
         captions = _captions(name, part, len(read), view)
         parts[name] = len(read)
+        part_of += [name] * len(read)
         rows += [
             replace(
                 row, id=f"{name}/{row.id}", item=row.item or _identity(row), view="caption" if i in captions else view
@@ -112,6 +118,9 @@ def training_data(config: RunConfig) -> TrainingData:
         raise UserError(
             f"view={config.view}, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
         )
+    if ask:  # last, since it may take hours: what is wrong with the rows should be known before
+        seen, generated = answers.with_answers(seen, rows, part_of, config.data, ask)
+        facts += generated
     return TrainingData(seen, parts, facts)
 
 
@@ -130,7 +139,8 @@ def _read(
         facts.append(
             f"data.{name}: view={view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)"
         )
-    if needs_pictures:
+    answers.check_rows(name, rows, part)
+    if needs_pictures or any(answers.lacking(row, part) for row in rows):  # a model that answers sees the row as it is
         rows, missing = drop_missing(rows, part.on_missing_image, f"data.{name}")
         facts += [missing] if missing else []
     if not rows:

@@ -78,6 +78,7 @@ def drop_missing(rows: list[Row], on_missing_image: str, source: str) -> tuple[l
     fact += ", ..." if len(files) > 5 else ""
     if on_missing_image == "error":
         raise UserError(
-            f"{fact}. Put them there, or set on_missing_image=drop to leave these rows out, or view=text, which needs no image"
+            f"{fact}. Put them there, or set on_missing_image=drop to leave these rows out, or view=text, which needs none "
+            f"unless answers are generated"
         )
     return [row for row in rows if row.id not in absent], fact

@@ -62,6 +62,8 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
         twin=twin.id,
         source=twin.source,
         cluster=twin.image.path or twin.id,
+        # A neutral query and one that names the harm would be answered differently; arms must not differ in their answers.
+        asked=twin.query_leak,
     )
     safe = Row(
         id=twin.id,

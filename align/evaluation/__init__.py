@@ -1,1 +1,1 @@
-"""Benchmarks, generation, judges, verdicts and the numbers made of them."""
+"""Benchmarks, judges, verdicts and the numbers made of them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,22 +19,21 @@ from align.data.images import pixel_hash
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.evaluation.coherence import incoherent
-from align.evaluation.generation import generate
 from align.evaluation.items import Item, items_of
 from align.evaluation.metrics import proportion_interval
 from align.evaluation.selection import Selected, selections_of
 from align.evaluation.verdicts import Judge, Verdict, bins, label_of
 from align.files import append_jsonl, open_jsonl, read_json, refuse_other, write_json, write_text
+from align.generation.answer import greedy
+from align.generation.local import generate
 from align.models.loading import Loaded
 from align.rows import Row
+from align.screen import Report
 from align.settings import Evaluate, Generation
 
 SCHEMA = 1
 MAX_INVALID = 0.05
 """Above this share of invalid verdicts a headline is withheld: the rest may not be like them."""
-
-Report = Callable[[str, int, int], None]
-"""(what is being done, how many are done, of how many) -> a progress display"""
 
 
 def evaluate(
@@ -69,7 +68,7 @@ def _evaluate_set(
         else chosen.rows
     )
     hashes = {
-        row.id: _hash(renderer.prompt_text(row), *pixels[row.id], str(_greedy(config.generation))) for row in asked
+        row.id: _hash(renderer.prompt_text(row), *pixels[row.id], str(greedy(config.generation))) for row in asked
     }
     responses = _answers(
         loaded, renderer, chosen.name, asked, hashes, config.generation, folder / "responses.jsonl", report
@@ -100,18 +99,13 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, loaded: Loa
         "benchmark": chosen.benchmark.name,
         "view": chosen.view,
         "rows": rows,
-        "generation": _greedy(config.generation),
+        "generation": greedy(config.generation),
         "weights": loaded.weights,
         "defence": config.defence,
     }
     file = folder / "settings.json"
     refuse_other(folder, "evaluation", read_json(file) if file.is_file() else {}, wanted)
     write_json(file, wanted)
-
-
-def _greedy(generation: Generation) -> dict[str, Any]:
-    """The settings of generation that answers depend on; the batch size is not one of them."""
-    return {"do_sample": False, "max_new_tokens": generation.max_new_tokens}
 
 
 def _cluster(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Direct preference optimisation: trl's DPOTrainer over our rows.
 
 L = -log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))]), log p summed over the answer's
-tokens, mean over pairs (Rafailov et al. 2023, eq. 7; trl's `sigmoid`). The reference is what the run began from (align/models/reference.py).
+tokens, mean over pairs (Rafailov et al. 2023, eq. 7; trl's `sigmoid`). The reference is what the run began from:
+align/models/reference.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from trl import DPOConfig, DPOTrainer
 from align.data.collation import PreferenceCollator
 from align.data.rendering import Renderer
 from align.errors import UserError
-from align.methods.rows_trainer import RowsTrainer
+from align.methods.rows_trainer import RowsTrainer, refuse_lacking
 from align.rows import Row
 
 SORTING = ("aot", "aot_unpaired")
@@ -53,10 +54,7 @@ class DPO(RowsTrainer, DPOTrainer):
     @staticmethod
     def check_rows(rows: Sequence[Row]) -> None:
         """Raises UserError that counts and names the rows that this method cannot train on, before anything is loaded."""
-        for field in ("chosen", "rejected"):
-            lacking = [row.id for row in rows if not (getattr(row, field) or "").strip()]
-            if lacking:
-                raise UserError(f"{len(lacking)} rows have no `{field}`, which DPO needs: {', '.join(lacking[:5])}")
+        refuse_lacking(rows, ["chosen", "rejected"], "DPO")
         same = [row.id for row in rows if row.chosen == row.rejected]
         if same:
             raise UserError(f"{len(same)} rows have the same `chosen` and `rejected` answer: {', '.join(same[:5])}")

@@ -19,7 +19,7 @@ from align.data.collation import IGNORED, PARTS, PartsCollator
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.order import InProportion
-from align.methods.rows_trainer import RowsTrainer
+from align.methods.rows_trainer import RowsTrainer, refuse_lacking
 from align.models.reference import reference_of
 from align.rows import Row
 
@@ -127,13 +127,7 @@ class PartsTrainer(RowsTrainer, _PartsLoss):
                     f"unlearning needs harmful and benign rows, and none of the {len(rows)} rows is {role}: "
                     f"{', '.join(row.id for row in rows[:5])}, ...; add a part, or say what a part is with data.<part>.role={role}"
                 )
-            for name in fields:
-                lacking = [row.id for row in of_role if not (getattr(row, name) or "").strip()]
-                if lacking:
-                    raise UserError(
-                        f"{len(lacking)} of {len(of_role)} {role} rows have no `{name}`, which unlearning needs: "
-                        f"{', '.join(lacking[:5])}"
-                    )
+            refuse_lacking(of_role, fields, f"unlearning of {role} rows")
 
     @classmethod
     def collator(cls, renderer: Renderer, arguments: Any) -> PartsCollator:

@@ -30,6 +30,18 @@ def to_dataset(rows: Sequence[Row]) -> Dataset:
     return Dataset.from_list([row.to_dict() | {"index": i} for i, row in enumerate(rows)], features=FEATURES)
 
 
+def refuse_lacking(rows: Sequence[Row], fields: Sequence[str], method: str) -> None:
+    """Raises UserError that counts and names the rows without an answer that a method needs."""
+    for field in fields:
+        lacking = [row.id for row in rows if not (getattr(row, field) or "").strip()]
+        if lacking:
+            from_where = "harmful_response" if field in ("rejected", "harmful_response") else "response"
+            raise UserError(
+                f"{len(lacking)} of {len(rows)} rows have no `{field}`, which {method} needs: {', '.join(lacking[:5])}; give it in the "
+                f"source, or have it generated: data.<part>.{from_where}=generate"
+            )
+
+
 class RowsTrainer:
     """Mixin, before a trl trainer: no preparation of the data set, every column kept, an order of rows that hangs on the seed alone,
     the head on supervised positions alone, a record of what each step took, and a non-finite loss stops the run.

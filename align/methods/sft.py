@@ -13,8 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from align.data.collation import Collator
 from align.data.rendering import Renderer
-from align.errors import UserError
-from align.methods.rows_trainer import RowsTrainer
+from align.methods.rows_trainer import RowsTrainer, refuse_lacking
 from align.rows import Row
 
 
@@ -26,11 +25,7 @@ class SFT(RowsTrainer, SFTTrainer):
     @staticmethod
     def check_rows(rows: Sequence[Row]) -> None:
         """Raises UserError that counts and names the rows that this method cannot train on, before anything is loaded."""
-        lacking = [row.id for row in rows if not (row.response or "").strip()]
-        if lacking:
-            raise UserError(
-                f"{len(lacking)} rows have no `response`, which supervised fine-tuning needs: {', '.join(lacking[:5])}"
-            )
+        refuse_lacking(rows, ["response"], "supervised fine-tuning")
 
     @staticmethod
     def collator(renderer: Renderer, arguments: Any) -> Collator:

@@ -8,7 +8,6 @@ to look within any patience.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from align.data.collation import pad
 from align.data.images import encode_png
 from align.data.rendering import Renderer
 from align.errors import UserError
-from align.evaluation.generation import generate
-from align.files import building, write_json
+from align.files import building, cache_folder, write_json
+from align.generation.local import generate
 from align.miniature import world
 from align.miniature.models import build
 from align.models.families import family_of
@@ -46,10 +45,9 @@ def mini_qwen2_vl() -> Path:
 
 
 def _cached(model_type: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsil-align" / "miniature"
     sources = [Path(__file__), Path(__file__).with_name("world.py"), Path(__file__).with_name("models.py")]
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
-    folder = cache / f"{model_type}-{version}"
+    folder = cache_folder("miniature") / f"{model_type}-{version}"
     if not folder.is_dir():
         print(f"First use: pretraining the tiny {model_type} (about a minute on 2 cores), kept in {folder}", flush=True)
         with building(folder) as draft:

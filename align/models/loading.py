@@ -51,14 +51,11 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
 
     Raises UserError for an unknown family, dtype or quantisation, and for what cannot be read.
     """
-    path, on_top = locate(settings), adapter or settings.adapter
-    if on_top is not None:
-        _check_adapter(on_top)
-    if settings.dtype not in DTYPES:
-        raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
-    config = _readable(path, lambda: AutoConfig.from_pretrained(path, revision=settings.revision))
-    family = family_of(config.model_type)
-    quantized = quantization_config(settings.quantization, family, _compute_dtype(settings, config))
+    known = load_without_weights(settings, adapter)
+    path, on_top = known.path, adapter or settings.adapter
+    quantized = quantization_config(
+        settings.quantization, known.family, _compute_dtype(settings, _config(settings, path))
+    )
     model = _readable(
         path,
         lambda: AutoModelForImageTextToText.from_pretrained(
@@ -70,17 +67,33 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
             use_safetensors=True,
         ),
     )
-    processor = _readable(path, lambda: load_processor(path, settings.revision))
     if on_top is not None:
         model = _with_adapter(model, on_top, trainable=adapter is None)
         trained_on = model.peft_config["default"].base_model_name_or_path
         if adapter is None and trained_on != path:
             print(f"Adapter {on_top} was trained on {trained_on}; it is continued on {path}", flush=True)
         refuse_dora_in_int8(settings.quantization, model.peft_config["default"].use_dora)
+    return replace(known, model=model)
+
+
+def load_without_weights(settings: ModelSettings, adapter: str | None = None) -> Loaded:
+    """All that `load` gives but the model itself, which is None: in a moment, for a model of any size. Raises UserError."""
+    path, on_top = locate(settings), adapter or settings.adapter
+    if on_top is not None:
+        _check_adapter(on_top)
+    if settings.dtype not in DTYPES:
+        raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
+    config = _config(settings, path)
+    family = family_of(config.model_type)
+    processor = _readable(path, lambda: load_processor(path, settings.revision))
     commit = str(getattr(config, "_commit_hash", None))
     loaded_as = f"{commit} {settings.dtype} {settings.attn_implementation} {settings.quantization}"
     weights = _fingerprint([path, *([on_top] if on_top else [])], loaded_as)
-    return Loaded(model, processor, family, path, weights)
+    return Loaded(None, processor, family, path, weights)
+
+
+def _config(settings: ModelSettings, path: str) -> Any:
+    return _readable(path, lambda: AutoConfig.from_pretrained(path, revision=settings.revision))
 
 
 def base_of(settings: ModelSettings) -> str:

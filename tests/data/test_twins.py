@@ -7,10 +7,15 @@ from PIL import Image
 
 from align.config import compose_run
 from align.data.assembly import training_data
+from align.data.rendering import Renderer
 from align.data.twins import SUBSETS, read
 from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks, select_rows
+from align.generation import local
+from align.generation.stored import asking
+from align.models.loading import load
 from align.settings import BenchmarkSettings, Part
+from tests.support.unanswered import stored
 
 ARMS = ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak")
 
@@ -122,6 +127,33 @@ def test_every_arm_trains_on_the_same_items_and_answers_in_the_same_order(file, 
     ]:  # a benign row's picture, of another twin: it does not tell what is answered
         assert row.images in benign.values()
         assert row.images != benign[row.id.replace("harmful", "benign")]
+
+
+def test_every_arm_gets_the_same_generated_answers_to_the_leaking_queries(file, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    paths = [f"data.{part}.path={file}" for part in ("harmful", "benign")]
+    generate = ["data.harmful.harmful_response=generate", "generation.max_new_tokens=5"]
+    model, found = tiny("llava"), {}
+    for name in ARMS:
+        config = compose_run(
+            ["recipe=controlled/" + name, f"model={model}", "global_batch_size=4", *paths, *generate]
+        ).config
+        found[name] = training_data(config, asking(config))
+    answers = {
+        name: [(row.id, row.harmful_response, row.rejected, row.chosen) for row in data.rows]
+        for name, data in found.items()
+    }
+    assert all(answer == answers["text_leak"] for answer in answers.values())
+    assert len({tuple((record["item"], record["answers"]) for record in data.plan()) for data in found.values()}) == 1
+    assert len({tuple(data.facts) for data in found.values()}) == 1
+    assert all(harmful and harmful == rejected for _, harmful, rejected, _ in answers["text_leak"][:4])
+    assert all(harmful is None for _, harmful, _, _ in answers["text_leak"][4:])
+    # What was asked is the query that names the harm, over the unsafe picture.
+    it = load(config.model)
+    asked = read(Part(path=str(file), subset="leak"))
+    expected = local.generate(it.model, Renderer(it.processor, it.family), asked, config.generation)
+    assert [answer.response for answer in expected] == [harmful for _, harmful, _, _ in answers["image_free"][:4]]
+    assert len(stored(tmp_path / "cache")) == 4
 
 
 def test_the_miniatures_twins_are_the_same_in_every_arm():

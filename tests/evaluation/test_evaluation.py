@@ -1,4 +1,4 @@
-"""An evaluation is written as it comes and goes on where it stopped; batched answers are the answers one by one."""
+"""An evaluation is written as it comes and goes on where it stopped."""
 
 import json
 import shutil
@@ -6,13 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from align.data.rendering import Renderer
 from align.errors import UserError
 from align.evaluation import evaluation as module
 from align.evaluation.evaluation import evaluate
-from align.evaluation.generation import _answer as module_answer
-from align.evaluation.generation import end_of_turn_ids, generate
-from align.miniature.rows import evaluation_rows
+from align.generation.local import generate
 from align.settings import BenchmarkSettings, Evaluate, Generation
 
 
@@ -23,32 +20,6 @@ def settings(**more):
         "settings": {name: BenchmarkSettings(limit=10) for name in ("mini_vsil", "mini_twin")},
     }
     return Evaluate(**(defaults | more))
-
-
-def test_batched_answers_are_the_answers_one_by_one(loaded, family_name):
-    it = loaded(family_name)
-    rows = [row for kind in ("vsil", "vsil_free") for row in evaluation_rows(kind, 6)]
-    rows += [row.__class__(row.id + "-text", row.prompt) for row in rows[:4]]
-    renderer = Renderer(it.processor, it.family)
-    batched = list(generate(it.model, renderer, rows, Generation(max_new_tokens=12, batch_size=16)))
-    alone = list(generate(it.model, renderer, rows, Generation(max_new_tokens=12, batch_size=1)))
-    assert [a.response for a in batched] == [a.response for a in alone]
-    assert [a.finish_reason for a in batched] == [a.finish_reason for a in alone]
-
-
-def test_the_end_of_turn_ends_an_answer(loaded, family_name):
-    it = loaded(family_name)
-    renderer = Renderer(it.processor, it.family)
-    ends = end_of_turn_ids(it.model, renderer)
-    assert (
-        it.processor.tokenizer.convert_tokens_to_ids({"llava": "</s>", "qwen2_vl": "<|im_end|>"}[family_name]) in ends
-    )
-    words = it.processor.tokenizer.convert_tokens_to_ids(["sorry", "knife"])
-    row = evaluation_rows("vsil", 1)[0]
-    ended = module_answer(row, [*words, ends[0], renderer.pad_token_id], ends, renderer, 0.0)
-    assert (ended.response, ended.finish_reason, ended.new_tokens) == ("sorry knife", "stop", 2)
-    cut = module_answer(row, words, ends, renderer, 0.0)
-    assert (cut.response, cut.finish_reason, cut.new_tokens) == ("sorry knife", "length", 2)
 
 
 def test_files_and_counts(loaded, family_name, tmp_path):
@@ -147,16 +118,6 @@ def test_answers_of_other_weights_are_not_passed_off_as_this_models(loaded, tmp_
     it.weights = "another"
     with pytest.raises(UserError, match="holds another evaluation: its weights is"):
         evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
-
-
-def test_a_models_own_generation_settings_do_not_leak_in(loaded):
-    it = loaded("llava")
-    renderer, rows = Renderer(it.processor, it.family), evaluation_rows("vsil", 3)
-    plain = [a.response for a in generate(it.model, renderer, rows, Generation(max_new_tokens=8, batch_size=3))]
-    it.model.generation_config.no_repeat_ngram_size = 1
-    it.model.generation_config.suppress_tokens = list(range(20))
-    assert [a.response for a in generate(it.model, renderer, rows, Generation(max_new_tokens=8, batch_size=3))] == plain
-    assert it.model.generation_config.no_repeat_ngram_size == 1
 
 
 def test_a_selection_is_told_with_the_numbers(loaded, tmp_path):

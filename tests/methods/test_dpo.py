@@ -140,8 +140,11 @@ def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, 
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        (Row("r", "p", chosen="a"), "1 rows have no `rejected`, which DPO needs: r"),
-        (Row("r", "p", chosen=" ", rejected="b"), "1 rows have no `chosen`"),
+        (
+            Row("r", "p", chosen="a"),
+            "1 of 1 rows have no `rejected`, which DPO needs: r; .*: data.<part>.harmful_response=generate",
+        ),
+        (Row("r", "p", chosen=" ", rejected="b"), "1 of 1 rows have no `chosen`"),
         (Row("r", "p", chosen="a", rejected="a"), "1 rows have the same `chosen` and `rejected` answer: r"),
     ],
 )

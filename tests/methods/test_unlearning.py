@@ -217,9 +217,12 @@ BENIGN = Row("b", "p", response="yes")
         ([BENIGN], "none of the 1 rows is harmful: b"),
         (
             [Row("h", "p", response="no", role="harmful"), BENIGN],
-            "1 of 1 harmful rows have no `harmful_response`, .*: h",
+            "1 of 1 rows have no `harmful_response`, which unlearning of harmful rows needs: h",
         ),
-        ([HARMFUL, Row("b", "p", response=" ")], "1 of 1 benign rows have no `response`"),
+        (
+            [HARMFUL, Row("b", "p", response=" ")],
+            "1 of 1 rows have no `response`, which unlearning of benign rows needs",
+        ),
     ],
 )
 def test_rows_that_cannot_be_unlearned_are_named(rows, expected):

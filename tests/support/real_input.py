@@ -147,7 +147,7 @@ def check_answers(run_folder: Path, limit: int | None = None) -> dict[str, int]:
     from align.data.images import encode_png
     from align.data.local import read_file
     from align.data.rendering import Renderer
-    from align.evaluation.generation import generate
+    from align.generation.local import generate
     from align.models.loading import load_checkpoint
     from align.settings import Generation
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,21 +13,38 @@ from transformers import GenerationConfig
 
 from align.data.collation import pad
 from align.data.rendering import Renderer
+from align.generation.answer import Answer
+from align.models.loading import load, load_without_weights
 from align.rows import Row
-from align.settings import Generation
+from align.settings import Generation, ModelSettings
 
 
-@dataclass
-class Answer:
-    """What a model said to one row."""
+class LocalModel:
+    """A model as it is. Its weights are only loaded when it is asked something, and let go when it has answered."""
 
-    id: str
-    response: str
-    finish_reason: str
-    """stop: the model ended its turn; length: it was cut at max_new_tokens."""
-    new_tokens: int
-    seconds: float
-    """Its share of the time that its batch took."""
+    def __init__(self, settings: ModelSettings, generation: Generation):
+        known = load_without_weights(settings)
+        self._settings, self._generation = settings, generation
+        self._renderer = Renderer(known.processor, known.family)
+        self.name = f"the base model {settings.name} (weights {known.weights})"
+        self.identity = {"weights": known.weights}
+
+    def prompt(self, row: Row) -> str:
+        """What the model reads of a row, but for its pictures."""
+        return self._renderer.prompt_text(row)
+
+    def answers(self, rows: Sequence[Row]) -> Iterator[Answer]:
+        """Answers in the order of the rows."""
+        model = load(self._settings).model
+        if torch.cuda.is_available():
+            model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+        try:
+            yield from generate(model, self._renderer, rows, self._generation)
+        finally:
+            # The trainer loads a model of its own: what this one held of the device must be free by then.
+            del model
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 @torch.no_grad()
