@@ -199,7 +199,9 @@ def test_rows_without_answer_are_named_before_anything_is_loaded(tiny, tmp_path)
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"prompt": "p"}) + "\n")
     more = ["data.harmful=null", "data.benign={source: local, path: " + str(file) + ", role: benign}", "view=text"]
-    with pytest.raises(UserError, match="1 rows have no `response`, which supervised fine-tuning needs: benign/rows-1"):
+    with pytest.raises(
+        UserError, match="1 of [0-9]+ rows have no `response`, which supervised fine-tuning needs: benign/rows-1"
+    ):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
 
 
