@@ -28,8 +28,11 @@ from align.screen import Report
 
 
 def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | None = None) -> RunFolder:
-    """Train a run to its end, or find it finished; `report` shows progress before training. Raises UserError."""
-    from align.models.loading import base_of
+    """Train a run to its end, or find it finished. Raises UserError.
+
+    A caller with a display of its own gives `report`, and callbacks that feed it; only facts are printed then.
+    """
+    from align.models.loading import base_of, tower_line
 
     config = composed.config
     run, data, base = run_folder(config), training_data(config, asking(config, report)), base_of(config.model)
@@ -48,9 +51,17 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         run.manifest_file.unlink(missing_ok=True)
     _start(trainer, composed, data, run)
+    if report is None and trainer.accelerator.is_main_process:
+        print(tower_line(run.manifest()["parameters"]), flush=True)
     last = run.last_checkpoint() if config.resume else None
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     _finish(trainer, run)
+    if report is None and trainer.accelerator.is_main_process:
+        done = run.manifest()
+        print(
+            f"Trained in {done['seconds']:.0f} s, peak memory {done['peak_memory_mib']:,} MiB: {run.weights}",
+            flush=True,
+        )
     return run
 
 
@@ -68,14 +79,13 @@ def _refuse_different_data(data: TrainingData) -> None:
 
 def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder) -> None:
     from align.methods.arguments import describe
-    from align.models.loading import parameters_per_tower, tower_line
+    from align.models.loading import parameters_per_tower
 
     if not trainer.accelerator.is_main_process:
         return
     for fact in [*data.facts, *trainer.order.facts()]:
         print(fact, flush=True)
     towers = parameters_per_tower(trainer.model, trainer.family)
-    print(tower_line(towers), flush=True)
     run.begin(composed.config, data.manifest(), trainer.base)
     write_text(run.rows_file, "".join(json.dumps(record) + "\n" for record in data.records()))
     run.record(
@@ -94,15 +104,13 @@ def _finish(trainer: Any, run: RunFolder) -> None:
 
     trainer.save_model(str(run.weights))
     if trainer.accelerator.is_main_process:
-        peak = peak_memory_mib()
         run.record(
             status="finished",
             steps=trainer.state.global_step,
             supervised_tokens=sum(line["supervised_tokens"] for line in read_jsonl(run.steps_file)),
-            peak_memory_mib=peak,
+            peak_memory_mib=peak_memory_mib(),
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
-        print(f"Trained in {run.manifest()['seconds']:.0f} s, peak memory {peak:,} MiB: {run.weights}", flush=True)
     trainer.accelerator.wait_for_everyone()
 
 

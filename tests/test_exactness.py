@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -123,27 +125,46 @@ def test_a_half_written_checkpoint_is_removed_and_the_one_before_it_used(tmp_pat
     assert "checkpoint-15 was left half written; removed" in capsys.readouterr().out
 
 
+METHODS = ("sft", "dpo", "unlearning", "safe_unlearning")
+SEVERAL = Path(__file__).with_name("support") / "train_several.py"
+CUTS = {"one": (1, 8), "one-accumulated": (1, 2), "two": (2, 4), "two-accumulated": (2, 2)}
+"""Name -> (processes, rows of a forward pass), of steps of 8 rows: accumulation 1, 4, 1 and 2."""
+
+
+def every_method(model, name, batch):
+    """Runs of every method on mixed rows: in passes of two rows many a process has no image."""
+    commands = []
+    for method in METHODS:
+        data = ["data.words={source: miniature, subset: text_harmful, rows: 24}", "data.benign.rows=22"]
+        more = [f"method={method}", "train.learning_rate=1e-3", f"train.per_device_train_batch_size={batch}"]
+        more += ["train.loss_type=sigmoid,sft"] if method == "dpo" else []
+        commands += [*arguments(model, f"{name}/{method}", *data, *more), "--"]
+    return commands
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_two_processes_take_the_same_steps_as_one(tiny, family_name, tmp_path):
-    """Mixed rows: with four rows a process, some batches have no image on one of the two."""
-    more = [
-        "train.learning_rate=1e-3",
-        "train.max_steps=8",
-        "data.benign.rows=22",
-    ]  # 46 rows: the sixth step is filled up
-    assert call(train_command(*arguments(tiny(family_name), "one", *more)), tmp_path, 200).returncode == 0
-    command = arguments(tiny(family_name), "two", *more, "num_processes=2")
-    two = call(train_command(*command, processes=2), tmp_path, 200)
-    assert two.returncode == 0, two.stderr
-    manifest = RunFolder(tmp_path / "two").manifest()
-    assert (manifest["world_size"], manifest["distributed_type"]) == (2, "MULTI_CPU")
-    assert len({RunFolder(tmp_path / name).steps_file.read_text() for name in ("one", "two")}) == 1
-    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("one", "two")]
-    losses = [[float(entry["loss"]) for entry in log if "loss" in entry] for log in logs]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-    adapters = [load_file(tmp_path / name / "checkpoint" / "adapter_model.safetensors") for name in ("one", "two")]
-    assert all((adapters[0][key] - adapters[1][key]).abs().max() < 1e-4 for key in adapters[0])
+@pytest.mark.timeout(600)
+def test_every_method_takes_one_trajectory_however_its_steps_are_cut(tiny, family_name, tmp_path):
+    found: dict[str, dict[str, Any]] = {method: {} for method in METHODS}
+    for name, (processes, batch) in CUTS.items():
+        command = train_command(*every_method(tiny(family_name), name, batch), processes=processes, script=SEVERAL)
+        done = call(command, tmp_path, 300)
+        assert done.returncode == 0, done.stderr
+        for method in METHODS:
+            run = RunFolder(tmp_path / name / method)
+            manifest = run.manifest()
+            assert (manifest["world_size"], manifest["steps"]) == (processes, 6)
+            assert (manifest["distributed_type"] == "MULTI_CPU") == (processes == 2)
+            losses = [float(e["loss"]) for e in map(json.loads, (run.path / "log.jsonl").open()) if "loss" in e]
+            adapter = load_file(run.weights / "adapter_model.safetensors")
+            found[method][name] = run.steps_file.read_text(), losses, adapter
+    for method in METHODS:
+        steps, losses, adapter = found[method]["one"]
+        for name in CUTS:
+            other_steps, other_losses, other_adapter = found[method][name]
+            assert other_steps == steps
+            assert other_losses == pytest.approx(losses, abs=1e-4)
+            assert all((adapter[key] - other_adapter[key]).abs().max() < 1e-4 for key in adapter)
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ LAUNCH = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
 
 
-def train_command(*arguments: str, processes: int = 1) -> list[str]:
+def train_command(*arguments: str, processes: int = 1, script: Path = ROOT / "align" / "train.py") -> list[str]:
     """`accelerate launch align/train.py ...`; two processes meet over gloo."""
     accelerate = str(Path(sys.executable).with_name("accelerate"))
     several = ["--multi_gpu"] if processes > 1 else []  # also on a CPU: `--cpu` would give a world of one in silence
     launch = [*several, "--num_processes", str(processes), *LAUNCH]
-    return [accelerate, "launch", *launch, str(ROOT / "align" / "train.py"), *arguments]
+    return [accelerate, "launch", *launch, str(script), *arguments]
 
 
 def call(command: list[str], folder: Path, timeout: float = 120) -> subprocess.CompletedProcess:
