@@ -94,7 +94,7 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder)
         world_size=trainer.accelerator.num_processes,
         distributed_type=str(trainer.accelerator.distributed_type.value),
         train=describe(trainer.args),
-        order=trainer.order.facts(),
+        order_facts=trainer.order.facts(),
         reference=trainer.reference,
     )
 

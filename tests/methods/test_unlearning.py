@@ -182,7 +182,7 @@ def test_each_step_holds_all_parts_and_each_is_logged(tiny, tmp_path):
     run = train(compose_run(unlearning_run(tiny("llava"), tmp_path / "run", "data.benign.rows=10")))
     roles = [[row.partition("/")[0] for row in json.loads(line)["rows"]] for line in run.steps_file.open()]
     assert all(sorted(step) == ["benign"] * 4 + ["harmful"] * 4 for step in roles)
-    assert run.manifest()["order"] == [
+    assert run.manifest()["order_facts"] == [
         "every step holds harmful and benign rows 1:1: an epoch takes 24 rows 1.00 times and 10 rows 2.40 times"
     ]
     logged = [json.loads(line) for line in (run.path / "log.jsonl").open()]
