@@ -75,6 +75,8 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     method = next(
         (layer.values["method"] for layer in reversed([recipe, *overrides]) if "method" in layer.values), "sft"
     )
+    if not isinstance(method, str):
+        raise UserError(f"method={method}: a run has one method; `align compare` takes several")
     layers = _with_special_settings(recipe, method, recipe_name)
     if suite_name is not None:
         layers += _with_special_settings(_load("suite", suite_name)[1], method, recipe_name)

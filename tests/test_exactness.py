@@ -168,6 +168,23 @@ def test_every_method_takes_one_trajectory_however_its_steps_are_cut(tiny, famil
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_all_processes_stop_where_one_would_under_accumulation_too(tiny, tmp_path):
+    bound = ["method=unlearning", "train.max_harmful_loss=5", "train.learning_rate=3e-2", "train.max_steps=30"]
+    found = []
+    for name, (processes, batch) in {"one": (1, 8), "two": (2, 2)}.items():
+        command = arguments(
+            tiny("llava"), name, *bound, f"train.per_device_train_batch_size={batch}", "evaluate.benchmark=[]"
+        )
+        done = call(train_command(*command, processes=processes), tmp_path, 200)
+        assert done.returncode == 0, done.stderr
+        manifest = RunFolder(tmp_path / name).manifest()
+        found.append((manifest["steps"], manifest["stopped"]))
+    assert found[0] == found[1]
+    assert 1 < found[0][0] < 30
+
+
+@pytest.mark.slow
 def test_more_processes_than_the_run_wants_are_an_error(tiny, tmp_path):
     failed = call(train_command(*arguments(tiny("llava"), "run", "num_processes=1"), processes=2), tmp_path)
     assert failed.returncode != 0

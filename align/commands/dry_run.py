@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from itertools import groupby
 from pathlib import Path
@@ -53,7 +54,7 @@ def show(composed: Composed) -> None:
 def _steps(trainer: Any) -> int:
     args = trainer.args
     per_epoch = len(trainer.order) // (args.train_batch_size * args.world_size * args.gradient_accumulation_steps)
-    return round(per_epoch * args.num_train_epochs)
+    return math.ceil(per_epoch * args.num_train_epochs)
 
 
 def mark_supervised(rendered: Rendered, tokenizer: Any) -> str:

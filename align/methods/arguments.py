@@ -21,6 +21,8 @@ SET_BY_US = {
     "remove_unused_columns": "nothing: our collator reads whole rows",
     "resume_from_checkpoint": "resume=",
     "push_to_hub": "nothing: training never uploads",
+    "accelerator_config": "nothing: how rows are dealt to processes is the sampler's",
+    "ignore_data_skip": "nothing: a run that resumes takes the rows that it would have taken",
     "auto_find_batch_size": "train.per_device_train_batch_size: the batch is a setting of the science",
     "eval_strategy": "evaluate.*: the evaluation follows the training in a process of its own",
 }
@@ -43,6 +45,7 @@ INERT = {
     "trust_remote_code": "remote code is not run",
     "label_smoothing_factor": "the loss is trl's own of the method (train.loss_type)",
     "use_liger_kernel": "the output head works on the supervised positions already",
+    "per_device_eval_batch_size": "the evaluation is a process of its own (evaluate.generation.batch_size)",
     "dataloader_drop_last": "steps are always whole: rows from the beginning of an epoch's order fill its last one",
     "train_sampling_strategy": "the order of rows is the sampler's",
 }
@@ -71,9 +74,11 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
         "remove_unused_columns": False,
     }
     try:
-        return config_class(**values)
+        arguments = config_class(**values)
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"train: {config_class.__name__} refuses these settings: {error}") from error
+    method.check_arguments(arguments, config)  # type: ignore[attr-defined]
+    return arguments
 
 
 def machine_defaults() -> dict[str, Any]:

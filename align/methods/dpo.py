@@ -18,9 +18,16 @@ from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.rows_trainer import RowsTrainer, refuse_lacking
 from align.rows import Row
+from align.settings import RunConfig
 
 SORTING = ("aot", "aot_unpaired")
 """Losses of trl that compare the pairs of a forward pass with each other."""
+LOSSES = (
+    *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down"),
+    *("discopop", "sft", "sigmoid_norm"),
+    *SORTING,
+)
+"""All of trl's."""
 
 
 class DPO(RowsTrainer, DPOTrainer):
@@ -35,20 +42,37 @@ class DPO(RowsTrainer, DPOTrainer):
     inert = {
         "precompute_ref_log_probs": "the reference is asked in every step (trl's store knows neither templates nor image bytes)",
         "precompute_ref_batch_size": "the reference is asked in every step",
+        "sync_ref_model": "the reference is what the run began from, and stays it",
+        "neftune_noise_alpha": "the reference would be asked through the same noise",
     }
+
+    @staticmethod
+    def check_arguments(arguments: Any, config: RunConfig) -> None:
+        """Raises UserError for losses that cannot be, and for dropout that trl would switch off."""
+        losses = arguments.loss_type
+        if unknown := [name for name in losses if name not in LOSSES]:
+            raise UserError(f"train.loss_type: {unknown[0]!r} is none of {', '.join(LOSSES)}")
+        if twice := [name for name in losses if losses.count(name) > 1]:
+            raise UserError(f"train.loss_type: {twice[0]} stands twice; give it once, with the sum of its weights")
+        if losses == ["sft"]:
+            raise UserError("train.loss_type: sft alone is method=sft; DPO needs a preference loss beside it")
+        whole = arguments.per_device_train_batch_size == config.global_batch_size
+        if not whole and (sorting := [name for name in losses if name in SORTING]):
+            raise UserError(
+                f"train.loss_type: {sorting[0]} sorts the pairs of a forward pass, so that cutting a step of {config.global_batch_size} "
+                f"pairs into passes of {arguments.per_device_train_batch_size} would be another experiment; use one process, and "
+                f"train.per_device_train_batch_size=global_batch_size"
+            )
+        if arguments.disable_dropout and config.lora and config.lora.lora_dropout:
+            raise UserError(
+                f"lora.lora_dropout={config.lora.lora_dropout} would have no effect: trl's DPO switches dropout off; set it to 0, or "
+                f"train.disable_dropout=false"
+            )
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        passes = self.args.gradient_accumulation_steps * self.accelerator.num_processes
-        if passes > 1 and (sorting := [name for name in self.args.loss_type if name in SORTING]):
-            raise UserError(
-                f"train.loss_type: {sorting[0]} sorts the pairs of a forward pass, so that cutting a step into {passes} passes would "
-                f"be another experiment; use one process and train.per_device_train_batch_size=global_batch_size"
-            )
         weights: dict[str, float] = dict(zip(self.loss_types, self.loss_weights, strict=True))  # type: ignore[has-type]
         self.sft_weight = weights.pop("sft", 0.0)
-        if not weights:
-            raise UserError("train.loss_type: sft alone is method=sft; DPO needs a preference loss beside it")
         self.loss_types, self.loss_weights = list(weights), list(weights.values())
 
     @staticmethod

@@ -22,6 +22,7 @@ from align.methods.order import InProportion
 from align.methods.rows_trainer import RowsTrainer, refuse_lacking
 from align.models.reference import reference_of
 from align.rows import Row
+from align.settings import RunConfig
 
 
 @dataclass
@@ -113,9 +114,25 @@ class PartsTrainer(RowsTrainer, _PartsLoss):
 
     config_class: type = PartsConfig
     needs_reference = True
-    inert = {"loss_type": "the loss is the method's own"}
+    inert = {
+        "loss_type": "the loss is the method's own",
+        "neftune_noise_alpha": "the reference would be asked through the same noise",
+    }
     reference_part = ""
     """The part of the batch that the reference is asked about."""
+
+    @staticmethod
+    def check_arguments(arguments: Any, config: RunConfig) -> None:
+        """Raises UserError for a proportion that cannot be, or that forward passes cannot hold."""
+        proportion, batch = arguments.proportion, arguments.per_device_train_batch_size
+        if len(proportion) != 2 or min(proportion) < 1:
+            raise UserError(f"train.proportion={proportion}: expected two numbers of rows, harmful and benign, from 1")
+        if batch % sum(proportion):
+            raise UserError(
+                f"a forward pass of {batch} rows (train.per_device_train_batch_size, or else a process's share of global_batch_size="
+                f"{config.global_batch_size}) must be a multiple of {sum(proportion)}: each holds harmful and benign rows "
+                f"{':'.join(map(str, proportion))} (train.proportion)"
+            )
 
     @staticmethod
     def check_rows(rows: Sequence[Row]) -> None:
@@ -128,6 +145,12 @@ class PartsTrainer(RowsTrainer, _PartsLoss):
                     f"{', '.join(row.id for row in rows[:5])}, ...; add a part, or say what a part is with data.<part>.role={role}"
                 )
             refuse_lacking(of_role, fields, f"unlearning of {role} rows")
+        same = [row.id for row in rows if row.role == "harmful" and row.harmful_response == row.response]
+        if same:
+            raise UserError(
+                f"{len(same)} harmful rows have one and the same `harmful_response` and `response`, which cannot be forgotten and "
+                f"learned at once: {', '.join(same[:5])}; remove them (a model that refuses has no harmful answer to give)"
+            )
 
     @classmethod
     def collator(cls, renderer: Renderer, arguments: Any) -> PartsCollator:
@@ -137,16 +160,6 @@ class PartsTrainer(RowsTrainer, _PartsLoss):
     def _order(self, global_batch_size: int, seed: int) -> InProportion:
         roles = self.train_dataset["role"]
         strata = [[i for i, role in enumerate(roles) if role == name] for name in ("harmful", "benign")]
-        group, batch = sum(self.args.proportion), self.args.per_device_train_batch_size
-        if len(self.args.proportion) != 2 or min(self.args.proportion) < 1:
-            raise UserError(
-                f"train.proportion={self.args.proportion}: expected two numbers of rows, harmful and benign, from 1"
-            )
-        if batch % group:
-            raise UserError(
-                f"train.per_device_train_batch_size={batch}: every forward pass holds harmful and benign rows "
-                f"{':'.join(map(str, self.args.proportion))} (train.proportion), so it must be a multiple of {group}"
-            )
         return InProportion(strata, self.args.proportion, global_batch_size, seed, lambda: self.state.global_step)
 
 

@@ -17,6 +17,7 @@ from align.methods.head import SupervisedHead
 from align.methods.order import WholeBatches
 from align.models.reference import FROZEN
 from align.rows import Row
+from align.settings import RunConfig
 
 TEXTS = tuple(field.name for field in fields(Row) if field.name not in ("images", "columns"))
 FEATURES = Features(
@@ -55,6 +56,10 @@ class RowsTrainer:
     state: Any
     train_dataset: Dataset
     _signature_columns: list[str]
+
+    @staticmethod
+    def check_arguments(arguments: Any, config: RunConfig) -> None:
+        """Raises UserError for settings of the method that cannot be, or that would do nothing, before anything is loaded."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self._taken: list[torch.Tensor] = []
@@ -99,10 +104,11 @@ class RowsTrainer:
         self._taken.append(torch.stack([index, inputs.pop("supervised_tokens")], dim=1))
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
-        if not torch.isfinite(loss):
-            ids = ", ".join(self.train_dataset[int(i)]["id"] for i in index)
+        # All processes stop together: one that went on would wait for the others until its launcher ends it.
+        broken = self.accelerator.gather(torch.where(torch.isfinite(loss).expand_as(index), -1, index)).unique()
+        if ids := [self.train_dataset[int(i)]["id"] for i in broken if i >= 0]:
             raise UserError(
-                f"the loss is {loss.item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows"
+                f"the loss is {loss.item()}; rows of this batch: {', '.join(ids)}. Lower train.learning_rate, or look at these rows"
             )
         return result
 

@@ -19,6 +19,7 @@ from torch.nn.functional import logsigmoid
 from align.data.collation import PARTS
 from align.errors import UserError
 from align.methods.parts import PartsConfig, PartsTrainer, Term
+from align.settings import RunConfig
 
 LOGP = ("mean", "sum")
 
@@ -61,10 +62,15 @@ class SafeUnlearning(PartsTrainer):
     config_class = SafeUnlearningConfig
     reference_part = "harmful"
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        if self.args.logp not in LOGP:
-            raise UserError(f"train.logp={self.args.logp}: expected {' or '.join(LOGP)}")
+    @staticmethod
+    def check_arguments(arguments: Any, config: RunConfig) -> None:
+        """Raises UserError for constants that make another loss of it, or none."""
+        PartsTrainer.check_arguments(arguments, config)
+        if arguments.logp not in LOGP:
+            raise UserError(f"train.logp={arguments.logp}: expected {' or '.join(LOGP)}")
+        for name in ("beta", "scale"):
+            if not getattr(arguments, name) > 0:
+                raise UserError(f"train.{name}={getattr(arguments, name)}: expected more than 0")
 
     def terms(self, output: Any, reference: torch.Tensor, part: torch.Tensor) -> dict[str, Term]:
         """As `safe_unlearning`."""

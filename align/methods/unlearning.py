@@ -14,7 +14,9 @@ import torch
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from align.data.collation import PARTS
+from align.errors import UserError
 from align.methods.parts import PartsConfig, PartsTrainer, Term
+from align.settings import RunConfig
 
 
 @dataclass
@@ -46,6 +48,13 @@ class Unlearning(PartsTrainer):
 
     config_class = UnlearningConfig
     reference_part = "benign"
+
+    @staticmethod
+    def check_arguments(arguments: Any, config: RunConfig) -> None:
+        """Raises UserError for a bound that holds nothing."""
+        PartsTrainer.check_arguments(arguments, config)
+        if not arguments.max_harmful_loss > 0:
+            raise UserError(f"train.max_harmful_loss={arguments.max_harmful_loss}: expected more than 0")
 
     def terms(self, output: Any, reference: torch.Tensor, part: torch.Tensor) -> dict[str, Term]:
         """As `unlearning`; `reference` (benign tokens, hidden size)."""

@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -40,14 +40,21 @@ def kind_of_reference(model: Any, copy: Any = None) -> str:
     return CONTINUED if FROZEN in model.peft_config else ADAPTER_OFF
 
 
-@contextmanager
+@contextlib.contextmanager
 def reference_of(model: Any, copy: Any = None) -> Iterator[Any]:
-    """The reference to call, without gradients: `copy` where there is one, else the PeftModel with another adapter or none."""
+    """The reference to call, without gradients and dropout: `copy` where there is one, else the PeftModel with another adapter or none."""
     from trl.trainer.utils import use_adapter
 
-    with torch.no_grad():
-        if copy is not None:
-            yield copy
-        else:
-            with use_adapter(model, FROZEN if FROZEN in model.peft_config else None):
-                yield model
+    reference = model if copy is None else copy
+    adapter = (
+        contextlib.nullcontext()
+        if copy is not None
+        else use_adapter(model, FROZEN if FROZEN in model.peft_config else None)
+    )
+    training = reference.training
+    reference.eval()  # a frozen adapter has the dropout that it was trained with
+    try:
+        with torch.no_grad(), adapter:
+            yield reference
+    finally:
+        reference.train(training)

@@ -8,15 +8,17 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
 
+from align.config import compose_run
 from align.data.images import load_image
 from align.errors import UserError
-from align.methods.dpo import DPO
+from align.methods.dpo import DPO, LOSSES
 from align.methods.rows_trainer import to_dataset
 from align.models.lora import target_modules
 from align.rows import Row
 from align.settings import Lora
+from align.train import train
 from tests.support.adapters import trained
-from tests.support.small_run import TWO_STEPS
+from tests.support.small_run import TWO_STEPS, arguments
 
 
 def trainer(it, renderer, rows, folder, **more):
@@ -153,18 +155,42 @@ def test_rows_that_are_no_preference_are_named(row, expected):
         DPO.check_rows([row])
 
 
-def test_sft_alone_is_another_method(loaded, renderer, mini_rows, tmp_path):
-    with pytest.raises(UserError, match="sft alone is method=sft"):
-        trainer(loaded("llava"), renderer("llava"), mini_rows["text_harmful"], tmp_path, loss_type=["sft"])
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["train.loss_type=sft"], "sft alone is method=sft"),
+        (["train.loss_type=sigmoyd"], "'sigmoyd' is none of sigmoid, hinge, ipo"),
+        (["train.loss_type=sigmoid,sigmoid", "train.loss_weights=1.0,2.0"], "sigmoid stands twice; give it once"),
+        (
+            ["train.loss_type=aot", "train.per_device_train_batch_size=2"],
+            "aot sorts the pairs .* cutting a step of 8 pairs",
+        ),
+        (["lora.lora_dropout=0.1"], "lora_dropout=0.1 would have no effect: .* train.disable_dropout=false"),
+        (
+            ["train.sync_ref_model=true"],
+            "sync_ref_model would have no effect: the reference is what the run began from",
+        ),
+    ],
+)
+def test_settings_that_cannot_be(tiny, tmp_path, more, expected):
+    command = arguments(tiny("llava"), tmp_path / "run", "method=dpo", "train.loss_weights=1.0", *more)
+    with pytest.raises(UserError, match=expected):
+        train(compose_run(command))
+
+
+def test_every_loss_of_trl_trains(loaded, renderer, mini_rows, tmp_path):
+    rows = mini_rows["image_harmful"][:2] + mini_rows["text_benign"][:2]
+    found = {}
+    for loss in LOSSES:
+        more = {"loss_type": [loss, "sft"] if loss != "sft" else ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}
+        it = trainer(loaded("llava"), renderer("llava"), rows, tmp_path, label_smoothing=0.1, max_steps=1, **more)
+        it.train()
+        found[loss] = log_of(it, "loss", "grad_norm")[0]
+    assert all(math.isfinite(value) for values in found.values() for value in values)
+    assert all(gradient > 0 for _, gradient in found.values())
 
 
 def test_the_reference_takes_no_second_copy_of_the_model(loaded, renderer, mini_rows, tmp_path):
     it = trainer(loaded("llava"), renderer("llava"), mini_rows["text_harmful"], tmp_path)
     assert it.ref_model is None
     assert set(it.model.peft_config) == {"default"}
-
-
-def test_a_loss_that_sorts_the_pairs_of_a_pass_needs_the_whole_step_in_one(loaded, renderer, mini_rows, tmp_path):
-    more = {"loss_type": ["aot"], "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    with pytest.raises(UserError, match="aot sorts the pairs of a forward pass, so that cutting a step into 2 passes"):
-        trainer(loaded("llava"), renderer("llava"), mini_rows["text_harmful"], tmp_path, **more)

@@ -8,13 +8,17 @@ import torch
 from peft import LoraConfig
 
 from align.config import compose_run
+from align.data.assembly import training_data
 from align.errors import UserError
+from align.methods.build import build_trainer
 from align.methods.parts import PartsTrainer
 from align.methods.rows_trainer import to_dataset
 from align.methods.safe_unlearning import SafeUnlearning, SafeUnlearningConfig, safe_unlearning
 from align.methods.unlearning import Unlearning, UnlearningConfig, unlearning
 from align.models.lora import target_modules
+from align.models.reference import ADAPTER_OFF, CONTINUED, COPY
 from align.rows import Row
+from align.run_folder import RunFolder
 from align.settings import Lora
 from align.train import train
 from tests.support.adapters import trained
@@ -163,6 +167,49 @@ def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, 
     assert (found[0][1] - found[1][1]).norm() / found[0][1].norm() < 1e-3
 
 
+def parts_run(model, out, method, *more):
+    return arguments(model, out, f"recipe=mm_{method}", "evaluate.benchmark=[]", "train.max_steps=2", *more)
+
+
+def asked(composed, folder):
+    """What the reference of a trainer says of a batch, twice, and the trainer, in training as it is while it trains."""
+    data = training_data(composed.config)
+    it = build_trainer(composed, data, RunFolder(folder))
+    it.model.train()
+    batch = it.data_collator([it.train_dataset[i] for i in (0, 1, 30, 31)])
+    return [it.ask_reference(batch["reference"]).clone() for _ in range(2)], it
+
+
+@pytest.mark.parametrize("method", ["unlearning", "safe_unlearning"])
+def test_a_continued_adapter_is_compared_with_itself_without_its_dropout(tiny, tmp_path, method):
+    first = ["lora.lora_dropout=0.5", "train.learning_rate=3e-2"]
+    adapter = train(compose_run(parts_run(tiny("llava"), tmp_path / "first", method, *first))).weights
+    again = parts_run(tiny("llava"), tmp_path / "again", method, f"model.adapter={adapter}")
+    (one, other), it = asked(compose_run(again), tmp_path / "again")
+    assert (one == other).all()
+    assert it.reference == CONTINUED
+    (base, _), fresh = asked(compose_run(parts_run(tiny("llava"), tmp_path / "fresh", method)), tmp_path / "fresh")
+    assert fresh.reference == ADAPTER_OFF
+    assert (one - base).abs().max() > 1e-3  # the adapter, not the base
+    assert it.model.training
+
+
+@pytest.mark.parametrize("method", ["unlearning", "safe_unlearning"])
+def test_full_fine_tuning_is_compared_with_a_copy_that_stays(tiny, tmp_path, method):
+    command = parts_run(
+        tiny("llava"), tmp_path / "run", method, "lora=null", "train.learning_rate=1e-3", "train.max_steps=3"
+    )
+    (before, _), it = asked(compose_run(command), tmp_path / "run")
+    it.train()
+    batch = it.data_collator([it.train_dataset[i] for i in (0, 1, 30, 31)])
+    assert (it.ask_reference(batch["reference"]) == before).all()
+    assert it.reference == COPY
+    losses = [entry for entry in it.state.log_history if "loss" in entry]
+    if method == "unlearning":
+        assert losses[0]["loss/kl"] == pytest.approx(0, abs=1e-6)
+        assert losses[2]["loss/kl"] > 1e-6  # the first step warms up, at rate 0
+
+
 def unlearning_run(model, out, *more):
     return arguments(model, out, "recipe=mm_unlearning", "evaluate.benchmark=[]", *more)
 
@@ -194,10 +241,12 @@ def test_each_step_holds_all_parts_and_each_is_logged(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["train.per_device_train_batch_size=1"], "per_device_train_batch_size=1: .* must be a multiple of 2"),
-        (["train.proportion=2,1"], r"per_device_train_batch_size=8: .* 2:1 \(train.proportion\), .* multiple of 3"),
+        (["train.per_device_train_batch_size=1"], "a forward pass of 1 rows .* must be a multiple of 2: .* 1:1"),
+        (["train.proportion=2,1"], r"a forward pass of 8 rows .* must be a multiple of 3: .* 2:1 \(train.proportion\)"),
         (["train.proportion=1"], r"train.proportion=\[1\]: expected two numbers"),
+        (["train.max_harmful_loss=nan"], "train.max_harmful_loss=nan: expected more than 0"),
         (["recipe=mm_safe_unlearning", "train.logp=median"], "train.logp=median: expected mean or sum"),
+        (["recipe=mm_safe_unlearning", "train.beta=0"], "train.beta=0.0: expected more than 0"),
         (["train.loss_type=dft"], "train.loss_type would have no effect: the loss is the method's own"),
     ],
 )
