@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.config import Composed
@@ -112,13 +113,21 @@ def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[i
 def _check_fields(given: dict[str, Any], config_class: type, composed: Composed) -> None:
     schema = OmegaConf.structured(config_class)
     for key, value in given.items():
-        if key in schema and isinstance(schema[key], ListConfig) and not isinstance(value, list):
-            value = [value]  # one value for a list is a list of one, as everywhere in the grammar
         try:
-            given[key] = OmegaConf.to_container(OmegaConf.merge(schema, {key: value}))[key]
+            given[key] = _typed(schema, key, value)
         except (OmegaConfBaseException, ValueError) as error:
             message = str(getattr(error, "msg", None) or error).splitlines()[0]
             raise UserError(f"{composed.origin(f'train.{key}')}: train.{key}: {message}") from error
+
+
+def _typed(schema: Any, key: str, value: Any) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(schema, {key: value}))[key]
+    except (OmegaConfBaseException, ValueError) as error:
+        with contextlib.suppress(OmegaConfBaseException, ValueError):
+            if not isinstance(value, list):  # one value for a list is a list of one, as everywhere in the grammar
+                return _typed(schema, key, [value])
+        raise error
 
 
 def describe(arguments: Any) -> dict[str, Any]:
