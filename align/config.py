@@ -145,7 +145,7 @@ def fingerprint(config: RunConfig) -> str:
         del values[key]
     generation = values.pop("generation")
     if any("generate" in (part["response"], part["harmful_response"]) for part in values["data"].values()):
-        values["generation"] = {key: generation[key] for key in ("base_url", "model", "max_new_tokens")}
+        values["generation"] = {key: generation[key] for key in ("model", "max_new_tokens")}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -72,7 +72,8 @@ class Lora:
     )
     target_modules: list[str] = option(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        "linear layers inside those towers, by the end of their dotted names; all-linear is every one of them",
+        "linear layers inside those towers, by the end of their dotted names; all-linear is every one of them; "
+        "<tower>:<pattern> is for one of the towers alone, e.g. vision_tower:q_proj",
     )
 
 

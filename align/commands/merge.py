@@ -24,10 +24,14 @@ def main(arguments: Sequence[str]) -> int:
         adapter, model = _of_run(RunFolder(Path(config.run)))
     else:
         adapter, model = Path(str(config.checkpoint)), ModelSettings()
-    difference, bound = merge(adapter, Path(config.output_dir), replace(model, dtype=config.dtype or model.dtype))
-    print(
-        f"Merged and unmerged logits, of a text and an image prompt, differ by at most {difference:.1e} (bound {bound:.1e})."
-    )
+    merged = merge(adapter, Path(config.output_dir), replace(model, dtype=config.dtype or model.dtype))
+    if merged.effect:
+        print(f"The adapter changes the logits of a text and an image prompt by up to {merged.effect:.1e}.")
+    else:
+        print(
+            "The adapter changes no logit of a text and an image prompt: what is written answers as its base does. Was it trained?"
+        )
+    print(f"Merged and unmerged logits differ by at most {merged.difference:.1e} (bound {merged.bound:.1e}).")
     print(f"Written to {config.output_dir}")
     return 0
 

@@ -27,8 +27,22 @@ def check_settings(name: str, part: Part) -> None:
             )
 
 
+def paired(row: Row) -> Row:
+    """The row with its answers under both names: a safe answer is the one preferred, a harmful one the one that is not.
+
+    Only where it lacks them. What a benign row rejects need not be harmful, so that it is left as it is.
+    """
+    row = replace(row, response=row.response or row.chosen, chosen=row.chosen or row.response)
+    if row.role != "harmful":
+        return row
+    return replace(
+        row, harmful_response=row.harmful_response or row.rejected, rejected=row.rejected or row.harmful_response
+    )
+
+
 def lacking(row: Row, part: Part) -> list[str]:
     """The answers that a row is to get from a model."""
+    row = paired(row)
     return [
         field
         for field in FIELDS
@@ -65,11 +79,6 @@ def with_answers(
         counts = Counter((parts[i], field) for i, field in wanted)
         what = "; ".join(f"data.{part}: {field} of {count} rows" for (part, field), count in counts.items())
         facts = [f"{what} {whose}"]
-    return [_paired(replace(row, **answers.get(i, {})), settings[parts[i]]) for i, row in enumerate(shown)], facts
-
-
-def _paired(row: Row, part: Part) -> Row:
-    """The row with `chosen` and `rejected` where it has what they are made of and its part is one whose answers are generated."""
-    if part.harmful_response == GENERATE and row.role == "harmful":
-        return replace(row, chosen=row.chosen or row.response, rejected=row.rejected or row.harmful_response)
-    return replace(row, chosen=row.chosen or row.response) if part.response == GENERATE else row
+    generating = {name for name, part in settings.items() if GENERATE in (part.response, part.harmful_response)}
+    answered = [replace(row, **answers.get(i, {})) for i, row in enumerate(shown)]
+    return [paired(row) if part in generating else row for row, part in zip(answered, parts, strict=True)], facts

@@ -1,7 +1,8 @@
 """Rows from any local jsonl, parquet or csv file.
 
 Columns: prompt; image? or images? (paths, relative to `image_root` or to the file's folder); response?, chosen?, rejected?,
-harmful_response?; role?, harm_in?, id?, caption?, twin?, category?. Other columns are kept beside the row.
+harmful_response?; role?, harm_in?, id?, caption?, twin?, category?. Other columns are kept beside the row. An answer that is given under
+one name only (response or chosen; of a harmful row harmful_response or rejected) is read as both.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from align.data.answers import paired
 from align.data.images import resolve
 from align.errors import UserError
 from align.rows import HARM_IN, ROLES, ImageRef, Row
@@ -118,7 +120,7 @@ def _row(record: dict[str, Any], where: str, default_id: str, root: Path, defaul
     if harm_in is not None and harm_in not in HARM_IN:
         raise UserError(f"{where}: harm_in is {harm_in!r}, expected one of {', '.join(HARM_IN)}")
     images = tuple(_images(record, where, root))
-    return Row(
+    row = Row(
         id=str(record["id"]) if record.get("id") not in (None, "") else default_id,
         images=images,
         role=role,
@@ -130,6 +132,7 @@ def _row(record: dict[str, Any], where: str, default_id: str, root: Path, defaul
         columns={key: value for key, value in record.items() if key not in (*TEXTS, "id", "image", "images")},
         **texts,  # type: ignore[arg-type]
     )
+    return paired(row)
 
 
 def text_column(record: dict[str, Any], column: str, where: str) -> str | None:

@@ -51,12 +51,15 @@ def check_settings(settings: Answering) -> None:
 
 
 class Endpoint:
-    """A model behind an address. Nothing is sent before it is asked something."""
+    """A model behind an address. Nothing is sent before it is asked something.
+
+    It is known by its name alone: the same model on another port or node has given its answers already.
+    """
 
     def __init__(self, settings: Answering):
         self._settings = settings
-        self.name = f"{settings.model} behind {settings.base_url}"
-        self.identity = {"base_url": settings.base_url, "model": settings.model}
+        self.name, self.place = str(settings.model), f" behind {settings.base_url}"
+        self.identity = {"model": settings.model}
 
     def prompt(self, row: Row) -> str:
         """What is sent of a row, but for its pictures; the server puts it into the model's template."""

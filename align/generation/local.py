@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,11 +21,16 @@ from align.settings import Generation, ModelSettings
 
 
 class LocalModel:
-    """A model as it is. Its weights are only loaded when it is asked something, and let go when it has answered."""
+    """A base model as it is, without the adapter that a run may continue: aligned already, that one would refuse what is wanted.
+
+    Its weights are only loaded when it is asked something, and let go when it has answered.
+    """
+
+    place = ""
 
     def __init__(self, settings: ModelSettings, generation: Generation):
-        known = load_without_weights(settings)
-        self._settings, self._generation = settings, generation
+        self._settings, self._generation = replace(settings, adapter=None), generation
+        known = load_without_weights(self._settings)
         self._renderer = Renderer(known.processor, known.family)
         self.name = f"the base model {settings.name} (weights {known.weights})"
         self.identity = {"weights": known.weights}

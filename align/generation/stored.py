@@ -34,6 +34,9 @@ class Model(Protocol):
     """Whoever is asked."""
 
     name: str
+    """Whose answers they are: a fact that a run is recognised by."""
+    place: str
+    """Where it is asked, to be put behind the name: printed alone, since it may be elsewhere the next time."""
     identity: dict[str, Any]
 
     def prompt(self, row: Row) -> str:
@@ -70,7 +73,7 @@ def foreseen(config: RunConfig) -> Ask:
         whose = _whose(model, keys, found, config.generation)
         responses = [found[key]["response"] if key in found else NOT_YET for key in keys]
         if missing:
-            whose += f"; {missing} answers are not there yet: the run would ask for them"
+            whose += f"; {missing} answers are not there yet: the run would ask for them{model.place}"
         return responses, whose
 
     return ask
@@ -109,7 +112,7 @@ def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | N
         out.close()
         return found
     with out, contextlib.nullcontext(report) if report else progress() as show:
-        what, stored = f"answers of {model.name}", 0
+        what, stored = f"answers of {model.name}{model.place}", 0
         show(what, stored, len(missing))
         for answer in model.answers([rows[key] for key in missing.values()]):
             if isinstance(answer, Unanswered) or not answer.response:
@@ -139,9 +142,9 @@ def _refuse(model: Model, lack: Sequence[str], unanswered: Sequence[Unanswered],
         f" {len(lack) - len(unanswered)} of them were not asked any more." if len(lack) > len(unanswered) else ""
     )
     raise UserError(
-        f"{len(lack)} of {asked} rows got no answer of {model.name}: {', '.join(lack[:5])}{', ...' if len(lack) > 5 else ''}."
-        f"{not_asked} Row {first.id}: {first.reason}. The other {asked - len(lack)} answers are stored in {file}: the same command "
-        f"goes on from there; a row that is never answered needs an answer in its source, or must go"
+        f"{len(lack)} of {asked} rows got no answer of {model.name}{model.place}: {', '.join(lack[:5])}"
+        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.reason}. The other {asked - len(lack)} answers "
+        f"are stored in {file}: the same command goes on from there; a row that is never answered needs an answer in its source, or must go"
     )
 
 

@@ -144,13 +144,20 @@ def _fingerprint(folders: list[str], more: str) -> str:
 
 
 def load_checkpoint(path: str, settings: ModelSettings | None = None) -> Loaded:
-    """A model folder or hub id, or a peft adapter's folder, whose base it names itself."""
+    """A model folder or hub id, or a peft adapter's folder, whose base it names itself.
+
+    `settings.revision` is pinned for `settings.path`; another repository does not have that commit, so it is not asked for it.
+    """
     settings = settings or ModelSettings(name=Path(path).name)
     adapter_config = Path(path, "adapter_config.json")
     if not adapter_config.is_file():
-        return load(replace(settings, path=path, build=None, adapter=None))
+        return load(_at(path, replace(settings, adapter=None)))
     base = json.loads(adapter_config.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return load(replace(settings, path=base, build=None), adapter=path)
+    return load(_at(base, settings), adapter=path)
+
+
+def _at(path: str, settings: ModelSettings) -> ModelSettings:
+    return replace(settings, path=path, build=None, revision=settings.revision if path == settings.path else None)
 
 
 def parameters_per_tower(model: Any, family: Family) -> dict[str, dict[str, int]]:

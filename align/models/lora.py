@@ -25,14 +25,19 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
     if unknown:
         raise UserError(f"lora.towers: {unknown[0]!r} is none of {', '.join(TOWERS)}")
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    inside = [name for name in linear if family.tower_of(name) in settings.towers]
-    matched = [name for name in inside if any(_fits(pattern, name) for pattern in settings.target_modules)]
-    for pattern in settings.target_modules:
-        elsewhere = Counter(family.tower_of(name) for name in linear if name not in inside and _fits(pattern, name))
-        towers = [tower for tower in elsewhere if tower is not None]
-        if towers and not any(_fits(pattern, name) for name in inside):
+    patterns = {entry: _pattern(entry, settings.towers) for entry in settings.target_modules}
+    found = {
+        entry: [name for name in linear if family.tower_of(name) in towers and _fits(pattern, name)]
+        for entry, (towers, pattern) in patterns.items()
+    }
+    wanted = {name for names in found.values() for name in names}
+    matched = [name for name in linear if name in wanted]
+    for entry, (asked, pattern) in patterns.items():
+        elsewhere = Counter(family.tower_of(name) for name in linear if _fits(pattern, name))
+        towers = [tower for tower in elsewhere if tower is not None and tower not in settings.towers]
+        if towers and asked == settings.towers and not found[entry]:
             raise UserError(
-                f"lora.target_modules: {pattern!r} matches no linear layer of {', '.join(settings.towers)}, but "
+                f"lora.target_modules: {entry!r} matches no linear layer of {', '.join(settings.towers)}, but "
                 + ", ".join(f"{elsewhere[tower]} of {tower}" for tower in towers)
                 + f"; to adapt these too say lora.towers={','.join([*settings.towers, *towers])}"
             )
@@ -42,10 +47,25 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
             raise UserError(
                 f"lora.target_modules {list(settings.target_modules)} match nothing in {tower}; its linear layers: {', '.join(there)}"
             )
-    for pattern in settings.target_modules:
-        if not any(_fits(pattern, name) for name in matched):
-            raise UserError(f"lora.target_modules: {pattern!r} matches no linear layer of {', '.join(settings.towers)}")
+    for entry, (asked, _) in patterns.items():
+        if not found[entry]:
+            raise UserError(f"lora.target_modules: {entry!r} matches no linear layer of {', '.join(asked)}")
     return matched
+
+
+def _pattern(entry: str, towers: list[str]) -> tuple[list[str], str]:
+    """`<tower>:<pattern>`, or a pattern for all towers asked for -> (its towers, the pattern). Raises UserError."""
+    tower, colon, pattern = entry.rpartition(":")
+    if not colon:
+        return towers, pattern
+    if tower not in TOWERS:
+        raise UserError(f"lora.target_modules: {entry!r} is for {tower!r}, which is none of {', '.join(TOWERS)}")
+    if tower not in towers:
+        raise UserError(
+            f"lora.target_modules: {entry!r} is for {tower}, which lora.towers={','.join(towers)} leaves out; to adapt it too say "
+            f"lora.towers={','.join([*towers, tower])}"
+        )
+    return [tower], pattern
 
 
 def _fits(pattern: str, name: str) -> bool:

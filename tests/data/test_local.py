@@ -133,6 +133,31 @@ def test_a_spreadsheets_csv_is_read(tmp_path):
     assert (row.prompt, row.response, row.harmful_response) == ("p", "r", None)
 
 
+SAFE, HARMFUL = {"response": "s"}, {"harmful_response": "h"}
+CHOSEN, REJECTED = {"chosen": "s"}, {"rejected": "h"}
+
+
+@pytest.mark.parametrize(
+    ("role", "given", "read_as"),
+    [
+        ("harmful", CHOSEN | REJECTED, SAFE | HARMFUL | CHOSEN | REJECTED),
+        ("harmful", SAFE | HARMFUL, SAFE | HARMFUL | CHOSEN | REJECTED),
+        ("harmful", SAFE, SAFE | CHOSEN),
+        ("harmful", REJECTED, HARMFUL | REJECTED),
+        ("benign", CHOSEN | REJECTED, SAFE | CHOSEN | REJECTED),  # what is not preferred need not be harmful
+        ("benign", SAFE, SAFE | CHOSEN),
+        ("harmful", {"response": "a", "chosen": "b", "rejected": "c", "harmful_response": "d"}, ...),
+        ("benign", {"response": "a", "chosen": "b", "rejected": "c"}, ...),
+        ("harmful", {}, {}),
+    ],
+)
+def test_an_answer_under_one_name_is_read_under_both(tmp_path, role, given, read_as):
+    """Every method can use what a source has, a preference set or one with safe and harmful answers."""
+    (row,) = read(Part(path=str(write(tmp_path, {"prompt": "p"} | given)), role=role))
+    answers = {name: getattr(row, name) for name in ("response", "harmful_response", "chosen", "rejected")}
+    assert {name: answer for name, answer in answers.items() if answer} == (given if read_as is ... else read_as)
+
+
 def test_an_image_beside_an_empty_list_of_images_is_kept(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
     (row,) = read(Part(path=str(write(tmp_path, {"prompt": "p", "images": [], "image": "a.png"})), role="harmful"))

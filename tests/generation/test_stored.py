@@ -156,6 +156,22 @@ def test_what_the_source_has_stays(tiny, tmp_path, questions):
     assert pairs == {("sorry", "use it to cut")}
 
 
+def test_a_rejected_answer_is_the_harmful_one_and_a_chosen_one_the_safe_one(tiny, tmp_path, questions):
+    """A preference set has both answers under its own names: nothing is generated, whichever source reads it."""
+    file = write_rows(tmp_path / "data", response=..., chosen="no", rejected="like this")
+    both = "data.harmful.response=generate"
+    part = "data.harmful={source: 'tests.generation.test_stored:preferences', harmful_response: generate}"
+    for more in ([], [part, "view=text"]):
+        found = data(tiny("llava"), file, *more, both)
+        assert {(row.response, row.harmful_response) for row in found.rows} == {("no", "like this")}
+        assert (questions, found.facts) == ([], [])
+
+
+def preferences(part):
+    """A source that has preferences alone."""
+    return [Row(id="a", prompt="knife", role="harmful", harm_in="text", chosen="no", rejected="like this")]
+
+
 def test_benign_rows_get_the_models_own_helpful_answer(tiny, tmp_path, questions):
     file = write_rows(tmp_path / "data", role="benign", response=...)
     more = ["recipe=mm_sft", "data.harmful.harmful_response=null", "data.harmful.response=generate"]

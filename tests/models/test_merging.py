@@ -11,7 +11,7 @@ from align.cli import main
 from align.config import compose_run
 from align.errors import UserError
 from align.models.loading import Loaded, load_checkpoint
-from align.models.merging import merge, probe
+from align.models.merging import merge, probe, rounding
 from align.settings import ModelSettings
 from align.train import train
 from tests.support.adapters import adapted, saved
@@ -27,12 +27,13 @@ EVALUATION = ["benchmark=mini_vsil", "limit=3", "generation.max_new_tokens=4"]
 )
 def test_merged_equals_unmerged(loaded, family_name, tmp_path, lora):
     it = adapted(loaded(family_name), **lora)
-    difference, bound = merge(saved(it, tmp_path / "adapter"), tmp_path / "merged", ModelSettings())
-    assert difference <= bound == 1e-4
+    merged = merge(saved(it, tmp_path / "adapter"), tmp_path / "merged", ModelSettings())
+    assert merged.effect > 1e-2
+    assert merged.difference <= merged.bound == 1e-4
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
-    merged = probe(Loaded(plain, it.processor, it.family, "", ""))
-    assert (merged - probe(it)).abs().max() < 1e-4
-    assert (merged - probe(loaded(family_name))).abs().max() > 1e-2
+    logits = probe(Loaded(plain, it.processor, it.family, "", ""))
+    assert (logits - probe(it)).abs().max() < 1e-4
+    assert (logits - probe(loaded(family_name))).abs().max().item() == pytest.approx(merged.effect, rel=1e-2)
     assert {p.name for p in (tmp_path / "merged").iterdir()} >= {
         "config.json",
         "model.safetensors",
@@ -45,7 +46,9 @@ def test_run_adapter_and_merged_model_are_all_evaluated(tiny, family_name, tmp_p
     run = train(compose_run(arguments(tiny(family_name), tmp_path / "run", "train.max_steps=3")))
     merged = tmp_path / "merged"
     assert main(["merge", f"run={run.path}", f"output_dir={merged}"]) == 0
-    assert "differ by at most" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert re.search(r"The adapter changes the logits of a text and an image prompt by up to \d", shown)
+    assert re.search(r"Merged and unmerged logits differ by at most \S+ \(bound 1.0e-04\)", shown)
     targets = [f"run={run.path}", f"checkpoint={run.weights}", f"checkpoint={merged}", f"model={merged}"]
     answers = []
     for i, target in enumerate(targets):
@@ -75,14 +78,53 @@ def test_a_quantised_runs_adapter_is_merged_into_the_full_precision_base(tiny, t
 
 def test_shorter_types_have_a_bound_of_their_own(loaded, family_name, tmp_path):
     adapter = saved(adapted(loaded(family_name)), tmp_path / "adapter")
-    difference, bound = merge(adapter, tmp_path / "merged", ModelSettings(dtype="bfloat16"))
-    assert 1e-4 < difference <= bound < 1
+    merged = merge(adapter, tmp_path / "merged", ModelSettings(dtype="bfloat16"))
+    assert 1e-4 < merged.difference <= merged.bound < 1
     assert load_checkpoint(str(tmp_path / "merged")).model.dtype == torch.bfloat16
+
+
+def test_an_adapter_that_rounding_would_swallow_is_not_written(loaded, family_name, tmp_path):
+    """The difference is well within bfloat16's rounding, and all that the adapter does is lost in it."""
+    adapter = saved(weak(loaded(family_name), 2e-3), tmp_path / "adapter")
+    with pytest.raises(
+        UserError, match=r"a tenth of what the adapter changes \(.*nothing is written; say dtype=float32"
+    ):
+        merge(adapter, tmp_path / "merged", ModelSettings(dtype="bfloat16"))
+    assert not (tmp_path / "merged").exists()
+    merged = merge(adapter, tmp_path / "merged", ModelSettings(dtype="float32"))
+    assert merged.difference <= merged.bound <= 0.1 * merged.effect
+
+
+def test_an_adapter_that_was_not_trained_is_merged_and_said_to_change_nothing(loaded, family_name, tmp_path, capsys):
+    it = weak(loaded(family_name), 0.0)
+    adapter, output = saved(it, tmp_path / "adapter"), tmp_path / "merged"
+    assert main(["merge", f"checkpoint={adapter}", f"output_dir={output}"]) == 0
+    assert "The adapter changes no logit of a text and an image prompt" in capsys.readouterr().out
+    assert torch.equal(probe(load_checkpoint(str(output))), probe(loaded(family_name)))
+
+
+def weak(it, factor):
+    """An adapter on a loaded model whose update is that part of a trained one's."""
+    adapted(it)
+    with torch.no_grad():
+        for name, parameter in it.model.named_parameters():
+            if "lora_B" in name:
+                parameter.mul_(factor)
+    return it
+
+
+def test_larger_logits_may_differ_by_more():
+    """A sum is rounded by a share of what is summed: a model with logits of 40 is not merged worse than one with logits of 4."""
+    small, large = torch.tensor([4.0, -2.0]), torch.tensor([4.0, -40.0])
+    assert rounding(torch.float32, small) == 1e-4
+    assert rounding(torch.float32, large) == pytest.approx(4e-4)
+    assert rounding(torch.bfloat16, large) == 8 * 2**-7 * 40
 
 
 @pytest.mark.parametrize(("factor", "tolerance"), [(1.0, 1e-9), (float("nan"), 1e-4)])
 def test_a_merge_that_changes_the_answers_is_not_written(loaded, tmp_path, monkeypatch, factor, tolerance):
     monkeypatch.setattr("align.models.merging.TOLERANCE", tolerance)
+    monkeypatch.setattr("align.models.merging.OF_THE_LARGEST", 0.0)
     it = adapted(loaded("llava"))
     with torch.no_grad():
         for name, parameter in it.model.named_parameters():

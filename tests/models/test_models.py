@@ -51,6 +51,23 @@ def test_the_vision_tower_gets_adapters_when_asked(loaded, family_name):
         (Lora(target_modules=["q_proj", "typo"]), "'typo' matches no linear layer"),
         (Lora(towers=["eyes"]), "'eyes' is none of vision_tower"),
         (Lora(towers=["language_model", "multi_modal_projector"]), "match nothing in multi_modal_projector"),
+        (Lora(target_modules=["q_proj", "eyes:q_proj"]), "'eyes:q_proj' is for 'eyes', which is none of vision_tower"),
+        (
+            Lora(target_modules=["q_proj", "vision_tower:all-linear"]),
+            "'vision_tower:all-linear' is for vision_tower, which lora.towers=language_model leaves out; to adapt it too say "
+            "lora.towers=language_model,vision_tower",
+        ),
+        (
+            Lora(towers=["language_model", "vision_tower"], target_modules=["language_model:q_proj"]),
+            "match nothing in vision_tower; its linear layers: ",
+        ),
+        (
+            Lora(
+                towers=["language_model", "vision_tower"],
+                target_modules=["all-linear", "vision_tower:gate_proj"],
+            ),
+            "'vision_tower:gate_proj' matches no linear layer of vision_tower",
+        ),
     ],
 )
 def test_a_pattern_that_matches_nothing_is_an_error(loaded, family_name, settings, expected):
@@ -113,6 +130,30 @@ def test_an_adapter_folder_names_its_base_and_loads(loaded, family_name, tmp_pat
         )
     assert torch.equal(trained, reloaded)
     assert (trained - base).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("path", "pinned"),
+    [("theirs/base", "abc"), ("somebody/tuned", None)],
+    ids=["the model itself", "another repository"],
+)
+@pytest.mark.parametrize("as_adapter", [False, True], ids=["model", "base of an adapter"])
+def test_a_pinned_revision_is_of_its_own_repository_alone(tmp_path, monkeypatch, path, pinned, as_adapter):
+    """Another repository does not have that commit: somebody's checkpoint, or the base that an adapter names."""
+    asked = []
+
+    def from_pretrained(path, revision):
+        asked.append((path, revision))
+        raise OSError("nobody is asked here")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", from_pretrained)
+    if as_adapter:
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": path}))
+        (tmp_path / "adapter_model.safetensors").touch()
+    settings = ModelSettings(path="theirs/base", revision="abc")
+    with pytest.raises(UserError, match="nobody is asked here"):
+        load_checkpoint(str(tmp_path) if as_adapter else path, settings)
+    assert asked == [(path, pinned)]
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):

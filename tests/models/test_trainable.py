@@ -46,6 +46,34 @@ def test_all_linear_reaches_the_towers_asked_for_and_never_the_head(loaded, fami
     assert len(names) == 21 + 2
 
 
+def test_a_pattern_may_be_of_one_tower_alone(loaded, family_name):
+    """Both towers of LLaVA have a `q_proj`; Qwen2-VL's vision tower has a `qkv` and a `fc1`."""
+    it, layer = loaded(family_name), {"llava": "q_proj", "qwen2_vl": "fc1"}[family_name]
+    towers = ["language_model", "vision_tower"]
+
+    def per_tower(*patterns):
+        names = target_modules(it.model, it.family, Lora(towers=towers, target_modules=list(patterns)))
+        assert len(names) == len(set(names))
+        return {
+            tower: {name.rpartition(".")[2] for name in names if it.family.tower_of(name) == tower} for tower in towers
+        }
+
+    assert per_tower("language_model:v_proj", f"vision_tower:{layer}") == {
+        "language_model": {"v_proj"},
+        "vision_tower": {layer},
+    }
+    # Beside a pattern for every tower that is asked for.
+    both = per_tower("v_proj", "all-linear") if family_name == "llava" else per_tower("all-linear")
+    some = per_tower("language_model:v_proj", "vision_tower:all-linear")
+    assert some == {"language_model": {"v_proj"}, "vision_tower": both["vision_tower"]}
+
+
+def test_a_pattern_of_one_tower_is_said_on_the_command_line(tiny, tmp_path):
+    words = ["lora.towers=language_model,vision_tower", "lora.target_modules=v_proj,vision_tower:fc1,vision_tower:fc2"]
+    lora = compose_run(arguments(tiny("llava"), tmp_path, *words)).config.lora
+    assert lora.target_modules == ["v_proj", "vision_tower:fc1", "vision_tower:fc2"]
+
+
 def test_a_pattern_of_another_tower_says_which_and_how_to_ask_for_it(loaded, family_name):
     it, layer = loaded(family_name), VISION_LAYER[family_name]
     with pytest.raises(
@@ -143,6 +171,32 @@ def test_full_fine_tuning_leaves_the_vision_tower_as_it_was(tiny, loaded, family
     assert "peak memory" in shown
 
 
+def test_full_fine_tuning_on_text_leaves_the_projector_as_it_was_and_says_so(
+    tiny, loaded, family_name, tmp_path, capsys
+):
+    more = ["lora=null", "train.max_steps=2", "view=text", "allow_label_conflict=true"]
+    run = train(compose_run(arguments(tiny(family_name), tmp_path / "run", *more)))
+    assert "None of the training rows has an image: multi_modal_projector would get no gradient" in (
+        capsys.readouterr().out
+    )
+    trained = {tower for tower, of in run.manifest()["parameters"].items() if of["trainable"]}
+    family = loaded(family_name).family
+    before, after = loaded(family_name).model.state_dict(), load_checkpoint(str(run.weights)).model.state_dict()
+    changed = {family.tower_of(name) or "output_head" for name in before if not torch.equal(before[name], after[name])}
+    assert changed == trained == {"language_model", "output_head"}
+
+
+def test_an_adapter_with_a_projector_is_continued_on_text(tiny, loaded, tmp_path, capsys):
+    adapter = saved(adapted(loaded("llava"), in_full=["multi_modal_projector"]), tmp_path / "adapter")
+    more = [f"model.adapter={adapter}", "train.max_steps=2", "view=text", "allow_label_conflict=true"]
+    run = train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
+    assert "multi_modal_projector would get no gradient and is left as it is" in capsys.readouterr().out
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, run.weights))
+    assert before.keys() == after.keys()
+    changed = {loaded("llava").family.tower_of(name) for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"language_model"} == {t for t, of in run.manifest()["parameters"].items() if of["trainable"]}
+
+
 def test_a_run_trains_the_projector_beside_the_adapter(tiny, loaded, family_name, tmp_path):
     more = ["trainable=multi_modal_projector", "train.max_steps=2"]
     run = train(compose_run(arguments(tiny(family_name), tmp_path / "run", *more)))
@@ -176,6 +230,20 @@ def test_a_run_trains_the_projector_beside_the_adapter(tiny, loaded, family_name
         (["model.adapter=a", "trainable=vision_tower"], "trainable would have no effect"),
         (["model.adapter=nowhere"], "adapter nowhere: there is no adapter_model.safetensors"),
         (["lora=null", "trainable=vision_tower"], "24 training rows have no image .* nothing of the language model"),
+        (
+            ["view=text", "trainable=multi_modal_projector", "allow_label_conflict=true"],
+            r"trainable names multi_modal_projector, and none of the training rows has an image \(view=text\): .* remove it from "
+            "trainable, or train on pictures",
+        ),
+        (
+            [
+                "view=text",
+                "lora.towers=language_model,vision_tower",
+                "lora.target_modules=all-linear",
+                "data.harmful=null",
+            ],
+            "lora.towers names vision_tower, and none of the training rows has an image",
+        ),
         (["model.quantization=int4"], "model.quantization=int4: expected one of nf4, int8, or null"),
     ],
 )
