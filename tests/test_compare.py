@@ -86,7 +86,9 @@ ARMS = "recipe=controlled/text_leak,controlled/image_leak,controlled/image_free"
 def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file, tmp_path, capsys):
     command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", ARMS]
     assert main(command) == 0
-    assert "small, controlled track, seed 0: on requests whose harm only the image shows" in capsys.readouterr().out
+    assert (
+        "small, controlled track, SFT, seed 0: on requests whose harm only the image shows" in capsys.readouterr().out
+    )
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {row["track"] for row in result["rows"]} == {"controlled"}
     assert [row["name"] for row in result["rows"]] == ["vanilla", "text_leak", "image_leak", "image_free"]

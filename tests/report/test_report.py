@@ -12,7 +12,7 @@ from align.evaluation.metrics import wilson
 from align.files import write_json
 from align.report.collect import collect, combine, valid_items
 from align.report.figure import draw_comparison
-from align.report.tables import markdown, measured
+from align.report.tables import comma_separated, markdown, measured, print_table
 from align.run_folder import RunFolder
 
 
@@ -89,6 +89,7 @@ def test_a_table_in_every_format(tmp_path, capsys):
         "trainable_parameters",
         "seconds",
         "peak_memory_mib",
+        "stopped",
         "results",
     }
     assert set(rows[0]) == wanted
@@ -139,6 +140,27 @@ def test_seeds_of_an_arm_become_one_row_with_an_interval_over_items_and_seeds(tm
     assert result["rate"] == pytest.approx(0.8)
     low, high = wilson(96, 120)
     assert result["high"] - result["low"] > 1.5 * (high - low)  # the seeds differ more than items alone would make them
+
+
+WHY = "stopped at step 2: NLL(harmful answer) is 9, above train.max_harmful_loss=8; the rows of this step: h/1"
+
+
+def test_a_stopped_run_is_marked_in_every_table(tmp_path, capsys):
+    runs = [run(tmp_path / "0", seed=0, steps=2, stopped=WHY), run(tmp_path / "1", seed=1)]
+    rows, notes = collect(tmp_path)
+    assert [(row["steps"], row["stopped"]) for row in rows] == [(2, WHY), (3, None)]
+    assert notes == [f"{tmp_path / '0'}: {WHY}"]
+    text = markdown(rows, notes)
+    assert "| T-SFT | SFT | 0 | 2 (stopped) |" in text
+    assert "| T-SFT | SFT | 1 | 3 |" in text
+    assert f"- {tmp_path / '0'}: {WHY}" in text
+    lines = list(csv.DictReader(io.StringIO(comma_separated(rows))))
+    assert [(line["steps"], line["stopped"]) for line in lines] == [("2", WHY), ("3", "")]
+    print_table(rows, "Title")
+    assert "T-SFT seed 0 (stopped)" in capsys.readouterr().out
+    (both,) = combine(runs)
+    assert (both["steps"], both["most_steps"], both["stopped"]) == (2, 3, f"seed 0 {WHY}")
+    assert "| T-SFT | SFT | 0,1 | 2-3 (stopped) |" in markdown([both])
 
 
 def test_a_set_that_is_withheld_under_one_seed_is_withheld(tmp_path):
