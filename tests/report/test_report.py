@@ -170,12 +170,65 @@ def test_a_set_that_is_withheld_under_one_seed_is_withheld(tmp_path):
     assert result["bounds"]["low"] == pytest.approx(6 / 12)
 
 
-def test_the_figure_is_drawn_even_where_a_cell_is_missing(tmp_path):
+@pytest.fixture
+def drawn(monkeypatch):
+    """A function: rows -> the figure before it is closed, and what it says: texts of the legend, of the plots, their titles."""
+    from matplotlib import pyplot as plt
+
+    monkeypatch.setattr(plt, "close", lambda _: None)
+
+    def draw(rows, path):
+        draw_comparison(rows, path)
+        figure = plt.gcf()
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        inside = [text.get_text() for axis in figure.axes for text in axis.texts]
+        return figure, legend, inside, [axis.get_title(loc="left") for axis in figure.axes]
+
+    return draw
+
+
+def test_the_figure_names_every_arm_and_explains_every_gap(tmp_path, drawn):
     run(tmp_path / "a")
     run(tmp_path / "b", name="mm_sft", view="image", invalid=4)
+    run(
+        tmp_path / "c",
+        name="mm_dpo",
+        method="dpo",
+        view="image",
+        sets={"free": ("vsil_free", (True,) * 4)},
+        stopped=WHY,
+    )
     rows, _ = collect(tmp_path)
-    draw_comparison(rows, tmp_path / "figure.png")
+    _, legend, inside, titles = drawn(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert legend == ["T-SFT", "MM-SFT", "MM-DPO"]
+    assert sorted(inside) == ["100", "75", "not evaluated", "not evaluated", "not evaluated", "withheld"]
+    assert titles == ["m; MM-DPO after 3 (stopped) steps"]
+
+
+def test_recipes_of_ones_own_have_looks_of_their_own(tmp_path, drawn):
+    names = {"t_dpo": "text", "mm_dpo": "image", "my_dpo": "image", "another_dpo": "image"}
+    for name, view in names.items():
+        run(tmp_path / name, name=name, method="dpo", view=view)
+    figure, legend, _, _ = drawn(collect(tmp_path)[0], tmp_path / "figure.png")
+    looks = {
+        name: (patch.get_facecolor(), patch.get_hatch())
+        for name, patch in zip(legend, figure.legends[0].get_patches(), strict=True)
+    }
+    assert len(set(looks.values())) == 4
+    assert looks["T-DPO"][0] == looks["MM-DPO"][0]  # one method of the paper
+
+
+def test_nothing_in_the_figure_overlaps_its_legend(tmp_path, drawn):
+    for name in ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak"):
+        for method in ("sft", "dpo"):
+            run(tmp_path / f"{name}-{method}", name=name, track="controlled", view="image", method=method)
+    figure, _, _, titles = drawn(collect(tmp_path)[0], tmp_path / "figure.png")
+    assert titles == ["m, SFT", "m, DPO"]
+    legend, (footnote,) = figure.legends[0].get_window_extent(), figure.texts[1:]
+    assert footnote.get_window_extent().y1 <= legend.y0
+    assert legend.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes)
+    assert legend.x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize(
