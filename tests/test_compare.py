@@ -240,6 +240,15 @@ def test_what_cannot_be_trained_or_shown_is_refused_before_anything_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_recipe_is_not_called_as_a_row_without_training(model_file, tmp_path, capsys):
+    recipe = tmp_path / "vanilla.yaml"
+    recipe.write_text("method: sft\n")
+    assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", f"recipe={recipe}"]) == 2
+    assert (
+        "'vanilla' is the name of a row without training; call the recipe's file otherwise" in capsys.readouterr().err
+    )
+
+
 def test_what_no_table_would_show_is_not_evaluated(model_file, tmp_path):
     arguments = [f"model={model_file}", f"output_dir={tmp_path}", ARMS, "defence=safety_prompt"]
     _, references = plan(compose(CompareConfig, arguments))

@@ -25,6 +25,9 @@ TRACKS = {
 }
 SHIPPED = {Path(recipe).stem for recipes in TRACKS.values() for recipe in recipes}
 """Names that tables know as recipes."""
+VANILLA = "vanilla"
+RESERVED = (VANILLA, *DEFENCES)
+"""Names that tables know as rows without training."""
 CHOSEN_ELSEWHERE = {
     "method": "method=",
     "seed": "seed=",
@@ -71,6 +74,11 @@ def _cells(config: CompareConfig, model: str) -> list[Composed]:
     if twice:
         raise UserError(
             f"recipe={','.join(recipes)}: two recipes are called {twice!r}, and tables could not tell them apart"
+        )
+    reserved = next((name for name in names if name in RESERVED), None)
+    if reserved:
+        raise UserError(
+            f"recipe={','.join(recipes)}: {reserved!r} is the name of a row without training; call the recipe's file otherwise"
         )
     return [
         _compose(config, model, recipe, method, seed)
@@ -140,7 +148,7 @@ def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
 def _references(config: CompareConfig, cells: Sequence[Composed]) -> list[EvalConfig]:
     """What the arms are seen beside: the model as it is and, in the paper track, prompt-only defences and others' checkpoints."""
     run = cells[0].config
-    rows: dict[str, dict[str, Any]] = {"vanilla": {}}
+    rows: dict[str, dict[str, Any]] = {VANILLA: {}}
     rows |= _beside_the_paper_track(config, cells)
     return [
         EvalConfig(
@@ -162,7 +170,7 @@ def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) ->
                 f"controlled one; add {'a recipe of the paper track to recipe=' if config.recipe else 'track=paper'}"
             )
         return {}
-    taken = {"vanilla": "the model as it is", **dict.fromkeys(SHIPPED, "a recipe")}
+    taken = {VANILLA: "the model as it is", **dict.fromkeys(SHIPPED, "a recipe")}
     taken |= dict.fromkeys((Path(cell.config.recipe).stem for cell in cells), "a recipe")
     rows: dict[str, dict[str, Any]] = {}
     for defence in dict.fromkeys(config.defence):

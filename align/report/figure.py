@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.report.tables import METHODS, display_name, is_control, measured, method_name, sets_of, sorted_rows, steps_of
+from align.report.tables import (
+    METHODS,
+    display_name,
+    is_control,
+    measured,
+    method_name,
+    sets_of,
+    sorted_rows,
+    step_range,
+)
 
 LABELS = {
     "vsil": "danger in the text (VSIL):\nsafe answers",
@@ -60,7 +69,10 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_ylabel("% of the set")
         axis.set_title(title + _stops(panel), loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(TITLES[rows[0]["track"]], x=0.02, y=1 - 0.12 / height, ha="left", va="top", fontweight="bold")
+    title = figure.suptitle(
+        TITLES[rows[0]["track"]], x=0.02, y=1 - 0.12 / height, ha="left", va="top", fontweight="bold"
+    )
+    title.set_in_layout(False)  # its room is TITLE_INCHES
     # Of the looks, not of the bars: an arm without a bar in the first set, or in any, is named too.
     handles = [Patch(**look, label=display_name(name)) for name, look in looks.items()]
     corner = (0.01, FOOTNOTE_INCHES / height)
@@ -84,14 +96,14 @@ def _panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _stops(panel: Sequence[dict[str, Any]]) -> str:
-    stopped = [f"{display_name(row['name'])} after {steps_of(row)} steps" for row in panel if row.get("stopped")]
-    return f"; {', '.join(stopped)}" if stopped else ""
+    stopped = [f"{display_name(row['name'])} ({step_range(row)} steps)" for row in panel if row.get("stopped")]
+    return f"; stopped at a bound: {', '.join(stopped)}" if stopped else ""
 
 
 def _legend_columns(looks: dict[str, Any], width: float) -> int:
     """How many names of 8 points stand beside each other."""
     widest = max(len(display_name(name)) for name in looks)
-    return max(1, min(len(looks), int((width - 0.3) / (0.075 * widest + 0.6))))
+    return max(1, min(len(looks), int((width - 0.3) / (0.065 * widest + 0.6))))
 
 
 def _looks(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -53,9 +53,14 @@ def method_name(method: str | None) -> str:
 
 
 def steps_of(row: dict[str, Any]) -> str:
-    """How many steps were taken, over seeds from the fewest to the most, and whether a run stopped at its method's bound."""
+    """How many steps were taken, and whether a run stopped at its method's bound."""
+    return step_range(row) + (" (stopped)" if row.get("stopped") else "")
+
+
+def step_range(row: dict[str, Any]) -> str:
+    """How many steps were taken, over seeds from the fewest to the most."""
     fewest, most = row["steps"], row.get("most_steps", row["steps"])
-    return (f"{fewest}" if fewest == most else f"{fewest}-{most}") + (" (stopped)" if row.get("stopped") else "")
+    return f"{fewest}" if fewest == most else f"{fewest}-{most}"
 
 
 def stop_note(row: dict[str, Any]) -> str:

@@ -203,7 +203,7 @@ def test_the_figure_names_every_arm_and_explains_every_gap(tmp_path, drawn):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert legend == ["T-SFT", "MM-SFT", "MM-DPO"]
     assert sorted(inside) == ["100", "75", "not evaluated", "not evaluated", "not evaluated", "withheld"]
-    assert titles == ["m; MM-DPO after 3 (stopped) steps"]
+    assert titles == ["m; stopped at a bound: MM-DPO (3 steps)"]
 
 
 def test_recipes_of_ones_own_have_looks_of_their_own(tmp_path, drawn):
