@@ -9,7 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from align.cli import main
+from align.commands.plan import plan
+from align.config import compose
 from align.miniature.rows import draw_twin
+from align.run_folder import RunFolder
+from align.settings import CompareConfig
 from tests.support.unanswered import stored
 
 
@@ -86,7 +90,9 @@ ARMS = "recipe=controlled/text_leak,controlled/image_leak,controlled/image_free"
 def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file, tmp_path, capsys):
     command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", ARMS]
     assert main(command) == 0
-    assert "small, controlled track, seed 0: on requests whose harm only the image shows" in capsys.readouterr().out
+    assert (
+        "small, controlled track, SFT, seed 0: on requests whose harm only the image shows" in capsys.readouterr().out
+    )
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {row["track"] for row in result["rows"]} == {"controlled"}
     assert [row["name"] for row in result["rows"]] == ["vanilla", "text_leak", "image_leak", "image_free"]
@@ -100,6 +106,27 @@ def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file
         "controlled.png",
     }
     assert not (tmp_path / "out" / "paper.md").exists()
+    stop_at_the_first_step(next((tmp_path / "out").rglob("controlled-text_leak-*/manifest.json")).parent)
+    assert main(command) == 0
+    note = "small, controlled track, SFT: text_leak seed 0 stopped at step 1 (too far); it is no controlled comparison with"
+    assert capsys.readouterr().out.count(note) == 1
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert {(c["a"], c["b"]) for c in result["comparisons"]} == {("image_free", "image_leak")}
+    assert [(arm["name"], arm["steps"], arm["stopped"]) for arm in result["arms"]][1:3] == [
+        ("text_leak", 1, "seed 0 stopped at step 1: too far"),
+        ("image_leak", 2, None),
+    ]
+    assert any(line.startswith(note) for line in result["notes"])
+    text = (tmp_path / "out" / "controlled.md").read_text()
+    assert "| controlled | small | text_leak | SFT | 0 | 1 (stopped) |" in text
+    assert note in text
+
+
+def stop_at_the_first_step(folder):
+    """A finished run's files as if it had passed its method's bound there."""
+    run = RunFolder(folder)
+    run.record(steps=1, stopped="stopped at step 1: too far")
+    run.steps_file.write_text(run.steps_file.read_text().splitlines()[0] + "\n")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +192,67 @@ def test_a_checkpoint_trained_elsewhere_is_a_row(model_file, tiny, tmp_path):
     ]
     assert result["rows"][1]["results"]["mini_vsil"]["counts"] == result["rows"][0]["results"]["mini_vsil"]["counts"]
     assert main([*command, "model=mini_llava,mini_qwen2_vl"]) == 2
+
+
+PAPER = ["recipe=t_sft,mm_sft"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            [*PAPER, "checkpoint.vanilla=x"],
+            "checkpoint.vanilla=: .* called 'vanilla' already, the model as it is; give it",
+        ),
+        (
+            [*PAPER, "checkpoint.safety_prompt=x"],
+            "checkpoint.safety_prompt=: .* called 'safety_prompt' already, a defence",
+        ),
+        ([*PAPER, "defence=[]", "checkpoint.safety_prompt=x"], "called 'safety_prompt' already, a defence"),
+        ([*PAPER, "checkpoint.mm_dpo=x"], "called 'mm_dpo' already, a recipe"),
+        ([*PAPER, "defence=safty_prompt"], "defence=safty_prompt: unknown .did you mean 'safety_prompt'"),
+        (
+            [*PAPER, "defence=align.catalog:DEFENCES,align.evaluation.evaluation:DEFENCES"],
+            "defence=align.evaluation.evaluation:DEFENCES: .* called 'DEFENCES' already, the row of defence=align.catalog:",
+        ),
+        (["track=controlled", "checkpoint.theirs=x"], "checkpoint.theirs=: .* of the paper track, .*; add track=paper"),
+        ([ARMS, "checkpoint.theirs=x"], "checkpoint.theirs=: .*; add a recipe of the paper track to recipe="),
+        (
+            [*PAPER, "method=dpo"],
+            "method=dpo: it chooses the method of the controlled track's arms, .* recipe=t_dpo,mm_dpo",
+        ),
+        ([ARMS, "override.method=dpo"], "override.method=: .* use method= "),
+        ([*PAPER, "override.seed=3"], "override.seed=: .* use seed="),
+        ([ARMS, "method=sft,dop"], "method=dop: unknown .did you mean 'dpo'"),
+        (
+            [*PAPER, "override.train.per_device_train_batch_size=3"],
+            "which train.per_device_train_batch_size=3 does not",
+        ),
+        ([ARMS, "method=sft,dpo", "override.train.beta=0.1"], "train.beta: "),
+    ],
+)
+def test_what_cannot_be_trained_or_shown_is_refused_before_anything_is_loaded(
+    model_file, tmp_path, capsys, monkeypatch, arguments, expected
+):
+    monkeypatch.setattr("align.commands.evaluate.run_evaluation", lambda *_: pytest.fail("something is evaluated"))
+    assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", *arguments]) == 2
+    assert re.search(expected, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_is_not_called_as_a_row_without_training(model_file, tmp_path, capsys):
+    recipe = tmp_path / "vanilla.yaml"
+    recipe.write_text("method: sft\n")
+    assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", f"recipe={recipe}"]) == 2
+    assert (
+        "'vanilla' is the name of a row without training; call the recipe's file otherwise" in capsys.readouterr().err
+    )
+
+
+def test_what_no_table_would_show_is_not_evaluated(model_file, tmp_path):
+    arguments = [f"model={model_file}", f"output_dir={tmp_path}", ARMS, "defence=safety_prompt"]
+    _, references = plan(compose(CompareConfig, arguments))
+    assert [evaluation.name for evaluation in references[str(model_file)]] == ["vanilla"]
 
 
 def twins_without_harmful_answers(folder, n=24):

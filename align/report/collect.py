@@ -42,6 +42,8 @@ def collect(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         except (UserError, KeyError, TypeError) as error:
             notes.append(f"{run.path}: damaged: {error}")
             continue
+        if rows[-1]["stopped"]:
+            notes.append(f"{run.path}: {rows[-1]['stopped']}")
         if not rows[-1]["results"]:
             notes.append(f"{run.path}: not evaluated yet; align eval run={run.path}")
     if not rows:
@@ -55,6 +57,7 @@ def row_of(run: RunFolder) -> dict[str, Any]:
     copied = ("track", "model", "method", "view", "seed", "steps", "trainable_parameters", "seconds", "peak_memory_mib")
     row = {key: manifest[key] for key in copied}
     row["name"] = manifest["recipe"].rpartition("/")[2]
+    row["stopped"] = manifest.get("stopped")
     row["results"] = {}
     for folder in sorted(path for path in run.evaluation.glob("*") if path.is_dir()):
         summaries = [read_json(path) for path in sorted(folder.glob("summary.*.json"))]
@@ -81,6 +84,8 @@ def valid_items(run: RunFolder, set_name: str, judge: str | None = None) -> list
 def combine(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
     """One row an arm, its seeds together: `seed` lists them, counts and n are sums, rates and intervals are over items and seeds.
 
+    `steps` and `most_steps` are the fewest and the most that a seed took; `stopped` says which seeds stopped at a bound, and why.
+
     A set that is withheld under one seed, or that not every seed was evaluated on, is withheld or absent. Raises UserError.
     """
     arms: dict[tuple[Any, ...], dict[int, tuple[RunFolder, dict[str, Any]]]] = {}
@@ -98,11 +103,18 @@ def combine(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
 
 def _combined(arm: list[tuple[RunFolder, dict[str, Any]]]) -> dict[str, Any]:
     rows = [row for _, row in arm]
+    stops = [f"seed {row['seed']} {row['stopped']}" for row in rows if row["stopped"]]
+    of_seeds = {
+        "seed": ",".join(str(row["seed"]) for row in rows),
+        "steps": min(row["steps"] for row in rows),
+        "most_steps": max(row["steps"] for row in rows),
+        "stopped": "; ".join(stops) or None,
+    }
     if len(arm) == 1:
-        return rows[0] | {"seed": str(rows[0]["seed"])}
+        return rows[0] | of_seeds
     names = dict.fromkeys(name for row in rows for name in row["results"])
     return rows[0] | {
-        "seed": ",".join(str(row["seed"]) for row in rows),
+        **of_seeds,
         "seconds": sum(row["seconds"] for row in rows),
         "peak_memory_mib": max(row["peak_memory_mib"] for row in rows),
         "results": {name: _over_seeds(arm, name) for name in names if all(name in row["results"] for row in rows)},

@@ -8,7 +8,7 @@ from typing import Any
 from align.files import read_json
 from align.report.collect import row_of, valid_items
 from align.report.contrasts import DIFFERENCES, Observations, contrast, mcnemar
-from align.report.tables import display_name, is_control, percent
+from align.report.tables import display_name, group_name, is_control, method_name, percent, stop_note
 from align.run_folder import RunFolder
 
 CONTROLLED_PAIRS = (
@@ -25,26 +25,29 @@ Arm = dict[int, tuple[RunFolder, dict[str, Any]]]
 def compare_arms(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any]], list[str]]:
     """Every pair of arms that the tracks ask for: a difference for each set, and the interaction of arm and leak.
 
-    Arms are paired within track, model and method, on the seeds and items that both have. What is left out is said in the second
-    value, each a line to print. Raises UserError where a folder is damaged.
+    Arms are paired within track, model and method, on the seeds and items that both have. A run that stopped at its method's bound
+    is no controlled comparison with one that took every step. What is left out is said in the second value, each a line to print.
+    Raises UserError where a folder is damaged.
     """
     groups: dict[tuple[Any, ...], dict[str, Arm]] = {}
+    found: list[dict[str, Any]] = []
+    notes: list[str] = []
     for run in runs:
         row = row_of(run)
-        if row["method"]:
+        out = row["stopped"] and row["track"] == "controlled"
+        notes += [stop_note(row)] if row["stopped"] else []
+        if row["method"] and not out:
             group = groups.setdefault((row["track"], row["model"], row["method"]), {})
             group.setdefault(row["name"], {})[row["seed"]] = (run, row)
-    found, notes = [], []
     for (track, model, method), arms in groups.items():
         pairs = _pairs(track, arms)
         identity = {"track": track, "model": model, "method": method}
         for a, b in pairs:
             comparisons, left_out = _compare(arms[a], arms[b])
             found += [{"kind": c["kind"], **identity, "a": a, "b": b, **c} for c in comparisons]
-            notes += [f"{model}, {a} and {b}: {line}" for line in left_out]
-        notes += [
-            f"{model}: {name} is compared with no other arm" for name in arms if not any(name in p for p in pairs)
-        ]
+            notes += [f"{group_name(identity)}: {a} and {b}: {line}" for line in left_out]
+        alone = [name for name in arms if not any(name in pair for pair in pairs)]
+        notes += [f"{group_name(identity)}: {name} is compared with no other arm" for name in alone]
     return found, notes
 
 
@@ -57,7 +60,8 @@ def _pairs(track: str, arms: dict[str, Arm]) -> list[tuple[str, str]]:
 
 def _compare(a: Arm, b: Arm) -> tuple[list[dict[str, Any]], list[str]]:
     seeds = [seed for seed in a if seed in b]
-    notes = [f"seed {seed} is trained for one of the two only" for seed in dict.fromkeys([*a, *b]) if seed not in seeds]
+    only_one = [seed for seed in dict.fromkeys([*a, *b]) if seed not in seeds]
+    notes = [f"seed {seed} is trained, and trained to its end, for one of the two only" for seed in only_one]
     results: dict[str, dict[str, Any]] = {}
     observed: dict[str, Observations] = {}
     for name in dict.fromkeys(name for arm in (a, b) for seed in seeds for name in arm[seed][1]["results"]):
@@ -140,14 +144,14 @@ def _numbers(kind: str, sets: list[str], observed: Sequence[Observations]) -> di
 
 def markdown(comparisons: Sequence[dict[str, Any]]) -> str:
     """Comparisons as a markdown table."""
-    lines = [["model", "difference", "set", "points [95% interval]", "n", "seeds", "p"], ["---"] * 7]
+    lines = [["model", "method", "difference", "set", "points [95% interval]", "n", "seeds", "p"], ["---"] * 8]
     for c in comparisons:
         between = f"{display_name(c['a'])} minus {display_name(c['b'])}"
         where = c["sets"][0] if c["kind"] == "difference" else f"interaction: {c['sets'][0]} minus {c['sets'][1]}"
         points = f"{100 * c['difference']:+.1f} [{percent(c['low'])}, {percent(c['high'])}]"
-        lines.append(
-            [c["model"], between, where, points, str(c["n"]), ", ".join(map(str, c["seeds"])), f"{c['p_value']:.2g}"]
-        )
+        seeds = ", ".join(map(str, c["seeds"]))
+        which = [c["model"], method_name(c["method"]), between, where]
+        lines.append([*which, points, str(c["n"]), seeds, f"{c['p_value']:.2g}"])
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
@@ -183,7 +187,7 @@ def _controlled_conclusion(comparisons: Sequence[dict[str, Any]], interaction: d
     pixels = _find(comparisons, interaction, "image_leak", "text_leak", free)
     beside = f"; showing the picture beside a text that tells the harm {_gives(pixels)}" if pixels else ""
     return (
-        f"{interaction['model']}, controlled track, {_seeds(interaction)}: on requests whose harm only the image shows, training on "
+        f"{group_name(interaction)}, {_seeds(interaction)}: on requests whose harm only the image shows, training on "
         f"harm that only the image states, instead of the text, {stated}{beside}; arm x leak {_points(interaction)}. This does not "
         f"show how large the effect is for other models, data or amounts of training{_one_seed(interaction)}."
     )

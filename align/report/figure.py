@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.report.tables import METHODS, display_name, is_control, measured, sets_of, sorted_rows
+from align.report.tables import (
+    METHODS,
+    display_name,
+    is_control,
+    measured,
+    method_name,
+    sets_of,
+    sorted_rows,
+    step_range,
+)
 
 LABELS = {
     "vsil": "danger in the text (VSIL):\nsafe answers",
@@ -24,6 +33,8 @@ TITLES = {
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 GREYS = ("#999999", "#444444", "#CCCCCC")
 """Rows without training of ours."""
+FOOTNOTE = "Bars: share over valid verdicts, all seeds together, 95% interval. Higher is better."
+FOOTNOTE_INCHES, LEGEND_LINE_INCHES, TITLE_INCHES = 0.35, 0.2, 0.4
 
 
 def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -35,37 +46,39 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.patches import Patch
 
     rows = sorted_rows(rows)
     panels, looks = _panels(rows), _looks(rows)
     sets = [name for name in sets_of(rows) if not is_control(name)]
     widest = max(len(panel) for panel in panels.values())
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(max(2.3, 0.3 * widest) * len(sets) + 1.5, 4.0 * len(panels) + 1.2), squeeze=False
-    )
+    width = max(8.0, max(2.3, 0.3 * widest) * len(sets) + 1.5)
+    columns = _legend_columns(looks, width)
+    below = FOOTNOTE_INCHES + LEGEND_LINE_INCHES * -(-len(looks) // columns)
+    height = 3.8 * len(panels) + below + TITLE_INCHES
+    figure, axes = plt.subplots(len(panels), 1, figsize=(width, height), squeeze=False)
     for axis, (title, panel) in zip(axes[:, 0], panels.items(), strict=True):
-        width = 0.86 / len(panel)
+        slot = 0.86 / len(panel)
         for i, row in enumerate(panel):
             for j, name in enumerate(sets):
-                result = row["results"].get(name)
-                if result and result["rate"] is not None:
-                    _bar(axis, j + (i - (len(panel) - 1) / 2) * width, width, result, looks[row["name"]], j == 0)
+                x = j + (i - (len(panel) - 1) / 2) * slot
+                _bar(axis, x, slot, row["results"].get(name), looks[row["name"]])
         axis.set_xticks(range(len(sets)), [f"{name}\n{_label(rows, name)}" for name in sets], fontsize=8)
         axis.set_ylim(0, 112)
         axis.set_yticks(range(0, 101, 20))
         axis.set_ylabel("% of the set")
-        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_title(title + _stops(panel), loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(TITLES[rows[0]["track"]], x=0.02, ha="left", fontweight="bold")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncols=min(len(labels), 6), frameon=False, loc="lower right", fontsize=8)
-    figure.text(
-        0.02,
-        0.01,
-        "Bars: share over valid verdicts, all seeds together,\n95% interval. Higher is better.",
-        fontsize=8,
+    title = figure.suptitle(
+        TITLES[rows[0]["track"]], x=0.02, y=1 - 0.12 / height, ha="left", va="top", fontweight="bold"
     )
-    figure.tight_layout(rect=(0, 0.3 / len(panels) ** 0.5 * 0.25, 1, 0.97))
+    title.set_in_layout(False)  # its room is TITLE_INCHES
+    # Of the looks, not of the bars: an arm without a bar in the first set, or in any, is named too.
+    handles = [Patch(**look, label=display_name(name)) for name, look in looks.items()]
+    corner = (0.01, FOOTNOTE_INCHES / height)
+    figure.legend(handles=handles, ncols=columns, frameon=False, loc="lower left", bbox_to_anchor=corner, fontsize=8)
+    figure.text(0.02, 0.1 / height, FOOTNOTE, fontsize=8)
+    figure.tight_layout(rect=(0, below / height, 1, 1 - TITLE_INCHES / height))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -76,25 +89,47 @@ def _panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     by_method = rows[0]["track"] == "controlled"
     panels: dict[str, list[dict[str, Any]]] = {}
     for row in (row for row in rows if row["method"] or not by_method):
-        title = row["model"] + (f", {METHODS.get(row['method'], row['method'])}" if by_method else "")
+        title = row["model"] + (f", {method_name(row['method'])}" if by_method else "")
         untrained = [other for other in rows if other["model"] == row["model"] and not other["method"]]
         panels.setdefault(title, untrained if by_method else []).append(row)
     return panels
 
 
+def _stops(panel: Sequence[dict[str, Any]]) -> str:
+    stopped = [f"{display_name(row['name'])} ({step_range(row)} steps)" for row in panel if row.get("stopped")]
+    return f"; stopped at a bound: {', '.join(stopped)}" if stopped else ""
+
+
+def _legend_columns(looks: dict[str, Any], width: float) -> int:
+    """How many names of 8 points stand beside each other."""
+    widest = max(len(display_name(name)) for name in looks)
+    return max(1, min(len(looks), int((width - 0.3) / (0.065 * widest + 0.6))))
+
+
 def _looks(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """{row's name: how its bars look}: in the paper's track a colour a method, else a colour an arm."""
-    kinds = {row["name"]: row["method"] if row["track"] == "paper" else row["name"] for row in rows if row["method"]}
-    colours = dict(zip(dict.fromkeys(kinds.values()), itertools.cycle(COLOURS), strict=False))
+    """{row's name: how its bars look}: a colour an arm; in the paper's track a colour a method for recipes of its naming."""
+    kinds = {row["name"]: _kind(row) for row in rows if row["method"]}
+    order = list(dict.fromkeys(kinds.values()))
     greys = dict(
         zip(dict.fromkeys(row["name"] for row in rows if not row["method"]), itertools.cycle(GREYS), strict=False)
     )
-    hatched = {row["name"] for row in rows if row["track"] == "paper" and row["view"] == "text"}
-    return {
-        name: {"color": colours[kinds[name]] if name in kinds else greys[name], "label": display_name(name)}
-        | ({"hatch": "////", "edgecolor": "white", "linewidth": 0} if name in hatched else {})
-        for name in dict.fromkeys(row["name"] for row in rows)
-    }
+    text_only = {row["name"] for row in rows if row["track"] == "paper" and row["view"] == "text"}
+    looks: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(row["name"] for row in rows):
+        if name in greys:
+            looks[name] = {"color": greys[name]}
+            continue
+        again, colour = divmod(order.index(kinds[name]), len(COLOURS))
+        hatch = "////" * (name in text_only) + "." * 2 * again  # dots where colours come round again
+        looks[name] = {"facecolor": COLOURS[colour], "edgecolor": "white", "linewidth": 0, "hatch": hatch}
+    return looks
+
+
+def _kind(row: dict[str, Any]) -> str:
+    """What has a colour: t_dpo and mm_dpo share their method's, a recipe of somebody's own has one for itself."""
+    prefix, _, method = row["name"].partition("_")
+    of_the_paper = row["track"] == "paper" and prefix in ("t", "mm") and method in METHODS
+    return f"method {method}" if of_the_paper else row["name"]
 
 
 def _label(rows: Sequence[dict[str, Any]], name: str) -> str:
@@ -102,8 +137,12 @@ def _label(rows: Sequence[dict[str, Any]], name: str) -> str:
     return measured(result, LABELS)
 
 
-def _bar(axis: Any, x: float, width: float, result: dict[str, Any], look: dict[str, Any], first: bool) -> None:
+def _bar(axis: Any, x: float, width: float, result: dict[str, Any] | None, look: dict[str, Any]) -> None:
+    if result is None or result["rate"] is None:
+        why = "withheld" if result else "not evaluated"
+        axis.text(x, 2, why, rotation=90, ha="center", va="bottom", fontsize=7, color="#444444")
+        return
     rate, low, high = (100 * result[key] for key in ("rate", "low", "high"))
-    axis.bar(x, rate, width * 0.92, **(look if first else look | {"label": ""}))
+    axis.bar(x, rate, width * 0.92, **look)
     axis.errorbar(x, rate, [[max(rate - low, 0)], [max(high - rate, 0)]], color="black", linewidth=1, capsize=2)
     axis.text(x, max(high, rate) + 1.5, f"{rate:.0f}", ha="center", fontsize=7)

@@ -47,6 +47,36 @@ def display_name(name: str) -> str:
     return f"{prefix.upper()}-{METHODS.get(method, method)}"
 
 
+def method_name(method: str | None) -> str:
+    """Dpo -> DPO, as the paper writes it; a dash for rows without training."""
+    return METHODS.get(method or "-", method or "-")
+
+
+def steps_of(row: dict[str, Any]) -> str:
+    """How many steps were taken, and whether a run stopped at its method's bound."""
+    return step_range(row) + (" (stopped)" if row.get("stopped") else "")
+
+
+def step_range(row: dict[str, Any]) -> str:
+    """How many steps were taken, over seeds from the fewest to the most."""
+    fewest, most = row["steps"], row.get("most_steps", row["steps"])
+    return f"{fewest}" if fewest == most else f"{fewest}-{most}"
+
+
+def stop_note(row: dict[str, Any]) -> str:
+    """A line on a run that stopped at its method's bound: which, at which step and why."""
+    where, _, why = row["stopped"].partition(": ")
+    stopped = f"{row['name']} seed {row['seed']} {where}" + (f" ({why})" if why else "")
+    controlled = row["track"] == "controlled"
+    compared = "it is no controlled comparison with the others" if controlled else "it is compared as it is"
+    return f"{group_name(row)}: {stopped}; {compared}"
+
+
+def group_name(of: dict[str, Any]) -> str:
+    """The model, track and method of a row or comparison, within which arms are compared."""
+    return f"{of['model']}, {of['track']} track, {method_name(of['method'])}"
+
+
 def sets_of(rows: Rows) -> list[str]:
     """The evaluation sets of some rows: leaky ones first, controls (a set in another view than the image) last."""
     kinds = {name: result["kind"] for row in rows for name, result in row["results"].items()}
@@ -122,8 +152,8 @@ def heading(rows: Rows, name: str) -> str:
 
 def leading(row: dict[str, Any]) -> list[str]:
     """The columns that say which row it is."""
-    of_row = [row["track"], row["model"], display_name(row["name"]), METHODS.get(row["method"], row["method"] or "-")]
-    return [*of_row, str(row["seed"]), str(row["steps"])]
+    of_row = [row["track"], row["model"], display_name(row["name"]), method_name(row["method"])]
+    return [*of_row, str(row["seed"]), steps_of(row)]
 
 
 LEADING = ["track", "model", "arm", "method", "seed", "steps"]
@@ -174,9 +204,11 @@ def _who(row: dict[str, Any], rows: Rows) -> str:
     parts = [row["model"]] if len({row["model"] for row in rows}) > 1 else []
     parts.append(display_name(row["name"]))
     if row["name"] in ARMS and len({row["method"] for row in rows if row["name"] in ARMS}) > 1:
-        parts.append(METHODS.get(row["method"], row["method"]))
+        parts.append(method_name(row["method"]))
     if row["method"] and len({str(row["seed"]) for row in rows if row["method"]}) > 1:
         parts.append(f"seed {row['seed']}")
+    if row.get("stopped"):
+        parts.append("(stopped)")
     return " ".join(parts)
 
 
@@ -200,12 +232,13 @@ def markdown(rows: Rows, notes: Sequence[str] = ()) -> str:
 
 
 def comma_separated(rows: Rows) -> str:
-    """One line per row and set."""
+    """One line per row and set; `steps` stays a number, and `stopped` says why there are no more."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     numbers = ("kind", "n", "rate", "low", "high", "judge", "judge_version")
-    writer.writerow([*LEADING, "set", *numbers, "counts"])
+    writer.writerow([*LEADING, "set", *numbers, "counts", "stopped"])
     for row in sorted_rows(rows):
         for name, result in row["results"].items():
-            writer.writerow([*leading(row), name, *(result[key] for key in numbers), json.dumps(result["counts"])])
+            of_row = [*leading(row)[:-1], row["steps"], name, *(result[key] for key in numbers)]
+            writer.writerow([*of_row, json.dumps(result["counts"]), row["stopped"]])
     return buffer.getvalue()

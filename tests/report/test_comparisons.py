@@ -20,7 +20,7 @@ def arm(folder, name, vsil, free, twin, benign=YES, **more):
         "benign": ("benign", benign),
     }
     defaults = {"track": "controlled", "name": name, "view": "image"}
-    return run(folder / f"{name}-{more.get('seed', 0)}", sets=kinds, **(defaults | more))
+    return run(folder / f"{name}-{more.get('method', 'sft')}-{more.get('seed', 0)}", sets=kinds, **(defaults | more))
 
 
 def found(*runs):
@@ -43,7 +43,7 @@ def test_where_the_harm_is_stated_decides(tmp_path):
     assert (interaction["kind"], interaction["difference"], interaction["n"]) == ("interaction", 2.0, 200)
     assert differences["image_leak", "text_leak", "free", "leaky"]["difference"] == 0
     assert sentence == (
-        "m, controlled track, seed 0: on requests whose harm only the image shows, training on harm that only the image states, "
+        "m, controlled track, SFT, seed 0: on requests whose harm only the image shows, training on harm that only the image states, "
         "instead of the text, gives more safe answers (+100.0 points [94.1, 100.0]), and tells more unsafe pictures from their safe "
         "twins (+100.0 points [94.1, 100.0]); showing the picture beside a text that tells the harm makes no difference in safe "
         "answers that can be told from chance (+0.0 points [-2.8, 2.8]); arm x leak +200.0 points [190.6, 200.0]. This does not show "
@@ -88,7 +88,66 @@ def test_several_seeds_are_one_difference(tmp_path):
     assert (gain["difference"], gain["n"], gain["seeds"]) == (pytest.approx(0.8), 300, [0, 1, 2])
     assert [one["difference"] for one in gain["by_seed"]] == [0.9, 0.8, 0.7]
     assert gain["low"] < 0.6  # three seeds at .9, .8, .7: their mean's error is .058, t at 2 degrees of freedom 4.3
-    assert "| m | image_leak minus text_leak | free | +80.0 [" in markdown([gain])
+    assert "| m | SFT | image_leak minus text_leak | free | +80.0 [" in markdown([gain])
+
+
+def test_methods_with_opposite_results_are_told_apart_in_every_text(tmp_path):
+    runs = [
+        arm(tmp_path, "image_leak", YES, NO, NO, method="sft"),
+        arm(tmp_path, "image_free", YES, YES, YES, method="sft"),
+        arm(tmp_path, "image_leak", YES, YES, YES, method="dpo"),
+        arm(tmp_path, "image_free", YES, NO, NO, method="dpo"),
+    ]
+    comparisons, _ = compare_arms(runs)
+    text = markdown(comparisons)
+    assert "| m | SFT | image_free minus image_leak | free | +100.0 [" in text
+    assert "| m | DPO | image_free minus image_leak | free | -100.0 [" in text
+    sft, dpo = conclusions(comparisons)
+    assert sft.startswith("m, controlled track, SFT, seed 0: ")
+    assert "gives more safe answers" in sft
+    assert dpo.startswith("m, controlled track, DPO, seed 0: ")
+    assert "gives fewer safe answers" in dpo
+
+
+WHY = "stopped at step 2: NLL(harmful answer) is 9, above train.max_harmful_loss=8; the rows of this step: h/1, b/1"
+
+
+def test_a_stopped_run_is_no_controlled_comparison_and_the_others_are(tmp_path):
+    arms = {"text_leak": NO, "image_leak": NO, "image_free": YES}
+    runs = [
+        arm(
+            tmp_path, name, YES, free, free, seed=seed, **({"stopped": WHY} if (name, seed) == ("text_leak", 0) else {})
+        )
+        for name, free in arms.items()
+        for seed in (0, 1)
+    ]
+    differences, (sentence,), notes = found(*runs)
+    assert differences["image_leak", "text_leak", "free"]["seeds"] == [1]
+    assert differences["image_free", "image_leak", "free"]["seeds"] == [0, 1]
+    assert sentence.startswith("m, controlled track, SFT, seeds 0, 1: ")
+    assert notes == [
+        "m, controlled track, SFT: text_leak seed 0 stopped at step 2 (NLL(harmful answer) is 9, above train.max_harmful_loss=8; "
+        "the rows of this step: h/1, b/1); it is no controlled comparison with the others",
+        "m, controlled track, SFT: image_leak and text_leak: seed 0 is trained, and trained to its end, for one of the two only",
+    ]
+
+
+def test_where_every_seed_of_an_arm_stopped_nothing_is_said_of_it(tmp_path):
+    differences, sentences, notes = found(
+        arm(tmp_path, "image_leak", YES, NO, NO, stopped=WHY), arm(tmp_path, "image_free", YES, YES, YES)
+    )
+    assert (differences, sentences) == ({}, [])
+    assert notes[1] == "m, controlled track, SFT: image_free is compared with no other arm"
+
+
+def test_a_stopped_run_of_the_paper_track_is_compared_and_said(tmp_path):
+    differences, _, (note,) = found(
+        arm(tmp_path, "t_sft", YES, NO, NO, track="paper", view="text", stopped=WHY),
+        arm(tmp_path, "mm_sft", YES, YES, YES, track="paper"),
+    )
+    assert differences["mm_sft", "t_sft", "free"]["difference"] == 1.0
+    assert note.startswith("m, paper track, SFT: t_sft seed 0 stopped at step 2 (NLL")
+    assert note.endswith("; it is compared as it is")
 
 
 def test_mcnemar_is_not_asked_where_pictures_repeat(tmp_path):
@@ -108,10 +167,10 @@ def test_what_is_left_out_is_said(tmp_path):
     differences, _, notes = found(*text, *image, odd)
     assert ("image_leak", "text_leak", "leaky") not in differences
     assert notes == [
-        "m, image_leak and text_leak: seed 2 is trained for one of the two only",
-        "m, image_leak and text_leak: seed 1 is trained for one of the two only",
-        "m, image_leak and text_leak: leaky: asked differently (generation)",
-        "m: an_arm_of_mine is compared with no other arm",
+        "m, controlled track, SFT: image_leak and text_leak: seed 2 is trained, and trained to its end, for one of the two only",
+        "m, controlled track, SFT: image_leak and text_leak: seed 1 is trained, and trained to its end, for one of the two only",
+        "m, controlled track, SFT: image_leak and text_leak: leaky: asked differently (generation)",
+        "m, controlled track, SFT: an_arm_of_mine is compared with no other arm",
     ]
 
 
@@ -119,14 +178,17 @@ def test_a_withheld_set_is_said(tmp_path):
     runs = [run(tmp_path / "t"), run(tmp_path / "mm", name="mm_sft", view="image", invalid=4)]
     comparisons, notes = compare_arms(runs)
     assert comparisons == []
-    assert notes == ["m, mm_sft and t_sft: mini_vsil: withheld for mm_sft seed 0 (too many answers without a verdict)"]
+    assert notes == [
+        "m, paper track, SFT: mm_sft and t_sft: mini_vsil: withheld for mm_sft seed 0 (too many answers without a verdict)"
+    ]
 
 
 def test_sets_judged_by_others_are_not_compared(tmp_path):
     runs = [run(tmp_path / "t"), run(tmp_path / "mm", name="mm_sft", view="image")]
     summary = runs[1].evaluation / "mini_vsil" / "summary.rule.json"
     summary.write_text(summary.read_text().replace('"judge_version": "1"', '"judge_version": "2"'))
-    assert compare_arms(runs) == ([], ["m, mm_sft and t_sft: mini_vsil: judged differently (rule 1, rule 2)"])
+    note = "m, paper track, SFT: mm_sft and t_sft: mini_vsil: judged differently (rule 1, rule 2)"
+    assert compare_arms(runs) == ([], [note])
 
 
 def test_two_runs_of_one_name_and_seed_are_not_two_seeds(tmp_path):

@@ -12,7 +12,7 @@ from align.evaluation.metrics import wilson
 from align.files import write_json
 from align.report.collect import collect, combine, valid_items
 from align.report.figure import draw_comparison
-from align.report.tables import markdown, measured
+from align.report.tables import comma_separated, markdown, measured, print_table
 from align.run_folder import RunFolder
 
 
@@ -89,6 +89,7 @@ def test_a_table_in_every_format(tmp_path, capsys):
         "trainable_parameters",
         "seconds",
         "peak_memory_mib",
+        "stopped",
         "results",
     }
     assert set(rows[0]) == wanted
@@ -141,6 +142,27 @@ def test_seeds_of_an_arm_become_one_row_with_an_interval_over_items_and_seeds(tm
     assert result["high"] - result["low"] > 1.5 * (high - low)  # the seeds differ more than items alone would make them
 
 
+WHY = "stopped at step 2: NLL(harmful answer) is 9, above train.max_harmful_loss=8; the rows of this step: h/1"
+
+
+def test_a_stopped_run_is_marked_in_every_table(tmp_path, capsys):
+    runs = [run(tmp_path / "0", seed=0, steps=2, stopped=WHY), run(tmp_path / "1", seed=1)]
+    rows, notes = collect(tmp_path)
+    assert [(row["steps"], row["stopped"]) for row in rows] == [(2, WHY), (3, None)]
+    assert notes == [f"{tmp_path / '0'}: {WHY}"]
+    text = markdown(rows, notes)
+    assert "| T-SFT | SFT | 0 | 2 (stopped) |" in text
+    assert "| T-SFT | SFT | 1 | 3 |" in text
+    assert f"- {tmp_path / '0'}: {WHY}" in text
+    lines = list(csv.DictReader(io.StringIO(comma_separated(rows))))
+    assert [(line["steps"], line["stopped"]) for line in lines] == [("2", WHY), ("3", "")]
+    print_table(rows, "Title")
+    assert "T-SFT seed 0 (stopped)" in capsys.readouterr().out
+    (both,) = combine(runs)
+    assert (both["steps"], both["most_steps"], both["stopped"]) == (2, 3, f"seed 0 {WHY}")
+    assert "| T-SFT | SFT | 0,1 | 2-3 (stopped) |" in markdown([both])
+
+
 def test_a_set_that_is_withheld_under_one_seed_is_withheld(tmp_path):
     runs = [run(tmp_path / "0", seed=0), run(tmp_path / "1", seed=1, invalid=4)]
     result = combine(runs)[0]["results"]["mini_vsil"]
@@ -148,12 +170,65 @@ def test_a_set_that_is_withheld_under_one_seed_is_withheld(tmp_path):
     assert result["bounds"]["low"] == pytest.approx(6 / 12)
 
 
-def test_the_figure_is_drawn_even_where_a_cell_is_missing(tmp_path):
+@pytest.fixture
+def drawn(monkeypatch):
+    """A function: rows -> the figure before it is closed, and what it says: texts of the legend, of the plots, their titles."""
+    from matplotlib import pyplot as plt
+
+    monkeypatch.setattr(plt, "close", lambda _: None)
+
+    def draw(rows, path):
+        draw_comparison(rows, path)
+        figure = plt.gcf()
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        inside = [text.get_text() for axis in figure.axes for text in axis.texts]
+        return figure, legend, inside, [axis.get_title(loc="left") for axis in figure.axes]
+
+    return draw
+
+
+def test_the_figure_names_every_arm_and_explains_every_gap(tmp_path, drawn):
     run(tmp_path / "a")
     run(tmp_path / "b", name="mm_sft", view="image", invalid=4)
+    run(
+        tmp_path / "c",
+        name="mm_dpo",
+        method="dpo",
+        view="image",
+        sets={"free": ("vsil_free", (True,) * 4)},
+        stopped=WHY,
+    )
     rows, _ = collect(tmp_path)
-    draw_comparison(rows, tmp_path / "figure.png")
+    _, legend, inside, titles = drawn(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert legend == ["T-SFT", "MM-SFT", "MM-DPO"]
+    assert sorted(inside) == ["100", "75", "not evaluated", "not evaluated", "not evaluated", "withheld"]
+    assert titles == ["m; stopped at a bound: MM-DPO (3 steps)"]
+
+
+def test_recipes_of_ones_own_have_looks_of_their_own(tmp_path, drawn):
+    names = {"t_dpo": "text", "mm_dpo": "image", "my_dpo": "image", "another_dpo": "image"}
+    for name, view in names.items():
+        run(tmp_path / name, name=name, method="dpo", view=view)
+    figure, legend, _, _ = drawn(collect(tmp_path)[0], tmp_path / "figure.png")
+    looks = {
+        name: (patch.get_facecolor(), patch.get_hatch())
+        for name, patch in zip(legend, figure.legends[0].get_patches(), strict=True)
+    }
+    assert len(set(looks.values())) == 4
+    assert looks["T-DPO"][0] == looks["MM-DPO"][0]  # one method of the paper
+
+
+def test_nothing_in_the_figure_overlaps_its_legend(tmp_path, drawn):
+    for name in ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak"):
+        for method in ("sft", "dpo"):
+            run(tmp_path / f"{name}-{method}", name=name, track="controlled", view="image", method=method)
+    figure, _, _, titles = drawn(collect(tmp_path)[0], tmp_path / "figure.png")
+    assert titles == ["m, SFT", "m, DPO"]
+    legend, (footnote,) = figure.legends[0].get_window_extent(), figure.texts[1:]
+    assert footnote.get_window_extent().y1 <= legend.y0
+    assert legend.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes)
+    assert legend.x1 <= figure.bbox.x1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,192 @@
+"""What `align compare` will train and evaluate; what cannot be trained, shown or compared is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from align.catalog import DEFENCES, METHODS, resolve
+from align.config import Composed, compose_run, fingerprint, flatten, to_dict
+from align.data.assembly import training_data
+from align.errors import UserError
+from align.generation.stored import asking
+from align.report.controlled import ground, refuse_uncontrolled
+from align.run_folder import RunFolder
+from align.settings import CompareConfig, EvalConfig
+
+TRACKS = {
+    "paper": tuple(
+        f"{view}_{method}" for view in ("t", "mm") for method in ("sft", "dpo", "unlearning", "safe_unlearning")
+    ),
+    "controlled": tuple(
+        f"controlled/{arm}" for arm in ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak")
+    ),
+}
+SHIPPED = {Path(recipe).stem for recipes in TRACKS.values() for recipe in recipes}
+"""Names that tables know as recipes."""
+VANILLA = "vanilla"
+RESERVED = (VANILLA, *DEFENCES)
+"""Names that tables know as rows without training."""
+CHOSEN_ELSEWHERE = {
+    "method": "method=",
+    "seed": "seed=",
+    "recipe": "recipe=",
+    "track": "track=",
+    "output_dir": "output_dir=",
+}
+"""Settings of a run that the comparison chooses for each run; as an override they would make all runs one."""
+
+Cells = dict[str, list[Composed]]
+"""{model as it was given: its runs}"""
+
+
+def plan(given: Composed) -> tuple[Cells, dict[str, list[EvalConfig]]]:
+    """A comparison's settings -> (the runs of each model, what they are seen beside). Raises UserError."""
+    config: CompareConfig = given.config
+    if config.checkpoint and len(config.model) > 1:
+        raise UserError(f"checkpoint.{next(iter(config.checkpoint))}=: a checkpoint is of one model; give one model=")
+    _refuse_overrides_of_choices(config)
+    cells = {model: _cells(config, model) for model in config.model}
+    _refuse_one_name_for_two_models(cells)
+    _refuse_method_without_effect(given, cells)
+    references = {model: _references(config, arms) for model, arms in cells.items()}
+    for arms in cells.values():
+        _refuse_impossible_settings(arms)
+        _refuse_uncontrolled_plans(arms)
+    return cells, references
+
+
+def _refuse_overrides_of_choices(config: CompareConfig) -> None:
+    for key, option in CHOSEN_ELSEWHERE.items():
+        if key in config.override:
+            what = " (of the controlled track's arms; in the paper track recipe= chooses)" if key == "method" else ""
+            raise UserError(f"override.{key}=: expected settings that all runs share; use {option}{what}")
+
+
+def _cells(config: CompareConfig, model: str) -> list[Composed]:
+    unknown = [track for track in config.track if track not in TRACKS]
+    if unknown:
+        raise UserError(f"track={unknown[0]}: expected {' or '.join(TRACKS)}")
+    recipes = config.recipe or [recipe for track in config.track for recipe in TRACKS[track]]
+    names = [Path(recipe).stem for recipe in dict.fromkeys(recipes)]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(
+            f"recipe={','.join(recipes)}: two recipes are called {twice!r}, and tables could not tell them apart"
+        )
+    reserved = next((name for name in names if name in RESERVED), None)
+    if reserved:
+        raise UserError(
+            f"recipe={','.join(recipes)}: {reserved!r} is the name of a row without training; call the recipe's file otherwise"
+        )
+    return [
+        _compose(config, model, recipe, method, seed)
+        for recipe in dict.fromkeys(recipes)
+        for method in _methods(config, model, recipe)
+        for seed in dict.fromkeys(config.seed)
+    ]
+
+
+def _methods(config: CompareConfig, model: str, recipe: str) -> list[str | None]:
+    """The methods that a recipe is trained with: its own (None), or in the controlled track those that were asked for."""
+    track = compose_run([f"recipe={recipe}", f"model={model}"]).config.track
+    return list(dict.fromkeys(config.method)) if track == "controlled" else [None]
+
+
+def _compose(config: CompareConfig, model: str, recipe: str, method: str | None, seed: int) -> Composed:
+    overrides = [f"{key}={'null' if value is None else value}" for key, value in flatten(config.override)]
+    overrides += [f"method={method}"] if method else []
+    composed = compose_run([f"recipe={recipe}", f"model={model}", f"seed={seed}", *overrides])
+    name = f"{recipe}-seed{seed}-{fingerprint(composed.config)}".replace("/", "-")
+    composed.config.output_dir = str(Path(config.output_dir, composed.config.model.name.replace("/", "-"), name))
+    return composed
+
+
+def _refuse_one_name_for_two_models(cells: Cells) -> None:
+    names: dict[str, str] = {}
+    for model, arms in cells.items():
+        name = arms[0].config.model.name
+        if name in names:
+            raise UserError(
+                f"model={names[name]},{model}: both are called {name!r}; give one a model.name in a model file"
+            )
+        names[name] = model
+
+
+def _tracks(cells: Sequence[Composed]) -> set[str]:
+    return {cell.config.track for cell in cells}
+
+
+def _refuse_method_without_effect(given: Composed, cells: Cells) -> None:
+    asked_for = given.origin("method") != "default"
+    if asked_for and not any("controlled" in _tracks(arms) for arms in cells.values()):
+        raise UserError(
+            f"method={','.join(given.config.method)}: it chooses the method of the controlled track's arms, of which there is none "
+            f"here, and has no effect; a recipe of the paper track has its own method: recipe=t_dpo,mm_dpo"
+        )
+
+
+def _refuse_impossible_settings(cells: Sequence[Composed]) -> None:
+    """Every method and its resolved arguments, so that what cannot be is known before hours of evaluation and training."""
+    from align.methods.arguments import training_arguments
+
+    first = {(cell.config.recipe, cell.config.method): cell for cell in reversed(cells)}
+    for cell in reversed(first.values()):
+        method = resolve("method", cell.config.method, METHODS)
+        training_arguments(cell, method, RunFolder(Path(cell.config.output_dir)), 1)
+
+
+def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
+    """Before anything is trained, by settings and rows: the arms of the controlled track of each method, under their first seed."""
+    configs = [cell.config for cell in cells if cell.config.track == "controlled"]
+    for method in dict.fromkeys(config.method for config in configs):
+        arms = [config for config in configs if (config.method, config.seed) == (method, configs[0].seed)]
+        refuse_uncontrolled([ground(arm.recipe, to_dict(arm), training_data(arm, asking(arm)).plan()) for arm in arms])
+
+
+def _references(config: CompareConfig, cells: Sequence[Composed]) -> list[EvalConfig]:
+    """What the arms are seen beside: the model as it is and, in the paper track, prompt-only defences and others' checkpoints."""
+    run = cells[0].config
+    rows: dict[str, dict[str, Any]] = {VANILLA: {}}
+    rows |= _beside_the_paper_track(config, cells)
+    return [
+        EvalConfig(
+            **vars(run.evaluate) | special,
+            model=run.model,
+            name=name,
+            output_dir=str(Path(config.output_dir, run.model.name.replace("/", "-"), name)),
+        )
+        for name, special in rows.items()
+    ]
+
+
+def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) -> dict[str, dict[str, Any]]:
+    # A defence or somebody's checkpoint says nothing of the carrier of harm, which is what the controlled track is about.
+    if "paper" not in _tracks(cells):
+        for name in config.checkpoint:
+            raise UserError(
+                f"checkpoint.{name}=: checkpoints trained elsewhere are rows of the paper track, and all recipes here are of the "
+                f"controlled one; add {'a recipe of the paper track to recipe=' if config.recipe else 'track=paper'}"
+            )
+        return {}
+    taken = {VANILLA: "the model as it is", **dict.fromkeys(SHIPPED, "a recipe")}
+    taken |= dict.fromkeys((Path(cell.config.recipe).stem for cell in cells), "a recipe")
+    rows: dict[str, dict[str, Any]] = {}
+    for defence in dict.fromkeys(config.defence):
+        resolve("defence", defence, DEFENCES)
+        name = defence.rpartition(":")[2]
+        _take(name, f"defence={defence}", taken, "give it another name in its module")
+        rows[name] = {"defence": defence}
+    taken |= dict.fromkeys(DEFENCES, "a defence")
+    for name, path in config.checkpoint.items():
+        _take(name, f"checkpoint.{name}=", taken, "give it another: checkpoint.<name>=")
+        rows[name] = {"checkpoint": path}
+    return rows
+
+
+def _take(name: str, given: str, taken: dict[str, str], remedy: str) -> None:
+    """A name for a row, unless another row has it: tables, files and figures know rows by their names."""
+    if name in taken:
+        raise UserError(f"{given}: a row of the table is called {name!r} already, {taken[name]}; {remedy}")
+    taken[name] = f"the row of {given}"
