@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from align.cli import main
-from align.commands.plan import plan
+from align.commands.arms import plan
 from align.config import compose
 from align.miniature.rows import draw_twin
 from align.run_folder import RunFolder

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.commands.plan import plan
+from align.commands.arms import plan
 from align.config import Composed, compose
 from align.files import write_json, write_text
 from align.report.collect import combine, row_of
