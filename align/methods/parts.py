@@ -86,10 +86,10 @@ class _PartsLoss(SFTTrainer):
         output = model(**inputs, use_cache=False, fused_lm_head=True)
         terms = self.terms(output, reference, part)
         alone = num_items_in_batch is None
-        counts = _counts(inputs["labels"], part) if alone else num_items_in_batch
+        counts = counts_of(inputs["labels"], part) if alone else num_items_in_batch
         # The counts are of all processes, and DDP averages their gradients.
         processes = 1 if alone else self.accelerator.num_processes
-        means = torch.stack([term.values.sum() / _count_of(counts, term) * processes for term in terms.values()])
+        means = torch.stack([term.values.sum() / count_of(counts, term) * processes for term in terms.values()])
         weights = means.new_tensor([term.weight for term in terms.values()])
         passes = 1 if alone else self.current_gradient_accumulation_steps
         self._record(dict(zip(terms, self.accelerator.reduce(means.detach(), "mean").tolist(), strict=True)), passes)
@@ -105,7 +105,7 @@ class _PartsLoss(SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         self.step_terms = {}  # asked once, before the first forward pass of a step
-        counts = sum(_counts(batch["labels"], batch["part"]) for batch in batch_samples)
+        counts = sum(counts_of(batch["labels"], batch["part"]) for batch in batch_samples)
         return self.accelerator.reduce(torch.as_tensor(counts, device=device), "sum")
 
 
@@ -163,12 +163,13 @@ class PartsTrainer(RowsTrainer, _PartsLoss):
         return InProportion(strata, self.args.proportion, global_batch_size, seed, lambda: self.state.global_step)
 
 
-def _counts(labels: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+def counts_of(labels: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
     """(2, parts): supervised tokens, and answers, of each part."""
     tokens = (labels[:, 1:] != IGNORED).sum(1)
     of_part = torch.nn.functional.one_hot(part, len(PARTS))
     return torch.stack([(of_part * tokens[:, None]).sum(0), of_part.sum(0)]).float()
 
 
-def _count_of(counts: torch.Tensor, term: Term) -> torch.Tensor:
+def count_of(counts: torch.Tensor, term: Term) -> torch.Tensor:
+    """What a term is a mean over."""
     return counts[("token", "answer").index(term.per), PARTS.index(term.part)]

@@ -2,9 +2,17 @@
 
 import inspect
 
-from trl import SFTTrainer
+import pytest
+import torch
+from transformers import Trainer
+from trl import DPOTrainer, SFTTrainer
+from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+from trl.models import utils
+from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head, use_adapter
 
+from align.methods.head import PER_TOKEN
 from align.methods.sft import SFT
+from align.models.reference import FROZEN
 
 
 def test_sft_prepares_its_data_set_in_a_method_that_we_replace():
@@ -27,3 +35,44 @@ def test_training_runs_through_our_overrides(loaded, renderer, mini_rows, tmp_pa
     trainer._set_signature_columns_if_needed()
     assert "response" in trainer._signature_columns
     assert trainer.train_dataset[0]["id"] == "text_benign-train-0"
+
+
+def test_the_fused_head_gives_these_values_per_position():
+    assert set(PER_TOKEN) <= set(FusedCausalLMOutput.__dataclass_fields__)
+
+
+def test_the_fused_head_takes_labels_that_are_shifted_already(loaded, renderer, mini_rows):
+    from align.data.collation import IGNORED, Collator
+
+    it = loaded("llava")
+    batch = Collator(renderer("llava"))([row.to_dict() | {"index": 0} for row in mini_rows["text_benign"][:2]])
+    labels = batch["labels"]
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    add_fused_lm_head(it.model)
+    with torch.no_grad():
+        shifted = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+        one = it.model(**inputs, labels=labels, fused_lm_head=True).log_probs
+        other = it.model(**inputs, shift_labels=shifted, fused_lm_head=True).log_probs
+    assert torch.allclose(one, other[:, :-1])
+
+
+def test_the_divergence_at_0_is_that_of_the_student_from_the_teacher():
+    torch.manual_seed(0)
+    student, teacher, weight = torch.randn(3, 4), torch.randn(3, 4), torch.randn(5, 4)
+    p, q = ((hidden @ weight.T).log_softmax(-1) for hidden in (teacher, student))
+    found = ChunkedDivergenceFunction.apply(student, weight, None, teacher, weight, None, 0.0)[0]
+    assert found.tolist() == pytest.approx((p.exp() * (p - q)).sum(1).tolist(), abs=1e-5)
+
+
+def test_items_of_a_step_are_counted_in_a_method_that_we_replace():
+    assert list(inspect.signature(Trainer._get_num_items_in_batch).parameters) == ["self", "batch_samples", "device"]
+
+
+def test_dpo_calls_its_frozen_adapter_as_we_do():
+    assert f'"{FROZEN}"' in inspect.getsource(DPOTrainer.__init__)
+    assert list(inspect.signature(use_adapter).parameters) == ["model", "adapter_name"]
+
+
+def test_a_reference_model_is_prepared_by_these():
+    assert callable(utils.prepare_deepspeed)
+    assert callable(utils.prepare_fsdp)

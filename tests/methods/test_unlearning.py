@@ -11,7 +11,7 @@ from align.config import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
 from align.methods.build import build_trainer
-from align.methods.parts import PartsTrainer
+from align.methods.parts import PartsTrainer, count_of, counts_of
 from align.methods.rows_trainer import to_dataset
 from align.methods.safe_unlearning import SafeUnlearning, SafeUnlearningConfig, safe_unlearning
 from align.methods.unlearning import Unlearning, UnlearningConfig, unlearning
@@ -33,13 +33,23 @@ PART = torch.tensor([0, 0, 1, 2])
 REFERENCE = torch.tensor([[-2.0, -1.0, 0.0], [-2.0, 0.0, 0.0]])
 
 
+LABELS = torch.full((4, 4), -100)  # a prompt of one token, then what the mask says
+LABELS[:, 1:][MASK] = 7
+
+
+def test_tokens_and_answers_of_each_part_are_counted():
+    assert counts_of(LABELS, PART).tolist() == [[3, 3, 1], [2, 1, 1]]
+    # The first token of a row is nobody's prediction; two passes of a step add up.
+    first = LABELS.clone()
+    first[:, 0] = 7
+    assert (counts_of(first, PART) == counts_of(LABELS, PART)).all()
+    assert (counts_of(LABELS[:2], PART[:2]) + counts_of(LABELS[2:], PART[2:]) == counts_of(LABELS, PART)).all()
+
+
 def value(terms):
     """The weighted sum of some terms that are the whole step."""
-    tokens = {"harmful": 3, "safe": 3, "benign": 1}
-    answers = {"harmful": 2, "safe": 1, "benign": 1}
-    return sum(
-        t.weight * t.values.sum().item() / (tokens if t.per == "token" else answers)[t.part] for t in terms.values()
-    )
+    counts = counts_of(LABELS, PART)
+    return sum(t.weight * t.values.sum().item() / count_of(counts, t).item() for t in terms.values())
 
 
 def test_unlearning_by_hand():

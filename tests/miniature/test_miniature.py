@@ -139,7 +139,9 @@ def test_the_whole_comparison_in_miniature(tmp_path, family_name):
     assert len(arms) == 13
     collapsed = {"t_unlearning", "mm_unlearning"}
     assert all(rate[arm, name] >= 0.90 for arm in arms - collapsed for name in ("mini_benign", "mini_ability"))
-    for arm in collapsed:  # as in the paper: what ascent on harmful answers costs shows beside safety, and as incoherence
+    for (
+        arm
+    ) in collapsed:  # as in the paper: what ascent on harmful answers costs shows beside safety, and as incoherence
         results = next(row["results"] for row in rows if row["name"] == arm)
         assert min(rate[arm, "mini_benign"], rate[arm, "mini_ability"]) < 0.90
         assert sum(result["counts"]["incoherent"] for result in results.values()) > 50
