@@ -18,6 +18,7 @@ from align.rows import Row
 from align.settings import Lora
 from align.train import train
 from tests.support.adapters import trained
+from tests.support.definition import distributions
 from tests.support.small_run import TWO_STEPS, arguments
 
 
@@ -88,14 +89,9 @@ def test_losses_and_rewards_are_those_of_trls_own_pipeline(
 
 
 def log_probability(it, renderer, row, answer):
-    """log p of an answer's tokens, one row alone, by the definition."""
-    rendered = renderer.render(row, answer)
-    ids = torch.tensor([rendered.prompt_ids + rendered.answer_ids])
-    aligned = {key: torch.tensor([value + [0] * len(rendered.answer_ids)]) for key, value in rendered.aligned.items()}
-    with torch.no_grad():
-        logits = it(input_ids=ids, attention_mask=torch.ones_like(ids), **aligned, **rendered.image_inputs).logits[0]
-    log_p = logits[len(rendered.prompt_ids) - 1 : -1].log_softmax(-1)
-    return sum(log_p[i, token].item() for i, token in enumerate(rendered.answer_ids)), len(rendered.answer_ids)
+    """(log p of an answer, how many tokens it has)."""
+    log_p, ids = distributions(it, renderer, row, answer)
+    return log_p.gather(1, ids[:, None]).sum().item(), len(ids)
 
 
 def test_the_loss_is_rafailovs_with_the_adapter_switched_off_as_reference(

@@ -22,6 +22,7 @@ from align.run_folder import RunFolder
 from align.settings import Lora
 from align.train import train
 from tests.support.adapters import trained
+from tests.support.definition import distributions
 from tests.support.small_run import TWO_STEPS, arguments
 
 METHODS = (Unlearning, SafeUnlearning)
@@ -92,16 +93,6 @@ def trainer(method, it, renderer, rows, folder, **more):
         processing_class=it.processor,
         peft_config=adapter,
     )
-
-
-def distributions(it, renderer, row, answer):
-    """(log p over the vocabulary at each token of an answer, its token ids), one row alone, by the definition."""
-    rendered = renderer.render(row, answer)
-    ids = torch.tensor([rendered.prompt_ids + rendered.answer_ids])
-    aligned = {key: torch.tensor([value + [0] * len(rendered.answer_ids)]) for key, value in rendered.aligned.items()}
-    with torch.no_grad():
-        logits = it(input_ids=ids, attention_mask=torch.ones_like(ids), **aligned, **rendered.image_inputs).logits[0]
-    return logits[len(rendered.prompt_ids) - 1 : -1].double().log_softmax(-1), torch.tensor(rendered.answer_ids)
 
 
 def nll(it, renderer, row, answer):
