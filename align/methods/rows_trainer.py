@@ -105,10 +105,11 @@ class RowsTrainer:
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
         # All processes stop together: one that went on would wait for the others until its launcher ends it.
-        broken = self.accelerator.gather(torch.where(torch.isfinite(loss).expand_as(index), -1, index)).unique()
-        if ids := [self.train_dataset[int(i)]["id"] for i in broken if i >= 0]:
+        losses, rows = self.accelerator.gather(loss.detach()[None]), self.accelerator.gather(index[None])
+        if not (finite := torch.isfinite(losses)).all():
+            ids = ", ".join(self.train_dataset[int(i)]["id"] for i in rows[~finite].flatten())
             raise UserError(
-                f"the loss is {loss.item()}; rows of this batch: {', '.join(ids)}. Lower train.learning_rate, or look at these rows"
+                f"the loss is {losses[~finite][0].item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows"
             )
         return result
 
