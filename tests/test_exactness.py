@@ -170,7 +170,7 @@ def test_every_method_takes_one_trajectory_however_its_steps_are_cut(tiny, famil
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_all_processes_stop_where_one_would_under_accumulation_too(tiny, tmp_path):
-    bound = ["method=unlearning", "train.max_harmful_loss=5", "train.learning_rate=3e-2", "train.max_steps=30"]
+    bound = ["method=unlearning", "train.max_harmful_loss=5.3", "train.harmful_weight=-5", "train.max_steps=30"]
     found = []
     for name, (processes, batch) in {"one": (1, 8), "two": (2, 2)}.items():
         command = arguments(
