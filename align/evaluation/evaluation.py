@@ -19,6 +19,7 @@ from align.data.images import pixel_hash
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.evaluation.coherence import incoherent
+from align.evaluation.defences import Defence
 from align.evaluation.items import Item, items_of
 from align.evaluation.metrics import proportion_interval
 from align.evaluation.selection import Selected, selections_of
@@ -62,11 +63,10 @@ def _evaluate_set(
     pixels = {
         row.id: [pixel_hash(image, f"row {row.id} of {row.source}") for image in row.images] for row in chosen.rows
     }
-    asked = (
-        [resolve("defence", config.defence, DEFENCES).applied(row) for row in chosen.rows]
-        if config.defence
-        else chosen.rows
-    )
+    asked = chosen.rows
+    if config.defence:
+        defence: Defence = resolve("defence", config.defence, DEFENCES)
+        asked = [defence.applied(row) for row in asked]
     hashes = {
         row.id: _hash(renderer.prompt_text(row), *pixels[row.id], str(greedy(config.generation))) for row in asked
     }
