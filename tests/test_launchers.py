@@ -1,4 +1,4 @@
-"""Under every launcher the same experiment: data parallelism, ZeRO-2 and ZeRO-3 with two processes, signals, and what cannot be is an error."""
+"""Under every launcher the same experiment, with two processes, and after a signal. What a launcher cannot do is an error."""
 
 import json
 import signal
@@ -54,9 +54,10 @@ CASES = [
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("launcher", "settings"), CASES)
 def test_two_processes_take_the_trajectory_of_one(launcher, settings, one_process, tiny, family_name, tmp_path):
-    config, more, kind = launcher_file(launcher, tmp_path), [], "DEEPSPEED"
     if launcher == "ddp":
         config, more, kind = CONFIGS / "cpu.yaml", ["train.ddp_find_unused_parameters=false"], "MULTI_CPU"
+    else:
+        config, more, kind = launcher_file(launcher, tmp_path), [], "DEEPSPEED"
     train_every_method(tiny(family_name), tmp_path / "two", 2, 2, *settings, *more, config=config)
     for method in METHODS:
         one, two = one_process(*settings) / method, tmp_path / "two" / method

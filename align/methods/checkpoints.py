@@ -10,7 +10,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 
 class WholeCheckpoints:
-    """Mixin, before a transformers trainer: all processes write a checkpoint beside, it is renamed, and only then older ones are removed."""
+    """Mixin, before a transformers trainer: processes write a checkpoint beside, it is renamed, and only then older ones go."""
 
     args: Any
     accelerator: Any
