@@ -51,6 +51,15 @@ class ModelSettings:
     )
     revision: str | None = option(None, "hub revision, pinned")
     dtype: str = option("auto", "auto (as the weights are stored) | float32 | bfloat16 | float16")
+    family: str | None = option(
+        None, "name of a family, or `module:name` of one of your own, where the model type is not known here"
+    )
+    system_prompt: str | None = option(None, "a system turn before every request; null leaves what the template writes")
+    image_aspect_ratio: str | None = option(
+        None, "pad: pictures are put on a square of the processor's mean colour; null leaves them to the processor"
+    )
+    min_pixels: int | None = option(None, "of a picture, for processors that resize to a number of pixels (Qwen2-VL)")
+    max_pixels: int | None = option(None, "likewise; it bounds the image tokens of a row")
     attn_implementation: str | None = option(None, "sdpa | eager | flash_attention_2; null lets transformers choose")
     quantization: str | None = option(
         None, "nf4 | int8: the language model's linear layers, through bitsandbytes; needs an adapter"

@@ -13,6 +13,7 @@ from align.data.images import encode_png, load_image
 from align.errors import UserError
 from align.models.families import Family
 from align.rows import Row
+from align.settings import ModelSettings
 
 
 @dataclass
@@ -36,22 +37,24 @@ class Rendered:
 
 
 class Renderer:
-    """Rows -> Rendered, with one processor and the conventions of its family."""
+    """Rows -> Rendered, with one processor, the conventions of its family, and what the settings say of prompts and pictures."""
 
-    def __init__(self, processor: Any, family: Family):
+    def __init__(self, processor: Any, family: Family, settings: ModelSettings | None = None):
         self.processor = processor
         self.family = family
-        self.image_token = processor.image_token
+        self.settings = settings or ModelSettings()
+        self.image_token = family.image_token or getattr(processor, "image_token", None)
         self.image_token_id = processor.tokenizer.convert_tokens_to_ids(self.image_token)
         self.pad_token_id = processor.tokenizer.pad_token_id
-        self.placeholders = [t for t in (self.image_token, getattr(processor, "video_token", None)) if t]
+        written = (self.image_token, getattr(processor, "image_token", None), getattr(processor, "video_token", None))
+        self.placeholders = [token for token in dict.fromkeys(written) if token]
         self.special_tokens = sorted(
             {*processor.tokenizer.all_special_tokens, *self.placeholders, family.end_of_turn(processor)}
         )
 
     def prompt_text(self, row: Row) -> str:
         """The prompt as the chat template writes it, up to where the answer begins."""
-        return self._template([self._user_turn(row)], add_generation_prompt=True)
+        return self._template(self._turns(row), add_generation_prompt=True)
 
     def render(self, row: Row, answer: str | None = None) -> Rendered:
         """Token ids and image tensors of a row; with an answer, its supervised span too.
@@ -66,19 +69,14 @@ class Renderer:
         for answer in answers:
             self._refuse_special_tokens(row.prompt, answer or "", where)
         prompt = self.prompt_text(row)
-        images = [load_image(image, where) for image in row.images]
-        inputs = self.processor(text=[prompt], images=[images] if images else None)
-        prompt_ids = [int(token) for token in inputs["input_ids"][0]]
-        aligned, image_inputs = {}, {}
-        for key, value in inputs.items():
-            if key in ("input_ids", "attention_mask"):
-                continue
-            if key in IMAGE_INPUTS:
-                image_inputs[key] = torch.as_tensor(_stack(value))
-            else:
-                aligned[key] = [int(token) for token in value[0]]
+        images = [self._picture(load_image(image, where)) for image in row.images]
+        inputs = dict(self.processor(text=[prompt], images=[images] if images else None, return_tensors="pt"))
+        prompt_ids = inputs.pop("input_ids")
+        del inputs["attention_mask"]
+        aligned = {key: value[0].tolist() for key, value in inputs.items() if value.shape == prompt_ids.shape}
+        image_inputs = {key: value for key, value in inputs.items() if key not in aligned}
         ids = [[] if answer is None else self._answer_ids(row, prompt, answer, where) for answer in answers]
-        return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs) for answer_ids in ids]
+        return [Rendered(row.id, prompt_ids[0].tolist(), answer_ids, aligned, image_inputs) for answer_ids in ids]
 
     def filler(self) -> Rendered:
         """The image tokens of one small grey picture and nothing else: see `align.data.collation.pad`."""
@@ -112,7 +110,7 @@ class Renderer:
     def _opening(self, row: Row, prompt: str, answer: str, where: str) -> str:
         """What the template writes between the generation prompt and the answer: a space for LLaVA, nothing for Qwen2-VL."""
         turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        whole = self._template([self._user_turn(row), turn])
+        whole = self._template([*self._turns(row), turn])
         if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
             raise UserError(
                 f"{where}: the chat template does not continue its generation prompt with the answer as it stands "
@@ -123,20 +121,21 @@ class Renderer:
     def _ids(self, text: str) -> list[int]:
         return list(self.processor.tokenizer(text).input_ids)
 
-    def _user_turn(self, row: Row) -> dict[str, Any]:
-        return {
-            "role": "user",
-            "content": [{"type": "image"} for _ in row.images] + [{"type": "text", "text": row.prompt}],
-        }
+    def _turns(self, row: Row) -> list[dict[str, Any]]:
+        pictures: list[dict[str, str]] = [{"type": "image"} for _ in row.images]
+        user = {"role": "user", "content": [*pictures, {"type": "text", "text": row.prompt}]}
+        if self.settings.system_prompt is None:  # the template may have one of its own
+            return [user]
+        return [{"role": "system", "content": [{"type": "text", "text": self.settings.system_prompt}]}, user]
+
+    def _picture(self, image: Image.Image) -> Image.Image:
+        """As the processor gets it: as it is, or on a square of the processor's mean colour, as LLaVA-1.5 was trained."""
+        if self.settings.image_aspect_ratio != "pad":
+            return image
+        colour = tuple(int(255 * mean) for mean in self.processor.image_processor.image_mean)
+        square = Image.new("RGB", (max(image.size),) * 2, colour)
+        square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
+        return square
 
     def _template(self, turns: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
         return self.processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False)
-
-
-IMAGE_INPUTS = ("pixel_values", "image_grid_thw")
-
-
-def _stack(value: Any) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
-        return value
-    return torch.stack([torch.as_tensor(item) for item in value])

@@ -45,7 +45,7 @@ def evaluate(
         raise UserError("nothing to evaluate: give benchmark=<names>")
     # Read everything first: a missing file should be known before the first answer is generated.
     selections = selections_of(config)
-    renderer = Renderer(loaded.processor, loaded.family)
+    renderer = loaded.renderer
     return {
         chosen.name: _evaluate_set(loaded, renderer, chosen, config, folder / chosen.name, report)
         for chosen in selections

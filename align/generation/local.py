@@ -31,7 +31,7 @@ class LocalModel:
     def __init__(self, settings: ModelSettings, generation: Generation):
         self._settings, self._generation = replace(settings, adapter=None), generation
         known = load_without_weights(self._settings)
-        self._renderer = Renderer(known.processor, known.family)
+        self._renderer = known.renderer
         self.name = f"the base model {settings.name} (weights {known.weights})"
         self.identity = {"weights": known.weights}
 
@@ -70,8 +70,10 @@ def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Gene
     )
     own, model.generation_config = model.generation_config, config
     try:
-        for start in range(0, len(rows), settings.batch_size):
-            chunk = rows[start : start + settings.batch_size]
+        # How a processor's outputs are put side by side is known of known families only.
+        size = settings.batch_size if renderer.family.known else 1
+        for start in range(0, len(rows), size):
+            chunk = rows[start : start + size]
             begun = time.monotonic()
             batch = pad([renderer.render(row) for row in chunk], renderer.pad_token_id, left=True)
             del batch["labels"]

@@ -36,7 +36,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     peft_config = choose_trainable(loaded.model, loaded.family, config)
     continued = full_towers(loaded.model)
     copy = load(config.model).model.requires_grad_(False) if method.needs_reference and config.lora is None else None
-    renderer = Renderer(loaded.processor, loaded.family)
+    renderer = loaded.renderer
     collator = method.collator(renderer, arguments)
     if in_step_by_pictures(arguments) and any(row.images for row in data.rows):
         collator.filler = renderer.filler()

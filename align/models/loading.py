@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from align.catalog import resolve
+from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.families import Family, family_of
 from align.models.processors import load_processor
@@ -35,7 +36,13 @@ class Loaded:
     path: str
     """Where the base weights came from."""
     weights: str
-    """Sixteen hex digits that change with the weights (base and adapter), their dtype and revision."""
+    """Sixteen hex digits that change with the weights (base and adapter), how they are loaded, and how pictures are prepared."""
+    settings: ModelSettings
+
+    @property
+    def renderer(self) -> Renderer:
+        """What writes rows as this model reads them."""
+        return Renderer(self.processor, self.family, self.settings)
 
 
 def locate(settings: ModelSettings) -> str:
@@ -89,12 +96,13 @@ def load_without_weights(settings: ModelSettings, adapter: str | None = None) ->
     if settings.dtype not in DTYPES:
         raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
     config = _config(settings, path)
-    family = family_of(config.model_type)
-    processor = _readable(path, lambda: load_processor(path, settings.revision))
+    family = family_of(config.model_type, settings.family)
+    processor = _readable(path, lambda: load_processor(path, settings))
     commit = str(getattr(config, "_commit_hash", None))
-    loaded_as = f"{commit} {settings.dtype} {settings.attn_implementation} {settings.quantization}"
+    shown_as = (settings.image_aspect_ratio, settings.min_pixels, settings.max_pixels)
+    loaded_as = f"{commit} {settings.dtype} {settings.attn_implementation} {settings.quantization} {shown_as}"
     weights = _fingerprint([path, *([on_top] if on_top else [])], loaded_as)
-    return Loaded(None, processor, family, path, weights)
+    return Loaded(None, processor, family, path, weights, settings)
 
 
 def _config(settings: ModelSettings, path: str) -> Any:

@@ -68,7 +68,7 @@ def merge(adapter: Path, output: Path, settings: ModelSettings) -> Merged:
 
 def probe(loaded: Loaded) -> torch.Tensor:
     """Logits of a text-only and an image prompt, as float32 (positions of both, vocabulary)."""
-    renderer = Renderer(loaded.processor, loaded.family)
+    renderer = loaded.renderer
     picture = encode_png(Image.radial_gradient("L").resize((224, 224)).convert("RGB"))
     rows = [Row("text", "What is this?"), Row("image", "What is this?", images=(picture,))]
     model = loaded.model.eval()

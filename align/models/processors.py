@@ -7,6 +7,9 @@ from typing import Any
 from transformers import AutoConfig, AutoProcessor, ProcessorMixin, Qwen2VLProcessor
 from transformers.utils import is_torchvision_available
 
+from align.errors import UserError
+from align.settings import ModelSettings
+
 
 class _ImageOnlyQwen2VLProcessor(Qwen2VLProcessor):
     """Qwen2-VL's processor without its video part, the only part that needs torchvision.
@@ -39,8 +42,28 @@ IMAGE_ONLY = {"qwen2_vl": _ImageOnlyQwen2VLProcessor}
 """Model types whose stock processor needs torchvision, and what is loaded where it is missing."""
 
 
-def load_processor(path: str, revision: str | None = None) -> ProcessorMixin:
-    """The processor of a model folder or hub id; image-only where torchvision is missing and the stock one needs it."""
-    model_type = AutoConfig.from_pretrained(path, revision=revision).model_type
+def load_processor(path: str, settings: ModelSettings | None = None) -> ProcessorMixin:
+    """The processor of a model folder or hub id; image-only where torchvision is missing and the stock one needs it.
+
+    Raises UserError for settings of pictures that it cannot follow.
+    """
+    settings = settings or ModelSettings()
+    model_type = AutoConfig.from_pretrained(path, revision=settings.revision).model_type
     loader = AutoProcessor if is_torchvision_available() else IMAGE_ONLY.get(model_type, AutoProcessor)
-    return loader.from_pretrained(path, revision=revision)
+    processor = loader.from_pretrained(path, revision=settings.revision)
+    if settings.image_aspect_ratio not in (None, "pad"):
+        raise UserError(f"model.image_aspect_ratio={settings.image_aspect_ratio}: expected pad, or null")
+    _bound_pixels(processor.image_processor, settings)
+    return processor
+
+
+def _bound_pixels(image_processor: Any, settings: ModelSettings) -> None:
+    """A processor that resizes to a number of pixels keeps the least and the most of them under the names of edges."""
+    given = {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}
+    given = {name: pixels for name, pixels in given.items() if pixels is not None}
+    if given and not hasattr(image_processor, "merge_size"):
+        raise UserError(
+            f"model.min_pixels, model.max_pixels: {type(image_processor).__name__} resizes every picture to one size; remove them"
+        )
+    if given:
+        image_processor.size = type(image_processor.size)(**dict(image_processor.size) | given)

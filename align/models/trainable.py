@@ -8,7 +8,7 @@ import torch
 
 from align.config import Composed
 from align.errors import UserError
-from align.models.families import TOWERS, Family
+from align.models.families import FAMILIES, TOWERS, Family
 from align.models.lora import lora_config
 from align.models.quantization import refuse_dora_in_int8
 from align.settings import RunConfig
@@ -66,7 +66,15 @@ def _check_continued(composed: Composed) -> None:
 
 
 def choose_trainable(model: Any, family: Family, config: RunConfig) -> Any:
-    """Peft's configuration of a fresh adapter; None where the model is ready: an adapter on it, or all frozen but what is trained."""
+    """Peft's configuration of a fresh adapter; None where the model is ready: an adapter on it, or all frozen but what is trained.
+
+    Raises UserError for a model whose towers are not known.
+    """
+    if not family.known:
+        raise UserError(
+            f"model {config.model.name}: its type {family.model_type!r} is none of the families that can be trained ({', '.join(FAMILIES)}), "
+            f"only evaluated; docs/adding.md says how to add one (model.family=module:name)"
+        )
     if config.model.adapter:
         return None
     if config.lora is None:

@@ -1,10 +1,14 @@
-"""Families: where a model keeps its towers and how it ends a turn. A new family is one entry in FAMILIES."""
+"""Families: where a model keeps its towers and how it writes an image and ends a turn. A new one is a file here (docs/adding.md).
+
+A model of no known family can be evaluated: its processor says all that takes. It cannot be trained, since nobody knows its towers.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+from align.catalog import resolve
 from align.errors import UserError
 
 TOWERS = ("vision_tower", "multi_modal_projector", "language_model")
@@ -19,6 +23,13 @@ class Family:
     """Name of a tower -> prefix of its modules in the model. The first prefix that fits a module wins."""
     end_of_turn_token: str | None = None
     """The token that ends an answer; None takes the tokenizer's end-of-sequence token (LLaVA's template writes none itself)."""
+    image_token: str | None = None
+    """The token that an image is written with, many times; None where it is also the template's placeholder for one image."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it can be trained, and several of its rows laid out in one batch."""
+        return bool(self.towers)
 
     def end_of_turn(self, processor: Any) -> str:
         """The text that ends an answer. Raises UserError where the tokenizer has no such token."""
@@ -32,30 +43,15 @@ class Family:
         return next((tower for tower, prefix in self.towers.items() if f".{module}.".find(f".{prefix}.") >= 0), None)
 
 
-FAMILIES = {
-    "llava": Family(
-        "llava",
-        {
-            "vision_tower": "model.vision_tower",
-            "multi_modal_projector": "model.multi_modal_projector",
-            "language_model": "model.language_model",
-        },
-    ),
-    # The merger, Qwen2-VL's projector, lives inside the vision module and so comes first.
-    "qwen2_vl": Family(
-        "qwen2_vl",
-        {
-            "multi_modal_projector": "model.visual.merger",
-            "vision_tower": "model.visual",
-            "language_model": "model.language_model",
-        },
-        end_of_turn_token="<|im_end|>",
-    ),
-}
+FAMILIES = {name: f"align.models.families.{name}:FAMILY" for name in ("llava", "qwen2_vl", "gemma3")}
+"""Model type -> where its family is."""
 
 
-def family_of(model_type: str) -> Family:
-    """The family of a model type (`config.model_type`). Raises UserError for one that is not known."""
-    if model_type not in FAMILIES:
-        raise UserError(f"model type {model_type!r} is not one of the known families: {', '.join(FAMILIES)}")
-    return FAMILIES[model_type]
+def family_of(model_type: str, family: str | None = None) -> Family:
+    """The family of a model type (`config.model_type`), or the one that is named. Raises UserError where that does not exist.
+
+    A model type that is not known gets a family without towers.
+    """
+    if family is None and model_type not in FAMILIES:
+        return Family(model_type, {})
+    return resolve("model.family", family or model_type, FAMILIES)
