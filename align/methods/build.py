@@ -10,7 +10,6 @@ from transformers import PrinterCallback
 from align.catalog import METHODS, resolve
 from align.config import Composed
 from align.data.assembly import TrainingData
-from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.arguments import training_arguments
 from align.methods.callbacks import Clock, LogFile, Preemption, StepFile

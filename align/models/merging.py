@@ -11,7 +11,6 @@ from PIL import Image
 
 from align.data.collation import pad
 from align.data.images import encode_png
-from align.data.rendering import Renderer
 from align.errors import UserError
 from align.files import building
 from align.models.loading import Loaded, load_checkpoint

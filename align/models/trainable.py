@@ -72,8 +72,8 @@ def choose_trainable(model: Any, family: Family, config: RunConfig) -> Any:
     """
     if not family.known:
         raise UserError(
-            f"model {config.model.name}: its type {family.model_type!r} is none of the families that can be trained ({', '.join(FAMILIES)}), "
-            f"only evaluated; docs/adding.md says how to add one (model.family=module:name)"
+            f"model {config.model.name}: its type {family.model_type!r} is none of the families that can be trained "
+            f"({', '.join(FAMILIES)}), only evaluated; docs/adding.md says how to add one (model.family=module:name)"
         )
     if config.model.adapter:
         return None
