@@ -1,6 +1,7 @@
 """The supervised span is the answer and its end of turn, nothing else; checked on token ids."""
 
 import pytest
+import torch
 from PIL import Image
 
 from align.data.collation import IGNORED, Collator, pad
@@ -8,7 +9,9 @@ from align.data.images import encode_png
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.families import family_of
+from align.models.processors import load_processor
 from align.rows import ImageRef, Row
+from align.settings import ModelSettings
 from tests.conftest import REAL
 
 END = {"llava": "</s>", "qwen2_vl": "<|im_end|>"}
@@ -39,7 +42,6 @@ def test_the_prompt_is_what_the_processor_makes_of_it_for_generation(any_rendere
 
 
 def test_a_real_llava_image_is_576_tokens_and_its_words_are_tokenised_in_context(shared):
-    from align.models.processors import load_processor
 
     renderer = Renderer(load_processor(str(shared / "hub" / REAL["llava"])), family_of("llava"))
     rendered = renderer.render(Row("a", "What is this?", (IMAGE,)), "A cat.")
@@ -114,3 +116,47 @@ def test_a_row_without_response_is_named(renderer, family_name):
 
     with pytest.raises(UserError, match="row r of s has no `response`"):
         Collator(renderer(family_name))(list(to_dataset([Row("r", "p", source="s")])))
+
+
+def test_a_system_prompt_goes_before_the_request(shared, family_name):
+    """LLaVA's template has none of its own, Qwen2-VL's is replaced."""
+    settings = ModelSettings(system_prompt="Be brief.")
+    processor = load_processor(str(shared / "hub" / REAL[family_name]))
+    asked = Renderer(processor, family_of(family_name), settings).prompt_text(Row("a", "hello"))
+    assert (
+        asked
+        == {
+            "llava": "Be brief. USER: hello ASSISTANT:",
+            "qwen2_vl": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n",
+        }[family_name]
+    )
+
+
+def test_a_padded_picture_is_whole_on_a_square_of_the_mean_colour(shared):
+    processor = load_processor(str(shared / "hub" / REAL["llava"]))
+    row = Row("a", "what is this", (IMAGE,))  # 100 x 60, of one colour
+    crop, square = (
+        Renderer(processor, family_of("llava"), ModelSettings(image_aspect_ratio=ratio))
+        .render(row)
+        .image_inputs["pixel_values"][0]
+        for ratio in (None, "pad")
+    )
+    assert crop.std(dim=(1, 2)).max() < 1e-5  # nothing of the picture's sides, nor of anything else
+    assert (
+        square[:, 0, :].abs().max() < 0.02
+    )  # the mean colour is 0 after normalisation, but for its rounding to 8 bits
+    assert torch.allclose(square[:, 168, 5], crop[:, 168, 168], atol=1e-3)
+
+
+def test_the_pixels_of_a_picture_bound_its_tokens(shared):
+    picture = encode_png(Image.new("RGB", (2000, 1500)))
+    path = str(shared / "hub" / REAL["qwen2_vl"])
+    for most, tokens in ((602112, 768), (100352, 128)):  # 28 x 28 pixels a token
+        settings = ModelSettings(max_pixels=most)
+        renderer = Renderer(load_processor(path, settings), family_of("qwen2_vl"), settings)
+        found = renderer.render(Row("a", "p", (picture,))).prompt_ids.count(renderer.image_token_id)
+        assert 0.9 * tokens < found <= tokens
+    with pytest.raises(UserError, match="model.max_pixels: CLIPImageProcessor.* resizes every picture to one size"):
+        load_processor(str(shared / "hub" / REAL["llava"]), ModelSettings(max_pixels=100352))
+    with pytest.raises(UserError, match="model.image_aspect_ratio=square: expected pad, or null"):
+        load_processor(path, ModelSettings(image_aspect_ratio="square"))
