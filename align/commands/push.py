@@ -11,7 +11,7 @@ from typing import Any
 from align.config import compose
 from align.errors import UserError
 from align.files import read_json
-from align.report.card import CARD, is_hub_id, name_base
+from align.report.card import CARD, HUB_ID, is_hub_id, name_base
 from align.run_folder import RunFolder
 from align.settings import PushConfig
 
@@ -41,9 +41,9 @@ Contents = dict[str, Path | bytes]
 def main(arguments: Sequence[str]) -> int:
     """List what is uploaded and upload it, or list it alone (`dry_run=true`). Raises UserError."""
     config: PushConfig = compose(PushConfig, arguments).config
-    if config.repo is None or not is_hub_id(config.repo):
+    if config.repo is None or not HUB_ID.fullmatch(config.repo):
         raise UserError(f"repo={config.repo}: expected <owner>/<name>, the repository on the hub")
-    if config.base is not None and not is_hub_id(config.base):
+    if config.base is not None and not HUB_ID.fullmatch(config.base):
         raise UserError(f"base={config.base}: expected <owner>/<name>, the base model's repository on the hub")
     folder = _folder(config)
     contents = contents_of(folder, config.base)
@@ -82,9 +82,9 @@ def contents_of(folder: Path, base: str | None = None) -> Contents:
         raise UserError(f"{folder}: no weights (*.safetensors) in it; expected the folder of a model or an adapter")
     card = (folder / CARD).read_text(encoding="utf-8") if CARD in contents else ""
     if not card or EMPTY_FORM in card:
+        what = f"its {CARD} is an empty form" if card else f"there is no card ({CARD}) in it"
         raise UserError(
-            f"{folder}: {'its ' + CARD + ' is an empty form' if card else 'there is no card (' + CARD + ') in it'}; write one: `align eval "
-            f"run=<its run>` does for a run of ours, `align merge run=` for a model that is merged"
+            f"{folder}: {what}; write one: `align eval run=<its run>` does for a run of ours, `align merge run=` for a merged model"
         )
     if base is not None:
         contents[CARD] = name_base(card, base, adapter=ADAPTER in contents).encode()
@@ -122,9 +122,8 @@ def upload(contents: Contents, repo: str, private: bool) -> str:
         commit = api.create_commit(repo, operations, commit_message="Upload with align push")
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # of its HTTP library, which differs between its versions, of Xet, or a RuntimeError around them
+    # What the client raises is its HTTP library's, which differs between its versions, Xet's, or a RuntimeError around them.
+    except Exception as error:
         raise UserError(_failure(repo, api.endpoint, error).replace(token, "<token>")) from error
     return f"Uploaded ({'private' if is_private else 'public'}): {commit.commit_url}"
 

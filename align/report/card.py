@@ -30,6 +30,7 @@ LOSSES = {
     "unlearning": "gradient ascent on harmful answers, likelihood of safe ones, KL to the reference on benign rows",
     "safe_unlearning": "NPO on harmful answers, likelihood of safe and of benign ones",
 }
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 OF_THE_MACHINE = re.compile(
     r"(logging|save|dataloader|output|report|run_name|disable_tqdm|use_cpu|ddp|seed|remove_unused|\w+_checkpointing).*"
 )
@@ -86,7 +87,7 @@ def base_name(config: RunConfig) -> str:
 
 def is_hub_id(path: str) -> bool:
     """Whether a model is named by owner and name on the hub, rather than by a folder."""
-    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path) is not None and not Path(path).exists()
+    return HUB_ID.fullmatch(path) is not None and not Path(path).exists()
 
 
 def plain(value: Any) -> str:
