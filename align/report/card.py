@@ -103,17 +103,12 @@ def shortened(text: str) -> str:
 
 
 def _summary(config: RunConfig, row: dict[str, Any], merged: bool) -> str:
-    what = (
-        "A model"
-        if config.lora is None
-        else "A model, merged from an adapter and its base,"
-        if merged
-        else "An adapter"
-    )
+    merged_or_not = "a model, merged with its adapter" if merged else "an adapter"
+    what = merged_or_not if config.lora is not None else "a model, trained in full"
     view = {"text": "on text alone", "image": "on text and pictures"}.get(row["view"], f"with view {row['view']}")
     return (
-        f"{what} of {plain(base_name(config))} after safety alignment by {method_name(row['method'])} {plain(view)}. "
-        f"This page was written by `vsil-align` from the files of the run."
+        f"{plain(base_name(config))} after safety alignment by {method_name(row['method'])} {plain(view)}: {what}. "
+        f"`vsil-align` wrote this page from the files of the run."
     )
 
 
