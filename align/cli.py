@@ -17,6 +17,11 @@ VERBS = {
         "align.settings:CompareConfig",
         "train and evaluate every arm of the comparison, and make the tables",
     ),
+    "convert": (
+        "align.commands.convert:main",
+        "align.settings:ConvertConfig",
+        "an original LLaVA checkpoint as transformers reads it: checkpoint=, output_dir=<folder>",
+    ),
     "eval": (
         "align.commands.evaluate:main",
         "align.settings:EvalConfig",
@@ -26,6 +31,11 @@ VERBS = {
         "align.commands.merge:main",
         "align.settings:MergeConfig",
         "an adapter and its base as one model: run= | checkpoint=, output_dir=<folder>",
+    ),
+    "push": (
+        "align.commands.push:main",
+        "align.settings:PushConfig",
+        "a run's adapter or model and its card to the hub: run= | checkpoint=, repo=<owner>/<name>",
     ),
     "table": (
         "align.commands.table:main",

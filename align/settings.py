@@ -218,6 +218,32 @@ class MergeConfig:
 
 
 @dataclass
+class ConvertConfig:
+    """A checkpoint in the layout of the original LLaVA code, as transformers reads it."""
+
+    checkpoint: str | None = option(None, "folder of an original LLaVA checkpoint (LlavaLlamaForCausalLM)")
+    vision_tower: str | None = option(
+        None, "folder or hub id of the CLIP it looks through (default: the one that its config.json names)"
+    )
+    trust_pickle: bool = option(False, "read weights that are pickles (*.bin); only tensors are taken from them")
+    output_dir: str | None = option(None, "folder that is made; it must not exist")
+
+
+@dataclass
+class PushConfig:
+    """A finished run, or a merged model, on the Hugging Face hub."""
+
+    run: str | None = option(None, "run folder of ours")
+    checkpoint: str | None = option(
+        None, "folder of a model or adapter with a card (README.md), such as `align merge run=` writes"
+    )
+    repo: str | None = option(None, "<owner>/<name> there; made if it does not exist")
+    base: str | None = option(None, "hub id of the adapter's base, where it was trained on a local folder")
+    private: bool = option(True, "seen by its owner alone")
+    dry_run: bool = option(False, "list what would be uploaded, and upload nothing")
+
+
+@dataclass
 class CompareConfig:
     """The comparison: every recipe of the track on every model and seed, then the tables."""
 

@@ -24,6 +24,7 @@ from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, write_text
 from align.generation.stored import asking
 from align.interruption import EXIT_AGAIN, NOTICE, Interrupted
+from align.report.card import write_card
 from align.run_folder import RunFolder, run_folder
 from align.screen import Report
 
@@ -41,6 +42,7 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     refuse_overlap_with_benchmarks(config.evaluate, data.records())
     if run.finished():
         run.write_config(config)  # what is evaluated may have changed
+        write_card(run)  # a kill may have come between the two
         return run
     # Imported here: a misspelt key should not wait for trl.
     from align.methods.build import build_trainer
@@ -128,6 +130,7 @@ def _finish(trainer: Any, run: RunFolder) -> None:
             peak_memory_mib=peak_memory_mib(),
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
+        write_card(run)  # over the stock one that peft writes
     trainer.accelerator.wait_for_everyone()
 
 

@@ -21,7 +21,7 @@ def test_every_verb_describes_its_keys(verb, capsys):
     assert main([verb, "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"align {verb}")
-    assert "output_dir" in shown or "runs" in shown
+    assert "output_dir" in shown or "runs" in shown or "repo" in shown
 
 
 def test_a_mistake_exits_with_status_2_and_one_line(capsys):

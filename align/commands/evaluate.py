@@ -13,6 +13,7 @@ from align.evaluation.evaluation import evaluate
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, refuse_other
 from align.models.loading import Loaded, load, load_checkpoint
+from align.report.card import write_card
 from align.run_folder import SCHEMA, RunFolder, versions
 from align.screen import Report
 from align.settings import EvalConfig, ModelSettings
@@ -50,7 +51,10 @@ def run_evaluation(config: EvalConfig, report: Report = lambda *_: None) -> tupl
             else load(config.model or ModelSettings())
         )
         _check_model(run, loaded, config)
-    return run, evaluate(_on_device(loaded), config, run.evaluation, report)
+    results = evaluate(_on_device(loaded), config, run.evaluation, report)
+    if config.run is not None:
+        write_card(run)
+    return run, results
 
 
 def _load_run(run: RunFolder) -> Loaded:

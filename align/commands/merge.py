@@ -9,6 +9,7 @@ from pathlib import Path
 from align.config import compose
 from align.errors import UserError
 from align.models.merging import merge
+from align.report.card import write_card
 from align.run_folder import RunFolder
 from align.settings import MergeConfig, ModelSettings
 
@@ -20,11 +21,11 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("give one of run= (a run folder) or checkpoint= (the folder of an adapter)")
     if config.output_dir is None:
         raise UserError("give output_dir=, the folder for the merged model")
-    if config.run:
-        adapter, model = _of_run(RunFolder(Path(config.run)))
-    else:
-        adapter, model = Path(str(config.checkpoint)), ModelSettings()
+    run = RunFolder(Path(config.run)) if config.run else None
+    adapter, model = _of_run(run) if run else (Path(str(config.checkpoint)), ModelSettings())
     merged = merge(adapter, Path(config.output_dir), replace(model, dtype=config.dtype or model.dtype))
+    if run:
+        write_card(run, Path(config.output_dir))
     if merged.effect:
         print(f"The adapter changes the logits of a text and an image prompt by up to {merged.effect:.1e}.")
     else:

@@ -2,19 +2,28 @@
 
 import json
 import re
+import sys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 from align.cli import main
 from align.config import compose_run
+from align.data.collation import pad
+from align.data.images import encode_png
+from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.loading import Loaded, load_checkpoint
 from align.models.merging import merge, probe, rounding
+from align.rows import Row
 from align.settings import ModelSettings
 from align.train import train
 from tests.support.adapters import adapted, saved
+from tests.support.launch import ROOT, call
 from tests.support.small_run import arguments
 
 EVALUATION = ["benchmark=mini_vsil", "limit=3", "generation.max_new_tokens=4"]
@@ -58,6 +67,34 @@ def test_run_adapter_and_merged_model_are_all_evaluated(tiny, family_name, tmp_p
         lines = (folder / "evaluation" / "mini_vsil" / "responses.jsonl").open()
         answers.append([json.loads(line)["response"] for line in lines])
     assert answers[0] == answers[1] == answers[2] == answers[3]
+
+
+def test_a_merged_model_is_read_by_plain_transformers(loaded, family_name, tmp_path):
+    """In a process that has nothing of ours: the same logits, pixels and prompt as model and adapter have here."""
+    it = adapted(loaded(family_name))
+    merge(saved(it, tmp_path / "adapter"), tmp_path / "merged", ModelSettings())
+    renderer = Renderer(it.processor, it.family)
+    picture = np.asarray(Image.radial_gradient("L").resize((40, 32)).convert("RGB"))
+    rows = {
+        "text": Row("text", "What is this?"),
+        "image": Row("image", "What is this?", images=(encode_png(Image.fromarray(picture)),)),
+    }
+    batches = {name: pad([renderer.render(row)], renderer.pad_token_id) for name, row in rows.items()}
+    given = {
+        f"{name}/{key}": value for name, batch in batches.items() for key, value in batch.items() if key != "labels"
+    }
+    save_file(given | {"picture": torch.tensor(picture)}, tmp_path / "in.safetensors")
+    script = str(ROOT / "tests" / "support" / "plain_transformers.py")
+    files = [str(tmp_path / name) for name in ("merged", "in.safetensors", "out.safetensors")]
+    done = call([sys.executable, "-I", script, *files], tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = load_file(tmp_path / "out.safetensors")
+    for name, batch in batches.items():
+        with torch.no_grad():
+            wanted = it.model.eval()(**{key: value for key, value in batch.items() if key != "labels"}).logits
+        assert (found[name] - wanted).abs().max() < 1e-4
+    assert torch.equal(found["pixel_values"], batches["image"]["pixel_values"])
+    assert torch.equal(found["ids"], batches["text"]["input_ids"])
 
 
 def test_a_merged_model_is_trained_further(tiny, loaded, family_name, tmp_path):

@@ -1,0 +1,44 @@
+"""`align convert`: an original LLaVA checkpoint -> transformers' layout in safetensors."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from align.config import compose
+from align.errors import UserError
+from align.settings import ConvertConfig
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Convert, and say what became of every weight and how the model is evaluated as the original is. Raises UserError."""
+    config: ConvertConfig = compose(ConvertConfig, arguments).config
+    if config.checkpoint is None or not Path(config.checkpoint).is_dir():
+        raise UserError(f"checkpoint={config.checkpoint}: expected the folder of an original LLaVA checkpoint")
+    if config.output_dir is None:
+        raise UserError("give output_dir=, the folder for the converted model")
+    # Imported here: a misspelt key should not wait for torch.
+    from align.models.conversion import convert
+    from align.models.original_tokenizer import SYSTEM_PROMPT
+
+    done = convert(Path(config.checkpoint), Path(config.output_dir), config.vision_tower, config.trust_pickle)
+    parts = ", ".join(f"{part} {count}" for part, count in sorted(done.tensors.items()))
+    print(f"Tensors: {parts}; the vision tower's are {f'of {done.vision_tower}' if done.vision_tower else 'its own'}.")
+    if done.computed:
+        print(f"{done.computed} more follow from the configuration, are what it gives, and are not stored.")
+    before, after = done.vocabulary
+    print(
+        f"Vocabulary: {before:,} rows -> {after:,}; new rows, {', '.join(done.new_tokens)} among them, are the mean of the others."
+    )
+    print(f"Written to {config.output_dir}")
+    settings = ["model.image_aspect_ratio=pad"] if done.image_aspect_ratio == "pad" else []
+    settings.append(f"model.system_prompt={json.dumps(SYSTEM_PROMPT)}")
+    print(
+        "The original pads pictures to a square." if settings[1:] else "The original crops pictures to a square.",
+        end=" ",
+    )
+    print("Its code puts LLaVA-1.5's system prompt before every conversation. To evaluate it as the original is:")
+    print("  " + shlex.join(["align", "eval", f"model={config.output_dir}", *settings, "benchmark=..."]))
+    return 0
