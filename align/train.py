@@ -23,6 +23,7 @@ from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, write_text
 from align.generation.stored import asking
+from align.needs import refuse_missing
 from align.run_folder import RunFolder, run_folder
 from align.screen import Report
 
@@ -35,6 +36,7 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     from align.models.loading import base_of, tower_line
 
     config = composed.config
+    refuse_missing(config)
     run, data, base = run_folder(config), training_data(config, asking(config, report)), base_of(config.model)
     run.check(config, data.manifest(), base)
     refuse_overlap_with_benchmarks(config.evaluate, data.records())

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from align.catalog import resolve
 from align.errors import UserError
 from align.models.families import Family, family_of
+from align.models.presence import refuse_absent
 from align.models.processors import load_processor
 from align.models.quantization import count, quantization_config, refuse_dora_in_int8
 from align.models.reference import FROZEN
@@ -83,6 +84,7 @@ def load_without_weights(settings: ModelSettings, adapter: str | None = None) ->
         _check_adapter(on_top)
     if settings.dtype not in DTYPES:
         raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
+    refuse_absent(settings)
     config = _config(settings, path)
     family = family_of(config.model_type)
     processor = _readable(path, lambda: load_processor(path, settings.revision))

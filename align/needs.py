@@ -1,0 +1,97 @@
+"""What a run needs to be there before it starts: the model, the data of every part, the benchmarks.
+
+`missing` only looks whether it is there, and is asked at every start; `surveyed` reads the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from align.data.answers import FIELDS, GENERATE
+from align.data.assembly import read_part
+from align.data.views import split_view
+from align.errors import UserError
+from align.evaluation.selection import selections_of
+from align.models import presence
+from align.rows import Row
+from align.settings import BenchmarkSettings, Part, RunConfig
+
+
+@dataclass
+class Surveyed:
+    """One part of the data, or one benchmark."""
+
+    name: str
+    found: str
+    """How many rows and images; or why they cannot be read."""
+    readable: bool
+
+
+def missing(config: RunConfig, strict: bool | None = None) -> list[str]:
+    """What a run's model, data and benchmarks lack, a line each; empty where all is there.
+
+    A hub id counts as missing where the hub may not be asked: `strict`, by default what HF_HUB_OFFLINE says.
+    """
+    lines = []
+    if line := presence.absent(config.model, presence.offline() if strict is None else strict):
+        of_hub = presence.is_hub_id(str(config.model.path))
+        lines.append(f"{line}; {presence.remedy(config.model, config.recipe)}" if of_hub else line)
+    if config.model.adapter and not Path(config.model.adapter).is_dir():
+        lines.append(f"model.adapter={config.model.adapter}: no such folder")
+    evaluated = {split_view(name)[0] for name in config.evaluate.benchmark}
+    files: dict[str, Part | BenchmarkSettings] = {f"data.{name}": part for name, part in config.data.items()}
+    files |= {f"evaluate.settings.{name}": of for name, of in config.evaluate.settings.items() if name in evaluated}
+    for name, settings in files.items():
+        for key in ("path", "image_root"):
+            path = getattr(settings, key)
+            if path and not Path(path).exists():
+                lines.append(f"{name}.{key}={path}: does not exist here; correct the path, or put the data there")
+    return lines
+
+
+def refuse_missing(config: RunConfig) -> None:
+    """Raises UserError that says all that is missing at once."""
+    lines = missing(config)
+    if lines:
+        said = lines[0] if len(lines) == 1 else "".join(f"\n  - {line}" for line in lines)
+        offline = " (HF_HUB_OFFLINE is set)" if presence.offline() else ""
+        raise UserError(f"this run cannot start here{offline}: {said}")
+
+
+def surveyed(config: RunConfig) -> Iterator[Surveyed]:
+    """Every part of the training data and every benchmark, read: rows and pictures that are there."""
+    for name in config.data:
+        try:
+            rows, facts = read_part(config, name)
+        except UserError as error:
+            yield Surveyed(f"data.{name}", str(error), False)
+            continue
+        yield Surveyed(f"data.{name}", "; ".join([_counted(rows), *facts]), True)
+    for name in dict.fromkeys(config.evaluate.benchmark):
+        try:
+            (chosen, *_) = selections_of(replace(config.evaluate, benchmark=[name]))
+        except UserError as error:
+            yield Surveyed(f"benchmark {name}", str(error), False)
+            continue
+        yield Surveyed(f"benchmark {name}", "; ".join([_counted(chosen.rows), *chosen.facts]), True)
+
+
+def answers_to_come(config: RunConfig) -> list[str]:
+    """The parts that want answers generated, and who gives them when the run starts; a line each."""
+    whose = f"the model behind {config.generation.base_url}" if config.generation.base_url else "the base model itself"
+    wanted = [
+        f"data.{name}.{field}=generate: rows that lack it are answered by {whose} when the run starts"
+        for name, part in config.data.items()
+        for field in FIELDS
+        if getattr(part, field) == GENERATE
+    ]
+    if config.generation.base_url:
+        return [f"{line}; that address must be reached from there" for line in wanted]
+    return [f"{line}, on the devices of the run; that cannot be done here" for line in wanted]
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    images = {image.path or image.bytes for row in rows for image in row.images}
+    return f"{len(rows)} rows, {len(images)} images"
