@@ -29,17 +29,12 @@ class Surveyed:
     readable: bool
 
 
-def missing(config: RunConfig, strict: bool | None = None) -> list[str]:
-    """What a run's model, data and benchmarks lack, a line each; empty where all is there.
+def missing(config: RunConfig) -> list[str]:
+    """What a run's model, data and benchmarks lack here, a line each with what to do; empty where all is there.
 
-    A hub id counts as missing where the hub may not be asked: `strict`, by default what HF_HUB_OFFLINE says.
+    A hub id that is not in the cache is missing where HF_HUB_OFFLINE forbids to download it. Files are looked for, not read.
     """
-    lines = []
-    if line := presence.absent(config.model, presence.offline() if strict is None else strict):
-        of_hub = presence.is_hub_id(str(config.model.path))
-        lines.append(f"{line}; {presence.remedy(config.model, config.recipe)}" if of_hub else line)
-    if config.model.adapter and not Path(config.model.adapter).is_dir():
-        lines.append(f"model.adapter={config.model.adapter}: no such folder")
+    lines = missing_model(config, strict=presence.offline())
     evaluated = {split_view(name)[0] for name in config.evaluate.benchmark}
     files: dict[str, Part | BenchmarkSettings] = {f"data.{name}": part for name, part in config.data.items()}
     files |= {f"evaluate.settings.{name}": of for name, of in config.evaluate.settings.items() if name in evaluated}
@@ -48,6 +43,17 @@ def missing(config: RunConfig, strict: bool | None = None) -> list[str]:
             path = getattr(settings, key)
             if path and not Path(path).exists():
                 lines.append(f"{name}.{key}={path}: does not exist here; correct the path, or put the data there")
+    return lines
+
+
+def missing_model(config: RunConfig, strict: bool) -> list[str]:
+    """What of the model and of the adapter that is continued is not here; with `strict` a hub id must be in the cache."""
+    lines = []
+    if line := presence.absent(config.model, strict):
+        of_hub = presence.is_hub_id(str(config.model.path))
+        lines.append(f"{line}; {presence.remedy(config.model, config.recipe)}" if of_hub else line)
+    if config.model.adapter and (line := presence.absent_adapter(config.model.adapter)):
+        lines.append(line)
     return lines
 
 
@@ -80,18 +86,16 @@ def surveyed(config: RunConfig) -> Iterator[Surveyed]:
 
 def answers_to_come(config: RunConfig) -> list[str]:
     """The parts that want answers generated, and who gives them when the run starts; a line each."""
-    whose = f"the model behind {config.generation.base_url}" if config.generation.base_url else "the base model itself"
-    wanted = [
+    behind = config.generation.base_url
+    whose = f"the model behind {behind}" if behind else "the base model, on the run's own devices"
+    return [
         f"data.{name}.{field}=generate: rows that lack it are answered by {whose} when the run starts"
         for name, part in config.data.items()
         for field in FIELDS
         if getattr(part, field) == GENERATE
     ]
-    if config.generation.base_url:
-        return [f"{line}; that address must be reached from there" for line in wanted]
-    return [f"{line}, on the devices of the run; that cannot be done here" for line in wanted]
 
 
 def _counted(rows: Sequence[Row]) -> str:
     images = {image.path or image.bytes for row in rows for image in row.images}
-    return f"{len(rows)} rows, {len(images)} images"
+    return f"{len(rows)} rows, {len(images)} different images"

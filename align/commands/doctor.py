@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ from align.config import Composed, compose, compose_run
 from align.doctor import chosen, comm, machine, packages
 from align.doctor.check import BROKEN, OK, Check, as_json, can_run, show
 from align.errors import UserError
-from align.settings import DoctorConfig
+from align.settings import DoctorConfig, RunConfig
 
 FORMATS = ("text", "json")
 
@@ -21,20 +22,22 @@ FORMATS = ("text", "json")
 def main(arguments: Sequence[str]) -> int:
     """Look, print, and give 0 where it can run and 1 where it cannot. Raises UserError for what is typed wrong."""
     config, of_run = _split(arguments)
-    if not config.comm:
-        return _conclude(list(_checks(config, of_run)), config, of_run)
-    world = comm.join(config.comm_timeout)
-    if world is None:
-        return _conclude([comm.alone(), *_checks(config, of_run)], config, of_run)
-    heard = comm.hear(world)
-    checks = heard.checks
-    if can_run(checks):
-        checks += _on_every_host(world, list(_checks(config, of_run)))
-    status = world.agree(_conclude(checks, config, of_run) if heard.speaks else None)
+    world = comm.join(config.comm_timeout) if config.comm else None
+    with contextlib.redirect_stdout(sys.stderr):  # libraries greet there when they are imported: that is no JSON
+        if world is None:
+            alone = [comm.alone()] if config.comm else []
+            heard = comm.Heard([*alone, *_checks(config, of_run)], speaks=True)
+        else:
+            heard = comm.hear(world)
+            if can_run(heard.checks):
+                heard.checks += _on_every_host(world, list(_checks(config, of_run)))
+    status = _conclude(heard.checks, config, of_run) if heard.speaks else None
+    if world is not None:
+        status = world.agree(status)
     sys.stdout.flush()
     if heard.hangs:  # its thread would not let the process end
-        os._exit(status)
-    return status
+        os._exit(status or 1)
+    return 1 if status is None else status
 
 
 def _split(arguments: Sequence[str]) -> tuple[DoctorConfig, list[str]]:
@@ -46,8 +49,8 @@ def _split(arguments: Sequence[str]) -> tuple[DoctorConfig, list[str]]:
     if "recipe" in keys:
         config: DoctorConfig = compose(DoctorConfig, for_us).config
     else:
-        foreign = next((key for key in keys if key in ("model", "suite", "data") or "." in key), None)
-        if foreign:
+        of_runs = {field.name for field in fields(RunConfig)} - own
+        if foreign := next((key for key in keys if key.split(".")[0] in of_runs), None):
             raise UserError(f"{foreign}=: give recipe=<name> beside it; what is looked at is a run as it would be trained")
         config, of_run = compose(DoctorConfig, arguments).config, []
     if config.format not in FORMATS:
@@ -60,8 +63,12 @@ def _split(arguments: Sequence[str]) -> tuple[DoctorConfig, list[str]]:
 def _checks(config: DoctorConfig, of_run: Sequence[str]) -> Iterator[Check]:
     """Everything but the network."""
     yield from packages.checks()
-    gpus = machine.devices()
-    yield from machine.device_checks(gpus)
+    gpus: list[machine.Device] = []
+    try:
+        gpus = machine.devices()
+        yield from machine.device_checks(gpus)
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Check("devices", BROKEN, f"torch cannot be asked for them: {error}", "mend torch, or its driver")
     composed, wrong = _composed(of_run)
     if composed is None:
         yield from machine.disk_checks(config.output_dir, {})

@@ -38,7 +38,9 @@ def configuration(composed: Composed) -> Check:
         from align.generation.endpoint import check_settings
         from align.methods.arguments import training_arguments
         from align.run_folder import run_folder
+        from align.screen import quiet_libraries
 
+        quiet_libraries()
         check_settings(config.generation)
         processes = int(os.environ.get("WORLD_SIZE") or config.num_processes or 1)
         method = resolve("method", config.method, METHODS)
@@ -79,9 +81,8 @@ def data(config: RunConfig) -> Iterator[Check]:
     from align.needs import answers_to_come, surveyed
 
     if config.model.adapter:
-        there = Path(config.model.adapter, "adapter_model.safetensors").is_file()
-        found = f"{config.model.adapter}{'' if there else ': there is no adapter_model.safetensors in it'}"
-        yield Check("adapter", OK if there else MISSING, found)
+        lack = presence.absent_adapter(config.model.adapter)
+        yield Check("adapter", MISSING if lack else OK, lack or config.model.adapter)
     if not config.data:
         yield Check("data", MISSING, "none", "name a suite, or give data.<part>.source= and data.<part>.path=")
     for part in surveyed(config):

@@ -118,6 +118,13 @@ def absent(settings: ModelSettings, strict: bool) -> str | None:
     return f"{named}: not whole in the cache {cache()}: it lacks {', '.join(lack)}" if lack else None
 
 
+def absent_adapter(adapter: str) -> str | None:
+    """What an adapter's folder lacks, in one line; None where it can be loaded."""
+    if Path(adapter, "adapter_model.safetensors").is_file():
+        return None
+    return f"adapter {adapter}: there is no adapter_model.safetensors; pickles (adapter_model.bin) are not loaded"
+
+
 def refuse_absent(settings: ModelSettings) -> None:
     """Raises UserError where a hub id would be needed from a hub that may not be asked."""
     if settings.path and is_hub_id(settings.path) and offline() and (line := absent(settings, strict=True)):
