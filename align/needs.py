@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from align.data.answers import FIELDS, GENERATE
@@ -69,19 +70,22 @@ def refuse_missing(config: RunConfig) -> None:
 def surveyed(config: RunConfig) -> Iterator[Surveyed]:
     """Every part of the training data and every benchmark, read: rows and pictures that are there."""
     for name in config.data:
-        try:
-            rows, facts = read_part(config, name)
-        except UserError as error:
-            yield Surveyed(f"data.{name}", str(error), False)
-            continue
-        yield Surveyed(f"data.{name}", "; ".join([_counted(rows), *facts]), True)
+        yield _surveyed(f"data.{name}", partial(read_part, config, name))
     for name in dict.fromkeys(config.evaluate.benchmark):
-        try:
-            (chosen, *_) = selections_of(replace(config.evaluate, benchmark=[name]))
-        except UserError as error:
-            yield Surveyed(f"benchmark {name}", str(error), False)
-            continue
-        yield Surveyed(f"benchmark {name}", "; ".join([_counted(chosen.rows), *chosen.facts]), True)
+        yield _surveyed(f"benchmark {name}", partial(_selected, config, name))
+
+
+def _surveyed(name: str, read: Callable[[], tuple[list[Row], list[str]]]) -> Surveyed:
+    try:
+        rows, facts = read()
+    except UserError as error:
+        return Surveyed(name, str(error).removeprefix(f"{name}: "), False)
+    return Surveyed(name, "; ".join([_counted(rows), *facts]), True)
+
+
+def _selected(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
+    (chosen, *_) = selections_of(replace(config.evaluate, benchmark=[name]))
+    return chosen.rows, chosen.facts
 
 
 def answers_to_come(config: RunConfig) -> list[str]:

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str]) -> int:
             if can_run(heard.checks):
                 heard.checks += _on_every_host(world, list(_checks(config, of_run)))
     status = _conclude(heard.checks, config, of_run) if heard.speaks else None
-    if world is not None:
-        status = world.agree(status)
+    if world is not None and (status := world.agree(status)) == 0:
+        comm.leave()
     sys.stdout.flush()
     if heard.hangs:  # its thread would not let the process end
         os._exit(status or 1)
@@ -51,7 +51,9 @@ def _split(arguments: Sequence[str]) -> tuple[DoctorConfig, list[str]]:
     else:
         of_runs = {field.name for field in fields(RunConfig)} - own
         if foreign := next((key for key in keys if key.split(".")[0] in of_runs), None):
-            raise UserError(f"{foreign}=: give recipe=<name> beside it; what is looked at is a run as it would be trained")
+            raise UserError(
+                f"{foreign}=: give recipe=<name> beside it; what is looked at is a run as it would be trained"
+            )
         config, of_run = compose(DoctorConfig, arguments).config, []
     if config.format not in FORMATS:
         raise UserError(f"format={config.format}: expected {' or '.join(FORMATS)}")
@@ -92,7 +94,7 @@ def _composed(of_run: Sequence[str]) -> tuple[Composed | None, list[Check]]:
 
 
 def _on_every_host(world: comm.World, checks: list[Check]) -> list[Check]:
-    """This process' checks, and what one process of each other host found otherwise: a file may be absent on one of them."""
+    """The checks of this process, and what one process of each other host found otherwise: a file may be absent on one of them."""
     here = socket.gethostname()
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     trouble = [asdict(check) for check in checks if check.status != OK] if first else []
@@ -104,7 +106,9 @@ def _on_every_host(world: comm.World, checks: list[Check]) -> list[Check]:
 
 
 def _unfinished(world: comm.World) -> dict[str, str]:
-    return asdict(Check("checks", BROKEN, f"not finished within {world.seconds:g} s", "comm_timeout=<seconds> waits longer"))
+    return asdict(
+        Check("checks", BROKEN, f"not finished within {world.seconds:g} s", "comm_timeout=<seconds> waits longer")
+    )
 
 
 def _conclude(checks: list[Check], config: DoctorConfig, of_run: Sequence[str]) -> int:

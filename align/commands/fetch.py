@@ -34,7 +34,9 @@ def main(arguments: Sequence[str]) -> int:
             staged[identity] = _stage(model)
         lacking += staged[identity] or missing_model(config, strict=True)
         lacking += _look_at_data(config)
-    print(f"In the caches {presence.cache()} (HF_HOME) and {cache_folder('')} (XDG_CACHE_HOME): runs must see the same ones.")
+    print(
+        f"In the caches {presence.cache()} (HF_HOME) and {cache_folder('')} (XDG_CACHE_HOME): runs must see the same ones."
+    )
     print("Without a network:")
     for run, _ in runs:
         print(f"  HF_HUB_OFFLINE=1 accelerate launch align/train.py {shlex.join(run)}")

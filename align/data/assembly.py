@@ -126,9 +126,7 @@ def read_part(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
     check_view(view)
     answers.check_settings(name, part)
     # In the controlled track an item whose picture is absent is absent from every arm, also from those that do not show it.
-    return _read(
-        name, part, view, config.allow_label_conflict, view in READS_PICTURES or config.track == "controlled"
-    )
+    return _read(name, part, view, config.allow_label_conflict, view in READS_PICTURES or config.track == "controlled")
 
 
 def _read(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -44,22 +45,23 @@ class World:
 
     def roll_call(self, what: str, say: str, seconds: float | None = None) -> dict[int, str]:
         """{rank: what it said} of all processes that answer in time, this one included."""
-        self.store.set(f"{what}/{self.rank}", say)
+        keys = [f"{what}/{rank}" for rank in range(self.size)]
+        self.store.set(keys[self.rank], say)
         deadline = time.monotonic() + (self.seconds if seconds is None else seconds)
-        silent = list(range(self.size))
-        while silent and time.monotonic() < deadline:
-            silent = [rank for rank in silent if not self.store.check([f"{what}/{rank}"])]
-            time.sleep(0.05)
-        return {rank: self.store.get(f"{what}/{rank}").decode() for rank in range(self.size) if rank not in silent}
+        while not self.store.check(keys) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return {rank: self.store.get(key).decode() for rank, key in enumerate(keys) if self.store.check([key])}
 
     def agree(self, status: int | None = None) -> int:
         """The exit status that the process who speaks gives; the others wait for it, since a launcher ends all when one has failed."""
         if status is not None:
             self.store.set("status", str(status))
             return status
+        seconds = self.seconds + GRACE
         try:
-            self.store.wait(["status"], timedelta(seconds=self.seconds + GRACE))
+            self.store.wait(["status"], timedelta(seconds=seconds))
         except RuntimeError:  # torch's DistStoreError
+            print(f"rank {self.rank}: no conclusion was heard within {seconds:g} s; {ABSENT}", file=sys.stderr)
             return 1
         return int(self.store.get("status"))
 
@@ -85,7 +87,9 @@ def join(seconds: float) -> World | None:
     try:
         store, rank, size = next(iter(dist.rendezvous("env://", timeout=timedelta(seconds=seconds))))
     except (RuntimeError, ValueError) as error:  # torch's DistNetworkError
-        raise UserError(f"rank {os.environ.get('RANK')} on {socket.gethostname()} cannot reach {where}: {error}") from error
+        raise UserError(
+            f"rank {os.environ.get('RANK')} on {socket.gethostname()} cannot reach {where}: {error}"
+        ) from error
     return World(dist.PrefixStore("align-doctor", store), rank, size, seconds)
 
 
@@ -103,7 +107,7 @@ def hear(world: World) -> Heard:
     checks = [Check("processes", OK, _listed(hosts))]
     begun = time.monotonic()
     outcome = _within(world.seconds, lambda: all_reduce(world))
-    trouble = "" if isinstance(outcome, Check) else str(outcome)
+    trouble = "" if isinstance(outcome, Check) else str(outcome) or type(outcome).__name__
     ended = world.roll_call("ended", trouble, world.seconds + GRACE - (time.monotonic() - begun))
     troubles = {rank: text for rank, text in ended.items() if text}
     troubles |= {rank: "does not answer any more" for rank in range(world.size) if rank not in ended}
@@ -129,18 +133,28 @@ def all_reduce(world: World) -> Check:
     kind = f"{state.distributed_type.value} over {state.backend}"
     if state.num_processes != world.size:
         raise RuntimeError(f"accelerate runs {state.num_processes} processes ({kind}), the launcher {world.size}")
-    single = torch.full((1,), float(state.process_index + 1), device=state.device)
-    dist.all_reduce(single)
-    expected = world.size * (world.size + 1) / 2
-    if single.item() != expected:
-        raise RuntimeError(f"the sum of the ranks is {single.item():g} instead of {expected:g} ({kind})")
     size = CPU_BYTES if state.device.type == "cpu" else GPU_BYTES
-    large = torch.zeros(size // single.element_size(), device=state.device)
-    latency, seconds = (_median(lambda tensor=tensor: _timed(tensor)) for tensor in (single, large))  # type: ignore[misc]
+    expected = world.size * (world.size + 1) / 2
+    medians = []
+    for numbers in (1, size // 4):  # float32
+        tensor = torch.full((numbers,), state.process_index + 1.0, device=state.device)
+        dist.all_reduce(tensor)
+        if wrong := tensor[tensor != expected].tolist():
+            raise RuntimeError(f"the sum of all ranks is {wrong[0]:g} in place of {expected:g} ({kind})")
+        medians.append(statistics.median(_timed(tensor) for _ in range(ROUNDS)))
+    latency, seconds = medians
     # What a link carries, whatever the number of processes: the bus bandwidth of nccl-tests (PERFORMANCE.md there).
     bandwidth = 2 * (world.size - 1) / world.size * size / seconds
     found = f"{kind}, {world.size} processes: right; {size >> 20} MiB in {seconds * 1e3:.2f} ms ({bandwidth / 1e9:.2f} GB/s a link)"
     return Check("all-reduce", OK, f"{found}, one number in {latency * 1e6:.0f} us")
+
+
+def leave() -> None:
+    """Close the process group, where all went well: NCCL complains of one that is left open."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _timed(tensor: Any) -> float:
@@ -153,11 +167,6 @@ def _timed(tensor: Any) -> float:
     if tensor.is_cuda:
         torch.cuda.synchronize()
     return time.monotonic() - begun
-
-
-def _median(measure: Callable[[], float]) -> float:
-    measure()  # the first one makes the connections
-    return statistics.median(measure() for _ in range(ROUNDS))
 
 
 def _within(seconds: float, work: Callable[[], Check]) -> Check | Exception:

@@ -60,7 +60,9 @@ def device_checks(gpus: list[Device]) -> Iterator[Check]:
         if gpu.bf16:
             yield Check(f"cuda:{i}", OK, f"{found}, bf16")
         else:
-            yield Check(f"cuda:{i}", WARNING, f"{found}, no bf16", "model.dtype=float16 train.bf16=false train.fp16=true")
+            yield Check(
+                f"cuda:{i}", WARNING, f"{found}, no bf16", "model.dtype=float16 train.bf16=false train.fp16=true"
+            )
     if not gpus and torch.version.cuda:
         yield Check(
             "gpu",
@@ -95,7 +97,12 @@ def token_checks(needed: Iterable[str] = ()) -> Iterator[Check]:
     """Whether tokens are there; `needed` are the variables that a chosen run reads its keys from."""
     from huggingface_hub import get_token
 
-    yield Check("token HF_TOKEN", OK, "present" if get_token() else "absent", "" if get_token() else "only needed for gated models")
+    yield Check(
+        "token HF_TOKEN",
+        OK,
+        "present" if get_token() else "absent",
+        "" if get_token() else "only needed for gated models",
+    )
     wanted = list(dict.fromkeys(needed))
     for name in dict.fromkeys(["WANDB_API_KEY", *wanted]):
         if os.environ.get(name, "").strip():
@@ -103,4 +110,6 @@ def token_checks(needed: Iterable[str] = ()) -> Iterator[Check]:
         elif name in wanted:
             yield Check(f"token {name}", MISSING, "absent, and this run names it", f"export {name}=...")
         else:
-            yield Check(f"token {name}", OK, "absent", "only needed for train.report_to=wandb, unless you ran `wandb login`")
+            yield Check(
+                f"token {name}", OK, "absent", "only needed for train.report_to=wandb, unless you ran `wandb login`"
+            )

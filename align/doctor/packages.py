@@ -102,7 +102,9 @@ def torchvision() -> Check:
             timeout=IMPORT_TIMEOUT,
             check=False,
         )
-        failed = f"status {probe.returncode}: {(probe.stderr.strip() or '?').splitlines()[-1]}" if probe.returncode else ""
+        failed = (
+            f"status {probe.returncode}: {(probe.stderr.strip() or '?').splitlines()[-1]}" if probe.returncode else ""
+        )
     except subprocess.TimeoutExpired:
         failed = f"not imported within {IMPORT_TIMEOUT} s"
     pair = f"torchvision {version_of(name) or '?'} beside torch {version_of('torch') or '?'}"

@@ -40,9 +40,7 @@ def fetch(settings: ModelSettings) -> Fetched:
         )
         to_come = sum(file.file_size or 0 for file in files if file.will_download)
         _refuse_too_large(named, to_come)
-        folder = Path(
-            snapshot_download(path, revision=revision, allow_patterns=WANTED, ignore_patterns=NOT_WANTED)
-        )
+        folder = Path(snapshot_download(path, revision=revision, allow_patterns=WANTED, ignore_patterns=NOT_WANTED))
     except OSError as error:  # the hub's errors are OSErrors
         raise UserError(f"{named}: {_reason(error)}") from error
     if lack := presence.lacking(folder):
@@ -69,5 +67,7 @@ def _reason(error: OSError) -> str:
         return "no such repository, or a private one: correct the name, or set HF_TOKEN (or `hf auth login`)"
     if isinstance(cause, RevisionNotFoundError):
         return "no such revision: correct model.revision="
-    said = next((line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()), type(cause).__name__)
+    said = next(
+        (line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()), type(cause).__name__
+    )
     return f"not fetched: {said}"

@@ -133,4 +133,6 @@ def refuse_absent(settings: ModelSettings) -> None:
 
 def remedy(settings: ModelSettings, recipe: str = "<recipe>") -> str:
     """What to do about a hub id that is not at hand."""
-    return f"where there is a network: align fetch recipe={recipe} model={settings.name} (and the run's other arguments)"
+    return (
+        f"where there is a network: align fetch recipe={recipe} model={settings.name} (and the run's other arguments)"
+    )
