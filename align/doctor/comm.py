@@ -81,6 +81,7 @@ def join(seconds: float) -> World | None:
     """The world that a launcher made; None without one, or of one process. Raises UserError where its store is not reached."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
+    import accelerate  # noqa: F401 - before any clock runs: on a cluster's file system this takes its time
     import torch.distributed as dist
 
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launch import ENVIRONMENT, LAUNCH, call, train_command
+from tests.support.launch import LAUNCH, call, train_command
 
 pytestmark = pytest.mark.slow
 TROUBLE = Path(__file__).parents[1] / "support" / "doctor_with_trouble.py"
@@ -51,14 +51,14 @@ def test_what_stops_the_run_fails_on_every_process(tmp_path):
 @pytest.mark.parametrize(
     ("trouble", "name", "found"),
     [
-        ("absent", "processes", "within 8 s not: rank 1"),
-        ("stuck", "all-reduce", "did not come through within 8 s"),
+        ("absent", "processes", "within 20 s not: rank 1"),
+        ("stuck", "all-reduce", "did not come through within 20 s"),
         ("raising", "all-reduce", "a cable is out"),
     ],
 )
 def test_a_process_in_trouble_is_named_and_nothing_hangs(tmp_path, trouble, name, found):
-    command = train_command(trouble, "comm=true", "comm_timeout=8", "format=json", processes=2, script=TROUBLE)
-    done = call(with_free_port(command), tmp_path, timeout=90)
+    command = train_command(trouble, "comm=true", "comm_timeout=20", "format=json", processes=2, script=TROUBLE)
+    done = call(with_free_port(command), tmp_path, timeout=100)
     assert done.returncode == 1
     checks = said_once(done)
     assert checks[name]["status"] == "broken"
@@ -67,11 +67,9 @@ def test_a_process_in_trouble_is_named_and_nothing_hangs(tmp_path, trouble, name
         assert f"rank 1 ({socket.gethostname()})" in checks[name]["found"]
 
 
-def test_cpu_launches_that_accelerate_turns_into_one_process_are_visible(tmp_path):
-    command = train_command()
-    assert "--num_processes" in command
-    command = [*command[:2], "--cpu", "--num_processes", "2", *LAUNCH, "-m", "align.cli", "doctor", "comm=true"]
-    done = call(command, tmp_path)
-    assert ENVIRONMENT["ACCELERATE_USE_CPU"] == "true"
+def test_a_cpu_launch_that_accelerate_turns_into_one_process_is_visible(tmp_path):
+    command = [*train_command()[:2], "--cpu", "--num_processes", "2", *LAUNCH, "-m", "align.cli", "doctor", "comm=true"]
+    done = call(with_free_port(command), tmp_path)
     assert done.returncode == 0
     assert "one process: there is nobody to reduce with" in done.stdout
+    assert "ACCELERATE_USE_CPU=true" in done.stdout
