@@ -42,6 +42,11 @@ VERBS = {
         "align.settings:TableConfig",
         "tables from run folders: runs=<folder> format=md|csv|json",
     ),
+    "train": (
+        "align.commands.train:main",
+        "align.settings:TrainConfig",
+        "train one recipe on one model on this machine's GPUs, then evaluate: recipe=<name> [model=<name>] [launch.config=zero2]",
+    ),
 }
 TRAIN = "accelerate launch align/train.py recipe=<name> [model=<name>]"
 
@@ -75,7 +80,7 @@ def usage() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  align {verb:<{width}}  {summary}" for verb, (_, _, summary) in VERBS.items())
     return (
-        f"{verbs}\n\nTraining goes through accelerate:\n  {TRAIN}\n\n"
+        f"{verbs}\n\n`align train` is, with an exit status that schedulers can act on:\n  {TRAIN}\n\n"
         "Arguments are key=value; a comma makes a list; a.b=c sets a field of a section.\n"
         "`align <verb> --help` lists its keys; `dry_run=true` shows a training run without training."
     )

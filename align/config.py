@@ -45,15 +45,15 @@ class Composed:
         return "default"
 
 
-def recipes_folder() -> Path:
-    """The recipes: beside the package in a checkout, inside it in an installed wheel."""
+def shipped_folder(name: str) -> Path:
+    """`recipes` or `accelerate_configs`: beside the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).resolve().parent
-    return next((f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()), package / "recipes")
+    return next((f for f in (package / name, package.parent / name) if f.is_dir()), package / name)
 
 
 def available(kind: str = "") -> list[str]:
     """Names of the shipped recipes (`kind=""`), `models` or `suites`."""
-    root = recipes_folder()
+    root = shipped_folder("recipes")
     if kind:
         return sorted(p.stem for p in (root / kind).glob("*.yaml"))
     return sorted(
@@ -149,6 +149,14 @@ def fingerprint(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The end of an error message: which of the names may be meant."""
+    import difflib
+
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
 def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[Layer]]:
     """Arguments -> (the ones that pick YAML files, the overrides as one layer an argument)."""
     chosen: dict[str, str] = {}
@@ -172,12 +180,12 @@ def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[
 
 def _load(kind: str, name: str) -> tuple[str, Layer]:
     """A shipped YAML file by name, or any YAML file by path -> (its name, its values)."""
-    folder = recipes_folder() / {"recipe": "", "model": "models", "suite": "suites"}[kind]
+    folder = shipped_folder("recipes") / {"recipe": "", "model": "models", "suite": "suites"}[kind]
     file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not file.is_file():
         names = available("" if kind == "recipe" else f"{kind}s")
         raise UserError(
-            f"{kind}={name}: no such {kind}{_nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
+            f"{kind}={name}: no such {kind}{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
         )
     try:
         values = OmegaConf.to_container(OmegaConf.load(file))
@@ -266,10 +274,3 @@ def _listed(config: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 def _copy(values: Any) -> Any:
     return {k: _copy(v) for k, v in values.items()} if isinstance(values, dict) else values
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

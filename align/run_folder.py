@@ -6,8 +6,6 @@ It is named by its content, not by a time or a job, so that a requeued job finds
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import shutil
 import subprocess
 import sys
 import time
@@ -128,14 +126,9 @@ class RunFolder:
         )
 
     def last_checkpoint(self) -> Path | None:
-        """The newest whole checkpoint; one that a kill left half written is removed."""
-        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-        for path in reversed(found):
-            if _is_whole(path):
-                return path
-            print(f"{path} was left half written; removed", flush=True)
-            shutil.rmtree(path, ignore_errors=True)  # every process of the run may be at it
-        return None
+        """The newest checkpoint; all that are there are whole (align/methods/checkpoints.py)."""
+        found = self.checkpoints.glob("checkpoint-*")
+        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
 
 
 def run_folder(config: RunConfig) -> RunFolder:
@@ -171,12 +164,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changed.strip() else "")
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    # trainer_state.json is the last file that transformers writes of a checkpoint.
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True

@@ -159,6 +159,26 @@ class RunConfig:
 
 
 @dataclass
+class LaunchConfig:
+    """How the processes of a run are started: accelerate's launcher, by its own names."""
+
+    config: str | None = option(
+        None, "file of accelerate_configs/ (ddp, zero2, zero3, fsdp2, cpu) or a path (default: ddp, without a GPU cpu)"
+    )
+    num_machines: int = option(1, "how many machines; the same command is given on each")
+    machine_rank: int = option(0, "which of them this is")
+    main_process_ip: str | None = option(None, "address of machine 0")
+    main_process_port: int | None = option(None, "a free port there (default: accelerate's)")
+
+
+@dataclass
+class TrainConfig(RunConfig):
+    """One training run and its launch: what `align train` takes."""
+
+    launch: LaunchConfig = option(LaunchConfig, "")
+
+
+@dataclass
 class EvalConfig(Evaluate):
     """One evaluation: of a run of ours, of anybody's checkpoint, or of a model as it is."""
 

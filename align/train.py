@@ -23,6 +23,7 @@ from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, write_text
 from align.generation.stored import asking
+from align.interruption import EXIT_AGAIN, NOTICE, Interrupted
 from align.needs import refuse_missing
 from align.run_folder import RunFolder, run_folder
 from align.screen import Report
@@ -56,7 +57,7 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     if report is None and trainer.accelerator.is_main_process:
         print(tower_line(run.manifest()["parameters"]), flush=True)
     last = run.last_checkpoint() if config.resume else None
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    _until_finished_or_asked(trainer, run, str(last) if last else None)
     _finish(trainer, run)
     if report is None and trainer.accelerator.is_main_process:
         done = run.manifest()
@@ -101,6 +102,22 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder)
     )
 
 
+def _until_finished_or_asked(trainer: Any, run: RunFolder, checkpoint: str | None) -> None:
+    """Raises Interrupted where the run was asked to stop, whether or not it could be saved: a former checkpoint stands then."""
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except OSError as error:
+        if not trainer.preemption.asked:
+            raise
+        print(
+            f"the last checkpoint could not be written: {error}; the one before it stands", file=sys.stderr, flush=True
+        )
+    if trainer.preemption.asked:
+        if trainer.accelerator.is_main_process:
+            run.record(status="interrupted")
+        raise Interrupted(f"interrupted at step {trainer.state.global_step} of {trainer.state.max_steps}")
+
+
 def _finish(trainer: Any, run: RunFolder) -> None:
     from align.methods.memory import peak_memory_mib
 
@@ -117,14 +134,20 @@ def _finish(trainer: Any, run: RunFolder) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command: train, then evaluate in a process of its own. Returns the exit status."""
+    """The command: train, then evaluate in a process of its own. Returns the exit status: 75 where it was interrupted, see `Notice`."""
     composed = compose_run(arguments)
     if composed.config.dry_run:
         from align.commands.dry_run import show
 
         show(composed)
         return 0
-    run = train(composed)
+    NOTICE.listen()
+    try:
+        run = train(composed)
+    except Interrupted as interrupted:
+        print(f"{interrupted}; the same command goes on from there", file=sys.stderr, flush=True)
+        _close_process_group()
+        return EXIT_AGAIN
     return evaluate_afterwards(run, composed.config)
 
 
@@ -133,11 +156,8 @@ def evaluate_afterwards(run: RunFolder, config: Any) -> int:
     import gc
 
     import torch
-    from accelerate import PartialState
 
-    state = PartialState()
-    is_main = state.is_main_process
-    state.destroy_process_group()
+    is_main = _close_process_group()
     # The child loads the model again: what training held of the device must be free by then.
     gc.collect()
     torch.cuda.empty_cache()
@@ -146,6 +166,16 @@ def evaluate_afterwards(run: RunFolder, config: Any) -> int:
     from align.evaluation.hook import evaluate_in_child
 
     return evaluate_in_child(run.path)
+
+
+def _close_process_group() -> bool:
+    """Leave the other processes -> whether this was the main one."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    is_main = state.is_main_process
+    state.destroy_process_group()
+    return is_main
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from align.rows import Row
 
 IGNORED = -100
 """The label of a position without loss (torch's cross-entropy, transformers)."""
+NOTHING = Rendered("", [], [], {}, {})
+"""What stands behind a row: nothing, mostly."""
 
 
 class Collator:
@@ -24,6 +26,8 @@ class Collator:
 
     answers: tuple[str, ...] = ("response",)
     """Fields of a row that are answered with, one block of the batch each."""
+    filler: Rendered | None = None
+    """A picture that nothing looks at, for batches without one: see `pad`."""
 
     def __init__(self, renderer: Renderer, max_length: int | None = None, pad_to_multiple_of: int | None = None):
         self.renderer = renderer
@@ -60,7 +64,7 @@ class Collator:
         return self.answers
 
     def _pad(self, rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
-        return pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of)
+        return pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of, filler=self.filler)
 
     def _bookkeeping(self, records: Sequence[dict[str, Any]], rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
         """Which rows these are, and how many tokens of each are supervised, over all its answers."""
@@ -134,10 +138,21 @@ class PartsCollator(Collator):
 
 
 def pad(
-    rows: Sequence[Rendered], pad_token_id: int, multiple_of: int | None = None, left: bool = False
+    rows: Sequence[Rendered],
+    pad_token_id: int,
+    multiple_of: int | None = None,
+    left: bool = False,
+    filler: Rendered | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Rendered rows -> a batch of (batch, length) tensors, padded right for training or left for generation."""
-    length = max(row.length for row in rows)
+    """Rendered rows -> a batch of (batch, length) tensors, padded right for training or left for generation.
+
+    In a batch without pictures the `filler` is put behind the shortest row, hidden from attention and without labels: no output
+    changes, and the vision tower and projector run, which all processes must do where weights are divided among them.
+    """
+    tails = [NOTHING] * len(rows)
+    if filler is not None and not any(row.image_inputs for row in rows):
+        tails[min(range(len(rows)), key=lambda i: rows[i].length)] = filler
+    length = max(row.length + tail.length for row, tail in zip(rows, tails, strict=True))
     if multiple_of:
         length = -(-length // multiple_of) * multiple_of
 
@@ -145,13 +160,18 @@ def pad(
         fill = [[value] * (length - len(s)) for s in sequences]
         return torch.tensor([f + s if left else s + f for f, s in zip(fill, sequences, strict=True)])
 
+    both = list(zip(rows, tails, strict=True))
     batch = {
-        "input_ids": padded([row.prompt_ids + row.answer_ids for row in rows], pad_token_id),
-        "attention_mask": padded([[1] * row.length for row in rows], 0),
-        "labels": padded([[IGNORED] * len(row.prompt_ids) + row.answer_ids for row in rows], IGNORED),
+        "input_ids": padded([row.prompt_ids + row.answer_ids + tail.prompt_ids for row, tail in both], pad_token_id),
+        "attention_mask": padded([[1] * row.length + [0] * tail.length for row, tail in both], 0),
+        "labels": padded(
+            [[IGNORED] * len(row.prompt_ids) + row.answer_ids + [IGNORED] * tail.length for row, tail in both], IGNORED
+        ),
     }
     for key in sorted({key for row in rows for key in row.aligned}):
-        batch[key] = padded([row.aligned[key] + [0] * len(row.answer_ids) for row in rows], 0)
-    for key in sorted({key for row in rows for key in row.image_inputs}):
-        batch[key] = torch.cat([row.image_inputs[key] for row in rows if key in row.image_inputs])
+        batch[key] = padded(
+            [row.aligned[key] + [0] * len(row.answer_ids) + tail.aligned.get(key, []) for row, tail in both], 0
+        )
+    for key in sorted({key for one in (*rows, *tails) for key in one.image_inputs}):
+        batch[key] = torch.cat([one.image_inputs[key] for one in (*rows, *tails) if key in one.image_inputs])
     return batch

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
-from align.data.images import load_image
+from align.data.images import encode_png, load_image
 from align.errors import UserError
 from align.models.families import Family
 from align.rows import Row
@@ -78,6 +79,13 @@ class Renderer:
                 aligned[key] = [int(token) for token in value[0]]
         ids = [[] if answer is None else self._answer_ids(row, prompt, answer, where) for answer in answers]
         return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs) for answer_ids in ids]
+
+    def filler(self) -> Rendered:
+        """The image tokens of one small grey picture and nothing else: see `align.data.collation.pad`."""
+        picture = self.render(Row("filler", "", images=(encode_png(Image.new("RGB", (28, 28), "grey")),)))
+        kept = [i for i, token in enumerate(picture.prompt_ids) if token == self.image_token_id]
+        aligned = {key: [values[i] for i in kept] for key, values in picture.aligned.items()}
+        return Rendered("filler", [self.image_token_id] * len(kept), [], aligned, picture.image_inputs)
 
     def _refuse_special_tokens(self, prompt: str, answer: str, where: str) -> None:
         """A placeholder in a text stands for an image that is not there; a special token in an answer would end the turn in its middle."""

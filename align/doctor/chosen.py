@@ -101,6 +101,8 @@ def packages(config: RunConfig) -> Iterator[Check]:
 
 def wanted_packages(config: RunConfig) -> dict[str, tuple[str, str]]:
     """{module: (the setting that asks for it, what to install)}."""
+    from align.methods.launcher import sharding
+
     train, wanted = config.train, {}
     report_to = train.get("report_to") or []
     for tracker in [report_to] if isinstance(report_to, str) else report_to:
@@ -114,7 +116,7 @@ def wanted_packages(config: RunConfig) -> dict[str, tuple[str, str]]:
         wanted["flash_attn"] = ("model.attn_implementation=flash_attention_2", "flash-attn")
     if config.generation.base_url:
         wanted["openai"] = (f"generation.base_url={config.generation.base_url}", "vsil-align[openai]")
-    if train.get("deepspeed") or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+    if train.get("deepspeed") or sharding() == "DEEPSPEED":
         wanted["deepspeed"] = ("ZeRO", "vsil-align[deepspeed]")
     return wanted
 

@@ -26,8 +26,8 @@ ROUNDS = 5
 GRACE = 10.0
 """Seconds in which a process says that it lives, once something hangs."""
 LAUNCH = (
-    "accelerate launch --multi_gpu --num_processes 2 -m align.cli doctor comm=true (on a CPU with ACCELERATE_USE_CPU=true before it: "
-    "`--cpu` gives a world of one process)"
+    "accelerate launch --multi_gpu --num_processes 2 -m align.cli doctor comm=true (on a CPU with ACCELERATE_USE_CPU=true before it, or "
+    "--config_file accelerate_configs/cpu.yaml in place of --multi_gpu: `--cpu` gives a world of one process)"
 )
 NETWORK = "look at the network between the hosts: NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names an interface, NCCL_DEBUG=INFO says more"
 ABSENT = "look at the output of these processes and at their hosts; comm_timeout=<seconds> waits longer"
@@ -127,10 +127,13 @@ def all_reduce(world: World) -> Check:
     import torch.distributed as dist
     from accelerate import PartialState
 
-    # As a run does (align/methods/arguments.py); without it accelerate makes a world of one of each process on a CPU.
-    on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-    # Longer than ours, which names who is silent.
-    state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=2 * (world.seconds + GRACE)))
+    from align.methods.launcher import machine_defaults
+
+    run = machine_defaults()
+    chosen = {"backend": run["ddp_backend"]} if "ddp_backend" in run else {}
+    on_cpu = run.get("use_cpu", False) or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    # Its own limit is longer than ours, which names who is silent.
+    state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=2 * (world.seconds + GRACE)), **chosen)
     kind = f"{state.distributed_type.value} over {state.backend}"
     if state.num_processes != world.size:
         raise RuntimeError(f"accelerate runs {state.num_processes} processes ({kind}), the launcher {world.size}")

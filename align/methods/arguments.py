@@ -6,12 +6,12 @@ import contextlib
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.config import Composed
 from align.errors import UserError
+from align.methods.launcher import machine_defaults
 from align.run_folder import RunFolder
 from align.settings import RunConfig
 
@@ -80,13 +80,6 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
         raise UserError(f"train: {config_class.__name__} refuses these settings: {error}") from error
     method.check_arguments(arguments, config)  # type: ignore[attr-defined]
     return arguments
-
-
-def machine_defaults() -> dict[str, Any]:
-    """What trl's defaults (bf16, gradient checkpointing) become on a machine without a GPU, where nothing else is said."""
-    if torch.cuda.is_available():
-        return {"bf16": torch.cuda.is_bf16_supported()}
-    return {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
 
 
 def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,8 @@ from align.data.assembly import TrainingData
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.arguments import training_arguments
-from align.methods.callbacks import Clock, LogFile, StepFile
+from align.methods.callbacks import Clock, LogFile, Preemption, StepFile
+from align.methods.launcher import check_launch, in_step_by_pictures, world_size
 from align.methods.rows_trainer import to_dataset
 from align.models.loading import base_of, load, parameters_per_tower
 from align.models.quantization import full_towers, restore_full_towers
@@ -28,9 +28,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     """The trainer of a run, ready to train. Raises UserError."""
     config = composed.config
     method = resolve("method", config.method, METHODS)
-    # The launcher's word: asking accelerate here would settle its state before TrainingArguments know of a CPU.
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    arguments = training_arguments(composed, method, run, world_size)
+    arguments = training_arguments(composed, method, run, world_size())
     arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
     method.check_rows(data.rows)
     check_trainable(composed)
@@ -38,11 +36,15 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     peft_config = choose_trainable(loaded.model, loaded.family, config)
     continued = full_towers(loaded.model)
     copy = load(config.model).model.requires_grad_(False) if method.needs_reference and config.lora is None else None
+    renderer = Renderer(loaded.processor, loaded.family)
+    collator = method.collator(renderer, arguments)
+    if in_step_by_pictures(arguments) and any(row.images for row in data.rows):
+        collator.filler = renderer.filler()
     trainer = _constructed(
         method,
         model=loaded.model,
         args=arguments,
-        data_collator=method.collator(Renderer(loaded.processor, loaded.family), arguments),
+        data_collator=collator,
         train_dataset=to_dataset(data.rows),
         processing_class=loaded.processor,
         peft_config=peft_config,
@@ -54,14 +56,12 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     if method.needs_reference and config.model.adapter:
         add_frozen_copy(trainer.model)
     trainer.reference = kind_of_reference(trainer.model, copy) if method.needs_reference else None
-    if trainer.accelerator.num_processes != world_size:
-        raise UserError(
-            f"{world_size} processes were launched, but accelerate runs {trainer.accelerator.num_processes} "
-            f"({trainer.accelerator.distributed_type.value}); each would train on its own"
-        )
+    check_launch(trainer.accelerator)
     trainer.family, trainer.base = loaded.family, base_of(config.model)
     _refuse_rows_without_effect(trainer, data, config)
+    trainer.preemption = Preemption(trainer.accelerator)
     trainer.add_callback(StepFile(run, trainer))
+    trainer.add_callback(trainer.preemption)
     if callbacks:
         trainer.remove_callback(PrinterCallback)
     return trainer

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from align.errors import UserError
 from align.files import append_jsonl, open_jsonl, write_text
+from align.interruption import NOTICE
 from align.run_folder import RunFolder
 
 
@@ -70,6 +72,29 @@ class StepFile(TrainerCallback):
                 stopped = f"stopped at step {state.global_step}: {why}; the rows of this step: {', '.join(ids)}"
                 print(stopped, flush=True)
                 self.run.record(stopped=stopped)
+
+
+class Preemption(TrainerCallback):
+    """Stops all processes at the end of a step, with a checkpoint, once one of them was asked to stop."""
+
+    def __init__(self, accelerator: Any):
+        self.accelerator = accelerator
+        self.asked = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """From here a signal waits for the end of a step."""
+        NOTICE.deferred = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Agree; every process must ask. A step that is the last is simply the end."""
+        here = torch.tensor([NOTICE.signal is not None], dtype=torch.int32, device=self.accelerator.device)
+        self.asked = bool(self.accelerator.gather(here).any()) and state.global_step < state.max_steps
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Nobody looks any more."""
+        NOTICE.deferred = False
 
 
 class Clock(TrainerCallback):

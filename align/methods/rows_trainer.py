@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from align.errors import UserError
+from align.methods.checkpoints import WholeCheckpoints
 from align.methods.head import SupervisedHead
 from align.methods.order import WholeBatches
 from align.models.reference import FROZEN
@@ -43,7 +44,7 @@ def refuse_lacking(rows: Sequence[Row], fields: Sequence[str], method: str) -> N
             )
 
 
-class RowsTrainer:
+class RowsTrainer(WholeCheckpoints):
     """Mixin, before a trl trainer: no preparation of the data set, every column kept, an order of rows that hangs on the seed alone,
     the head on supervised positions alone, a record of what each step took, and a non-finite loss stops the run.
     """

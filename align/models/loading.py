@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from align.catalog import resolve
 from align.errors import UserError
@@ -68,6 +69,10 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
             use_safetensors=True,
         ),
     )
+    if is_deepspeed_zero3_enabled():
+        # transformers notes here which names it changed in reading, under ZeRO-3 also those that it did not change, and would save the
+        # weights under names that no other program knows. Without the note it takes the model's usual ones.
+        model._weight_conversions = None
     if on_top is not None:
         model = _with_adapter(model, on_top, trainable=adapter is None)
         trained_on = model.peft_config["default"].base_model_name_or_path

@@ -50,9 +50,11 @@ def refuse_dora_in_int8(kind: str | None, use_dora: bool) -> None:
 
 
 def count(parameter: torch.nn.Parameter) -> int:
-    """How many numbers a parameter stands for; a 4-bit one keeps two in each element."""
+    """How many numbers a parameter stands for; a 4-bit one keeps two in each element, one that ZeRO-3 divided keeps none."""
     state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else state.shape.numel()
+    if state is not None:
+        return state.shape.numel()
+    return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def full_towers(model: Any) -> dict[str, torch.Tensor]:

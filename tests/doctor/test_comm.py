@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launch import LAUNCH, call, train_command
+from tests.support.launch import LAUNCH, ROOT, call, train_command
 
 pytestmark = pytest.mark.slow
 TROUBLE = Path(__file__).parents[1] / "support" / "doctor_with_trouble.py"
 
 
-def launched(folder, *words):
+def launched(folder, *words, config=None):
     """`accelerate launch ... -m align.cli doctor <words>` with two processes."""
-    command = train_command(processes=2)
+    command = train_command(processes=2, config=config)
     command[-1:] = ["-m", "align.cli", "doctor", *words]
     return call(with_free_port(command), folder)
 
@@ -37,6 +37,12 @@ def test_two_processes_reduce_and_one_of_them_prints(tmp_path):
     assert checks["processes"]["found"] == f"{socket.gethostname()}: rank 0, 1"
     assert "MULTI_CPU over gloo, 2 processes: right; 1 MiB in" in checks["all-reduce"]["found"]
     assert checks["torch"]["status"] == "ok"
+
+
+def test_under_deepspeed_it_is_deepspeed_that_reduces(tmp_path):
+    done = launched(tmp_path, "comm=true", "format=json", config=ROOT / "accelerate_configs" / "zero2.yaml")
+    assert done.returncode == 0, done.stderr
+    assert "DEEPSPEED over gloo, 2 processes: right" in said_once(done)["all-reduce"]["found"]
 
 
 def test_what_stops_the_run_fails_on_every_process(tmp_path):

@@ -9,15 +9,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+# DeepSpeed finds a CPU by its own variable.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "DS_ACCELERATOR": "cpu"}
 
 
-def train_command(*arguments: str, processes: int = 1, script: Path = ROOT / "align" / "train.py") -> list[str]:
-    """`accelerate launch align/train.py ...`; two processes meet over gloo."""
+def train_command(
+    *arguments: str, processes: int = 1, script: Path = ROOT / "align" / "train.py", config: Path | None = None
+) -> list[str]:
+    """`accelerate launch align/train.py ...`; two processes meet over gloo. `config` is a file for the launcher."""
     accelerate = str(Path(sys.executable).with_name("accelerate"))
     several = ["--multi_gpu"] if processes > 1 else []  # also on a CPU: `--cpu` would give a world of one in silence
-    launch = [*several, "--num_processes", str(processes), *LAUNCH]
-    return [accelerate, "launch", *launch, str(script), *arguments]
+    launch = ["--config_file", str(config)] if config else [*several, *LAUNCH]
+    return [accelerate, "launch", *launch, "--num_processes", str(processes), str(script), *arguments]
 
 
 def call(command: list[str], folder: Path, timeout: float = 120) -> subprocess.CompletedProcess:

@@ -1,0 +1,104 @@
+"""`align train`: accelerate's launcher for align/train.py, with an exit status that a scheduler can act on.
+
+accelerate's launchers end with 1 whatever a training process ends with, die of SIGUSR1, and kill their processes half a minute after
+SIGTERM, saved or not. Here signals go to the training processes, which save and stop, and an interrupted run ends with status 75.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from align.config import compose, compose_run, nearest, shipped_folder
+from align.errors import UserError
+from align.interruption import EXIT_AGAIN, SIGNALS
+from align.run_folder import run_folder
+from align.settings import LaunchConfig
+
+SECTION = "launch."
+PATIENCE = 5.0
+"""Seconds until a signal is passed on once more: a process that still imports its libraries ignores it."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Launch, pass signals on, and say how it ended. Raises UserError."""
+    launch = compose(LaunchConfig, [a.removeprefix(SECTION) for a in arguments if a.startswith(SECTION)]).config
+    of_run = [argument for argument in arguments if not argument.startswith(SECTION)]
+    config = compose_run(of_run).config  # what is misspelt should not wait for a launch
+    command = launch_command(launch, config.num_processes or _devices() * launch.num_machines)
+    status, asked = _run([*command, *of_run])
+    interrupted = asked or run_folder(config).manifest().get("status") == "interrupted"
+    return EXIT_AGAIN if status and interrupted else status
+
+
+def launch_command(launch: LaunchConfig, processes: int) -> list[str]:
+    """`accelerate launch ... align/train.py`, for this many processes over all machines. Raises UserError."""
+    import torch
+
+    folder = shipped_folder("accelerate_configs")
+    name = launch.config or ("ddp" if torch.cuda.is_available() else "cpu")
+    file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not file.is_file():
+        names = sorted(path.stem for path in folder.glob("*.yaml"))
+        raise UserError(
+            f"launch.config={name}: no such file{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
+        )
+    options = {
+        "config_file": file,
+        "num_processes": processes,
+        "num_machines": launch.num_machines,
+        "machine_rank": launch.machine_rank,
+        "main_process_ip": launch.main_process_ip,
+        "main_process_port": launch.main_process_port,
+    }
+    given = [word for key, value in options.items() if value is not None for word in (f"--{key}", str(value))]
+    script = Path(__file__).parents[1] / "train.py"
+    return [sys.executable, "-m", "accelerate.commands.launch", *given, str(script)]
+
+
+def _devices() -> int:
+    """GPUs of this machine; one process without."""
+    import torch
+
+    return max(torch.cuda.device_count(), 1)
+
+
+def _run(command: Sequence[str]) -> tuple[int, bool]:
+    """(Exit status of the launcher, whether it was asked to stop)."""
+    asked: list[int] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: asked.append(number))
+    # Whoever signals a whole job step reaches the launcher too. torch's heeds what this variable names, the others what they inherit.
+    environment = os.environ | {"PET_SIGNALS_TO_HANDLE": "SIGINT"}
+    launcher = subprocess.Popen(command, env=environment, preexec_fn=_ignore_signals)
+    passed_on = False
+    while True:
+        try:
+            return launcher.wait(timeout=PATIENCE if passed_on else 0.5), bool(asked)
+        except subprocess.TimeoutExpired:
+            if asked:
+                passed_on = True
+                _pass_on(asked[-1], launcher)
+        except KeyboardInterrupt:  # the terminal has told the launcher too
+            launcher.wait()
+            return 130, False
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _pass_on(number: int, launcher: subprocess.Popen) -> None:
+    """To the launcher's own children, which train. Theirs load data or evaluate, and are ended by them."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(launcher.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)

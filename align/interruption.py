@@ -1,0 +1,48 @@
+"""A scheduler takes the machine back: SIGTERM or SIGUSR1 -> a checkpoint at the next step, and an exit status that asks to be run again.
+
+The signal may reach one process of many, so it is noted where it arrives, and all agree on it at the end of a step (`Preemption` in
+align/methods/callbacks.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+EXIT_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h, "try again later": the run is interrupted, not broken; the same command goes on with it."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved itself."""
+
+
+class Notice:
+    """Whether this process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        """The name of the signal that asked."""
+        self.deferred = False
+        """Whether somebody looks at `signal` soon; while nobody does, a signal ends the process at once."""
+        self._process = os.getpid()
+
+    def listen(self) -> None:
+        """From now on note these signals instead of dying of them."""
+        for number in SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: Any) -> None:
+        if os.getpid() != self._process:
+            return  # a data loader's worker inherits this handler; its parent ends it
+        self.signal = signal.Signals(number).name
+        if not self.deferred:
+            print(f"{self.signal} before there was anything to save", file=sys.stderr, flush=True)
+            sys.exit(EXIT_AGAIN)
+
+
+NOTICE = Notice()
+"""This process's; it hears nothing until `listen` is called, which only commands do."""

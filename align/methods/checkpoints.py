@@ -1,0 +1,40 @@
+"""Checkpoints that are whole or not there: a run may be killed while it saves, and several processes write to one checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import rotate_checkpoints
+
+
+class WholeCheckpoints:
+    """Mixin, before a transformers trainer: processes write a checkpoint beside, it is renamed, and only then older ones go."""
+
+    args: Any
+    accelerator: Any
+    _draft: Path | None = None
+    """Where a checkpoint is being written."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._draft or super()._get_output_dir(trial))  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        checkpoints = Path(self.args.output_dir)
+        self._draft = draft = checkpoints / ".being-saved"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed at it
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        finally:
+            self._draft = None
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            for checkpoint in draft.iterdir():
+                shutil.rmtree(checkpoints / checkpoint.name, ignore_errors=True)
+                checkpoint.rename(checkpoints / checkpoint.name)
+            draft.rmdir()
+            rotate_checkpoints(str(checkpoints), self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()

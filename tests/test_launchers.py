@@ -1,0 +1,174 @@
+"""Under every launcher the same experiment, with two processes, and after a signal. What a launcher cannot do is an error."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from align.commands.train import launch_command
+from align.config import compose
+from align.errors import UserError
+from align.models.loading import load_checkpoint
+from align.run_folder import RunFolder
+from align.settings import LaunchConfig
+from tests.support.launch import ENVIRONMENT, ROOT, align, call, train_command
+from tests.support.small_run import arguments
+from tests.support.trajectories import METHODS, same_trajectory, train_every_method
+from tests.support.zero import launcher_file
+
+CONFIGS = ROOT / "accelerate_configs"
+PROJECTOR = "trainable=multi_modal_projector"
+FULL = ["lora=null", "train.learning_rate=1e-4"]
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny, family_name, tmp_path_factory):
+    """A function: settings -> folder of the runs of every method in one process, made once."""
+    made = {}
+
+    def folder(*settings):
+        if settings not in made:
+            made[settings] = tmp_path_factory.mktemp("one") / "runs"
+            train_every_method(tiny(family_name), made[settings], 1, 8, *settings)
+        return made[settings]
+
+    return folder
+
+
+CASES = [
+    ("ddp", [PROJECTOR]),
+    ("zero2", []),
+    ("zero2", [PROJECTOR]),
+    ("zero3", []),
+    ("zero3", [PROJECTOR]),
+    ("zero3", FULL),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("launcher", "settings"), CASES)
+def test_two_processes_take_the_trajectory_of_one(launcher, settings, one_process, tiny, family_name, tmp_path):
+    if launcher == "ddp":
+        config, more, kind = CONFIGS / "cpu.yaml", ["train.ddp_find_unused_parameters=false"], "MULTI_CPU"
+    else:
+        config, more, kind = launcher_file(launcher, tmp_path), [], "DEEPSPEED"
+    train_every_method(tiny(family_name), tmp_path / "two", 2, 2, *settings, *more, config=config)
+    for method in METHODS:
+        one, two = one_process(*settings) / method, tmp_path / "two" / method
+        same_trajectory(one, two)
+        assert RunFolder(two).manifest()["distributed_type"] == kind
+        assert RunFolder(two).manifest()["parameters"] == RunFolder(one).manifest()["parameters"]
+        load_checkpoint(str(two / "checkpoint"))
+    # Of the two, one often has no picture in a pass in which the other has some.
+    assert {(False, True), (True, False)} <= pictures_in_passes(two)
+
+
+def pictures_in_passes(folder):
+    """Whether the first and the second process have a picture, in each pass of two rows, over all passes."""
+    shown = {row["id"]: bool(row["images"]) for row in map(json.loads, RunFolder(folder).rows_file.open())}
+    steps = [[shown[row] for row in json.loads(line)["rows"]] for line in RunFolder(folder).steps_file.open()]
+    return {(any(step[i : i + 2]), any(step[i + 2 : i + 4])) for step in steps for i in (0, 4)}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("launcher", "number"), [("cpu", signal.SIGUSR1), ("zero2", signal.SIGTERM), ("zero3", signal.SIGTERM)]
+)
+def test_a_run_that_is_asked_to_stop_saves_itself_and_goes_on_to_the_same_result(launcher, number, tiny, tmp_path):
+    def command(name):
+        settings = ["train.max_steps=60", "train.save_steps=500", "num_processes=2", "evaluate.benchmark=[]"]
+        return align("train", f"launch.config={launcher}", *arguments(tiny("llava"), name, *settings))
+
+    run, whole = RunFolder(tmp_path / "asked"), RunFolder(tmp_path / "whole")
+    process = subprocess.Popen(
+        command("asked"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    wait_for(lambda: run.steps_file.is_file() and len(run.steps_file.read_text().splitlines()) >= 5)
+    process.send_signal(number)
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 75, said
+    taken = len(run.steps_file.read_text().splitlines())
+    assert 5 <= taken < 60
+    assert f"interrupted at step {taken} of 60; the same command goes on from there" in said
+    assert run.manifest()["status"] == "interrupted"
+    assert run.last_checkpoint() == run.checkpoints / f"checkpoint-{taken}"
+    for name in ("asked", "whole"):
+        done = call(command(name), tmp_path, 300)
+        assert done.returncode == 0, done.stderr
+    same_trajectory(whole.path, run.path)
+    adapters = [load_file(one.weights / "adapter_model.safetensors") for one in (run, whole)]
+    assert all((adapters[0][key] - adapters[1][key]).abs().max() < 1e-6 for key in adapters[1])
+
+
+def wait_for(happened, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_signal_that_reaches_one_training_process_of_two_stops_both(tiny, tmp_path):
+    settings = ["train.max_steps=60", "evaluate.benchmark=[]"]
+    command = train_command(*arguments(tiny("llava"), "run", *settings), processes=2)
+    run = RunFolder(tmp_path / "run")
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    wait_for(lambda: run.steps_file.is_file() and len(run.steps_file.read_text().splitlines()) >= 5)
+    [second] = [child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"]
+    second.send_signal(signal.SIGUSR1)
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 1  # accelerate's own; `align train` ends with 75
+    assert "exitcode  : 75" in said
+    assert run.manifest()["status"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_accelerate_would_turn_into_something_else_in_silence_is_an_error(tiny, tmp_path):
+    small = arguments(tiny("llava"), "run")
+    fsdp = call(train_command(*small, processes=2, config=CONFIGS / "fsdp2.yaml"), tmp_path)
+    assert "the launcher asks for FSDP, but accelerate runs MULTI_CPU: on a CPU there is no FSDP" in fsdp.stderr
+    zero = call(train_command(*small, "train.use_cpu=true", processes=2, config=CONFIGS / "zero2.yaml"), tmp_path)
+    assert (
+        "the launcher asks for DEEPSPEED, but accelerate runs MULTI_CPU: DeepSpeed was told to use a CPU" in zero.stderr
+    )
+    cpu = ["--cpu", "--num_processes", "2"]
+    alone = call(
+        [*train_command(*small, "num_processes=2")[:2], *cpu, *train_command(*small, "num_processes=2")[10:]], tmp_path
+    )
+    assert "num_processes=2, but 1 processes are running" in alone.stderr
+
+
+def test_a_signal_before_training_ends_the_process_at_once(tmp_path):
+    script = "from align.interruption import NOTICE; NOTICE.listen(); import os, signal; os.kill(os.getpid(), signal.SIGTERM); print(1)"
+    done = call([sys.executable, "-c", script], tmp_path)
+    assert (done.returncode, done.stdout) == (75, "")
+    assert "SIGTERM before there was anything to save" in done.stderr
+
+
+def test_the_launch_is_accelerates_own_command():
+    command = launch_command(compose(LaunchConfig, ["config=zero2", "num_machines=2", "machine_rank=1"]).config, 16)
+    assert command[1:3] == ["-m", "accelerate.commands.launch"]
+    assert command[-1] == str(ROOT / "align" / "train.py")
+    options = dict(zip(command[3:-1:2], command[4:-1:2], strict=True))
+    assert options == {
+        "--config_file": str(CONFIGS / "zero2.yaml"),
+        "--num_processes": "16",
+        "--num_machines": "2",
+        "--machine_rank": "1",
+    }
+
+
+def test_an_unknown_launcher_configuration_names_the_nearest():
+    with pytest.raises(UserError, match="launch.config=zero1: no such file .did you mean 'zero"):
+        launch_command(compose(LaunchConfig, ["config=zero1"]).config, 1)
