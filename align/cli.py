@@ -22,10 +22,20 @@ VERBS = {
         "align.settings:ConvertConfig",
         "an original LLaVA checkpoint as transformers reads it: checkpoint=, output_dir=<folder>",
     ),
+    "doctor": (
+        "align.commands.doctor:main",
+        "align.settings:DoctorConfig",
+        "what this machine can run and what is missing: [recipe=<name> model=<name> ...] [comm=true]",
+    ),
     "eval": (
         "align.commands.evaluate:main",
         "align.settings:EvalConfig",
         "evaluate a run, a checkpoint or a model: run= | checkpoint= | model=",
+    ),
+    "fetch": (
+        "align.commands.fetch:main",
+        "align.settings:RunConfig",
+        "what a run needs, staged for nodes without a network: the arguments of the run",
     ),
     "merge": (
         "align.commands.merge:main",

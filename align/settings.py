@@ -244,6 +244,18 @@ class PushConfig:
 
 
 @dataclass
+class DoctorConfig:
+    """A look at this machine; recipe= and any other key of a training run beside these: at that run on it too."""
+
+    comm: bool = option(
+        False, "an all-reduce over the processes of a launch: accelerate launch ... -m align.cli doctor comm=true"
+    )
+    comm_timeout: float = option(60.0, "seconds after which a process that does not answer is named")
+    format: str = option("text", "text | json")
+    output_dir: str | None = option(None, "where runs would go: its free space is shown (default: runs)")
+
+
+@dataclass
 class CompareConfig:
     """The comparison: every recipe of the track on every model and seed, then the tables."""
 

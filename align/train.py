@@ -24,6 +24,7 @@ from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, write_text
 from align.generation.stored import asking
 from align.interruption import EXIT_AGAIN, NOTICE, Interrupted
+from align.needs import refuse_missing
 from align.report.card import write_card
 from align.run_folder import RunFolder, run_folder
 from align.screen import Report
@@ -37,6 +38,7 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     from align.models.loading import base_of, tower_line
 
     config = composed.config
+    refuse_missing(config)
     run, data, base = run_folder(config), training_data(config, asking(config, report)), base_of(config.model)
     run.check(config, data.manifest(), base)
     refuse_overlap_with_benchmarks(config.evaluate, data.records())

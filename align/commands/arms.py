@@ -11,6 +11,7 @@ from align.config import Composed, compose_run, fingerprint, flatten, to_dict
 from align.data.assembly import training_data
 from align.errors import UserError
 from align.generation.stored import asking
+from align.needs import refuse_missing
 from align.report.controlled import ground, refuse_uncontrolled
 from align.run_folder import RunFolder
 from align.settings import CompareConfig, EvalConfig
@@ -52,6 +53,8 @@ def plan(given: Composed) -> tuple[Cells, dict[str, list[EvalConfig]]]:
     _refuse_method_without_effect(given, cells)
     references = {model: _references(config, arms) for model, arms in cells.items()}
     for arms in cells.values():
+        for arm in arms:
+            refuse_missing(arm.config)
         _refuse_impossible_settings(arms)
         _refuse_uncontrolled_plans(arms)
     return cells, references

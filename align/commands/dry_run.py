@@ -18,6 +18,7 @@ from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.generation.stored import foreseen
 from align.methods.build import build_trainer
 from align.models.loading import parameters_per_tower, tower_line
+from align.needs import refuse_missing
 from align.run_folder import RunFolder, run_folder
 from align.screen import quiet_libraries
 
@@ -30,6 +31,7 @@ def show(composed: Composed) -> None:
     widths = [max(len(setting[i]) for setting in settings if len(setting[i]) < 50) for i in range(2)]
     for key, value, origin in settings:
         console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
+    refuse_missing(composed.config)
     data = training_data(composed.config, foreseen(composed.config))
     refuse_overlap_with_benchmarks(composed.config.evaluate, data.records())
     with tempfile.TemporaryDirectory() as nowhere:  # a trainer makes its folder at once; a dry run leaves none

@@ -90,14 +90,9 @@ def training_data(config: RunConfig, ask: answers.Ask | None = None) -> Training
     rows: list[Row] = []
     parts, facts, part_of = {}, [], []
     for name, part in config.data.items():
-        view = part.view or config.view
-        check_view(view)
-        answers.check_settings(name, part)
-        # In the controlled track an item whose picture is absent is absent from every arm, also from those that do not show it.
-        read, notes = _read(
-            name, part, view, config.allow_label_conflict, view in READS_PICTURES or config.track == "controlled"
-        )
+        read, notes = read_part(config, name)
         facts += notes
+        view = part.view or config.view
         captions = _captions(name, part, len(read), view)
         parts[name] = len(read)
         part_of += [name] * len(read)
@@ -124,10 +119,19 @@ def training_data(config: RunConfig, ask: answers.Ask | None = None) -> Training
     return TrainingData(seen, parts, facts)
 
 
+def read_part(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
+    """A part's rows with their own pictures, before a view changes them, and the facts to record. Raises UserError."""
+    part = config.data[name]
+    view = part.view or config.view
+    check_view(view)
+    answers.check_settings(name, part)
+    # In the controlled track an item whose picture is absent is absent from every arm, also from those that do not show it.
+    return _read(name, part, view, config.allow_label_conflict, view in READS_PICTURES or config.track == "controlled")
+
+
 def _read(
     name: str, part: Part, view: str, allow_label_conflict: bool, needs_pictures: bool
 ) -> tuple[list[Row], list[str]]:
-    """A part's rows with their own pictures, and the facts to record."""
     rows: list[Row] = resolve(f"data.{name}.source", part.source, SOURCES)(part)
     facts = []
     if part.rows is not None and part.rows < 1:

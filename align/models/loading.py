@@ -17,6 +17,7 @@ from align.catalog import resolve
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.families import Family, family_of
+from align.models.presence import absent_adapter, refuse_absent
 from align.models.processors import load_processor
 from align.models.quantization import count, quantization_config, refuse_dora_in_int8
 from align.models.reference import FROZEN
@@ -91,10 +92,11 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
 def load_without_weights(settings: ModelSettings, adapter: str | None = None) -> Loaded:
     """All that `load` gives but the model itself, which is None: in a moment, for a model of any size. Raises UserError."""
     path, on_top = locate(settings), adapter or settings.adapter
-    if on_top is not None:
-        _check_adapter(on_top)
+    if on_top is not None and (lack := absent_adapter(on_top)):
+        raise UserError(lack)
     if settings.dtype not in DTYPES:
         raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
+    refuse_absent(settings)
     config = _config(settings, path)
     family = family_of(config.model_type, settings.family)
     processor = _readable(path, lambda: load_processor(path, settings))
@@ -126,13 +128,6 @@ def _with_adapter(model: Any, adapter: str, trainable: bool) -> Any:
         lines = str(error).splitlines()
         first = next((line for line in lines if "mismatch" in line), lines[0]).strip()
         raise UserError(f"adapter {adapter}: it was made for another model than this one: {first}") from error
-
-
-def _check_adapter(adapter: str) -> None:
-    if not Path(adapter, "adapter_model.safetensors").is_file():
-        raise UserError(
-            f"adapter {adapter}: there is no adapter_model.safetensors; pickles (adapter_model.bin) are not loaded"
-        )
 
 
 def _compute_dtype(settings: ModelSettings, config: Any) -> torch.dtype:

@@ -247,6 +247,10 @@ def test_a_run_trains_the_projector_beside_the_adapter(tiny, loaded, family_name
         (["model.quantization=int4"], "model.quantization=int4: expected one of nf4, int8, or null"),
     ],
 )
-def test_what_cannot_be_trained_says_why(tiny, tmp_path, more, expected):
+def test_what_cannot_be_trained_says_why(tiny, tmp_path, monkeypatch, more, expected):
+    monkeypatch.chdir(tmp_path)
+    for adapter in ("a", "somewhere"):  # what is not there at all is said first
+        (tmp_path / adapter).mkdir()
+        (tmp_path / adapter / "adapter_model.safetensors").touch()
     with pytest.raises(UserError, match=expected):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))

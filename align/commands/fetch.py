@@ -1,0 +1,99 @@
+"""`align fetch`: what runs need, staged where there is a network, for nodes where there is none."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from align.config import compose_run
+from align.errors import UserError
+from align.files import cache_folder
+from align.generation.endpoint import check_settings
+from align.models import presence
+from align.needs import answers_to_come, missing_model, surveyed
+from align.settings import ModelSettings, RunConfig
+
+MIB = 1 << 20
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fetch, say what is where, and how to run; 1 where something is missing. Raises UserError for what is typed wrong."""
+    runs = [(run, compose_run(run).config) for run in _each(arguments)]
+    for _, config in runs:
+        check_settings(config.generation)
+    if presence.offline():
+        print("HF_HUB_OFFLINE is set: nothing is fetched, what is there is looked at")
+    staged: dict[tuple[str | None, str | None, str | None], list[str]] = {}
+    lacking: list[str] = []
+    for _, config in runs:
+        model = config.model
+        identity = (model.path, model.revision, model.build)
+        if identity not in staged:
+            staged[identity] = _stage(model)
+        lacking += staged[identity] or missing_model(config, strict=True)
+        lacking += _look_at_data(config)
+    print(
+        f"In the caches {presence.cache()} (HF_HOME) and {cache_folder('')} (XDG_CACHE_HOME): runs must see the same ones."
+    )
+    print("Without a network:")
+    for run, _ in runs:
+        print(f"  HF_HUB_OFFLINE=1 accelerate launch align/train.py {shlex.join(run)}")
+    if lacking:
+        print("Missing:" + "".join(f"\n  - {line}" for line in dict.fromkeys(lacking)))
+    return 1 if lacking else 0
+
+
+def _each(arguments: Sequence[str]) -> list[list[str]]:
+    """Arguments with lists of recipes and models -> the arguments of each run."""
+    choices = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        lists = key in ("recipe", "model") and equals
+        choices.append([f"{key}={one}" for one in text.split(",")] if lists else [argument])
+    return [list(run) for run in product(*choices)]
+
+
+def _stage(model: ModelSettings) -> list[str]:
+    """Bring a model here and say where it is -> what could not be had."""
+    from align.models.fetching import fetch
+
+    try:
+        if not model.path:
+            from align.models.loading import locate
+
+            print(f"Model {model.name}: built, {_size(Path(locate(model)))}")
+        elif not presence.is_hub_id(model.path):
+            if Path(model.path).is_dir():
+                print(f"Model {model.name}: a folder of this machine, {_size(Path(model.path))}")
+        elif not presence.offline():
+            got = fetch(model)
+            print(
+                f"Model {model.path}, revision {model.revision or 'main'} (commit {got.commit}): {got.files} files, "
+                f"{got.bytes / MIB:,.1f} MiB, {got.downloaded / MIB:,.1f} of them downloaded now, in {got.folder}"
+            )
+            if model.revision != got.commit:
+                print(f"  To stay with these very weights: model.revision={got.commit}")
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _look_at_data(config: RunConfig) -> list[str]:
+    """Read data and benchmarks and say what is there -> what is not. They are files of this machine: nothing is fetched."""
+    print(f"{config.recipe} on {config.model.name}:")
+    lacking = [] if config.data else [f"recipe {config.recipe}: no data; name a suite, or give data.<part>.source="]
+    for part in surveyed(config):
+        if part.readable:
+            print(f"  {part.name}: {part.found}")
+        else:
+            lacking.append(f"{part.name}: {part.found}")
+    for line in answers_to_come(config):
+        print(f"  Not done here: {line}")
+    return lacking
+
+
+def _size(folder: Path) -> str:
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return f"{size / MIB:,.1f} MiB, in {folder}"

@@ -1,0 +1,115 @@
+"""Devices and memory, free space where files go, and whether tokens are set: never what they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from align.doctor.check import MISSING, OK, WARNING, Check
+from align.files import cache_folder
+from align.models import presence
+
+GIB = 1 << 30
+
+
+@dataclass
+class Device:
+    """One GPU."""
+
+    name: str
+    free: int
+    total: int
+    """Bytes."""
+    capability: str
+    bf16: bool
+    """Computed by the hardware, not emulated."""
+
+
+def gib(size: int) -> str:
+    """Bytes in GiB, for people."""
+    return f"{size / GIB:,.1f} GiB"
+
+
+def devices() -> list[Device]:
+    """The GPUs that torch sees."""
+    import torch
+
+    found = []
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(i)
+        capability = ".".join(map(str, torch.cuda.get_device_capability(i)))
+        with torch.cuda.device(i):
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        found.append(Device(torch.cuda.get_device_name(i), free, total, capability, bf16))
+    return found
+
+
+def device_checks(gpus: list[Device]) -> Iterator[Check]:
+    """The processor, and each GPU; a torch for GPUs that sees none is worth a warning."""
+    import psutil
+    import torch
+
+    memory = psutil.virtual_memory()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check("cpu", OK, f"{usable} cores, memory {gib(memory.available)} free of {gib(memory.total)}")
+    for i, gpu in enumerate(gpus):
+        found = f"{gpu.name}, memory {gib(gpu.free)} free of {gib(gpu.total)}, compute capability {gpu.capability}"
+        if gpu.bf16:
+            yield Check(f"cuda:{i}", OK, f"{found}, bf16")
+        else:
+            yield Check(
+                f"cuda:{i}", WARNING, f"{found}, no bf16", "model.dtype=float16 train.bf16=false train.fp16=true"
+            )
+    if not gpus and torch.version.cuda:
+        yield Check(
+            "gpu",
+            WARNING,
+            f"none is visible, though this torch is built for CUDA {torch.version.cuda}",
+            "on a GPU node: look at nvidia-smi (the driver) and CUDA_VISIBLE_DEVICES; runs go to the CPU as it is",
+        )
+    elif not gpus:
+        yield Check("gpu", OK, "none: runs go to the CPU, in float32, which the miniature is made for")
+
+
+def disk_checks(output_dir: str | None, needs: dict[str, int]) -> Iterator[Check]:
+    """Free space where runs, the hub's files and our own cache go; `needs` says by name how many bytes a chosen run takes there."""
+    places = {
+        "disk output_dir": Path(output_dir or "runs"),
+        "disk HF_HOME": presence.cache(),
+        "disk XDG_CACHE_HOME": cache_folder(""),
+    }
+    for name, folder in places.items():
+        there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+        free, needed = shutil.disk_usage(there).free, needs.get(name, 0)
+        found = f"{gib(free)} free at {folder}" + (f", {gib(needed)} needed" if needed else "")
+        if not os.access(there, os.W_OK):
+            yield Check(name, MISSING, f"{there} cannot be written", f"choose another folder ({name.split()[1]})")
+        elif free < needed:
+            yield Check(name, WARNING, found, f"make room, or choose another folder ({name.split()[1]})")
+        else:
+            yield Check(name, OK, found)
+
+
+def token_checks(needed: Iterable[str] = ()) -> Iterator[Check]:
+    """Whether tokens are there; `needed` are the variables that a chosen run reads its keys from."""
+    from huggingface_hub import get_token
+
+    yield Check(
+        "token HF_TOKEN",
+        OK,
+        "present" if get_token() else "absent",
+        "" if get_token() else "only needed for gated models",
+    )
+    wanted = list(dict.fromkeys(needed))
+    for name in dict.fromkeys(["WANDB_API_KEY", *wanted]):
+        if os.environ.get(name, "").strip():
+            yield Check(f"token {name}", OK, "present")
+        elif name in wanted:
+            yield Check(f"token {name}", MISSING, "absent, and this run names it", f"export {name}=...")
+        else:
+            yield Check(
+                f"token {name}", OK, "absent", "only needed for train.report_to=wandb, unless you ran `wandb login`"
+            )

@@ -1,0 +1,73 @@
+"""A hub id's files into the cache: what loading reads, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from align.errors import UserError
+from align.models import presence
+from align.settings import ModelSettings
+
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+"""Weights, configuration, template, vocabularies: no pickles, which would not be loaded."""
+NOT_WANTED = ["*/*", "consolidated*"]
+"""Copies of the weights for other programs, in folders (original/, onnx/, gguf/) or under Mistral's name."""
+
+
+@dataclass
+class Fetched:
+    """A snapshot in the cache."""
+
+    folder: Path
+    commit: str
+    files: int
+    bytes: int
+    downloaded: int
+    """Bytes that were not there before."""
+
+
+def fetch(settings: ModelSettings) -> Fetched:
+    """Download what of a model is not in the cache yet. Raises UserError that names it and says what the hub said."""
+    from huggingface_hub import snapshot_download
+
+    path, revision = str(settings.path), settings.revision
+    named = f"model {path}, revision {revision or 'main'}"
+    try:
+        files = snapshot_download(
+            path, revision=revision, allow_patterns=WANTED, ignore_patterns=NOT_WANTED, dry_run=True
+        )
+        to_come = sum(file.file_size or 0 for file in files if file.will_download)
+        _refuse_too_large(named, to_come)
+        folder = Path(snapshot_download(path, revision=revision, allow_patterns=WANTED, ignore_patterns=NOT_WANTED))
+    except OSError as error:  # the hub's errors are OSErrors
+        raise UserError(f"{named}: {_reason(error)}") from error
+    if lack := presence.lacking(folder):
+        raise UserError(f"{named}: that repository lacks {', '.join(lack)}")
+    return Fetched(folder, folder.name, len(files), sum(file.file_size or 0 for file in files), to_come)
+
+
+def _refuse_too_large(named: str, size: int) -> None:
+    cache = presence.cache().absolute()
+    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if size > free:
+        raise UserError(f"{named}: {size:,} bytes to download, {free:,} free at {cache}; let HF_HOME name another disk")
+
+
+def _reason(error: OSError) -> str:
+    """What the hub said, in one line, and what to do."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    if isinstance(cause, GatedRepoError):
+        return "gated: accept its terms on its page, and set HF_TOKEN (or `hf auth login`)"
+    if isinstance(cause, RepositoryNotFoundError):
+        return "no such repository, or a private one: correct the name, or set HF_TOKEN (or `hf auth login`)"
+    if isinstance(cause, RevisionNotFoundError):
+        return "no such revision: correct model.revision="
+    said = next(
+        (line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()), type(cause).__name__
+    )
+    return f"not fetched: {said}"

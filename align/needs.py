@@ -1,0 +1,105 @@
+"""What a run needs to be there before it starts: the model, the data of every part, the benchmarks.
+
+`missing` only looks whether it is there, and is asked at every start; `surveyed` reads the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from align.data.answers import FIELDS, GENERATE
+from align.data.assembly import read_part
+from align.data.views import split_view
+from align.errors import UserError
+from align.evaluation.selection import selections_of
+from align.models import presence
+from align.rows import Row
+from align.settings import BenchmarkSettings, Part, RunConfig
+
+
+@dataclass
+class Surveyed:
+    """One part of the data, or one benchmark."""
+
+    name: str
+    found: str
+    """How many rows and images; or why they cannot be read."""
+    readable: bool
+
+
+def missing(config: RunConfig) -> list[str]:
+    """What a run's model, data and benchmarks lack here, a line each with what to do; empty where all is there.
+
+    A hub id that is not in the cache is missing where HF_HUB_OFFLINE forbids to download it. Files are looked for, not read.
+    """
+    lines = missing_model(config, strict=presence.offline())
+    evaluated = {split_view(name)[0] for name in config.evaluate.benchmark}
+    files: dict[str, Part | BenchmarkSettings] = {f"data.{name}": part for name, part in config.data.items()}
+    files |= {f"evaluate.settings.{name}": of for name, of in config.evaluate.settings.items() if name in evaluated}
+    for name, settings in files.items():
+        for key in ("path", "image_root"):
+            path = getattr(settings, key)
+            if path and not Path(path).exists():
+                lines.append(f"{name}.{key}={path}: does not exist here; correct the path, or put the data there")
+    return lines
+
+
+def missing_model(config: RunConfig, strict: bool) -> list[str]:
+    """What of the model and of the adapter that is continued is not here; with `strict` a hub id must be in the cache."""
+    lines = []
+    if line := presence.absent(config.model, strict):
+        of_hub = presence.is_hub_id(str(config.model.path))
+        lines.append(f"{line}; {presence.remedy(config.model, config.recipe)}" if of_hub else line)
+    if config.model.adapter and (line := presence.absent_adapter(config.model.adapter)):
+        lines.append(line)
+    return lines
+
+
+def refuse_missing(config: RunConfig) -> None:
+    """Raises UserError that says all that is missing at once."""
+    lines = missing(config)
+    if lines:
+        said = lines[0] if len(lines) == 1 else "".join(f"\n  - {line}" for line in lines)
+        offline = " (HF_HUB_OFFLINE is set)" if presence.offline() else ""
+        raise UserError(f"this run cannot start here{offline}: {said}")
+
+
+def surveyed(config: RunConfig) -> Iterator[Surveyed]:
+    """Every part of the training data and every benchmark, read: rows and pictures that are there."""
+    for name in config.data:
+        yield _surveyed(f"data.{name}", partial(read_part, config, name))
+    for name in dict.fromkeys(config.evaluate.benchmark):
+        yield _surveyed(f"benchmark {name}", partial(_selected, config, name))
+
+
+def _surveyed(name: str, read: Callable[[], tuple[list[Row], list[str]]]) -> Surveyed:
+    try:
+        rows, facts = read()
+    except UserError as error:
+        return Surveyed(name, str(error).removeprefix(f"{name}: "), False)
+    return Surveyed(name, "; ".join([_counted(rows), *facts]), True)
+
+
+def _selected(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
+    (chosen, *_) = selections_of(replace(config.evaluate, benchmark=[name]))
+    return chosen.rows, chosen.facts
+
+
+def answers_to_come(config: RunConfig) -> list[str]:
+    """The parts that want answers generated, and who gives them when the run starts; a line each."""
+    behind = config.generation.base_url
+    whose = f"the model behind {behind}" if behind else "the base model, on the run's own devices"
+    return [
+        f"data.{name}.{field}=generate: rows that lack it are answered by {whose} when the run starts"
+        for name, part in config.data.items()
+        for field in FIELDS
+        if getattr(part, field) == GENERATE
+    ]
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    images = {image.path or image.bytes for row in rows for image in row.images}
+    return f"{len(rows)} rows, {len(images)} different images"
