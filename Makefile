@@ -5,12 +5,13 @@ CONSTRAINTS ?= constraints-cpu.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help compare test test-all real-input lint format clean
+.PHONY: help compare test test-all test-min real-input lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
 	@echo "make test        the tests, without the slow ones, with coverage"
 	@echo "make test-all    all tests, the slow ones too"
+	@echo "make test-min    the tests, without the slow ones, on the oldest versions that pyproject.toml allows (in .venv-min)"
 	@echo "make real-input  train and evaluate small random models behind the real processors (ALIGN_SHARED must point to them)"
 	@echo "make lint        ruff and mypy          make format   ruff, mending what it can"
 	@echo "make clean       remove the environment and tool caches (runs/ is kept)"
@@ -31,6 +32,9 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
+test-min:
+	$(MAKE) VENV=.venv-min CONSTRAINTS=constraints-min.txt test
+
 real-input: $(READY)
 	$(BIN)/python tests/support/real_input.py
 
@@ -44,4 +48,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) .venv-min build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis

@@ -71,7 +71,7 @@ def model(config: RunConfig) -> Check:
     folder = _folder(config)
     assert folder is not None
     kind = presence.model_type(folder)
-    if kind not in FAMILIES:
+    if kind not in FAMILIES and not config.model.family:
         return Check("model", BROKEN, f"{settings.path} is of type {kind}", f"known types: {', '.join(FAMILIES)}")
     return Check("model", OK, f"{settings.path}: {kind}, weights {gib(presence.weights_of(folder).total)}, in {folder}")
 

@@ -4,7 +4,9 @@ import inspect
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOTrainer, SFTTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.models import utils
@@ -76,3 +78,19 @@ def test_dpo_calls_its_frozen_adapter_as_we_do():
 def test_a_reference_model_is_prepared_by_these():
     assert callable(utils.prepare_deepspeed)
     assert callable(utils.prepare_fsdp)
+
+
+def test_a_checkpoint_is_saved_where_this_method_says():
+    assert list(inspect.signature(Trainer._save_checkpoint).parameters) == ["self", "model", "trial"]
+    assert list(inspect.signature(Trainer._get_output_dir).parameters) == ["self", "trial"]
+    assert "self._get_output_dir(trial=trial)" in inspect.getsource(Trainer._save_checkpoint)
+    assert list(inspect.signature(rotate_checkpoints).parameters)[:2] == ["output_dir", "save_total_limit"]
+
+
+def test_a_model_without_a_note_of_what_was_renamed_is_saved_under_its_usual_names(loaded, tiny, family_name, tmp_path):
+    model = loaded(family_name).model
+    assert model._weight_conversions is not None
+    model._weight_conversions = None
+    model.save_pretrained(tmp_path)
+    usual, saved = (load_file(folder / "model.safetensors") for folder in (tiny(family_name), tmp_path))
+    assert saved.keys() == usual.keys()
