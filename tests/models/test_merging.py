@@ -40,7 +40,7 @@ def test_merged_equals_unmerged(loaded, family_name, tmp_path, lora):
     assert merged.effect > 1e-2
     assert merged.difference <= merged.bound == 1e-4
     plain = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
-    logits = probe(Loaded(plain, it.processor, it.family, "", ""))
+    logits = probe(Loaded(plain, it.processor, it.family, "", "", ModelSettings()))
     assert (logits - probe(it)).abs().max() < 1e-4
     assert (logits - probe(loaded(family_name))).abs().max().item() == pytest.approx(merged.effect, rel=1e-2)
     assert {p.name for p in (tmp_path / "merged").iterdir()} >= {

@@ -163,5 +163,3 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
         load(ModelSettings(name="x", path=str(tmp_path / "nothing")))
     with pytest.raises(UserError, match=r"model.dtype=int8: expected one of"):
         load(ModelSettings(name="x", path=str(tmp_path), dtype="int8"))
-    with pytest.raises(UserError, match="model type 'bert' is not one of the known families: llava, qwen2_vl"):
-        family_of("bert")

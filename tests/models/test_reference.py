@@ -43,7 +43,7 @@ def trained_trainer(command, out):
 
 
 def logits(trainer, model):
-    return probe(Loaded(model, trainer.processing_class, trainer.family, "", ""))
+    return probe(Loaded(model, trainer.processing_class, trainer.family, "", "", ModelSettings()))
 
 
 @pytest.fixture
@@ -178,5 +178,5 @@ def test_a_frozen_copy_is_brought_up_to_date(loaded):
         add_frozen_copy(it.model)
         now = probe(it)
         with reference_of(it.model) as reference:
-            assert torch.equal(probe(Loaded(reference, it.processor, it.family, "", "")), now)
+            assert torch.equal(probe(Loaded(reference, it.processor, it.family, "", "", ModelSettings())), now)
     assert kind_of_reference(it.model) == "the adapter it continues, frozen"
