@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from align.errors import UserError
 from align.settings import TRACKS, EvalConfig, RunConfig
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass
@@ -138,6 +141,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.structured(config))
 
 
+def is_hub_id(path: str) -> bool:
+    """Whether a path is `<owner>/<name>` on the Hugging Face hub rather than a folder of this machine."""
+    return HUB_ID.fullmatch(path) is not None and not Path(path).exists()
+
+
 def fingerprint(config: RunConfig) -> str:
     """Eight hex digits that name what is trained: everything except where, with how many processes, and the evaluation."""
     values = to_dict(config)
@@ -202,8 +210,7 @@ def _load_model(name: str) -> tuple[str, Layer]:
     if Path(name, "adapter_config.json").is_file():
         raise UserError(f"model={name} is an adapter, not a model; to evaluate it say checkpoint={name}")
     is_folder = Path(name, "config.json").is_file()
-    is_hub_id = name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith((".yaml", ".yml"))
-    if is_folder or (is_hub_id and not Path(name).exists()):
+    if is_folder or (is_hub_id(name) and not name.endswith((".yaml", ".yml"))):
         return Path(name).resolve().name if is_folder else name, Layer(
             f"argument 'model={name}'", {"model": {"path": name}}
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from align.config import is_hub_id
 from align.data.answers import FIELDS, GENERATE
 from align.data.assembly import read_part
 from align.data.views import split_view
@@ -51,7 +52,7 @@ def missing_model(config: RunConfig, strict: bool) -> list[str]:
     """What of the model and of the adapter that is continued is not here; with `strict` a hub id must be in the cache."""
     lines = []
     if line := presence.absent(config.model, strict):
-        of_hub = presence.is_hub_id(str(config.model.path))
+        of_hub = is_hub_id(str(config.model.path))
         lines.append(f"{line}; {presence.remedy(config.model, config.recipe)}" if of_hub else line)
     if config.model.adapter and (line := presence.absent_adapter(config.model.adapter)):
         lines.append(line)

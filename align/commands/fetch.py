@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from align.config import compose_run
+from align.config import compose_run, is_hub_id
 from align.errors import UserError
 from align.files import cache_folder
 from align.generation.endpoint import check_settings
@@ -64,7 +64,7 @@ def _stage(model: ModelSettings) -> list[str]:
             from align.models.loading import locate
 
             print(f"Model {model.name}: built, {_size(Path(locate(model)))}")
-        elif not presence.is_hub_id(model.path):
+        elif not is_hub_id(model.path):
             if Path(model.path).is_dir():
                 print(f"Model {model.name}: a folder of this machine, {_size(Path(model.path))}")
         elif not presence.offline():

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from align.config import Composed
+from align.config import Composed, is_hub_id
 from align.doctor.check import BROKEN, MISSING, OK, WARNING, Check
 from align.doctor.machine import Device, gib
 from align.errors import UserError
@@ -62,7 +62,7 @@ def model(config: RunConfig) -> Check:
     if not settings.path:
         return Check("model", OK, f"{settings.name}: built by {settings.build} on first use")
     if line := presence.absent(settings, strict=True):
-        if not presence.is_hub_id(settings.path):
+        if not is_hub_id(settings.path):
             return Check("model", MISSING, line)
         fetch = presence.remedy(settings, config.recipe)
         if presence.offline():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from align.config import is_hub_id
 from align.errors import UserError
 from align.files import read_json
 from align.settings import ModelSettings
@@ -41,19 +42,6 @@ def cache() -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE)
-
-
-def is_hub_id(path: str) -> bool:
-    """Whether a model's path is a name on the hub: no folder of this machine, and formed like one."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
-    if Path(path).exists():
-        return False
-    try:
-        validate_repo_id(path)
-    except HFValidationError:
-        return False
-    return True
 
 
 def folder_of(path: str, revision: str | None = None) -> Path | None:

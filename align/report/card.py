@@ -15,6 +15,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from align.config import is_hub_id
 from align.data.views import split_view
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.files import write_text
@@ -30,7 +31,6 @@ LOSSES = {
     "unlearning": "gradient ascent on harmful answers, likelihood of safe ones, KL to the reference on benign rows",
     "safe_unlearning": "NPO on harmful answers, likelihood of safe and of benign ones",
 }
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 OF_THE_MACHINE = re.compile(
     r"(logging|save|dataloader|output|report|run_name|disable_tqdm|use_cpu|ddp|seed|remove_unused|\w+_checkpointing).*"
 )
@@ -83,11 +83,6 @@ def base_name(config: RunConfig) -> str:
     """The base as the world knows it: a hub id, the last part of a local folder, or the name of a model that is built."""
     path = config.model.path
     return config.model.name if path is None else path if is_hub_id(path) else Path(path).name
-
-
-def is_hub_id(path: str) -> bool:
-    """Whether a model is named by owner and name on the hub, rather than by a folder."""
-    return HUB_ID.fullmatch(path) is not None and not Path(path).exists()
 
 
 def plain(value: Any) -> str:
