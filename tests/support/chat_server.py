@@ -8,9 +8,10 @@ import json
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from PIL import Image
+
+from tests.support.loopback import QuietHandler, serving
 
 
 @dataclass
@@ -55,7 +56,7 @@ def chat_server(**faults):
     """A running server; its thread and sockets end with the block."""
     state = ChatServer(**faults)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self):
@@ -84,26 +85,15 @@ def chat_server(**faults):
         def reply(self, status, body):
             page = isinstance(body, str)
             content = (body if page else json.dumps(body)).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html" if page else "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.send_header("retry-after-ms", "1")
-            self.end_headers()
-            self.wfile.write(content)
+            kind = "text/html" if page else "application/json"
+            self.respond(status, content, {"Content-Type": kind, "retry-after-ms": "1"})
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}/v1"
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield state
-    finally:
-        state.gone.set()
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as address:
+        state.url = f"{address}/v1"
+        try:
+            yield state
+        finally:
+            state.gone.set()
 
 
 def read(body: dict, authorization: str) -> Asked:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.support.loopback import QuietHandler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -31,7 +31,7 @@ def hub_server(repositories: dict[str, Path], gated: set[str] = frozenset()) -> 
     """A running server; its thread and sockets end with the block."""
     state = HubServer(repositories, set(gated))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def do_HEAD(self):
@@ -72,25 +72,10 @@ def hub_server(repositories: dict[str, Path], gated: set[str] = frozenset()) -> 
             self.send(200, json.dumps(value).encode(), True, {"Content-Type": "application/json"})
 
         def send(self, status, content, with_body, headers):
-            self.send_response(status)
-            for key, value in {"Content-Length": str(len(content)), "X-Repo-Commit": COMMIT, **headers}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if with_body:
-                self.wfile.write(content)
+            self.respond(status, content, {"X-Repo-Commit": COMMIT, **headers}, with_body)
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
+    with serving(Handler) as state.url:
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def tree(folder: Path) -> list[dict]:
