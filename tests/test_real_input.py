@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from tests.support.real_input import check_answers, run
+from align.commands.merge import main as merge
+from align.data.local import read_file
+from align.generation.local import generate
+from align.models.loading import load_checkpoint
+from align.models.merging import probe
+from align.settings import Generation
+from tests.support.real_input import REFUSAL, check_answers, run
 
 
 @pytest.mark.slow
@@ -20,3 +26,11 @@ def test_training_on_real_input_teaches_the_answers_through_a_live_vision_path(f
     assert vlsbench["n"] == 2241
     asked = {json.loads(line)["id"] for line in (folder / "evaluation" / "safebench" / "responses.jsonl").open()}
     assert {item.split("_")[2] for item in asked} == {"4", "5"}
+    assert merge([f"run={folder}", f"output_dir={tmp_path / 'merged'}"]) == 0
+    adapted, merged = (load_checkpoint(str(path)) for path in (folder / "checkpoint", tmp_path / "merged"))
+    with adapted.model.disable_adapter():
+        assert (probe(adapted) - probe(merged)).abs().max() > 1e-2
+    assert (probe(adapted) - probe(merged)).abs().max() < 1e-4
+    rows = read_file(tmp_path / "harmful.jsonl", shared / "data" / "figstep" / "images", "harmful", "check")[:4]
+    answers = [generate(it.model, it.renderer, rows, Generation(max_new_tokens=32)) for it in (adapted, merged)]
+    assert [answer.response for answer in answers[0]] == [answer.response for answer in answers[1]] == [REFUSAL] * 4

@@ -146,7 +146,6 @@ def check_answers(run_folder: Path, limit: int | None = None) -> dict[str, int]:
     from align.data.collation import pad
     from align.data.images import encode_png
     from align.data.local import read_file
-    from align.data.rendering import Renderer
     from align.generation.local import generate
     from align.models.loading import load_checkpoint
     from align.settings import Generation
@@ -154,7 +153,7 @@ def check_answers(run_folder: Path, limit: int | None = None) -> dict[str, int]:
     part = OmegaConf.load(run_folder / "config.yaml").data.harmful
     rows = read_file(part.path, part.image_root, "harmful", "check")[:limit]
     it = load_checkpoint(str(run_folder / "checkpoint"))
-    renderer = Renderer(it.processor, it.family)
+    renderer = it.renderer
     answers = list(generate(it.model, renderer, rows, Generation(max_new_tokens=32, batch_size=8)))
     blank = encode_png(Image.new("RGB", (336, 336), (255, 255, 255)))
     changed = 0
