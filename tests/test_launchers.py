@@ -137,10 +137,15 @@ def test_a_signal_that_reaches_one_training_process_of_two_stops_both(tiny, tmp_
 def test_what_accelerate_would_turn_into_something_else_in_silence_is_an_error(tiny, tmp_path):
     small = arguments(tiny("llava"), "run")
     fsdp = call(train_command(*small, processes=2, config=CONFIGS / "fsdp2.yaml"), tmp_path)
-    assert "the launcher asks for FSDP, but accelerate runs MULTI_CPU: on a CPU there is no FSDP" in fsdp.stderr
-    zero = call(train_command(*small, "train.use_cpu=true", processes=2, config=CONFIGS / "zero2.yaml"), tmp_path)
     assert (
-        "the launcher asks for DEEPSPEED, but accelerate runs MULTI_CPU: DeepSpeed was told to use a CPU" in zero.stderr
+        "the launcher asks for FSDP, but accelerate runs MULTI_CPU: there is no GPU, or none is to be used"
+        in fsdp.stderr
+    )
+    zero = train_command(*small, processes=2, config=CONFIGS / "zero2.yaml")
+    refused = call(["env", "ACCELERATE_USE_CPU=true", *zero], tmp_path)
+    assert (
+        "the launcher asks for DEEPSPEED, but accelerate runs MULTI_CPU: there is no GPU, or none is to be"
+        in refused.stderr
     )
     cpu = ["--cpu", "--num_processes", "2"]
     alone = call(

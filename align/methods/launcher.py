@@ -56,10 +56,6 @@ def check_launch(accelerator: Any) -> None:
         )
     if wanted and kind != wanted:
         raise UserError(
-            f"the launcher asks for {wanted}, but accelerate runs {kind}: "
-            + (
-                "on a CPU there is no FSDP; use accelerate_configs/cpu.yaml or zero2.yaml"
-                if wanted == "FSDP"
-                else "DeepSpeed was told to use a CPU (train.use_cpu); set DS_ACCELERATOR=cpu instead"
-            )
+            f"the launcher asks for {wanted}, but accelerate runs {kind}: there is no GPU, or none is to be used (ACCELERATE_USE_CPU); "
+            f"on CPUs use accelerate_configs/cpu.yaml, or zero2.yaml and zero3.yaml with DS_ACCELERATOR=cpu"
         )
