@@ -147,11 +147,9 @@ def test_what_accelerate_would_turn_into_something_else_in_silence_is_an_error(t
         "the launcher asks for DEEPSPEED, but accelerate runs MULTI_CPU: there is no GPU, or none is to be"
         in refused.stderr
     )
-    cpu = ["--cpu", "--num_processes", "2"]
-    alone = call(
-        [*train_command(*small, "num_processes=2")[:2], *cpu, *train_command(*small, "num_processes=2")[10:]], tmp_path
-    )
-    assert "num_processes=2, but 1 processes are running" in alone.stderr
+    alone = [*train_command()[:2], "--cpu", "--num_processes", "2", str(ROOT / "align" / "train.py")]
+    refused = call([*alone, *small, "num_processes=2"], tmp_path)
+    assert "num_processes=2, but 1 processes are running" in refused.stderr
 
 
 def test_a_signal_before_training_ends_the_process_at_once(tmp_path):
