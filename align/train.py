@@ -151,6 +151,14 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{interrupted}; the same command goes on from there", file=sys.stderr, flush=True)
         _close_process_group()
         return EXIT_AGAIN
+    if NOTICE.signal:  # while the last step was taken, or the weights were saved
+        print(
+            f"{NOTICE.signal}: trained to its end, not evaluated; the same command does that",
+            file=sys.stderr,
+            flush=True,
+        )
+        _close_process_group()
+        return EXIT_AGAIN
     return evaluate_afterwards(run, composed.config)
 
 

@@ -33,9 +33,12 @@ def main(arguments: Sequence[str]) -> int:
     of_run = [argument for argument in arguments if not argument.startswith(SECTION)]
     config = compose_run(of_run).config  # what is misspelt should not wait for a launch
     command = launch_command(launch, config.num_processes or _devices() * launch.num_machines)
+    manifest = run_folder(config).manifest_file
+    before = _stamp(manifest)
     status, asked = _run([*command, *of_run])
-    interrupted = asked or run_folder(config).manifest().get("status") == "interrupted"
-    return EXIT_AGAIN if status and interrupted else status
+    # The signal may have reached the training processes alone. What an earlier launch left there says nothing of this one.
+    told = _stamp(manifest) != before and run_folder(config).manifest().get("status") == "interrupted"
+    return EXIT_AGAIN if status and (asked or told) else status
 
 
 def launch_command(launch: LaunchConfig, processes: int) -> list[str]:
@@ -61,6 +64,11 @@ def launch_command(launch: LaunchConfig, processes: int) -> list[str]:
     given = [word for key, value in options.items() if value is not None for word in (f"--{key}", str(value))]
     script = Path(__file__).parents[1] / "train.py"
     return [sys.executable, "-m", "accelerate.commands.launch", *given, str(script)]
+
+
+def _stamp(file: Path) -> int | None:
+    """When a file was written; None where there is none."""
+    return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def _devices() -> int:
