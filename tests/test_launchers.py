@@ -152,6 +152,14 @@ def test_what_accelerate_would_turn_into_something_else_in_silence_is_an_error(t
     assert "num_processes=2, but 1 processes are running" in refused.stderr
 
 
+@pytest.mark.slow
+def test_an_earlier_interruption_does_not_make_a_failure_one(tiny, tmp_path):
+    RunFolder(tmp_path / "run").record(status="interrupted")
+    failed = call(align("train", *arguments(tiny("llava"), "run", "trainable=nothing")), tmp_path)
+    assert "trainable: 'nothing' is none of" in failed.stderr
+    assert failed.returncode == 1
+
+
 def test_a_signal_before_training_ends_the_process_at_once(tmp_path):
     script = "from align.interruption import NOTICE; NOTICE.listen(); import os, signal; os.kill(os.getpid(), signal.SIGTERM); print(1)"
     done = call([sys.executable, "-c", script], tmp_path)
