@@ -42,6 +42,11 @@ VERBS = {
         "align.settings:MergeConfig",
         "an adapter and its base as one model: run= | checkpoint=, output_dir=<folder>",
     ),
+    "plan": (
+        "align.commands.plan:main",
+        "align.settings:PlanConfig",
+        "what runs would cost: parameters, memory, FLOPs, steps, hours: recipe=<names> model=<names> plan.gpus=1,4,8",
+    ),
     "push": (
         "align.commands.push:main",
         "align.settings:PushConfig",

@@ -188,6 +188,31 @@ class TrainConfig(RunConfig):
 
 
 @dataclass
+class PlanSettings:
+    """What a plan assumes where a run's configuration says nothing, and how it is shown."""
+
+    prompt_tokens: int = option(60, "text tokens of a request, system prompt and template included")
+    answer_tokens: int = option(150, "tokens of an answer, its end of turn included")
+    image: str = option("640x480", "width x height of a picture; image tokens follow from it as the model counts them")
+    gpus: list[int] = option([1, 4, 8], "how many GPUs; of a run with num_processes=, those")
+    utilization: float = option(0.35, "share of a GPU's peak that training reaches, recomputed layers counted as work")
+    memory: float = option(79.0, "GiB of a GPU")
+    reserve: float = option(3.0, "GiB for CUDA's context, NCCL, workspaces and fragmentation")
+    configs: str | None = option(
+        None, "folder of model folders, looked in before the hub: <configs>/<last part of model.path>/config.json"
+    )
+    format: str | None = option(None, "md | json (default: tables for a terminal)")
+    output: str | None = option(None, "file to write md or json to (default: standard output)")
+
+
+@dataclass
+class PlanConfig(RunConfig):
+    """What a run would cost: a run's settings, where recipe= and model= may be lists, and those of the plan."""
+
+    plan: PlanSettings = option(PlanSettings, "")
+
+
+@dataclass
 class EvalConfig(Evaluate):
     """One evaluation: of a run of ours, of anybody's checkpoint, or of a model as it is."""
 

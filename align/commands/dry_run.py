@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ from align.data.rendering import Rendered
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.generation.stored import foreseen
 from align.methods.build import build_trainer
+from align.methods.order import steps
 from align.models.loading import parameters_per_tower, tower_line
 from align.needs import refuse_missing
 from align.run_folder import RunFolder, run_folder
@@ -41,22 +41,15 @@ def show(composed: Composed) -> None:
     for fact in [*data.facts, *trainer.order.facts()]:
         console.print(escape(fact))
     console.print(tower_line(parameters_per_tower(trainer.model, trainer.family)))
-    steps = trainer.args.max_steps if trainer.args.max_steps > 0 else _steps(trainer)
     args = trainer.args
     console.print(
-        f"Steps: {steps}, each {composed.config.global_batch_size} rows = {args.world_size} processes x "
+        f"Steps: {steps(trainer.order, args)}, each {composed.config.global_batch_size} rows = {args.world_size} processes x "
         f"{args.per_device_train_batch_size} rows x {args.gradient_accumulation_steps} accumulated"
     )
     row = data.rows[0]
     console.print(f"\nRow {row.id} as the model reads it; the loss is on what is marked:")
     for field, rendered in trainer.data_collator.render(row).items():
         console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
-
-
-def _steps(trainer: Any) -> int:
-    args = trainer.args
-    per_epoch = len(trainer.order) // (args.train_batch_size * args.world_size * args.gradient_accumulation_steps)
-    return math.ceil(per_epoch * args.num_train_epochs)
 
 
 def mark_supervised(rendered: Rendered, tokenizer: Any) -> str:

@@ -18,7 +18,7 @@ from align.methods.rows_trainer import to_dataset
 from align.models.loading import base_of, load, parameters_per_tower
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
-from align.models.trainable import check_trainable, choose_trainable
+from align.models.trainable import check_trainable, choose_trainable, freeze_without_pictures
 from align.run_folder import RunFolder
 from align.settings import RunConfig
 
@@ -73,11 +73,11 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
     where no row has one, it would be reported as trained and be what it was. Full fine-tuning's default and a continued adapter hold
     such towers unasked: these are frozen, so that nothing is said to be trained that is not.
     """
-    towers = parameters_per_tower(trainer.model, trainer.family)
     if not any(row.images for row in data.rows):
-        for tower in ("multi_modal_projector", "vision_tower"):
-            if towers[tower]["trainable"]:
-                _refuse_or_freeze(trainer, tower, config)
+        for tower in freeze_without_pictures(trainer.model, trainer.family, config):
+            if trainer.accelerator.is_main_process:
+                print(f"None of the training rows has an image: {tower} would get no gradient and is left as it is", flush=True)
+    towers = parameters_per_tower(trainer.model, trainer.family)
     if any(towers[tower]["trainable"] for tower in ("language_model", "output_head")):
         return
     blind = [row.id for row in data.rows if not row.images]
@@ -86,21 +86,6 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
             f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and nothing of the language model is trained: they "
             f"would have no effect; leave them out, or train the language model too"
         )
-
-
-def _refuse_or_freeze(trainer: Any, tower: str, config: RunConfig) -> None:
-    asked_for = {"trainable": config.trainable, "lora.towers": config.lora.towers if config.lora else []}
-    for key, towers in asked_for.items():
-        if tower in towers and not config.model.adapter:
-            raise UserError(
-                f"{key} names {tower}, and none of the training rows has an image (view={config.view}): it would get no gradient and "
-                f"stay what it is; remove it from {key}, or train on pictures"
-            )
-    for name, parameter in trainer.model.named_parameters():
-        if trainer.family.tower_of(name) == tower:
-            parameter.requires_grad_(False)
-    if trainer.accelerator.is_main_process:
-        print(f"None of the training rows has an image: {tower} would get no gradient and is left as it is", flush=True)
 
 
 def _constructed(method: type, **parts: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -94,6 +96,13 @@ class InProportion(WholeBatches):
         for turn in itertools.count():
             seed = f"{self.seed} {epoch} {kind} {turn}"
             yield from random.Random(seed).sample(stratum, len(stratum))
+
+
+def steps(order: WholeBatches, arguments: Any) -> int:
+    """Optimizer steps of a run over rows in this order: `max_steps`, or whole steps of `num_train_epochs` as transformers counts them."""
+    if arguments.max_steps > 0:
+        return arguments.max_steps
+    return math.ceil(len(order) // order.global_batch_size * arguments.num_train_epochs)
 
 
 def _shuffled(rows: int, seed: int) -> list[int]:

@@ -106,3 +106,26 @@ def modules_of(model: Any, family: Family, tower: str) -> list[str]:
         return [found for child, it in module.named_children() for found in within(f"{name}.{child}", it)]
 
     return [found for child, it in model.named_children() for found in within(child, it)]
+
+
+def freeze_without_pictures(model: Any, family: Family, config: RunConfig) -> list[str]:
+    """Freeze what reads pictures, for a run whose rows have none: it would get no gradient -> the towers that were to be trained.
+
+    Full fine-tuning's default and a continued adapter hold such towers unasked. Raises UserError for one that was asked for.
+    """
+    towers = [t for t in ("multi_modal_projector", "vision_tower") if any(p.requires_grad for p in _of(model, family, t))]
+    asked_for = {"trainable": config.trainable, "lora.towers": config.lora.towers if config.lora else []}
+    for tower in towers:
+        for key, named in asked_for.items():
+            if tower in named and not config.model.adapter:
+                raise UserError(
+                    f"{key} names {tower}, and none of the training rows has an image (view={config.view}): it would get no gradient and "
+                    f"stay what it is; remove it from {key}, or train on pictures"
+                )
+        for parameter in _of(model, family, tower):
+            parameter.requires_grad_(False)
+    return towers
+
+
+def _of(model: Any, family: Family, tower: str) -> list[torch.nn.Parameter]:
+    return [parameter for name, parameter in model.named_parameters() if family.tower_of(name) == tower]

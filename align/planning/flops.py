@@ -1,0 +1,83 @@
+"""FLOPs of an optimizer step. A multiplication and an addition are two.
+
+A matrix of n weights that T positions pass costs 2 n T forward; backward as much again for the gradient of its input, if anything
+before it needs one, and as much for the gradient of its weights, if they are trained; once more forward if its layer is checkpointed
+(Kaplan et al. 2020, arXiv 2001.08361, table 1, gives 6 N per token for training everything: these three without the fourth).
+Attention of width d over L positions costs 4 L^2 d a layer forward (queries by keys, weights by values; the whole square, as kernels that
+take a mask compute it), and twice that backward. The head is passed by supervised positions alone, forward twice, since its kernel
+computes logits again in the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from align.planning.layers import HEAD, Matrix
+from align.planning.step import Pass, Step
+
+
+@dataclass
+class Flops:
+    """By what they are spent on."""
+
+    forward: float = 0.0
+    recomputed: float = 0.0
+    backward: float = 0.0
+    reference: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def flops(matrices: Sequence[Matrix], step: Step, checkpointing: bool, reference_has_adapter: bool = False) -> Flops:
+    """Of one optimizer step, over all GPUs. `reference_has_adapter` is so where an adapter is continued."""
+    spent = Flops()
+    for matrix in matrices:
+        if matrix.tower == HEAD:
+            _head(spent, matrix, step)
+            continue
+        once = _forward(matrix, step, step.policy)
+        spent.forward += once
+        spent.recomputed += once if checkpointing and matrix.recomputed else 0.0
+        spent.backward += _backward(matrix, step, step.policy)
+        if step.reference and (reference_has_adapter or not matrix.adapter):
+            spent.reference += _forward(matrix, step, step.reference)
+    return spent
+
+
+def _positions(matrix: Matrix, step: Step, of: Pass) -> float:
+    if matrix.tower == "vision_tower":
+        return of.pictures * step.picture.patches
+    if matrix.tower == "multi_modal_projector":
+        return of.pictures * step.picture.tokens
+    return of.sequences * step.length
+
+
+def _square(matrix: Matrix, step: Step, of: Pass) -> float:
+    """FLOPs of the attention that begins with a matrix; pictures attend to themselves alone."""
+    if matrix.tower == "vision_tower":
+        return 4.0 * of.pictures * step.picture.patches**2 * matrix.attention
+    return 4.0 * of.sequences * step.length**2 * matrix.attention
+
+
+def _forward(matrix: Matrix, step: Step, of: Pass) -> float:
+    return 2.0 * matrix.weights * _positions(matrix, step, of) + _square(matrix, step, of)
+
+
+def _backward(matrix: Matrix, step: Step, of: Pass) -> float:
+    gradients = matrix.input_gradient + matrix.trained
+    attention = 2.0 * _square(matrix, step, of) if matrix.reached else 0.0
+    return gradients * 2.0 * matrix.weights * _positions(matrix, step, of) + attention
+
+
+def _head(spent: Flops, head: Matrix, step: Step) -> None:
+    a_position = 2.0 * head.weights
+    # Log-probabilities of all answers; where distributions are compared, student and teacher once more.
+    spent.forward += a_position * (step.policy.supervised + 2 * step.divergence)
+    spent.recomputed += a_position * (step.policy.supervised + 2 * step.divergence)
+    spent.backward += a_position * (step.policy.supervised + step.divergence) * (1 + head.trained)
+    if step.reference:
+        spent.reference += a_position * step.reference.supervised

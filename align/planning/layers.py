@@ -1,0 +1,109 @@
+"""A model as a list of its matrices in the order of a forward pass: which layer each is in, and what the backward pass does for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from align.planning.skeleton import Skeleton
+
+HEAD = "output_head"
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One linear layer, or the convolution that reads patches."""
+
+    name: str
+    tower: str
+    layer: str | None
+    """The checkpointed layer that it is in; None for what is outside of layers."""
+    weights: int
+    inputs: int
+    outputs: int
+    trained: bool
+    adapter: bool
+    """Whether it is part of an adapter, which a reference that switches it off does not pass."""
+    input_gradient: bool
+    """Whether the backward pass goes on to what is before it."""
+    reached: bool
+    """Whether the backward pass comes to it."""
+    attention: int
+    """Width of the attention that begins with it (its queries); 0 for all others."""
+    last: bool
+    """Whether its layer ends with it: what a layer recomputes is what the backward pass needs, and nothing needs this one's output."""
+
+    @property
+    def recomputed(self) -> bool:
+        """Whether gradient checkpointing computes it once more."""
+        return self.layer is not None and self.reached and not self.last
+
+
+def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
+    """All of them, without the originals that peft keeps of what is trained in full.
+
+    With checkpointing transformers lets gradients begin at the embeddings of every tower, so that the backward pass runs through
+    frozen towers too (`enable_input_require_grads`). Without it the pass ends at the first thing that is trained.
+    """
+    unused = _unused_layers(it)
+    layers = [name for name, module in it.model.named_modules() if isinstance(module, GradientCheckpointingLayer)]
+    found: list[Matrix] = []
+    flowing = False
+    for name, module in it.model.named_modules():
+        if ".original_module" in name or name.endswith("base_layer.weight"):
+            continue
+        trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d):
+            reads_pixels = not isinstance(module, torch.nn.Linear)
+            weight: Any = module.weight
+            layer = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
+            # Of towers that read pictures: a row without one has no gradient there, and a run without any does not pass them.
+            reached = (flowing or trained or (checkpointing and not reads_pixels)) and layer not in unused
+            found.append(
+                Matrix(
+                    name,
+                    it.family.tower_of(name) or HEAD,
+                    layer,
+                    weight.numel(),
+                    weight[0].numel(),
+                    weight.shape[0],
+                    trained,
+                    "lora_" in name,
+                    reached and not reads_pixels and (flowing or checkpointing),
+                    reached,
+                    _attention(name, weight.shape[0]),
+                    False,
+                )
+            )
+        flowing = flowing or trained
+    return _with_last(found)
+
+
+def _attention(name: str, width: int) -> int:
+    own = name.removesuffix(".base_layer").rpartition(".")[2]
+    return {"q_proj": width, "qkv": width // 3}.get(own, 0)
+
+
+def _with_last(found: list[Matrix]) -> list[Matrix]:
+    """Mark the matrix that each layer ends with."""
+    from dataclasses import replace
+
+    ends = {matrix.layer: matrix.name for matrix in found if matrix.layer is not None}
+    return [replace(matrix, last=ends.get(matrix.layer) == matrix.name) for matrix in found]
+
+
+def _unused_layers(it: Skeleton) -> set[str]:
+    """Layers of the vision tower behind the one whose output LLaVA takes: computed, and without any gradient."""
+    taken = getattr(it.config, "vision_feature_layer", None)
+    if not isinstance(taken, int):
+        return set()
+    layers = [
+        name
+        for name, module in it.model.named_modules()
+        if isinstance(module, GradientCheckpointingLayer) and it.family.tower_of(name) == "vision_tower"
+    ]
+    used = taken if taken >= 0 else len(layers) + 1 + taken
+    return set(layers[used:])

@@ -1,0 +1,87 @@
+"""A run's model without weights: built on torch's `meta` device from its config.json, with what the run trains chosen by the run's code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from align.config import Composed
+from align.errors import UserError
+from align.models.families import Family, family_of
+from align.models.loading import DTYPES, locate, parameters_per_tower
+from align.models.trainable import check_trainable, choose_trainable, freeze_without_pictures
+from align.settings import ModelSettings
+
+
+@dataclass
+class Skeleton:
+    """A model of any size in no memory."""
+
+    model: Any
+    family: Family
+    config: Any
+
+    @property
+    def towers(self) -> dict[str, dict[str, int]]:
+        """Parameters of each tower, all and trainable."""
+        return parameters_per_tower(self.model, self.family)
+
+
+def bare(settings: ModelSettings, configs: str | None = None) -> Skeleton:
+    """The model as it is, all of it trainable. `configs` is a folder in which the model's own is looked for first. Raises UserError."""
+    path = _stored(locate(settings), configs)
+    config = _config(path, settings)
+    if settings.dtype not in DTYPES:
+        raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
+    dtype = DTYPES[settings.dtype]
+    if dtype == "auto":
+        dtype = config.dtype or config.get_text_config().dtype or torch.float32
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+    return Skeleton(model, family_of(config.model_type, settings.family), config)
+
+
+def skeleton(composed: Composed, with_pictures: bool, configs: str | None = None) -> Skeleton:
+    """The model of a run with its adapter, frozen where the run freezes it. Raises UserError as the run itself would."""
+    from peft import PeftConfig, get_peft_model
+
+    check_trainable(composed)
+    config = composed.config
+    it = bare(config.model, configs)
+    peft_config = choose_trainable(it.model, it.family, config)
+    if config.model.adapter:
+        try:
+            peft_config = PeftConfig.from_pretrained(config.model.adapter)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"model.adapter={config.model.adapter}: no adapter_config.json can be read there: {error}"
+            ) from error
+        peft_config.inference_mode = False
+    if peft_config is not None:
+        with torch.device("meta"):
+            it = replace(it, model=get_peft_model(it.model, peft_config))
+    if not with_pictures:
+        freeze_without_pictures(it.model, it.family, config)
+    return it
+
+
+def _stored(path: str, configs: str | None) -> str:
+    """A model's folder in a folder of models, which goes by the last part of its name; else where the run would look."""
+    if configs is None:
+        return path
+    folder = Path(configs, path.rstrip("/").rpartition("/")[2])
+    return str(folder) if Path(folder, "config.json").is_file() else path
+
+
+def _config(path: str, settings: ModelSettings) -> Any:
+    try:
+        return AutoConfig.from_pretrained(path, revision=settings.revision if path == settings.path else None)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"model {settings.name or path}: its config.json cannot be read from {path}. A plan needs that file alone, no weights: give "
+            f"model.path=<folder with config.json>, plan.configs=<folder of such folders>, or fetch it: hf download {path} config.json"
+        ) from error

@@ -1,0 +1,160 @@
+"""What one optimizer step of a run computes: how many sequences of what length, how many pictures, and what the reference is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from align.catalog import METHODS, resolve
+from align.config import Composed
+from align.data.collation import ANSWER_OF, PARTS
+from align.data.views import READS_PICTURES
+from align.errors import UserError
+from align.methods.order import InProportion, WholeBatches, steps
+from align.planning.pictures import Picture
+from align.run_folder import RunFolder
+from align.settings import PlanSettings, RunConfig
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Sequences that go through the model together, over all GPUs and all accumulated passes of a step."""
+
+    sequences: float
+    pictures: float
+    supervised: float
+    """Positions that the output head works on (align/methods/head.py)."""
+
+    def __mul__(self, factor: float) -> Pass:
+        return Pass(self.sequences * factor, self.pictures * factor, self.supervised * factor)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step."""
+
+    rows: int
+    length: int
+    """Tokens of a sequence as it is padded: of the longest, and all are taken to be as long."""
+    picture: Picture
+    policy: Pass
+    reference: Pass | None
+    divergence: float
+    """Positions where two distributions over the whole vocabulary are compared (unlearning's KL)."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a run's data by role, and how many of them are shown with a picture."""
+
+    count: Counter[str]
+    pictured: Counter[str]
+
+    @property
+    def total(self) -> int:
+        """All rows."""
+        return self.count.total()
+
+    def share_pictured(self, role: str | None = None) -> float:
+        """Of one role, or of all rows."""
+        count = self.total if role is None else self.count[role]
+        return (self.pictured.total() if role is None else self.pictured[role]) / count if count else 0.0
+
+
+def rows_of(config: RunConfig) -> Rows:
+    """What the configuration says of the rows, or else the data themselves. Raises UserError where neither tells.
+
+    A part with `rows` is taken to have as many; where pictures are shown each row is taken to have one.
+    """
+    if not config.data:
+        raise UserError(f"recipe {config.recipe}: no data; name a suite, or say data.<part>.rows= and data.<part>.role=")
+    if not all(part.rows and part.role for part in config.data.values()):
+        return _read(config)
+    rows = Rows(Counter(), Counter())
+    for part in config.data.values():
+        rows.count[part.role] += part.rows
+        if (part.view or config.view) in READS_PICTURES:
+            rows.pictured[part.role] += round(part.rows * (1 - part.caption_share))
+    return rows
+
+
+def _read(config: RunConfig) -> Rows:
+    from align.data.assembly import training_data
+
+    try:
+        data = training_data(config).rows
+    except UserError as error:
+        unknown = [name for name, part in config.data.items() if not (part.rows and part.role)]
+        raise UserError(
+            f"how many rows data.{unknown[0]} has, and of which role, is not said and cannot be counted: {error}. For a plan it is enough "
+            f"to say data.{unknown[0]}.rows=<number> data.{unknown[0]}.role=harmful|benign"
+        ) from error
+    return Rows(Counter(row.role for row in data), Counter(row.role for row in data if row.images))
+
+
+@lru_cache
+def _method(name: str) -> Any:
+    return resolve("method", name, METHODS)
+
+
+def arguments_of(composed: Composed, processes: int) -> Any:
+    """The run's own training arguments on so many GPUs. Raises UserError where the batch cannot be divided over them."""
+    from align.methods.arguments import training_arguments
+
+    return training_arguments(composed, _method(composed.config.method), RunFolder(Path("planned")), processes)
+
+
+def checkpoints_activations(config: RunConfig) -> bool:
+    """Whether layers are computed again in the backward pass: as the run says, or by trl's default on a GPU."""
+    default = _method(config.method).config_class.__dataclass_fields__["gradient_checkpointing"].default
+    return bool(config.train.get("gradient_checkpointing", config.train.get("activation_checkpointing", default)))
+
+
+def steps_of(composed: Composed, rows: Rows, arguments: Any) -> int:
+    """Optimizer steps of the run, by its own arithmetic."""
+    config = composed.config
+    size = config.global_batch_size
+    if not hasattr(arguments, "proportion"):
+        return steps(WholeBatches(rows.total, size, 0, int), arguments)
+    absent = [role for role in ("harmful", "benign") if not rows.count[role]]
+    if absent:
+        raise UserError(f"method={config.method} needs harmful and benign rows, and none is {absent[0]}; add a part of that role")
+    strata = [range(rows.count[role]) for role in ("harmful", "benign")]
+    return steps(InProportion(strata, arguments.proportion, size, 0, int), arguments)
+
+
+def step_of(composed: Composed, rows: Rows, arguments: Any, picture: Picture, assumed: PlanSettings) -> Step:
+    """One optimizer step of the run."""
+    config, method = composed.config, _method(composed.config.method)
+    answer = assumed.answer_tokens
+    length = assumed.prompt_tokens + answer + (picture.tokens if rows.share_pictured() else 0)
+    if multiple := arguments.pad_to_multiple_of:
+        length = -(-length // multiple) * multiple
+    if arguments.max_length is not None and length > arguments.max_length:
+        raise UserError(
+            f"a row of {length} tokens ({assumed.prompt_tokens} of a request, {picture.tokens} of a picture, {answer} of an answer) is "
+            f"longer than train.max_length={arguments.max_length}, and the run would refuse it; raise that, or say what rows are with "
+            f"plan.prompt_tokens, plan.answer_tokens, plan.image"
+        )
+    size = config.global_batch_size
+    reference, divergence = None, 0.0
+    if hasattr(arguments, "proportion"):
+        parts = _parts(rows, arguments.proportion, size, answer)
+        policy = Pass(*(sum(getattr(of, field) for of in parts.values()) for field in Pass.__dataclass_fields__))
+        reference = parts[method.reference_part]
+        divergence = reference.supervised if config.method == "unlearning" else 0.0
+    else:
+        answers = len(method.collator(None, arguments).answers)
+        policy = Pass(1.0, rows.share_pictured(), answer) * (size * answers)
+        reference = policy if method.needs_reference else None
+    return Step(size, length, picture, policy, reference, divergence)
+
+
+def _parts(rows: Rows, proportion: list[int], size: int, answer: int) -> dict[str, Pass]:
+    """The answers of each part of an unlearning step."""
+    share = {role: size * of / sum(proportion) for role, of in zip(("harmful", "benign"), proportion, strict=True)}
+    roles = {part: ANSWER_OF[part][0] for part in PARTS}
+    return {part: Pass(1.0, rows.share_pictured(role), answer) * share[role] for part, role in roles.items()}
