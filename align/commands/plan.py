@@ -1,0 +1,166 @@
+"""`align plan`: what runs would cost, before anything is fetched or trained."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from align.config import compose, compose_run
+from align.errors import UserError
+from align.files import write_text
+from align.settings import PlanSettings
+
+SECTION = "plan."
+FORMATS = ("md", "json")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Plan every recipe on every model, and show it. Raises UserError."""
+    assumed: PlanSettings = compose(
+        PlanSettings, [a.removeprefix(SECTION) for a in arguments if a.startswith(SECTION)]
+    ).config
+    _check(assumed)
+    # All configurations first: what is misspelt should not wait for torch.
+    runs = [compose_run(words) for words in _each([a for a in arguments if not a.startswith(SECTION)])]
+    from align.planning.estimate import estimate
+    from align.screen import quiet_libraries
+
+    quiet_libraries()
+    found = [estimate(run, assumed) for run in runs]
+    if assumed.format is None:
+        _show(found, assumed)
+        return 0
+    record = {"schema": 1, "assumed": asdict(assumed), "runs": [one.record() for one in found]}
+    text = json.dumps(record, indent=2) + "\n" if assumed.format == "json" else _markdown(found, assumed)
+    if assumed.output:
+        write_text(Path(assumed.output), text)
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def _check(assumed: PlanSettings) -> None:
+    if assumed.format not in (None, *FORMATS):
+        raise UserError(f"plan.format={assumed.format}: expected one of {', '.join(FORMATS)}, or none for the terminal")
+    if assumed.output and assumed.format is None:
+        raise UserError(f"plan.output={assumed.output} needs plan.format=md or json")
+    for name in ("prompt_tokens", "answer_tokens", "utilization"):
+        if not getattr(assumed, name) > 0:
+            raise UserError(f"plan.{name}={getattr(assumed, name)}: expected more than 0")
+    if assumed.utilization > 1:
+        raise UserError(f"plan.utilization={assumed.utilization}: a share of a GPU's peak, at most 1")
+    if not assumed.gpus or min(assumed.gpus) < 1:
+        raise UserError(f"plan.gpus={assumed.gpus}: expected numbers of GPUs, from 1")
+
+
+def _each(arguments: Sequence[str]) -> list[list[str]]:
+    """One list of arguments for each recipe on each model."""
+    several = {"recipe": [""], "model": [""]}
+    rest = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in several:
+            several[key] = value.split(",")
+        else:
+            rest.append(argument)
+    return [
+        [*(f"{key}={name}" for key, name in (("recipe", recipe), ("model", model)) if name), *rest]
+        for model in several["model"]
+        for recipe in several["recipe"]
+    ]
+
+
+def _header(found: Sequence[Any]) -> list[str]:
+    gpus = [it.gpus for it in found[0].launched]
+    on = "/".join(map(str, gpus))
+    return ["model", "recipe", "trained", "steps", "PFLOP a step", f"GiB, ddp on {on}", "fits 80 GB with"] + [
+        f"hours on {on} {gpu}" for gpu in found[0].launched[0].hours
+    ]
+
+
+def _cells(it: Any) -> list[str]:
+    first = {launched.gpus: launched.fits or "-" for launched in it.launched}
+    memories = [f"{launched.memory['ddp'].total / 2**30:.0f}" for launched in it.launched]
+    hours = [
+        " / ".join(_hours(launched.hours[gpu]) for launched in it.launched) for gpu in it.launched[0].hours
+    ]
+    return [
+        it.model,
+        it.recipe,
+        f"{it.trainable / 1e6:,.0f}M of {it.all / 1e6:,.0f}M",
+        f"{it.steps:,}",
+        f"{it.flops.total / 1e15:.3g}",
+        " / ".join(memories),
+        " / ".join(first.values()),
+        *hours,
+    ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.2f}"
+
+
+def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
+    """What the numbers stand on."""
+    pictures = sorted({f"{it.model} {it.step.picture.tokens}" for it in found if it.step.policy.pictures})
+    shown = f", a picture of {assumed.image} ({', '.join(pictures)} tokens)" if pictures else ""
+    notes = [
+        f"Assumed: a request of {assumed.prompt_tokens} tokens, an answer of {assumed.answer_tokens}{shown}; "
+        f"{assumed.utilization:.0%} of a GPU's peak (A100 312, H100 989 TFLOP/s) is reached; {assumed.reserve:g} GiB for CUDA and NCCL.",
+        f"Fits: within {assumed.memory:g} GiB, the first of ddp, zero2, zero3 (accelerate_configs/) for each number of GPUs; - is none.",
+    ]
+    if any(it.full for it in found):
+        notes.append(
+            "Full fine-tuning under ddp updates weights of model.dtype without a float32 copy; zero2 and zero3 keep one."
+        )
+    return notes
+
+
+def _markdown(found: Sequence[Any], assumed: PlanSettings) -> str:
+    header = _header(found)
+    lines = [header, ["---"] * len(header), *map(_cells, found)]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{table}\n\n" + "\n".join(_notes(found, assumed)) + "\n"
+
+
+def _show(found: Sequence[Any], assumed: PlanSettings) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=False)
+    table = Table(*_header(found))
+    for it in found:
+        table.add_row(*_cells(it))
+    console.print(table)
+    if len(found) == 1:
+        _show_parts(console, found[0])
+    for note in _notes(found, assumed):
+        console.print(note, highlight=False, soft_wrap=True)
+
+
+def _show_parts(console: Any, it: Any) -> None:
+    """Memory by part, FLOPs by what they are spent on, parameters by tower."""
+    from rich.table import Table
+
+    from align.models.loading import tower_line
+    from align.planning.memory import in_gib
+
+    parts = Table("GPUs", "launch", *in_gib(it.launched[0].memory["ddp"]), title="GiB of one GPU")
+    for launched in it.launched:
+        for launch, memory in launched.memory.items():
+            parts.add_row(str(launched.gpus), launch, *(f"{size:.1f}" for size in in_gib(memory).values()))
+    console.print(parts)
+    console.print(tower_line(it.parameters), highlight=False, soft_wrap=True)
+    step, spent = it.step, it.flops
+    console.print(
+        f"A step: {step.rows} rows, {step.policy.sequences:g} sequences of {step.length} tokens, {step.policy.pictures:g} pictures of "
+        f"{step.picture.patches} patches and {step.picture.tokens} tokens; {it.rows:,} rows, {it.steps:,} steps",
+        highlight=False,
+        soft_wrap=True,
+    )
+    shares = ", ".join(f"{name} {flops / spent.total:.0%}" for name, flops in asdict(spent).items())
+    console.print(f"FLOPs of a step: {spent.total:.3g} ({shares})", highlight=False, soft_wrap=True)

@@ -1,0 +1,134 @@
+"""The plan of one run: its parameters, steps, FLOPs, memory and hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from align.config import Composed
+from align.planning.flops import Flops, flops
+from align.planning.layers import matrices
+from align.planning.memory import LAUNCHES, Memory, activations, fits, held, in_gib, memory
+from align.planning.pictures import picture
+from align.planning.skeleton import skeleton
+from align.planning.step import Step, arguments_of, checkpoints_activations, rows_of, step_of, steps_of
+from align.settings import PlanSettings
+
+PEAKS = {"A100-80G": 312e12, "H100": 989e12}
+"""Dense bfloat16 FLOP/s of a GPU (NVIDIA's data sheets; both without sparsity, the H100 as SXM5)."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A run on so many GPUs."""
+
+    gpus: int
+    rows: int
+    """Rows of one forward pass on one GPU."""
+    accumulated: int
+    memory: dict[str, Memory]
+    """By launch configuration; on one GPU nothing is divided, and there is but ddp."""
+    fits: str | None
+    """The first launch configuration with which it fits."""
+    hours: dict[str, float]
+    """By GPU."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost."""
+
+    recipe: str
+    model: str
+    method: str
+    full: bool
+    """Whether it is full fine-tuning, without an adapter."""
+    parameters: dict[str, dict[str, int]]
+    rows: int
+    steps: int
+    step: Step
+    flops: Flops
+    """Of one step."""
+    launched: list[Launched]
+
+    @property
+    def all(self) -> int:
+        """Parameters, those of an adapter included."""
+        return sum(of["all"] for of in self.parameters.values())
+
+    @property
+    def trainable(self) -> int:
+        """Of them, those that are trained."""
+        return sum(of["trainable"] for of in self.parameters.values())
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "recipe": self.recipe,
+            "model": self.model,
+            "method": self.method,
+            "parameters": self.parameters,
+            "rows": self.rows,
+            "steps": self.steps,
+            "step": asdict(self.step),
+            "flops_per_step": asdict(self.flops) | {"total": self.flops.total},
+            "flops": self.flops.total * self.steps,
+            "gpus": [
+                {
+                    "gpus": it.gpus,
+                    "per_device_train_batch_size": it.rows,
+                    "gradient_accumulation_steps": it.accumulated,
+                    "memory_gib": {launch: in_gib(of) for launch, of in it.memory.items()},
+                    "fits": it.fits,
+                    "hours": it.hours,
+                }
+                for it in self.launched
+            ],
+        }
+
+
+def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
+    """The plan of a run. Raises UserError where its configuration is wrong or does not tell."""
+    config = composed.config
+    rows = rows_of(config)
+    numbers = [config.num_processes] if config.num_processes else assumed.gpus
+    arguments = [arguments_of(composed, gpus) for gpus in numbers]
+    it = skeleton(composed, rows.share_pictured() > 0, assumed.configs)
+    checkpointing = checkpoints_activations(config)
+    found = matrices(it, checkpointing)
+    step = step_of(composed, rows, arguments[0], picture(it.config, config.model, assumed.image), assumed)
+    spent = flops(found, step, checkpointing, reference_has_adapter=bool(config.model.adapter))
+    steps = steps_of(composed, rows, arguments[0])
+    of = held(it, config, str(arguments[0].optim.value))
+    dropout = bool(config.lora and config.lora.lora_dropout)
+
+    def launched(gpus: int, its: Any) -> Launched:
+        share = its.per_device_train_batch_size / config.global_batch_size
+        active = activations(it, found, step, share, checkpointing, dropout)
+        by_launch = {
+            launch: memory(it, of, config, step, launch, gpus, active, assumed.reserve * 2**30)
+            for launch in _launches(config, gpus)
+        }
+        seconds = {gpu: steps * spent.total / (gpus * peak * assumed.utilization) for gpu, peak in PEAKS.items()}
+        return Launched(
+            gpus,
+            its.per_device_train_batch_size,
+            its.gradient_accumulation_steps,
+            by_launch,
+            next((launch for launch, one in by_launch.items() if fits(one, assumed.memory)), None),
+            {gpu: one / 3600 for gpu, one in seconds.items()},
+        )
+
+    on = [launched(gpus, its) for gpus, its in zip(numbers, arguments, strict=True)]
+    full = config.lora is None
+    return Estimate(
+        config.recipe, config.model.name, config.method, full, it.towers, rows.total, steps, step, spent, on
+    )
+
+
+def _launches(config: Any, gpus: int) -> Sequence[str]:
+    if gpus == 1:
+        return LAUNCHES[:1]
+    # ZeRO-3 divides the weights that a module has, and bitsandbytes keeps its own kind of them.
+    return LAUNCHES[:2] if config.model.quantization else LAUNCHES
