@@ -30,7 +30,12 @@ def main(arguments: Sequence[str]) -> int:
     from align.screen import quiet_libraries
 
     quiet_libraries()
-    found = [estimate(run, assumed) for run in runs]
+    found = []
+    for run in runs:
+        try:
+            found.append(estimate(run, assumed))
+        except UserError as error:
+            raise UserError(f"recipe={run.config.recipe} model={run.config.model.name}: {error}") from error
     if assumed.format is None:
         _show(found, assumed)
         return 0
@@ -83,7 +88,7 @@ def _header(found: Sequence[Any]) -> list[str]:
 
 
 def _cells(it: Any) -> list[str]:
-    first = {launched.gpus: launched.fits or "-" for launched in it.launched}
+    first = [launched.fits or "-" for launched in it.launched]
     memories = [f"{launched.memory['ddp'].total / 2**30:.0f}" for launched in it.launched]
     hours = [
         " / ".join(_hours(launched.hours[gpu]) for launched in it.launched) for gpu in it.launched[0].hours
@@ -95,13 +100,13 @@ def _cells(it: Any) -> list[str]:
         f"{it.steps:,}",
         f"{it.flops.total / 1e15:.3g}",
         " / ".join(memories),
-        " / ".join(first.values()),
+        first[0] if len(set(first)) == 1 else " / ".join(first),
         *hours,
     ]
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.0f}" if hours >= 10 else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.2f}"
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2g}"
 
 
 def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:

@@ -15,10 +15,9 @@ OUTPUT_HEAD = "lm_head"
 
 def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) -> Any:
     """The BitsAndBytesConfig of transformers; None without quantisation. Raises UserError for an unknown kind or without bitsandbytes."""
+    check_kind(kind)
     if kind is None:
         return None
-    if kind not in KINDS:
-        raise UserError(f"model.quantization={kind}: expected one of {', '.join(KINDS)}, or null")
     try:
         import bitsandbytes  # noqa: F401
     except ImportError as error:
@@ -39,6 +38,12 @@ def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) ->
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=skipped,
     )
+
+
+def check_kind(kind: str | None) -> None:
+    """Raises UserError for a kind of quantisation that there is not."""
+    if kind not in (None, *KINDS):
+        raise UserError(f"model.quantization={kind}: expected one of {', '.join(KINDS)}, or null")
 
 
 def refuse_dora_in_int8(kind: str | None, use_dora: bool) -> None:

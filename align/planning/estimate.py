@@ -105,7 +105,7 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
 
     def launched(gpus: int, its: Any) -> Launched:
         share = its.per_device_train_batch_size / config.global_batch_size
-        active = activations(it, found, step, share, checkpointing, dropout)
+        active = activations(it, found, step, share, dropout).peak(checkpointing)
         by_launch = {
             launch: memory(it, of, config, step, launch, gpus, active, assumed.reserve * 2**30)
             for launch in _launches(config, gpus)

@@ -68,9 +68,10 @@ def _forward(matrix: Matrix, step: Step, of: Pass) -> float:
 
 
 def _backward(matrix: Matrix, step: Step, of: Pass) -> float:
+    if not matrix.reached:
+        return 0.0
     gradients = matrix.input_gradient + matrix.trained
-    attention = 2.0 * _square(matrix, step, of) if matrix.reached else 0.0
-    return gradients * 2.0 * matrix.weights * _positions(matrix, step, of) + attention
+    return gradients * 2.0 * matrix.weights * _positions(matrix, step, of) + 2.0 * _square(matrix, step, of)
 
 
 def _head(spent: Flops, head: Matrix, step: Step) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,14 +53,13 @@ def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
     found: list[Matrix] = []
     flowing = False
     for name, module in it.model.named_modules():
-        if ".original_module" in name or name.endswith("base_layer.weight"):
+        if ".original_module" in name:
             continue
         trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
         if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d):
             reads_pixels = not isinstance(module, torch.nn.Linear)
             weight: Any = module.weight
             layer = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
-            # Of towers that read pictures: a row without one has no gradient there, and a run without any does not pass them.
             reached = (flowing or trained or (checkpointing and not reads_pixels)) and layer not in unused
             found.append(
                 Matrix(
@@ -89,8 +88,6 @@ def _attention(name: str, width: int) -> int:
 
 def _with_last(found: list[Matrix]) -> list[Matrix]:
     """Mark the matrix that each layer ends with."""
-    from dataclasses import replace
-
     ends = {matrix.layer: matrix.name for matrix in found if matrix.layer is not None}
     return [replace(matrix, last=ends.get(matrix.layer) == matrix.name) for matrix in found]
 

@@ -6,10 +6,10 @@ a float32 copy of what is trained with float32 states: 12 bytes, divided among t
 the weights too (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1 and figure 1).
 
 A checkpointed layer keeps its input. The one that is being computed again, and every layer without checkpointing, keeps for each position
-of a model of width d with attention width a and MLP width i, in the type of the model (as torch saves it for the backward pass, measured
-by `saved_tensors_hooks`): queries, keys, values and result of the attention (4 a), the inputs of its halves (2 d), twice what the MLP
-expands to (4 i where it is gated, else 2 i), and what two norms compute in float32 (2 d). An adapter keeps a copy of its input, its r
-inner values, and with dropout a mask of a byte.
+of a model of width d with attention width a and MLP width i, in the type of the model (as torch saves it for the backward pass, seen by
+`saved_tensors_hooks`): queries, keys, values and result of the attention (4 a), what the MLP expands to (3 i where it is gated, else
+i), and of two norms what they compute in float32 (2 d). Where its weights are trained, what they multiply as well (4 d + i); an adapter
+keeps a copy of its input, its r inner values, and with dropout a mask of a byte.
 """
 
 from __future__ import annotations
@@ -130,22 +130,37 @@ def _reference(it: Skeleton, of: Held, config: RunConfig, step: Step) -> tuple[f
     return 0.0, (of.gradients if config.model.adapter else 0.0)
 
 
-def activations(
-    it: Skeleton, matrices: Sequence[Matrix], step: Step, share: float, checkpointing: bool, dropout: bool
-) -> float:
-    """What the backward pass needs of the forward pass, in bytes, where it is most. `share` is the part of a step in one pass on one GPU."""
+@dataclass(frozen=True)
+class Activations:
+    """What the backward pass needs of the forward pass on one GPU, in bytes."""
+
+    kept: float
+    """The inputs of all layers."""
+    layers: float
+    """What is inside of all of them."""
+    largest: float
+    """What is inside of the one that keeps most."""
+    copies: float
+    """The adapter's weights in the model's type, which autocast keeps until the forward pass is over."""
+    outside: float
+
+    def peak(self, checkpointing: bool) -> float:
+        """What is held where most is: with checkpointing at the end of the forward pass, or where the largest layer is computed again."""
+        return (self.kept + max(self.largest, self.copies) if checkpointing else self.layers) + self.outside
+
+
+def activations(it: Skeleton, matrices: Sequence[Matrix], step: Step, share: float, dropout: bool) -> Activations:
+    """`share` is the part of a step that one forward pass on one GPU takes; `dropout`, whether an adapter has it."""
     size = it.model.dtype.itemsize
-    kept, inner = [], []
-    for layer, group in groupby((m for m in matrices if m.layer and m.reached), key=lambda m: m.layer):
-        inside = list(group)
-        positions = share * _positions(inside[0], step)
-        kept.append(positions * inside[0].inputs * size)
-        inner.append(positions * _interior(inside, size, dropout))
-        assert layer is not None
-    if not inner:
-        return 0.0
-    layers = sum(kept) + max(inner) if checkpointing else sum(inner)
-    return layers + _outside(matrices, step, share, size)
+    kept, copies, inside = [], [], []
+    for _, group in groupby((m for m in matrices if m.layer and m.reached), key=lambda m: m.layer):
+        layer = list(group)
+        positions = share * _positions(layer[0], step)
+        kept.append(positions * layer[0].inputs * size)
+        copies.append(size * sum(matrix.weights for matrix in layer if matrix.adapter))
+        inside.append(positions * _inside(layer, size, dropout) + copies[-1])
+    outside = _outside(matrices, step, share, size)
+    return Activations(sum(kept), sum(inside), max(inside, default=0.0), sum(copies), outside)
 
 
 def _positions(matrix: Matrix, step: Step) -> float:
@@ -154,13 +169,14 @@ def _positions(matrix: Matrix, step: Step) -> float:
     return step.policy.sequences * step.length
 
 
-def _interior(layer: Sequence[Matrix], size: int, dropout: bool) -> float:
+def _inside(layer: Sequence[Matrix], size: int, dropout: bool) -> float:
     """Bytes that a layer keeps for one position: see the module."""
     own = [matrix for matrix in layer if not matrix.adapter]
-    width, attention = own[0].inputs, max(matrix.attention for matrix in own)
-    expanded = own[-1].inputs
-    expanding = sum(matrix.inputs == width and matrix.outputs == expanded for matrix in own if not matrix.attention)
-    kept = size * (4 * attention + 2 * width + 2 * expanding * expanded) + 2 * 4 * width
+    width, expanded = own[0].inputs, own[-1].inputs
+    is_gated = sum(matrix.inputs == width and matrix.outputs == expanded for matrix in own if not matrix.attention) > 1
+    kept = size * (4 * max(matrix.attention for matrix in own) + (3 if is_gated else 1) * expanded) + 2 * 4 * width
+    if any(matrix.trained for matrix in own):
+        kept += size * (4 * width + expanded)
     for matrix in layer:
         if matrix.adapter and "lora_A" in matrix.name:
             kept += size * (matrix.inputs + matrix.outputs) + dropout * matrix.inputs
@@ -188,5 +204,5 @@ def fits(of: Memory, limit: float) -> bool:
 
 
 def in_gib(of: Memory) -> dict[str, Any]:
-    """Each part and the total in GiB, to a tenth."""
+    """Each part and the total in GiB, to a hundredth."""
     return {part: round(size / 2**30, 2) for part, size in (asdict(of) | {"total": of.total}).items()}

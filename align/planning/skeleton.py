@@ -13,6 +13,7 @@ from align.config import Composed
 from align.errors import UserError
 from align.models.families import Family, family_of
 from align.models.loading import DTYPES, locate, parameters_per_tower
+from align.models.quantization import check_kind
 from align.models.trainable import check_trainable, choose_trainable, freeze_without_pictures
 from align.settings import ModelSettings
 
@@ -37,6 +38,7 @@ def bare(settings: ModelSettings, configs: str | None = None) -> Skeleton:
     config = _config(path, settings)
     if settings.dtype not in DTYPES:
         raise UserError(f"model.dtype={settings.dtype}: expected one of {', '.join(DTYPES)}")
+    check_kind(settings.quantization)
     dtype = DTYPES[settings.dtype]
     if dtype == "auto":
         dtype = config.dtype or config.get_text_config().dtype or torch.float32
