@@ -16,6 +16,8 @@ from align.settings import PlanSettings
 
 SECTION = "plan."
 FORMATS = ("md", "json")
+WIDTH = 200
+"""Columns of a table in a pipe or a log file, where no terminal gives a width."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -90,9 +92,7 @@ def _header(found: Sequence[Any]) -> list[str]:
 def _cells(it: Any) -> list[str]:
     first = [launched.fits or "-" for launched in it.launched]
     memories = [f"{launched.memory['ddp'].total / 2**30:.0f}" for launched in it.launched]
-    hours = [
-        " / ".join(_hours(launched.hours[gpu]) for launched in it.launched) for gpu in it.launched[0].hours
-    ]
+    hours = [" / ".join(_hours(launched.hours[gpu]) for launched in it.launched) for gpu in it.launched[0].hours]
     return [
         it.model,
         it.recipe,
@@ -136,7 +136,9 @@ def _show(found: Sequence[Any], assumed: PlanSettings) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=False)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     table = Table(*_header(found))
     for it in found:
         table.add_row(*_cells(it))

@@ -76,7 +76,10 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
     if not any(row.images for row in data.rows):
         for tower in freeze_without_pictures(trainer.model, trainer.family, config):
             if trainer.accelerator.is_main_process:
-                print(f"None of the training rows has an image: {tower} would get no gradient and is left as it is", flush=True)
+                print(
+                    f"None of the training rows has an image: {tower} would get no gradient and is left as it is",
+                    flush=True,
+                )
     towers = parameters_per_tower(trainer.model, trainer.family)
     if any(towers[tower]["trainable"] for tower in ("language_model", "output_head")):
         return

@@ -113,7 +113,9 @@ def freeze_without_pictures(model: Any, family: Family, config: RunConfig) -> li
 
     Full fine-tuning's default and a continued adapter hold such towers unasked. Raises UserError for one that was asked for.
     """
-    towers = [t for t in ("multi_modal_projector", "vision_tower") if any(p.requires_grad for p in _of(model, family, t))]
+    towers = [
+        t for t in ("multi_modal_projector", "vision_tower") if any(p.requires_grad for p in _of(model, family, t))
+    ]
     asked_for = {"trainable": config.trainable, "lora.towers": config.lora.towers if config.lora else []}
     for tower in towers:
         for key, named in asked_for.items():

@@ -88,8 +88,8 @@ def _attention(name: str, width: int) -> int:
 
 def _with_last(found: list[Matrix]) -> list[Matrix]:
     """Mark the matrix that each layer ends with."""
-    ends = {matrix.layer: matrix.name for matrix in found if matrix.layer is not None}
-    return [replace(matrix, last=ends.get(matrix.layer) == matrix.name) for matrix in found]
+    ends = {matrix.layer: matrix.name for matrix in found}
+    return [replace(matrix, last=ends[matrix.layer] == matrix.name) for matrix in found]
 
 
 def _unused_layers(it: Skeleton) -> set[str]:

@@ -70,11 +70,13 @@ def rows_of(config: RunConfig) -> Rows:
     A part with `rows` is taken to have as many; where pictures are shown each row is taken to have one.
     """
     if not config.data:
-        raise UserError(f"recipe {config.recipe}: no data; name a suite, or say data.<part>.rows= and data.<part>.role=")
-    if not all(part.rows and part.role for part in config.data.values()):
-        return _read(config)
+        raise UserError(
+            f"recipe {config.recipe}: no data; name a suite, or say data.<part>.rows= and data.<part>.role="
+        )
     rows = Rows(Counter(), Counter())
     for part in config.data.values():
+        if not (part.rows and part.role):
+            return _read(config)
         rows.count[part.role] += part.rows
         if (part.view or config.view) in READS_PICTURES:
             rows.pictured[part.role] += round(part.rows * (1 - part.caption_share))
@@ -121,7 +123,9 @@ def steps_of(composed: Composed, rows: Rows, arguments: Any) -> int:
         return steps(WholeBatches(rows.total, size, 0, int), arguments)
     absent = [role for role in ("harmful", "benign") if not rows.count[role]]
     if absent:
-        raise UserError(f"method={config.method} needs harmful and benign rows, and none is {absent[0]}; add a part of that role")
+        raise UserError(
+            f"method={config.method} needs harmful and benign rows, and none is {absent[0]}; add a part of that role"
+        )
     strata = [range(rows.count[role]) for role in ("harmful", "benign")]
     return steps(InProportion(strata, arguments.proportion, size, 0, int), arguments)
 

@@ -20,6 +20,12 @@ from align.run_folder import RunFolder
 from align.settings import PlanSettings
 from tests.support.mid_size import PIXELS, mid_size
 
+
+def slow(*values):
+    """A case that is like one that is always run."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 CHECKPOINTED, KEPT = "train.gradient_checkpointing=true", "train.gradient_checkpointing=false"
 
 
@@ -36,7 +42,16 @@ def one_step(family, folder, out, method, *more, watch=None):
     ]
     train = ["global_batch_size=4", "train.max_steps=1", "train.save_strategy=no", "train.logging_strategy=no"]
     composed = compose_run(
-        ["recipe=mm_sft", f"method={method}", f"model={folder}", f"output_dir={out}", *data, *train, *PIXELS[family], *more]
+        [
+            "recipe=mm_sft",
+            f"method={method}",
+            f"model={folder}",
+            f"output_dir={out}",
+            *data,
+            *train,
+            *PIXELS[family],
+            *more,
+        ]
     )
     trainer = build_trainer(composed, training_data(composed.config), RunFolder(out))
     inner, seen = trainer.compute_loss, {}
@@ -67,14 +82,14 @@ def planned(composed, seen):
     ("method", "settings"),
     [
         ("sft", [CHECKPOINTED]),
-        ("sft", [KEPT]),
-        ("sft", [CHECKPOINTED, "lora=null"]),
-        ("sft", [KEPT, "trainable=multi_modal_projector"]),
-        ("sft", [KEPT, "lora=null", "trainable=vision_tower"]),
-        ("dpo", [CHECKPOINTED]),
-        ("dpo", [KEPT, "lora=null"]),
-        ("unlearning", [CHECKPOINTED]),
-        ("safe_unlearning", [CHECKPOINTED]),
+        slow("sft", [KEPT]),
+        slow("sft", [CHECKPOINTED, "lora=null"]),
+        slow("sft", [KEPT, "trainable=multi_modal_projector"]),
+        slow("sft", [KEPT, "lora=null", "trainable=vision_tower"]),
+        slow("dpo", [CHECKPOINTED]),
+        slow("dpo", [KEPT, "lora=null"]),
+        slow("unlearning", [CHECKPOINTED]),
+        slow("safe_unlearning", [CHECKPOINTED]),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(v.partition(".")[2] or v for v in value),
 )
@@ -98,10 +113,10 @@ def in_mixed_precision(*more):
     "settings",
     [
         [],
-        ["trainable=multi_modal_projector"],
-        ["lora=null"],
-        ["model.quantization=nf4"],
-        ["model.quantization=nf4", "lora.use_dora=true"],
+        slow(["trainable=multi_modal_projector"]),
+        slow(["lora=null"]),
+        slow(["model.quantization=nf4"]),
+        slow(["model.quantization=nf4", "lora.use_dora=true"]),
     ],
     ids="-".join,
 )
@@ -125,7 +140,9 @@ def test_weights_gradients_and_states_to_the_byte(family_name, folder, tmp_path,
     assert of.gradients == gradients["bytes"]
     assert of.states == sum(value.nbytes for value in states)
     weights = sum(parameter.nbytes for parameter in trainer.model.parameters())
-    if "model.quantization=nf4" in settings:  # the scales stand beside the weights; each of these small matrices rounds them up
+    if (
+        "model.quantization=nf4" in settings
+    ):  # the scales stand beside the weights; each of these small matrices rounds them up
         weights += sum(_scales(p.quant_state) for p in trainer.model.parameters() if hasattr(p, "quant_state"))
         assert of.weights == pytest.approx(weights, rel=5e-3)
     else:
@@ -148,7 +165,10 @@ class Saved:
         def pack(tensor):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in parameters:
-                self.tensors[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that its place is not used again
+                self.tensors[storage.data_ptr()] = (
+                    storage.nbytes(),
+                    tensor,
+                )  # held, so that its place is not used again
             return tensor
 
         return torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
@@ -160,7 +180,13 @@ class Saved:
 
 @pytest.mark.parametrize(
     ("method", "settings"),
-    [("sft", [KEPT]), ("sft", [KEPT, "lora=null"]), ("unlearning", [KEPT]), ("sft", [CHECKPOINTED]), ("dpo", [CHECKPOINTED])],
+    [
+        ("sft", [KEPT]),
+        slow("sft", [KEPT, "lora=null"]),
+        slow("unlearning", [KEPT]),
+        slow("sft", [CHECKPOINTED]),
+        slow("dpo", [CHECKPOINTED]),
+    ],
     ids=lambda value: value if isinstance(value, str) else "-".join(v.partition(".")[2] or v for v in value),
 )
 def test_activations(family_name, folder, tmp_path, method, settings):

@@ -1,0 +1,196 @@
+"""`align plan`: from a configuration to parameters, steps, memory and hours, by the run's own arithmetic."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from align.cli import main
+from align.commands.dry_run import show
+from align.config import compose_run
+from align.data.images import encode_png
+from align.data.rendering import Renderer
+from align.errors import UserError
+from align.models.families import family_of
+from align.models.processors import load_processor
+from align.planning.estimate import PEAKS, estimate
+from align.planning.layers import matrices
+from align.planning.pictures import picture
+from align.planning.skeleton import bare, skeleton
+from align.planning.step import arguments_of, rows_of, steps_of
+from align.rows import Row
+from align.settings import ModelSettings, PlanSettings
+from tests.conftest import REAL
+from tests.support.full_size import write
+from tests.support.small_run import arguments
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory):
+    return str(write(tmp_path_factory.mktemp("configs")))
+
+
+def plan(configs, *words, **assumed):
+    return estimate(compose_run(words), PlanSettings(configs=configs, **assumed))
+
+
+def test_recipes_on_models_are_a_table(configs, capsys):
+    words = ["recipe=t_sft,mm_dpo", "model=llava_7b,qwen2_vl_2b", f"plan.configs={configs}", "plan.gpus=1,8"]
+    assert main(["plan", *words, "plan.format=md"]) == 0
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line
+    ]
+    assert [line[:2] for line in lines[2:]] == [
+        ["llava_7b", "t_sft"],
+        ["llava_7b", "mm_dpo"],
+        ["qwen2_vl_2b", "t_sft"],
+        ["qwen2_vl_2b", "mm_dpo"],
+    ]
+    assert {len(line) for line in lines} == {9}
+    assert lines[2][2] == "320M of 7,383M"
+
+
+def test_json_holds_every_part(configs, capsys, tmp_path):
+    words = ["recipe=mm_sft", "model=llava_7b_full", f"plan.configs={configs}", "plan.format=json"]
+    assert main(["plan", *words, f"plan.output={tmp_path / 'plan.json'}"]) == 0
+    assert capsys.readouterr().out == ""
+    (run,) = json.loads((tmp_path / "plan.json").read_text())["runs"]
+    assert run["steps"] == 24 * 3  # 2,977 rows in steps of 128, three epochs
+    assert run["step"]["picture"] == {"patches": 577, "tokens": 576}
+    assert run["parameters"]["vision_tower"]["trainable"] == 0
+    eight = run["gpus"][2]
+    assert (eight["gpus"], eight["per_device_train_batch_size"], eight["gradient_accumulation_steps"]) == (8, 4, 4)
+    for parts in eight["memory_gib"].values():
+        assert sum(size for part, size in parts.items() if part != "total") == pytest.approx(parts["total"], abs=0.05)
+
+
+def test_what_is_not_a_terminal_is_not_cut_to_its_width(configs, capsys):
+    assert main(["plan", "recipe=mm_sft", "model=qwen2_vl_2b", f"plan.configs={configs}", "plan.gpus=8"]) == 0
+    shown = capsys.readouterr().out
+    assert all(
+        word in shown for word in ("zero3", "activations", "391 tokens", "2,977 rows, 72 steps", "FLOPs of a step")
+    )
+
+
+def test_what_is_divided_among_gpus(configs):
+    """Full fine-tuning of LLaVA-1.5-7B: 16 bytes for each trained weight, of which ZeRO-2 divides 14 and ZeRO-3 all."""
+    one, eight = plan(configs, "recipe=mm_sft", "model=llava_7b_full", gpus=[1, 8]).launched
+    trained, frozen = 7_063_427_072 - 303_507_456, 303_507_456
+    for of in (one.memory["ddp"], eight.memory["ddp"]):
+        assert (of.weights, of.gradients, of.optimizer) == (2 * (trained + frozen), 2 * trained, 4 * trained)
+    assert (one.memory["ddp"].buffers, eight.memory["ddp"].buffers) == (0, 2 * trained)
+    zero2, zero3 = eight.memory["zero2"], eight.memory["zero3"]
+    assert (zero2.weights, zero2.gradients, zero2.optimizer) == (
+        2 * (trained + frozen),
+        2 * trained / 8,
+        12 * trained / 8,
+    )
+    assert (zero3.weights, zero3.gradients, zero3.optimizer) == (
+        2 * (trained + frozen) / 8,
+        2 * trained / 8,
+        12 * trained / 8,
+    )
+    assert list(one.memory) == ["ddp"]
+
+
+def test_the_reference_of_full_fine_tuning_is_a_second_model(configs):
+    def reference(*words):
+        return plan(configs, *words, gpus=[8]).launched[0].memory
+
+    full = reference("recipe=mm_dpo", "model=llava_7b_full")
+    assert (full["ddp"].reference, full["zero3"].reference) == (2 * 7_063_427_072, 2 * 7_063_427_072 / 8)
+    assert reference("recipe=mm_dpo", "model=llava_7b")["ddp"].reference == 0  # the adapter switched off
+    assert reference("recipe=mm_sft", "model=llava_7b_full")["ddp"].reference == 0
+
+
+def test_nf4_holds_the_matrices_of_the_language_model_in_4_bits(configs):
+    words = ["recipe=mm_sft", "model=llava_7b", "model.quantization=nf4"]
+    it = plan(configs, *words, gpus=[8]).launched[0].memory
+    matrices = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
+    adapter = 319_815_680
+    assert it["ddp"].weights == pytest.approx(matrices * 4.127 / 8 + (7_063_427_072 - matrices + adapter) * 2, rel=1e-4)
+    assert it["ddp"].optimizer == adapter * 4  # trl keeps it in bfloat16
+    assert "zero3" not in it
+
+
+def test_hours_are_flops_over_what_the_gpus_reach(configs):
+    it = plan(configs, "recipe=mm_dpo", "model=llava_7b", gpus=[4], utilization=0.4)
+    for gpu, peak in PEAKS.items():
+        assert it.launched[0].hours[gpu] == pytest.approx(it.flops.total * it.steps / (4 * peak * 0.4) / 3600)
+    # A rough check of the whole: forward, again, and gradients of activations alone (2 N each), and the reference (2 N).
+    tokens = 128 * 2 * it.step.length
+    assert it.flops.total == pytest.approx(8 * 6.9e9 * tokens, rel=0.1)
+
+
+def test_fits_names_the_first_launch_with_room(configs):
+    words = ["recipe=mm_dpo", "model=llava_13b_full"]
+    assert [it.fits for it in plan(configs, *words).launched] == [None, "zero3", "zero2"]
+    assert [it.fits for it in plan(configs, *words, memory=139.0).launched] == ["ddp", "zero2", "zero2"]
+
+
+def test_frozen_towers_are_passed_backward_only_under_checkpointing(configs):
+    """transformers lets gradients begin at every tower's embeddings there, trained or not."""
+    it = skeleton(compose_run(["recipe=mm_sft", "model=qwen2_vl_2b"]), True, configs)
+    for checkpointing in (True, False):
+        reached = [m for m in matrices(it, checkpointing) if m.tower == "vision_tower" and m.reached]
+        assert len(reached) == (4 * 32 if checkpointing else 0)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "unlearning"])
+def test_steps_are_those_of_the_run(tiny, tmp_path, capsys, method):
+    data = ["data.benign.rows=22", "train.max_steps=-1", "train.num_train_epochs=2.5"]
+    composed = compose_run(arguments(tiny("llava"), tmp_path, f"method={method}", *data))
+    rows = rows_of(composed.config)
+    assert rows.total == 46
+    assert rows.share_pictured("harmful") == 1
+    assert rows.share_pictured("benign") == 0
+    show(composed)
+    printed = int(re.search(r"Steps: (\d+),", capsys.readouterr().out).group(1))
+    assert steps_of(composed, rows, arguments_of(composed, 1)) == printed == 15  # ceil(2.5 x 6)
+
+
+def test_rows_are_counted_where_they_are_not_said(configs, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"Question {i}?", "response": "Yes."}) + "\n" for i in range(300)))
+    words = ["recipe=t_sft", "model=llava_7b", "data.harmful=null", "data.benign.rows=null", f"data.benign.path={file}"]
+    assert plan(configs, *words).steps == 2 * 3
+    with pytest.raises(UserError, match=r"how many rows data.harmful has.*say data.harmful.rows=<number>"):
+        plan(configs, "recipe=t_sft", "model=llava_7b", "data.harmful.rows=null")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe=mm_sft", "global_batch_size=12"], "global_batch_size=12 over 4 processes is 3 rows each"),
+        (["recipe=mm_sft", "train.max_length=512"], "longer than train.max_length=512"),
+        (["recipe=mm_sft", "train.optim=adafactor"], "train.optim=adafactor: a plan knows"),
+        (["recipe=mm_sft", "lora.target_modules=qq_proj"], "match nothing in language_model"),
+        (["recipe=t_sft", "trainable=multi_modal_projector"], "trainable names multi_modal_projector, and none"),
+        (["recipe=mm_sft", "model.quantization=nf3"], "model.quantization=nf3: expected one of nf4, int8"),
+        (["recipe=mm_unlearning", "data.benign=null"], "needs harmful and benign rows, and none is benign"),
+        (["recipe=mm_sft", "train.learning_rat=1"], "train.learning_rat"),
+        (["recipe=mm_sft", "plan.image=large"], "plan.image=large: expected <width>x<height>"),
+        (["recipe=mm_sft", "plan.utilization=2"], "plan.utilization=2.0: a share"),
+        (["recipe=mm_sft", "plan.format=csv"], "plan.format=csv: expected one of md, json"),
+    ],
+)
+def test_what_cannot_be_planned_says_why(configs, capsys, words, message):
+    assert main(["plan", "model=llava_7b", f"plan.configs={configs}", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_without_configuration_says_what_to_do(tmp_path, capsys):
+    assert main(["plan", "recipe=mm_sft", "model=llava_7b", f"model.path={tmp_path}"]) == 2
+    assert "needs that file alone, no weights: give model.path=<folder with config.json>" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["640x480", "100x900", "30x30"])
+def test_image_tokens_are_those_of_the_real_processor(configs, family_name, shared, size):
+    folder = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "Qwen2-VL-7B-Instruct"}[family_name]
+    config = bare(ModelSettings(path=f"{configs}/{folder}")).config
+    renderer = Renderer(load_processor(str(shared / "hub" / REAL[family_name])), family_of(family_name))
+    width, height = map(int, size.split("x"))
+    row = Row("row", "What?", images=(encode_png(Image.new("RGB", (width, height))),))
+    tokens = renderer.render(row).prompt_ids.count(renderer.image_token_id)
+    assert picture(config, ModelSettings(), size).tokens == tokens
