@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     if composed.config.track not in TRACKS:
         raise UserError(f"{composed.origin('track')}: track={composed.config.track}: expected {' or '.join(TRACKS)}")
     return composed
+
+
+def each_run(arguments: Sequence[str]) -> list[list[str]]:
+    """Arguments with lists of recipes and models -> the arguments of each run."""
+    choices = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        lists = key in ("recipe", "model") and equals
+        choices.append([f"{key}={one}" for one in text.split(",")] if lists else [argument])
+    return [list(run) for run in product(*choices)]
 
 
 def compose_eval(arguments: Sequence[str]) -> Composed:

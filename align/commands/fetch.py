@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 
-from align.config import compose_run, is_hub_id
+from align.config import compose_run, each_run, is_hub_id
 from align.errors import UserError
 from align.files import cache_folder
 from align.generation.endpoint import check_settings
@@ -20,7 +19,7 @@ MIB = 1 << 20
 
 def main(arguments: Sequence[str]) -> int:
     """Fetch, say what is where, and how to run; 1 where something is missing. Raises UserError for what is typed wrong."""
-    runs = [(run, compose_run(run).config) for run in _each(arguments)]
+    runs = [(run, compose_run(run).config) for run in each_run(arguments)]
     for _, config in runs:
         check_settings(config.generation)
     if presence.offline():
@@ -43,16 +42,6 @@ def main(arguments: Sequence[str]) -> int:
     if lacking:
         print("Missing:" + "".join(f"\n  - {line}" for line in dict.fromkeys(lacking)))
     return 1 if lacking else 0
-
-
-def _each(arguments: Sequence[str]) -> list[list[str]]:
-    """Arguments with lists of recipes and models -> the arguments of each run."""
-    choices = []
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        lists = key in ("recipe", "model") and equals
-        choices.append([f"{key}={one}" for one in text.split(",")] if lists else [argument])
-    return [list(run) for run in product(*choices)]
 
 
 def _stage(model: ModelSettings) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from align.config import compose, compose_run
+from align.config import compose, compose_run, each_run
 from align.errors import UserError
 from align.files import write_text
 from align.settings import PlanSettings
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     ).config
     _check(assumed)
     # All configurations first: what is misspelt should not wait for torch.
-    runs = [compose_run(words) for words in _each([a for a in arguments if not a.startswith(SECTION)])]
+    runs = [compose_run(words) for words in each_run([a for a in arguments if not a.startswith(SECTION)])]
     from align.planning.estimate import estimate
     from align.screen import quiet_libraries
 
@@ -62,23 +62,6 @@ def _check(assumed: PlanSettings) -> None:
         raise UserError(f"plan.utilization={assumed.utilization}: a share of a GPU's peak, at most 1")
     if not assumed.gpus or min(assumed.gpus) < 1:
         raise UserError(f"plan.gpus={assumed.gpus}: expected numbers of GPUs, from 1")
-
-
-def _each(arguments: Sequence[str]) -> list[list[str]]:
-    """One list of arguments for each recipe on each model."""
-    several = {"recipe": [""], "model": [""]}
-    rest = []
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key in several:
-            several[key] = value.split(",")
-        else:
-            rest.append(argument)
-    return [
-        [*(f"{key}={name}" for key, name in (("recipe", recipe), ("model", model)) if name), *rest]
-        for model in several["model"]
-        for recipe in several["recipe"]
-    ]
 
 
 def _header(found: Sequence[Any]) -> list[str]:

@@ -13,6 +13,7 @@ from align.config import Composed
 from align.errors import UserError
 from align.models.families import Family, family_of
 from align.models.loading import DTYPES, locate, parameters_per_tower
+from align.models.presence import folder_of
 from align.models.quantization import check_kind
 from align.models.trainable import check_trainable, choose_trainable, freeze_without_pictures
 from align.settings import ModelSettings
@@ -80,10 +81,11 @@ def _stored(path: str, configs: str | None) -> str:
 
 
 def _config(path: str, settings: ModelSettings) -> Any:
-    try:
-        return AutoConfig.from_pretrained(path, revision=settings.revision if path == settings.path else None)
+    revision = settings.revision if path == settings.path else None
+    try:  # what is in the cache is read there, without asking the hub
+        return AutoConfig.from_pretrained(folder_of(path, revision) or path, revision=revision)
     except (OSError, ValueError) as error:
         raise UserError(
             f"model {settings.name or path}: its config.json cannot be read from {path}. A plan needs that file alone, no weights: give "
-            f"model.path=<folder with config.json>, plan.configs=<folder of such folders>, or fetch it: hf download {path} config.json"
+            f"model.path=<folder with config.json>, plan.configs=<folder of such folders>, or fetch the model (align fetch) or the one file (hf download {path} config.json)"
         ) from error

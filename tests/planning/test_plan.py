@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 
 import pytest
 from PIL import Image
@@ -31,12 +32,17 @@ def configs(tmp_path_factory):
     return str(write(tmp_path_factory.mktemp("configs")))
 
 
-def plan(configs, *words, **assumed):
-    return estimate(compose_run(words), PlanSettings(configs=configs, **assumed))
+@cache
+def made(configs, *words, gpus=(1, 4, 8), **assumed):
+    return estimate(compose_run(words), PlanSettings(configs=configs, gpus=list(gpus), **assumed))
+
+
+def plan(configs, *words, gpus=(1, 4, 8), **assumed):
+    return made(configs, *words, gpus=tuple(gpus), **assumed)
 
 
 def test_recipes_on_models_are_a_table(configs, capsys):
-    words = ["recipe=t_sft,mm_dpo", "model=llava_7b,qwen2_vl_2b", f"plan.configs={configs}", "plan.gpus=1,8"]
+    words = ["model=llava_7b,qwen2_vl_2b", "recipe=t_sft,mm_dpo", f"plan.configs={configs}", "plan.gpus=1,8"]
     assert main(["plan", *words, "plan.format=md"]) == 0
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line
