@@ -94,8 +94,13 @@ def _hours(hours: float) -> str:
 
 def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
     """What the numbers stand on."""
-    pictures = sorted({f"{it.model} {it.step.picture.tokens}" for it in found if it.step.policy.pictures})
-    shown = f", a picture of {assumed.image} ({', '.join(pictures)} tokens)" if pictures else ""
+    tokens: dict[int, list[str]] = {}
+    for it in found:
+        models = tokens.setdefault(it.step.picture.tokens, [])
+        if it.step.policy.pictures and it.model not in models:
+            models.append(it.model)
+    pictures = "; ".join(f"{', '.join(models)}: {number} tokens" for number, models in tokens.items() if models)
+    shown = f", a picture of {assumed.image} ({pictures})" if pictures else ""
     notes = [
         f"Assumed: a request of {assumed.prompt_tokens} tokens, an answer of {assumed.answer_tokens}{shown}; "
         f"{assumed.utilization:.0%} of a GPU's peak (A100 312, H100 989 TFLOP/s) is reached; {assumed.reserve:g} GiB for CUDA and NCCL.",

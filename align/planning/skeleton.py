@@ -87,5 +87,6 @@ def _config(path: str, settings: ModelSettings) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(
             f"model {settings.name or path}: its config.json cannot be read from {path}. A plan needs that file alone, no weights: give "
-            f"model.path=<folder with config.json>, plan.configs=<folder of such folders>, or fetch the model (align fetch) or the one file (hf download {path} config.json)"
+            f"model.path=<folder with config.json>, plan.configs=<folder of such folders>, or fetch the model (align fetch) or that file "
+            f"(hf download {path} config.json)"
         ) from error

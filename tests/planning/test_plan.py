@@ -3,6 +3,7 @@
 import json
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -75,7 +76,8 @@ def test_what_is_not_a_terminal_is_not_cut_to_its_width(configs, capsys):
     assert main(["plan", "recipe=mm_sft", "model=qwen2_vl_2b", f"plan.configs={configs}", "plan.gpus=8"]) == 0
     shown = capsys.readouterr().out
     assert all(
-        word in shown for word in ("zero3", "activations", "391 tokens", "2,977 rows, 72 steps", "FLOPs of a step")
+        word in shown
+        for word in ("zero3", "activations", "qwen2_vl_2b: 391 tokens", "2,977 rows, 72 steps", "FLOPs of a step")
     )
 
 
@@ -200,3 +202,17 @@ def test_image_tokens_are_those_of_the_real_processor(configs, family_name, shar
     row = Row("row", "What?", images=(encode_png(Image.new("RGB", (width, height))),))
     tokens = renderer.render(row).prompt_ids.count(renderer.image_token_id)
     assert picture(config, ModelSettings(), size).tokens == tokens
+
+
+TABLE = [
+    "model=llava_7b,llava_7b_full,llava_13b,llava_13b_full,qwen2_vl_2b,qwen2_vl_7b,qwen2_vl_7b_full",
+    "recipe=t_sft,mm_sft,t_dpo,mm_dpo,t_unlearning,mm_unlearning,t_safe_unlearning,mm_safe_unlearning",
+]
+
+
+@pytest.mark.slow
+def test_the_table_of_the_documentation_is_what_the_command_prints(configs, capsys):
+    docs = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert all(word in docs for word in TABLE), "the command above the table is another one"
+    assert main(["plan", *TABLE, f"plan.configs={configs}", "plan.format=md"]) == 0
+    assert capsys.readouterr().out in docs, "make the table anew with the command above it"
