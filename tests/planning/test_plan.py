@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from align.errors import UserError
 from align.models.families import family_of
 from align.models.processors import load_processor
 from align.planning.estimate import PEAKS, estimate
+from align.planning.flops import flops
 from align.planning.layers import matrices
 from align.planning.pictures import picture
 from align.planning.skeleton import bare, skeleton
@@ -143,6 +145,16 @@ def test_frozen_towers_are_passed_backward_only_under_checkpointing(configs):
     for checkpointing in (True, False):
         reached = [m for m in matrices(it, checkpointing) if m.tower == "vision_tower" and m.reached]
         assert len(reached) == (4 * 32 if checkpointing else 0)
+
+
+@pytest.mark.parametrize(("model", "share"), [("llava_7b", 0.02), ("qwen2_vl_7b", 0.14), ("qwen2_vl_2b", 0.36)])
+def test_what_that_costs(configs, model, share):
+    it = skeleton(compose_run(["recipe=mm_sft", f"model={model}"]), True, configs)
+    step = plan(configs, "recipe=mm_sft", f"model={model}").step
+    found = matrices(it, checkpointing=True)
+    without = [replace(m, reached=False) if m.tower == "vision_tower" else m for m in found]
+    spared = 1 - flops(without, step, checkpointing=True).total / flops(found, step, checkpointing=True).total
+    assert spared == pytest.approx(share, abs=0.005)
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "unlearning"])
