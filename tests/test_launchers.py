@@ -40,14 +40,8 @@ def one_process(tiny, family_name, tmp_path_factory):
     return folder
 
 
-CASES = [
-    ("ddp", [PROJECTOR]),
-    ("zero2", []),
-    ("zero2", [PROJECTOR]),
-    ("zero3", []),
-    ("zero3", [PROJECTOR]),
-    ("zero3", FULL),
-]
+LONG = [("ddp", [PROJECTOR]), ("zero2", []), ("zero2", [PROJECTOR]), ("zero3", [])]
+CASES = [("zero3", [PROJECTOR]), ("zero3", FULL), *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)]
 
 
 @pytest.mark.slow
@@ -79,7 +73,12 @@ def pictures_in_passes(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("launcher", "number"), [("cpu", signal.SIGUSR1), ("zero2", signal.SIGTERM), ("zero3", signal.SIGTERM)]
+    ("launcher", "number"),
+    [
+        ("zero2", signal.SIGTERM),
+        pytest.param("cpu", signal.SIGUSR1, marks=pytest.mark.long),
+        pytest.param("zero3", signal.SIGTERM, marks=pytest.mark.long),
+    ],
 )
 def test_a_run_that_is_asked_to_stop_saves_itself_and_goes_on_to_the_same_result(launcher, number, tiny, tmp_path):
     def command(name):

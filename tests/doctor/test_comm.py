@@ -39,6 +39,7 @@ def test_two_processes_reduce_and_one_of_them_prints(tmp_path):
     assert checks["torch"]["status"] == "ok"
 
 
+@pytest.mark.long
 def test_under_deepspeed_it_is_deepspeed_that_reduces(tmp_path):
     done = launched(tmp_path, "comm=true", "format=json", config=ROOT / "accelerate_configs" / "zero2.yaml")
     assert done.returncode == 0, done.stderr
@@ -54,6 +55,7 @@ def test_what_stops_the_run_fails_on_every_process(tmp_path):
     assert checks["data.harmful"]["status"] == "missing"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("trouble", "name", "found"),
     [

@@ -83,6 +83,7 @@ def test_swapping_the_arms_turns_the_difference_round(items):
 # Verdicts of two arms on pictures of one or more rows: logit P(good) = arm + picture + picture in this arm + seed in this arm, with
 # the spreads as given. The difference of the rates over all pictures and seeds that there might be is worked out by 2 million draws.
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arms", "picture", "seed", "seeds", "rows"),
     [
