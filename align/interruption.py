@@ -40,8 +40,13 @@ class Notice:
             return  # a data loader's worker inherits this handler; its parent ends it
         self.signal = signal.Signals(number).name
         if not self.deferred:
-            print(f"{self.signal} before there was anything to save", file=sys.stderr, flush=True)
+            print(f"{self.signal}: stopped; there was nothing to save", file=sys.stderr, flush=True)
             sys.exit(EXIT_AGAIN)
+
+    def ignore(self) -> None:
+        """From now on do not hear them: the process is ending, and a launcher may repeat itself."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 NOTICE = Notice()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from align.catalog import BENCHMARKS, SOURCES
 from align.config import is_hub_id
 from align.data.answers import FIELDS, GENERATE
 from align.data.assembly import read_part
@@ -38,8 +39,15 @@ def missing(config: RunConfig) -> list[str]:
     """
     lines = missing_model(config, strict=presence.offline())
     evaluated = {split_view(name)[0] for name in config.evaluate.benchmark}
-    files: dict[str, Part | BenchmarkSettings] = {f"data.{name}": part for name, part in config.data.items()}
-    files |= {f"evaluate.settings.{name}": of for name, of in config.evaluate.settings.items() if name in evaluated}
+    # What a source or benchmark of somebody's own calls a path need not be a file here.
+    files: dict[str, Part | BenchmarkSettings] = {
+        f"data.{name}": part for name, part in config.data.items() if part.source in SOURCES
+    }
+    files |= {
+        f"evaluate.settings.{name}": of
+        for name, of in config.evaluate.settings.items()
+        if name in evaluated and name in BENCHMARKS
+    }
     for name, settings in files.items():
         for key in ("path", "image_root"):
             path = getattr(settings, key)

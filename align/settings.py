@@ -174,8 +174,10 @@ class LaunchConfig:
     config: str | None = option(
         None, "file of accelerate_configs/ (ddp, zero2, zero3, fsdp2, cpu) or a path (default: ddp, without a GPU cpu)"
     )
-    num_machines: int = option(1, "how many machines; the same command is given on each")
-    machine_rank: int = option(0, "which of them this is")
+    num_machines: int | None = option(
+        None, "how many machines; the same command is given on each (default: the file's)"
+    )
+    machine_rank: int | None = option(None, "which of them this is, from 0 (default: the file's)")
     main_process_ip: str | None = option(None, "address of machine 0")
     main_process_port: int | None = option(None, "a free port there (default: accelerate's)")
 

@@ -18,6 +18,8 @@ try:
 except ImportError as missing:
     sys.exit(f"{missing}; install the package first: `pip install -e .` in the checkout, or `pip install vsil-align`")
 
+from safetensors import SafetensorError
+
 from align.data.assembly import TrainingData, training_data
 from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks
@@ -48,8 +50,12 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
         return run
     # Imported here: a misspelt key should not wait for trl.
     from align.methods.build import build_trainer
+    from align.methods.launcher import refuse_other_launch
 
     trainer = build_trainer(composed, data, run, callbacks)
+    last = run.last_checkpoint() if config.resume else None
+    if last:
+        refuse_other_launch(run.manifest(), trainer.accelerator)
     _refuse_different_data(data)
     if not config.resume and trainer.accelerator.is_main_process:
         # A former attempt's checkpoints and seconds would be mistaken for this one's.
@@ -58,7 +64,6 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     _start(trainer, composed, data, run)
     if report is None and trainer.accelerator.is_main_process:
         print(tower_line(run.manifest()["parameters"]), flush=True)
-    last = run.last_checkpoint() if config.resume else None
     _until_finished_or_asked(trainer, run, str(last) if last else None)
     _finish(trainer, run)
     if report is None and trainer.accelerator.is_main_process:
@@ -108,7 +113,8 @@ def _until_finished_or_asked(trainer: Any, run: RunFolder, checkpoint: str | Non
     """Raises Interrupted where the run was asked to stop, whether or not it could be saved: a former checkpoint stands then."""
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to Python, torch and safetensors
+        NOTICE.deferred = False
         if not trainer.preemption.asked:
             raise
         print(
@@ -148,15 +154,17 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run = train(composed)
     except Interrupted as interrupted:
-        print(f"{interrupted}; the same command goes on from there", file=sys.stderr, flush=True)
+        NOTICE.ignore()
         _close_process_group()
+        if not composed.config.resume:
+            print(f"{interrupted}; resume=true goes on from there", file=sys.stderr, flush=True)
+            return 1  # started again as it is, it would begin at the beginning
+        print(f"{interrupted}; the same command goes on from there", file=sys.stderr, flush=True)
         return EXIT_AGAIN
+    NOTICE.deferred = False
     if NOTICE.signal:  # while the last step was taken, or the weights were saved
-        print(
-            f"{NOTICE.signal}: trained to its end, not evaluated; the same command does that",
-            file=sys.stderr,
-            flush=True,
-        )
+        NOTICE.ignore()
+        print(f"{NOTICE.signal}: trained, not evaluated; the same command does that", file=sys.stderr, flush=True)
         _close_process_group()
         return EXIT_AGAIN
     return evaluate_afterwards(run, composed.config)

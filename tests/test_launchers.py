@@ -5,14 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
+from accelerate import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from align.commands.train import launch_command
 from align.config import compose
 from align.errors import UserError
+from align.methods.launcher import FSDP_LAYERS, name_layers, refuse_other_launch
 from align.models.loading import load_checkpoint
 from align.run_folder import RunFolder
 from align.settings import LaunchConfig
@@ -159,11 +162,40 @@ def test_an_earlier_interruption_does_not_make_a_failure_one(tiny, tmp_path):
     assert failed.returncode == 1
 
 
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [(("DEEPSPEED", 2), ("MULTI_GPU", 2)), (("NO", 1), ("DEEPSPEED", 1)), (("DEEPSPEED", 2), ("DEEPSPEED", 4))],
+)
+def test_a_checkpoint_is_resumed_under_the_launcher_that_saved_it(then, now):
+    with pytest.raises(UserError, match="its optimizer cannot be read; launch it as before, or begin anew with"):
+        refuse_other_launch(*launches(then, now))
+    refuse_other_launch(*launches(then, then))
+    refuse_other_launch(*launches(("NO", 1), ("MULTI_CPU", 2)))  # each holds the whole model
+
+
+def launches(then, now):
+    manifest = {"distributed_type": then[0], "world_size": then[1]}
+    return manifest, SimpleNamespace(distributed_type=DistributedType(now[0]), num_processes=now[1])
+
+
+def test_fsdp_divides_layers_that_the_model_has(loaded, family_name, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv(FSDP_LAYERS, "")  # so that what is set here is undone
+    model = loaded(family_name).model
+    name_layers(model)
+    plugin = FullyShardedDataParallelPlugin(
+        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", reshard_after_forward=True
+    )
+    plugin.set_auto_wrap_policy(model)  # raises for a class that is not there
+    layers = {"llava": "LlamaDecoderLayer", "qwen2_vl": "Qwen2VLDecoderLayer"}[family_name]
+    assert layers in plugin.transformer_cls_names_to_wrap
+
+
 def test_a_signal_before_training_ends_the_process_at_once(tmp_path):
     script = "from align.interruption import NOTICE; NOTICE.listen(); import os, signal; os.kill(os.getpid(), signal.SIGTERM); print(1)"
     done = call([sys.executable, "-c", script], tmp_path)
     assert (done.returncode, done.stdout) == (75, "")
-    assert "SIGTERM before there was anything to save" in done.stderr
+    assert "SIGTERM: stopped; there was nothing to save" in done.stderr
 
 
 def test_the_launch_is_accelerates_own_command():
@@ -177,6 +209,14 @@ def test_the_launch_is_accelerates_own_command():
         "--num_machines": "2",
         "--machine_rank": "1",
     }
+
+
+def test_what_is_not_given_is_what_a_file_of_ones_own_says(tmp_path):
+    (tmp_path / "mine.yaml").write_text("num_machines: 2")
+    launch = compose(LaunchConfig, [f"config={tmp_path / 'mine.yaml'}"]).config
+    assert launch_command(launch, None)[3:-1] == ["--config_file", str(tmp_path / "mine.yaml")]
+    shipped = launch_command(compose(LaunchConfig, ["config=cpu"]).config, None)
+    assert shipped[5:-1] == ["--num_processes", "1"]
 
 
 def test_an_unknown_launcher_configuration_names_the_nearest():

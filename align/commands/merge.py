@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from align.config import compose
 from align.errors import UserError
 from align.models.merging import merge
-from align.report.card import write_card
+from align.report.card import shown_as, write_card
 from align.run_folder import RunFolder
 from align.settings import MergeConfig, ModelSettings
 
@@ -34,6 +35,11 @@ def main(arguments: Sequence[str]) -> int:
         )
     print(f"Merged and unmerged logits differ by at most {merged.difference:.1e} (bound {merged.bound:.1e}).")
     print(f"Written to {config.output_dir}")
+    if run and (shown := shown_as(run.config())):
+        settings = " ".join(shlex.quote(f"model.{key}={value}") for key, value in shown.items())
+        print(
+            f"It was trained with prompts and pictures written so; to evaluate it likewise: align eval model={config.output_dir} {settings}"
+        )
     return 0
 
 

@@ -67,14 +67,20 @@ def _check(assumed: PlanSettings) -> None:
 def _header(found: Sequence[Any]) -> list[str]:
     gpus = [it.gpus for it in found[0].launched]
     on = "/".join(map(str, gpus))
-    return ["model", "recipe", "trained", "steps", "PFLOP a step", f"GiB, ddp on {on}", "fits 80 GB with"] + [
-        f"hours on {on} {gpu}" for gpu in found[0].launched[0].hours
-    ]
+    return [
+        "model",
+        "recipe",
+        "trained",
+        "steps",
+        "PFLOP a step",
+        f"GiB on {on} (LoRA: ddp, full: zero2)",
+        "fits 80 GB with",
+    ] + [f"hours on {on} {gpu}" for gpu in found[0].launched[0].hours]
 
 
 def _cells(it: Any) -> list[str]:
     first = [launched.fits or "-" for launched in it.launched]
-    memories = [f"{launched.memory['ddp'].total / 2**30:.0f}" for launched in it.launched]
+    memories = [f"{next(iter(launched.memory.values())).total / 2**30:.0f}" for launched in it.launched]
     hours = [" / ".join(_hours(launched.hours[gpu]) for launched in it.launched) for gpu in it.launched[0].hours]
     return [
         it.model,
@@ -108,7 +114,7 @@ def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
     ]
     if any(it.full for it in found):
         notes.append(
-            "Full fine-tuning under ddp updates weights of model.dtype without a float32 copy; zero2 and zero3 keep one."
+            "Full fine-tuning of 16-bit weights is refused under ddp, where nobody keeps a float32 copy of them; zero2 and zero3 do."
         )
     return notes
 
@@ -144,7 +150,7 @@ def _show_parts(console: Any, it: Any) -> None:
     from align.models.loading import tower_line
     from align.planning.memory import in_gib
 
-    parts = Table("GPUs", "launch", *in_gib(it.launched[0].memory["ddp"]), title="GiB of one GPU")
+    parts = Table("GPUs", "launch", *in_gib(next(iter(it.launched[0].memory.values()))), title="GiB of one GPU")
     for launched in it.launched:
         for launch, memory in launched.memory.items():
             parts.add_row(str(launched.gpus), launch, *(f"{size:.1f}" for size in in_gib(memory).values()))

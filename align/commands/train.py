@@ -24,7 +24,7 @@ from align.settings import LaunchConfig
 
 SECTION = "launch."
 PATIENCE = 5.0
-"""Seconds until a signal is passed on once more: a process that still imports its libraries ignores it."""
+"""Seconds between passing a signal on and doing so again: a process that still imports its libraries ignores it."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     launch = compose(LaunchConfig, [a.removeprefix(SECTION) for a in arguments if a.startswith(SECTION)]).config
     of_run = [argument for argument in arguments if not argument.startswith(SECTION)]
     config = compose_run(of_run).config  # what is misspelt should not wait for a launch
-    command = launch_command(launch, config.num_processes or _devices() * launch.num_machines)
+    command = launch_command(launch, config.num_processes)
     manifest = run_folder(config).manifest_file
     before = _stamp(manifest)
     status, asked = _run([*command, *of_run])
@@ -41,8 +41,11 @@ def main(arguments: Sequence[str]) -> int:
     return EXIT_AGAIN if status and (asked or told) else status
 
 
-def launch_command(launch: LaunchConfig, processes: int) -> list[str]:
-    """`accelerate launch ... align/train.py`, for this many processes over all machines. Raises UserError."""
+def launch_command(launch: LaunchConfig, processes: int | None) -> list[str]:
+    """`accelerate launch ... align/train.py`, for this many processes over all machines. Raises UserError.
+
+    What is not given is what a file of the user's says; with a shipped file all GPUs of each machine train.
+    """
     import torch
 
     folder = shipped_folder("accelerate_configs")
@@ -53,6 +56,8 @@ def launch_command(launch: LaunchConfig, processes: int) -> list[str]:
         raise UserError(
             f"launch.config={name}: no such file{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
         )
+    if processes is None and file.parent == folder:
+        processes = _devices() * (launch.num_machines or 1)
     options = {
         "config_file": file,
         "num_processes": processes,

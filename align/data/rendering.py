@@ -70,7 +70,8 @@ class Renderer:
             self._refuse_special_tokens(row.prompt, answer or "", where)
         prompt = self.prompt_text(row)
         images = [self._picture(load_image(image, where)) for image in row.images]
-        inputs = dict(self.processor(text=[prompt], images=[images] if images else None, return_tensors="pt"))
+        shown = {"images": [images]} if images else {}
+        inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self._adds_tokens(prompt)))
         prompt_ids = inputs.pop("input_ids")
         del inputs["attention_mask"]
         aligned = {key: value[0].tolist() for key, value in inputs.items() if value.shape == prompt_ids.shape}
@@ -119,7 +120,12 @@ class Renderer:
         return whole[len(prompt) :].partition(answer)[0]
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.processor.tokenizer(text).input_ids)
+        return list(self.processor.tokenizer(text, **self._adds_tokens(text)).input_ids)
+
+    def _adds_tokens(self, text: str) -> dict[str, bool]:
+        """A template that writes the beginning of a sequence itself (Gemma's, Llama's) must not get a second one."""
+        beginning = self.processor.tokenizer.bos_token
+        return {"add_special_tokens": False} if beginning and text.startswith(beginning) else {}
 
     def _turns(self, row: Row) -> list[dict[str, Any]]:
         pictures: list[dict[str, str]] = [{"type": "image"} for _ in row.images]

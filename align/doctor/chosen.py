@@ -16,8 +16,9 @@ from align.models import presence
 from align.models.families import FAMILIES
 from align.settings import RunConfig
 
-COPIES = 3
-"""Times that a checkpoint of full fine-tuning holds every weight: itself and AdamW's two moments."""
+SHORT = ("bfloat16", "float16")
+BYTES_SAVED = 14
+"""Of a weight in a checkpoint of full fine-tuning: itself in 16 bits, and in float32 the optimizer's copy of it and AdamW's two moments."""
 
 
 def checks(composed: Composed, gpus: Sequence[Device]) -> Iterator[Check]:
@@ -151,7 +152,9 @@ def space(config: RunConfig) -> dict[str, int]:
     weights = presence.weights_of(folder)
     saves = config.train.get("save_strategy") != "no"
     checkpoints = (config.train.get("save_total_limit") or 0) + 1 if saves else 0
-    written = weights.total * (COPIES * checkpoints + 1) if config.lora is None else 0
+    stored = read_json(folder / "config.json")
+    numbers = weights.total // (2 if (stored.get("dtype") or stored.get("torch_dtype")) in SHORT else 4)
+    written = numbers * (BYTES_SAVED * checkpoints + 4) if config.lora is None else 0
     return {"disk output_dir": written, "disk HF_HOME": weights.total - weights.there}
 
 

@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 
 from align.data.collation import pad
 from align.data.rendering import Renderer
+from align.devices import has_gpu
 from align.generation.answer import Answer
 from align.models.loading import load, load_without_weights
 from align.rows import Row
@@ -42,7 +43,7 @@ class LocalModel:
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer]:
         """Answers in the order of the rows."""
         model = load(self._settings).model
-        if torch.cuda.is_available():
+        if has_gpu():
             model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
         try:
             yield from generate(model, self._renderer, rows, self._generation)

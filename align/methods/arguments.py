@@ -25,6 +25,10 @@ SET_BY_US = {
     "accelerator_config": "nothing: how rows are dealt to processes is the sampler's",
     "ignore_data_skip": "nothing: a run that resumes takes the rows that it would have taken",
     "auto_find_batch_size": "train.per_device_train_batch_size: the batch is a setting of the science",
+    "hub_model_id": "align push, after training",
+    "hub_strategy": "align push, after training",
+    "enable_jit_checkpoint": "nothing: SIGTERM and SIGUSR1 save a checkpoint as it is",
+    "save_only_model": "nothing: a run that resumes needs its optimizer",
     "eval_strategy": "evaluate.*: the evaluation follows the training in a process of its own",
 }
 INERT = {
@@ -59,6 +63,10 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
     inert = INERT | getattr(method, "inert", {})
     given = dict(config.train)
     for key in given:
+        if key.endswith("token"):  # not repeated here, where an origin may be the argument itself
+            raise UserError(
+                f"train.{key}: a key does not belong into a configuration, which is kept with the run; use HF_TOKEN"
+            )
         where = composed.origin(f"train.{key}")
         if key in SET_BY_US:
             raise UserError(f"{where}: train.{key} is not set here; use {SET_BY_US[key]}")

@@ -13,12 +13,18 @@ from align.data.assembly import TrainingData
 from align.errors import UserError
 from align.methods.arguments import training_arguments
 from align.methods.callbacks import Clock, LogFile, Preemption, StepFile
-from align.methods.launcher import check_launch, in_step_by_pictures, world_size
+from align.methods.launcher import check_launch, in_step_by_pictures, name_layers, sharding, world_size
 from align.methods.rows_trainer import to_dataset
 from align.models.loading import base_of, load, parameters_per_tower
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
-from align.models.trainable import check_trainable, choose_trainable, freeze_without_pictures
+from align.models.trainable import (
+    check_trainable,
+    choose_trainable,
+    freeze_without_pictures,
+    hold_towers_in_float32,
+    refuse_short_weights,
+)
 from align.run_folder import RunFolder
 from align.settings import RunConfig
 
@@ -33,12 +39,15 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     check_trainable(composed)
     loaded = load(config.model)
     peft_config = choose_trainable(loaded.model, loaded.family, config)
+    if sharding() is None:
+        refuse_short_weights(loaded.model, config)
     continued = full_towers(loaded.model)
     copy = load(config.model).model.requires_grad_(False) if method.needs_reference and config.lora is None else None
     renderer = loaded.renderer
     collator = method.collator(renderer, arguments)
     if in_step_by_pictures(arguments) and any(row.images for row in data.rows):
         collator.filler = renderer.filler()
+    name_layers(loaded.model)
     trainer = _constructed(
         method,
         model=loaded.model,
@@ -52,6 +61,8 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     )
     if config.model.quantization:
         restore_full_towers(trainer.model, continued)
+    if sharding() is None and (arguments.bf16 or arguments.fp16):
+        hold_towers_in_float32(trainer.model)
     if method.needs_reference and config.model.adapter:
         add_frozen_copy(trainer.model)
     trainer.reference = kind_of_reference(trainer.model, copy) if method.needs_reference else None

@@ -92,10 +92,6 @@ class Preemption(TrainerCallback):
         if self.asked:
             control.should_save = control.should_training_stop = True
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Nobody looks any more."""
-        NOTICE.deferred = False
-
 
 class Clock(TrainerCallback):
     """The time spent in training, over kills and resumptions, in the manifest: up to the last checkpoint, then to the end."""

@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 
+from align.devices import has_gpu
 from align.errors import UserError
+
+FSDP_LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
+SHARDING = ("DEEPSPEED", "FSDP")
+"""What divides a model among processes, by accelerate's names."""
 
 
 def world_size() -> int:
@@ -21,7 +26,7 @@ def world_size() -> int:
 
 def sharding() -> str | None:
     """How the launcher divides a model among processes: DEEPSPEED, FSDP, or None where each holds it all."""
-    for kind in ("DEEPSPEED", "FSDP"):
+    for kind in SHARDING:
         if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("true", "1"):
             return kind
     return None
@@ -31,7 +36,7 @@ def machine_defaults() -> dict[str, Any]:
     """What trl's and transformers' defaults become on this machine under this launcher, where nothing else is said."""
     # Batches without pictures leave the projector without a gradient; what transformers chooses here hangs on the model's class.
     several = {"ddp_find_unused_parameters": True} if world_size() > 1 and sharding() is None else {}
-    if torch.cuda.is_available():
+    if has_gpu():
         return several | {"bf16": torch.cuda.is_bf16_supported()}
     # DeepSpeed has a notion of a CPU of its own (DS_ACCELERATOR=cpu); with `use_cpu` it would not be used at all.
     cpu = {"ddp_backend": "gloo"} if sharding() == "DEEPSPEED" else {"use_cpu": True}
@@ -47,6 +52,16 @@ def in_step_by_pictures(arguments: Any) -> bool:
     return world_size() > 1 and (sharding() is not None or arguments.ddp_find_unused_parameters is False)
 
 
+def name_layers(model: Any) -> None:
+    """Tell accelerate's FSDP which layers of a model to divide, where its configuration does not say.
+
+    It would ask for every class that the model's parts mention, among them classes that a vision-language model does not have.
+    """
+    if sharding() == "FSDP" and not os.environ.get(FSDP_LAYERS):
+        there = {type(module).__name__ for module in model.modules()}
+        os.environ[FSDP_LAYERS] = ",".join(sorted(there & set(model._no_split_modules)))
+
+
 def check_launch(accelerator: Any) -> None:
     """Raises UserError where accelerate runs with fewer processes, or otherwise, than the launcher was told."""
     kind, wanted = accelerator.distributed_type.value, sharding()
@@ -58,4 +73,22 @@ def check_launch(accelerator: Any) -> None:
         raise UserError(
             f"the launcher asks for {wanted}, but accelerate runs {kind}: there is no GPU, or none is to be used (ACCELERATE_USE_CPU); "
             f"on CPUs use accelerate_configs/cpu.yaml, or zero2.yaml and zero3.yaml with DS_ACCELERATOR=cpu"
+        )
+
+
+def refuse_other_launch(manifest: dict[str, Any], accelerator: Any) -> None:
+    """Raises UserError where a checkpoint of DeepSpeed or FSDP would be resumed without, or the other way round.
+
+    Each keeps the optimizer in files of its own; transformers would begin optimizer and schedule anew, in silence.
+    """
+
+    def told(kind: str, processes: int) -> str:
+        return f"{kind} with {processes} processes" if kind in SHARDING else "neither DeepSpeed nor FSDP"
+
+    then = told(str(manifest.get("distributed_type")), manifest.get("world_size", 1))
+    now = told(accelerator.distributed_type.value, accelerator.num_processes)
+    if then != now:
+        raise UserError(
+            f"the checkpoint of this run was saved under {then}, and this launch is {now}: its optimizer cannot be read; launch it as "
+            f"before, or begin anew with resume=false"
         )

@@ -66,4 +66,10 @@ def _bound_pixels(image_processor: Any, settings: ModelSettings) -> None:
             f"model.min_pixels, model.max_pixels: {type(image_processor).__name__} resizes every picture to one size; remove them"
         )
     if given:
-        image_processor.size = type(image_processor.size)(**dict(image_processor.size) | given)
+        size = dict(image_processor.size) | given
+        if size["shortest_edge"] > size["longest_edge"]:
+            raise UserError(
+                f"model.min_pixels={size['shortest_edge']} is more than model.max_pixels={size['longest_edge']} (what is not "
+                f"given is the processor's own): nothing would bound the image tokens; give both"
+            )
+        image_processor.size = type(image_processor.size)(**size)

@@ -108,6 +108,29 @@ def modules_of(model: Any, family: Family, tower: str) -> list[str]:
     return [found for child, it in model.named_children() for found in within(child, it)]
 
 
+def refuse_short_weights(model: Any, config: RunConfig) -> None:
+    """Raises UserError for full fine-tuning of 16-bit weights: most of AdamW's updates are smaller than what such a weight can tell apart.
+
+    DeepSpeed and FSDP2 keep a float32 copy of what is trained. Nobody does for one process, or where each holds the whole model.
+    """
+    if config.lora is None and any(map(_is_short, model.parameters())):
+        raise UserError(
+            f"lora=null with model.dtype={config.model.dtype}: most updates would round to nothing. Launch it with DeepSpeed, which "
+            f"keeps a float32 copy (accelerate_configs/zero2.yaml or zero3.yaml, on one GPU too), or say model.dtype=float32"
+        )
+
+
+def hold_towers_in_float32(model: Any) -> None:
+    """Likewise of towers that are trained in full beside an adapter, which are small: in float32, as peft holds the adapter itself."""
+    for name, parameter in model.named_parameters():
+        if _is_short(parameter) and ".modules_to_save." in name:
+            parameter.data = parameter.data.float()
+
+
+def _is_short(parameter: torch.nn.Parameter) -> bool:
+    return parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16)
+
+
 def freeze_without_pictures(model: Any, family: Family, config: RunConfig) -> list[str]:
     """Freeze what reads pictures, for a run whose rows have none: it would get no gradient -> the towers that were to be trained.
 

@@ -28,7 +28,7 @@ class Launched:
     """Rows of one forward pass on one GPU."""
     accumulated: int
     memory: dict[str, Memory]
-    """By launch configuration; on one GPU nothing is divided, and there is but ddp."""
+    """By launch configuration; on one GPU nothing is divided, and there is but one. 16-bit weights are trained in full with ZeRO only."""
     fits: str | None
     """The first launch configuration with which it fits."""
     hours: dict[str, float]
@@ -108,7 +108,7 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
         active = activations(it, found, step, share, dropout).peak(checkpointing)
         by_launch = {
             launch: memory(it, of, config, step, launch, gpus, active, assumed.reserve * 2**30)
-            for launch in _launches(config, gpus)
+            for launch in _launches(config, gpus, it.model.dtype)
         }
         seconds = {gpu: steps * spent.total / (gpus * peak * assumed.utilization) for gpu, peak in PEAKS.items()}
         return Launched(
@@ -127,7 +127,9 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
     )
 
 
-def _launches(config: Any, gpus: int) -> Sequence[str]:
+def _launches(config: Any, gpus: int, dtype: Any) -> Sequence[str]:
+    if config.lora is None and dtype.itemsize < 4:  # refused under ddp
+        return LAUNCHES[1:] if gpus > 1 else LAUNCHES[1:2]
     if gpus == 1:
         return LAUNCHES[:1]
     # ZeRO-3 divides the weights that a module has, and bitsandbytes keeps its own kind of them.

@@ -94,6 +94,8 @@ def held(it: Skeleton, config: RunConfig, optimizer: str) -> Held:
 
 def _bytes(it: Skeleton, config: RunConfig, name: str, parameter: torch.nn.Parameter) -> float:
     """Of one number of a parameter."""
+    if ".modules_to_save." in name:
+        return 4  # held in float32 beside an adapter
     kind = config.model.quantization
     if kind is None or it.family.tower_of(name) != "language_model" or OUTPUT_HEAD in name:
         return parameter.element_size()

@@ -119,7 +119,21 @@ def _use(config: RunConfig, merged: bool) -> str:
         *([f"model = PeftModel.from_pretrained(model, {json.dumps(here)})"] if adapter else []),
         f"processor = AutoProcessor.from_pretrained({json.dumps(here)})",
     ]
-    return "\n".join(["```python", *lines, "```"])
+    text = "\n".join(["```python", *lines, "```"])
+    if shown := shown_as(config):
+        text += (
+            f"\n\nPrompts and pictures reached it with {plain(', '.join(shown))} as below; without, it answers otherwise. To evaluate it: "
+            f"`align eval checkpoint={here} {' '.join(shlex.quote(f'model.{key}={value}') for key, value in shown.items())}`."
+        )
+    return text
+
+
+def shown_as(config: RunConfig) -> dict[str, Any]:
+    """What a model's folder does not keep of how prompts and pictures reached it, by the keys of `model.*`."""
+    values = {
+        key: getattr(config.model, key) for key in ("system_prompt", "image_aspect_ratio", "min_pixels", "max_pixels")
+    }
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _training(config: RunConfig, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -129,6 +143,7 @@ def _training(config: RunConfig, manifest: dict[str, Any]) -> list[tuple[str, An
     return [
         ("base model", base_name(config) + (f", revision {model.revision}" if model.revision else "")),
         ("loaded as", ", ".join([*([model.quantization] if model.quantization else []), f"dtype {model.dtype}"])),
+        *((f"model.{key}", value) for key, value in shown_as(config).items()),
         ("method", f"{method_name(config.method)}: {LOSSES.get(config.method, config.method)}"),
         ("reference", manifest.get("reference") or "none"),
         ("recipe, track, view", f"{config.recipe}, {config.track}, {config.view}"),

@@ -156,6 +156,8 @@ def test_the_pixels_of_a_picture_bound_its_tokens(shared):
         renderer = Renderer(load_processor(path, settings), family_of("qwen2_vl"), settings)
         found = renderer.render(Row("a", "p", (picture,))).prompt_ids.count(renderer.image_token_id)
         assert 0.9 * tokens < found <= tokens
+    with pytest.raises(UserError, match="model.min_pixels=3136 is more than model.max_pixels=2000"):
+        load_processor(path, ModelSettings(max_pixels=2000))
     with pytest.raises(UserError, match="model.max_pixels: CLIPImageProcessor.* resizes every picture to one size"):
         load_processor(str(shared / "hub" / REAL["llava"]), ModelSettings(max_pixels=100352))
     with pytest.raises(UserError, match="model.image_aspect_ratio=square: expected pad, or null"):

@@ -66,3 +66,9 @@ def test_a_field_that_would_have_no_effect_is_refused(field):
 
 def test_every_refused_field_exists_in_trl():
     assert set(SET_BY_US) | set(INERT) <= set(SFT.config_class.__dataclass_fields__)
+
+
+def test_a_key_is_refused_and_not_repeated():
+    with pytest.raises(UserError, match="train.hub_token: a key does not belong into a configuration") as refused:
+        made("train.hub_token=hf_secret")
+    assert "hf_secret" not in str(refused.value)

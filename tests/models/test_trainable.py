@@ -7,11 +7,14 @@ import torch
 from safetensors.torch import load_file
 
 from align.config import compose_run
+from align.data.assembly import training_data
 from align.errors import UserError
+from align.methods.build import build_trainer
 from align.models.loading import load_checkpoint, parameters_per_tower, tower_line
 from align.models.lora import target_modules
 from align.models.merging import probe
 from align.models.trainable import choose_trainable, modules_of
+from align.run_folder import RunFolder
 from align.settings import Lora, RunConfig
 from align.train import train
 from tests.support.adapters import adapted, saved
@@ -254,3 +257,21 @@ def test_what_cannot_be_trained_says_why(tiny, tmp_path, monkeypatch, more, expe
         (tmp_path / adapter / "adapter_model.safetensors").touch()
     with pytest.raises(UserError, match=expected):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_short_weights_are_not_trained_in_full_without_a_float32_copy(tiny, tmp_path, dtype):
+    command = arguments(tiny("llava"), tmp_path / "run", "lora=null", f"model.dtype={dtype}")
+    with pytest.raises(UserError, match=f"lora=null with model.dtype={dtype}: most updates would round to nothing"):
+        train(compose_run(command))
+
+
+def test_a_tower_beside_an_adapter_is_held_in_float32(tiny, family_name, tmp_path):
+    more = ["trainable=multi_modal_projector", "model.dtype=bfloat16", "train.bf16=true", "train.learning_rate=1e-5"]
+    composed = compose_run(arguments(tiny(family_name), tmp_path / "run", *more))
+    trainer = build_trainer(composed, training_data(composed.config), RunFolder(tmp_path / "run"))
+    assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
+    tower = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if ".modules_to_save.default." in n}
+    trainer.train()
+    moved = [(trainer.model.get_parameter(n) != before).float().mean().item() for n, before in tower.items()]
+    assert min(moved) > 0.9  # in bfloat16 most of them would stay where they were

@@ -114,7 +114,7 @@ def in_mixed_precision(*more):
     [
         [],
         slow(["trainable=multi_modal_projector"]),
-        slow(["lora=null"]),
+        slow(["lora=null", "model.dtype=float32"]),
         slow(["model.quantization=nf4"]),
         slow(["model.quantization=nf4", "lora.use_dora=true"]),
     ],
@@ -182,7 +182,6 @@ class Saved:
     ("method", "settings"),
     [
         ("sft", [KEPT]),
-        slow("sft", [KEPT, "lora=null"]),
         slow("unlearning", [KEPT]),
         slow("sft", [CHECKPOINTED]),
         slow("dpo", [CHECKPOINTED]),

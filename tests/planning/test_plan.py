@@ -85,11 +85,9 @@ def test_what_is_not_a_terminal_is_not_cut_to_its_width(configs, capsys):
 
 def test_what_is_divided_among_gpus(configs):
     """Full fine-tuning of LLaVA-1.5-7B: 16 bytes for each trained weight, of which ZeRO-2 divides 14 and ZeRO-3 all."""
-    one, eight = plan(configs, "recipe=mm_sft", "model=llava_7b_full", gpus=[1, 8]).launched
+    words = ["recipe=mm_sft", "model=llava_7b_full"]
+    one, eight = plan(configs, *words, gpus=[1, 8]).launched
     trained, frozen = 7_063_427_072 - 303_507_456, 303_507_456
-    for of in (one.memory["ddp"], eight.memory["ddp"]):
-        assert (of.weights, of.gradients, of.optimizer) == (2 * (trained + frozen), 2 * trained, 4 * trained)
-    assert (one.memory["ddp"].buffers, eight.memory["ddp"].buffers) == (0, 2 * trained)
     zero2, zero3 = eight.memory["zero2"], eight.memory["zero3"]
     assert (zero2.weights, zero2.gradients, zero2.optimizer) == (
         2 * (trained + frozen),
@@ -101,7 +99,14 @@ def test_what_is_divided_among_gpus(configs):
         2 * trained / 8,
         12 * trained / 8,
     )
-    assert list(one.memory) == ["ddp"]
+    assert (list(one.memory), list(eight.memory)) == (
+        ["zero2"],
+        ["zero2", "zero3"],
+    )  # 16-bit weights are refused under ddp
+    whole, shared = (it.memory["ddp"] for it in plan(configs, *words, "model.dtype=float32", gpus=[1, 8]).launched)
+    for of in (whole, shared):
+        assert (of.weights, of.gradients, of.optimizer) == (4 * (trained + frozen), 4 * trained, 8 * trained)
+    assert (whole.buffers, shared.buffers) == (0, 4 * trained)
 
 
 def test_the_reference_of_full_fine_tuning_is_a_second_model(configs):
@@ -109,9 +114,9 @@ def test_the_reference_of_full_fine_tuning_is_a_second_model(configs):
         return plan(configs, *words, gpus=[8]).launched[0].memory
 
     full = reference("recipe=mm_dpo", "model=llava_7b_full")
-    assert (full["ddp"].reference, full["zero3"].reference) == (2 * 7_063_427_072, 2 * 7_063_427_072 / 8)
+    assert (full["zero2"].reference, full["zero3"].reference) == (2 * 7_063_427_072, 2 * 7_063_427_072 / 8)
     assert reference("recipe=mm_dpo", "model=llava_7b")["ddp"].reference == 0  # the adapter switched off
-    assert reference("recipe=mm_sft", "model=llava_7b_full")["ddp"].reference == 0
+    assert reference("recipe=mm_sft", "model=llava_7b_full")["zero2"].reference == 0
 
 
 def test_nf4_holds_the_matrices_of_the_language_model_in_4_bits(configs):
@@ -136,7 +141,7 @@ def test_hours_are_flops_over_what_the_gpus_reach(configs):
 def test_fits_names_the_first_launch_with_room(configs):
     words = ["recipe=mm_dpo", "model=llava_13b_full"]
     assert [it.fits for it in plan(configs, *words).launched] == [None, "zero3", "zero2"]
-    assert [it.fits for it in plan(configs, *words, memory=139.0).launched] == ["ddp", "zero2", "zero2"]
+    assert [it.fits for it in plan(configs, *words, memory=139.0).launched] == [None, "zero2", "zero2"]
 
 
 def test_frozen_towers_are_passed_backward_only_under_checkpointing(configs):

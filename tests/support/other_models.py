@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -114,6 +114,10 @@ def _tokenizer(specials: list[str], bos: str, eos: str, named: dict[str, str]) -
     words = [*specials, "<unk>", *vocabulary(), "user", "assistant", "model"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # As the real ones do: their templates write it too, and it must stand there once.
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, words.index(bos))]
+    )
     others = [token for token in specials if token not in (bos, eos, "<pad>", *named.values())]
     named = named | {f"marker_{i}": token for i, token in enumerate(others)}
     return PreTrainedTokenizerFast(

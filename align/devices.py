@@ -1,0 +1,13 @@
+"""Which device there is to compute on."""
+
+from __future__ import annotations
+
+import os
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU, and the launcher did not say to leave it alone (`use_cpu` of an accelerate configuration)."""
+    import torch
+
+    asked_for_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return torch.cuda.is_available() and not asked_for_cpu
