@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     if run and (shown := shown_as(run.config())):
         settings = " ".join(shlex.quote(f"model.{key}={value}") for key, value in shown.items())
         print(
-            f"It was trained with prompts and pictures written so; to evaluate it likewise: align eval model={config.output_dir} {settings}"
+            f"To evaluate it with prompts and pictures as in training: align eval model={config.output_dir} {settings}"
         )
     return 0
 

@@ -17,6 +17,7 @@ from huggingface_hub import save_torch_state_dict
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
+    CLIPImageProcessorPil,
     CLIPVisionConfig,
     CLIPVisionModel,
     GenerationConfig,
@@ -25,6 +26,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
 )
+from transformers.utils import is_torchvision_available
 
 from align.errors import UserError
 from align.files import building, read_json
@@ -88,8 +90,10 @@ def convert(checkpoint: Path, output: Path, vision_tower: str | None = None, tru
     before = config.text_config.vocab_size
     config.text_config.vocab_size = after = -(-max(len(tokenizer), before) // MULTIPLE) * MULTIPLE
     weights |= {name: _lengthened(weights[name], after) for name in (EMBEDDING, HEAD)}
+    # Without torchvision older versions of transformers find no class for CLIP's pictures by themselves.
+    loader = AutoImageProcessor if is_torchvision_available() else CLIPImageProcessorPil
     processor = LlavaProcessor(
-        image_processor=_read(tower, lambda: AutoImageProcessor.from_pretrained(tower)),
+        image_processor=_read(tower, lambda: loader.from_pretrained(tower)),
         tokenizer=tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,

@@ -10,7 +10,12 @@ sys.modules["align"] = None  # an import of it, by whomever, is an ImportError
 
 import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    Qwen2VLImageProcessorPil,
+)
 from transformers.utils import is_torchvision_available  # noqa: E402
 
 folder, given, output = sys.argv[1:]
@@ -23,7 +28,7 @@ for prompt in sorted({name.partition("/")[0] for name in tensors}):
     with torch.no_grad():
         made[prompt] = model(**inputs).logits
 if model.config.model_type == "qwen2_vl" and not is_torchvision_available():
-    tokenizer, images = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+    tokenizer, images = AutoTokenizer.from_pretrained(folder), Qwen2VLImageProcessorPil.from_pretrained(folder)
 else:
     processor = AutoProcessor.from_pretrained(folder)
     tokenizer, images = processor.tokenizer, processor.image_processor
