@@ -5,12 +5,13 @@ CONSTRAINTS ?= constraints-cpu.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help compare test test-all test-min real-input lint format clean
+.PHONY: help compare test test-all test-min coverage real-input lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
-	@echo "make test        the tests, without the slow ones, with coverage"
+	@echo "make test        the tests, without the slow ones"
 	@echo "make test-all    all tests, the slow ones too"
+	@echo "make coverage    the same, and which lines they reach"
 	@echo "make test-min    the tests, without the slow ones, on the oldest versions that pyproject.toml allows (in .venv-min)"
 	@echo "make real-input  train and evaluate small random models behind the real processors (ALIGN_SHARED must point to them)"
 	@echo "make lint        ruff and mypy          make format   ruff, mending what it can"
@@ -27,10 +28,13 @@ compare: $(READY)
 	$(BIN)/align compare
 
 test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+coverage: $(READY)
 	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
 
 test-all: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest
 
 test-min:
 	$(MAKE) VENV=.venv-min CONSTRAINTS=constraints-min.txt test

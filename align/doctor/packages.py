@@ -18,6 +18,7 @@ ENABLES = {
     "wandb": "train.report_to=wandb",
     "tensorboard": "train.report_to=tensorboard",
     "openai": "models behind an address (generation.base_url=)",
+    "convert": "original LLaVA checkpoints whose tokenizer is tokenizer.model (align convert)",
 }
 """What an optional extra is good for; `dev` is for those who change this package."""
 IMPORT_TIMEOUT = 300

@@ -31,6 +31,8 @@ SET_BY_US = {
     "save_only_model": "nothing: a run that resumes needs its optimizer",
     "eval_strategy": "evaluate.*: the evaluation follows the training in a process of its own",
 }
+KEYS = ("hub_token", "push_to_hub_token")
+"""Fields that would keep a key in the files of a run."""
 INERT = {
     "packing": "rows are padded",
     "eval_packing": "rows are padded",
@@ -63,7 +65,7 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
     inert = INERT | getattr(method, "inert", {})
     given = dict(config.train)
     for key in given:
-        if key.endswith("token"):  # not repeated here, where an origin may be the argument itself
+        if key in KEYS:  # not repeated here, where an origin may be the argument itself
             raise UserError(
                 f"train.{key}: a key does not belong into a configuration, which is kept with the run; use HF_TOKEN"
             )
