@@ -269,6 +269,7 @@ def twins_without_harmful_answers(folder, n=24):
     return file
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_answers_that_arms_lack_are_generated_once_for_all_of_them(model_file, tmp_path, monkeypatch):
     cache, file = tmp_path / "cache", twins_without_harmful_answers(tmp_path)

@@ -86,6 +86,7 @@ def test_killed_and_resumed_is_undisturbed_bit_for_bit(tiny, tmp_path):
     assert whole_steps == killed_steps
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_processes_killed_in_their_second_epoch_take_the_same_rows(tiny, tmp_path):
@@ -151,6 +152,7 @@ def test_every_method_takes_one_trajectory_however_its_steps_are_cut(tiny, famil
             )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_all_processes_stop_where_one_would_under_accumulation_too(tiny, tmp_path):
@@ -168,6 +170,7 @@ def test_all_processes_stop_where_one_would_under_accumulation_too(tiny, tmp_pat
     assert 1 < found[0][0] < 30
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_more_processes_than_the_run_wants_are_an_error(tiny, tmp_path):
     failed = call(train_command(*arguments(tiny("llava"), "run", "num_processes=1"), processes=2), tmp_path)

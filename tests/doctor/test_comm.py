@@ -46,6 +46,7 @@ def test_under_deepspeed_it_is_deepspeed_that_reduces(tmp_path):
     assert "DEEPSPEED over gloo, 2 processes: right" in said_once(done)["all-reduce"]["found"]
 
 
+@pytest.mark.long
 def test_what_stops_the_run_fails_on_every_process(tmp_path):
     words = ["comm=true", "format=json", "recipe=mm_sft", "data.harmful={source: local, path: /nowhere.jsonl}"]
     done = launched(tmp_path, *words)
@@ -75,6 +76,7 @@ def test_a_process_in_trouble_is_named_and_nothing_hangs(tmp_path, trouble, name
         assert f"rank 1 ({socket.gethostname()})" in checks[name]["found"]
 
 
+@pytest.mark.long
 def test_a_cpu_launch_that_accelerate_turns_into_one_process_is_visible(tmp_path):
     command = [*train_command()[:2], "--cpu", "--num_processes", "2", *LAUNCH, "-m", "align.cli", "doctor", "comm=true"]
     done = call(with_free_port(command), tmp_path)

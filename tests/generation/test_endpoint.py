@@ -229,6 +229,7 @@ def test_a_dry_run_sends_nothing(file, tiny, capsys):
     assert server.asked == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_key_is_in_no_file_and_no_output_of_a_run(tiny, file, tmp_path, cache):
     with chat_server(faults={"how do i use the knife 2": ["always 401"]}) as server:

@@ -47,6 +47,7 @@ def healthy(port):
         return False
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f"pip install 'transformers[serving]' openai: {', '.join(MISSING)} absent")
 def test_transformers_serve_answers_as_the_model_does_here(tiny, served, tmp_path, monkeypatch):

@@ -363,6 +363,7 @@ def test_killed_for_good_it_goes_on_and_ends_in_the_same_weights(tiny, tmp_path,
     assert all((one[key] == other[key]).all() for key in one)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_of_two_processes_one_generates_and_both_train_on_it(tiny, tmp_path, cache, monkeypatch):
     file = write_rows(tmp_path / "data")
@@ -376,6 +377,7 @@ def test_of_two_processes_one_generates_and_both_train_on_it(tiny, tmp_path, cac
     assert (manifest["world_size"], manifest["status"]) == (2, "finished")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_processes_with_different_answers_are_refused(tiny, tmp_path, monkeypatch):
     part = "data.harmful={source: 'tests.generation.test_stored:of_this_process'}"

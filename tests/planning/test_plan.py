@@ -227,6 +227,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_table_of_the_documentation_is_what_the_command_prints(configs, capsys):
     docs = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")

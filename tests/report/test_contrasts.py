@@ -133,6 +133,7 @@ def test_intervals_hold_the_planted_difference_and_interaction_as_often_as_they_
     assert (coverage < 0.97 + error).all()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "too_wide"), [(0, True), (0.8, False)])
 def test_a_percentile_bootstrap_over_pictures_and_seeds_would_not_do(seed, too_wide):
