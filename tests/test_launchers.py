@@ -135,6 +135,7 @@ def test_a_signal_that_reaches_one_training_process_of_two_stops_both(tiny, tmp_
     assert run.manifest()["status"] == "interrupted"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_accelerate_would_turn_into_something_else_in_silence_is_an_error(tiny, tmp_path):

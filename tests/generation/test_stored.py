@@ -326,6 +326,7 @@ def test_while_another_process_generates_this_one_says_so_and_waits(tiny, tmp_pa
     assert questions == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_for_good_it_goes_on_and_ends_in_the_same_weights(tiny, tmp_path, cache):
     file = write_rows(tmp_path / "data", n=5)
