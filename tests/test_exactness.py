@@ -12,6 +12,7 @@ from transformers import Trainer
 
 from align.config import compose_run
 from align.errors import UserError
+from align.interruption import NOTICE, Interrupted
 from align.run_folder import RunFolder
 from align.train import train
 from tests.support.launch import ENVIRONMENT, call, train_command
@@ -113,6 +114,17 @@ def test_steps_that_are_no_longer_on_record_are_not_made_up(tiny, tmp_path):
     run.steps_file.write_text("")
     with pytest.raises(UserError, match="steps.jsonl has 0 of the 4 steps before the checkpoint; .* resume=false"):
         train(compose_run(command))
+
+
+def test_a_run_that_is_asked_to_stop_where_it_ends_anyway_is_finished(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(NOTICE, "signal", "SIGTERM")
+    with pytest.raises(Interrupted, match="interrupted at step 1 of 6"):
+        train(compose_run(arguments(tiny("llava"), tmp_path / "asked")))
+    assert train(compose_run(arguments(tiny("llava"), tmp_path / "last", "train.max_steps=1"))).finished()
+    bound = ["method=unlearning", "train.max_harmful_loss=0.1"]
+    stopped = train(compose_run(arguments(tiny("llava"), tmp_path / "bound", *bound)))
+    assert stopped.finished()
+    assert "stopped at step 1" in stopped.manifest()["stopped"]
 
 
 def test_a_checkpoint_appears_whole_or_not_at_all(tiny, tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ def all_reduce(world: World) -> Check:
 
     run = machine_defaults()
     chosen = {"backend": run["ddp_backend"]} if "ddp_backend" in run else {}
-    on_cpu = run.get("use_cpu", False) or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    on_cpu = run.get("use_cpu", False)
     # Its own limit is longer than ours, which names who is silent.
     state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=2 * (world.seconds + GRACE)), **chosen)
     kind = f"{state.distributed_type.value} over {state.backend}"

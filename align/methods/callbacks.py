@@ -86,9 +86,9 @@ class Preemption(TrainerCallback):
         NOTICE.deferred = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Agree; every process must ask. A step that is the last is simply the end."""
+        """Agree; every process must ask. A step after which training ends anyway is simply the end."""
         here = torch.tensor([NOTICE.signal is not None], dtype=torch.int32, device=self.accelerator.device)
-        self.asked = bool(self.accelerator.gather(here).any()) and state.global_step < state.max_steps
+        self.asked = bool(self.accelerator.gather(here).any()) and not control.should_training_stop
         if self.asked:
             control.should_save = control.should_training_stop = True
 
