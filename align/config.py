@@ -191,7 +191,7 @@ def is_hub_id(path: str) -> bool:
 def fingerprint(config: RunConfig) -> str:
     """Eight hex digits that name what is trained: everything except where, with how many processes, and the evaluation."""
     values = to_dict(config)
-    for key in ("output_dir", "resume", "dry_run", "num_processes", "evaluate", "data_root"):
+    for key in ("output_dir", "resume", "dry_run", "num_processes", "evaluate", "evaluate_afterwards", "data_root"):
         del values[key]
     generation = values.pop("generation")
     if any("generate" in (part["response"], part["harmful_response"]) for part in values["data"].values()):

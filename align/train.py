@@ -179,6 +179,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{NOTICE.signal}: trained, not evaluated; the same command does that", file=sys.stderr, flush=True)
         _close_process_group()
         return EXIT_AGAIN
+    if not composed.config.evaluate_afterwards:
+        if _close_process_group():
+            print(f"Trained; align eval run={run.path} evaluates it", flush=True)
+        return 0
     return evaluate_afterwards(run, composed.config)
 
 

@@ -43,6 +43,9 @@ class RunConfig:
     num_processes: int | None = option(None, "how many processes the run wants; another number is an error")
     seed: int = option(0, "adapter initialisation and data order")
     evaluate: Evaluate = option(Evaluate, "")
+    evaluate_afterwards: bool = option(
+        True, "false: only train; `align eval run=<folder>` evaluates as `evaluate.*` says, say in a job of its own"
+    )
     output_dir: str | None = option(
         None, "run folder (default: runs/<model>-<recipe>-seed<seed>-<hash of the configuration>)"
     )
