@@ -7,11 +7,13 @@ dataclasses as it is merged, so that a misspelt key is an error that names the f
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -180,7 +182,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain containers, for YAML, JSON and hashing."""
-    return OmegaConf.to_container(OmegaConf.structured(config))
+    return asdict(config)
 
 
 def is_hub_id(path: str) -> bool:
@@ -247,14 +249,20 @@ def _load(kind: str, name: str) -> tuple[str, Layer]:
         raise UserError(
             f"{kind}={name}: no such {kind}{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
         )
-    try:
-        values = OmegaConf.to_container(OmegaConf.load(file))
-    except Exception as error:
-        raise UserError(f"{file}: not readable as YAML: {error}") from error
+    values = copy.deepcopy(_read_yaml(file, file.stat().st_mtime_ns))
     if not isinstance(values, dict):
         raise UserError(f"{file}: expected a mapping of settings, found {type(values).__name__}")
     label = str(file.relative_to(folder.parent)) if file.is_relative_to(folder.parent) else str(file)
     return (file.stem if name.endswith((".yaml", ".yml")) else name), Layer(label, values)
+
+
+@lru_cache(maxsize=None)
+def _read_yaml(file: Path, _: int) -> Any:
+    """A file's content, once for each time it was written. Raises UserError."""
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file))
+    except Exception as error:
+        raise UserError(f"{file}: not readable as YAML: {error}") from error
 
 
 def _load_model(name: str) -> tuple[str, Layer]:
@@ -287,13 +295,20 @@ def _with_special_settings(layer: Layer, method: str, recipe: str) -> list[Layer
     return [Layer(layer.origin, values)] + [Layer(f"{layer.origin}, {where}", own) for where, own in special if own]
 
 
+@lru_cache
+def _schema(schema: type) -> DictConfig:
+    """The defaults, to be copied: slow to make."""
+    return OmegaConf.structured(schema)
+
+
 def _merge(schema: type, layers: list[Layer]) -> Composed:
-    config: DictConfig = OmegaConf.structured(schema)
+    config = copy.deepcopy(_schema(schema))
     origins: dict[str, str] = {}
     for layer in layers:
         values = _fit(config, layer, origins)
         try:
-            merged = OmegaConf.merge(config, values)
+            # "unsafe" is that it changes what it is given, which nobody reads here; the other one copies all of it for each layer.
+            merged = OmegaConf.unsafe_merge(config, OmegaConf.create(values))
         except (OmegaConfBaseException, ValueError) as error:
             message = str(getattr(error, "msg", None) or error).splitlines()[0]
             key = getattr(error, "full_key", None)
