@@ -124,8 +124,10 @@ def _check_fields(given: dict[str, Any], config_class: type, composed: Composed)
 
 
 def _typed(schema: Any, key: str, value: Any) -> Any:
+    # Of a field that exists its own node is enough; merging copies all that it is given.
+    known = OmegaConf.masked_copy(schema, key) if key in schema else schema
     try:
-        return OmegaConf.to_container(OmegaConf.merge(schema, {key: value}))[key]
+        return OmegaConf.to_container(OmegaConf.merge(known, {key: value}))[key]
     except (OmegaConfBaseException, ValueError) as error:
         with contextlib.suppress(OmegaConfBaseException, ValueError):
             if not isinstance(value, list):  # one value for a list is a list of one, as everywhere in the grammar
