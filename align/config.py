@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -192,8 +192,13 @@ def is_hub_id(path: str) -> bool:
 
 def fingerprint(config: RunConfig) -> str:
     """Eight hex digits that name what is trained: everything except where, with how many processes, and the evaluation."""
-    values = to_dict(config)
-    for key in ("output_dir", "resume", "dry_run", "num_processes", "evaluate", "evaluate_afterwards", "data_root"):
+    return fingerprint_of(to_dict(config))
+
+
+def fingerprint_of(config: dict[str, Any]) -> str:
+    """`fingerprint` of a configuration that is plain containers, which it leaves as they are."""
+    values = dict(config)
+    for key in ("output_dir", "resume", "dry_run", "num_processes", "evaluate", "evaluate_afterwards", "data_root", "variant"):
         del values[key]
     generation = values.pop("generation")
     if any("generate" in (part["response"], part["harmful_response"]) for part in values["data"].values()):
@@ -249,14 +254,22 @@ def _load(kind: str, name: str) -> tuple[str, Layer]:
         raise UserError(
             f"{kind}={name}: no such {kind}{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
         )
-    values = copy.deepcopy(_read_yaml(file, file.stat().st_mtime_ns))
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: expected a mapping of settings, found {type(values).__name__}")
+    values = read_yaml(kind, file)
     label = str(file.relative_to(folder.parent)) if file.is_relative_to(folder.parent) else str(file)
     return (file.stem if name.endswith((".yaml", ".yml")) else name), Layer(label, values)
 
 
-@lru_cache(maxsize=None)
+def read_yaml(kind: str, file: Path) -> dict[str, Any]:
+    """The settings in a YAML file, the caller's own copy. Raises UserError that names the file, and `kind` where there is none."""
+    if not file.is_file():
+        raise UserError(f"{kind}={file}: no such file")
+    values = copy.deepcopy(_read_yaml(file, file.stat().st_mtime_ns))
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected a mapping of settings, found {type(values).__name__}")
+    return values
+
+
+@cache
 def _read_yaml(file: Path, _: int) -> Any:
     """A file's content, once for each time it was written. Raises UserError."""
     try:
@@ -296,13 +309,13 @@ def _with_special_settings(layer: Layer, method: str, recipe: str) -> list[Layer
 
 
 @lru_cache
-def _schema(schema: type) -> DictConfig:
-    """The defaults, to be copied: slow to make."""
+def schema_of(schema: type) -> DictConfig:
+    """The defaults of a dataclass as OmegaConf checks them, made once: to be read or copied, never changed."""
     return OmegaConf.structured(schema)
 
 
 def _merge(schema: type, layers: list[Layer]) -> Composed:
-    config = copy.deepcopy(_schema(schema))
+    config = copy.deepcopy(schema_of(schema))
     origins: dict[str, str] = {}
     for layer in layers:
         values = _fit(config, layer, origins)

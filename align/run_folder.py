@@ -135,6 +135,7 @@ class RunFolder:
             method=config.method,
             view=config.view,
             seed=config.seed,
+            variant=config.variant,
             fingerprint=fingerprint(config),
             data=data,
             base=base,
@@ -156,6 +157,11 @@ def run_folder(config: RunConfig) -> RunFolder:
         return RunFolder(Path(config.output_dir))
     name = f"{config.model.name}-{config.recipe}-seed{config.seed}-{fingerprint(config)}"
     return RunFolder(Path("runs", name.replace("/", "-")))
+
+
+def folder_within(output_dir: str, model: str, recipe: str, seed: int, digest: str) -> Path:
+    """Where one of many runs goes: `<output_dir>/<model>/<recipe>-seed<seed>-<fingerprint>`."""
+    return Path(output_dir, model.replace("/", "-"), f"{recipe}-seed{seed}-{digest}".replace("/", "-"))
 
 
 def versions() -> dict[str, str]:

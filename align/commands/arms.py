@@ -13,7 +13,7 @@ from align.errors import UserError
 from align.generation.stored import asking
 from align.needs import refuse_missing
 from align.report.controlled import ground, refuse_uncontrolled
-from align.run_folder import RunFolder
+from align.run_folder import RunFolder, folder_within
 from align.settings import CompareConfig, EvalConfig
 
 TRACKS = {
@@ -101,8 +101,8 @@ def _compose(config: CompareConfig, model: str, recipe: str, method: str | None,
     overrides = [f"{key}={'null' if value is None else value}" for key, value in flatten(config.override)]
     overrides += [f"method={method}"] if method else []
     composed = compose_run([f"recipe={recipe}", f"model={model}", f"seed={seed}", *overrides])
-    name = f"{recipe}-seed{seed}-{fingerprint(composed.config)}".replace("/", "-")
-    composed.config.output_dir = str(Path(config.output_dir, composed.config.model.name.replace("/", "-"), name))
+    run = composed.config
+    run.output_dir = str(folder_within(config.output_dir, run.model.name, recipe, seed, fingerprint(run)))
     return composed
 
 

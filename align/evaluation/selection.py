@@ -145,6 +145,15 @@ def _compared(config: Evaluate) -> Iterator[Selected]:
         yield select_rows(name, view, settings_of(config, name))
 
 
+def set_names(config: Evaluate) -> list[str]:
+    """What the results of an evaluation will be called: its sets, each in its views. Raises UserError for an unknown benchmark."""
+    return [
+        Selected(resolve("benchmark", name, BENCHMARKS), view, [], [], []).name
+        for name, views in _wanted(config).items()
+        for view in views
+    ]
+
+
 def _wanted(config: Evaluate) -> dict[str, list[str]]:
     """{benchmark: the views that are asked of it}; a name may say its own view."""
     wanted: dict[str, list[str]] = {}

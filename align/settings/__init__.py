@@ -21,6 +21,7 @@ from align.settings.evaluation import Evaluate, LmmsEval
 from align.settings.judging import JudgeSettings, Judging
 from align.settings.models import Lora, ModelSettings
 from align.settings.runs import LaunchConfig, PlanConfig, PlanSettings, RunConfig, TrainConfig
+from align.settings.sweeps import Cluster, Job, JudgeJob, SweepConfig
 
 TRACKS = ("paper", "controlled")
 
@@ -30,6 +31,7 @@ __all__ = [
     "Answering",
     "BenchmarkSettings",
     "CalibrateConfig",
+    "Cluster",
     "CompareConfig",
     "ConvertConfig",
     "DataConfig",
@@ -37,6 +39,8 @@ __all__ = [
     "EvalConfig",
     "Evaluate",
     "Generation",
+    "Job",
+    "JudgeJob",
     "JudgeSettings",
     "Judging",
     "LaunchConfig",
@@ -51,6 +55,7 @@ __all__ = [
     "PushConfig",
     "RunConfig",
     "ShortForms",
+    "SweepConfig",
     "TableConfig",
     "TrainConfig",
 ]

@@ -1,0 +1,144 @@
+"""The runs of a grid: what each is called, where it goes, and with which arguments it is trained.
+
+A configuration takes tens of milliseconds to compose, and a grid may have thousands of runs. So only what picks files (recipe, model, ...)
+is composed for every combination; of any other setting each value is composed once, and then set in its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from align.config import Composed, compose_run, fingerprint_of, to_dict
+from align.errors import UserError
+from align.evaluation.selection import set_names
+from align.run_folder import RunFolder, folder_within
+from align.sweep.grid import Grid
+
+PICKS_FILES = ("recipe", "model", "suite", "method", "data")
+NAMED = ("recipe", "model", "seed")
+"""Axes that tables have columns or names for."""
+LAUNCH = "launch."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid."""
+
+    axes: dict[str, str]
+    """{setting: this run's value}"""
+    arguments: tuple[str, ...]
+    """Of `align train`."""
+    path: Path
+    sets: tuple[str, ...]
+    """What its results will be called."""
+    values: dict[str, Any]
+    """Its whole configuration, but for where it goes and what it is called."""
+
+    @property
+    def run(self) -> RunFolder:
+        """Its folder."""
+        return RunFolder(self.path)
+
+    @property
+    def name(self) -> str:
+        """As messages call it: `<model>/<recipe>-seed<seed>-<fingerprint>`."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    def composed(self) -> Composed:
+        """Its configuration with the origins of its values. Raises UserError."""
+        return compose_run(_without_launch(self.arguments))
+
+
+def cells_of(grid: Grid) -> list[Cell]:
+    """Every run of a grid, in the order of its axes. Raises UserError for a setting that cannot be, or that makes no other run."""
+    composer = _Composer(grid)
+    cells: dict[Path, Cell] = {}
+    for values in product(*grid.axes.values()):
+        cell = composer.cell(dict(zip(grid.axes, values, strict=True)))
+        if cell.path in cells:
+            raise UserError(_same(cells[cell.path], cell))
+        cells[cell.path] = cell
+    return list(cells.values())
+
+
+def _same(one: Cell, other: Cell) -> str:
+    differs = [f"{key}={value} and {other.axes[key]}" for key, value in one.axes.items() if value != other.axes[key]]
+    return (
+        f"{', '.join(differs)}: no two runs, since what is trained is the same. An axis is a setting of training; a list as one value is "
+        f"written in brackets"
+    )
+
+
+def _without_launch(arguments: Sequence[str]) -> list[str]:
+    return [argument for argument in arguments if not argument.startswith(LAUNCH)]
+
+
+class _Composer:
+    def __init__(self, grid: Grid):
+        self._grid = grid
+        self._picking = [key for key in grid.axes if key.split(".")[0] in PICKS_FILES]
+        self._first = {key: values[0] for key, values in grid.axes.items()}
+        self._grounds: dict[tuple[str, ...], tuple[dict[str, Any], tuple[str, ...]]] = {}
+        self._leaves: dict[tuple[str, str], Any] = {}
+
+    def cell(self, axes: dict[str, str]) -> Cell:
+        """One run."""
+        values, sets = self._ground(axes)
+        for key, text in axes.items():
+            if key not in self._picking and not key.startswith(LAUNCH):
+                leaf = self._leaf(key, text)
+                path = key.split(".")
+                if isinstance(leaf, dict) or not _has(values, path):  # a section: merged into what is there, by rules of its own
+                    values = self._compose(axes)
+                    break
+                values = _with(values, path, leaf)
+        where = folder_within(
+            self._grid.config.output_dir, values["model"]["name"], values["recipe"], values["seed"], fingerprint_of(values)
+        )
+        arguments = [*(f"{key}={text}" for key, text in axes.items()), *self._grid.settings]
+        if variant := {key: text for key, text in axes.items() if key not in NAMED}:
+            arguments.append(f"variant={json.dumps(variant, ensure_ascii=False)}")
+        return Cell(axes, (*arguments, f"output_dir={where}"), where, sets, values)
+
+    def _ground(self, axes: dict[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """(Configuration with the first value of each axis that picks no file, what it is evaluated on)."""
+        picks = tuple(axes[key] for key in self._picking)
+        if picks not in self._grounds:
+            composed = self._composed(self._first | dict(zip(self._picking, picks, strict=True)))
+            self._grounds[picks] = to_dict(composed.config), tuple(set_names(composed.config.evaluate))
+        return self._grounds[picks]
+
+    def _leaf(self, key: str, text: str) -> Any:
+        """What a setting is where it is typed so, with the first value of every other axis. Raises UserError where it cannot be."""
+        if (key, text) not in self._leaves:
+            found: Any = self._compose(self._first | {key: text})
+            for part in key.split("."):
+                found = found[part]
+            self._leaves[key, text] = found
+        return self._leaves[key, text]
+
+    def _compose(self, axes: dict[str, str]) -> dict[str, Any]:
+        return to_dict(self._composed(axes).config)
+
+    def _composed(self, axes: dict[str, str]) -> Composed:
+        return compose_run(_without_launch([*(f"{key}={text}" for key, text in axes.items()), *self._grid.settings]))
+
+
+def _has(values: Any, path: Sequence[str]) -> bool:
+    """Whether there is such a place, and what is there is no section."""
+    for part in path[:-1]:
+        values = values.get(part)
+        if not isinstance(values, dict):
+            return False
+    return not isinstance(values.get(path[-1]), dict)
+
+
+def _with(values: dict[str, Any], path: Sequence[str], leaf: Any) -> dict[str, Any]:
+    """The same with another value at a path; what is changed is copied, the rest is shared."""
+    first, *rest = path
+    return values | {first: _with(values[first], rest, leaf) if rest else leaf}

@@ -1,0 +1,183 @@
+"""What `align sweep` is given -> axes, settings that all runs share, and its own settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import ListConfig
+
+from align.config import compose, flatten, nearest, parse_value, read_yaml, schema_of
+from align.errors import UserError
+from align.settings import Judging, RunConfig, SweepConfig
+
+OWN = tuple(field.name for field in fields(SweepConfig))
+OF_RUNS = (*(field.name for field in fields(RunConfig)), "launch")
+CHOSEN_HERE = {
+    "resume": "a sweep goes on with what is there",
+    "evaluate_afterwards": "a sweep evaluates in jobs of their own",
+    "variant": "it follows from the axes",
+}
+VALIDATE = "validate."
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid of runs."""
+
+    axes: dict[str, list[str]]
+    """{setting: its values}, each as one types it."""
+    settings: list[str]
+    """Arguments that all runs share."""
+    validate: list[str]
+    """Arguments of the evaluation that settings are chosen by."""
+    config: SweepConfig
+
+
+def read_grid(arguments: Sequence[str]) -> Grid:
+    """`key=value` arguments, and the YAML file that `grid=` names under them. Raises UserError."""
+    typed = [_pair(argument) for argument in arguments]
+    files = [text for key, text in typed if key == "grid"]
+    given = [pair for file in files[-1:] for pair in _of_file(Path(file))]
+    taken = {key for key, _ in typed}
+    # What is typed replaces what the file says of the same key: an axis, too.
+    pairs = [(key, text) for key, text in given if key not in taken] + typed
+    of_runs: dict[str, str] = {}
+    own: list[str] = []
+    for key, text in pairs:
+        section = key.split(".")[0]
+        if section in OWN:
+            own += _own(key, text)
+        elif section in CHOSEN_HERE:
+            raise UserError(f"{key}=: not a setting of a sweep: {CHOSEN_HERE[section]}; remove it")
+        elif section in OF_RUNS:
+            of_runs[key] = text
+        else:
+            raise UserError(f"{key}=: there is no such setting{nearest(section, [*OWN, *OF_RUNS])}")
+    axes, settings = _split(of_runs)
+    validate = [argument.removeprefix(VALIDATE) for argument in own if argument.startswith(VALIDATE)]
+    config: SweepConfig = compose(SweepConfig, own).config
+    _check(config, axes, validate)
+    return Grid(axes, settings, validate, config)
+
+
+def values_of(key: str, text: str) -> list[str]:
+    """The values of a setting, each as one types it: at a comma outside brackets and quotes another one begins.
+
+    A setting that is a list takes its commas for itself; several values of it are lists in brackets.
+    """
+    parts = _at_commas(text)
+    lists = all(part.startswith("[") and part.endswith("]") for part in parts)
+    return [text] if _is_list(key) and not lists else parts
+
+
+def text_of(value: Any) -> str:
+    """A value of a YAML file as one types it."""
+    if isinstance(value, str) and parse_value(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _pair(argument: str) -> tuple[str, str]:
+    key, equals, text = argument.partition("=")
+    if not equals or not key:
+        raise UserError(f"argument {argument!r}: expected key=value (a comma in the value makes an axis)")
+    if "\n" in text:
+        raise UserError(f"argument {key}=: a line break in it; a sweep keeps the arguments of a run in one line")
+    return key, text
+
+
+def _of_file(file: Path) -> Iterator[tuple[str, str]]:
+    values = read_yaml("grid", file)
+    axes, settings = values.pop("axes", {}), values.pop("settings", {})
+    for name, section in (("axes", axes), ("settings", settings)):
+        if not isinstance(section, dict):
+            raise UserError(f"{file}: {name}: expected settings by name, found {type(section).__name__}")
+    for key, each in axes.items():
+        if not isinstance(each, list) or not each:
+            raise UserError(f"{file}: axes.{key}: expected a list of values, found {each!r}")
+        yield key, ",".join(map(text_of, each)) if not _is_list(key) else ",".join(map(text_of, map(_as_list, each)))
+    yield from ((key, text_of(value)) for key, value in flatten(settings))
+    for key in values:
+        if key not in OWN or key == "grid":
+            raise UserError(
+                f"{file}: {key}: expected axes, settings or a setting of the sweep{nearest(key, [*OWN, 'axes', 'settings'])}; "
+                f"settings of runs stand under settings:"
+            )
+    yield from ((key, text_of(value)) for key, value in flatten(values))
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _own(key: str, text: str) -> list[str]:
+    """A setting of the sweep; `cluster=<file>` is what the file says."""
+    if key != "cluster":
+        return [f"{key}={text}"]
+    return [f"cluster.{name}={text_of(value)}" for name, value in flatten(read_yaml("cluster", Path(text)))]
+
+
+def _split(of_runs: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
+    if "recipe" not in of_runs:
+        raise UserError("no recipe: give recipe=<names>, or grid=<file> with an axis of that name")
+    axes: dict[str, list[str]] = {}
+    settings: list[str] = []
+    for key, text in of_runs.items():
+        values = values_of(key, text)
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise UserError(f"{key}={text}: {twice} stands twice; a list as one value is written in brackets")
+        # Recipe and seed are axes of one value, too: tables know runs by them.
+        if len(values) > 1 or key in ("recipe", "model", "seed"):
+            axes[key] = values
+        else:
+            settings.append(f"{key}={text}")
+    return axes, settings
+
+
+def _check(config: SweepConfig, axes: dict[str, list[str]], validate: list[str]) -> None:
+    if config.launcher not in ("local", "slurm"):
+        raise UserError(f"launcher={config.launcher}: expected local or slurm")
+    if config.at_once is not None and config.at_once < 1:
+        raise UserError(f"at_once={config.at_once}: expected at least 1")
+    if config.launcher == "slurm" and config.devices:
+        raise UserError("devices=: SLURM gives each job its GPUs; cluster.gpus_per_node= says how many")
+    for key in config.tune:
+        if key not in axes or len(axes[key]) < 2:
+            raise UserError(f"tune={key}: expected an axis with several values; axes: {', '.join(axes)}")
+        if key in ("recipe", "model", "seed"):
+            raise UserError(f"tune={key}: cells are recipes, models and seeds; settings of theirs are chosen")
+    if config.tune and not config.validate.benchmark:
+        raise UserError(f"tune={','.join(config.tune)}: give validate.benchmark=<names>, which the choice is made by")
+    if validate and not config.tune:
+        raise UserError("validate.*: would have no effect without tune=<axes of which a value is chosen>")
+
+
+def _is_list(key: str) -> bool:
+    """Whether the setting is a list, by the schema: what a comma makes there is one value."""
+    node: Any = schema_of(RunConfig)
+    for part in key.split("."):
+        if not hasattr(node, "keys") or part not in node:
+            return False
+        node = node[part] if node._is_none() is False else None
+    return isinstance(node, ListConfig) or (hasattr(node, "_metadata") and node._metadata.object_type is Judging)
+
+
+def _at_commas(text: str) -> list[str]:
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'" and re.search(r"(^|[\[{,:\s])$", parts[-1]):
+            quote = character
+        else:
+            depth += (character in "[{") - (character in "]}")
+            if character == "," and depth <= 0:
+                parts.append("")
+                continue
+        parts[-1] += character
+    return parts
