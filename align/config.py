@@ -198,7 +198,16 @@ def fingerprint(config: RunConfig) -> str:
 def fingerprint_of(config: dict[str, Any]) -> str:
     """`fingerprint` of a configuration that is plain containers, which it leaves as they are."""
     values = dict(config)
-    for key in ("output_dir", "resume", "dry_run", "num_processes", "evaluate", "evaluate_afterwards", "data_root", "variant"):
+    for key in (
+        "output_dir",
+        "resume",
+        "dry_run",
+        "num_processes",
+        "evaluate",
+        "evaluate_afterwards",
+        "data_root",
+        "variant",
+    ):
         del values[key]
     generation = values.pop("generation")
     if any("generate" in (part["response"], part["harmful_response"]) for part in values["data"].values()):

@@ -72,6 +72,11 @@ class RunFolder:
         return self.path / "evaluation"
 
     @property
+    def validation(self) -> RunFolder:
+        """Where an evaluation goes that settings are chosen by; it is no run, and no table reads it."""
+        return RunFolder(self.path / "validation")
+
+    @property
     def evaluation_interrupted(self) -> Path:
         """There since the evaluation after training was asked to stop, until it is started again."""
         return self.evaluation / ".interrupted"

@@ -43,14 +43,18 @@ def main(arguments: Sequence[str]) -> int:
     _refuse_launcher()
     if config.dry_run:
         folder = RunFolder(Path(config.run)) if config.run is not None else _other_folder(config)
-        for line in forecast(config, folder.evaluation):
+        for line in forecast(config, _results_folder(folder, config).evaluation):
             print(line)
         return 0
     points: dict[int, Results] = {}
     try:
         with progress() as display:
             run, results = run_evaluation(config, display)
-        if results:
+        if results and config.validation:
+            print_table(
+                [row_of(run) | {"results": results, "external": {}}], f"Validation of {run.manifest()['model']}"
+            )
+        elif results:
             print_table([row_of(run)], f"Evaluation of {run.manifest()['model']}")
         elif not config.benchmark:
             print_external([row_of(run)])
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
             print(
                 "Nothing was judged (judge=none); the same command with a judge goes on with the answers that are stored."
             )
-        print(f"Details: {run.evaluation}")
+        print(f"Details: {_results_folder(run, config).evaluation}")
         with progress() as display:
             points = run_curve(run, results, config, display)
     except KeyboardInterrupt:
@@ -100,27 +104,34 @@ def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[
         model = _other_model(config)
         _check_model(run, model, config)
     display = display or Display()
-    external = _external(model, config, run, display)
-    results = evaluate(model, config, run.evaluation, display) if config.benchmark or not external else {}
+    into = _results_folder(run, config).evaluation
+    external = _external(model, config, into, display)
+    results = evaluate(model, config, into, display) if config.benchmark or not external else {}
     if external:
         external.measure(display)
-    if config.run is not None:
+    if config.run is not None and not config.validation:
         write_card(run)
     return run, results
 
 
-def _external(model: Model, config: EvalConfig, run: RunFolder, display: Display) -> External | None:
+def _results_folder(run: RunFolder, config: EvalConfig) -> RunFolder:
+    if config.validation and config.run is None:
+        raise UserError("validation=true: only a run of ours is validated; give run=")
+    return run.validation if config.validation else run
+
+
+def _external(model: Model, config: EvalConfig, folder: Path, display: Display) -> External | None:
     """What lmms_eval is to measure; a prompt of ours would not stand before what it asks, so that behind one nothing is."""
     if config.lmms_eval.tasks and config.defence:
         display.say(
             f"lmms_eval: not measured behind defence={config.defence}, which it does not put before its requests"
         )
-    return External(model, config, run.evaluation) if config.lmms_eval.tasks and not config.defence else None
+    return External(model, config, folder) if config.lmms_eval.tasks and not config.defence else None
 
 
 def run_curve(run: RunFolder, final: Results, config: EvalConfig, display: Display | None = None) -> dict[int, Results]:
     """Evaluate the curve of a run that has one too -> {step: results}, with the final ones. Raises UserError."""
-    if config.run is None or not config.curve:
+    if config.run is None or not config.curve or config.validation:
         return {}
     if line := lacking(run, config.every_steps):
         print(line)

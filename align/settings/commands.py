@@ -33,6 +33,10 @@ class EvalConfig(ShortForms, Evaluate):
     checkpoint: str | None = option(None, "folder or hub id of a model, or folder of a peft adapter")
     model: ModelSettings | None = option(None, "model as it is (a model file's name, a folder or a hub id)")
     curve: bool = option(True, "with run=: its curve too, if it has one; false evaluates the final checkpoint alone")
+    validation: bool = option(
+        False,
+        "with run=: into <run>/validation, which no table reads: what settings are chosen by, not what is reported",
+    )
     seed: int = option(0, "recorded with the results")
     name: str | None = option(None, "how tables call the row (default: vanilla, checkpoint, or the defence)")
     output_dir: str | None = option(None, "where results go (default: the run folder, or runs/<model>-...)")

@@ -47,7 +47,8 @@ class RunConfig:
         True, "false: only train; `align eval run=<folder>` evaluates as `evaluate.*` says, say in a job of its own"
     )
     variant: dict[str, str] = option(
-        dict, "what tables call this run by beside its recipe, e.g. variant={lora.r: 16}; `align sweep` says it by itself"
+        dict,
+        "what tables call this run by beside its recipe, e.g. variant={lora.r: 16}; `align sweep` says it by itself",
     )
     output_dir: str | None = option(
         None, "run folder (default: runs/<model>-<recipe>-seed<seed>-<hash of the configuration>)"

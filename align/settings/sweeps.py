@@ -69,7 +69,8 @@ class SweepConfig:
         list, "axes of which one value is chosen for each cell of the others (seeds together), e.g. train.learning_rate"
     )
     validate: Evaluate = option(
-        Evaluate, "with tune=: what the choice is made by; its results are kept in <run>/validation, which no table reads"
+        Evaluate,
+        "with tune=: what the choice is made by; its results are kept in <run>/validation, which no table reads",
     )
     hours: bool = option(True, "estimate GPU hours")
     status: bool = option(False, "show the grid as it stands, and start nothing")

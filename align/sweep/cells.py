@@ -93,12 +93,18 @@ class _Composer:
             if key not in self._picking and not key.startswith(LAUNCH):
                 leaf = self._leaf(key, text)
                 path = key.split(".")
-                if isinstance(leaf, dict) or not _has(values, path):  # a section: merged into what is there, by rules of its own
+                if isinstance(leaf, dict) or not _has(
+                    values, path
+                ):  # a section: merged into what is there, by rules of its own
                     values = self._compose(axes)
                     break
                 values = _with(values, path, leaf)
         where = folder_within(
-            self._grid.config.output_dir, values["model"]["name"], values["recipe"], values["seed"], fingerprint_of(values)
+            self._grid.config.output_dir,
+            values["model"]["name"],
+            values["recipe"],
+            values["seed"],
+            fingerprint_of(values),
         )
         arguments = [*(f"{key}={text}" for key, text in axes.items()), *self._grid.settings]
         if variant := {key: text for key, text in axes.items() if key not in NAMED}:

@@ -1,0 +1,82 @@
+"""What a run folder says of the jobs that worked on it: jobs.jsonl (when they began and ended) and the logs of its stages.
+
+`slurm/train.sh` and `slurm/evaluate.sh` write these, and so does the local launcher.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from align.errors import UserError
+from align.files import read_jsonl
+from align.interruption import EXIT_AGAIN
+
+TAIL = 64 * 1024
+"""Bytes of a log's end that are looked through for what went wrong."""
+ERROR = re.compile(
+    r"^(?:\[[^\]]*\]:? ?)?((?:error: |[\w.]*(?:Error|Exception|Interrupt|Killed)\b(?::|$)).*)$", re.MULTILINE
+)
+"""An error of ours, or the last line of a traceback; a launcher may put the rank in front."""
+MOST = 300
+"""Characters of it that are shown."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The last job that worked on a stage of a folder."""
+
+    job: str
+    status: int | None
+    """How it ended; None where it did not say so: it runs, or was killed."""
+
+
+def log_of(folder: Path, stage: str) -> Path:
+    """Where what a stage prints goes."""
+    return folder / f"{stage}.log"
+
+
+def last_attempt(folder: Path, stage: str) -> Attempt | None:
+    """The last job of a stage; None where there was none, or the file says nothing that can be read."""
+    file = folder / "jobs.jsonl"
+    if not file.is_file():
+        return None
+    try:
+        events = [event for event in read_jsonl(file, growing=True) if event.get("stage") == stage]
+    except UserError:  # two nodes wrote at once, say; what is done is known from the results
+        return None
+    return Attempt(str(events[-1].get("job")), events[-1].get("status")) if events else None
+
+
+def why_failed(folder: Path, stage: str, attempt: Attempt) -> str:
+    """What the log says of a job that did not do its work, else how it ended."""
+    if attempt.status is None:
+        return (
+            f"job {attempt.job} was ended without a word: a node that failed, memory, or scancel "
+            f"(sacct -j {attempt.job} tells); see {log_of(folder, stage)}"
+        )
+    if attempt.status == EXIT_AGAIN:
+        return "interrupted; it goes on where it stopped"
+    said = _last_error(log_of(folder, stage))
+    ended = f"status {attempt.status}" + (" (killed: out of memory?)" if attempt.status == 137 else "")
+    return f"{said or ended}; see {log_of(folder, stage)}"
+
+
+def _last_error(log: Path) -> str | None:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return None
+    # What an earlier job printed says nothing of the last one.
+    found = ERROR.findall(text.rpartition("=== job ")[2] if "=== job " in text else text)
+    ours = [line for line in found if line.startswith("error: ")]
+    return (ours or found)[-1].strip()[:MOST] if found else None
+
+
+def now() -> str:
+    """As jobs.jsonl and the logs say it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

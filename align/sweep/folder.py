@@ -1,0 +1,131 @@
+"""Where a sweep keeps itself: <output_dir>/sweep/ with plan.json (its rows), lock, and what was submitted to SLURM."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from align.files import read_json, write_json
+from align.sweep.tasks import Row, Task
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep as it was last asked for; rows of earlier grids in the same folder stay."""
+
+    rows: list[Row]
+    tune: list[str]
+    command: list[str]
+    """As it was typed."""
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The folder of a sweep."""
+
+    output_dir: Path
+
+    @property
+    def path(self) -> Path:
+        """Beside the folders of its models."""
+        return self.output_dir / "sweep"
+
+    @property
+    def plan_file(self) -> Path:
+        """Its rows."""
+        return self.path / "plan.json"
+
+    @property
+    def choices(self) -> Path:
+        """Links to the runs whose settings were chosen."""
+        return self.path / "chosen"
+
+    @property
+    def submissions(self) -> Path:
+        """A folder for each."""
+        return self.path / "submissions"
+
+    @property
+    def id(self) -> str:
+        """What jobs are called by, so that they are found again: of this folder, wherever it is reached from."""
+        return hashlib.sha256(str(self.output_dir.resolve()).encode()).hexdigest()[:8]
+
+    def read(self) -> Plan:
+        """Raises UserError where there is none, or it is damaged."""
+        if not self.plan_file.is_file():
+            raise UserError(f"output_dir={self.output_dir}: no sweep was begun there; give recipe= and the other axes")
+        values = read_json(self.plan_file)
+        try:
+            if values["schema"] != SCHEMA:
+                raise UserError(
+                    f"{self.plan_file}: schema {values['schema']}, written by another version; expected {SCHEMA}"
+                )
+            return Plan([_row(record) for record in values["rows"]], values["tune"], values["command"])
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{self.plan_file}: damaged: {error!r}; give the sweep's command again") from error
+
+    def write(self, rows: Sequence[Row], tune: Sequence[str], command: Sequence[str]) -> Plan:
+        """Keep a grid, with the rows of earlier ones that are not in it."""
+        earlier = self.read().rows if self.plan_file.is_file() else []
+        taken = {row.path for row in rows}
+        plan = Plan([*rows, *(row for row in earlier if row.path not in taken)], list(tune), list(command))
+        records = [_record(row) for row in plan.rows]
+        write_json(self.plan_file, {"schema": SCHEMA, "command": plan.command, "tune": plan.tune, "rows": records})
+        return plan
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One sweep at a time in a folder. Raises UserError where another one is at work.
+
+        Child processes keep the lock: should this process be killed while sbatch is on its way, the next one waits for no ghost, but
+        is told that somebody is still there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"{self.path}: another `align sweep` is at work here; status=true shows how far it is"
+                ) from error
+            os.set_inheritable(file.fileno(), True)
+            yield
+
+
+def _record(row: Row) -> dict[str, Any]:
+    tasks = [
+        {
+            "stage": task.stage,
+            "path": str(task.path),
+            "arguments": list(task.arguments),
+            "evaluation": str(task.evaluation) if task.evaluation else None,
+            "sets": list(task.sets),
+            "judged": task.judged,
+        }
+        for task in row.tasks
+    ]
+    return {"path": str(row.path), "axes": row.axes, "tasks": tasks}
+
+
+def _row(record: dict[str, Any]) -> Row:
+    tasks = [
+        Task(
+            task["stage"],
+            Path(task["path"]),
+            tuple(task["arguments"]),
+            Path(task["evaluation"]) if task["evaluation"] else None,
+            tuple(task["sets"]),
+            task["judged"],
+        )
+        for task in record["tasks"]
+    ]
+    return Row(Path(record["path"]), dict(record["axes"]), tuple(tasks))

@@ -1,0 +1,160 @@
+"""What is to be run for a grid, stage by stage: each a command of `align` with its arguments, and whether its results are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from align.catalog import DEFENCES, resolve
+from align.config import flatten
+from align.data.views import split_view
+from align.errors import UserError
+from align.evaluation.selection import set_names, settings_of
+from align.files import read_json
+from align.run_folder import RunFolder
+from align.settings import Evaluate
+from align.sweep.cells import Cell
+from align.sweep.grid import Grid, text_of
+
+TRAIN, VALIDATE, EVALUATE = STAGES = ("train", "validate", "evaluate")
+VERBS = {TRAIN: "train", VALIDATE: "eval", EVALUATE: "eval"}
+VANILLA = "vanilla"
+OF_TRAINING = ("evaluate.every_steps", "evaluate.data_root")
+"""Settings of an evaluation that `align eval` takes from the run."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One command for one folder."""
+
+    stage: str
+    path: Path
+    arguments: tuple[str, ...]
+    evaluation: Path | None = None
+    """Where its results are, and which."""
+    sets: tuple[str, ...] = ()
+    judged: bool = True
+    """Whether there are verdicts; with judge=none there are answers alone."""
+
+    @property
+    def verb(self) -> str:
+        """Of `align`."""
+        return VERBS[self.stage]
+
+    def lacking(self) -> list[str]:
+        """What of its results is absent or withheld, each a few words; empty where all is there. Raises UserError for a damaged folder."""
+        if self.evaluation is None:
+            return [] if RunFolder(self.path).finished() else ["not trained"]
+        return [line for name in self.sets if (line := _lacking(self.evaluation / name, self.judged))]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the grid: a run, or a model without training of ours."""
+
+    path: Path
+    axes: dict[str, str]
+    tasks: tuple[Task, ...]
+    """In the order of their stages; one begins when the one before it has ended well."""
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+
+def rows_of(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
+    """Every run with its tasks, then what runs are seen beside. Raises UserError."""
+    validation = tuple(set_names(grid.config.validate))
+    if grid.config.tune:
+        for cell in {cell.axes["recipe"]: cell for cell in cells}.values():
+            _refuse_same_sets(grid, cell)
+    rows = []
+    for cell in cells:
+        tasks = [Task(TRAIN, cell.path, cell.arguments)]
+        if grid.config.tune:
+            folder = RunFolder(cell.path).validation.evaluation
+            arguments = (f"run={cell.path}", "validation=true", *_typed(grid), *grid.validate)
+            tasks.append(Task(VALIDATE, cell.path, arguments, folder, validation))
+        if cell.sets:
+            arguments = (f"run={cell.path}", *_typed(grid))
+            tasks.append(
+                Task(EVALUATE, cell.path, arguments, RunFolder(cell.path).evaluation, cell.sets, _judged(cell))
+            )
+        rows.append(Row(cell.path, cell.axes, tuple(tasks)))
+    return rows + _beside(grid, cells)
+
+
+def _lacking(folder: Path, judged: bool) -> str | None:
+    if not judged:
+        return None if (folder / "responses.jsonl").is_file() else f"{folder.name}: no answers"
+    summaries = [read_json(file) for file in folder.glob("summary.*.json")]
+    main = next((summary for summary in summaries if summary.get("main")), None)
+    if main is None:
+        return f"{folder.name}: not evaluated"
+    return f"{folder.name}: withheld, too many invalid verdicts" if main["rate"] is None else None
+
+
+def _typed(grid: Grid) -> list[str]:
+    """What the sweep says of evaluations, as `align eval` takes it; the rest is in the run's own configuration."""
+    given = [setting for setting in grid.settings if not setting.startswith(OF_TRAINING)]
+    return [setting.removeprefix("evaluate.") for setting in given if setting.startswith("evaluate.")]
+
+
+def _beside(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
+    """Each model as it is, and behind the prompts that were asked for."""
+    models: dict[tuple[str, ...], Cell] = {}
+    for cell in cells:
+        if cell.sets:
+            models.setdefault(tuple(value for key, value in cell.axes.items() if _of_model(key)), cell)
+    names: dict[str, list[str]] = {VANILLA: []} if grid.config.vanilla else {}
+    for defence in grid.config.defence:
+        resolve("defence", defence, DEFENCES)
+        names[defence.rpartition(":")[2]] = [f"defence={defence}"]
+    return [_reference(grid, cell, name, more) for cell in models.values() for name, more in names.items()]
+
+
+def _of_model(key: str) -> bool:
+    return key.split(".")[0] == "model"
+
+
+def _reference(grid: Grid, cell: Cell, name: str, more: list[str]) -> Row:
+    axes = {key: value for key, value in cell.axes.items() if _of_model(key)}
+    # Beside the model itself an axis may be a setting of it: each value is another model as it is.
+    path = cell.path.parent / "-".join([name, *(value for key, value in axes.items() if key != "model")]).replace(
+        "/", "-"
+    )
+    model = [f"{key}={value}" for key, value in axes.items()] + [
+        it for it in grid.settings if _of_model(it.split("=")[0])
+    ]
+    arguments = (*model, f"name={name}", f"output_dir={path}", *more, *_settings_of(cell))
+    task = Task(EVALUATE, path, arguments, RunFolder(path).evaluation, cell.sets, _judged(cell))
+    return Row(path, axes | {"name": name}, (task,))
+
+
+def _judged(cell: Cell) -> bool:
+    return cell.values["evaluate"]["judge"]["name"] != ["none"]
+
+
+def _settings_of(cell: Cell) -> list[str]:
+    """How a run is evaluated, in full: a model as it is has no configuration to look it up in."""
+    defaults = dict(flatten(asdict(Evaluate())))
+    return [
+        f"{'judge' if key == 'judge.name' else key}={text_of(value)}"
+        for key, value in flatten(cell.values["evaluate"])
+        if key != "every_steps" and value not in (defaults.get(key), None, [], {})
+    ]
+
+
+def _refuse_same_sets(grid: Grid, cell: Cell) -> None:
+    """What is reported must not be what the choice was made by: the same rows of the same set, whatever the view."""
+    reported, chosen_by = cell.composed().config.evaluate, grid.config.validate
+    both = {split_view(name)[0] for name in reported.benchmark} & {split_view(name)[0] for name in chosen_by.benchmark}
+    for name in sorted(both):
+        of = [settings_of(config, name) for config in (reported, chosen_by)]
+        if all(getattr(of[0], key) == getattr(of[1], key) for key in ("path", "revision", "subset", "where")):
+            raise UserError(
+                f"validate.benchmark={name}: settings would be chosen by the rows that are reported; give "
+                f"validate.settings.{name}.subset=validation (or where=, path=), or other sets than evaluate.benchmark"
+            )
