@@ -68,6 +68,11 @@ VERBS = {
         "align.settings:PushConfig",
         "a run's adapter or model and its card to the hub: run= | checkpoint=, repo=<owner>/<name>",
     ),
+    "sweep": (
+        "align.commands.sweep:main",
+        "align.settings:SweepConfig",
+        "a grid of runs here or on SLURM: recipe=a,b model=c,d seed=0,1 <any setting>=<values> launcher=local|slurm [dry_run=true] [status=true]",
+    ),
     "table": (
         "align.commands.table:main",
         "align.settings:TableConfig",

@@ -67,6 +67,7 @@ def row_of(run: RunFolder) -> dict[str, Any]:
     copied = ("track", "model", "method", "view", "seed", "steps", "trainable_parameters", "seconds", "peak_memory_mib")
     row = {key: manifest[key] for key in copied}
     row["name"] = manifest["recipe"].rpartition("/")[2]
+    row["variant"] = manifest.get("variant") or {}
     row["stopped"] = manifest.get("stopped")
     row["results"] = {}
     for folder in sorted(path for path in run.evaluation.glob("*") if path.is_dir()):
@@ -109,7 +110,8 @@ def combine(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
     arms: dict[tuple[Any, ...], dict[int, tuple[RunFolder, dict[str, Any]]]] = {}
     for run in runs:
         row = row_of(run)
-        arm = arms.setdefault(tuple(row[key] for key in ("track", "model", "method", "name")), {})
+        variant = tuple(row["variant"].items())
+        arm = arms.setdefault((variant, *(row[key] for key in ("track", "model", "method", "name"))), {})
         if row["seed"] in arm:
             raise UserError(
                 f"{arm[row['seed']][0].path} and {run.path} are both {row['name']} of {row['model']} with seed {row['seed']}; "

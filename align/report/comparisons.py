@@ -8,7 +8,7 @@ from typing import Any
 from align.files import read_json
 from align.report.collect import judge_of, row_of, valid_items
 from align.report.contrasts import DIFFERENCES, Observations, contrast, mcnemar
-from align.report.tables import display_name, group_name, is_control, method_name, percent, stop_note
+from align.report.tables import display_name, group_name, is_control, method_name, percent, stop_note, variant_of
 from align.run_folder import RunFolder
 
 CONTROLLED_PAIRS = (
@@ -22,10 +22,11 @@ Arm = dict[int, tuple[RunFolder, dict[str, Any]]]
 """{seed: (run, its row)}"""
 
 
-def compare_arms(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any]], list[str]]:
+def compare_arms(runs: Sequence[RunFolder], tuned: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:
     """Every pair of arms that the tracks ask for: a difference for each set, and the interaction of arm and leak.
 
-    Arms are paired within track, model and method, on the seeds and items that both have. A run that stopped at its method's bound
+    Arms are paired within track, model, method and what a sweep varied beside these (but for settings that were `tuned`, where each arm has
+    its own best), on the seeds and items that both have. A run that stopped at its method's bound
     is no controlled comparison with one that took every step. What is left out is said in the second value, each a line to print.
     Raises UserError where a folder is damaged.
     """
@@ -37,11 +38,12 @@ def compare_arms(runs: Sequence[RunFolder]) -> tuple[list[dict[str, Any]], list[
         out = row["stopped"] and row["track"] == "controlled"
         notes += [stop_note(row)] if row["stopped"] else []
         if row["method"] and not out:
-            group = groups.setdefault((row["track"], row["model"], row["method"]), {})
+            variant = tuple((key, value) for key, value in row["variant"].items() if key not in tuned)
+            group = groups.setdefault((row["track"], row["model"], row["method"], variant), {})
             group.setdefault(row["name"], {})[row["seed"]] = (run, row)
-    for (track, model, method), arms in groups.items():
+    for (track, model, method, variant), arms in groups.items():
         pairs = _pairs(track, arms)
-        identity = {"track": track, "model": model, "method": method}
+        identity = {"track": track, "model": model, "method": method, "variant": dict(variant)}
         for a, b in pairs:
             comparisons, left_out = _compare(arms[a], arms[b])
             found += [{"kind": c["kind"], **identity, "a": a, "b": b, **c} for c in comparisons]
@@ -150,7 +152,7 @@ def markdown(comparisons: Sequence[dict[str, Any]]) -> str:
         where = c["sets"][0] if c["kind"] == "difference" else f"interaction: {c['sets'][0]} minus {c['sets'][1]}"
         points = f"{100 * c['difference']:+.1f} [{percent(c['low'])}, {percent(c['high'])}]"
         seeds = ", ".join(map(str, c["seeds"]))
-        which = [c["model"], method_name(c["method"]), between, where]
+        which = [", ".join([c["model"], *variant_of(c)]), method_name(c["method"]), between, where]
         lines.append([*which, points, str(c["n"]), seeds, f"{c['p_value']:.2g}"])
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -173,8 +175,9 @@ def _paper_conclusion(comparisons: Sequence[dict[str, Any]], interaction: dict[s
     a, b = interaction["a"], interaction["b"]
     free, leaky = interaction["sets"]
     on_leaky = _find(comparisons, interaction, a, b, leaky)
+    of = ", ".join([interaction["model"], "paper track", *variant_of(interaction)])
     return (
-        f"{interaction['model']}, paper track, {_seeds(interaction)}: where only the image shows the danger, {display_name(a)} "
+        f"{of}, {_seeds(interaction)}: where only the image shows the danger, {display_name(a)} "
         f"against {display_name(b)} {_effect(comparisons, interaction, a, b, free)}; where the text tells it, it "
         f"{_gives(on_leaky)}; interaction {_points(interaction)}. This does not show why, since the two arms train on different "
         f"data{_one_seed(interaction)}."
@@ -229,7 +232,7 @@ def _find(
             for c in comparisons
             if c["kind"] == "difference"
             and (c["a"], c["b"]) == (a, b)
-            and all(c[key] == like[key] for key in ("track", "model", "method"))
+            and all(c.get(key) == like.get(key) for key in ("track", "model", "method", "variant"))
             and (c["sets"] == [name] if name else c["set_kind"] == kind and not is_control(c["sets"][0]))
         ),
         None,

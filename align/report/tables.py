@@ -54,6 +54,16 @@ def display_name(name: str) -> str:
     return f"{prefix.upper()}-{METHODS.get(method, method)}"
 
 
+def arm_name(row: dict[str, Any]) -> str:
+    """How tables call a row: its recipe, and the settings in which it differs from others of that recipe."""
+    return ", ".join([display_name(row["name"]), *variant_of(row)])
+
+
+def variant_of(row: dict[str, Any]) -> list[str]:
+    """The settings of a row or comparison that a sweep varies beside recipe, model and seed, e.g. `lora.r=16`."""
+    return [f"{key}={value}" for key, value in (row.get("variant") or {}).items()]
+
+
 def method_name(method: str | None) -> str:
     """Dpo -> DPO, as the paper writes it; a dash for rows without training."""
     return METHODS.get(method or "-", method or "-")
@@ -81,7 +91,7 @@ def stop_note(row: dict[str, Any]) -> str:
 
 def group_name(of: dict[str, Any]) -> str:
     """The model, track and method of a row or comparison, within which arms are compared."""
-    return f"{of['model']}, {of['track']} track, {method_name(of['method'])}"
+    return ", ".join([of["model"], f"{of['track']} track", method_name(of["method"]), *variant_of(of)])
 
 
 def sets_of(rows: Rows) -> list[str]:
@@ -126,6 +136,7 @@ def sorted_rows(rows: Rows) -> list[dict[str, Any]]:
             row["name"] != "vanilla",
             within,
             row["name"],
+            variant_of(row),
             row["seed"],
         )
 
@@ -216,7 +227,7 @@ def heading(rows: Rows, name: str) -> str:
 
 def leading(row: dict[str, Any]) -> list[str]:
     """The columns that say which row it is."""
-    of_row = [row["track"], row["model"], display_name(row["name"]), method_name(row["method"])]
+    of_row = [row["track"], row["model"], arm_name(row), method_name(row["method"])]
     return [*of_row, str(row["seed"]), steps_of(row)]
 
 
@@ -288,7 +299,7 @@ def _rates(rows: Rows, sets: Sequence[str], title: str) -> Table:
 def _who(row: dict[str, Any], rows: Rows) -> str:
     """The arm, and what of model, method and seed is not the same in all rows (the model as it is has neither method nor seed)."""
     parts = [row["model"]] if len({row["model"] for row in rows}) > 1 else []
-    parts.append(display_name(row["name"]))
+    parts.append(arm_name(row))
     if row["name"] in ARMS and len({row["method"] for row in rows if row["name"] in ARMS}) > 1:
         parts.append(method_name(row["method"]))
     if row["method"] and len({str(row["seed"]) for row in rows if row["method"]}) > 1:

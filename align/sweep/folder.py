@@ -45,11 +45,6 @@ class SweepFolder:
         return self.path / "plan.json"
 
     @property
-    def choices(self) -> Path:
-        """Links to the runs whose settings were chosen."""
-        return self.path / "chosen"
-
-    @property
     def submissions(self) -> Path:
         """A folder for each."""
         return self.path / "submissions"
@@ -113,7 +108,7 @@ def _record(row: Row) -> dict[str, Any]:
         }
         for task in row.tasks
     ]
-    return {"path": str(row.path), "axes": row.axes, "tasks": tasks}
+    return {"path": str(row.path), "axes": row.axes, "chosen": row.chosen, "tasks": tasks}
 
 
 def _row(record: dict[str, Any]) -> Row:
@@ -128,4 +123,4 @@ def _row(record: dict[str, Any]) -> Row:
         )
         for task in record["tasks"]
     ]
-    return Row(Path(record["path"]), dict(record["axes"]), tuple(tasks))
+    return Row(Path(record["path"]), dict(record["axes"]), tuple(tasks), record["chosen"])

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import ListConfig
 
+from align.catalog import benchmark_names
 from align.config import compose, flatten, nearest, parse_value, read_yaml, schema_of
 from align.errors import UserError
 from align.settings import Judging, RunConfig, SweepConfig
@@ -61,6 +62,9 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     axes, settings = _split(of_runs)
     validate = [argument.removeprefix(VALIDATE) for argument in own if argument.startswith(VALIDATE)]
     config: SweepConfig = compose(SweepConfig, own).config
+    config.validate.benchmark = benchmark_names(config.validate.benchmark)
+    # Jobs are compared with runs by their folders, wherever the command is given.
+    config.output_dir = str(Path(config.output_dir).absolute())
     _check(config, axes, validate)
     return Grid(axes, settings, validate, config)
 

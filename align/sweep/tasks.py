@@ -57,6 +57,8 @@ class Row:
     axes: dict[str, str]
     tasks: tuple[Task, ...]
     """In the order of their stages; one begins when the one before it has ended well."""
+    chosen: bool = False
+    """Whether it is the run whose settings are chosen once all are validated: a link to it."""
 
     @property
     def name(self) -> str:
@@ -77,13 +79,33 @@ def rows_of(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
             folder = RunFolder(cell.path).validation.evaluation
             arguments = (f"run={cell.path}", "validation=true", *_typed(grid), *grid.validate)
             tasks.append(Task(VALIDATE, cell.path, arguments, folder, validation))
-        if cell.sets:
+        elif cell.sets:
             arguments = (f"run={cell.path}", *_typed(grid))
             tasks.append(
                 Task(EVALUATE, cell.path, arguments, RunFolder(cell.path).evaluation, cell.sets, _judged(cell))
             )
         rows.append(Row(cell.path, cell.axes, tuple(tasks)))
-    return rows + _beside(grid, cells)
+    return rows + _chosen(grid, cells) + _beside(grid, cells)
+
+
+def chosen_path(output_dir: str | Path, axes: dict[str, str], tune: Sequence[str]) -> Path:
+    """Where the chosen run of a cell and seed will be found: a link, since only validation tells which run that is."""
+    kept = [f"seed{value}" if key == "seed" else value for key, value in axes.items() if key not in tune]
+    return Path(output_dir, "sweep", "chosen", "-".join(kept).replace("/", "-"))
+
+
+def _chosen(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
+    """Of settings that are tuned only the chosen ones are evaluated on what is reported: a row for each cell and seed."""
+    tune = grid.config.tune
+    rows: dict[Path, Row] = {}
+    for cell in cells if tune else ():
+        path = chosen_path(grid.config.output_dir, cell.axes, tune)
+        task = Task(
+            EVALUATE, path, (f"run={path}", *_typed(grid)), RunFolder(path).evaluation, cell.sets, _judged(cell)
+        )
+        axes = {key: value for key, value in cell.axes.items() if key not in tune}
+        rows.setdefault(path, Row(path, axes, (task,) if cell.sets else (), chosen=True))
+    return list(rows.values())
 
 
 def _lacking(folder: Path, judged: bool) -> str | None:

@@ -90,6 +90,7 @@ def test_a_table_in_every_format(tmp_path, capsys):
         "trainable_parameters",
         "seconds",
         "peak_memory_mib",
+        "variant",
         "stopped",
         "results",
         "external",

@@ -1,0 +1,194 @@
+"""`align sweep`: a grid of runs, on this machine or on a SLURM cluster; the same command goes on where it stopped."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from align.config import compose
+from align.errors import UserError
+from align.interruption import EXIT_AGAIN
+from align.settings import SweepConfig
+from align.sweep.cells import Cell, cells_of
+from align.sweep.folder import Plan, SweepFolder
+from align.sweep.grid import Grid, read_grid
+from align.sweep.state import DONE, FAILED, Queue, State, counted, states_of
+from align.sweep.tasks import Row, rows_of
+
+SHOWN = 20
+"""Rows that are shown one by one where there are many."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Show, run or submit what a grid lacks. Raises UserError.
+
+    Status 1 where a run of a local sweep failed, 75 where it was asked to stop, 130 where a person did.
+    """
+    if not any(argument.startswith(("recipe=", "grid=")) for argument in arguments):
+        return _of_folder(compose(SweepConfig, arguments).config)
+    grid = read_grid(arguments)
+    config, folder = grid.config, SweepFolder(Path(grid.config.output_dir))
+    cells = cells_of(grid)
+    rows = rows_of(grid, cells)
+    if config.status:
+        states = states_of(rows, _queue(folder))
+        _show(folder, states)
+        return 0
+    if config.finish:
+        raise UserError("finish=true goes with output_dir= alone: it is of the sweep that is there")
+    print(_size(grid, cells, rows), flush=True)
+    if config.dry_run:
+        _show_cost(grid, cells, rows, folder)
+        return _dry_run(folder, Plan(rows, config.tune, []), grid)
+    with folder.locked():
+        plan = folder.write(rows, config.tune, ["align", "sweep", *arguments])
+        _show_cost(grid, cells, rows, folder)
+        return _submit(folder, plan, rows, config) if config.launcher == "slurm" else _run(folder, rows, config)
+
+
+def _of_folder(config: SweepConfig) -> int:
+    """Of a sweep that is there, by its folder alone."""
+    folder = SweepFolder(Path(config.output_dir).absolute())
+    if config.finish:
+        from align.sweep.finish import finish
+
+        finish(folder, _queue(folder))
+    elif config.status:
+        _show(folder, states_of(folder.read().rows, _queue(folder)))
+    else:
+        raise UserError(
+            "no recipe: give recipe=<names> or grid=<file>; status=true and finish=true go with output_dir= alone"
+        )
+    return 0
+
+
+def _queue(folder: SweepFolder) -> Queue:
+    """What SLURM has of a sweep; nothing where none of it was ever submitted."""
+    if not folder.submissions.is_dir():
+        return {}
+    if shutil.which("squeue") is None:
+        print("squeue is not to be found here: which jobs wait or run is not known", file=sys.stderr)
+        return {}
+    from align.sweep.slurm.submitting import queue_of
+
+    return queue_of(folder)[0]
+
+
+def _size(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
+    axes = " x ".join(f"{len(values)} {key}" for key, values in grid.axes.items())
+    beside = sum(not row.chosen for row in rows) - len(cells)
+    others = f", and {beside} without training" if beside else ""
+    tuned = f"; {', '.join(grid.config.tune)} chosen by validation" if grid.config.tune else ""
+    return f"{len(cells)} runs ({axes}){others}{tuned}; {grid.config.output_dir}"
+
+
+def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: SweepFolder) -> None:
+    states = states_of(rows, _queue(folder))
+    print(f"As it stands: {counted(states)}", flush=True)
+    if not grid.config.hours:
+        return
+    from align.screen import quiet_libraries
+    from align.sweep.cost import cost_of, gpus_of
+
+    quiet_libraries()
+    untrained = {state.row.path for state in states if state.what != DONE and state.stage == "train"}
+    left, gpus = [cell for cell in cells if cell.path in untrained], gpus_of(grid.config)
+    for what, of in (("in all", cells), ("left", left)):
+        cost = cost_of(of, gpus)
+        hours = " or ".join(f"{hours:,.3g} of {gpu}" for gpu, hours in cost.hours.items()) or "none"
+        print(
+            f"GPU hours of training, {what}: about {hours} ({len(of)} runs on {gpus} each; align plan says how)",
+            flush=True,
+        )
+        if cost.unknown and of is cells:
+            print("\n".join(f"  not counted: {number} runs, {why}" for why, number in cost.unknown.items()))
+        if left == list(cells):
+            return
+
+
+def _show(folder: SweepFolder, states: Sequence[State]) -> None:
+    """How the grid stands: done or not by recipe and model, then each row that is not done."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from align.sweep.finish import write_status
+
+    if folder.path.is_dir():
+        write_status(folder, states)
+    console = Console(soft_wrap=True)
+    console.print(f"{folder.output_dir}: {counted(states)}", highlight=False, markup=False)
+    table = Table("state", "stage", "row", "why")
+    others = [state for state in states if state.what != DONE]
+    for state in others[:SHOWN] if len(states) > 2 * SHOWN else others:
+        axes = " ".join(f"{key}={value}" for key, value in state.row.axes.items())
+        table.add_row(state.what, state.stage, axes, state.why)
+    if others:
+        console.print(table, markup=False)
+    if len(others) > table.row_count:
+        print(f"... and {len(others) - table.row_count} more: {folder.path / 'status.json'}")
+
+
+def _dry_run(folder: SweepFolder, plan: Plan, grid: Grid) -> int:
+    if grid.config.launcher != "slurm":
+        for row in plan.rows[:SHOWN]:
+            for task in row.tasks:
+                print(shlex.join(["align", task.verb, *task.arguments]))
+        if len(plan.rows) > SHOWN:
+            print(f"... and {len(plan.rows) - SHOWN} more rows")
+        return 0
+    from align.sweep.slurm.submitting import command, planned, queue_of, texts
+
+    queue, jobs = queue_of(folder)
+    for submission in planned(folder, plan, plan.rows, grid.config, queue, jobs):
+        for name, text in texts(submission, grid.config).items():
+            if name.endswith(".sh"):
+                print(f"\n----- {submission.path / name}\n{text}", end="")
+            else:
+                lines = text.splitlines(keepends=True)
+                print(f"\n----- {submission.path / name}: {len(lines)} lines, of which the first\n{lines[0]}", end="")
+        print("\n----- submitted with")
+        for batch in submission.batches:
+            print(shlex.join(command(submission, batch, grid.config, {})))
+    return 0
+
+
+def _submit(folder: SweepFolder, plan: Plan, rows: Sequence[Row], config: SweepConfig) -> int:
+    from align.sweep.slurm.submitting import planned, queue_of, submit
+
+    queue, jobs = queue_of(folder)
+    submissions = planned(folder, plan, rows, config, queue, jobs)
+    previous = None
+    for submission in submissions:
+        for stage, job in submit(submission, config, previous):
+            rows_of_it = next(len(batch.indices) for batch in submission.batches if batch.stage == stage)
+            print(f"Submitted: job {job}, {stage}" + (f" of {rows_of_it} rows" if rows_of_it else ""), flush=True)
+            previous = job if stage == "train" else previous
+    states = states_of(rows, queue_of(folder)[0])
+    print(("" if submissions else "Nothing to submit. ") + f"Now: {counted(states)}")
+    print(f"How it stands: align sweep output_dir={config.output_dir} status=true")
+    return 0
+
+
+def _run(folder: SweepFolder, rows: Sequence[Row], config: SweepConfig) -> int:
+    from align.screen import progress
+    from align.sweep.choosing import choose
+    from align.sweep.finish import finish
+    from align.sweep.local import Local
+
+    with progress() as display:
+        local = Local(config, display)
+        stopped = local.run([row for row in rows if not row.chosen])
+        if config.tune and stopped is None:
+            choose(folder, replace(folder.read(), rows=list(rows)))
+            stopped = local.run([row for row in rows if row.chosen and row.path.exists()])
+    if stopped is not None:
+        print("Stopped. Every run saved itself where it could; the same command goes on.")
+        return 130 if stopped == signal.SIGINT else EXIT_AGAIN
+    states = finish(folder, {})
+    of_these = {row.path for row in rows}
+    return 1 if any(state.what == FAILED for state in states if state.row.path in of_these) else 0

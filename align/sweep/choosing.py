@@ -1,0 +1,123 @@
+"""Which settings are the best of each cell, by the validation alone: what is reported is never looked at."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from align.files import read_json, write_json
+from align.report.collect import valid_items
+from align.run_folder import RunFolder
+from align.sweep.folder import Plan, SweepFolder
+from align.sweep.tasks import VALIDATE, Row, chosen_path
+
+SCHEMA = 1
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One value of each tuned setting, with its runs, one a seed."""
+
+    values: dict[str, str]
+    runs: dict[str, Row]
+
+    def rates(self) -> dict[str, dict[str, float]]:
+        """{seed: {set: rate}} on the validation sets, of those seeds that have them all."""
+        return {seed: found for seed, row in self.runs.items() if (found := _rates(row)) is not None}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in seed and tuned settings alone: a cell for which one setting is chosen."""
+
+    cell: dict[str, str]
+    candidates: list[Candidate]
+
+
+def choose(folder: SweepFolder, plan: Plan) -> list[dict[str, Any]]:
+    """Choose for every cell by the mean rate over validation sets and seeds; the first of equals, in the grid's order.
+
+    Written to <output_dir>/sweep/chosen.json with every candidate's rates, and linked from <output_dir>/sweep/chosen/. A candidate
+    that lacks the validation of a seed cannot be chosen, and is named. Raises UserError where a folder is damaged.
+    """
+    record = [_chosen(group) for group in _groups(plan)]
+    write_json(folder.path / "chosen.json", {"schema": SCHEMA, "tune": plan.tune, "cells": record})
+    for group, found in zip(_groups(plan), record, strict=True):
+        best = next((c for c in group.candidates if c.values == found["chosen"]), None)
+        for row in best.runs.values() if best else ():
+            _link(chosen_path(folder.output_dir, row.axes, plan.tune), row.path)
+    return record
+
+
+def looked_at_twice(plan: Plan) -> list[str]:
+    """Sets of which some rows were validated on and are reported, each a line: by what they ask and show."""
+    found = {}
+    for row in plan.rows:
+        run = RunFolder(row.path)
+        for folder in run.validation.evaluation.glob("*"):
+            if (run.evaluation / folder.name).is_dir():
+                both = _seen(run.validation, folder.name) & _seen(run, folder.name)
+                if both:
+                    found[folder.name] = (
+                        f"{folder.name}: {len(both)} of its reported rows were validated on, too: settings were chosen by them"
+                    )
+    return list(found.values())
+
+
+def _groups(plan: Plan) -> list[Group]:
+    groups: dict[tuple[tuple[str, str], ...], dict[tuple[str, ...], Candidate]] = {}
+    for row in plan.rows:
+        if any(task.stage == VALIDATE for task in row.tasks) and all(key in row.axes for key in plan.tune):
+            cell = tuple((key, value) for key, value in row.axes.items() if key not in (*plan.tune, SEED))
+            values = {key: row.axes[key] for key in plan.tune}
+            candidate = groups.setdefault(cell, {}).setdefault(tuple(values.values()), Candidate(values, {}))
+            candidate.runs[row.axes.get(SEED, "0")] = row
+    return [Group(dict(cell), list(candidates.values())) for cell, candidates in groups.items()]
+
+
+def _chosen(group: Group) -> dict[str, Any]:
+    seen: list[dict[str, Any]] = []
+    for candidate in group.candidates:
+        rates = candidate.rates()
+        missing = [str(row.path) for seed, row in candidate.runs.items() if seed not in rates]
+        means = [rate for of_sets in rates.values() for rate in of_sets.values()]
+        score = sum(means) / len(means) if means and not missing else None
+        seen.append({"values": candidate.values, "score": score, "rates": rates, "not_validated": missing})
+    scored = [one for one in seen if one["score"] is not None]
+    best: dict[str, Any] = max(scored, key=itemgetter("score")) if scored else {"values": None}
+    return {"cell": group.cell, "chosen": best["values"], "candidates": seen}
+
+
+def _rates(row: Row) -> dict[str, float] | None:
+    """Of a run on every validation set; None where one is absent or withheld."""
+    task = next(task for task in row.tasks if task.stage == VALIDATE)
+    assert task.evaluation is not None
+    found = {}
+    for name in task.sets:
+        summaries = [read_json(file) for file in (task.evaluation / name).glob("summary.*.json")]
+        rate = next((summary["rate"] for summary in summaries if summary["main"]), None)
+        if rate is None:
+            return None
+        found[name] = rate
+    return found
+
+
+def _link(path: Path, run: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(os.path.relpath(run.resolve(), path.parent.resolve()))
+    draft.replace(path)
+
+
+def _seen(run: RunFolder, name: str) -> set[tuple[str | None, str | None]]:
+    """What the items of a set ask and show."""
+    try:
+        return {(item.asks, item.shows) for item in valid_items(run, name) if item.asks}
+    except (UserError, StopIteration):
+        return set()

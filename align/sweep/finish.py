@@ -1,0 +1,127 @@
+"""What a sweep came to: the choice of settings, the tables of what is there, and what is missing, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from align.files import write_json, write_text
+from align.report.collect import combine, row_of
+from align.report.comparisons import compare_arms, conclusions
+from align.report.comparisons import markdown as comparison_table
+from align.report.tables import markdown, print_table, stop_note
+from align.run_folder import RunFolder
+from align.sweep.choosing import choose, looked_at_twice
+from align.sweep.folder import SweepFolder
+from align.sweep.state import DONE, Queue, State, counted, states_of
+from align.sweep.tasks import Row
+
+SCHEMA = 1
+
+
+def finish(folder: SweepFolder, queue: Queue) -> list[State]:
+    """Choose where there is something to choose, write <output_dir>/table.md and <output_dir>/sweep/status.json, and print both.
+
+    Raises UserError where there is no sweep, or nothing of it can be shown.
+    """
+    plan = folder.read()
+    notes = []
+    if plan.tune:
+        notes += [_choice(record, plan.tune) for record in choose(folder, plan)]
+        notes += looked_at_twice(plan)
+    states = states_of(plan.rows, queue)
+    write_status(folder, states)
+    notes += [missing(state) for state in states if state.what != DONE]
+    arms, runs, damaged = _arms([state.row for state in states], plan.tune)
+    notes += damaged
+    print(f"Sweep {folder.output_dir}: {counted(states)}")
+    if not arms:
+        print("\n".join([*notes, "Nothing is evaluated yet: there is no table."]))
+        return states
+    comparisons, left_out = _compared(runs, plan.tune)
+    notes += [*(stop_note(row) for row in arms if row["stopped"]), *left_out]
+    found = conclusions(comparisons)
+    text = [markdown(arms, notes), comparison_table(comparisons) if comparisons else "", "\n\n".join(found), ""]
+    write_text(folder.output_dir / "table.md", "\n".join(text))
+    for track in dict.fromkeys(row["track"] for row in arms):
+        print_table([row for row in arms if row["track"] == track], f"{track.capitalize()} track")
+    print("\n".join([*found, *notes]))
+    print(f"Written: {folder.output_dir / 'table.md'}")
+    return states
+
+
+def write_status(folder: SweepFolder, states: Sequence[State]) -> None:
+    """How every row stands, for programs."""
+    rows = [
+        {"row": state.row.name, "path": str(state.row.path), "axes": state.row.axes, "state": state.what}
+        | ({"stage": state.stage, "why": state.why} if state.what != DONE else {})
+        for state in states
+    ]
+    write_json(folder.path / "status.json", {"schema": SCHEMA, "summary": counted(states), "rows": rows})
+
+
+def missing(state: State) -> str:
+    """A line on a row that is not done: which, at which stage, and why."""
+    axes = " ".join(f"{key}={value}" for key, value in state.row.axes.items())
+    return f"{state.what} ({state.stage}): {axes}: {state.why}"
+
+
+def _choice(record: dict[str, Any], tune: Sequence[str]) -> str:
+    cell = " ".join(f"{key}={value}" for key, value in record["cell"].items())
+    absent = [_values(one["values"]) for one in record["candidates"] if one["score"] is None]
+    lacking = f"; not validated: {', '.join(absent)}" if absent else ""
+    if record["chosen"] is None:
+        return f"{cell}: no {', '.join(tune)} can be chosen{lacking}"
+    scores = ", ".join(
+        f"{_values(one['values'])}: {100 * one['score']:.1f}"
+        for one in record["candidates"]
+        if one["score"] is not None
+    )
+    return f"{cell}: {_values(record['chosen'])} chosen by validation (mean rate % {scores}){lacking}"
+
+
+def _values(values: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _arms(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[dict[str, Any]], list[RunFolder], list[str]]:
+    """(Rows of the table with their seeds together, the runs that they are made of, what cannot be shown)."""
+    by_arm: dict[tuple[Any, ...], list[RunFolder]] = {}
+    notes = []
+    for row in rows:
+        run = RunFolder(Path(row.path).resolve() if row.chosen else row.path)
+        if (tune and not row.chosen and "recipe" in row.axes) or not row.path.is_dir():
+            continue  # tuned: only what was chosen is reported
+        try:
+            if not run.finished():
+                continue
+            found = row_of(run)
+            if found["results"] or found["external"]:
+                arm = (found["track"], found["model"], found["method"], found["name"], tuple(found["variant"].items()))
+                by_arm.setdefault(arm, []).append(run)
+        except (UserError, KeyError, TypeError) as error:
+            notes.append(f"{row.name}: damaged: {error}")
+    arms, shown = [], []
+    for runs in by_arm.values():
+        try:
+            arms += _combined(runs)
+            shown += runs
+        except UserError as error:
+            notes.append(f"left out of the table: {error}")
+    return arms, shown, notes
+
+
+def _combined(runs: list[RunFolder]) -> list[dict[str, Any]]:
+    row = row_of(runs[0])
+    if row["method"] is None:  # without training there is nothing that a seed changes
+        return [row | {"seed": str(row["seed"]), "most_steps": row["steps"]}]
+    return combine(runs)
+
+
+def _compared(runs: Sequence[RunFolder], tune: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    try:
+        return compare_arms(runs, tune)
+    except UserError as error:
+        return [], [f"arms are not compared: {error}"]

@@ -1,0 +1,156 @@
+"""A sweep on this machine: so many rows at once, each stage a process of `align`, on GPUs of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from align.errors import UserError
+from align.interruption import EXIT_AGAIN, SIGNALS
+from align.screen import Display
+from align.settings import SweepConfig
+from align.sweep.events import last_attempt, log_of, now, why_failed
+from align.sweep.state import lacking
+from align.sweep.tasks import Row, Task
+
+LOCK = ".lock"
+"""Held in the folder of a row by the process that works on it, so that one which outlived a killed sweep is not joined by another."""
+
+
+class Local:
+    """The launcher: rows in, processes out."""
+
+    def __init__(self, config: SweepConfig, display: Display):
+        at_once = config.at_once or 1
+        share, rest = divmod(len(config.devices), at_once)
+        if rest or (config.devices and not share):
+            raise UserError(
+                f"devices={','.join(config.devices)}: {len(config.devices)} cannot be divided over at_once={at_once} runs"
+            )
+        self._display, self._at_once = display, at_once
+        self._devices: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+        for number in range(at_once):
+            self._devices.put(config.devices[number * share : (number + 1) * share])
+        self._stopped: int | None = None
+        self._children: set[subprocess.Popen] = set()
+        self._mutex = threading.Lock()
+
+    def run(self, rows: Sequence[Row]) -> int | None:
+        """Run what these rows lack; a row that fails does not stop the others. -> the signal that stopped it, or None."""
+        wanted = [row for row in rows if any(lacking(task) for task in row.tasks)]
+        handlers = {number: signal.signal(number, self._stop) for number in (*SIGNALS, signal.SIGINT)}
+        try:
+            with ThreadPoolExecutor(self._at_once) as pool:
+                for done, _ in enumerate(pool.map(self._row, wanted), start=1):
+                    self._display("rows", done, len(wanted))
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return self._stopped
+
+    def _stop(self, number: int, _: object) -> None:
+        """Ask every process to save itself and end; nothing new is begun."""
+        self._stopped = number
+        for child in list(self._children):
+            child.send_signal(signal.SIGUSR1 if number == signal.SIGINT else number)
+
+    def _row(self, row: Row) -> None:
+        devices = self._devices.get()
+        try:
+            for task in row.tasks:
+                if self._stopped or (lacking(task) and not self._task(row, task, devices)):
+                    return
+        finally:
+            self._devices.put(devices)
+
+    def _task(self, row: Row, task: Task, devices: list[str]) -> bool:
+        """-> whether its results are there."""
+        task.path.mkdir(parents=True, exist_ok=True)
+        with _alone(task.path, lambda: self._stopped is not None) as lock:
+            if lock is None:
+                return False
+            if lacking(task):  # somebody else may have done it meanwhile
+                self._process(task, devices, lock)
+        absent = lacking(task)
+        if absent and not self._stopped:
+            attempt = last_attempt(task.path, task.stage)
+            why = why_failed(task.path, task.stage, attempt) if attempt and attempt.status else "; ".join(absent)
+            self._display.say(f"failed ({task.stage}): {row.name}: {why}")
+        return not absent
+
+    def _process(self, task: Task, devices: list[str], lock: IO[str]) -> None:
+        environment = dict(os.environ) | ({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {})
+        arguments = [*task.arguments, *(_of_training() if task.verb == "train" else ())]
+        with log_of(task.path, task.stage).open("a", encoding="utf-8") as log:
+            job = f"{os.uname().nodename}:{os.getpid()}"
+            print(f"=== job {job}, {now()}", file=log, flush=True)
+            _note(task, {"job": job, "began": now()})
+            with self._mutex:
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "align.cli", task.verb, *arguments],
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                    pass_fds=[lock.fileno()],
+                    start_new_session=True,  # Ctrl-C reaches the sweep, which passes it on once
+                )
+                self._children.add(child)
+            if self._stopped:  # the signal came while it was started
+                child.send_signal(signal.SIGUSR1)
+            status = child.wait()
+            self._children.discard(child)
+        ended_by_us = self._stopped and status in (-signal.SIGUSR1, -signal.SIGTERM)
+        _note(
+            task,
+            {
+                "job": job,
+                "status": EXIT_AGAIN if ended_by_us else status if status >= 0 else 128 - status,
+                "ended": now(),
+            },
+        )
+
+
+def _of_training() -> list[str]:
+    # Several runs share the machine, and accelerate's own port would be taken by the first.
+    return ["evaluate_afterwards=false", f"launch.main_process_port={_free_port()}"]
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def _note(task: Task, event: dict[str, object]) -> None:
+    with (task.path / "jobs.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"stage": task.stage, **event}) + "\n")
+
+
+@contextmanager
+def _alone(folder: Path, stopped: Callable[[], bool]) -> Iterator[IO[str] | None]:
+    """The lock of a folder, once nobody else has it; None where this sweep is stopped before."""
+    with (folder / LOCK).open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if stopped():
+                    yield None
+                    return
+                time.sleep(1)
+        yield file

@@ -1,0 +1,80 @@
+"""What of a sweep is in SLURM's queue. Jobs are known by their names, which say the sweep, the submission and the stage; an array's index
+says the row. So nothing is lost where whoever submitted was killed before it could write down an id.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+
+from align.errors import UserError
+
+RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED", "SIGNALING", "STAGE_OUT")
+NAME = re.compile(r"align-(?P<sweep>[0-9a-f]{8})-(?P<number>\d+)-(?P<stage>[a-z]+)")
+
+
+@dataclass(frozen=True)
+class Queued:
+    """One job, or one element of an array."""
+
+    id: str
+    """As squeue says it: 12, or 12_3."""
+    number: int
+    """Of the submission."""
+    stage: str
+    state: str
+    reason: str
+
+    @property
+    def index(self) -> int | None:
+        """Of an array's element."""
+        _, underscore, index = self.id.partition("_")
+        return int(index) if underscore and index.isdigit() else None
+
+    @property
+    def array(self) -> str:
+        """The id that all elements share."""
+        return self.id.partition("_")[0]
+
+    @property
+    def running(self) -> bool:
+        """Whether it has a machine."""
+        return self.state in RUNNING
+
+
+def job_name(sweep: str, number: int, stage: str) -> str:
+    """What a job of a sweep is called."""
+    return f"align-{sweep}-{number:04d}-{stage}"
+
+
+def queued(sweep: str) -> list[Queued]:
+    """Every job of a sweep that waits or runs. Raises UserError where SLURM cannot be asked."""
+    lines = ask("squeue", "--me", "--noheader", "--array", "--format=%i|%j|%T|%r").splitlines()
+    found = []
+    for line in lines:
+        job, name, state, reason = line.strip().split("|", 3)
+        match = NAME.fullmatch(name)
+        if match and match["sweep"] == sweep:
+            found.append(Queued(job, int(match["number"]), match["stage"], state, reason))
+    return found
+
+
+def max_array_size() -> int:
+    """How many elements an array may have; the last index is one less."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
+    return int(found[1]) if found else 1001
+
+
+def ask(*command: str) -> str:
+    """One of SLURM's commands -> what it prints. Raises UserError with what it says."""
+    try:
+        # It keeps the sweep's lock: a submission that is on its way when its sweep is killed is waited for by the next one.
+        done = subprocess.run(command, capture_output=True, text=True, close_fds=False)
+    except OSError as error:
+        raise UserError(
+            f"{command[0]} cannot be run: {error.strerror}; launcher=slurm is given on a login node"
+        ) from error
+    if done.returncode:
+        raise UserError(f"{' '.join(command)}: {done.stderr.strip() or f'status {done.returncode}'}")
+    return done.stdout

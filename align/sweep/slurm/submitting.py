@@ -1,0 +1,241 @@
+"""What a sweep adds to SLURM's queue: what is neither done nor queued, as job arrays that depend on each other.
+
+A submission is a folder: rows.json (which row each index is), <stage>.txt (its arguments, a line each), the scripts, jobs.jsonl (the ids).
+Its arrays share their indices, so that element k of the evaluation waits for element k of the training alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from align.files import read_json, write_json, write_text
+from align.settings import SweepConfig
+from align.sweep.events import now
+from align.sweep.folder import Plan, SweepFolder
+from align.sweep.slurm.queue import Queued, ask, job_name, max_array_size, queued
+from align.sweep.slurm.scripts import CHOOSE, JUDGE, TABLE, script
+from align.sweep.state import Job, Queue, lacking
+from align.sweep.tasks import EVALUATE, STAGES, TRAIN, VALIDATE, Row
+
+PREVIOUS = "previous"
+"""In place of a stage: the training of the submission before this one."""
+Lacks = Mapping[Path, set[str]]
+"""{folder of a row: its stages that are to be done}"""
+
+
+@dataclass
+class Batch:
+    """One sbatch: a stage of a submission, of some of its rows."""
+
+    stage: str
+    indices: list[int] = field(default_factory=list)
+    """Empty: no array."""
+    waits_for: list[str] = field(default_factory=list)
+    """Dependencies as sbatch writes them; a stage in angle brackets is the id of that job once it is known."""
+
+
+@dataclass
+class Submission:
+    """Rows that are submitted together."""
+
+    folder: SweepFolder
+    number: int
+    rows: list[Row]
+    batches: list[Batch] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """Its files."""
+        return self.folder.submissions / f"{self.number:04d}"
+
+    def name(self, stage: str) -> str:
+        """What its job of a stage is called."""
+        return job_name(self.folder.id, self.number, stage)
+
+    def lines(self, stage: str) -> str:
+        """The arguments of a stage, a line for each row: empty where a row has no such stage."""
+        found = [[task.arguments for task in row.tasks if task.stage == stage] for row in self.rows]
+        return "".join(f"{shlex.join(of[0]) if of else ''}\n" for of in found)
+
+
+def queue_of(folder: SweepFolder) -> tuple[Queue, list[Queued]]:
+    """(The sweep's jobs by what they are to do, the jobs). Raises UserError where SLURM or a submission cannot be read."""
+    jobs = queued(folder.id)
+    rows = {number: _rows_of(folder, number) for number in {job.number for job in jobs if job.stage in STAGES}}
+    found: dict[tuple[Path, str], Job] = {}
+    for job in jobs:
+        if job.stage in STAGES and job.index is not None and job.index < len(rows[job.number]):
+            found[rows[job.number][job.index], job.stage] = Job(job.id, job.running, job.reason.strip("()"))
+    return found, jobs
+
+
+def planned(
+    folder: SweepFolder, plan: Plan, config: SweepConfig, queue: Queue, jobs: Sequence[Queued]
+) -> list[Submission]:
+    """What is to be submitted: later stages of rows whose earlier ones are queued, then what nobody works on. Nothing is written."""
+    lacks = {row.path: {task.stage for task in row.tasks if lacking(task)} for row in plan.rows}
+    new = list(_new(folder, wanted, queue, lacks))
+    found = [*_later_stages(folder, plan, queue, jobs, lacks), *new]
+    for submission in found:
+        _order(submission, config, plan, jobs)
+    if config.at_once:  # a limit is an array's: the next one begins when the one before it has ended
+        for submission in new[1:]:
+            for batch in submission.batches:
+                batch.waits_for += [f"afterany:<{PREVIOUS}>"] * (batch.stage == TRAIN)
+    return found
+
+
+def texts(submission: Submission, config: SweepConfig) -> dict[str, str]:
+    """{file: its text}: the scripts of a submission and what their arrays read."""
+    judge = (
+        {"JUDGE_ADDRESS": str((submission.path / "judge.address").absolute())} if config.cluster.judge.command else {}
+    )
+    patience = {"JUDGE_PATIENCE": str(config.cluster.judge.patience)} if judge else {}
+    variables = {
+        VALIDATE: judge | patience,
+        EVALUATE: judge | patience,
+        JUDGE: judge | {"JUDGE_COMMAND": config.cluster.judge.command or ""},
+        TABLE: {"JUDGE_JOB": submission.name(JUDGE)} if judge else {},
+    }
+    found = {}
+    for stage in dict.fromkeys(batch.stage for batch in submission.batches):
+        found[f"{stage}.sh"] = script(stage, config.cluster, variables.get(stage, {}))
+        if stage in STAGES:
+            found[f"{stage}.txt"] = submission.lines(stage)
+    return found
+
+
+def command(submission: Submission, batch: Batch, config: SweepConfig, ids: dict[str, str]) -> list[str]:
+    """The sbatch of a batch; `ids` are those of the jobs that it may wait for."""
+    output = "%x-%A_%a.log" if batch.indices else "%x-%j.log"
+    words = [
+        "sbatch",
+        "--parsable",
+        f"--job-name={submission.name(batch.stage)}",
+        f"--output={submission.path / output}",
+    ]
+    if batch.indices:
+        limit = f"%{config.at_once}" if config.at_once else ""
+        words.append(f"--array={_ranges(batch.indices)}{limit}")
+    if batch.waits_for:
+        named = [_with_ids(each, ids) for each in batch.waits_for]
+        words += [f"--dependency={','.join(named)}", "--kill-on-invalid-dep=yes"]
+    what = (
+        str(submission.path / f"{batch.stage}.txt") if batch.indices else f"output_dir={submission.folder.output_dir}"
+    )
+    return [*words, str(submission.path / f"{batch.stage}.sh"), *([] if batch.stage == JUDGE else [what])]
+
+
+def submit(submission: Submission, config: SweepConfig, previous: str | None) -> Iterator[tuple[str, str]]:
+    """Write a submission's files and submit its batches -> (stage, id) of each job as it is queued. Raises UserError.
+
+    `previous` is the id of the training of the submission before. The rows are written first: what is in the queue can then be told.
+    """
+    write_json(submission.path / "rows.json", [str(row.path) for row in submission.rows])
+    for name, text in texts(submission, config).items():
+        write_text(submission.path / name, text)
+    ids = {PREVIOUS: previous} if previous else {}
+    for batch in submission.batches:
+        job = ask(*command(submission, batch, config, ids)).strip().partition(";")[0]
+        # Two arrays of one stage are waited for together.
+        ids[batch.stage] = f"{ids[batch.stage]}:{job}" if batch.stage in ids else job
+        with (submission.path / "jobs.jsonl").open("a", encoding="utf-8") as file:
+            file.write(
+                json.dumps({"job": job, "stage": batch.stage, "indices": batch.indices, "submitted": now()}) + "\n"
+            )
+        yield batch.stage, job
+
+
+def _rows_of(folder: SweepFolder, number: int) -> list[Path]:
+    return [Path(row) for row in read_json(folder.submissions / f"{number:04d}" / "rows.json")]
+
+
+def _later_stages(
+    folder: SweepFolder, plan: Plan, queue: Queue, jobs: Sequence[Queued], lacks: Lacks
+) -> Iterator[Submission]:
+    """Of submissions that were cut short: what waits for their arrays, and was not submitted."""
+    known = {row.path: row for row in plan.rows}
+    for number in sorted({job.number for job in jobs if job.stage == TRAIN}):
+        paths = _rows_of(folder, number)
+        if not all(path in known for path in paths):
+            continue  # of a grid that this folder no longer knows
+        submission = Submission(folder, number, [known[path] for path in paths])
+        ids = {job.array for job in jobs if job.number == number and job.stage == TRAIN}
+        for stage in (VALIDATE, EVALUATE):
+            indices = [
+                index
+                for index, row in enumerate(submission.rows)
+                if stage in lacks[row.path] and (row.path, TRAIN) in queue and (row.path, stage) not in queue
+            ]
+            if indices:
+                submission.batches.append(Batch(stage, indices, [f"aftercorr:{':'.join(sorted(ids))}"]))
+        if submission.batches:
+            yield submission
+
+
+def _new(folder: SweepFolder, wanted: Sequence[Row], queue: Queue, lacks: Lacks) -> Iterator[Submission]:
+    busy = {path for path, _ in queue}
+    rows = [row for row in wanted if row.path not in busy and lacks[row.path]]
+    # Those that train come first, so that each array is one range.
+    rows.sort(key=lambda row: min(map(STAGES.index, lacks[row.path])))
+    size = max_array_size() if rows else 1
+    last = max((int(path.name) for path in folder.submissions.glob("[0-9]*")), default=0)
+    for number, start in enumerate(range(0, len(rows), size), start=last + 1):
+        submission = Submission(folder, number, rows[start : start + size])
+        for stage in STAGES:
+            _add(submission, stage, lacks)
+        yield submission
+
+
+def _add(submission: Submission, stage: str, lacks: Lacks) -> None:
+    """A stage of the rows that lack it: those whose training is in this submission wait for it, each for its own."""
+    kinds: dict[str, list[int]] = {f"aftercorr:<{TRAIN}>": [], "": [], f"afterok:<{CHOOSE}>": []}
+    after_training, at_once, after_choice = kinds.values()
+    for index, row in enumerate(submission.rows):
+        if stage in lacks[row.path]:
+            waits = stage != TRAIN and TRAIN in lacks[row.path]
+            (after_choice if row.chosen else after_training if waits else at_once).append(index)
+    for dependency, indices in kinds.items():
+        if indices:
+            submission.batches.append(Batch(stage, indices, [dependency] if dependency else []))
+
+
+def _order(submission: Submission, config: SweepConfig, plan: Plan, jobs: Sequence[Queued]) -> None:
+    """Put what belongs around the arrays: a judge server after the training, the choice after the validation, the tables at the end."""
+    arrays = {batch.stage for batch in submission.batches}
+    judged = [batch for batch in submission.batches if batch.stage in (VALIDATE, EVALUATE)]
+    ordered = [batch for batch in submission.batches if batch.stage == TRAIN]
+    if config.cluster.judge.command and judged:
+        ordered.append(Batch(JUDGE, [], [f"afterany:<{TRAIN}>"] if TRAIN in arrays else []))
+        for batch in judged:
+            batch.waits_for.append(f"after:<{JUDGE}>")
+    ordered += [batch for batch in judged if batch.stage == VALIDATE]
+    if plan.tune:
+        elsewhere = [f"afterany:{job}" for job in dict.fromkeys(job.array for job in jobs if job.stage == VALIDATE)]
+        ordered.append(Batch(CHOOSE, [], [*([f"afterany:<{VALIDATE}>"] if VALIDATE in arrays else []), *elsewhere]))
+    ordered += [batch for batch in judged if batch.stage == EVALUATE]
+    ordered.append(Batch(TABLE, [], [f"afterany:<{batch.stage}>" for batch in _last_of_each(ordered)]))
+    submission.batches = ordered
+
+
+def _last_of_each(batches: Sequence[Batch]) -> list[Batch]:
+    return list({batch.stage: batch for batch in batches if batch.stage in STAGES}.values())
+
+
+def _with_ids(dependency: str, ids: dict[str, str]) -> str:
+    before, bracket, stage = dependency.partition("<")
+    return before + ids.get(stage.rstrip(">"), f"<{stage}") if bracket else dependency
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """[0, 1, 2, 5] -> 0-2,5"""
+    parts = []
+    for _, group in groupby(enumerate(indices), lambda pair: pair[1] - pair[0]):
+        run = [index for _, index in group]
+        parts.append(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}")
+    return ",".join(parts)
