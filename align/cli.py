@@ -71,7 +71,7 @@ VERBS = {
     "sweep": (
         "align.commands.sweep:main",
         "align.settings:SweepConfig",
-        "a grid of runs here or on SLURM: recipe=a,b model=c,d seed=0,1 <any setting>=<values> launcher=local|slurm [dry_run=true] [status=true]",
+        "a grid of runs, here or on SLURM: recipe=a,b model=c,d seed=0,1 <any setting>=<values> launcher=local|slurm [status=true]",
     ),
     "table": (
         "align.commands.table:main",

@@ -26,6 +26,7 @@ from align.catalog import benchmark_names
 from align.errors import UserError
 from align.settings import TRACKS, EvalConfig, Evaluate, Judging, RunConfig
 
+DEFAULT_MODEL = "mini_llava"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -79,7 +80,7 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     if "recipe" not in chosen:
         raise UserError(f"no recipe: give recipe=<name>, one of {', '.join(available())}, or the path of a YAML file")
     recipe_name, recipe = _load("recipe", chosen["recipe"])
-    model_name, model = _load_model(chosen.get("model", "mini_llava"))
+    model_name, model = _load_model(chosen.get("model", DEFAULT_MODEL))
     suite_name = chosen.get("suite", model.values.pop("suite", None))
     suite_name = None if suite_name == "null" else suite_name
     method = next(

@@ -100,7 +100,7 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
     left, gpus = [cell for cell in cells if cell.path in untrained], gpus_of(grid.config)
     for what, of in (("in all", cells), ("left", left)):
         cost = cost_of(of, gpus)
-        hours = " or ".join(f"{hours:,.3g} of {gpu}" for gpu, hours in cost.hours.items()) or "none"
+        hours = " or ".join(f"{_hours(hours)} of {gpu}" for gpu, hours in cost.hours.items()) or "none"
         print(
             f"GPU hours of training, {what}: about {hours} ({len(of)} runs on {gpus} each; align plan says how)",
             flush=True,
@@ -109,6 +109,10 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
             print("\n".join(f"  not counted: {number} runs, {why}" for why, number in cost.unknown.items()))
         if left == list(cells):
             return
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}" if hours >= 0.01 else "less than 0.01"
 
 
 def _show(folder: SweepFolder, states: Sequence[State]) -> None:

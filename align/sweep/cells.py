@@ -17,11 +17,9 @@ from align.config import Composed, compose_run, fingerprint_of, to_dict
 from align.errors import UserError
 from align.evaluation.selection import set_names
 from align.run_folder import RunFolder, folder_within
-from align.sweep.grid import Grid
+from align.sweep.grid import NAMED, Grid
 
 PICKS_FILES = ("recipe", "model", "suite", "method", "data")
-NAMED = ("recipe", "model", "seed")
-"""Axes that tables have columns or names for."""
 LAUNCH = "launch."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +12,18 @@ from align.settings import PlanSettings, SweepConfig
 from align.sweep.cells import Cell
 
 WITHOUT_EFFECT = (
-    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "max_grad_norm", "adam_beta1", "adam_beta2",
-    "beta", "loss_weights", "label_smoothing", "logging_steps", "save_steps", "save_strategy", "save_total_limit", "report_to", "run_name",
-)  # fmt: skip
+    *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "weight_decay", "max_grad_norm"),
+    *(
+        "beta",
+        "loss_weights",
+        "label_smoothing",
+        "logging_steps",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+        "report_to",
+    ),
+)
 """Settings of a training that do not change how much is computed."""
 
 
@@ -40,7 +49,7 @@ def cost_of(cells: Sequence[Cell], gpus: int) -> Cost:
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(_what_counts(cell), []).append(cell)
-    hours: Counter[str] = Counter()
+    hours: defaultdict[str, float] = defaultdict(float)
     unknown: Counter[str] = Counter()
     for runs in alike.values():
         try:

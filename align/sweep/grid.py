@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import ListConfig
 
 from align.catalog import benchmark_names
-from align.config import compose, flatten, nearest, parse_value, read_yaml, schema_of
+from align.config import DEFAULT_MODEL, compose, flatten, nearest, parse_value, read_yaml, schema_of
 from align.errors import UserError
 from align.settings import Judging, RunConfig, SweepConfig
 
@@ -24,6 +24,8 @@ CHOSEN_HERE = {
     "variant": "it follows from the axes",
 }
 VALIDATE = "validate."
+NAMED = ("recipe", "model", "seed")
+"""Axes even with one value: tables have columns or names for them."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,11 @@ def _split(of_runs: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
         raise UserError("no recipe: give recipe=<names>, or grid=<file> with an axis of that name")
     axes: dict[str, list[str]] = {}
     settings: list[str] = []
-    for key, text in of_runs.items():
+    for key, text in ({"recipe": "", "model": DEFAULT_MODEL} | of_runs).items():
         values = values_of(key, text)
         if twice := next((value for value in values if values.count(value) > 1), None):
             raise UserError(f"{key}={text}: {twice} stands twice; a list as one value is written in brackets")
-        # Recipe and seed are axes of one value, too: tables know runs by them.
-        if len(values) > 1 or key in ("recipe", "model", "seed"):
+        if len(values) > 1 or key in NAMED:
             axes[key] = values
         else:
             settings.append(f"{key}={text}")
@@ -153,7 +154,7 @@ def _check(config: SweepConfig, axes: dict[str, list[str]], validate: list[str])
     for key in config.tune:
         if key not in axes or len(axes[key]) < 2:
             raise UserError(f"tune={key}: expected an axis with several values; axes: {', '.join(axes)}")
-        if key in ("recipe", "model", "seed"):
+        if key in NAMED:
             raise UserError(f"tune={key}: cells are recipes, models and seeds; settings of theirs are chosen")
     if config.tune and not config.validate.benchmark:
         raise UserError(f"tune={','.join(config.tune)}: give validate.benchmark=<names>, which the choice is made by")

@@ -75,9 +75,12 @@ def queue_of(folder: SweepFolder) -> tuple[Queue, list[Queued]]:
 
 
 def planned(
-    folder: SweepFolder, plan: Plan, config: SweepConfig, queue: Queue, jobs: Sequence[Queued]
+    folder: SweepFolder, plan: Plan, wanted: Sequence[Row], config: SweepConfig, queue: Queue, jobs: Sequence[Queued]
 ) -> list[Submission]:
-    """What is to be submitted: later stages of rows whose earlier ones are queued, then what nobody works on. Nothing is written."""
+    """What is to be submitted: later stages of rows whose earlier ones are queued, then those `wanted` that nobody works on.
+
+    Nothing is written. Raises UserError where SLURM or a submission cannot be read.
+    """
     lacks = {row.path: {task.stage for task in row.tasks if lacking(task)} for row in plan.rows}
     new = list(_new(folder, wanted, queue, lacks))
     found = [*_later_stages(folder, plan, queue, jobs, lacks), *new]
