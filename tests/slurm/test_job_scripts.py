@@ -33,7 +33,7 @@ class Job:
     @property
     def log(self) -> str:
         file = self.folder / f"{self.stage}.log"
-        return file.read_text() if file.is_file() else ""
+        return file.read_text(errors="replace") if file.is_file() else ""  # nodes write at once
 
     @property
     def goes(self) -> list[dict]:
