@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -166,6 +167,7 @@ class Cluster:
         self.wait(lambda: self._idle() == len(self.nodes), "all nodes idle", 30)
 
     def _idle(self) -> int:
+        assert all(daemon.poll() is None for daemon in self.daemons.values()), self.logs()
         return self.call("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).split().count("idle")
 
     def end(self) -> None:
@@ -219,11 +221,7 @@ def _write_files(
     key.write_bytes(secrets.token_bytes(1024))
     key.chmod(0o600)
     controller, *ports = _free_ports(len(cluster.nodes) + 1)
-    user = os.environ.get("USER") if os.getuid() else "root"
-    if os.getuid():
-        import pwd
-
-        user = pwd.getpwuid(os.getuid()).pw_name
+    user = pwd.getpwuid(os.getuid()).pw_name
     has_gpus = f" Gres=gpu:{gpus}" if gpus else ""
     lines = [
         "ClusterName=test",
