@@ -76,7 +76,7 @@ again() { # put the job back into the queue, unless it has been cancelled, or SL
     case $state in
     "RUNNING "* | "COMPLETING TimeLimit") ;;
     *)
-        echo "=== not requeued from here: the job is ${state:-unknown to squeue}"
+        echo "=== left to SLURM, which has ended the job (${state:-unknown to squeue}): cancelled, or requeued by SLURM itself"
         return
         ;;
     esac

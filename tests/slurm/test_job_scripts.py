@@ -113,7 +113,7 @@ def test_a_run_that_was_interrupted_comes_back_and_one_that_was_cancelled_or_fai
     for job in (cancelled, enough, failed):
         assert [go["restart"] for go in job.goes] == [0]
     assert cancelled.ended(0) == 75
-    assert "not requeued from here: the job is COMPLETING" in cancelled.log
+    assert "left to SLURM, which has ended the job (COMPLETING None)" in cancelled.log
     assert "not requeued: it has come back 0 times (MAX_REQUEUES)" in enough.log
     assert failed.ended(0) == 1
 
@@ -145,7 +145,10 @@ def test_what_each_node_is_given(cluster, submit):
 
 def test_an_element_of_an_array_has_the_arguments_of_its_line(cluster, tmp_path):
     folders = [tmp_path / "plain", tmp_path / "with a space, and 'quotes'"]
-    lines = [shlex.join(["seed=0", f"output_dir={folders[0]}"]), shlex.join([f"output_dir={folders[1]}", "x={a: [1, 2]}"])]
+    lines = [
+        shlex.join(["seed=0", f"output_dir={folders[0]}"]),
+        shlex.join([f"output_dir={folders[1]}", "x={a: [1, 2]}"]),
+    ]
     file = tmp_path / "runs.txt"
     file.write_text("\n".join(lines) + "\n")
     array = cluster.submit("--array=0-2%2", TRAIN, file, ALIGN=STAND_IN)

@@ -131,10 +131,15 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """The same, and nobody tells the controller."""
-        daemon = psutil.Process(self.daemons.pop(node).pid)
-        there = [daemon, *(p for p in self._processes() if p.environ().get("SLURMD_NODENAME") == node)]
-        there += [child for child in daemon.children(recursive=True) if child not in there]
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # none shall see another end, and report it
+        there = [psutil.Process(self.daemons.pop(node).pid)]
+        for process in self._processes():
+            if process.environ().get("SLURMD_NODENAME") == node:
+                above = process.parent()
+                there += [above, process] if above and above.name() == "slurmstepd" else [process]
+        # None shall see another end and report it: all stop, then those die first that would report. (The others may wake once more:
+        # a stopped process whose parent dies is sent SIGHUP and SIGCONT.)
+        there.sort(key=lambda process: not process.name().startswith("slurm"))
+        for number in (signal.SIGSTOP, signal.SIGKILL):
             for process in there:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(number)
