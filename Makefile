@@ -5,12 +5,13 @@ CONSTRAINTS ?= constraints-cpu.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help compare test test-all test-min coverage real-input lint format clean
+.PHONY: help compare test test-all test-min test-slurm coverage real-input lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
 	@echo "make test        the tests, without the slow ones"
 	@echo "make test-all    all tests, the slow ones too"
+	@echo "make test-slurm  those of slurm/, on a SLURM that is started for them (Debian: slurmctld slurmd slurm-client munge)"
 	@echo "make coverage    the same, and which lines they reach"
 	@echo "make test-min    the tests, without the slow ones, on the oldest versions that pyproject.toml allows (in .venv-min)"
 	@echo "make real-input  train and evaluate small random models behind the real processors (ALIGN_SHARED must point to them)"
@@ -35,6 +36,9 @@ coverage: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest
+
+test-slurm: $(READY)
+	$(BIN)/python -m pytest -m slurm -n 0 --durations=5
 
 test-min:
 	$(MAKE) VENV=.venv-min CONSTRAINTS=constraints-min.txt test

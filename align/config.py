@@ -57,7 +57,7 @@ class Composed:
 
 
 def shipped_folder(name: str) -> Path:
-    """`recipes` or `accelerate_configs`: beside the package in a checkout, inside it in an installed wheel."""
+    """`recipes`, `accelerate_configs` or `slurm`: beside the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).resolve().parent
     return next((f for f in (package / name, package.parent / name) if f.is_dir()), package / name)
 

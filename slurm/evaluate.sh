@@ -77,7 +77,7 @@ again() { # put the job back into the queue, unless it has been cancelled, or SL
     case $state in
     "RUNNING "* | "COMPLETING TimeLimit") ;;
     *)
-        echo "=== not requeued from here: the job is ${state:-unknown to squeue}"
+        echo "=== left to SLURM, which has ended the job (${state:-unknown to squeue}): cancelled, or requeued by SLURM itself"
         return
         ;;
     esac
@@ -126,7 +126,9 @@ if [ -n "${JUDGE_ADDRESS:-}" ] && [ -z "$(value judge.base_url "$@")" ]; then
     set -- "$@" "judge.base_url=$address/v1"
 fi
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not inherit it
-srun --nodes=1 --ntasks=1 "${align[@]}" eval "$@"
+# 2>&1 there: srun would mix two streams in the middle of a character.
+# shellcheck disable=SC2016  # expanded there
+srun --nodes=1 --ntasks=1 bash -c 'exec "$@" 2>&1' bash "${align[@]}" eval "$@"
 status=$?
 case $status in
 75 | 138 | 143) finish $status yes ;; # 128 + SIGUSR1, 128 + SIGTERM

@@ -76,7 +76,7 @@ again() { # put the job back into the queue, unless it has been cancelled, or SL
     case $state in
     "RUNNING "* | "COMPLETING TimeLimit") ;;
     *)
-        echo "=== not requeued from here: the job is ${state:-unknown to squeue}"
+        echo "=== left to SLURM, which has ended the job (${state:-unknown to squeue}): cancelled, or requeued by SLURM itself"
         return
         ;;
     esac
@@ -98,9 +98,10 @@ if [ "$SLURM_NNODES" -gt 1 ]; then
 fi
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not inherit it
 # Not --kill-on-bad-exit: when asked to stop, nodes end with 75 one after the other, and a killed one's status would hide it.
+# 2>&1 there: srun would mix two streams in the middle of a character.
 # shellcheck disable=SC2016  # SLURM_NODEID differs from node to node
 srun --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --wait="${SLURM_WAIT:-60}" \
-    bash -c 'if [ "$SLURM_NNODES" -gt 1 ]; then set -- "$@" "launch.machine_rank=$SLURM_NODEID"; fi; exec "$@"' \
+    bash -c 'if [ "$SLURM_NNODES" -gt 1 ]; then set -- "$@" "launch.machine_rank=$SLURM_NODEID"; fi; exec "$@" 2>&1' \
     bash "${align[@]}" train "${arguments[@]}"
 status=$?
 case $status in

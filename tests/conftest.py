@@ -23,8 +23,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The mark `slow_for_qwen2_vl` makes a test slow under that family alone."""
+    """The mark `slow_for_qwen2_vl` makes a test slow under that family alone; `slurm` makes every test slow."""
     for item in items:
+        if item.get_closest_marker("slurm"):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow_for_qwen2_vl") and "qwen2_vl" in item.name:
             item.add_marker(pytest.mark.slow)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import re
 import secrets
 import shutil
@@ -130,10 +131,15 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """The same, and nobody tells the controller."""
-        daemon = psutil.Process(self.daemons.pop(node).pid)
-        there = [daemon, *(p for p in self._processes() if p.environ().get("SLURMD_NODENAME") == node)]
-        there += [child for child in daemon.children(recursive=True) if child not in there]
-        for number in (signal.SIGSTOP, signal.SIGKILL):  # none shall see another end, and report it
+        there = [psutil.Process(self.daemons.pop(node).pid)]
+        for process in self._processes():
+            if process.environ().get("SLURMD_NODENAME") == node:
+                above = process.parent()
+                there += [above, process] if above and above.name() == "slurmstepd" else [process]
+        # None shall see another end and report it: all stop, then those die first that would report. (The others may wake once more:
+        # a stopped process whose parent dies is sent SIGHUP and SIGCONT.)
+        there.sort(key=lambda process: not process.name().startswith("slurm"))
+        for number in (signal.SIGSTOP, signal.SIGKILL):
             for process in there:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(number)
@@ -166,6 +172,7 @@ class Cluster:
         self.wait(lambda: self._idle() == len(self.nodes), "all nodes idle", 30)
 
     def _idle(self) -> int:
+        assert all(daemon.poll() is None for daemon in self.daemons.values()), self.logs()
         return self.call("sinfo", "-h", "-N", "-p", "main", "-o", "%T", check=False).split().count("idle")
 
     def end(self) -> None:
@@ -219,11 +226,7 @@ def _write_files(
     key.write_bytes(secrets.token_bytes(1024))
     key.chmod(0o600)
     controller, *ports = _free_ports(len(cluster.nodes) + 1)
-    user = os.environ.get("USER") if os.getuid() else "root"
-    if os.getuid():
-        import pwd
-
-        user = pwd.getpwuid(os.getuid()).pw_name
+    user = pwd.getpwuid(os.getuid()).pw_name
     has_gpus = f" Gres=gpu:{gpus}" if gpus else ""
     lines = [
         "ClusterName=test",
