@@ -63,14 +63,14 @@ def shipped_folder(name: str) -> Path:
 
 
 def available(kind: str = "") -> list[str]:
-    """Names of the shipped recipes (`kind=""`), `models` or `suites`."""
+    """Names of the shipped recipes (`kind=""`), `models`, `suites` or `sweeps`."""
     root = shipped_folder("recipes")
     if kind:
         return sorted(p.stem for p in (root / kind).glob("*.yaml"))
     return sorted(
         str(p.relative_to(root).with_suffix(""))
         for p in root.rglob("*.yaml")
-        if p.relative_to(root).parts[0] not in ("models", "suites")
+        if p.relative_to(root).parts[0] not in ("models", "suites", "sweeps")
     )
 
 

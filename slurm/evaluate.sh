@@ -114,7 +114,12 @@ wait_for_judge() { # sets address
 }
 
 folder=$(value run "$@")
+if [ -n "$folder" ] && [ ! -d "$folder" ]; then # not to be made: a run that failed, or a choice that could not be made
+    echo "error: run=$folder: no such folder" >&2
+    exit 2
+fi
 folder=${folder:-$(value output_dir "$@")}
+[ "$(value validation "$@")" != true ] || stage=validate
 begin
 if [ -n "${JUDGE_ADDRESS:-}" ] && [ -z "$(value judge.base_url "$@")" ]; then
     signalled=""

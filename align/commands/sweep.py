@@ -18,7 +18,7 @@ from align.sweep.cells import Cell, cells_of
 from align.sweep.folder import Plan, SweepFolder
 from align.sweep.grid import Grid, read_grid
 from align.sweep.state import DONE, FAILED, Queue, State, counted, states_of
-from align.sweep.tasks import Row, rows_of
+from align.sweep.tasks import TRAIN, Row, rows_of
 
 SHOWN = 20
 """Rows that are shown one by one where there are many."""
@@ -96,7 +96,7 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
     from align.sweep.cost import cost_of, gpus_of
 
     quiet_libraries()
-    untrained = {state.row.path for state in states if state.what != DONE and state.stage == "train"}
+    untrained = {state.row.path for state in states if state.what != DONE and state.stage == TRAIN}
     left, gpus = [cell for cell in cells if cell.path in untrained], gpus_of(grid.config)
     for what, of in (("in all", cells), ("left", left)):
         cost = cost_of(of, gpus)
@@ -168,10 +168,10 @@ def _submit(folder: SweepFolder, plan: Plan, rows: Sequence[Row], config: SweepC
     submissions = planned(folder, plan, rows, config, queue, jobs)
     previous = None
     for submission in submissions:
-        for stage, job in submit(submission, config, previous):
-            rows_of_it = next(len(batch.indices) for batch in submission.batches if batch.stage == stage)
-            print(f"Submitted: job {job}, {stage}" + (f" of {rows_of_it} rows" if rows_of_it else ""), flush=True)
-            previous = job if stage == "train" else previous
+        for batch, job in submit(submission, config, previous):
+            of = f" of {len(batch.indices)} rows" if batch.indices else ""
+            print(f"Submitted: job {job}, {batch.stage}{of}", flush=True)
+            previous = job if batch.stage == TRAIN else previous
     states = states_of(rows, queue_of(folder)[0])
     print(("" if submissions else "Nothing to submit. ") + f"Now: {counted(states)}")
     print(f"How it stands: align sweep output_dir={config.output_dir} status=true")

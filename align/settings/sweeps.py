@@ -54,7 +54,8 @@ class SweepConfig:
     """A grid of runs; every other key is a setting of the runs, and several values of it an axis."""
 
     grid: str | None = option(
-        None, "YAML file of a grid: `axes:` {key: [values]}, `settings:` of all runs, and any key beside this one"
+        None,
+        "a shipped grid (paper, miniature) or a YAML file: `axes:` {key: [values]}, `settings:` of all runs, and any key beside this one",
     )
     launcher: str = option("local", "local | slurm")
     cluster: Cluster = option(Cluster, "")

@@ -12,7 +12,17 @@ from typing import Any
 from omegaconf import ListConfig
 
 from align.catalog import benchmark_names
-from align.config import DEFAULT_MODEL, compose, flatten, nearest, parse_value, read_yaml, schema_of
+from align.config import (
+    DEFAULT_MODEL,
+    available,
+    compose,
+    flatten,
+    nearest,
+    parse_value,
+    read_yaml,
+    schema_of,
+    shipped_folder,
+)
 from align.errors import UserError
 from align.settings import Judging, RunConfig, SweepConfig
 
@@ -45,7 +55,7 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     """`key=value` arguments, and the YAML file that `grid=` names under them. Raises UserError."""
     typed = [_pair(argument) for argument in arguments]
     files = [text for key, text in typed if key == "grid"]
-    given = [pair for file in files[-1:] for pair in _of_file(Path(file))]
+    given = [pair for file in files[-1:] for pair in _of_file(_file(file))]
     taken = {key for key, _ in typed}
     # What is typed replaces what the file says of the same key: an axis, too.
     pairs = [(key, text) for key, text in given if key not in taken] + typed
@@ -97,6 +107,18 @@ def _pair(argument: str) -> tuple[str, str]:
     return key, text
 
 
+def _file(name: str) -> Path:
+    """A grid file by its path, or a shipped one by name."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name not in available("sweeps"):
+        names = available("sweeps")
+        raise UserError(
+            f"grid={name}: no such grid{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
+        )
+    return shipped_folder("recipes") / "sweeps" / f"{name}.yaml"
+
+
 def _of_file(file: Path) -> Iterator[tuple[str, str]]:
     values = read_yaml("grid", file)
     axes, settings = values.pop("axes", {}), values.pop("settings", {})
@@ -123,6 +145,8 @@ def _as_list(value: Any) -> list[Any]:
 
 def _own(key: str, text: str) -> list[str]:
     """A setting of the sweep; `cluster=<file>` is what the file says."""
+    if key == "grid":
+        return []
     if key != "cluster":
         return [f"{key}={text}"]
     return [f"cluster.{name}={text_of(value)}" for name, value in flatten(read_yaml("cluster", Path(text)))]

@@ -134,8 +134,8 @@ def command(submission: Submission, batch: Batch, config: SweepConfig, ids: dict
     return [*words, str(submission.path / f"{batch.stage}.sh"), *([] if batch.stage == JUDGE else [what])]
 
 
-def submit(submission: Submission, config: SweepConfig, previous: str | None) -> Iterator[tuple[str, str]]:
-    """Write a submission's files and submit its batches -> (stage, id) of each job as it is queued. Raises UserError.
+def submit(submission: Submission, config: SweepConfig, previous: str | None) -> Iterator[tuple[Batch, str]]:
+    """Write a submission's files and submit its batches -> each with its job's id, as it is queued. Raises UserError.
 
     `previous` is the id of the training of the submission before. The rows are written first: what is in the queue can then be told.
     """
@@ -151,7 +151,7 @@ def submit(submission: Submission, config: SweepConfig, previous: str | None) ->
             file.write(
                 json.dumps({"job": job, "stage": batch.stage, "indices": batch.indices, "submitted": now()}) + "\n"
             )
-        yield batch.stage, job
+        yield batch, job
 
 
 def _rows_of(folder: SweepFolder, number: int) -> list[Path]:
