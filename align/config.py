@@ -27,6 +27,7 @@ from align.errors import UserError
 from align.settings import TRACKS, EvalConfig, Evaluate, Judging, RunConfig
 
 DEFAULT_MODEL = "mini_llava"
+SEXAGESIMAL = re.compile(r"[-+]?\d+(:\d+)+(\.\d*)?")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
@@ -164,8 +165,9 @@ def parse_value(text: str) -> Any:
     """The value of a `key=value` argument: YAML, and a bare comma makes a list."""
     if "," in text and not text.startswith(("[", "{", '"', "'")):
         return [parse_value(item) for item in text.split(",")]
-    if text.lower() in ("yes", "no", "on", "off") or " #" in text:
-        return text  # YAML reads the first as truth values (train.save_strategy=no means the word), and cuts the second
+    if text.lower() in ("yes", "no", "on", "off") or " #" in text or SEXAGESIMAL.fullmatch(text):
+        # YAML reads the first as truth values (train.save_strategy=no means the word), cuts the second, and makes seconds of 2:00:00.
+        return text
     try:
         return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     except Exception:  # a path with a colon, say, is no YAML mapping: it is meant as a string

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from align.catalog import METHODS, resolve
-from align.config import Composed
+from align.config import Composed, to_dict
 from align.data.collation import ANSWER_OF, PARTS
 from align.data.views import READS_PICTURES
 from align.errors import UserError
@@ -83,7 +84,19 @@ def rows_of(config: RunConfig) -> Rows:
     return rows
 
 
+_ROWS: dict[str, Rows] = {}
+"""What was read already: many runs of a sweep share their data."""
+
+
 def _read(config: RunConfig) -> Rows:
+    values = to_dict(config)
+    key = json.dumps([values[name] for name in ("data", "data_root", "view", "method", "allow_label_conflict")])
+    if key not in _ROWS:
+        _ROWS[key] = _counted(config)
+    return _ROWS[key]
+
+
+def _counted(config: RunConfig) -> Rows:
     from align.data.assembly import training_data
 
     try:

@@ -34,6 +34,8 @@ CHOSEN_HERE = {
     "variant": "it follows from the axes",
 }
 VALIDATE = "validate."
+PLAIN = re.compile(r"[\w./:@%+~-]([\w ./:@%+~=-]*[\w./:@%+~=-])?")
+"""What needs no quotes: nothing in it parts values, or opens a list."""
 NAMED = ("recipe", "model", "seed")
 """Axes even with one value: tables have columns or names for them."""
 
@@ -93,7 +95,7 @@ def values_of(key: str, text: str) -> list[str]:
 
 def text_of(value: Any) -> str:
     """A value of a YAML file as one types it."""
-    if isinstance(value, str) and parse_value(value) == value:
+    if isinstance(value, str) and PLAIN.fullmatch(value) and parse_value(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False)
 
@@ -149,7 +151,11 @@ def _own(key: str, text: str) -> list[str]:
         return []
     if key != "cluster":
         return [f"{key}={text}"]
-    return [f"cluster.{name}={text_of(value)}" for name, value in flatten(read_yaml("cluster", Path(text)))]
+    values = dict(flatten(read_yaml("cluster", Path(text))))
+    for name, value in values.items():
+        if name.endswith("time") and isinstance(value, int):
+            raise UserError(f"{text}: {name}: read as the number {value}; put the time in quotes, e.g. '12:00:00'")
+    return [f"cluster.{name}={text_of(value)}" for name, value in values.items()]
 
 
 def _split(of_runs: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -197,10 +203,11 @@ def _is_list(key: str) -> bool:
 
 
 def _at_commas(text: str) -> list[str]:
-    parts, depth, quote = [""], 0, ""
+    parts, depth, quote, escaped = [""], 0, "", False
     for character in text:
         if quote:
-            quote = "" if character == quote else quote
+            quote = "" if character == quote and not escaped else quote
+            escaped = character == "\\" and not escaped and quote == '"'
         elif character in "\"'" and re.search(r"(^|[\[{,:\s])$", parts[-1]):
             quote = character
         else:
