@@ -33,6 +33,7 @@ answers() {
         curl --silent --fail --max-time 10 --noproxy '*' --output /dev/null "$address/v1/models"
 }
 
+mkdir -p "$(dirname "$JUDGE_ADDRESS")" || exit 1
 rm -f "$JUDGE_ADDRESS" # of a former job that was killed
 bash -c "$JUDGE_COMMAND" &
 server=$!

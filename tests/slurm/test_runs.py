@@ -78,7 +78,7 @@ def test_two_nodes_train_one_run_that_goes_on_when_one_of_them_is_lost(cluster, 
     assert cluster.wait_until_ended(job.id) == {job.id: "COMPLETED"}
     cluster.start_node(lost)
     assert [(r["restart"], r.get("status")) for r in job.records] == [(0, None), (1, None), (1, 0)]
-    nodes = [r["nodes"] for r in job.records]
+    nodes = [r["nodes"] for r in job.records if "began" in r]
     assert lost in cluster.call("scontrol", "show", "hostnames", nodes[0]).split()
     assert lost not in cluster.call("scontrol", "show", "hostnames", nodes[1]).split()
     manifest = run.manifest()
