@@ -80,6 +80,17 @@ def row_of(run: RunFolder) -> dict[str, Any]:
     return row
 
 
+def main_summary(folder: Path) -> dict[str, Any] | None:
+    """What the main judge made of a set's answers; None where nobody judged them. Raises UserError where a file is damaged."""
+    for file in sorted(folder.glob("summary.*.json")):
+        summary = read_json(file)
+        if not isinstance(summary, dict) or "main" not in summary or "rate" not in summary:
+            raise UserError(f"{file}: not a summary; evaluate {folder.name} again")
+        if summary["main"]:
+            return summary
+    return None
+
+
 def _result(summary: dict[str, Any]) -> dict[str, Any]:
     return {key: summary[key] for key in RESULT_KEYS} | {key: summary.get(key) for key in LATER_KEYS}
 
@@ -95,7 +106,10 @@ def valid_items(run: RunFolder, set_name: str, judge: str | None = None) -> list
     """The items of a set with the label of a judge, by default the main one; those without a verdict are left out. Raises UserError."""
     folder = run.evaluation / set_name
     if judge is None:
-        judge = next(s["judge"] for s in map(read_json, sorted(folder.glob("summary.*.json"))) if s["main"])
+        main = main_summary(folder)
+        if main is None:
+            raise UserError(f"{folder}: nobody judged the answers; evaluate it again")
+        judge = main["judge"]
     items = (Item(**record) for record in read_jsonl(folder / f"items.{judge}.jsonl"))
     return [item for item in items if item.label != "invalid"]
 

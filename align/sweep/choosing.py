@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.files import read_json, write_json
-from align.report.collect import valid_items
+from align.files import write_json
+from align.report.collect import main_summary, valid_items
 from align.run_folder import RunFolder
 from align.sweep.folder import Plan, SweepFolder
 from align.sweep.tasks import VALIDATE, Row, chosen_path
@@ -99,11 +99,10 @@ def _rates(row: Row) -> dict[str, float] | None:
     assert task.evaluation is not None
     found = {}
     for name in task.sets:
-        summaries = [read_json(file) for file in (task.evaluation / name).glob("summary.*.json")]
-        rate = next((summary["rate"] for summary in summaries if summary["main"]), None)
-        if rate is None:
+        main = main_summary(task.evaluation / name)
+        if main is None or main["rate"] is None:
             return None
-        found[name] = rate
+        found[name] = main["rate"]
     return found
 
 
@@ -119,5 +118,5 @@ def _seen(run: RunFolder, name: str) -> set[tuple[str | None, str | None]]:
     """What the items of a set ask and show."""
     try:
         return {(item.asks, item.shows) for item in valid_items(run, name) if item.asks}
-    except (UserError, StopIteration):
+    except UserError:
         return set()

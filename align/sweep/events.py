@@ -20,6 +20,8 @@ ERROR = re.compile(
     r"^(?:\[[^\]]*\]:? ?)?((?:error: |[\w.]*(?:Error|Exception|Interrupt|Killed)\b(?::|$)).*)$", re.MULTILINE
 )
 """An error of ours, or the last line of a traceback; a launcher may put the rank in front."""
+BEGINS = re.compile(r"^=== job .*, on .*$", re.MULTILINE)
+"""What a job says first."""
 MOST = 300
 """Characters of it that are shown."""
 
@@ -72,7 +74,7 @@ def _last_error(log: Path) -> str | None:
     except OSError:
         return None
     # What an earlier job printed says nothing of the last one.
-    found = ERROR.findall(text.rpartition("=== job ")[2] if "=== job " in text else text)
+    found = ERROR.findall(BEGINS.split(text)[-1])
     ours = [line for line in found if line.startswith("error: ")]
     return (ours or found)[-1].strip()[:MOST] if found else None
 

@@ -96,7 +96,7 @@ class Local:
         arguments = [*task.arguments, *(_of_training() if task.verb == "train" else ())]
         with log_of(task.path, task.stage).open("a", encoding="utf-8") as log:
             job = f"{os.uname().nodename}:{os.getpid()}"
-            print(f"=== job {job}, {now()}", file=log, flush=True)
+            print(f"=== job {job}, on {','.join(devices) or 'this machine'}, {now()}", file=log, flush=True)
             _note(task, {"job": job, "began": now()})
             with self._mutex:
                 child = subprocess.Popen(

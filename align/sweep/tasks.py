@@ -11,7 +11,7 @@ from align.config import flatten
 from align.data.views import split_view
 from align.errors import UserError
 from align.evaluation.selection import set_names, settings_of
-from align.files import read_json
+from align.report.collect import main_summary
 from align.run_folder import RunFolder
 from align.settings import Evaluate
 from align.sweep.cells import Cell
@@ -111,8 +111,7 @@ def _chosen(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
 def _lacking(folder: Path, judged: bool) -> str | None:
     if not judged:
         return None if (folder / "responses.jsonl").is_file() else f"{folder.name}: no answers"
-    summaries = [read_json(file) for file in folder.glob("summary.*.json")]
-    main = next((summary for summary in summaries if summary.get("main")), None)
+    main = main_summary(folder)
     if main is None:
         return f"{folder.name}: not evaluated"
     return f"{folder.name}: withheld, too many invalid verdicts" if main["rate"] is None else None
