@@ -172,6 +172,11 @@ def _submit(folder: SweepFolder, plan: Plan, rows: Sequence[Row], config: SweepC
             of = f" of {len(batch.indices)} rows" if batch.indices else ""
             print(f"Submitted: job {job}, {batch.stage}{of}", flush=True)
             previous = job if batch.stage == TRAIN else previous
+    if not submissions and not jobs:  # all is done; the last job may not have come to the tables
+        from align.sweep.finish import finish
+
+        finish(folder, queue)
+        return 0
     states = states_of(rows, queue_of(folder)[0])
     print(("" if submissions else "Nothing to submit. ") + f"Now: {counted(states)}")
     print(f"How it stands: align sweep output_dir={config.output_dir} status=true")

@@ -59,6 +59,11 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     files = [text for key, text in typed if key == "grid"]
     given = [pair for file in files[-1:] for pair in _of_file(_file(file))]
     taken = {key for key, _ in typed}
+    for key in taken:
+        if (said := [text for other, text in typed if other == key]) != said[:1]:
+            raise UserError(
+                f"{key}= is given twice, as {' and as '.join(said)}; several values stand in one, with commas between them"
+            )
     # What is typed replaces what the file says of the same key: an axis, too.
     pairs = [(key, text) for key, text in given if key not in taken] + typed
     of_runs: dict[str, str] = {}

@@ -95,6 +95,7 @@ def test_the_shipped_grids_are_read(name):
         (["recipe=t_sft", "luncher=slurm"], "did you mean 'launcher'"),
         (["recipe=t_sft", "launcher=pbs"], "expected local or slurm"),
         (["recipe=t_sft", "seed=1,1"], "1 stands twice"),
+        (["recipe=t_sft", "seed=1", "seed=2"], "seed= is given twice, as 1 and as 2"),
         (["recipe=t_sft", "resume=false"], "not a setting of a sweep"),
         (["recipe=t_sft", "at_once=0"], "at least 1"),
         (["recipe=t_sft", "devices=0,1", "launcher=slurm"], "SLURM gives each job its GPUs"),

@@ -83,7 +83,7 @@ def planned(
     """
     lacks = {row.path: {task.stage for task in row.tasks if lacking(task)} for row in plan.rows}
     new = list(_new(folder, wanted, queue, lacks))
-    found = [*_later_stages(folder, plan, queue, jobs, lacks), *new]
+    found = [*_cut_short(folder, plan, queue, jobs, lacks), *new]
     for submission in found:
         _order(submission, config, plan, jobs)
     if config.at_once:  # a limit is an array's: the next one begins when the one before it has ended
@@ -158,17 +158,17 @@ def _rows_of(folder: SweepFolder, number: int) -> list[Path]:
     return [Path(row) for row in read_json(folder.submissions / f"{number:04d}" / "rows.json")]
 
 
-def _later_stages(
+def _cut_short(
     folder: SweepFolder, plan: Plan, queue: Queue, jobs: Sequence[Queued], lacks: Lacks
 ) -> Iterator[Submission]:
-    """Of submissions that were cut short: what waits for their arrays, and was not submitted."""
+    """Of submissions whose jobs are queued: what waits for them and was not submitted, since whoever did it was killed."""
     known = {row.path: row for row in plan.rows}
-    for number in sorted({job.number for job in jobs if job.stage == TRAIN}):
+    for number in sorted({job.number for job in jobs if job.stage in STAGES}):
         paths = _rows_of(folder, number)
         if not all(path in known for path in paths):
             continue  # of a grid that this folder no longer knows
         submission = Submission(folder, number, [known[path] for path in paths])
-        ids = {job.array for job in jobs if job.number == number and job.stage == TRAIN}
+        training = _arrays(jobs, number, TRAIN)
         for stage in (VALIDATE, EVALUATE):
             indices = [
                 index
@@ -176,9 +176,14 @@ def _later_stages(
                 if stage in lacks[row.path] and (row.path, TRAIN) in queue and (row.path, stage) not in queue
             ]
             if indices:
-                submission.batches.append(Batch(stage, indices, [f"aftercorr:{':'.join(sorted(ids))}"]))
-        if submission.batches:
+                submission.batches.append(Batch(stage, indices, [f"aftercorr:{':'.join(training)}"]))
+        if submission.batches or not _arrays(jobs, number, TABLE):
             yield submission
+
+
+def _arrays(jobs: Sequence[Queued], number: int, *stages: str) -> list[str]:
+    """The ids of a submission's jobs of some stages."""
+    return list(dict.fromkeys(job.array for job in jobs if job.number == number and job.stage in stages))
 
 
 def _new(folder: SweepFolder, wanted: Sequence[Row], queue: Queue, lacks: Lacks) -> Iterator[Submission]:
@@ -222,7 +227,8 @@ def _order(submission: Submission, config: SweepConfig, plan: Plan, jobs: Sequen
         elsewhere = [f"afterany:{job}" for job in dict.fromkeys(job.array for job in jobs if job.stage == VALIDATE)]
         ordered.append(Batch(CHOOSE, [], [*([f"afterany:<{VALIDATE}>"] if VALIDATE in arrays else []), *elsewhere]))
     ordered += [batch for batch in judged if batch.stage == EVALUATE]
-    ordered.append(Batch(TABLE, [], [f"afterany:<{batch.stage}>" for batch in _last_of_each(ordered)]))
+    there = [f"afterany:{job}" for job in _arrays(jobs, submission.number, *STAGES)]
+    ordered.append(Batch(TABLE, [], [*(f"afterany:<{batch.stage}>" for batch in _last_of_each(ordered)), *there]))
     submission.batches = ordered
 
 

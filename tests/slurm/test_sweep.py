@@ -1,0 +1,212 @@
+"""A sweep on a real SLURM: what fails, what is preempted, what is asked for twice, and whoever is killed while submitting."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from align.files import read_jsonl
+from align.run_folder import RunFolder
+from align.sweep.folder import SweepFolder
+from tests.slurm.test_runs import same_bits, steps
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+DATA = [
+    "data.harmful={source: miniature, subset: image_harmful, rows: 24}",
+    "data.benign={source: miniature, subset: text_benign, rows: 24}",
+    *("train.learning_rate=1e-2", "global_batch_size=8", "train.logging_steps=1", "model.dtype=float32", "suite=null"),
+    *(
+        "evaluate.benchmark=mini_vsil,mini_benign",
+        "evaluate.settings.mini_vsil.limit=8",
+        "evaluate.settings.mini_benign.limit=8",
+    ),
+    *("launch.config=cpu", "hours=false", "launcher=slurm"),
+]
+
+
+@pytest.fixture
+def sweep(cluster, tmp_path):
+    """A function: arguments of `align sweep` in a folder of its own -> what it prints; its exit status must be 0."""
+
+    def call(*arguments, **environment):
+        words = [sys.executable, "-m", "align.cli", "sweep", f"output_dir={tmp_path / 'sweep'}", *arguments]
+        done = subprocess.run(
+            words, env=cluster.environment | environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{cluster.logs()}"
+        return done.stdout
+
+    yield call
+    cluster.call("scancel", "--me")
+    cluster.wait(lambda: not cluster.call("squeue", "-h"), "an empty queue")
+
+
+def jobs(cluster):
+    """[(name, array index or none, state)] of the queue."""
+    lines = cluster.call("squeue", "-h", "-r", "-o", "%i|%j|%T").splitlines()
+    return [(name, job.partition("_")[2], state) for job, name, state in (line.split("|") for line in lines)]
+
+
+def begun(run, stage="train"):
+    """How often a job began on a stage."""
+    return sum("began" in event and event["stage"] == stage for event in read_jsonl(run.path / "jobs.jsonl"))
+
+
+def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, tiny, tmp_path):
+    """2 recipes x 2 models x 2 seeds, trained, evaluated, and made a table of."""
+    started = time.monotonic()
+    folder = SweepFolder(tmp_path / "sweep")
+    models = [str(tiny(family)) for family in ("llava", "qwen2_vl")]
+    grid = [
+        "recipe=t_sft,mm_sft",
+        f"model={','.join(models)}",
+        "seed=0,1",
+        *DATA,
+        "train.max_steps=24",
+        "train.save_steps=100",
+    ]
+    two_nodes = ["recipe=mm_sft", f"model={models[0]}", "seed=1", *grid[3:], "cluster.nodes=2", "vanilla=false"]
+    assert "job" in sweep(*two_nodes)
+    # Another run stands where one of these is to go: the error of a bad cell.
+    dry = sweep(*grid, "at_once=3", "cluster.partition=gentle", "dry_run=true")
+    assert "#SBATCH --partition=gentle" in dry
+    assert "--array=0-6%3" in dry  # the eighth is queued already
+    first = sweep(*grid, "at_once=3", "cluster.partition=gentle")
+    rows = {tuple(row.axes.values()): RunFolder(row.path) for row in folder.read().rows}
+    assert len(rows) == 8 + 2
+    bad = rows["t_sft", models[1], "1"]
+    bad.path.mkdir(parents=True)
+    bad.manifest_file.write_text(json.dumps({"fingerprint": "another run"}))
+    assert "train of 7 rows" in first
+    assert "Nothing to submit" in sweep(*grid)
+    assert Counter(jobs(cluster)).most_common(1)[0][1] == 1
+
+    preempted = rows["t_sft", models[0], "0"]
+    cluster.wait(lambda: steps(preempted) >= 3, "three steps", 240)
+    node = next(event["nodes"] for event in read_jsonl(preempted.path / "jobs.jsonl") if "began" in event)
+    cluster.submit("--partition=high", "--exclusive", f"--nodelist={node}", "--wrap", "sleep 1")
+    cluster.wait(
+        lambda: not [name for name, _, _ in jobs(cluster) if name.startswith("align-")], "the end of the sweep", 600
+    )
+
+    assert begun(preempted) == 2
+    assert rows["mm_sft", models[0], "1"].manifest()["world_size"] == 2
+    assert [begun(run) for run in rows.values() if (run.path / "train.log").is_file()].count(1) == 7
+    shown = sweep("status=true").replace("\n", " ")
+    assert "9 done, 1 failed" in shown
+    status = json.loads((folder.path / "status.json").read_text())
+    [failed] = [row for row in status["rows"] if row["state"] == "failed"]
+    assert "holds another run: its fingerprint is" in failed["why"]
+    table = (folder.output_dir / "table.md").read_text()
+    assert "failed (train): recipe=t_sft" in table
+    assert table.count("| MM-SFT |") == 2  # one row a model, both seeds in it
+    assert "| T-SFT | SFT | 0 | 24 |" in table
+    assert not (bad.path / "evaluation").exists()
+
+    undisturbed = RunFolder(tmp_path / "undisturbed")
+    arguments = next(row.tasks[0].arguments for row in folder.read().rows if row.path == preempted.path)
+    words = [*arguments, f"output_dir={undisturbed.path}", "evaluate_afterwards=false"]
+    train = [sys.executable, "-m", "align.cli", "train", *words]
+    subprocess.run(train, env=cluster.environment, check=True, capture_output=True)
+    assert same_bits(preempted, undisturbed)
+
+    bad.manifest_file.unlink()
+    again = sweep(*grid)
+    assert "train of 1 rows" in again
+    assert "evaluate of 1 rows" in again
+    cluster.wait(
+        lambda: not [name for name, _, _ in jobs(cluster) if name.startswith("align-")], "the end of the sweep", 300
+    )
+    assert "10 done" in sweep("status=true")
+    assert "| T-SFT | SFT | 0,1 | 24 |" in (folder.output_dir / "table.md").read_text()
+    print(f"the whole: {time.monotonic() - started:.0f} s")
+
+
+SHIM = """#!{python}
+import os, signal, sys, time
+count = int(open({count!r}).read() or 0) + 1
+open({count!r}, "w").write(str(count))
+mode, at = os.environ["KILL"].split("@")
+if count == int(at) and mode == "before":
+    os.kill(os.getppid(), signal.SIGKILL)
+    sys.exit(1)
+if count == int(at) and mode == "during":
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1)
+status = os.spawnv(os.P_WAIT, {sbatch!r}, ["sbatch", *sys.argv[1:]])
+if count == int(at) and mode == "after":
+    os.kill(os.getppid(), signal.SIGKILL)
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize("tuned", [False, True], ids=["plain", "tuned"])
+def test_whoever_submits_may_be_killed_anywhere_and_nothing_is_there_twice_or_lost(cluster, tmp_path, tuned, tiny):
+    """Killed at each sbatch: before it, after it, and while it is on its way. The jobs wait, so that the queue can be looked at."""
+    import shutil
+
+    sbatch = shutil.which("sbatch")
+    (tmp_path / "bin").mkdir()
+    shim = tmp_path / "bin" / "sbatch"
+    shim.write_text(SHIM.format(python=sys.executable, count=str(tmp_path / "count"), sbatch=sbatch))
+    shim.chmod(shim.stat().st_mode | stat.S_IXUSR)
+    tune = ["train.weight_decay=0.0,0.1", "tune=train.weight_decay", "validate.benchmark=mini_twin"] if tuned else []
+    base = [f"model={tiny('llava')}", "recipe=t_sft,mm_sft", *DATA, *tune, "cluster.options=[--begin=now+1hour]"]
+    stages = Counter(
+        {"train": 4, "validate": 4, "evaluate": 3, "choose": 1, "table": 1}
+        if tuned
+        else {"train": 2, "evaluate": 3, "table": 1}
+    )
+    kills = [(mode, at) for at in range(1, len(stages) + 2) for mode in ("before", "during", "after")]
+    for number, (mode, at) in enumerate(kills):
+        words = [sys.executable, "-m", "align.cli", "sweep", *base, f"output_dir={tmp_path / f'sweep{number}'}"]
+        (tmp_path / "count").write_text("")
+        environment = cluster.environment | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "KILL": f"{mode}@{at}"}
+        killed = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        assert killed.returncode in (-signal.SIGKILL, 0), killed.stderr
+        for _ in range(20):
+            again = subprocess.run(words, env=cluster.environment, cwd=tmp_path, capture_output=True, text=True)
+            if again.returncode == 0:
+                break
+            assert "another `align sweep` is at work here" in again.stderr
+            time.sleep(0.3)
+        assert again.returncode == 0, again.stderr
+        there = jobs(cluster)
+        found = Counter(name.rpartition("-")[2] for name, _, _ in there)
+        # The choice and the table may be there once more: they make nothing, and the one that comes last sees all.
+        assert found.pop("table") >= 1
+        assert found.pop("choose", 1) >= 1
+        assert found == Counter({stage: n for stage, n in stages.items() if stage not in ("table", "choose")}), (
+            mode,
+            at,
+            there,
+        )
+        subprocess.run(words, env=cluster.environment, cwd=tmp_path, check=True, capture_output=True)
+        assert len(jobs(cluster)) == len(there), "the third time adds nothing"
+        cluster.call("scancel", "--me")
+        cluster.wait(lambda: not cluster.call("squeue", "-h"), "an empty queue")
+
+
+def test_a_thousand_runs_and_more_are_arrays_of_a_size_that_slurm_takes(cluster, sweep, tmp_path):
+    rates = ",".join(f"{n}e-6" for n in range(1, 54))
+    grid = ["recipe=t_sft,mm_sft", f"train.learning_rate={rates}", "seed=0,1,2,3,4,5,6,7,8,9", "at_once=4"]
+    grid += [setting for setting in DATA if not setting.startswith("train.learning_rate")]
+    said = sweep(*grid, "model=mini_llava", "cluster.options=[--begin=now+1hour]")
+    assert "1060 runs" in said
+    assert "train of 1001 rows" in said
+    assert "train of 59 rows" in said
+    names = Counter(name.rpartition("-")[2] for name, _, _ in jobs(cluster))
+    assert (names["train"], names["evaluate"]) == (1060, 1061)
+    scripts = list((tmp_path / "sweep/sweep/submissions").rglob("*.sh"))
+    assert len(scripts) == 6
+    assert (
+        max(script.stat().st_size for script in scripts) < 16 * 1024
+    )  # of the four MiB that SLURM takes (max_script_size)
+    assert "Nothing to submit" in sweep(*grid, "model=mini_llava")
