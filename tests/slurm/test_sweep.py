@@ -19,9 +19,8 @@ from tests.slurm.test_runs import same_bits, steps
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 DATA = [
-    "data.harmful={source: miniature, subset: image_harmful, rows: 24}",
-    "data.benign={source: miniature, subset: text_benign, rows: 24}",
-    *("train.learning_rate=1e-2", "global_batch_size=8", "train.logging_steps=1", "model.dtype=float32", "suite=null"),
+    *("suite=miniature", "data.harmful.rows=24", "data.benign.rows=24"),
+    *("train.learning_rate=1e-2", "global_batch_size=8", "train.logging_steps=1", "model.dtype=float32"),
     *(
         "evaluate.benchmark=mini_vsil,mini_benign",
         "evaluate.settings.mini_vsil.limit=8",
