@@ -260,6 +260,8 @@ def _write_files(
         "MinJobAge=3600",
         f"KillWait={kill_wait}",
         f"MaxArraySize={max_array_size}",
+        # Jobs derive ports from their id, and clusters of several test processes share this machine.
+        f"FirstJobId={1 + secrets.randbelow(60000)}",
         "JobCompType=jobcomp/filetxt",
         f"JobCompLoc={folder}/finished.txt",
         *(["GresTypes=gpu"] if gpus else []),
