@@ -79,7 +79,7 @@ def test_a_run_that_was_interrupted_comes_back_and_one_that_was_cancelled_or_fai
     failed = submit(ENDS="1")
     low, gentle = submit("--partition=low", "--exclusive"), submit("--partition=gentle", "--exclusive")
     slow = submit("--partition=gentle", "--exclusive", SAVING="100")
-    killed = submit()
+    killed = submit("--exclusive")  # its node is lost, and no other job with it
     jobs = [asked, everything, cancelled, enough, failed, low, gentle, slow, killed]
     for job in jobs:
         job.wait_until_it_works()
