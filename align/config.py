@@ -163,9 +163,10 @@ def compose(schema: type, arguments: Sequence[str]) -> Composed:
 
 def parse_value(text: str) -> Any:
     """The value of a `key=value` argument: YAML, and a bare comma makes a list."""
-    if "," in text and not text.startswith(("[", "{", '"', "'")):
+    quoted = text.startswith(("[", "{", '"', "'"))
+    if "," in text and not quoted:
         return [parse_value(item) for item in text.split(",")]
-    if text.lower() in ("yes", "no", "on", "off") or " #" in text or SEXAGESIMAL.fullmatch(text):
+    if text.lower() in ("yes", "no", "on", "off") or (" #" in text and not quoted) or SEXAGESIMAL.fullmatch(text):
         # YAML reads the first as truth values (train.save_strategy=no means the word), cuts the second, and makes seconds of 2:00:00.
         return text
     try:

@@ -79,7 +79,7 @@ def test_a_run_that_was_interrupted_comes_back_and_one_that_was_cancelled_or_fai
     failed = submit(ENDS="1")
     low, gentle = submit("--partition=low", "--exclusive"), submit("--partition=gentle", "--exclusive")
     slow = submit("--partition=gentle", "--exclusive", SAVING="100")
-    killed = submit()
+    killed = submit("--exclusive")  # its node is lost, and no other job with it
     jobs = [asked, everything, cancelled, enough, failed, low, gentle, slow, killed]
     for job in jobs:
         job.wait_until_it_works()
@@ -126,7 +126,7 @@ def test_when_one_node_ends_the_others_are_ended_and_the_job_has_failed(cluster,
 
 
 def test_what_each_node_is_given(cluster, submit):
-    job = submit("--nodes=2", "--gpus-per-node=8", "--cpus-per-task=2", words=("a b", "$HOME"), SLURM_WAIT="30")
+    job = submit("--nodes=2", "--gpus-per-node=8", "--cpus-per-task=2", words=("a b", "$HOME"), SAVING="0,8")
     job.wait_until_it_works()
     cluster.wait(lambda: len(job.goes) == 2, "both nodes")
     cluster.call("scancel", "--signal=USR1", job.id)
@@ -139,7 +139,7 @@ def test_what_each_node_is_given(cluster, submit):
         assert go["words"] == [*expected, f"launch.machine_rank={go['node']}"]
         assert go["gpus"] == "0,1,2,3,4,5,6,7"
     assert {go["node"] for go in job.goes[:2]} == {0, 1}
-    assert job.ended(0) == 75
+    assert job.ended(0) == 75  # the second node had its time, though the first had ended longer ago than KillWait
     assert job.ended(1) == 0
 
 

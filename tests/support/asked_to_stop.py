@@ -1,5 +1,5 @@
 """Takes the place of `align` where a test is about the job around it: in its first go it works until a signal asks it to stop, then
-saves for SAVING seconds and ends with ENDS; in later goes it ends with 0 at once. Says what it was given.
+saves for SAVING seconds (of each node: 0,3) and ends with ENDS; in later goes it ends with 0 at once. Says what it was given.
 
 python asked_to_stop.py <words>
 """
@@ -24,6 +24,7 @@ if str(node) == os.environ.get("BROKEN_NODE"):
 while not asked and not restart:
     time.sleep(0.1)
 if asked:
-    time.sleep(float(os.environ.get("SAVING", 0)))
+    saving = os.environ.get("SAVING", "0").split(",")
+    time.sleep(float(saving[node % len(saving)]))
     print(f"stopped by {asked[0]}", flush=True)
     sys.exit(int(os.environ.get("ENDS", 75)))

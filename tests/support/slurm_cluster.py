@@ -131,16 +131,18 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """The same, and nobody tells the controller."""
-        there = [psutil.Process(self.daemons.pop(node).pid)]
+        reporting, others = [psutil.Process(self.daemons.pop(node).pid)], []
         for process in self._processes():
-            if process.environ().get("SLURMD_NODENAME") == node:
-                above = process.parent()
-                there += [above, process] if above and above.name() == "slurmstepd" else [process]
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SLURMD_NODENAME") == node:
+                    others.append(process)
+                    above = process.parent()
+                    if above and above.name() == "slurmstepd":
+                        reporting.append(above)
         # None shall see another end and report it: all stop, then those die first that would report. (The others may wake once more:
         # a stopped process whose parent dies is sent SIGHUP and SIGCONT.)
-        there.sort(key=lambda process: not process.name().startswith("slurm"))
         for number in (signal.SIGSTOP, signal.SIGKILL):
-            for process in there:
+            for process in [*reporting, *others]:
                 with contextlib.suppress(psutil.Error):
                     process.send_signal(number)
 
@@ -260,6 +262,8 @@ def _write_files(
         "MinJobAge=3600",
         f"KillWait={kill_wait}",
         f"MaxArraySize={max_array_size}",
+        # Jobs derive ports from their id, and clusters of several test processes share this machine.
+        f"FirstJobId={1 + secrets.randbelow(60000)}",
         "JobCompType=jobcomp/filetxt",
         f"JobCompLoc={folder}/finished.txt",
         *(["GresTypes=gpu"] if gpus else []),
