@@ -1,0 +1,118 @@
+"""Every command of docs/reproduce.md and docs/cluster.md is one that the program takes, by its own composition; none is run.
+
+What stands in <angle brackets> is the reader's: a folder, an id, an address. Settings of `run=` come from the run's own configuration,
+which is not there: such a line is composed as of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import textwrap
+from collections.abc import Iterator
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from align.cli import VERBS
+from align.config import compose, compose_eval, compose_run, each_run
+from align.errors import UserError
+from align.settings import DoctorConfig, LaunchConfig, PlanSettings, SweepConfig
+from align.sweep.cells import cells_of
+from align.sweep.grid import read_grid
+from align.sweep.tasks import rows_of
+
+ROOT = Path(__file__).parents[1]
+PAGES = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("reproduce.md", "cluster.md")}
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """The words of every command of ours in the indented blocks of a page, without what stands before `align`."""
+    for line in re.sub(r" \\\n\s*", " ", page).splitlines():
+        words = _words(line) if line.startswith("    ") else []
+        if words[:1] == ["align"]:
+            yield words[1:]
+        elif "align/train.py" in words and "launch" in words:
+            yield ["train", *words[words.index("align/train.py") + 1 :]]
+
+
+def _words(line: str) -> list[str]:
+    line = re.sub(r"\bmodel=<[^>]*>", "model=mini_llava", re.sub(r"\[[^\]]*\.\.\.\]", "", line))
+    try:
+        return shlex.split(re.sub(r"<[^>]*>", "yours", line), comments=True)
+    except ValueError:  # no command: prose in an indented list
+        return []
+
+
+def take(verb: str, arguments: list[str]) -> None:
+    """Compose what a verb is given. Raises UserError for what it would not take."""
+    if verb == "sweep":
+        if any(a.startswith(("recipe=", "grid=")) for a in arguments):
+            grid = read_grid(arguments)
+            rows_of(grid, cells_of(grid))
+        else:
+            compose(SweepConfig, arguments)
+    elif verb in ("train", "plan", "fetch"):
+        section, schema = {"plan": ("plan.", PlanSettings)}.get(verb, ("launch.", LaunchConfig))
+        compose(schema, [a.removeprefix(section) for a in arguments if a.startswith(section)])
+        of_runs = [a for a in arguments if not a.startswith(section)]
+        for run in [of_runs] if verb == "train" else each_run(of_runs):
+            compose_run(run)
+    elif verb == "eval":
+        compose_eval([re.sub("^run=", "checkpoint=", a) for a in arguments])
+    elif verb == "doctor":
+        own = tuple(f"{field.name}=" for field in fields(DoctorConfig))
+        compose(DoctorConfig, [a for a in arguments if a.startswith(own)])
+        if any(a.startswith("recipe=") for a in arguments):
+            compose_run([a for a in arguments if not a.startswith(own)])
+    else:
+        module, _, name = VERBS[verb][1].partition(":")
+        compose(getattr(import_module(module), name), arguments)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder with the files that the pages' commands name."""
+    monkeypatch.chdir(tmp_path)
+    Path("cluster.yaml").write_text((ROOT / "slurm" / "cluster.yaml").read_text())
+    example = re.search(r"(?:^      .*\n)*^      axes:\n(?:^      .*\n)+", PAGES["cluster.md"], re.MULTILINE)
+    assert example is not None
+    Path("lr.yaml").write_text(textwrap.dedent(example[0]))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(words, id=f"{page}-{number}")
+        for page in PAGES
+        for number, words in enumerate(commands(PAGES[page]))
+    ],
+)
+def test_the_program_takes_a_command_of_the_page(command, elsewhere):
+    take(command[0], command[1:])
+
+
+def test_no_command_is_overlooked():
+    found = {page: len(list(commands(text))) for page, text in PAGES.items()}
+    shown = {page: len(re.findall(r"^ {4,6}align ", text, re.MULTILINE)) for page, text in PAGES.items()}
+    assert all(found[page] >= shown[page] >= 10 for page in PAGES), (found, shown)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "align sweep grid=paper evaluate.juge=none",
+        "align sweep recipe=t_sft,mm_dop model=llava_7b",
+        "align plan recipe=t_sft plan.gpu=1",
+        "align eval model=llava_7b benchmark=vlsbench limits=200",
+        "align train recipe=t_sft launch.confg=ddp",
+        "align train recipe=t_sft,mm_sft",
+        "align leakage benchmark=vlsbench judges=vlm",
+    ],
+)
+def test_a_misspelt_command_would_be_found(line):
+    verb, *arguments = shlex.split(line)[1:]
+    with pytest.raises(UserError):
+        take(verb, arguments)
