@@ -59,7 +59,9 @@ def missing(config: RunConfig) -> list[str]:
                 path and not Path(path).exists() and not (key == "path" and is_hub_id(path))
             ):  # the hub's is fetched when it is read
                 lines.append(f"{name}.{key}={path}: does not exist here; correct the path, or put the data there")
-    return lines + _impossible_answering(config) + missing_judges(config)
+    lines += _impossible_answering(config)
+    # A job of its own may be told where its judges are: their server need not stand yet.
+    return lines + (missing_judges(config) if config.evaluate_afterwards else [])
 
 
 def _impossible_answering(config: RunConfig) -> list[str]:

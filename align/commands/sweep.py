@@ -100,7 +100,7 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
     left, gpus = [cell for cell in cells if cell.path in untrained], gpus_of(grid.config)
     for what, of in (("in all", cells), ("left", left)):
         cost = cost_of(of, gpus)
-        hours = " or ".join(f"{_hours(hours)} of {gpu}" for gpu, hours in cost.hours.items()) or "none"
+        hours = " or ".join(f"{_hours(hours)} of {gpu}" for gpu, hours in cost.hours.items())
         print(
             f"GPU hours of training, {what}: about {hours} ({len(of)} runs on {gpus} each; align plan says how)",
             flush=True,
@@ -147,7 +147,9 @@ def _dry_run(folder: SweepFolder, plan: Plan, grid: Grid) -> int:
         return 0
     from align.sweep.slurm.submitting import command, planned, queue_of, texts
 
-    queue, jobs = queue_of(folder)
+    if shutil.which("squeue") is None:
+        print("squeue is not to be found here: shown as if nothing were queued")
+    queue, jobs = queue_of(folder) if shutil.which("squeue") else ({}, [])
     for submission in planned(folder, plan, plan.rows, grid.config, queue, jobs):
         for name, text in texts(submission, grid.config).items():
             if name.endswith(".sh"):

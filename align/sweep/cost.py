@@ -49,14 +49,22 @@ def cost_of(cells: Sequence[Cell], gpus: int) -> Cost:
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(_what_counts(cell), []).append(cell)
+    broken: dict[str, str] = {}
     hours: defaultdict[str, float] = defaultdict(float)
     unknown: Counter[str] = Counter()
     for runs in alike.values():
+        model = str(runs[0].values["model"]["path"])
+        if model in broken:  # asked once: without a network that takes its time
+            unknown[broken[model]] += len(runs)
+            continue
         try:
             for gpu, of_one in _hours(runs[0], gpus).items():
                 hours[gpu] += of_one * len(runs)
         except UserError as error:
-            unknown[f"{runs[0].values['recipe']} on {runs[0].values['model']['name']}: {error}"] += len(runs)
+            why = f"{runs[0].values['recipe']} on {runs[0].values['model']['name']}: {error}"
+            if "config.json" in str(error):
+                broken[model] = why
+            unknown[why] += len(runs)
     return Cost(dict(hours), dict(unknown))
 
 

@@ -104,7 +104,8 @@ def _record(row: Row) -> dict[str, Any]:
             "arguments": list(task.arguments),
             "evaluation": str(task.evaluation) if task.evaluation else None,
             "sets": list(task.sets),
-            "judged": task.judged,
+            "judges": list(task.judges),
+            "measured": list(task.measured),
         }
         for task in row.tasks
     ]
@@ -119,7 +120,8 @@ def _row(record: dict[str, Any]) -> Row:
             tuple(task["arguments"]),
             Path(task["evaluation"]) if task["evaluation"] else None,
             tuple(task["sets"]),
-            task["judged"],
+            tuple(task["judges"]),
+            tuple(task["measured"]),
         )
         for task in record["tasks"]
     ]

@@ -68,7 +68,8 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     pairs = [(key, text) for key, text in given if key not in taken] + typed
     of_runs: dict[str, str] = {}
     own: list[str] = []
-    for key, text in pairs:
+    # A file of the cluster's comes first, wherever it was typed: what is typed of the cluster goes over it.
+    for key, text in sorted(pairs, key=lambda pair: pair[0] != "cluster"):
         section = key.split(".")[0]
         if section in OWN:
             own += _own(key, text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from align.errors import UserError
 from align.interruption import EXIT_AGAIN
 from align.sweep.events import last_attempt, why_failed
-from align.sweep.tasks import Row, Task
+from align.sweep.tasks import WITHHELD, Row, Task
 
 DONE, RUNNING, QUEUED, FAILED, LEFT = STATES = ("done", "running", "queued", "failed", "left")
 """All is there; a job works on it; a job waits for it; the last job did not do its work; nobody has begun, or it was interrupted."""
@@ -26,6 +26,7 @@ class Job:
     """Why it waits."""
 
 
+DAMAGED = "damaged"
 Queue = Mapping[tuple[Path, str], Job]
 """{(folder, stage): its job}"""
 
@@ -57,7 +58,7 @@ def lacking(task: Task) -> list[str]:
     try:
         return task.lacking()
     except (UserError, KeyError, TypeError) as error:
-        return [f"damaged: {error}"]
+        return [f"{DAMAGED}: {error}"]
 
 
 def _state(row: Row, queue: Queue) -> State:
@@ -78,8 +79,13 @@ def _state(row: Row, queue: Queue) -> State:
 def _not_done(row: Row, task: Task, absent: list[str]) -> State:
     attempt = last_attempt(task.path, task.stage)
     if attempt is None:
-        return State(row, FAILED if absent[0].startswith("damaged") else LEFT, task.stage, "; ".join(absent))
+        return State(
+            row,
+            FAILED if any(WITHHELD in line or line.startswith(DAMAGED) for line in absent) else LEFT,
+            task.stage,
+            "; ".join(absent),
+        )
+    if attempt.status == 0:  # it ended well, and more is asked for now; or what it found is not fit to be shown
+        return State(row, FAILED if any(WITHHELD in line for line in absent) else LEFT, task.stage, "; ".join(absent))
     why = why_failed(task.path, task.stage, attempt)
-    if attempt.status == 0:  # it ended well, and yet: a set was added since, or a rate is withheld
-        why = "; ".join(absent)
     return State(row, LEFT if attempt.status == EXIT_AGAIN else FAILED, task.stage, why)

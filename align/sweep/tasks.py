@@ -10,16 +10,20 @@ from align.catalog import DEFENCES, resolve
 from align.config import flatten
 from align.data.views import split_view
 from align.errors import UserError
+from align.evaluation.external.measuring import SUMMARY, folder_of
+from align.evaluation.judging import NONE
 from align.evaluation.selection import set_names, settings_of
 from align.report.collect import main_summary
 from align.run_folder import RunFolder
 from align.settings import Evaluate
 from align.sweep.cells import Cell
+from align.sweep.events import last_attempt
 from align.sweep.grid import Grid, text_of
 
 TRAIN, VALIDATE, EVALUATE = STAGES = ("train", "validate", "evaluate")
 VERBS = {TRAIN: "train", VALIDATE: "eval", EVALUATE: "eval"}
 VANILLA = "vanilla"
+WITHHELD = "withheld, too many invalid verdicts"
 OF_TRAINING = ("evaluate.every_steps", "evaluate.data_root")
 """Settings of an evaluation that `align eval` takes from the run."""
 
@@ -34,19 +38,46 @@ class Task:
     evaluation: Path | None = None
     """Where its results are, and which."""
     sets: tuple[str, ...] = ()
-    judged: bool = True
-    """Whether there are verdicts; with judge=none there are answers alone."""
+    judges: tuple[str, ...] = ()
+    """Those that were asked for by name; none of them: the set's own. `none`: there are answers alone."""
+    measured: tuple[str, ...] = ()
+    """Tasks of lmms_eval."""
 
     @property
     def verb(self) -> str:
         """Of `align`."""
         return VERBS[self.stage]
 
+    @property
+    def judged(self) -> bool:
+        """Whether there are to be verdicts."""
+        return self.judges != (NONE,)
+
     def lacking(self) -> list[str]:
         """What of its results is absent or withheld, each a few words; empty where all is there. Raises UserError for a damaged folder."""
         if self.evaluation is None:
             return [] if RunFolder(self.path).finished() else ["not trained"]
-        return [line for name in self.sets if (line := _lacking(self.evaluation / name, self.judged))]
+        lines = [line for name in self.sets if (line := self._lacking(name))]
+        absent = [task for task in self.measured if not (folder_of(self.evaluation, task) / SUMMARY).is_file()]
+        return lines + [f"lmms_eval {task}: not measured" for task in absent]
+
+    def _lacking(self, name: str) -> str | None:
+        assert self.evaluation is not None
+        folder = self.evaluation / name
+        if not self.judged:
+            attempt = last_attempt(self.path, self.stage)
+            # Answers are written as they come: those of an evaluation that did not end well may not be all.
+            there = (folder / "responses.jsonl").is_file() and (attempt is None or attempt.status == 0)
+            return None if there else f"{name}: not answered"
+        main = main_summary(folder)
+        if main is None:
+            return f"{name}: not evaluated"
+        absent = [
+            judge for judge in self.judges if ":" not in judge and not (folder / f"summary.{judge}.json").is_file()
+        ]
+        if absent:
+            return f"{name}: not judged by {', '.join(absent)}"
+        return f"{name}: {WITHHELD}" if main["rate"] is None else None
 
 
 @dataclass(frozen=True)
@@ -78,12 +109,12 @@ def rows_of(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
         if grid.config.tune:
             folder = RunFolder(cell.path).validation.evaluation
             arguments = (f"run={cell.path}", "validation=true", *_typed(grid), *grid.validate)
-            tasks.append(Task(VALIDATE, cell.path, arguments, folder, validation))
-        elif cell.sets:
-            arguments = (f"run={cell.path}", *_typed(grid))
             tasks.append(
-                Task(EVALUATE, cell.path, arguments, RunFolder(cell.path).evaluation, cell.sets, _judged(cell))
+                Task(VALIDATE, cell.path, arguments, folder, validation, tuple(grid.config.validate.judge.name))
             )
+        elif _evaluated(cell):
+            arguments = (f"run={cell.path}", *_typed(grid))
+            tasks.append(Task(EVALUATE, cell.path, arguments, RunFolder(cell.path).evaluation, **_asked(cell)))
         rows.append(Row(cell.path, cell.axes, tuple(tasks)))
     return rows + _chosen(grid, cells) + _beside(grid, cells)
 
@@ -100,21 +131,10 @@ def _chosen(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
     rows: dict[Path, Row] = {}
     for cell in cells if tune else ():
         path = chosen_path(grid.config.output_dir, cell.axes, tune)
-        task = Task(
-            EVALUATE, path, (f"run={path}", *_typed(grid)), RunFolder(path).evaluation, cell.sets, _judged(cell)
-        )
+        task = Task(EVALUATE, path, (f"run={path}", *_typed(grid)), RunFolder(path).evaluation, **_asked(cell))
         axes = {key: value for key, value in cell.axes.items() if key not in tune}
-        rows.setdefault(path, Row(path, axes, (task,) if cell.sets else (), chosen=True))
+        rows.setdefault(path, Row(path, axes, (task,) if _evaluated(cell) else (), chosen=True))
     return list(rows.values())
-
-
-def _lacking(folder: Path, judged: bool) -> str | None:
-    if not judged:
-        return None if (folder / "responses.jsonl").is_file() else f"{folder.name}: no answers"
-    main = main_summary(folder)
-    if main is None:
-        return f"{folder.name}: not evaluated"
-    return f"{folder.name}: withheld, too many invalid verdicts" if main["rate"] is None else None
 
 
 def _typed(grid: Grid) -> list[str]:
@@ -127,7 +147,7 @@ def _beside(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
     """Each model as it is, and behind the prompts that were asked for."""
     models: dict[tuple[str, ...], Cell] = {}
     for cell in cells:
-        if cell.sets:
+        if _evaluated(cell):
             models.setdefault(tuple(value for key, value in cell.axes.items() if _of_model(key)), cell)
     names: dict[str, list[str]] = {VANILLA: []} if grid.config.vanilla else {}
     for defence in grid.config.defence:
@@ -150,12 +170,22 @@ def _reference(grid: Grid, cell: Cell, name: str, more: list[str]) -> Row:
         it for it in grid.settings if _of_model(it.split("=")[0])
     ]
     arguments = (*model, f"name={name}", f"output_dir={path}", *more, *_settings_of(cell))
-    task = Task(EVALUATE, path, arguments, RunFolder(path).evaluation, cell.sets, _judged(cell))
+    task = Task(EVALUATE, path, arguments, RunFolder(path).evaluation, **_asked(cell))
     return Row(path, axes | {"name": name}, (task,))
 
 
-def _judged(cell: Cell) -> bool:
-    return cell.values["evaluate"]["judge"]["name"] != ["none"]
+def _asked(cell: Cell) -> dict[str, tuple[str, ...]]:
+    """What an evaluation is asked for beside the sets' own judges."""
+    evaluate = cell.values["evaluate"]
+    return {
+        "sets": cell.sets,
+        "judges": tuple(evaluate["judge"]["name"]),
+        "measured": tuple(evaluate["lmms_eval"]["tasks"]),
+    }
+
+
+def _evaluated(cell: Cell) -> bool:
+    return bool(cell.sets or cell.values["evaluate"]["lmms_eval"]["tasks"])
 
 
 def _settings_of(cell: Cell) -> list[str]:

@@ -66,7 +66,7 @@ def test_a_grid_file_and_what_is_typed_goes_over_it(tmp_path):
     }
     file.write_text(yaml.safe_dump(wanted))
     cluster.write_text("partition: gpu\nevaluate: {time: '1:00:00'}\nsetup: |\n  module load cuda\n  source env\n")
-    grid = read_grid([f"grid={file}", "seed=5", f"cluster={cluster}", "cluster.partition=big", "train.max_steps=7"])
+    grid = read_grid([f"grid={file}", "seed=5", "cluster.partition=big", f"cluster={cluster}", "train.max_steps=7"])
     assert grid.axes == {
         "recipe": ["t_sft"],
         "model": ["mini_llava"],

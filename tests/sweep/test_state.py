@@ -46,10 +46,29 @@ def test_answers_alone_are_all_where_nobody_is_to_judge(tmp_path):
     ]
     row = plan_of(typed).rows[0]
     trained(row.path)
-    assert state(row)[2] == "mini_vsil: no answers"
+    assert state(row)[2] == "mini_vsil: not answered"
     (row.path / "evaluation/mini_vsil").mkdir(parents=True)
     (row.path / "evaluation/mini_vsil/responses.jsonl").touch()
     assert state(row)[0] == DONE
+    job(row.path, "evaluate", {"began": "t"}, {"status": 75, "ended": "t"})
+    assert state(row)[0] == LEFT  # there are some answers, not all
+
+
+def test_what_is_asked_for_later_is_left_to_do(tmp_path):
+    asked = ["recipe=t_sft", "evaluate.benchmark=mini_vsil", "vanilla=false", f"output_dir={tmp_path}"]
+    row = plan_of(asked).rows[0]
+    trained(row.path)
+    judged(row.path / "evaluation", "mini_vsil", 1.0)
+    job(row.path, "evaluate", {"began": "t"}, {"status": 0, "ended": "t"})
+    assert state(row)[0] == DONE
+    for more, said in (
+        (["evaluate.benchmark=mini_vsil,mini_twin"], "mini_twin: not evaluated"),
+        (["evaluate.judge=rule,refusal_match"], "mini_vsil: not judged by refusal_match"),
+        (["evaluate.lmms_eval.tasks=mme"], "lmms_eval mme: not measured"),
+    ):
+        taken = {word.partition("=")[0] for word in more}
+        later = plan_of([*(word for word in asked if word.partition("=")[0] not in taken), *more]).rows[0]
+        assert state(later) == (LEFT, "evaluate", said)
 
 
 def test_only_the_main_judge_counts_and_a_withheld_rate_is_none(row):

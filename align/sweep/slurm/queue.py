@@ -5,6 +5,7 @@ says the row. So nothing is lost where whoever submitted was killed before it co
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 
@@ -61,7 +62,9 @@ def queued(sweep: str) -> list[Queued]:
 
 
 def max_array_size() -> int:
-    """How many elements an array may have; the last index is one less."""
+    """How many elements an array may have; the last index is one less. Where there is no SLURM to ask, its default."""
+    if shutil.which("scontrol") is None:
+        return 1001
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
     return int(found[1]) if found else 1001
 

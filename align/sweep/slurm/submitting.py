@@ -218,7 +218,7 @@ def _order(submission: Submission, config: SweepConfig, plan: Plan, jobs: Sequen
     arrays = {batch.stage for batch in submission.batches}
     judged = [batch for batch in submission.batches if batch.stage in (VALIDATE, EVALUATE)]
     ordered = [batch for batch in submission.batches if batch.stage == TRAIN]
-    if config.cluster.judge.command and judged:
+    if config.cluster.judge.command and any(task.judged for row in submission.rows for task in row.tasks if task.sets):
         ordered.append(Batch(JUDGE, [], [f"afterany:<{TRAIN}>"] if TRAIN in arrays else []))
         for batch in judged:
             batch.waits_for.append(f"after:<{JUDGE}>")
