@@ -327,6 +327,16 @@ def schema_of(schema: type) -> DictConfig:
     return OmegaConf.structured(schema)
 
 
+def schema_node(schema: type, key: str) -> Any:
+    """What the schema has at a dotted key, a node of OmegaConf; None where it does not say."""
+    node: Any = schema_of(schema)
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or node._is_none() or part not in node:
+            return None
+        node = node._get_node(part)
+    return node
+
+
 def _merge(schema: type, layers: list[Layer]) -> Composed:
     config = copy.deepcopy(schema_of(schema))
     origins: dict[str, str] = {}

@@ -39,7 +39,7 @@ def test_version(capsys):
     assert capsys.readouterr().out.startswith("align 0.")
 
 
-@pytest.mark.parametrize("command", ["evaluate", "data", "leakage", "table", "doctor", "train"])
+@pytest.mark.parametrize("command", ["evaluate", "data", "leakage", "sweep", "table", "doctor", "train"])
 def test_a_command_that_may_ask_nothing_of_a_model_does_not_wait_for_torch(command):
     probe = f"import sys, align.commands.{command}; print([m for m in ('torch', 'transformers', 'sklearn') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -65,23 +65,45 @@ class Rows:
         return (self.pictured.total() if role is None else self.pictured[role]) / count if count else 0.0
 
 
+SAMPLE = 64
+"""Rows that are looked at for what a part is, where `rows` says how many there are."""
+
+
 def rows_of(config: RunConfig) -> Rows:
     """What the configuration says of the rows, or else the data themselves. Raises UserError where neither tells.
 
-    A part with `rows` is taken to have as many; where pictures are shown each row is taken to have one.
+    A part with `rows` is taken to have as many; where pictures are shown each row is taken to have one. Where the role is not said a few
+    rows tell it, and how many of them have a picture.
     """
     if not config.data:
         raise UserError(
             f"recipe {config.recipe}: no data; name a suite, or say data.<part>.rows= and data.<part>.role="
         )
     rows = Rows(Counter(), Counter())
-    for part in config.data.values():
-        if not (part.rows and part.role):
+    for name, part in config.data.items():
+        role, pictured = (part.role, 1.0) if part.rows and part.role else _sampled(config, name)
+        if not (part.rows and role):
             return _read(config)
-        rows.count[part.role] += part.rows
+        rows.count[role] += part.rows
         if (part.view or config.view) in READS_PICTURES:
-            rows.pictured[part.role] += round(part.rows * (1 - part.caption_share))
+            rows.pictured[role] += round(part.rows * (1 - part.caption_share) * pictured)
     return rows
+
+
+def _sampled(config: RunConfig, name: str) -> tuple[str | None, float]:
+    """(The role of a part's first rows, None where they are not of one; the share of them that have a picture)."""
+    from align.data.assembly import read_part
+
+    part = config.data[name]
+    if not part.rows:
+        return None, 0.0
+    few = replace(config, data={name: replace(part, rows=min(part.rows, SAMPLE))})
+    try:
+        rows = read_part(few, name)[0]
+    except UserError:
+        return None, 0.0  # reading all of it says why
+    roles = {row.role for row in rows}
+    return (roles.pop() if len(roles) == 1 else None), sum(bool(row.images) for row in rows) / len(rows)
 
 
 _ROWS: dict[str, Rows] = {}
@@ -90,7 +112,7 @@ _ROWS: dict[str, Rows] = {}
 
 def _read(config: RunConfig) -> Rows:
     values = to_dict(config)
-    key = json.dumps([values[name] for name in ("data", "data_root", "view", "method", "allow_label_conflict")])
+    key = json.dumps([values[name] for name in ("data", "data_root", "view", "track", "allow_label_conflict")])
     if key not in _ROWS:
         _ROWS[key] = _counted(config)
     return _ROWS[key]

@@ -7,20 +7,27 @@ is composed for every combination; of any other setting each value is composed o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from align.config import Composed, compose_run, fingerprint_of, to_dict
+from omegaconf import IntegerNode
+
+from align.config import Composed, compose_run, fingerprint_of, schema_node, to_dict
 from align.errors import UserError
 from align.evaluation.selection import set_names
 from align.run_folder import RunFolder, folder_within
+from align.settings import RunConfig
 from align.sweep.grid import NAMED, Grid
 
 PICKS_FILES = ("recipe", "model", "suite", "method", "data")
 LAUNCH = "launch."
+WHOLE = re.compile(r"0|-?[1-9]\d*")
+SECTION = object()
+"""In place of a value: settings below it, or nothing to set it in."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,7 @@ class _Composer:
             if key not in self._picking and not key.startswith(LAUNCH):
                 leaf = self._leaf(key, text)
                 path = key.split(".")
-                if isinstance(leaf, dict) or not _has(
-                    values, path
-                ):  # a section: merged into what is there, by rules of its own
+                if leaf is SECTION or not _has(values, path):  # merged into what is there, by rules of its own
                     values = self._compose(axes)
                     break
                 values = _with(values, path, leaf)
@@ -118,12 +123,21 @@ class _Composer:
         return self._grounds[picks]
 
     def _leaf(self, key: str, text: str) -> Any:
-        """What a setting is where it is typed so, with the first value of every other axis. Raises UserError where it cannot be."""
+        """What a setting is where it is typed so, or SECTION. Raises UserError where it cannot be.
+
+        One composition tells a value of each axis; a whole number where one is wanted needs none.
+        """
+        if WHOLE.fullmatch(text) and isinstance(schema_node(RunConfig, key), IntegerNode):
+            return int(text)
         if (key, text) not in self._leaves:
-            found: Any = self._compose(self._first | {key: text})
-            for part in key.split("."):
-                found = found[part]
-            self._leaves[key, text] = found
+            at = self._grid.axes[key].index(text)
+            axes = self._first | {
+                other: values[min(at, len(values) - 1)]
+                for other, values in self._grid.axes.items()
+                if other not in self._picking
+            }
+            composed = self._compose(axes)
+            self._leaves |= {(other, typed): _at(composed, other.split(".")) for other, typed in axes.items()}
         return self._leaves[key, text]
 
     def _compose(self, axes: dict[str, str]) -> dict[str, Any]:
@@ -131,6 +145,14 @@ class _Composer:
 
     def _composed(self, axes: dict[str, str]) -> Composed:
         return compose_run(_without_launch([*(f"{key}={text}" for key, text in axes.items()), *self._grid.settings]))
+
+
+def _at(values: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        if not isinstance(values, dict) or part not in values:
+            return SECTION
+        values = values[part]
+    return SECTION if isinstance(values, dict) else values
 
 
 def _has(values: Any, path: Sequence[str]) -> bool:

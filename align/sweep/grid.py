@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from align.catalog import benchmark_names
 from align.config import (
@@ -20,7 +20,7 @@ from align.config import (
     nearest,
     parse_value,
     read_yaml,
-    schema_of,
+    schema_node,
     shipped_folder,
 )
 from align.errors import UserError
@@ -200,12 +200,8 @@ def _check(config: SweepConfig, axes: dict[str, list[str]], validate: list[str])
 
 def _is_list(key: str) -> bool:
     """Whether the setting is a list, by the schema: what a comma makes there is one value."""
-    node: Any = schema_of(RunConfig)
-    for part in key.split("."):
-        if not hasattr(node, "keys") or part not in node:
-            return False
-        node = node[part] if node._is_none() is False else None
-    return isinstance(node, ListConfig) or (hasattr(node, "_metadata") and node._metadata.object_type is Judging)
+    node = schema_node(RunConfig, key)
+    return isinstance(node, ListConfig) or (isinstance(node, DictConfig) and OmegaConf.get_type(node) is Judging)
 
 
 def _at_commas(text: str) -> list[str]:
