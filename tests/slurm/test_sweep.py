@@ -213,3 +213,26 @@ def test_a_thousand_runs_and_more_are_arrays_of_a_size_that_slurm_takes(cluster,
         max(script.stat().st_size for script in scripts) < 16 * 1024
     )  # of the four MiB that SLURM takes (max_script_size)
     assert "Nothing to submit" in sweep(*grid, "model=mini_llava")
+
+
+def test_a_judge_server_is_a_job_that_evaluations_wait_for_and_the_last_job_ends(cluster, sweep, tiny, tmp_path):
+    folder = SweepFolder(tmp_path / "sweep")
+    command = f"{sys.executable} -m tests.support.lenient_judge $PORT"
+    asked = [setting for setting in DATA if not setting.startswith("evaluate.benchmark")]
+    judge = ["evaluate.benchmark=mini_vsil", "evaluate.judge=vlsbench", "evaluate.judge.model=m", "vanilla=false"]
+    run = ["recipe=mm_sft", f"model={tiny('llava')}", "train.max_steps=2", *asked, *judge]
+    said = sweep(
+        *run, f"cluster.judge.command={command}", f"cluster.setup=export PYTHONPATH={cluster.environment['PYTHONPATH']}"
+    )
+    assert [line.split(", ")[1].split()[0] for line in said.splitlines() if line.startswith("Submitted")] == [
+        "train",
+        "judge",
+        "evaluate",
+        "table",
+    ]
+    cluster.wait(lambda: not jobs(cluster), "the end of the sweep, its judge's too", 240)
+    [row] = folder.read().rows
+    summary = json.loads((row.path / "evaluation/mini_vsil/summary.vlsbench.json").read_text())
+    assert (summary["n"], summary["counts"]["refusal"]) == (8, 8)
+    assert "waiting for the judge server" in (row.path / "evaluate.log").read_text()
+    assert "T-SFT" not in (folder.output_dir / "table.md").read_text()
