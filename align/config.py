@@ -355,7 +355,12 @@ def _merge(schema: type, layers: list[Layer]) -> Composed:
         assert isinstance(merged, DictConfig)
         config = merged
         origins |= {key: layer.origin for key, _ in flatten(values)}
-    composed = Composed(OmegaConf.to_object(config), origins)
+    try:
+        composed = Composed(OmegaConf.to_object(config), origins)
+    except OmegaConfBaseException as error:  # a ${...} that refers to nothing here
+        raise UserError(
+            f"{str(error).splitlines()[0]}: a `${{` that is meant as it stands is written `\\${{`"
+        ) from error
     check_addresses(composed.config)
     return composed
 

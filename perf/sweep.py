@@ -44,7 +44,7 @@ def one_round(folder: str) -> dict[str, float]:
     from align.sweep.folder import SweepFolder
     from align.sweep.grid import read_grid
     from align.sweep.state import counted, states_of
-    from align.sweep.tasks import rows_of
+    from align.sweep.rows import rows_of
 
     lap("import")
     grid = read_grid([*GRID, f"output_dir={folder}"])

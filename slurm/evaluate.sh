@@ -25,7 +25,7 @@ stage=evaluate
 # --- the same in train.sh and evaluate.sh, as SLURM runs a copy of one file ---
 trap : TERM USR1 # live on when the job is signalled; bash comes to it when the step has ended
 export PYTHONUNBUFFERED=1
-read -ra align <<<"${ALIGN:-align}"
+eval "align=(${ALIGN:-align})" # of one or several words, quoted as for a shell
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
 job=${job:-$SLURM_JOB_ID}
 restart=${SLURM_RESTART_COUNT:-0}
@@ -117,6 +117,10 @@ folder=$(value run "$@")
 if [ -n "$folder" ] && [ ! -d "$folder" ]; then # not to be made: a run that failed, or a choice that could not be made
     echo "error: run=$folder: no such folder" >&2
     exit 2
+fi
+if [ -n "$folder" ]; then # where a link leads now: it may lead elsewhere before this ends
+    folder=$(cd "$folder" && pwd -P)
+    set -- "${@/#run=*/run=$folder}"
 fi
 folder=${folder:-$(value output_dir "$@")}
 [ "$(value validation "$@")" != true ] || stage=validate

@@ -12,6 +12,6 @@
 #   JUDGE_JOB  name of the job of slurm/judge.sh, which is ended: nobody asks it any more
 # --- lines of your cluster: modules, environment, container ---
 set -uo pipefail
-read -ra align <<<"${ALIGN:-align}"
+eval "align=(${ALIGN:-align})" # of one or several words, quoted as for a shell
 [ -z "${JUDGE_JOB:-}" ] || scancel --me --name="$JUDGE_JOB"
 "${align[@]}" sweep "$@" finish=true

@@ -24,7 +24,7 @@ stage=train
 # --- the same in train.sh and evaluate.sh, as SLURM runs a copy of one file ---
 trap : TERM USR1 # live on when the job is signalled; bash comes to it when the step has ended
 export PYTHONUNBUFFERED=1
-read -ra align <<<"${ALIGN:-align}"
+eval "align=(${ALIGN:-align})" # of one or several words, quoted as for a shell
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
 job=${job:-$SLURM_JOB_ID}
 restart=${SLURM_RESTART_COUNT:-0}

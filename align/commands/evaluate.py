@@ -6,6 +6,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[
             f"defence={config.defence}: a run folder holds the run without it; give checkpoint={config.run}/checkpoint output_dir=<folder>"
         )
     if config.run is not None:
-        run = RunFolder(Path(config.run))
+        # A link may be led elsewhere while this works (align/sweep/choosing.py): answers belong to the run that it leads to now.
+        config = replace(config, run=str(Path(config.run).resolve()))
+        run = RunFolder(Path(str(config.run)))
         model = _model_of_run(run, config)
         refuse_overlap_with_benchmarks(config, read_jsonl(run.rows_file))
     else:

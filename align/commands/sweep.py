@@ -7,7 +7,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from align.config import compose
@@ -17,11 +16,16 @@ from align.settings import SweepConfig
 from align.sweep.cells import Cell, cells_of
 from align.sweep.folder import Plan, SweepFolder
 from align.sweep.grid import Grid, read_grid
+from align.sweep.rows import rows_of
 from align.sweep.state import DONE, FAILED, Queue, State, counted, states_of
-from align.sweep.tasks import TRAIN, Row, rows_of
+from align.sweep.tasks import TRAIN, Row
 
 SHOWN = 20
-"""Rows that are shown one by one where there are many."""
+"""Rows, or lines, that are shown one by one where there are many."""
+AS_STAGES = {
+    stage: f"<{stage}>" for stage in ("train", "validate", "validated", "evaluate", "judge", "choose", "previous")
+}
+"""In place of the ids of jobs, before there are any."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     Status 1 where a run of a local sweep failed, 75 where it was asked to stop, 130 where a person did.
     """
     if not any(argument.startswith(("recipe=", "grid=")) for argument in arguments):
-        return _of_folder(compose(SweepConfig, arguments).config)
+        return _of_folder(arguments)
     grid = read_grid(arguments)
     config, folder = grid.config, SweepFolder(Path(grid.config.output_dir))
     cells = cells_of(grid)
@@ -44,26 +48,31 @@ def main(arguments: Sequence[str]) -> int:
     print(_size(grid, cells, rows), flush=True)
     if config.dry_run:
         _show_cost(grid, cells, rows, folder)
-        return _dry_run(folder, Plan(rows, config.tune, []), grid)
+        return _dry_run(folder, Plan(rows, len(rows), config.tune, []), grid)
     with folder.locked():
         plan = folder.write(rows, config.tune, ["align", "sweep", *arguments])
         _show_cost(grid, cells, rows, folder)
-        return _submit(folder, plan, rows, config) if config.launcher == "slurm" else _run(folder, rows, config)
+        return _submit(folder, plan, config) if config.launcher == "slurm" else _run(folder, plan, config)
 
 
-def _of_folder(config: SweepConfig) -> int:
+def _of_folder(arguments: Sequence[str]) -> int:
     """Of a sweep that is there, by its folder alone."""
-    folder = SweepFolder(Path(config.output_dir).absolute())
+    keys = {argument.split("=")[0] for argument in arguments}
+    if keys - {"output_dir", "status", "finish"} or len(keys & {"status", "finish"}) != 1:
+        raise UserError(
+            "no recipe: give recipe=<names> or grid=<file>; without it there is output_dir=<folder> with status=true or finish=true"
+        )
+    config: SweepConfig = compose(SweepConfig, arguments).config
+    folder = SweepFolder(Path(config.output_dir).resolve())
     if config.finish:
         from align.sweep.finish import finish
 
         finish(folder, _queue(folder))
-    elif config.status:
-        _show(folder, states_of(folder.read().rows, _queue(folder)))
     else:
-        raise UserError(
-            "no recipe: give recipe=<names> or grid=<file>; status=true and finish=true go with output_dir= alone"
-        )
+        plan = folder.read()
+        _show(folder, states_of(plan.current, _queue(folder)))
+        if earlier := len(plan.rows) - len(plan.current):
+            print(f"{earlier} rows of earlier grids in this folder are not shown")
     return 0
 
 
@@ -145,61 +154,70 @@ def _dry_run(folder: SweepFolder, plan: Plan, grid: Grid) -> int:
         if len(plan.rows) > SHOWN:
             print(f"... and {len(plan.rows) - SHOWN} more rows")
         return 0
-    from align.sweep.slurm.submitting import command, planned, queue_of, texts
+    from align.sweep.slurm.submitting import command, lacks_of, planned, queue_of, texts
 
-    if shutil.which("squeue") is None:
-        print("squeue is not to be found here: shown as if nothing were queued")
-    queue, jobs = queue_of(folder) if shutil.which("squeue") else ({}, [])
-    for submission in planned(folder, plan, plan.rows, grid.config, queue, jobs):
+    try:
+        queue, jobs = queue_of(folder)
+    except UserError as error:
+        print(f"{error}\nShown as if nothing were queued.")
+        queue, jobs = {}, []
+    for submission in planned(folder, plan, grid.config, queue, jobs, lacks_of(plan)):
         for name, text in texts(submission, grid.config).items():
-            if name.endswith(".sh"):
-                print(f"\n----- {submission.path / name}\n{text}", end="")
-            else:
-                lines = text.splitlines(keepends=True)
-                print(f"\n----- {submission.path / name}: {len(lines)} lines, of which the first\n{lines[0]}", end="")
+            lines = text.splitlines(keepends=True)
+            shown = lines if name.endswith(".sh") else lines[:SHOWN]
+            more = f"... and {len(lines) - len(shown)} more lines\n" if len(lines) > len(shown) else ""
+            print(f"\n----- {submission.path / name}\n{''.join(shown)}{more}", end="")
         print("\n----- submitted with")
         for batch in submission.batches:
-            print(shlex.join(command(submission, batch, grid.config, {})))
+            print(shlex.join(command(submission, batch, grid.config, AS_STAGES)))
     return 0
 
 
-def _submit(folder: SweepFolder, plan: Plan, rows: Sequence[Row], config: SweepConfig) -> int:
-    from align.sweep.slurm.submitting import planned, queue_of, submit
+def _submit(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
+    from align.sweep.slurm.queue import ask
+    from align.sweep.slurm.submitting import lacks_of, orphans, planned, queue_of, submit
 
     queue, jobs = queue_of(folder)
-    submissions = planned(folder, plan, rows, config, queue, jobs)
-    previous = None
+    lacks = lacks_of(plan)
+    for key, job in orphans(queue, lacks).items():
+        ask("scancel", job.id)
+        queue = {other: it for other, it in queue.items() if other != key}
+    submissions = planned(folder, plan, config, queue, jobs, lacks)
+    known: dict[str, str] = {}
     for submission in submissions:
-        for batch, job in submit(submission, config, previous):
+        for batch, job_id in submit(submission, config, known):
             of = f" of {len(batch.indices)} rows" if batch.indices else ""
-            print(f"Submitted: job {job}, {batch.stage}{of}", flush=True)
-            previous = job if batch.stage == TRAIN else previous
+            print(f"Submitted: job {job_id}, {batch.stage}{of}", flush=True)
     if not submissions and not jobs:  # all is done; the last job may not have come to the tables
         from align.sweep.finish import finish
 
         finish(folder, queue)
         return 0
-    states = states_of(rows, queue_of(folder)[0])
+    states = states_of(plan.current, queue_of(folder)[0])
     print(("" if submissions else "Nothing to submit. ") + f"Now: {counted(states)}")
     print(f"How it stands: align sweep output_dir={config.output_dir} status=true")
     return 0
 
 
-def _run(folder: SweepFolder, rows: Sequence[Row], config: SweepConfig) -> int:
+def _run(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
     from align.screen import progress
     from align.sweep.choosing import choose
     from align.sweep.finish import finish
     from align.sweep.local import Local
 
+    if busy := _queue(folder):
+        jobs = ", ".join(sorted(job.id for job in busy.values())[:5])
+        raise UserError(
+            f"{folder.output_dir}: {len(busy)} jobs of this sweep are in SLURM's queue ({jobs}); go on with launcher=slurm"
+        )
     with progress() as display:
         local = Local(config, display)
-        stopped = local.run([row for row in rows if not row.chosen])
+        stopped = local.run([row for row in plan.current if not row.chosen])
         if config.tune and stopped is None:
-            choose(folder, replace(folder.read(), rows=list(rows)))
-            stopped = local.run([row for row in rows if row.chosen and row.path.exists()])
+            choose(folder, plan, {})
+            stopped = local.run([row for row in plan.current if row.chosen and row.path.exists()])
     if stopped is not None:
         print("Stopped. Every run saved itself where it could; the same command goes on.")
         return 130 if stopped == signal.SIGINT else EXIT_AGAIN
     states = finish(folder, {})
-    of_these = {row.path for row in rows}
-    return 1 if any(state.what == FAILED for state in states if state.row.path in of_these) else 0
+    return 1 if any(state.what == FAILED for state in states) else 0

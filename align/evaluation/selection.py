@@ -38,6 +38,12 @@ class Selected:
         return self.benchmark.name if self.view == "image" else f"{self.benchmark.name}.{self.view}"
 
 
+def narrowing(settings: BenchmarkSettings) -> str | None:
+    """Which rows of a set its settings leave, in words; None where that is all."""
+    given = {key: getattr(settings, key) for key in ("subset", "limit", "where") if getattr(settings, key)}
+    return ", ".join(f"{key}={value}" for key, value in given.items()) or None
+
+
 def select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool = False) -> Selected:
     """Read a benchmark, keep what the settings ask for, and apply the view. Raises UserError.
 
@@ -66,10 +72,9 @@ def select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool =
     pictured = [row for row in rows if row.images]
     shown = [show(row, view, pictured) for row in rows]
     check_twins(benchmark, rows)
-    narrowed = {key: getattr(settings, key) for key in ("subset", "limit", "where") if getattr(settings, key)}
     facts = differences(benchmark, every, settings.subset)
-    if narrowed:
-        facts.append(f"{name}: only {', '.join(f'{key}={value}' for key, value in narrowed.items())}")
+    if narrowed := narrowing(settings):
+        facts.append(f"{name}: only {narrowed}")
     return Selected(benchmark, view, shown, facts + ([missing] if missing else []), rows)
 
 
@@ -82,6 +87,11 @@ def _whole_pairs(rows: list[Row], missing: str) -> tuple[list[Row], str]:
 
 
 def settings_of(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSettings:
+    """A benchmark's settings with its place: by name in the data root, if it has no path. Raises UserError."""
+    return at_root(typed_settings(config, name), config.data_root, data_set_of(name))
+
+
+def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSettings:
     """A benchmark's own settings, with the short forms of the command line laid over them. Raises UserError."""
     data_set = data_set_of(name)
     for key in config.settings:
@@ -93,7 +103,7 @@ def settings_of(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSetting
             settings, **{key: value for key, value in vars(own).items() if value != getattr(BenchmarkSettings(), key)}
         )
     if not isinstance(config, ShortForms):
-        return at_root(settings, config.data_root, data_set)
+        return settings
     short = {
         key: getattr(config, key) for key in ("path", "revision", "image_root", "subset", "limit", "on_missing_image")
     }
@@ -105,7 +115,7 @@ def settings_of(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSetting
     several = len({data_set_of(split_view(benchmark)[0]) for benchmark in [*config.benchmark, *against]})
     if alone and several > 1:
         raise UserError(f"{alone[0]}=: {several} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each")
-    return at_root(replace(settings, **short), config.data_root, data_set)
+    return replace(settings, **short)
 
 
 def selections_of(config: Evaluate) -> list[Selected]:

@@ -173,6 +173,13 @@ def _pooled(arm: list[tuple[RunFolder, dict[str, Any]]], name: str, results: lis
         raise UserError(
             f"{name} of {arm[0][1]['name']} was judged by {' and by '.join(sorted(judges))}; evaluate it again"
         )
+    for key in ("rows", "generation"):
+        settings = [read_json(run.evaluation / name / "settings.json") for run, _ in arm]
+        if any(one[key] != settings[0][key] for one in settings):
+            seeds = ", ".join(str(row["seed"]) for _, row in arm)
+            raise UserError(
+                f"{name} of {arm[0][1]['name']}: its seeds ({seeds}) were asked differently ({key}); evaluate it again"
+            )
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for result in results:

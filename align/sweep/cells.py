@@ -18,7 +18,6 @@ from omegaconf import IntegerNode
 
 from align.config import Composed, compose_run, fingerprint_of, schema_node, to_dict
 from align.errors import UserError
-from align.evaluation.selection import set_names
 from align.run_folder import RunFolder, folder_within
 from align.settings import RunConfig
 from align.sweep.grid import NAMED, Grid
@@ -39,8 +38,6 @@ class Cell:
     arguments: tuple[str, ...]
     """Of `align train`."""
     path: Path
-    sets: tuple[str, ...]
-    """What its results will be called."""
     values: dict[str, Any]
     """Its whole configuration, but for where it goes and what it is called."""
 
@@ -56,7 +53,7 @@ class Cell:
 
     def composed(self) -> Composed:
         """Its configuration with the origins of its values. Raises UserError."""
-        return compose_run(_without_launch(self.arguments))
+        return compose_run(without_launch(self.arguments))
 
 
 def cells_of(grid: Grid) -> list[Cell]:
@@ -79,7 +76,8 @@ def _same(one: Cell, other: Cell) -> str:
     )
 
 
-def _without_launch(arguments: Sequence[str]) -> list[str]:
+def without_launch(arguments: Sequence[str]) -> list[str]:
+    """Arguments of `align train` that are of the run itself."""
     return [argument for argument in arguments if not argument.startswith(LAUNCH)]
 
 
@@ -88,12 +86,12 @@ class _Composer:
         self._grid = grid
         self._picking = [key for key in grid.axes if key.split(".")[0] in PICKS_FILES]
         self._first = {key: values[0] for key, values in grid.axes.items()}
-        self._grounds: dict[tuple[str, ...], tuple[dict[str, Any], tuple[str, ...]]] = {}
+        self._grounds: dict[tuple[str, ...], dict[str, Any]] = {}
         self._leaves: dict[tuple[str, str], Any] = {}
 
     def cell(self, axes: dict[str, str]) -> Cell:
         """One run."""
-        values, sets = self._ground(axes)
+        values = self._ground(axes)
         for key, text in axes.items():
             if key not in self._picking and not key.startswith(LAUNCH):
                 leaf = self._leaf(key, text)
@@ -112,14 +110,13 @@ class _Composer:
         arguments = [*(f"{key}={text}" for key, text in axes.items()), *self._grid.settings]
         if variant := {key: text for key, text in axes.items() if key not in NAMED}:
             arguments.append(f"variant={json.dumps(variant, ensure_ascii=False)}")
-        return Cell(axes, (*arguments, f"output_dir={where}"), where, sets, values)
+        return Cell(axes, (*arguments, f"output_dir={where}"), where, values)
 
-    def _ground(self, axes: dict[str, str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """(Configuration with the first value of each axis that picks no file, what it is evaluated on)."""
+    def _ground(self, axes: dict[str, str]) -> dict[str, Any]:
+        """The configuration with the first value of each axis that picks no file."""
         picks = tuple(axes[key] for key in self._picking)
         if picks not in self._grounds:
-            composed = self._composed(self._first | dict(zip(self._picking, picks, strict=True)))
-            self._grounds[picks] = to_dict(composed.config), tuple(set_names(composed.config.evaluate))
+            self._grounds[picks] = self._compose(self._first | dict(zip(self._picking, picks, strict=True)))
         return self._grounds[picks]
 
     def _leaf(self, key: str, text: str) -> Any:
@@ -141,10 +138,8 @@ class _Composer:
         return self._leaves[key, text]
 
     def _compose(self, axes: dict[str, str]) -> dict[str, Any]:
-        return to_dict(self._composed(axes).config)
-
-    def _composed(self, axes: dict[str, str]) -> Composed:
-        return compose_run(_without_launch([*(f"{key}={text}" for key, text in axes.items()), *self._grid.settings]))
+        typed = [*(f"{key}={text}" for key, text in axes.items()), *self._grid.settings]
+        return to_dict(compose_run(without_launch(typed)).config)
 
 
 def _at(values: Any, path: Sequence[str]) -> Any:

@@ -10,10 +10,12 @@ from typing import Any
 
 from align.errors import UserError
 from align.files import write_json
-from align.report.collect import main_summary, valid_items
+from align.report.collect import judge_of, main_summary, valid_items
 from align.run_folder import RunFolder
 from align.sweep.folder import Plan, SweepFolder
-from align.sweep.tasks import VALIDATE, Row, chosen_path
+from align.sweep.rows import chosen_path
+from align.sweep.state import Queue
+from align.sweep.tasks import EVALUATE, VALIDATE, Row
 
 SCHEMA = 1
 SEED = "seed"
@@ -26,10 +28,6 @@ class Candidate:
     values: dict[str, str]
     runs: dict[str, Row]
 
-    def rates(self) -> dict[str, dict[str, float]]:
-        """{seed: {set: rate}} on the validation sets, of those seeds that have them all."""
-        return {seed: found for seed, row in self.runs.items() if (found := _rates(row)) is not None}
-
 
 @dataclass(frozen=True)
 class Group:
@@ -39,25 +37,29 @@ class Group:
     candidates: list[Candidate]
 
 
-def choose(folder: SweepFolder, plan: Plan) -> list[dict[str, Any]]:
+def choose(folder: SweepFolder, plan: Plan, queue: Queue) -> list[dict[str, Any]]:
     """Choose for every cell by the mean rate over validation sets and seeds; the first of equals, in the grid's order.
 
     Written to <output_dir>/sweep/chosen.json with every candidate's rates, and linked from <output_dir>/sweep/chosen/. A candidate
-    that lacks the validation of a seed cannot be chosen, and is named. Raises UserError where a folder is damaged.
+    that lacks the validation of a seed cannot be chosen, and is named; nothing is where they were validated on different rows or by
+    different judges. A link that an evaluation of the queue reads stays as it is. Raises UserError where a folder is damaged.
     """
     record = [_chosen(group) for group in _groups(plan)]
     write_json(folder.path / "chosen.json", {"schema": SCHEMA, "tune": plan.tune, "cells": record})
     for group, found in zip(_groups(plan), record, strict=True):
         best = next((c for c in group.candidates if c.values == found["chosen"]), None)
         for row in best.runs.values() if best else ():
-            _link(chosen_path(folder.output_dir, row.axes, plan.tune), row.path)
+            path = chosen_path(folder.output_dir, row.axes, plan.tune)
+            job = queue.get((path, EVALUATE))
+            if not (job and job.running):
+                _link(path, row.path)
     return record
 
 
 def looked_at_twice(plan: Plan) -> list[str]:
     """Sets of which some rows were validated on and are reported, each a line: by what they ask and show."""
     found = {}
-    for row in plan.rows:
+    for row in plan.current:
         run = RunFolder(row.path)
         for folder in run.validation.evaluation.glob("*"):
             if (run.evaluation / folder.name).is_dir():
@@ -71,7 +73,7 @@ def looked_at_twice(plan: Plan) -> list[str]:
 
 def _groups(plan: Plan) -> list[Group]:
     groups: dict[tuple[tuple[str, str], ...], dict[tuple[str, ...], Candidate]] = {}
-    for row in plan.rows:
+    for row in plan.current:
         if any(task.stage == VALIDATE for task in row.tasks) and all(key in row.axes for key in plan.tune):
             cell = tuple((key, value) for key, value in row.axes.items() if key not in (*plan.tune, SEED))
             values = {key: row.axes[key] for key in plan.tune}
@@ -82,19 +84,25 @@ def _groups(plan: Plan) -> list[Group]:
 
 def _chosen(group: Group) -> dict[str, Any]:
     seen: list[dict[str, Any]] = []
+    how: dict[str, set[tuple[int, str]]] = {}
     for candidate in group.candidates:
-        rates = candidate.rates()
+        found = {seed: of for seed, row in candidate.runs.items() if (of := _validated(row)) is not None}
+        for of_sets in found.values():
+            for name, summary in of_sets.items():
+                how.setdefault(name, set()).add((summary["n"], judge_of(summary)))
+        rates = {seed: {name: summary["rate"] for name, summary in of_sets.items()} for seed, of_sets in found.items()}
         missing = [str(row.path) for seed, row in candidate.runs.items() if seed not in rates]
         means = [rate for of_sets in rates.values() for rate in of_sets.values()]
         score = sum(means) / len(means) if means and not missing else None
         seen.append({"values": candidate.values, "score": score, "rates": rates, "not_validated": missing})
-    scored = [one for one in seen if one["score"] is not None]
+    differently = [name for name, ways in how.items() if len(ways) > 1]
+    scored = [one for one in seen if one["score"] is not None and not differently]
     best: dict[str, Any] = max(scored, key=itemgetter("score")) if scored else {"values": None}
-    return {"cell": group.cell, "chosen": best["values"], "candidates": seen}
+    return {"cell": group.cell, "chosen": best["values"], "validated_differently": differently, "candidates": seen}
 
 
-def _rates(row: Row) -> dict[str, float] | None:
-    """Of a run on every validation set; None where one is absent or withheld."""
+def _validated(row: Row) -> dict[str, dict[str, Any]] | None:
+    """A run's summary of every validation set; None where one is absent or withheld."""
     task = next(task for task in row.tasks if task.stage == VALIDATE)
     assert task.evaluation is not None
     found = {}
@@ -102,7 +110,7 @@ def _rates(row: Row) -> dict[str, float] | None:
         main = main_summary(task.evaluation / name)
         if main is None or main["rate"] is None:
             return None
-        found[name] = main["rate"]
+        found[name] = main
     return found
 
 

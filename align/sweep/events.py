@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,10 @@ from align.errors import UserError
 from align.files import read_jsonl
 from align.interruption import EXIT_AGAIN
 
+LOCK = ".lock"
+"""Held in a run's folder by the process that works on it, so that one which outlived a killed sweep is not joined by another."""
+COMES_BACK = (EXIT_AGAIN, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
+"""Statuses with which `slurm/train.sh` and `slurm/evaluate.sh` put their job back into the queue."""
 TAIL = 64 * 1024
 """Bytes of a log's end that are looked through for what went wrong."""
 ERROR = re.compile(
@@ -52,13 +58,29 @@ def last_attempt(folder: Path, stage: str) -> Attempt | None:
     return Attempt(str(events[-1].get("job")), events[-1].get("status")) if events else None
 
 
+def ended(folder: Path, stage: str) -> bool:
+    """Whether the last job of a stage said that it ended, and does not come back."""
+    attempt = last_attempt(folder, stage)
+    return attempt is not None and attempt.status is not None and attempt.status not in COMES_BACK
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a process of this machine works on a folder (align/sweep/local.py)."""
+    try:
+        with (folder / LOCK).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def why_failed(folder: Path, stage: str, attempt: Attempt) -> str:
     """What the log says of a job that did not do its work, else how it ended."""
     if attempt.status is None:
-        return (
-            f"job {attempt.job} was ended without a word: a node that failed, memory, or scancel "
-            f"(sacct -j {attempt.job} tells); see {log_of(folder, stage)}"
-        )
+        told = f" (sacct -j {attempt.job} tells)" if attempt.job.replace("_", "").isdigit() else ""
+        return f"job {attempt.job} was ended without a word: a node that failed, memory, or scancel{told}; see {log_of(folder, stage)}"
     if attempt.status == EXIT_AGAIN:
         return "interrupted; it goes on where it stopped"
     said = _last_error(log_of(folder, stage))

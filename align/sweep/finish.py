@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
@@ -15,6 +15,7 @@ from align.report.tables import markdown, print_table, stop_note
 from align.run_folder import RunFolder
 from align.sweep.choosing import choose, looked_at_twice
 from align.sweep.folder import SweepFolder
+from align.sweep.grid import NAMED
 from align.sweep.state import DONE, Queue, State, counted, states_of
 from align.sweep.tasks import Row
 
@@ -29,15 +30,21 @@ def finish(folder: SweepFolder, queue: Queue) -> list[State]:
     plan = folder.read()
     notes = []
     if plan.tune:
-        notes += [_choice(record, plan.tune) for record in choose(folder, plan)]
+        notes += [_choice(record, plan.tune) for record in choose(folder, plan, queue)]
         notes += looked_at_twice(plan)
-    states = states_of(plan.rows, queue)
+    states = states_of(plan.current, queue)
     write_status(folder, states)
     notes += [missing(state) for state in states if state.what != DONE]
+    _settle_names(plan.current)
     arms, runs, damaged = _arms([state.row for state in states], plan.tune)
     notes += damaged
     print(f"Sweep {folder.output_dir}: {counted(states)}")
+    if earlier := len(plan.rows) - len(plan.current):
+        notes.append(
+            f"{earlier} rows of earlier grids in this folder are not shown; align table runs={folder.output_dir} has all runs"
+        )
     if not arms:
+        (folder.output_dir / "table.md").unlink(missing_ok=True)  # what it says is no longer so
         print("\n".join([*notes, "Nothing is evaluated yet: there is no table."]))
         return states
     comparisons, left_out = _compared(runs, plan.tune)
@@ -65,13 +72,17 @@ def write_status(folder: SweepFolder, states: Sequence[State]) -> None:
 def missing(state: State) -> str:
     """A line on a row that is not done: which, at which stage, and why."""
     axes = " ".join(f"{key}={value}" for key, value in state.row.axes.items())
-    return f"{state.what} ({state.stage}): {axes}: {state.why}"
+    return f"{state.what} ({state.stage}): {state.row.name}, {axes}: {state.why}"
 
 
 def _choice(record: dict[str, Any], tune: Sequence[str]) -> str:
     cell = " ".join(f"{key}={value}" for key, value in record["cell"].items())
     absent = [_values(one["values"]) for one in record["candidates"] if one["score"] is None]
     lacking = f"; not validated: {', '.join(absent)}" if absent else ""
+    if record["validated_differently"]:
+        sets = ", ".join(record["validated_differently"])
+        how = f"{sets} was validated on different rows, or by different judges; remove <run>/validation"
+        return f"{cell}: no {', '.join(tune)} is chosen: {how}"
     if record["chosen"] is None:
         return f"{cell}: no {', '.join(tune)} can be chosen{lacking}"
     scores = ", ".join(
@@ -86,23 +97,37 @@ def _values(values: dict[str, str]) -> str:
     return " ".join(f"{key}={value}" for key, value in values.items())
 
 
+def _settle_names(rows: Sequence[Row]) -> None:
+    """Give runs the names that tell them apart in this grid; when they were trained it may have been another one."""
+    for row in rows:
+        if row.chosen or "recipe" not in row.axes:
+            continue
+        variant = {key: value for key, value in row.axes.items() if key not in NAMED}
+        with contextlib.suppress(UserError, AttributeError):  # a damaged folder is named below
+            if row.run.finished() and row.run.manifest().get("variant") != variant:
+                row.run.record(variant=variant)
+
+
 def _arms(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[dict[str, Any]], list[RunFolder], list[str]]:
     """(Rows of the table with their seeds together, the runs that they are made of, what cannot be shown)."""
     by_arm: dict[tuple[Any, ...], list[RunFolder]] = {}
     notes = []
     for row in rows:
-        run = RunFolder(Path(row.path).resolve() if row.chosen else row.path)
-        if (tune and not row.chosen and "recipe" in row.axes) or not row.path.is_dir():
-            continue  # tuned: only what was chosen is reported
+        tuned_out = tune and not row.chosen and "recipe" in row.axes  # only what was chosen is reported
+        if tuned_out or not row.path.is_dir():
+            continue
+        run = RunFolder(row.path.resolve())
         try:
             if not run.finished():
                 continue
             found = row_of(run)
-            if found["results"] or found["external"]:
-                arm = (found["track"], found["model"], found["method"], found["name"], tuple(found["variant"].items()))
-                by_arm.setdefault(arm, []).append(run)
-        except (UserError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError, AttributeError) as error:
             notes.append(f"{row.name}: damaged: {error}")
+            continue
+        if found["results"] or found["external"]:
+            what = (found["track"], found["model"], found["method"], found["name"], *found["variant"].items())
+            # Without training there is nothing that a seed changes: each is a row of its own.
+            by_arm.setdefault(what if found["method"] else (str(run.path),), []).append(run)
     arms, shown = [], []
     for runs in by_arm.values():
         try:
@@ -115,9 +140,7 @@ def _arms(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[dict[str, Any]
 
 def _combined(runs: list[RunFolder]) -> list[dict[str, Any]]:
     row = row_of(runs[0])
-    if row["method"] is None:  # without training there is nothing that a seed changes
-        return [row | {"seed": str(row["seed"]), "most_steps": row["steps"]}]
-    return combine(runs)
+    return combine(runs) if row["method"] else [row | {"seed": str(row["seed"]), "most_steps": row["steps"]}]
 
 
 def _compared(runs: Sequence[RunFolder], tune: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,20 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it was last asked for; rows of earlier grids in the same folder stay."""
+    """A sweep as it was last asked for."""
 
     rows: list[Row]
+    """Those of the grid, then what only earlier grids had: their jobs may be queued."""
+    number: int
+    """How many of them are of the grid."""
     tune: list[str]
     command: list[str]
     """As it was typed."""
+
+    @property
+    def current(self) -> list[Row]:
+        """The grid."""
+        return self.rows[: self.number]
 
 
 @dataclass(frozen=True)
@@ -64,18 +73,33 @@ class SweepFolder:
                 raise UserError(
                     f"{self.plan_file}: schema {values['schema']}, written by another version; expected {SCHEMA}"
                 )
-            return Plan([_row(record) for record in values["rows"]], values["tune"], values["command"])
+            return Plan(
+                [_row(record) for record in values["rows"]], values["number"], values["tune"], values["command"]
+            )
         except (KeyError, TypeError) as error:
             raise UserError(f"{self.plan_file}: damaged: {error!r}; give the sweep's command again") from error
 
     def write(self, rows: Sequence[Row], tune: Sequence[str], command: Sequence[str]) -> Plan:
         """Keep a grid, with the rows of earlier ones that are not in it."""
-        earlier = self.read().rows if self.plan_file.is_file() else []
+        try:
+            earlier = self.read().rows if self.plan_file.is_file() else []
+        except UserError as error:  # nothing is known by it that the folders do not say
+            print(f"{error}; the plan is written anew", file=sys.stderr)
+            earlier = []
         taken = {row.path for row in rows}
-        plan = Plan([*rows, *(row for row in earlier if row.path not in taken)], list(tune), list(command))
-        records = [_record(row) for row in plan.rows]
-        write_json(self.plan_file, {"schema": SCHEMA, "command": plan.command, "tune": plan.tune, "rows": records})
-        return plan
+        kept = [*rows, *(row for row in earlier if row.path not in taken)]
+        values = {
+            "number": len(rows),
+            "command": list(command),
+            "tune": list(tune),
+            "rows": [_record(row) for row in kept],
+        }
+        write_json(self.plan_file, {"schema": SCHEMA, **values})
+        return Plan(kept, len(rows), list(tune), list(command))
+
+    def numbers(self) -> list[int]:
+        """Of the submissions that were made."""
+        return sorted(int(path.name) for path in self.submissions.glob("*") if path.name.isdigit())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -105,6 +129,8 @@ def _record(row: Row) -> dict[str, Any]:
             "evaluation": str(task.evaluation) if task.evaluation else None,
             "sets": list(task.sets),
             "judges": list(task.judges),
+            "narrowed": task.narrowed,
+            "served": task.served,
             "measured": list(task.measured),
         }
         for task in row.tasks
@@ -122,6 +148,8 @@ def _row(record: dict[str, Any]) -> Row:
             tuple(task["sets"]),
             tuple(task["judges"]),
             tuple(task["measured"]),
+            task["narrowed"],
+            task["served"],
         )
         for task in record["tasks"]
     ]

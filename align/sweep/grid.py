@@ -24,7 +24,7 @@ from align.config import (
     shipped_folder,
 )
 from align.errors import UserError
-from align.settings import Judging, RunConfig, SweepConfig
+from align.settings import Cluster, Judging, LaunchConfig, RunConfig, SweepConfig
 
 OWN = tuple(field.name for field in fields(SweepConfig))
 OF_RUNS = (*(field.name for field in fields(RunConfig)), "launch")
@@ -32,6 +32,7 @@ CHOSEN_HERE = {
     "resume": "a sweep goes on with what is there",
     "evaluate_afterwards": "a sweep evaluates in jobs of their own",
     "variant": "it follows from the axes",
+    "evaluate.defence": "behind a prompt the models are evaluated as they are: defence=<names>",
 }
 VALIDATE = "validate."
 PLAIN = re.compile(r"[\w./:@%+~-]([\w ./:@%+~=-]*[\w./:@%+~=-])?")
@@ -73,18 +74,23 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         section = key.split(".")[0]
         if section in OWN:
             own += _own(key, text)
-        elif section in CHOSEN_HERE:
-            raise UserError(f"{key}=: not a setting of a sweep: {CHOSEN_HERE[section]}; remove it")
+        elif (section if section != "evaluate" else key) in CHOSEN_HERE:
+            raise UserError(
+                f"{key}=: not a setting of a sweep: {CHOSEN_HERE.get(key) or CHOSEN_HERE[section]}; remove it"
+            )
         elif section in OF_RUNS:
             of_runs[key] = text
         else:
             raise UserError(f"{key}=: there is no such setting{nearest(section, [*OWN, *OF_RUNS])}")
     axes, settings = _split(of_runs)
+    compose(
+        LaunchConfig, [it.removeprefix("launch.") for it in settings if it.startswith("launch.")]
+    )  # raises UserError
     validate = [argument.removeprefix(VALIDATE) for argument in own if argument.startswith(VALIDATE)]
     config: SweepConfig = compose(SweepConfig, own).config
     config.validate.benchmark = benchmark_names(config.validate.benchmark)
     # Jobs are compared with runs by their folders, wherever the command is given.
-    config.output_dir = str(Path(config.output_dir).absolute())
+    config.output_dir = str(Path(config.output_dir).resolve())
     _check(config, axes, validate)
     return Grid(axes, settings, validate, config)
 
@@ -133,6 +139,8 @@ def _of_file(file: Path) -> Iterator[tuple[str, str]]:
     for name, section in (("axes", axes), ("settings", settings)):
         if not isinstance(section, dict):
             raise UserError(f"{file}: {name}: expected settings by name, found {type(section).__name__}")
+    for key in dict(flatten(settings)).keys() & axes.keys():
+        raise UserError(f"{file}: {key}: stands under axes and under settings; it is one of them")
     for key, each in axes.items():
         if not isinstance(each, list) or not each:
             raise UserError(f"{file}: axes.{key}: expected a list of values, found {each!r}")
@@ -161,7 +169,13 @@ def _own(key: str, text: str) -> list[str]:
     for name, value in values.items():
         if name.endswith("time") and isinstance(value, int):
             raise UserError(f"{text}: {name}: read as the number {value}; put the time in quotes, e.g. '12:00:00'")
-    return [f"cluster.{name}={text_of(value)}" for name, value in values.items()]
+    # What looks like a reference to OmegaConf is the shell's.
+    typed = [f"{name}={text_of(value)}".replace("${", "\\\\${") for name, value in values.items()]
+    try:
+        compose(Cluster, typed)
+    except UserError as error:
+        raise UserError(f"{text}: {error}") from error
+    return [f"cluster.{argument}" for argument in typed]
 
 
 def _split(of_runs: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -181,6 +195,14 @@ def _split(of_runs: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
 
 
 def _check(config: SweepConfig, axes: dict[str, list[str]], validate: list[str]) -> None:
+    if not PLAIN.fullmatch(config.output_dir) or "%" in config.output_dir:
+        raise UserError(
+            f"output_dir={config.output_dir}: arguments and SLURM's file names need a path without , % # quotes or brackets"
+        )
+    if config.devices and len(config.devices) % (config.at_once or 1):
+        raise UserError(
+            f"devices={','.join(config.devices)}: {len(config.devices)} cannot be divided over at_once={config.at_once} runs"
+        )
     if config.launcher not in ("local", "slurm"):
         raise UserError(f"launcher={config.launcher}: expected local or slurm")
     if config.at_once is not None and config.at_once < 1:

@@ -18,16 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from align.errors import UserError
 from align.interruption import EXIT_AGAIN, SIGNALS
 from align.screen import Display
 from align.settings import SweepConfig
-from align.sweep.events import last_attempt, log_of, now, why_failed
+from align.sweep.events import LOCK, last_attempt, log_of, now, why_failed
 from align.sweep.state import lacking
 from align.sweep.tasks import Row, Task
-
-LOCK = ".lock"
-"""Held in the folder of a row by the process that works on it, so that one which outlived a killed sweep is not joined by another."""
 
 
 class Local:
@@ -35,11 +31,7 @@ class Local:
 
     def __init__(self, config: SweepConfig, display: Display):
         at_once = config.at_once or 1
-        share, rest = divmod(len(config.devices), at_once)
-        if rest or (config.devices and not share):
-            raise UserError(
-                f"devices={','.join(config.devices)}: {len(config.devices)} cannot be divided over at_once={at_once} runs"
-            )
+        share = len(config.devices) // at_once
         self._display, self._at_once = display, at_once
         self._devices: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         for number in range(at_once):
@@ -51,7 +43,7 @@ class Local:
     def run(self, rows: Sequence[Row]) -> int | None:
         """Run what these rows lack; a row that fails does not stop the others. -> the signal that stopped it, or None."""
         wanted = [row for row in rows if any(lacking(task) for task in row.tasks)]
-        handlers = {number: signal.signal(number, self._stop) for number in (*SIGNALS, signal.SIGINT)}
+        handlers = {number: signal.signal(number, self._stop) for number in (*SIGNALS, signal.SIGHUP, signal.SIGINT)}
         try:
             with ThreadPoolExecutor(self._at_once) as pool:
                 for done, _ in enumerate(pool.map(self._row, wanted), start=1):
@@ -65,7 +57,7 @@ class Local:
         """Ask every process to save itself and end; nothing new is begun."""
         self._stopped = number
         for child in list(self._children):
-            child.send_signal(signal.SIGUSR1 if number == signal.SIGINT else number)
+            child.send_signal(number if number in SIGNALS else signal.SIGUSR1)
 
     def _row(self, row: Row) -> None:
         devices = self._devices.get()
@@ -73,6 +65,8 @@ class Local:
             for task in row.tasks:
                 if self._stopped or (lacking(task) and not self._task(row, task, devices)):
                     return
+        except OSError as error:  # of one row: the others go on
+            self._display.say(f"failed: {row.name}: {error}")
         finally:
             self._devices.put(devices)
 

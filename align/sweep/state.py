@@ -9,7 +9,7 @@ from pathlib import Path
 
 from align.errors import UserError
 from align.interruption import EXIT_AGAIN
-from align.sweep.events import last_attempt, why_failed
+from align.sweep.events import at_work, last_attempt, why_failed
 from align.sweep.tasks import WITHHELD, Row, Task
 
 DONE, RUNNING, QUEUED, FAILED, LEFT = STATES = ("done", "running", "queued", "failed", "left")
@@ -57,7 +57,7 @@ def lacking(task: Task) -> list[str]:
     """`Task.lacking`, where a damaged folder lacks everything."""
     try:
         return task.lacking()
-    except (UserError, KeyError, TypeError) as error:
+    except (UserError, KeyError, TypeError, AttributeError) as error:
         return [f"{DAMAGED}: {error}"]
 
 
@@ -78,14 +78,11 @@ def _state(row: Row, queue: Queue) -> State:
 
 def _not_done(row: Row, task: Task, absent: list[str]) -> State:
     attempt = last_attempt(task.path, task.stage)
-    if attempt is None:
-        return State(
-            row,
-            FAILED if any(WITHHELD in line or line.startswith(DAMAGED) for line in absent) else LEFT,
-            task.stage,
-            "; ".join(absent),
-        )
-    if attempt.status == 0:  # it ended well, and more is asked for now; or what it found is not fit to be shown
-        return State(row, FAILED if any(WITHHELD in line for line in absent) else LEFT, task.stage, "; ".join(absent))
+    if attempt and attempt.status is None and at_work(task.path):
+        return State(row, RUNNING, task.stage, f"job {attempt.job}")
+    if any(WITHHELD in line or line.startswith(DAMAGED) for line in absent):
+        return State(row, FAILED, task.stage, "; ".join(absent))
+    if attempt is None or attempt.status == 0:  # nobody was asked; or it ended well, and more is asked for now
+        return State(row, LEFT, task.stage, "; ".join(absent))
     why = why_failed(task.path, task.stage, attempt)
     return State(row, LEFT if attempt.status == EXIT_AGAIN else FAILED, task.stage, why)

@@ -10,13 +10,14 @@ from align.evaluation.items import Item
 from align.sweep.cells import cells_of
 from align.sweep.folder import Plan
 from align.sweep.grid import read_grid
-from align.sweep.tasks import rows_of
+from align.sweep.rows import rows_of
 
 
 def plan_of(arguments):
     """Arguments of `align sweep` -> its plan, not written."""
     grid = read_grid(arguments)
-    return Plan(rows_of(grid, cells_of(grid)), grid.config.tune, [])
+    rows = rows_of(grid, cells_of(grid))
+    return Plan(rows, len(rows), grid.config.tune, [])
 
 
 def trained(path: Path, **facts) -> None:
@@ -30,8 +31,12 @@ def judged(
 ) -> None:
     """One set's summary under an `evaluation` folder; one item that asks `asked`."""
     folder = evaluation / name
+    subset = "validation" if evaluation.parent.name == "validation" else None
+    facts = [f"{name}: only subset={subset}"] if subset else []
+    summary = {"rate": rate, "main": main, "judge": judge, "judge_version": "1", "n": 10, "facts": facts}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"summary.{judge}.json").write_text(json.dumps({"rate": rate, "main": main, "judge": judge}))
+    (folder / "settings.json").write_text(json.dumps({"rows": "r", "generation": {}}))
+    (folder / f"summary.{judge}.json").write_text(json.dumps(summary))
     item = Item("a", "refusal", True, "a", asks=asked or name, shows="x")
     (folder / f"items.{judge}.jsonl").write_text(json.dumps(asdict(item)) + "\n")
 

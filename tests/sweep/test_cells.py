@@ -73,18 +73,6 @@ def test_what_varies_beside_recipe_model_and_seed_is_how_tables_tell_runs_apart(
     }
 
 
-def test_what_a_run_is_evaluated_on_is_known_beforehand():
-    cell = cells_of(
-        read_grid(["recipe=t_sft", "evaluate.benchmark=mini_vsil,mini_twin.blank,xstest", "evaluate.view=image,text"])
-    )[0]
-    assert cell.sets == (
-        "mini_vsil",
-        "mini_vsil.text",
-        "mini_twin.blank",
-        *(f"{part}{view}" for part in ("xstest_safe", "xstest_unsafe") for view in ("", ".text")),
-    )
-
-
 def test_a_thousand_runs():
     rates = ",".join(f"{n}e-6" for n in range(1, 26))
     cells = cells_of(

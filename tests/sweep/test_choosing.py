@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from align.errors import UserError
 from align.sweep.choosing import choose, looked_at_twice
 from align.sweep.folder import SweepFolder
-from align.sweep.state import lacking
+from align.sweep.state import Job, lacking
 from tests.support.sweeps import judged, plan_of, trained
 
 VALIDATION = ["validate.benchmark=mini_twin,mini_benign"] + [
@@ -58,7 +59,7 @@ def test_the_best_mean_over_sets_and_seeds_is_chosen_for_each_cell(sweep):
     for row in plan.rows:
         if row.axes.get("train.learning_rate") == "3e-4":
             judged(row.path / "evaluation", "mini_twin", 1.0)
-    t_sft, mm_sft = choose(folder, plan)
+    t_sft, mm_sft = choose(folder, plan, {})
     assert (t_sft["cell"], t_sft["chosen"]) == (
         {"recipe": "t_sft", "model": "mini_llava"},
         {"train.learning_rate": "2e-4"},
@@ -76,7 +77,7 @@ def test_chosen_runs_are_found_by_links_which_follow_a_later_choice(sweep):
     assert all(lacking(row.tasks[0]) for row in chosen)
     rates = {("t_sft", seed, "1e-4"): (0.1, 0.1) for seed in ("0", "1")}
     validate(plan, rates)
-    choose(folder, plan)
+    choose(folder, plan, {})
     link = next(row.path for row in chosen if row.axes["recipe"] == "t_sft" and row.axes["seed"] == "1")
     run = next(row.path for row in plan.rows if tuple(row.axes.values()) == ("t_sft", "mini_llava", "1", "1e-4"))
     assert link.resolve() == run
@@ -84,8 +85,44 @@ def test_chosen_runs_are_found_by_links_which_follow_a_later_choice(sweep):
     judged(run / "evaluation", "mini_twin", 0.7)
     assert lacking(next(row for row in chosen if row.path == link).tasks[0]) == []
     validate(plan, {("t_sft", seed, "3e-4"): (0.2, 0.1) for seed in ("0", "1")})
-    choose(folder, plan)
+    choose(folder, plan, {})
     assert "3e-4" in next(row.axes["train.learning_rate"] for row in plan.rows if row.path == link.resolve())
+
+
+def test_a_link_that_an_evaluation_reads_stays_as_it_is(sweep):
+    folder, plan = sweep
+    validate(plan, {("t_sft", seed, "1e-4"): (0.1, 0.1) for seed in ("0", "1")})
+    choose(folder, plan, {})
+    links = [row.path for row in plan.rows if row.chosen and row.path.exists()]
+    before = [link.resolve() for link in links]
+    validate(plan, {("t_sft", seed, "3e-4"): (0.2, 0.1) for seed in ("0", "1")})
+    choose(folder, plan, {(link, "evaluate"): Job("9_1", True) for link in links})
+    assert [link.resolve() for link in links] == before
+    choose(folder, plan, {(link, "evaluate"): Job("9_1", False) for link in links})
+    assert [link.resolve() for link in links] != before
+
+
+def test_nothing_is_chosen_among_runs_that_were_validated_differently(sweep):
+    folder, plan = sweep
+    rates = {("t_sft", seed, rate): (0.5, 0.5) for seed in ("0", "1") for rate in ("1e-4", "2e-4")}
+    validate(plan, rates)
+    run = next(row for row in plan.rows if row.axes.get("train.learning_rate") == "2e-4")
+    summary = run.path / "validation/evaluation/mini_twin/summary.rule.json"
+    summary.write_text(summary.read_text().replace('"n": 10', '"n": 4'))
+    record = choose(folder, plan, {})[0]
+    assert (record["chosen"], record["validated_differently"]) == (None, ["mini_twin"])
+
+
+def test_only_the_grid_at_hand_is_chosen_from(tmp_path):
+    folder = SweepFolder(tmp_path)
+    small = [*GRID, *VALIDATION, "evaluate.benchmark=mini_twin", f"output_dir={tmp_path}"]
+    plans = []
+    for steps in (2, 4):
+        plan = plan_of([*small, f"train.max_steps={steps}"])
+        plans.append(folder.write(plan.rows, plan.tune, []))
+    validate(plans[0], {("t_sft", seed, "1e-4"): (0.9, 0.9) for seed in ("0", "1")})
+    validate(replace(plans[1], rows=plans[1].current), {("t_sft", seed, "2e-4"): (0.2, 0.2) for seed in ("0", "1")})
+    assert choose(folder, folder.read(), {})[0]["chosen"] == {"train.learning_rate": "2e-4"}
 
 
 def test_choosing_by_what_is_reported_is_refused(tmp_path):
@@ -96,6 +133,12 @@ def test_choosing_by_what_is_reported_is_refused(tmp_path):
         plan_of(typed)
     with pytest.raises(UserError, match="by the rows that are reported"):  # a part of them is no better
         plan_of([*typed, "validate.settings.mini_twin.limit=5"])
+    with pytest.raises(
+        UserError, match="by the rows that are reported"
+    ):  # what is said of the evaluation holds for the validation
+        plan_of([*typed, "evaluate.settings.mini_twin.subset=test"])
+    with pytest.raises(UserError, match="nothing would tell which setting is best"):
+        plan_of([*GRID, *VALIDATION, "validate.judge=none", f"output_dir={tmp_path}"])
     plan_of([*typed, "validate.settings.mini_twin.subset=validation"])
 
 

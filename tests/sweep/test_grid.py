@@ -93,6 +93,12 @@ def test_the_shipped_grids_are_read(name):
     [
         (["model=mini_llava"], "no recipe"),
         (["recipe=t_sft", "luncher=slurm"], "did you mean 'launcher'"),
+        (["recipe=t_sft", "devices=0,1,2", "at_once=2"], "3 cannot be divided over at_once=2 runs"),
+        (["recipe=t_sft", "devices=0", "at_once=2"], "1 cannot be divided over at_once=2"),
+        (["recipe=t_sft", "output_dir='a,b'"], "need a path without"),
+        (["recipe=t_sft", "output_dir=50%"], "need a path without"),
+        (["recipe=t_sft", "launch.confg=ddp"], "confg"),
+        (["recipe=t_sft", "evaluate.defence=safety_prompt"], "defence=<names>"),
         (["recipe=t_sft", "launcher=pbs"], "expected local or slurm"),
         (["recipe=t_sft", "seed=1,1"], "1 stands twice"),
         (["recipe=t_sft", "seed=1", "seed=2"], "seed= is given twice, as 1 and as 2"),
@@ -116,6 +122,17 @@ def test_what_cannot_be_is_said(arguments, said):
         read_grid(arguments)
 
 
+def test_what_looks_like_a_reference_in_a_cluster_file_is_the_shells(tmp_path):
+    file = tmp_path / "cluster.yaml"
+    file.write_text('setup: |\n  source ${HOME}/env "$X" `y`\n  echo \'a\\b\'\naccount: "0123"')
+    grid = read_grid(["recipe=t_sft", f"cluster={file}"])
+    assert grid.config.cluster.setup == "source ${HOME}/env \"$X\" `y`\necho 'a\\b'\n"
+    assert grid.config.cluster.account == "0123"
+    file.write_text("nodez: 1")
+    with pytest.raises(UserError, match=r"cluster.yaml: .*nodez"):
+        read_grid(["recipe=t_sft", f"cluster={file}"])
+
+
 def test_a_time_that_yaml_would_make_a_number_of_is_not_taken_for_minutes(tmp_path):
     (tmp_path / "cluster.yaml").write_text("time: 2:00:00")
     with pytest.raises(UserError, match=r"cluster.yaml: time: read as the number 7200; put the time in quotes"):
@@ -126,6 +143,7 @@ def test_a_time_that_yaml_would_make_a_number_of_is_not_taken_for_minutes(tmp_pa
     ("text", "said"),
     [
         ("axes: {recipe: t_sft}", "expected a list of values"),
+        ("axes: {lora.r: [4, 8], recipe: [t_sft]}\nsettings: {lora: {r: 16}}", "stands under axes and under settings"),
         ("axes: [a]", "expected settings by name"),
         ("axes: {recipe: [t_sft]}\ntrain: {max_steps: 3}", "settings of runs stand under settings"),
         ("- a", "expected a mapping"),

@@ -13,13 +13,9 @@ import psutil
 import pytest
 
 from align.cli import main
-from align.errors import UserError
 from align.files import read_jsonl
 from align.run_folder import RunFolder
-from align.screen import Display
-from align.settings import SweepConfig
 from align.sweep.folder import SweepFolder
-from align.sweep.local import Local
 
 SMALL = [
     *("suite=miniature", "data.harmful.rows=24", "data.benign.rows=24", "global_batch_size=8", "model.dtype=float32"),
@@ -133,13 +129,6 @@ def test_a_sweep_that_is_killed_goes_on_and_trains_nothing_twice(typed, tmp_path
     assert [event.get("status") for event in trained] == ([None, 75, None, 0] if number == signal.SIGTERM else [None])
 
 
-def test_devices_are_divided_evenly_over_the_runs_at_once():
-    with pytest.raises(UserError, match="3 cannot be divided over at_once=2 runs"):
-        Local(SweepConfig(devices=["0", "1", "2"], at_once=2), Display())
-    with pytest.raises(UserError, match="1 cannot be divided over at_once=2"):
-        Local(SweepConfig(devices=["0"], at_once=2), Display())
-
-
 def test_two_sweeps_in_one_folder_are_refused(typed, tmp_path, capsys):
     folder = SweepFolder(tmp_path / "sweep")
     with folder.locked():
@@ -152,6 +141,7 @@ def test_what_goes_with_a_folder_alone(tmp_path, capsys):
         (["status=true"], "no sweep was begun there"),
         (["finish=true"], "no sweep was begun there"),
         ([], "no recipe: give recipe="),
+        (["seed=0,1"], "no recipe: give recipe="),
         (["recipe=t_sft", "finish=true"], "finish=true goes with output_dir= alone"),
     ):
         assert main(["sweep", f"output_dir={tmp_path}", *words]) == 2

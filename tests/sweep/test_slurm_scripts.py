@@ -9,7 +9,7 @@ from align.settings import Cluster
 from align.sweep.folder import SweepFolder
 from align.sweep.slurm.queue import NAME, job_name
 from align.sweep.slurm.scripts import FILES, MARK, options, script
-from align.sweep.slurm.submitting import Submission, _ranges, command, planned, texts
+from align.sweep.slurm.submitting import Submission, _ranges, command, lacks_of, planned, texts
 from tests.support.sweeps import plan_of, trained
 
 CLUSTER = [
@@ -31,6 +31,9 @@ CLUSTER = [
         "command=apptainer exec a.sif align",
     ),
 ]
+
+
+ASKED = ["evaluate.benchmark=mini_vsil", "evaluate.judge=vlsbench", "evaluate.judge.model=m"]
 
 
 def cluster(*more):
@@ -106,11 +109,19 @@ def test_lines_of_arguments_are_read_by_the_shell_as_they_were_typed(tmp_path):
 def test_rows_that_are_trained_are_only_evaluated_and_a_judge_comes_after_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr("align.sweep.slurm.submitting.max_array_size", lambda: 1001)  # asks SLURM
     plan = plan_of(
-        ["recipe=t_sft,mm_sft", "seed=0,1", f"output_dir={tmp_path}", "vanilla=false", "evaluate.benchmark=mini_vsil"]
+        [
+            "recipe=t_sft,mm_sft",
+            "seed=0,1",
+            f"output_dir={tmp_path}",
+            "vanilla=false",
+            "evaluate.benchmark=mini_vsil",
+            "evaluate.judge=vlsbench",
+            "evaluate.judge.model=m",
+        ]
     )
     trained(plan.rows[0].path)
     config = compose_sweep("cluster.judge.command=serve", "at_once=2")
-    [submission] = planned(SweepFolder(tmp_path), plan, plan.rows, config, {}, [])
+    [submission] = planned(SweepFolder(tmp_path), plan, config, {}, [], lacks_of(plan))
     assert [row.path for row in submission.rows][-1] == plan.rows[0].path  # those that train come first
     ids = {"train": "10", "judge": "11", "evaluate": "12:13"}
     words = [command(submission, batch, config, ids) for batch in submission.batches]

@@ -4,14 +4,17 @@ says the row. So nothing is lost where whoever submitted was killed before it co
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from align.errors import UserError
 
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "CONFIGURING", "STOPPED", "SIGNALING", "STAGE_OUT")
+KINDS = ("train", "validate", "evaluate", "judge", "choose", "table")
 NAME = re.compile(r"align-(?P<sweep>[0-9a-f]{8})-(?P<number>\d+)-(?P<stage>[a-z]+)")
 
 
@@ -49,14 +52,16 @@ def job_name(sweep: str, number: int, stage: str) -> str:
     return f"align-{sweep}-{number:04d}-{stage}"
 
 
-def queued(sweep: str) -> list[Queued]:
-    """Every job of a sweep that waits or runs. Raises UserError where SLURM cannot be asked."""
-    lines = ask("squeue", "--me", "--noheader", "--array", "--format=%i|%j|%T|%r").splitlines()
+def queued(sweep: str, numbers: Sequence[int]) -> list[Queued]:
+    """Every job of a sweep's submissions that waits or runs, whoever submitted it. Raises UserError where SLURM cannot be asked."""
+    names = [job_name(sweep, number, stage) for number in numbers for stage in KINDS]
+    if not names:
+        return []
+    lines = ask("squeue", "--noheader", "--array", f"--name={','.join(names)}", "--format=%i|%j|%T|%r").splitlines()
     found = []
     for line in lines:
         job, name, state, reason = line.strip().split("|", 3)
-        match = NAME.fullmatch(name)
-        if match and match["sweep"] == sweep:
+        if match := NAME.fullmatch(name):
             found.append(Queued(job, int(match["number"]), match["stage"], state, reason))
     return found
 
@@ -73,7 +78,7 @@ def ask(*command: str) -> str:
     """One of SLURM's commands -> what it prints. Raises UserError with what it says."""
     try:
         # It keeps the sweep's lock: a submission that is on its way when its sweep is killed is waited for by the next one.
-        done = subprocess.run(command, capture_output=True, text=True, close_fds=False)
+        done = subprocess.run(command, capture_output=True, text=True, close_fds=False, env=_environment())
     except OSError as error:
         raise UserError(
             f"{command[0]} cannot be run: {error.strerror}; launcher=slurm is given on a login node"
@@ -81,3 +86,8 @@ def ask(*command: str) -> str:
     if done.returncode:
         raise UserError(f"{' '.join(command)}: {done.stderr.strip() or f'status {done.returncode}'}")
     return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Without what a user's own view of the queue leaves out."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}

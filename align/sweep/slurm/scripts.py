@@ -47,7 +47,11 @@ def options(stage: str, cluster: Cluster) -> list[str]:
         "time": job.time,
         "signal": f"USR1@{job.signal_seconds}" if job.signal_seconds else None,
     }
-    return [*(f"--{name}={value}" for name, value in values.items() if value is not None), *job.options]
+    asked = [*(f"--{name}={value}" for name, value in values.items() if value is not None), *job.options]
+    for option in asked:
+        if "\n" in option:
+            raise UserError(f"cluster: {option!r}: a line break in what {stage} asks for")
+    return [shlex.quote(option) for option in asked]
 
 
 def job_of(stage: str, cluster: Cluster) -> Job:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from align.files import read_json, write_json, write_text
 from align.settings import SweepConfig
-from align.sweep.events import now
+from align.sweep.events import ended, now
 from align.sweep.folder import Plan, SweepFolder
 from align.sweep.slurm.queue import Queued, ask, job_name, max_array_size, queued
 from align.sweep.slurm.scripts import CHOOSE, JUDGE, TABLE, script
@@ -24,6 +24,8 @@ from align.sweep.tasks import EVALUATE, STAGES, TRAIN, VALIDATE, Row
 
 PREVIOUS = "previous"
 """In place of a stage: the training of the submission before this one."""
+VALIDATED = "validated"
+"""Likewise: every validation that was submitted so far, in this submission and those before."""
 Lacks = Mapping[Path, set[str]]
 """{folder of a row: its stages that are to be done}"""
 
@@ -65,27 +67,42 @@ class Submission:
 
 def queue_of(folder: SweepFolder) -> tuple[Queue, list[Queued]]:
     """(The sweep's jobs by what they are to do, the jobs). Raises UserError where SLURM or a submission cannot be read."""
-    jobs = queued(folder.id)
+    jobs = queued(folder.id, folder.numbers())
     rows = {number: _rows_of(folder, number) for number in {job.number for job in jobs if job.stage in STAGES}}
     found: dict[tuple[Path, str], Job] = {}
     for job in jobs:
         if job.stage in STAGES and job.index is not None and job.index < len(rows[job.number]):
-            found[rows[job.number][job.index], job.stage] = Job(job.id, job.running, job.reason.strip("()"))
+            path = rows[job.number][job.index]
+            if not (job.state == "COMPLETING" and ended(path, job.stage)):
+                found[path, job.stage] = Job(job.id, job.running, job.reason.strip("()"))
     return found, jobs
 
 
+def orphans(queue: Queue, lacks: Lacks) -> dict[tuple[Path, str], Job]:
+    """Jobs that wait for a training which is neither done nor queued: SLURM lets them wait until the whole array has ended."""
+    return {
+        (path, stage): job
+        for (path, stage), job in queue.items()
+        if stage != TRAIN and not job.running and TRAIN in lacks.get(path, ()) and (path, TRAIN) not in queue
+    }
+
+
+def lacks_of(plan: Plan) -> Lacks:
+    """What every row lacks."""
+    return {row.path: {task.stage for task in row.tasks if lacking(task)} for row in plan.rows}
+
+
 def planned(
-    folder: SweepFolder, plan: Plan, wanted: Sequence[Row], config: SweepConfig, queue: Queue, jobs: Sequence[Queued]
+    folder: SweepFolder, plan: Plan, config: SweepConfig, queue: Queue, jobs: Sequence[Queued], lacks: Lacks
 ) -> list[Submission]:
-    """What is to be submitted: later stages of rows whose earlier ones are queued, then those `wanted` that nobody works on.
+    """What is to be submitted: later stages of rows whose earlier ones are queued, then rows that nobody works on.
 
     Nothing is written. Raises UserError where SLURM or a submission cannot be read.
     """
-    lacks = {row.path: {task.stage for task in row.tasks if lacking(task)} for row in plan.rows}
-    new = list(_new(folder, wanted, queue, lacks))
+    new = list(_new(folder, plan, queue, lacks))
     found = [*_cut_short(folder, plan, queue, jobs, lacks), *new]
     for submission in found:
-        _order(submission, config, plan, jobs)
+        _order(submission, jobs)
     if config.at_once:  # a limit is an array's: the next one begins when the one before it has ended
         for submission in new[1:]:
             for batch in submission.batches:
@@ -95,9 +112,8 @@ def planned(
 
 def texts(submission: Submission, config: SweepConfig) -> dict[str, str]:
     """{file: its text}: the scripts of a submission and what their arrays read."""
-    judge = (
-        {"JUDGE_ADDRESS": str((submission.path / "judge.address").absolute())} if config.cluster.judge.command else {}
-    )
+    served = any(batch.stage == JUDGE for batch in submission.batches)
+    judge = {"JUDGE_ADDRESS": str(submission.path / "judge.address")} if served else {}
     patience = {"JUDGE_PATIENCE": str(config.cluster.judge.patience)} if judge else {}
     variables = {
         VALIDATE: judge | patience,
@@ -120,13 +136,12 @@ def command(submission: Submission, batch: Batch, config: SweepConfig, ids: dict
         "sbatch",
         "--parsable",
         f"--job-name={submission.name(batch.stage)}",
-        f"--output={submission.path / output}",
+        f"--output={str(submission.path).replace('%', '%%')}/{output}",
     ]
     if batch.indices:
         limit = f"%{config.at_once}" if config.at_once else ""
         words.append(f"--array={_ranges(batch.indices)}{limit}")
-    if batch.waits_for:
-        named = [_with_ids(each, ids) for each in batch.waits_for]
+    if named := [with_id for each in batch.waits_for if (with_id := _with_ids(each, ids))]:
         words += [f"--dependency={','.join(named)}", "--kill-on-invalid-dep=yes"]
     what = (
         str(submission.path / f"{batch.stage}.txt") if batch.indices else f"output_dir={submission.folder.output_dir}"
@@ -134,24 +149,27 @@ def command(submission: Submission, batch: Batch, config: SweepConfig, ids: dict
     return [*words, str(submission.path / f"{batch.stage}.sh"), *([] if batch.stage == JUDGE else [what])]
 
 
-def submit(submission: Submission, config: SweepConfig, previous: str | None) -> Iterator[tuple[Batch, str]]:
+def submit(submission: Submission, config: SweepConfig, known: dict[str, str]) -> Iterator[tuple[Batch, str]]:
     """Write a submission's files and submit its batches -> each with its job's id, as it is queued. Raises UserError.
 
-    `previous` is the id of the training of the submission before. The rows are written first: what is in the queue can then be told.
+    `known` are ids that one submission leaves to the next. The rows are written first: what is in the queue can then be told.
     """
     write_json(submission.path / "rows.json", [str(row.path) for row in submission.rows])
     for name, text in texts(submission, config).items():
         write_text(submission.path / name, text)
-    ids = {PREVIOUS: previous} if previous else {}
+    ids: dict[str, str] = {}
     for batch in submission.batches:
-        job = ask(*command(submission, batch, config, ids)).strip().partition(";")[0]
+        job = ask(*command(submission, batch, config, known | ids)).strip().partition(";")[0]
         # Two arrays of one stage are waited for together.
         ids[batch.stage] = f"{ids[batch.stage]}:{job}" if batch.stage in ids else job
+        if batch.stage == VALIDATE:
+            known[VALIDATED] = f"{known[VALIDATED]}:{job}" if VALIDATED in known else job
         with (submission.path / "jobs.jsonl").open("a", encoding="utf-8") as file:
             file.write(
                 json.dumps({"job": job, "stage": batch.stage, "indices": batch.indices, "submitted": now()}) + "\n"
             )
         yield batch, job
+    known[PREVIOUS] = ids.get(TRAIN, known.get(PREVIOUS, ""))
 
 
 def _rows_of(folder: SweepFolder, number: int) -> list[Path]:
@@ -169,11 +187,13 @@ def _cut_short(
             continue  # of a grid that this folder no longer knows
         submission = Submission(folder, number, [known[path] for path in paths])
         training = _arrays(jobs, number, TRAIN)
+        # Only those that it trains itself: another submission may have taken a row that failed in this one.
+        trains = {job.index for job in jobs if job.number == number and job.stage == TRAIN}
         for stage in (VALIDATE, EVALUATE):
             indices = [
                 index
                 for index, row in enumerate(submission.rows)
-                if stage in lacks[row.path] and (row.path, TRAIN) in queue and (row.path, stage) not in queue
+                if index in trains and stage in lacks[row.path] and (row.path, stage) not in queue
             ]
             if indices:
                 submission.batches.append(Batch(stage, indices, [f"aftercorr:{':'.join(training)}"]))
@@ -186,13 +206,13 @@ def _arrays(jobs: Sequence[Queued], number: int, *stages: str) -> list[str]:
     return list(dict.fromkeys(job.array for job in jobs if job.number == number and job.stage in stages))
 
 
-def _new(folder: SweepFolder, wanted: Sequence[Row], queue: Queue, lacks: Lacks) -> Iterator[Submission]:
+def _new(folder: SweepFolder, plan: Plan, queue: Queue, lacks: Lacks) -> Iterator[Submission]:
     busy = {path for path, _ in queue}
-    rows = [row for row in wanted if row.path not in busy and lacks[row.path]]
+    rows = [row for row in plan.current if row.path not in busy and lacks[row.path]]
     # Those that train come first, so that each array is one range.
     rows.sort(key=lambda row: min(map(STAGES.index, lacks[row.path])))
     size = max_array_size() if rows else 1
-    last = max((int(path.name) for path in folder.submissions.glob("[0-9]*")), default=0)
+    last = max(folder.numbers(), default=0)
     for number, start in enumerate(range(0, len(rows), size), start=last + 1):
         submission = Submission(folder, number, rows[start : start + size])
         for stage in STAGES:
@@ -213,19 +233,22 @@ def _add(submission: Submission, stage: str, lacks: Lacks) -> None:
             submission.batches.append(Batch(stage, indices, [dependency] if dependency else []))
 
 
-def _order(submission: Submission, config: SweepConfig, plan: Plan, jobs: Sequence[Queued]) -> None:
+def _order(submission: Submission, jobs: Sequence[Queued]) -> None:
     """Put what belongs around the arrays: a judge server after the training, the choice after the validation, the tables at the end."""
     arrays = {batch.stage for batch in submission.batches}
     judged = [batch for batch in submission.batches if batch.stage in (VALIDATE, EVALUATE)]
     ordered = [batch for batch in submission.batches if batch.stage == TRAIN]
-    if config.cluster.judge.command and any(task.judged for row in submission.rows for task in row.tasks if task.sets):
-        ordered.append(Batch(JUDGE, [], [f"afterany:<{TRAIN}>"] if TRAIN in arrays else []))
+    tasks = [task for batch in judged for index in batch.indices for task in submission.rows[index].tasks]
+    if any(task.served for task in tasks):
+        training = [f"afterany:{job}" for job in _arrays(jobs, submission.number, TRAIN)]
+        ordered.append(Batch(JUDGE, [], [*([f"afterany:<{TRAIN}>"] if TRAIN in arrays else []), *training]))
         for batch in judged:
             batch.waits_for.append(f"after:<{JUDGE}>")
     ordered += [batch for batch in judged if batch.stage == VALIDATE]
-    if plan.tune:
-        elsewhere = [f"afterany:{job}" for job in dict.fromkeys(job.array for job in jobs if job.stage == VALIDATE)]
-        ordered.append(Batch(CHOOSE, [], [*([f"afterany:<{VALIDATE}>"] if VALIDATE in arrays else []), *elsewhere]))
+    if any(f"<{CHOOSE}>" in each for batch in judged for each in batch.waits_for):
+        # Rows are in the order of their stages, so that no later submission validates.
+        validations = dict.fromkeys(job.array for job in jobs if job.stage == VALIDATE)
+        ordered.append(Batch(CHOOSE, [], [f"afterany:<{VALIDATED}>", *(f"afterany:{job}" for job in validations)]))
     ordered += [batch for batch in judged if batch.stage == EVALUATE]
     there = [f"afterany:{job}" for job in _arrays(jobs, submission.number, *STAGES)]
     ordered.append(Batch(TABLE, [], [*(f"afterany:<{batch.stage}>" for batch in _last_of_each(ordered)), *there]))
@@ -236,9 +259,13 @@ def _last_of_each(batches: Sequence[Batch]) -> list[Batch]:
     return list({batch.stage: batch for batch in batches if batch.stage in STAGES}.values())
 
 
-def _with_ids(dependency: str, ids: dict[str, str]) -> str:
+def _with_ids(dependency: str, ids: dict[str, str]) -> str | None:
+    """A dependency with the id of the job; None where there is no such job to wait for."""
     before, bracket, stage = dependency.partition("<")
-    return before + ids.get(stage.rstrip(">"), f"<{stage}") if bracket else dependency
+    if not bracket:
+        return dependency
+    job = ids.get(stage.rstrip(">"))
+    return before + job if job else None
 
 
 def _ranges(indices: Sequence[int]) -> str:
