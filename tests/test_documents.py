@@ -22,7 +22,7 @@ from align.errors import UserError
 from align.settings import DoctorConfig, LaunchConfig, PlanSettings, SweepConfig
 from align.sweep.cells import cells_of
 from align.sweep.grid import read_grid
-from align.sweep.tasks import rows_of
+from align.sweep.rows import rows_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("reproduce.md", "cluster.md")}
