@@ -68,6 +68,7 @@ def test_a_preempted_run_comes_back_to_the_same_adapter_and_is_evaluated_after(c
     assert "Evaluation of" in (preempted.path / "evaluate.log").read_text()
 
 
+@pytest.mark.long
 def test_two_nodes_train_one_run_that_goes_on_when_one_of_them_is_lost(cluster, tiny, tmp_path):
     run = RunFolder(tmp_path / "run")
     settings = ["train.max_steps=60", "train.save_steps=4", "evaluate.benchmark=[]", "launch.config=cpu"]

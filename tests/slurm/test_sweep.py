@@ -71,6 +71,7 @@ def begun(run, stage="train"):
     return sum("began" in event and event["stage"] == stage for event in read_jsonl(run.path / "jobs.jsonl"))
 
 
+@pytest.mark.long
 def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, tiny, tmp_path):
     """2 recipes x 2 models x 2 seeds, trained, evaluated, and made a table of."""
     started = time.monotonic()
@@ -117,7 +118,7 @@ def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, ti
     [failed] = [row for row in status["rows"] if row["state"] == "failed"]
     assert "holds another run: its fingerprint is" in failed["why"]
     table = (folder.output_dir / "table.md").read_text()
-    assert "failed (train): recipe=t_sft" in table
+    assert f"failed (train): tiny-qwen2_vl0/{bad.path.name}, recipe=t_sft" in table
     for arm, seeds in (
         ("tiny-llava0 | T-SFT", "0,1"),
         ("tiny-llava0 | MM-SFT", "0,1"),
@@ -163,6 +164,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tuned", [False, True], ids=["plain", "tuned"])
 def test_whoever_submits_may_be_killed_anywhere_and_nothing_is_there_twice_or_lost(cluster, tmp_path, tuned, tiny):
     """Killed at each sbatch: before it, after it, and while it is on its way. The jobs wait, so that the queue can be looked at."""

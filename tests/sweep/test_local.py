@@ -66,6 +66,7 @@ def test_a_failing_run_does_not_stop_the_rest_and_the_same_command_does_what_is_
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_settings_are_chosen_by_validation_and_only_the_chosen_are_reported(typed, tmp_path, capsys):
     tune = ["train.learning_rate=0.0,3e-2", "tune=train.learning_rate", "validate.benchmark=mini_benign"]
     validation = ["validate.settings.mini_benign.subset=validation", "validate.settings.mini_benign.limit=6"]
@@ -102,6 +103,7 @@ def children(of):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_sweep_that_is_killed_goes_on_and_trains_nothing_twice(typed, tmp_path, number):
     """Killed hard, its runs live on, and the next one waits for them; asked to stop, they save themselves."""
