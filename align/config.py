@@ -75,6 +75,18 @@ def available(kind: str = "") -> list[str]:
     )
 
 
+def launch_file(name: str) -> Path:
+    """A launcher configuration of accelerate by its shipped name, or any by its path. Raises UserError."""
+    folder = shipped_folder("accelerate_configs")
+    file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not file.is_file():
+        names = sorted(path.stem for path in folder.glob("*.yaml"))
+        raise UserError(
+            f"launch.config={name}: no such file{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
+        )
+    return file
+
+
 def compose_run(arguments: Sequence[str]) -> Composed:
     """`key=value` arguments -> the configuration of one training run. Raises UserError."""
     chosen, overrides = _split(arguments, "recipe", "model", "suite")

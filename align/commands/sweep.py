@@ -50,8 +50,8 @@ def main(arguments: Sequence[str]) -> int:
         _show_cost(grid, cells, rows, folder)
         return _dry_run(folder, Plan(rows, len(rows), config.tune, []), grid)
     with folder.locked():
+        _show_cost(grid, cells, rows, folder)  # what cannot be trained is refused here
         plan = folder.write(rows, config.tune, ["align", "sweep", *arguments])
-        _show_cost(grid, cells, rows, folder)
         return _submit(folder, plan, config) if config.launcher == "slurm" else _run(folder, plan, config)
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from align.config import compose, compose_run, nearest, shipped_folder
-from align.errors import UserError
+from align.config import compose, compose_run, launch_file, shipped_folder
 from align.interruption import EXIT_AGAIN, SIGNALS
 from align.run_folder import run_folder
 from align.settings import LaunchConfig
@@ -50,15 +49,8 @@ def launch_command(launch: LaunchConfig, processes: int | None) -> list[str]:
     """
     import torch
 
-    folder = shipped_folder("accelerate_configs")
-    name = launch.config or ("ddp" if torch.cuda.is_available() else "cpu")
-    file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    if not file.is_file():
-        names = sorted(path.stem for path in folder.glob("*.yaml"))
-        raise UserError(
-            f"launch.config={name}: no such file{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
-        )
-    if processes is None and file.parent == folder:
+    file = launch_file(launch.config or ("ddp" if torch.cuda.is_available() else "cpu"))
+    if processes is None and file.parent == shipped_folder("accelerate_configs"):
         processes = _devices() * (launch.num_machines or 1)
     options = {
         "config_file": file,

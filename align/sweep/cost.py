@@ -45,7 +45,10 @@ def gpus_of(config: SweepConfig) -> int:
 
 
 def cost_of(cells: Sequence[Cell], gpus: int) -> Cost:
-    """What these runs cost together, on so many GPUs each; `num_processes=` of a run goes over it."""
+    """What these runs cost together, on so many GPUs each; `num_processes=` of a run goes over it.
+
+    Raises UserError where trl would refuse the settings of a training, or its batch cannot be divided over so many GPUs.
+    """
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
         alike.setdefault(_what_counts(cell), []).append(cell)
@@ -53,6 +56,7 @@ def cost_of(cells: Sequence[Cell], gpus: int) -> Cost:
     hours: defaultdict[str, float] = defaultdict(float)
     unknown: Counter[str] = Counter()
     for runs in alike.values():
+        _check(runs[0], gpus)
         model = str(runs[0].values["model"]["path"])
         if model in broken:  # asked once: without a network that takes its time
             unknown[broken[model]] += len(runs)
@@ -73,6 +77,15 @@ def _hours(cell: Cell, gpus: int) -> dict[str, float]:
 
     [on] = estimate(cell.composed(), PlanSettings(gpus=[gpus])).launched
     return {gpu: of_one * on.gpus for gpu, of_one in on.hours.items()}
+
+
+def _check(cell: Cell, gpus: int) -> None:
+    from align.planning.step import arguments_of
+
+    try:
+        arguments_of(cell.composed(), cell.values["num_processes"] or gpus)
+    except UserError as error:
+        raise UserError(f"{cell.values['recipe']} on {cell.values['model']['name']}: {error}") from error
 
 
 def _what_counts(cell: Cell) -> str:

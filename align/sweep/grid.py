@@ -17,6 +17,7 @@ from align.config import (
     available,
     compose,
     flatten,
+    launch_file,
     nearest,
     parse_value,
     read_yaml,
@@ -83,9 +84,10 @@ def read_grid(arguments: Sequence[str]) -> Grid:
         else:
             raise UserError(f"{key}=: there is no such setting{nearest(section, [*OWN, *OF_RUNS])}")
     axes, settings = _split(of_runs)
-    compose(
-        LaunchConfig, [it.removeprefix("launch.") for it in settings if it.startswith("launch.")]
-    )  # raises UserError
+    of_launch = [setting.removeprefix("launch.") for setting in settings if setting.startswith("launch.")]
+    launch: LaunchConfig = compose(LaunchConfig, of_launch).config
+    if launch.config:
+        launch_file(launch.config)
     validate = [argument.removeprefix(VALIDATE) for argument in own if argument.startswith(VALIDATE)]
     config: SweepConfig = compose(SweepConfig, own).config
     config.validate.benchmark = benchmark_names(config.validate.benchmark)

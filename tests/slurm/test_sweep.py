@@ -264,3 +264,25 @@ def test_a_judge_server_is_a_job_that_evaluations_wait_for_and_the_last_job_ends
     assert counts["refusal"] > 0
     assert "waiting for the judge server" in (row.path / "evaluate.log").read_text()
     assert "T-SFT" not in (folder.output_dir / "table.md").read_text()
+
+
+def test_what_is_queued_is_seen_however_it_is_looked_for_and_what_was_cancelled_is_submitted_again(
+    cluster, sweep, tmp_path
+):
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    grid = ["recipe=t_sft,mm_sft", "seed=0", *DATA, "cluster.options=[--begin=now+1hour]", "vanilla=false"]
+    assert "train of 2 rows" in sweep(*grid)
+    assert "Nothing to submit" in sweep(*grid, SQUEUE_STATES="RUNNING", SQUEUE_FORMAT="%j")
+    words = [sys.executable, "-m", "align.cli", "sweep", f"output_dir={tmp_path / 'link' / 'sweep'}", *grid]
+    assert "Nothing to submit" in subprocess.run(words, env=cluster.environment, capture_output=True, text=True).stdout
+    [(first, *_)] = [line.split("|") for line in of_stage(cluster, "train") if "_0|" in line]
+    cluster.call("scancel", first)
+    cluster.wait(lambda: len(of_stage(cluster, "train")) == 1, "one training")
+    said = sweep(*grid)
+    assert "train of 1 rows" in said
+    assert "evaluate of 1 rows" in said
+    assert (len(of_stage(cluster, "train")), len(of_stage(cluster, "evaluate"))) == (2, 2)
+    assert "Nothing to submit" in sweep(*grid)
+    local = [word for word in words if word != "launcher=slurm"]
+    done = subprocess.run(local, env=cluster.environment, capture_output=True, text=True)
+    assert (done.returncode, "go on with launcher=slurm" in done.stderr) == (2, True)

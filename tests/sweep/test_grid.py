@@ -98,6 +98,7 @@ def test_the_shipped_grids_are_read(name):
         (["recipe=t_sft", "output_dir='a,b'"], "need a path without"),
         (["recipe=t_sft", "output_dir=50%"], "need a path without"),
         (["recipe=t_sft", "launch.confg=ddp"], "confg"),
+        (["recipe=t_sft", "launch.config=zero4"], "did you mean 'zero"),
         (["recipe=t_sft", "evaluate.defence=safety_prompt"], "defence=<names>"),
         (["recipe=t_sft", "launcher=pbs"], "expected local or slurm"),
         (["recipe=t_sft", "seed=1,1"], "1 stands twice"),
