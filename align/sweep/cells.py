@@ -18,7 +18,7 @@ from omegaconf import IntegerNode
 
 from align.config import Composed, compose_run, fingerprint_of, schema_node, to_dict
 from align.errors import UserError
-from align.run_folder import RunFolder, folder_within
+from align.run_folder import folder_within
 from align.settings import RunConfig
 from align.sweep.grid import NAMED, Grid
 
@@ -40,16 +40,6 @@ class Cell:
     path: Path
     values: dict[str, Any]
     """Its whole configuration, but for where it goes and what it is called."""
-
-    @property
-    def run(self) -> RunFolder:
-        """Its folder."""
-        return RunFolder(self.path)
-
-    @property
-    def name(self) -> str:
-        """As messages call it: `<model>/<recipe>-seed<seed>-<fingerprint>`."""
-        return f"{self.path.parent.name}/{self.path.name}"
 
     def composed(self) -> Composed:
         """Its configuration with the origins of its values. Raises UserError."""
