@@ -83,7 +83,7 @@ def _queue(folder: SweepFolder) -> Queue:
     if shutil.which("squeue") is None:
         print("squeue is not to be found here: which jobs wait or run is not known", file=sys.stderr)
         return {}
-    from align.sweep.slurm.submitting import queue_of
+    from align.sweep.slurm.planning import queue_of
 
     return queue_of(folder)[0]
 
@@ -154,7 +154,8 @@ def _dry_run(folder: SweepFolder, plan: Plan, grid: Grid) -> int:
         if len(plan.rows) > SHOWN:
             print(f"... and {len(plan.rows) - SHOWN} more rows")
         return 0
-    from align.sweep.slurm.submitting import command, lacks_of, planned, queue_of, texts
+    from align.sweep.slurm.planning import lacks_of, planned, queue_of
+    from align.sweep.slurm.submission import command, texts
 
     try:
         queue, jobs = queue_of(folder)
@@ -174,8 +175,9 @@ def _dry_run(folder: SweepFolder, plan: Plan, grid: Grid) -> int:
 
 
 def _submit(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
+    from align.sweep.slurm.planning import lacks_of, orphans, planned, queue_of
     from align.sweep.slurm.queue import ask
-    from align.sweep.slurm.submitting import lacks_of, orphans, planned, queue_of, submit
+    from align.sweep.slurm.submission import submit
 
     queue, jobs = queue_of(folder)
     lacks = lacks_of(plan)

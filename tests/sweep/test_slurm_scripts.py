@@ -7,9 +7,10 @@ import subprocess
 from align.config import compose
 from align.settings import Cluster
 from align.sweep.folder import SweepFolder
+from align.sweep.slurm.planning import lacks_of, planned
 from align.sweep.slurm.queue import NAME, job_name
 from align.sweep.slurm.scripts import FILES, MARK, options, script
-from align.sweep.slurm.submitting import Submission, _ranges, command, lacks_of, planned, texts
+from align.sweep.slurm.submission import Submission, _ranges, command, texts
 from tests.support.sweeps import plan_of, trained
 
 CLUSTER = [
@@ -107,7 +108,7 @@ def test_lines_of_arguments_are_read_by_the_shell_as_they_were_typed(tmp_path):
 
 
 def test_rows_that_are_trained_are_only_evaluated_and_a_judge_comes_after_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("align.sweep.slurm.submitting.max_array_size", lambda: 1001)  # asks SLURM
+    monkeypatch.setattr("align.sweep.slurm.planning.max_array_size", lambda: 1001)  # asks SLURM
     plan = plan_of(
         [
             "recipe=t_sft,mm_sft",

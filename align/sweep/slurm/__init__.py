@@ -1,1 +1,1 @@
-"""A sweep on a SLURM cluster: scripts.py (what is submitted), queue.py (what is there), submitting.py (what is added)."""
+"""A sweep on a SLURM cluster: queue.py (what is there), planning.py (what is added), submission.py (how), scripts.py (what runs)."""
