@@ -68,6 +68,7 @@ def kill_when(command, folder, run, pattern):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_and_resumed_is_undisturbed_bit_for_bit(tiny, tmp_path):
     more = ["train.max_steps=40", "train.save_steps=5", "train.save_total_limit=2"]
     assert call(train_command(*arguments(tiny("llava"), "whole", *more)), tmp_path, 300).returncode == 0

@@ -241,6 +241,7 @@ def test_a_thousand_runs_and_more_are_arrays_of_a_size_that_slurm_takes(cluster,
     assert "Nothing to submit" in sweep(*grid, "model=mini_llava")
 
 
+@pytest.mark.long
 def test_a_judge_server_is_a_job_that_evaluations_wait_for_and_the_last_job_ends(cluster, sweep, tiny, tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
     command = f"{sys.executable} -m tests.support.lenient_judge $PORT"
