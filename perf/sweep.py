@@ -43,8 +43,8 @@ def one_round(folder: str) -> dict[str, float]:
     from align.sweep.cost import cost_of
     from align.sweep.folder import SweepFolder
     from align.sweep.grid import read_grid
-    from align.sweep.state import counted, states_of
     from align.sweep.rows import rows_of
+    from align.sweep.state import counted, states_of
 
     lap("import")
     grid = read_grid([*GRID, f"output_dir={folder}"])
