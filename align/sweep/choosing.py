@@ -42,7 +42,7 @@ def choose(folder: SweepFolder, plan: Plan, queue: Queue) -> list[dict[str, Any]
 
     Written to <output_dir>/sweep/chosen.json with every candidate's rates, and linked from <output_dir>/sweep/chosen/. A candidate
     that lacks the validation of a seed cannot be chosen, and is named; nothing is where they were validated on different rows or by
-    different judges. A link that an evaluation of the queue reads stays as it is. Raises UserError where a folder is damaged.
+    different judges. A link that an evaluation of the queue reads stays as it is.
     """
     record = [_chosen(group) for group in _groups(plan)]
     write_json(folder.path / "chosen.json", {"schema": SCHEMA, "tune": plan.tune, "cells": record})
@@ -102,12 +102,15 @@ def _chosen(group: Group) -> dict[str, Any]:
 
 
 def _validated(row: Row) -> dict[str, dict[str, Any]] | None:
-    """A run's summary of every validation set; None where one is absent or withheld."""
+    """A run's summary of every validation set; None where one is absent, withheld or damaged."""
     task = next(task for task in row.tasks if task.stage == VALIDATE)
     assert task.evaluation is not None
     found = {}
     for name in task.sets:
-        main = main_summary(task.evaluation / name)
+        try:
+            main = main_summary(task.evaluation / name)
+        except UserError:  # its state says what is damaged
+            return None
         if main is None or main["rate"] is None:
             return None
         found[name] = main

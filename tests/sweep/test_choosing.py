@@ -113,6 +113,16 @@ def test_nothing_is_chosen_among_runs_that_were_validated_differently(sweep):
     assert (record["chosen"], record["validated_differently"]) == (None, ["mini_twin"])
 
 
+def test_a_damaged_validation_is_none(sweep):
+    folder, plan = sweep
+    validate(plan, {("t_sft", seed, rate): (0.5, 0.5) for seed in ("0", "1") for rate in ("1e-4", "2e-4")})
+    run = next(row for row in plan.rows if row.axes.get("train.learning_rate") == "1e-4")
+    (run.path / "validation/evaluation/mini_twin/summary.rule.json").write_text("[]")
+    record = choose(folder, plan, {})[0]
+    assert record["chosen"] == {"train.learning_rate": "2e-4"}
+    assert record["candidates"][0]["not_validated"] == [str(run.path)]
+
+
 def test_only_the_grid_at_hand_is_chosen_from(tmp_path):
     folder = SweepFolder(tmp_path)
     small = [*GRID, *VALIDATION, "evaluate.benchmark=mini_twin", f"output_dir={tmp_path}"]
