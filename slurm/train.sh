@@ -105,6 +105,6 @@ srun --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --kill
     bash "${align[@]}" train "${arguments[@]}"
 status=$?
 case $status in
-75) finish $status yes ;;
+75 | 143) finish $status yes ;; # 128 + SIGTERM: who signals the whole job may reach srun before the step has said how it ended
 *) finish $status no ;;
 esac

@@ -104,8 +104,9 @@ def test_a_run_that_was_interrupted_comes_back_and_one_that_was_cancelled_or_fai
     for job in back:
         assert [go["restart"] for go in job.goes] == [0, 1], job.log
         assert job.ended(1) == 0
-    for job in (asked, everything, gentle, low):
+    for job in (asked, everything, gentle):
         assert job.ended(0) == 75
+    assert low.ended(0) in (75, 143)  # without grace srun is signalled too, and may be gone before the step
     assert "stopped by SIGUSR1" in asked.log
     assert "stopped by SIGTERM" in gentle.log
     assert slow.ended(0) not in (0, 75)  # killed while it saved
