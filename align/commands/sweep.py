@@ -110,10 +110,8 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
     for what, of in (("in all", cells), ("left", left)):
         cost = cost_of(of, gpus)
         hours = " or ".join(f"{_hours(hours)} of {gpu}" for gpu, hours in cost.hours.items())
-        print(
-            f"GPU hours of training, {what}: about {hours} ({len(of)} runs on {gpus} each; align plan says how)",
-            flush=True,
-        )
+        told = f"about {hours}" if hours else "not to be told" if of else "none"
+        print(f"GPU hours of training, {what}: {told} ({len(of)} runs on {gpus} each; align plan says how)", flush=True)
         if cost.unknown and of is cells:
             print("\n".join(f"  not counted: {number} runs, {why}" for why, number in cost.unknown.items()))
         if left == list(cells):

@@ -44,9 +44,10 @@ def choose(folder: SweepFolder, plan: Plan, queue: Queue) -> list[dict[str, Any]
     that lacks the validation of a seed cannot be chosen, and is named; nothing is where they were validated on different rows or by
     different judges. A link that an evaluation of the queue reads stays as it is.
     """
-    record = [_chosen(group) for group in _groups(plan)]
+    groups = _groups(plan)
+    record = [_chosen(group) for group in groups]
     write_json(folder.path / "chosen.json", {"schema": SCHEMA, "tune": plan.tune, "cells": record})
-    for group, found in zip(_groups(plan), record, strict=True):
+    for group, found in zip(groups, record, strict=True):
         best = next((c for c in group.candidates if c.values == found["chosen"]), None)
         for row in best.runs.values() if best else ():
             path = chosen_path(folder.output_dir, row.axes, plan.tune)

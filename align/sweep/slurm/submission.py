@@ -88,7 +88,7 @@ def command(submission: Submission, batch: Batch, config: SweepConfig, ids: dict
         "sbatch",
         "--parsable",
         f"--job-name={submission.name(batch.stage)}",
-        f"--output={str(submission.path).replace('%', '%%')}/{output}",
+        f"--output={submission.path / output}",
     ]
     if batch.indices:
         limit = f"%{config.at_once}" if config.at_once else ""
