@@ -76,7 +76,7 @@ VERBS = {
     "table": (
         "align.commands.table:main",
         "align.settings:TableConfig",
-        "tables from run folders: runs=<folder> format=md|csv|json",
+        "tables from run folders, the paper's numbers beside them: runs=<folder> format=md|csv|json|latex",
     ),
     "train": (
         "align.commands.train:main",

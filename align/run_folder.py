@@ -141,6 +141,7 @@ class RunFolder:
             view=config.view,
             seed=config.seed,
             variant=config.variant,
+            tuning=tuning(config),
             fingerprint=fingerprint(config),
             data=data,
             base=base,
@@ -162,6 +163,14 @@ def run_folder(config: RunConfig) -> RunFolder:
         return RunFolder(Path(config.output_dir))
     name = f"{config.model.name}-{config.recipe}-seed{config.seed}-{fingerprint(config)}"
     return RunFolder(Path("runs", name.replace("/", "-")))
+
+
+def tuning(config: RunConfig) -> str:
+    """How a run trains: `full`, `LoRA r 16`, or with a quantised base `LoRA r 16 on nf4`."""
+    if config.lora is None:
+        return "full"
+    adapter = "a continued LoRA" if config.model.adapter else f"LoRA r {config.lora.r}"
+    return adapter + (f" on {config.model.quantization}" if config.model.quantization else "")
 
 
 def folder_within(output_dir: str, model: str, recipe: str, seed: int, digest: str) -> Path:

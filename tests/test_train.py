@@ -52,7 +52,7 @@ def test_a_finished_run_is_found_and_evaluated_further(tiny, family_name, tmp_pa
             main(["eval", f"run={run.path}", f"benchmark={benchmark}", "limit=3", "generation.max_new_tokens=4"]) == 0
         )
     rows, notes = collect(tmp_path)
-    assert set(rows[0]["results"]) == {"mini_vsil", "mini_ability"}
+    assert set(rows[0].row["results"]) == {"mini_vsil", "mini_ability"}
     assert notes == []
 
 
@@ -61,7 +61,7 @@ def test_a_checkpoint_is_evaluated_without_a_run_of_ours(tiny, tmp_path):
     evaluation = ["benchmark=mini_vsil", "limit=3", "generation.max_new_tokens=4"]
     assert main(["eval", f"checkpoint={run.weights}", f"output_dir={tmp_path / 'a'}", *evaluation]) == 0
     assert main(["eval", f"model={tiny('llava')}", f"output_dir={tmp_path / 'b'}", *evaluation]) == 0
-    names = {row["name"] for row in collect(tmp_path)[0]}
+    names = {it.row["name"] for it in collect(tmp_path)[0]}
     assert names == {"mm_sft", "checkpoint", "vanilla"}
     assert (
         main(["eval", f"model={tiny('qwen2_vl')}", f"output_dir={tmp_path / 'b'}", *evaluation]) == 2

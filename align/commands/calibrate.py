@@ -18,7 +18,7 @@ from align.evaluation.judged import judge_answers
 from align.evaluation.judging import NONE, build_all
 from align.evaluation.verdicts import Case
 from align.files import write_json
-from align.report.tables import percent
+from align.report.names import percent
 from align.screen import progress
 from align.settings import CalibrateConfig, Part
 

@@ -13,11 +13,12 @@ from typing import Any
 from align.commands.arms import plan
 from align.config import Composed, compose
 from align.files import write_json, write_text
-from align.report.collect import combine, row_of
-from align.report.comparisons import compare_arms, conclusions
-from align.report.comparisons import markdown as comparison_table
-from align.report.controlled import Ground, ground_of, permitted, refuse_uncontrolled
-from align.report.tables import markdown, print_table, stop_note
+from align.report.collect import Evaluated
+from align.report.controlled import Ground, ground_of, refuse_uncontrolled
+from align.report.findings import Findings, findings
+from align.report.tables.everything import tables_of
+from align.report.tables.markdown import markdown
+from align.report.tables.terminal import print_tables
 from align.run_folder import RunFolder
 from align.screen import Named
 from align.settings import CompareConfig, EvalConfig
@@ -37,42 +38,33 @@ def main(arguments: Sequence[str]) -> int:
     given = compose(CompareConfig, arguments)
     cells, references = plan(given)
     folder = Path(given.config.output_dir)
-    untrained, runs, used = [], [], []
+    untrained, runs = [], []
     with progress() as report:
         for model, arms in cells.items():
             untrained += [_untrained(evaluation, report) for evaluation in references[model]]
             trained = [_arm(cell, report) for cell in arms]
-            used += _refuse_uncontrolled_runs(trained)
+            _refuse_uncontrolled_runs(trained)
             runs += trained
-    rows, (comparisons, notes) = [row_of(run) for run in runs], compare_arms(runs)
-    tracks = list(dict.fromkeys(row["track"] for row in rows))
-    unaligned = [row_of(run) | {"track": track} for track in tracks for run in untrained]
-    unaligned = [row for row in unaligned if row["track"] == "paper" or row["name"] == "vanilla"]
-    arms_over_seeds = [row | {"seed": str(row["seed"]), "most_steps": row["steps"]} for row in unaligned]
-    arms_over_seeds += combine(runs)
-    values = {"schema": SCHEMA, "seconds": round(time.monotonic() - begun, 1), "rows": unaligned + rows}
-    values |= {"arms": arms_over_seeds, "comparisons": comparisons, "notes": [*used, *notes]}
+    tracks = list(dict.fromkeys(run.manifest()["track"] for run in runs))
+    as_they_are = [Evaluated(run) for run in untrained]
+    if "paper" not in tracks:  # under which they are recorded
+        as_they_are = [run.on_track("controlled") for run in as_they_are if run.row["name"] == "vanilla"]
+    found = findings([*as_they_are, *map(Evaluated, runs)])
+    rows = sorted((run.row for run in found.runs), key=lambda row: row["method"] is not None)
+    values = {"schema": SCHEMA, "seconds": round(time.monotonic() - begun, 1), "rows": rows}
+    values |= {"arms": [arm.row for arm in found.arms], "comparisons": found.comparisons, "notes": found.notes}
     write_json(folder / "comparison.json", values)
     miniature = any(cell.config.suite == "miniature" for arms in cells.values() for cell in arms)
-    caveats = [CAVEAT] if miniature else []
-    for track in tracks:
-        remarks = [
-            *(stop_note(row) for row in rows if row["stopped"] and row["track"] == track),
-            *(used if track == "controlled" else []),
-            *caveats,
-        ]
-        _show_track(track, arms_over_seeds, comparisons, folder, remarks)
-    stops = [stop_note(row) for row in rows if row["stopped"]]  # printed under their tables already
-    for note in notes:
-        if note not in stops:
-            print(note)
-    files = ", ".join(f"{track}.{ending}" for track in tracks for ending in ("md", "png"))
+    for track in found.tracks:
+        _show_track(track, found, folder, [CAVEAT] if miniature else [])
+    print("\n".join(found.notes))
+    files = ", ".join(f"{track}.{ending}" for track in found.tracks for ending in ("md", "png"))
     print(f"Written to {folder}: comparison.json, {files}; {time.monotonic() - begun:.0f} s")
     return 0
 
 
-def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> list[str]:
-    """After training, by what the runs of each method and seed recorded. What is permitted and used is returned.
+def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> None:
+    """After training, by what the runs of each method and seed recorded. Raises UserError.
 
     A run that stopped at its method's bound took fewer steps than planned: it is shown, and compared with none.
     """
@@ -83,7 +75,6 @@ def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> list[str]:
             groups.setdefault((manifest["method"], manifest["seed"]), []).append(ground_of(run))
     for arms in groups.values():
         refuse_uncontrolled(arms)
-    return list(dict.fromkeys(line for arms in groups.values() for line in permitted(arms)))
 
 
 def _untrained(evaluation: EvalConfig, report: Any) -> RunFolder:
@@ -112,21 +103,18 @@ def _arm(cell: Composed, report: Any) -> RunFolder:
     return run
 
 
-def _show_track(
-    track: str, rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]], folder: Path, remarks: list[str]
-) -> None:
+def _show_track(track: str, found: Findings, folder: Path, caveats: list[str]) -> None:
     """One track's table, figure, differences and conclusions: on the terminal and as <track>.md and <track>.png."""
     from align.report.figure import draw_comparison
 
-    rows = [row for row in rows if row["track"] == track]
-    comparisons = [comparison for comparison in comparisons if comparison["track"] == track]
-    for model in dict.fromkeys(row["model"] for row in rows):
-        of_model = [row for row in rows if row["model"] == model]
-        seeds = ", ".join(dict.fromkeys(row["seed"] for row in of_model if row["method"]))
-        print_table(of_model, f"{track.capitalize()} track, {model}, seed {seeds}")
-    found = [*conclusions(comparisons), *remarks]
-    print("\n".join(found) + "\n")
-    write_text(
-        folder / f"{track}.md", "\n".join([markdown(rows), comparison_table(comparisons), "\n\n".join(found), ""])
-    )
-    draw_comparison(rows, folder / f"{track}.png")
+    of_track = found.of_track(track)
+    for model in dict.fromkeys(arm.row["model"] for arm in of_track.arms):
+        arms = [arm for arm in of_track.arms if arm.row["model"] == model]
+        seeds = ", ".join(dict.fromkeys(arm.row["seed"] for arm in arms if arm.row["method"]))
+        print(f"\n{track.capitalize()} track, {model}, seed {seeds}")
+        print_tables(tables_of(arms, [], ("rates", "divided", "measured")))
+    sentences = [*of_track.conclusions, *caveats]
+    print("\n".join(sentences) + "\n")
+    text = markdown(tables_of(of_track.arms, of_track.comparisons), found.notes, sentences)
+    write_text(folder / f"{track}.md", text)
+    draw_comparison([arm.row for arm in of_track.arms], folder / f"{track}.png")

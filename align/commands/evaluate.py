@@ -32,9 +32,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Status 1 where a headline is withheld, 130 where it was interrupted.
     """
-    from align.report.collect import row_of
     from align.report.curve import print_curve
-    from align.report.tables import print_external, print_table
     from align.screen import progress
 
     composed = compose_eval(arguments)
@@ -52,13 +50,9 @@ def main(arguments: Sequence[str]) -> int:
         with progress() as display:
             run, results = run_evaluation(config, display)
         if results and config.validation:
-            print_table(
-                [row_of(run) | {"results": results, "external": {}}], f"Validation of {run.manifest()['model']}"
-            )
-        elif results:
-            print_table([row_of(run)], f"Evaluation of {run.manifest()['model']}")
-        elif not config.benchmark:
-            print_external([row_of(run)])
+            _show(run, "Validation", results)
+        elif results or not config.benchmark:
+            _show(run, "Evaluation")
         else:
             print(
                 "Nothing was judged (judge=none); the same command with a judge goes on with the answers that are stored."
@@ -80,6 +74,19 @@ def main(arguments: Sequence[str]) -> int:
         for judged in (result, *result.get("other_judges", []))
     ]
     return 1 if any(withheld) else 0
+
+
+def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
+    """The tables of one run, or of results in the place of its own."""
+    from align.report.arms import Arm
+    from align.report.collect import Evaluated, row_of
+    from align.report.tables.everything import tables_of
+    from align.report.tables.terminal import print_tables
+
+    row = row_of(run)
+    arm = Arm(row, [Evaluated(run)]) if instead is None else Arm(row | {"results": instead, "external": {}}, [])
+    print(f"\n{what} of {row['model']}")
+    print_tables(tables_of([arm], [], ("rates", "divided", "measured")))
 
 
 def _refuse_launcher() -> None:

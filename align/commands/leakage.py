@@ -22,7 +22,7 @@ from align.evaluation.leakage import Requests, measure, sees
 from align.evaluation.selection import select_rows, settings_of
 from align.evaluation.verdicts import REQUESTS, AnyJudge
 from align.files import write_json
-from align.report.tables import percent
+from align.report.names import percent
 from align.screen import Display, progress
 from align.settings import LeakageConfig
 

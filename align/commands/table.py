@@ -5,37 +5,38 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from align.config import compose
 from align.data.views import split_view
 from align.errors import UserError
 from align.files import write_text
-from align.report.collect import collect
+from align.report.arms import Arm, arms_of
+from align.report.collect import Evaluated, collect
+from align.report.findings import Findings, findings
 from align.report.leak_split import note_of, read_flags
-from align.report.tables import comma_separated, markdown, sorted_rows
+from align.report.names import sorted_rows
+from align.report.tables.delimited import comma_separated
+from align.report.tables.everything import tables_of
+from align.report.tables.latex import latex
+from align.report.tables.markdown import markdown
 from align.settings import TableConfig
+
+FORMATS = ("md", "csv", "json", "latex")
+SEEDS = ("together", "apart")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print or write the table. Raises UserError."""
     config: TableConfig = compose(TableConfig, arguments).config
-    if not Path(config.runs).is_dir():
-        raise UserError(f"runs={config.runs}: not a folder")
-    flags = read_flags(config.leaks) if config.leaks else {}
-    rows, notes = collect(Path(config.runs), flags)
-    named = {split_view(name)[0] for row in rows for name, of in row["results"].items() if "leak_split" in of}
-    if flags and not named:
-        raise UserError(f"leaks={config.leaks}: it is of {', '.join(flags)}, and no run has a safety set of that name")
-    notes = [*notes, *(note_of(name, of) for name, of in flags.items() if name in named)]
-    formats = {
-        "md": lambda: markdown(rows, notes),
-        "csv": lambda: comma_separated(rows),
-        "json": lambda: json.dumps({"schema": 1, "rows": sorted_rows(rows), "notes": notes}, indent=2) + "\n",
-    }
-    if config.format not in formats:
-        raise UserError(f"format={config.format}: expected one of {', '.join(formats)}")
-    text = formats[config.format]()
+    for key, known in (("format", FORMATS), ("seeds", SEEDS)):
+        if getattr(config, key) not in known:
+            raise UserError(f"{key}={getattr(config, key)}: expected one of {', '.join(known)}")
+    runs, notes = read_runs(config.runs, config.leaks)
+    found = findings(runs)
+    notes += found.notes
+    text = _written(config, runs, found, notes)
     if config.output:
         write_text(Path(config.output), text)
     else:
@@ -44,3 +45,38 @@ def main(arguments: Sequence[str]) -> int:
         for note in notes:
             print(note, file=sys.stderr)
     return 0
+
+
+def read_runs(folder: str, leaks: str | None) -> tuple[list[Evaluated], list[str]]:
+    """The runs below a folder, their rates split by leak flags if there are any -> (runs, notes). Raises UserError."""
+    if not Path(folder).is_dir():
+        raise UserError(f"runs={folder}: not a folder")
+    flags = read_flags(leaks) if leaks else {}
+    runs, notes = collect(Path(folder), flags)
+    named = {split_view(name)[0] for run in runs for name, of in run.row["results"].items() if "leak_split" in of}
+    if flags and not named:
+        raise UserError(f"leaks={leaks}: it is of {', '.join(flags)}, and no run has a safety set of that name")
+    return runs, [*notes, *(note_of(name, of) for name, of in flags.items() if name in named)]
+
+
+def _written(config: TableConfig, runs: Sequence[Evaluated], found: Findings, notes: Sequence[str]) -> str:
+    arms: list[Arm] = found.arms
+    if config.seeds == "apart":
+        arms = [arm for run in runs for arm in arms_of([run])[0]]
+    if config.format == "csv":
+        return comma_separated([arm.row for arm in arms])
+    tables = tables_of(arms, found.comparisons, config.tables)
+    if config.format == "latex":
+        return latex(tables, notes)
+    if config.format == "md":
+        return markdown(tables, notes, found.conclusions)
+    values = {
+        "schema": 1,
+        "rows": sorted_rows([run.row for run in runs]),
+        "arms": sorted_rows([arm.row for arm in arms]),
+        "comparisons": found.comparisons,
+        "tables": [asdict(table) for table in tables],
+        "conclusions": found.conclusions,
+        "notes": list(notes),
+    }
+    return json.dumps(values, indent=2) + "\n"

@@ -12,6 +12,7 @@ from align.catalog import DEFENCES, resolve
 from align.data.pixels import pixels_of
 from align.errors import UserError
 from align.evaluation.defences import Defence
+from align.evaluation.requests import write_requests
 from align.evaluation.selection import Selected
 from align.files import append_jsonl, keep_lines, open_jsonl, read_json, refuse_other, write_json
 from align.generation.answer import Unanswered, how
@@ -67,6 +68,8 @@ class Answered:
         folder = folder / chosen.name
         _keep_settings(folder, chosen, config, model)
         pixels = dict(zip((row.id for row in chosen.rows), pixels_of(chosen.rows), strict=True))
+        own = pixels if chosen.view == "image" else None
+        write_requests(folder, chosen.items, own)
         asked = chosen.rows
         if config.defence:
             defence: Defence = resolve("defence", config.defence, DEFENCES)
@@ -74,7 +77,7 @@ class Answered:
         hashes = {row.id: _hash(model.prompt(row), *pixels[row.id], str(how(config.generation))) for row in asked}
         responses = _answers(model, chosen.name, asked, hashes, folder / "responses.jsonl", early)
         clusters = {row.id: cluster_of(chosen, row, pixels[row.id]) for row in chosen.rows}
-        return cls(chosen, folder, responses, clusters, pixels if chosen.view == "image" else None, chosen.facts)
+        return cls(chosen, folder, responses, clusters, own, chosen.facts)
 
     @property
     def declined(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 Value = TypeVar("Value")
 CONFIDENCE = 0.95
@@ -19,7 +19,7 @@ def wilson(good: float, n: float) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), 95%. Raises ValueError for n = 0."""
     if n <= 0:
         raise ValueError(f"an interval of a share of {n} items")
-    z, share = float(norm.ppf((1 + CONFIDENCE) / 2)), good / n
+    z, share = float(ndtri((1 + CONFIDENCE) / 2)), good / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
     return max(centre - half, 0.0), min(centre + half, 1.0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from align.files import read_json
-from align.report.collect import judge_of, row_of, valid_items
+import numpy as np
+
+from align.report.collect import Evaluated, judge_of
 from align.report.contrasts import DIFFERENCES, Observations, contrast, mcnemar
-from align.report.tables import display_name, group_name, is_control, method_name, percent, stop_note, variant_of
-from align.run_folder import RunFolder
+from align.report.items import Items
+from align.report.names import display_name, group_name, is_control, percent, stop_note, variant_of
 
 CONTROLLED_PAIRS = (
     ("image_leak", "text_leak"),  # having pixels at all
@@ -18,11 +19,11 @@ CONTROLLED_PAIRS = (
     ("image_leak", "shuffled_leak"),  # what the matching picture adds
 )
 
-Arm = dict[int, tuple[RunFolder, dict[str, Any]]]
-"""{seed: (run, its row)}"""
+Arm = dict[int, Evaluated]
+"""{seed: run}"""
 
 
-def compare_arms(runs: Sequence[RunFolder], tuned: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:
+def compare_arms(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:
     """Every pair of arms that the tracks ask for: a difference for each set, and the interaction of arm and leak.
 
     Arms are paired within track, model, method and what a sweep varied beside these (but for settings that were `tuned`, where each arm has
@@ -34,13 +35,13 @@ def compare_arms(runs: Sequence[RunFolder], tuned: Sequence[str] = ()) -> tuple[
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for run in runs:
-        row = row_of(run)
+        row = run.row
         out = row["stopped"] and row["track"] == "controlled"
         notes += [stop_note(row)] if row["stopped"] else []
         if row["method"] and not out:
             variant = tuple((key, value) for key, value in row["variant"].items() if key not in tuned)
             group = groups.setdefault((row["track"], row["model"], row["method"], variant), {})
-            group.setdefault(row["name"], {})[row["seed"]] = (run, row)
+            group.setdefault(row["name"], {})[row["seed"]] = run
     for (track, model, method, variant), arms in groups.items():
         pairs = _pairs(track, arms)
         identity = {"track": track, "model": model, "method": method, "variant": dict(variant)}
@@ -56,7 +57,7 @@ def compare_arms(runs: Sequence[RunFolder], tuned: Sequence[str] = ()) -> tuple[
 def _pairs(track: str, arms: dict[str, Arm]) -> list[tuple[str, str]]:
     if track == "controlled":
         return [(a, b) for a, b in CONTROLLED_PAIRS if a in arms and b in arms]
-    views = {name: next(iter(arm.values()))[1]["view"] for name, arm in arms.items()}
+    views = {name: next(iter(arm.values())).row["view"] for name, arm in arms.items()}
     return [(a, b) for a in arms if views[a] == "image" for b in arms if views[b] == "text"]
 
 
@@ -66,7 +67,7 @@ def _compare(a: Arm, b: Arm) -> tuple[list[dict[str, Any]], list[str]]:
     notes = [f"seed {seed} is trained, and trained to its end, for one of the two only" for seed in only_one]
     results: dict[str, dict[str, Any]] = {}
     observed: dict[str, Observations] = {}
-    for name in dict.fromkeys(name for arm in (a, b) for seed in seeds for name in arm[seed][1]["results"]):
+    for name in dict.fromkeys(name for arm in (a, b) for seed in seeds for name in arm[seed].row["results"]):
         runs = [arm[seed] for seed in seeds for arm in (a, b)]
         if reason := _not_comparable(runs, name):
             notes.append(f"{name}: {reason}")
@@ -74,7 +75,7 @@ def _compare(a: Arm, b: Arm) -> tuple[list[dict[str, Any]], list[str]]:
         seen, left_out = _paired(a, b, name, seeds)
         if left_out:
             notes.append(f"{name}: {left_out} items that have a verdict in one arm only are left out of the difference")
-        results[name], observed[name] = runs[0][1]["results"][name], seen
+        results[name], observed[name] = runs[0].row["results"][name], seen
     found = [_difference(name, results[name], seen) for name, seen in observed.items()]
     plain = {name: result["kind"] for name, result in results.items() if not is_control(name)}
     for free in (name for name, kind in plain.items() if kind == "vsil_free"):
@@ -83,42 +84,47 @@ def _compare(a: Arm, b: Arm) -> tuple[list[dict[str, Any]], list[str]]:
     return found, notes
 
 
-def _not_comparable(runs: Sequence[tuple[RunFolder, dict[str, Any]]], name: str) -> str | None:
+def _not_comparable(runs: Sequence[Evaluated], name: str) -> str | None:
     """Why the results of some runs on a set cannot be set against each other; None where they can."""
-    for _, row in runs:
+    for run in runs:
+        row = run.row
         if name not in row["results"]:
             return f"{row['name']} seed {row['seed']} was not evaluated on it"
         if row["results"][name]["rate"] is None:
             return f"withheld for {row['name']} seed {row['seed']} (too many answers without a verdict)"
-    judges = {judge_of(row["results"][name]) for _, row in runs}
+    judges = {judge_of(run.row["results"][name]) for run in runs}
     if len(judges) > 1:
         return f"judged differently ({', '.join(sorted(judges))})"
-    asked = [read_json(run.evaluation / name / "settings.json") for run, _ in runs]
+    asked = [run.settings(name) for run in runs]
     differing = [key for key in ("rows", "generation") if any(one[key] != asked[0][key] for one in asked)]
     return f"asked differently ({', '.join(differing)})" if differing else None
 
 
 def _paired(a: Arm, b: Arm, name: str, seeds: Sequence[int]) -> tuple[Observations, int]:
     """(a's item minus b's under each seed, how many items only one of them has)."""
-    values, clusters, of_seed, left_out = [], [], [], 0
-    for seed in seeds:
-        ours, theirs = ({item.id: item for item in valid_items(arm[seed][0], name)} for arm in (a, b))
-        left_out += len(ours.keys() ^ theirs.keys())
-        for item in (ours[key] for key in ours if key in theirs):
-            values.append(float(item.good) - float(theirs[item.id].good))
-            clusters.append(item.cluster)
-            of_seed.append(seed)
-    return Observations(values, clusters, of_seed), left_out
+    pairs = [_aligned(a[seed].items(name).valid, b[seed].items(name).valid) for seed in seeds]
+    values = np.concatenate([ours.good.astype(float) - theirs.good for ours, theirs, _ in pairs])
+    clusters = np.concatenate([ours.clusters for ours, _, _ in pairs])
+    of_seed = np.repeat(seeds, [len(ours) for ours, _, _ in pairs])
+    return Observations(values, clusters, of_seed), sum(alone for _, _, alone in pairs)
+
+
+def _aligned(ours: Items, theirs: Items) -> tuple[Items, Items, int]:
+    """(The items that both have, in our order, twice; how many only one has)."""
+    if ours.ids == theirs.ids:
+        return ours, theirs, 0
+    place = {item: i for i, item in enumerate(theirs.ids)}
+    both = ours.where(np.array([item in place for item in ours.ids], dtype=bool))
+    order = [place[item] for item in both.ids]
+    return both, theirs.at(order), len(ours) + len(theirs) - 2 * len(both)
 
 
 def _difference(name: str, result: dict[str, Any], seen: Observations) -> dict[str, Any]:
-    by_seed = []
-    for seed in dict.fromkeys(seen.seeds):
-        values, clusters = zip(
-            *((v, c) for v, c, s in zip(seen.values, seen.clusters, seen.seeds, strict=True) if s == seed), strict=True
-        )
-        distinct = len(set(clusters)) == len(clusters)
-        alone = {"seed": seed, "difference": sum(values) / len(values)}
+    by_seed, all_values, clusters, seeds = [], *(np.asarray(of) for of in (seen.values, seen.clusters, seen.seeds))
+    for seed in dict.fromkeys(seeds.tolist()):
+        values, of_seed = all_values[seeds == seed], clusters[seeds == seed]
+        distinct = len(np.unique(of_seed)) == len(of_seed)
+        alone = {"seed": seed, "difference": float(values.mean())}
         # McNemar's test takes the pairs as independent, which rows of one picture are not.
         by_seed.append(alone | {"mcnemar_p_value": mcnemar(values) if distinct else None})
     of_set = {"set_kind": result["kind"], "judge": result["judge"]}
@@ -133,7 +139,7 @@ def _interaction(free: str, on_free: Observations, leaky: str, on_leaky: Observa
 
 def _numbers(kind: str, sets: list[str], observed: Sequence[Observations]) -> dict[str, Any]:
     result = contrast(observed, DIFFERENCES)
-    seeds = list(dict.fromkeys(seed for one in observed for seed in one.seeds))
+    seeds = list(dict.fromkeys(seed for one in observed for seed in np.asarray(one.seeds).tolist()))
     return {
         "kind": kind,
         "sets": sets,
@@ -142,19 +148,6 @@ def _numbers(kind: str, sets: list[str], observed: Sequence[Observations]) -> di
         "difference": result.pop("estimate"),
         **result,
     }
-
-
-def markdown(comparisons: Sequence[dict[str, Any]]) -> str:
-    """Comparisons as a markdown table."""
-    lines = [["model", "method", "difference", "set", "points [95% interval]", "n", "seeds", "p"], ["---"] * 8]
-    for c in comparisons:
-        between = f"{display_name(c['a'])} minus {display_name(c['b'])}"
-        where = c["sets"][0] if c["kind"] == "difference" else f"interaction: {c['sets'][0]} minus {c['sets'][1]}"
-        points = f"{100 * c['difference']:+.1f} [{percent(c['low'])}, {percent(c['high'])}]"
-        seeds = ", ".join(map(str, c["seeds"]))
-        which = [", ".join([c["model"], *variant_of(c)]), method_name(c["method"]), between, where]
-        lines.append([*which, points, str(c["n"]), seeds, f"{c['p_value']:.2g}"])
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def conclusions(comparisons: Sequence[dict[str, Any]]) -> list[str]:

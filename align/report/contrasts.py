@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
-from scipy.stats import t as student
+from scipy.special import bdtr, stdtr, stdtrit
 
 from align.evaluation.metrics import CONFIDENCE
 
@@ -24,9 +22,9 @@ RATES = (1.0, 1.0, 0.0, 0.0)
 class Observations:
     """What was seen on one evaluation set: one value for each item under each seed."""
 
-    values: Sequence[float]
-    clusters: Sequence[Hashable]
-    seeds: Sequence[Hashable]
+    values: Sequence[float] | np.ndarray
+    clusters: Sequence[Hashable] | np.ndarray
+    seeds: Sequence[Hashable] | np.ndarray
     weight: float = 1.0
     """With which the set's mean enters the contrast."""
 
@@ -41,49 +39,59 @@ def contrast(sets: Sequence[Observations], extremes: Sequence[float]) -> dict[st
     `extremes` are the values of made-up clusters that every set gets for the interval, so that it keeps a width where all items
     agree: +1 and -1 for differences (Bonett and Price 2012), two successes and two failures for rates (Agresti and Coull 1998).
     """
-    seeds = list(dict.fromkeys(seed for one in sets for seed in one.seeds))
-    means, tables = zip(*(_influences(one, seeds, extremes) for one in sets), strict=True)
-    columns: dict[Hashable, np.ndarray] = {}
-    for table in tables:
-        for cluster, influence in table.items():
-            columns[cluster] = columns.get(cluster, 0.0) + influence  # two sets may show the same picture
-    variance, freedom = _crossed(np.column_stack(list(columns.values())))
+    sizes = [len(one.values) for one in sets]
+    rows, seeds = _numbered([one.seeds for one in sets])
+    columns, clusters = _numbered([one.clusters for one in sets])  # two sets may show the same picture
+    means, both, start = [], np.zeros((seeds, clusters + len(extremes) * len(sets))), 0
+    for i, one in enumerate(sets):
+        at = slice(start, start + sizes[i])
+        mean, of_clusters, made_up = _influences(one, rows[at], columns[at], (seeds, clusters), extremes)
+        means.append(mean)
+        both[:, :clusters] += of_clusters
+        both[:, clusters + i * len(extremes) : clusters + (i + 1) * len(extremes)] = made_up
+        start += sizes[i]
+    variance, freedom = _crossed(both)
     centre = float(sum(one.weight * mean for one, mean in zip(sets, means, strict=True)))
     error = variance**0.5
-    half = float(student.ppf((1 + CONFIDENCE) / 2, freedom)) * error
+    half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
     reach = [sorted((one.weight * min(extremes), one.weight * max(extremes))) for one in sets]
     return {
         "estimate": float(sum(one.weight * np.mean(one.values) for one in sets)),
         "low": max(centre - half, sum(low for low, _ in reach)),
         "high": min(centre + half, sum(high for _, high in reach)),
-        "p_value": float(2 * student.sf(abs(centre) / error, freedom)),
+        "p_value": float(2 * stdtr(freedom, -abs(centre) / error)),
     }
 
 
-def mcnemar(differences: Sequence[float]) -> float:
+def mcnemar(differences: Sequence[float] | np.ndarray) -> float:
     """P of the exact McNemar test from paired differences of -1, 0 and 1: a coin for the pairs that differ."""
-    for_a, for_b = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
-    return float(binomtest(for_a, for_a + for_b).pvalue) if for_a + for_b else 1.0
+    values = np.asarray(differences)
+    for_a, for_b = int((values > 0).sum()), int((values < 0).sum())
+    return min(1.0, 2 * float(bdtr(min(for_a, for_b), for_a + for_b, 0.5)))
 
 
 def _influences(
-    one: Observations, seeds: Sequence[Hashable], extremes: Sequence[float]
-) -> tuple[float, dict[Hashable, Any]]:
-    """(mean, {cluster: what it adds to the contrast's error under each seed}), the made-up clusters included."""
-    clusters = list(dict.fromkeys(one.clusters))
-    column = {cluster: i for i, cluster in enumerate(clusters)}
-    row = {seed: i for i, seed in enumerate(seeds)}
-    sums, counts = np.zeros((2, len(seeds), len(clusters) + len(extremes)))
-    at = [row[seed] for seed in one.seeds], [column[cluster] for cluster in one.clusters]
-    np.add.at(sums, at, one.values)
-    np.add.at(counts, at, 1)
-    size = len(one.values) / (len(seeds) * len(clusters))
-    counts[:, len(clusters) :] = size
-    sums[:, len(clusters) :] = size * np.asarray(extremes)
-    mean = sums.sum() / counts.sum()
-    influence = one.weight * (sums - counts * mean) / counts.sum()
-    keys = [*clusters, *((id(one), i) for i in range(len(extremes)))]
-    return float(mean), dict(zip(keys, influence.T, strict=True))
+    one: Observations, row: np.ndarray, column: np.ndarray, shape: tuple[int, int], extremes: Sequence[float]
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """(mean, what adds to the contrast's error under each seed: (seeds, clusters), and (seeds, made-up clusters)).
+
+    `row` and `column` are the numbers of each item's seed and cluster. A cluster that the set has not adds nothing.
+    """
+    at = row * shape[1] + column
+    counts = np.bincount(at, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+    sums = np.bincount(at, weights=np.asarray(one.values, dtype=float), minlength=counts.size).reshape(shape)
+    size = len(one.values) / (shape[0] * np.count_nonzero(counts.sum(0)))
+    made_up = np.full((shape[0], len(extremes)), size)
+    n = counts.sum() + made_up.sum()
+    mean = (sums.sum() + (made_up * extremes).sum()) / n
+    of_clusters = one.weight * (sums - counts * mean) / n
+    return float(mean), of_clusters, one.weight * made_up * (np.asarray(extremes) - mean) / n
+
+
+def _numbered(names: Sequence[Sequence[Hashable] | np.ndarray]) -> tuple[np.ndarray, int]:
+    """(A number for each name, the same for the same one; how many there are)."""
+    distinct, numbers = np.unique(np.concatenate([np.asarray(of) for of in names]), return_inverse=True)
+    return numbers, len(distinct)
 
 
 def _crossed(influence: np.ndarray) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from align.report.tables import SHORT, is_control, measured, percent, sets_of
+from align.report.names import SHORT, is_control, measured, percent, sets_of
 
 
 def print_curve(points: dict[int, dict[str, dict[str, Any]]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.report.tables import (
+from align.report.names import (
     METHODS,
     display_name,
     is_control,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from align.data.views import split_view
 from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
-from align.evaluation.items import Item
-from align.evaluation.metrics import proportion_interval
 from align.evaluation.summary import MAX_INVALID
 from align.files import read_json, read_jsonl
-from align.run_folder import RunFolder
+from align.report.items import Items, rate_of
+
+if TYPE_CHECKING:
+    from align.report.collect import Evaluated
 
 
 @dataclass(frozen=True)
@@ -64,61 +67,66 @@ def note_of(name: str, flags: Flags) -> str:
     )
 
 
-def split(run: RunFolder, row: dict[str, Any], flags: dict[str, Flags]) -> list[str]:
-    """Add `leak_split` to each result of a row whose set has flags, by its main judge -> notes on what could not be checked.
+def split(run: Evaluated, flags: dict[str, Flags]) -> list[str]:
+    """Add `leak_split` to each result of a run whose set has flags, by its main judge -> notes on what could not be checked.
 
     Raises UserError where an item has no flag, or is not the one that was measured under its id.
     """
     notes = []
-    for name, result in row["results"].items():
+    for name, result in run.row["results"].items():
         of_set = flags.get(split_view(name)[0])
         if of_set is None or result["kind"] not in SAFETY_KINDS:
             continue
-        items = [Item(**item) for item in read_jsonl(run.evaluation / name / f"items.{result['judge']}.jsonl")]
-        if unknown := [item.id for item in items if item.id not in of_set.leaks]:
+        path = run.run.path
+        records = list(read_jsonl(run.run.evaluation / name / f"items.{result['judge']}.jsonl"))
+        if unknown := [one["id"] for one in records if one["id"] not in of_set.leaks]:
             raise UserError(
-                f"{run.path}: {len(unknown)} of {len(items)} items of {name} are not in {of_set.file}, first {unknown[0]}; measure the "
+                f"{path}: {len(unknown)} of {len(records)} items of {name} are not in {of_set.file}, first {unknown[0]}; measure the "
                 f"leakage of the same rows"
             )
-        _refuse_others(run, name, items, of_set)
-        if any(None in (item.asks, of_set.measured[item.id]["asks"]) for item in items):
+        _refuse_others(path, name, records, of_set)
+        if any(None in (one.get("asks"), of_set.measured[one["id"]]["asks"]) for one in records):
             notes.append(
-                f"{run.path}: whether the items of {name} are those of {of_set.file} cannot be checked: one is of a version that "
+                f"{path}: whether the items of {name} are those of {of_set.file} cannot be checked: one is of a version that "
                 f"kept no more than their ids"
             )
-        leaks = of_set.leaks
-        result["leak_split"] = {
-            "judge": of_set.judge,
-            "text": of_set.text,
-            "leaks": _rate([item for item in items if leaks[item.id] is True]),
-            "leak_free": _rate([item for item in items if leaks[item.id] is False]),
-            "unlabelled": sum(leaks[item.id] is None for item in items),
-        }
+        result["leak_split"] = _parts([(run.row["seed"], run.items(name))], of_set)
+        run.flags[name] = of_set
     return notes
 
 
-def _refuse_others(run: RunFolder, name: str, items: Sequence[Item], of_set: Flags) -> None:
+def pooled_split(runs: Sequence[Evaluated], name: str) -> dict[str, Any]:
+    """`leak_split` of a set over the seeds of an arm, each of which has it."""
+    return _parts([(run.row["seed"], run.items(name)) for run in runs], runs[0].flags[name])
+
+
+def _parts(by_seed: Sequence[tuple[Any, Items]], of_set: Flags) -> dict[str, Any]:
+    flagged = [(seed, items, [of_set.leaks[one] for one in items.ids]) for seed, items in by_seed]
+    return {
+        "judge": of_set.judge,
+        "text": of_set.text,
+        "leaks": _rate([(seed, items.where(np.array([x is True for x in of]))) for seed, items, of in flagged]),
+        "leak_free": _rate([(seed, items.where(np.array([x is False for x in of]))) for seed, items, of in flagged]),
+        "unlabelled": sum(x is None for _, _, of in flagged for x in of),
+    }
+
+
+def _refuse_others(path: Path, name: str, items: Sequence[dict[str, Any]], of_set: Flags) -> None:
     """Raises UserError where an item asks or shows something else than what was measured under its id, as far as either says."""
     for key, what in (("asks", "ask something else or have another role"), ("shows", "show another picture")):
-        pairs = [(item.id, getattr(item, key), of_set.measured[item.id][key]) for item in items]
+        pairs = [(item["id"], item.get(key), of_set.measured[item["id"]][key]) for item in items]
         if other := [item_id for item_id, ours, theirs in pairs if None not in (ours, theirs) and ours != theirs]:
             raise UserError(
-                f"{run.path}: {len(other)} of {len(items)} items of {name} {what} than what {of_set.file} has under their ids, first "
+                f"{path}: {len(other)} of {len(items)} items of {name} {what} than what {of_set.file} has under their ids, first "
                 f"{other[0]}; the set has changed, or it is another of that name: measure the leakage of the rows that were evaluated"
             )
 
 
-def _rate(items: Sequence[Item]) -> dict[str, Any]:
+def _rate(by_seed: Sequence[tuple[Any, Items]]) -> dict[str, Any]:
     """Share of good answers among those with a verdict; none above 5% without."""
-    valid = [item for item in items if item.label != "invalid"]
-    shown: dict[str, Any] = {
-        "n": len(items),
-        "invalid": len(items) - len(valid),
-        "rate": None,
-        "low": None,
-        "high": None,
-    }
-    if valid and len(items) - len(valid) <= MAX_INVALID * len(items):
-        low, high = proportion_interval([item.good for item in valid], [item.cluster for item in valid])
-        shown |= {"rate": sum(item.good for item in valid) / len(valid), "low": low, "high": high}
+    valid = [(seed, items.valid) for seed, items in by_seed]
+    n, n_valid = (sum(len(items) for _, items in of) for of in (by_seed, valid))
+    shown: dict[str, Any] = {"n": n, "invalid": n - n_valid, "rate": None, "low": None, "high": None}
+    if n_valid and n - n_valid <= MAX_INVALID * n:
+        shown |= rate_of(valid)
     return shown

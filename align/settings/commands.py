@@ -178,5 +178,10 @@ class TableConfig:
         None,
         "leaks.<judge>.jsonl of `align leakage`, or its folder: beside each rate that of items which leak and which do not",
     )
-    format: str = option("md", "md | csv | json")
+    format: str = option("md", "md | csv | json | latex")
+    seeds: str = option("together", "together: a line for each arm, over its seeds | apart: a line for each run")
+    tables: list[str] = option(
+        ["rates", "divided", "differences", "categories", "measured"],
+        "which tables: rates, divided (refusals, warnings, ...), differences, categories, measured (lmms_eval)",
+    )
     output: str | None = option(None, "file to write to (default: standard output)")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.files import write_json
-from align.report.collect import judge_of, main_summary, valid_items
+from align.files import read_jsonl, write_json
+from align.report.collect import judge_of, main_summary
 from align.run_folder import RunFolder
 from align.sweep.folder import Plan, SweepFolder
 from align.sweep.rows import chosen_path
@@ -128,7 +128,10 @@ def _link(path: Path, run: Path) -> None:
 
 def _seen(run: RunFolder, name: str) -> set[tuple[str | None, str | None]]:
     """What the items of a set ask and show."""
+    folder = run.evaluation / name
     try:
-        return {(item.asks, item.shows) for item in valid_items(run, name) if item.asks}
+        main = main_summary(folder)
+        items = read_jsonl(folder / f"items.{main['judge']}.jsonl") if main else ()
+        return {(item["asks"], item.get("shows")) for item in items if item.get("asks")}
     except UserError:
         return set()

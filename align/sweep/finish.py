@@ -8,10 +8,11 @@ from typing import Any
 
 from align.errors import UserError
 from align.files import write_json, write_text
-from align.report.collect import combine, row_of
-from align.report.comparisons import compare_arms, conclusions
-from align.report.comparisons import markdown as comparison_table
-from align.report.tables import markdown, print_table, stop_note
+from align.report.collect import Evaluated
+from align.report.findings import findings
+from align.report.tables.everything import tables_of
+from align.report.tables.markdown import markdown
+from align.report.tables.terminal import print_tables
 from align.run_folder import RunFolder
 from align.sweep.choosing import choose, looked_at_twice
 from align.sweep.folder import SweepFolder
@@ -36,25 +37,25 @@ def finish(folder: SweepFolder, queue: Queue) -> list[State]:
     write_status(folder, states)
     notes += [missing(state) for state in states if state.what != DONE]
     _settle_names(plan.current)
-    arms, runs, damaged = _arms([state.row for state in states], plan.tune)
+    runs, damaged = _runs([state.row for state in states], plan.tune)
     notes += damaged
     print(f"Sweep {folder.output_dir}: {counted(states)}")
     if earlier := len(plan.rows) - len(plan.current):
         notes.append(
             f"{earlier} rows of earlier grids in this folder are not shown; align table runs={folder.output_dir} has all runs"
         )
-    if not arms:
+    if not runs:
         (folder.output_dir / "table.md").unlink(missing_ok=True)  # what it says is no longer so
         print("\n".join([*notes, "Nothing is evaluated yet: there is no table."]))
         return states
-    comparisons, left_out = _compared(runs, plan.tune)
-    notes += [*(stop_note(row) for row in arms if row["stopped"]), *left_out]
-    found = conclusions(comparisons)
-    text = [markdown(arms, notes), comparison_table(comparisons) if comparisons else "", "\n\n".join(found), ""]
-    write_text(folder.output_dir / "table.md", "\n".join(text))
-    for track in dict.fromkeys(row["track"] for row in arms):
-        print_table([row for row in arms if row["track"] == track], f"{track.capitalize()} track")
-    print("\n".join([*found, *notes]))
+    found = findings(runs, plan.tune)
+    notes += found.notes
+    write_text(
+        folder.output_dir / "table.md",
+        markdown(tables_of(found.arms, found.comparisons), notes, found.conclusions),
+    )
+    print_tables(tables_of(found.arms, [], ("rates", "divided", "measured")))
+    print("\n".join([*found.conclusions, *notes]))
     print(f"Written: {folder.output_dir / 'table.md'}")
     return states
 
@@ -108,10 +109,9 @@ def _settle_names(rows: Sequence[Row]) -> None:
                 row.run.record(variant=variant)
 
 
-def _arms(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[dict[str, Any]], list[RunFolder], list[str]]:
-    """(Rows of the table with their seeds together, the runs that they are made of, what cannot be shown)."""
-    by_arm: dict[tuple[Any, ...], list[RunFolder]] = {}
-    notes = []
+def _runs(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[Evaluated], list[str]]:
+    """(The runs that are trained and evaluated, what cannot be shown)."""
+    runs, notes = [], []
     for row in rows:
         tuned_out = tune and not row.chosen and "recipe" in row.axes  # only what was chosen is reported
         if tuned_out or not row.path.is_dir():
@@ -120,31 +120,11 @@ def _arms(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[dict[str, Any]
         try:
             if not run.finished():
                 continue
-            found = row_of(run)
+            found = Evaluated(run)
         except (UserError, KeyError, TypeError, AttributeError) as error:
             notes.append(f"{row.name}: damaged: {error}")
             continue
-        if found["results"] or found["external"]:
-            what = (found["track"], found["model"], found["method"], found["name"], *found["variant"].items())
-            # Without training there is nothing that a seed changes: each is a row of its own.
-            by_arm.setdefault(what if found["method"] else (str(run.path),), []).append(run)
-    arms, shown = [], []
-    for runs in by_arm.values():
-        try:
-            arms += _combined(runs)
-            shown += runs
-        except UserError as error:
-            notes.append(f"left out of the table: {error}")
-    return arms, shown, notes
-
-
-def _combined(runs: list[RunFolder]) -> list[dict[str, Any]]:
-    row = row_of(runs[0])
-    return combine(runs) if row["method"] else [row | {"seed": str(row["seed"]), "most_steps": row["steps"]}]
-
-
-def _compared(runs: Sequence[RunFolder], tune: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    try:
-        return compare_arms(runs, tune)
-    except UserError as error:
-        return [], [f"arms are not compared: {error}"]
+        notes += found.drop_damaged()
+        if found.row["results"] or found.row["external"]:
+            runs.append(found)
+    return runs, notes

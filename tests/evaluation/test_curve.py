@@ -76,7 +76,7 @@ def test_every_point_is_evaluated_as_the_final_checkpoint_is(run, tmp_path, caps
 def test_points_are_no_runs(run, capsys):
     assert main(["eval", f"run={run.path}", *EVALUATION]) == 0
     rows, notes = collect(run.path.parent)
-    assert [(row["name"], row["steps"]) for row in rows] == [("mm_sft", 6)]
+    assert [(it.row["name"], it.row["steps"]) for it in rows] == [("mm_sft", 6)]
     assert notes == []
     capsys.readouterr()
     assert main(["table", f"runs={run.path.parent}", "format=csv"]) == 0

@@ -15,7 +15,7 @@ from align.evaluation.selection import Selected
 from align.evaluation.summary import summarise
 from align.evaluation.verdicts import Verdict, label_of, twin_label
 from align.miniature import world
-from align.report.tables import cell, published_way
+from align.report.tables.cells import published_way, rate_cell
 from align.rows import Row
 from align.settings import Judging
 
@@ -101,14 +101,14 @@ def test_counts_are_disjoint_and_sum_to_n():
         "good": 58,
         "n": 98,
     }  # where the judge calls gibberish a refusal, a published rate counts it
-    assert published_way(result) == ["59.2 with incoherent ones as judged"]
-    assert cell(result)[2:] == ["50.0-52.0 with the invalid ones bad or good", *published_way(result)]
+    assert published_way(result) == ("59.2 with incoherent ones as judged",)
+    assert rate_cell(result).more[1:] == ("50.0-52.0 with the invalid ones bad or good", *published_way(result))
 
 
 def test_one_percent_of_incoherent_answers_is_no_second_rate():
     verdicts = [Verdict("refusal")] * 99 + [Verdict("refusal", incoherent=True)]
-    assert published_way(summary("vsil", verdicts)) == []
-    assert cell(summary("vsil", verdicts))[1:] == ["refusal 99, incoherent 1"]
+    assert published_way(summary("vsil", verdicts)) == ()
+    assert rate_cell(summary("vsil", verdicts)).more == ("refusal 99, incoherent 1",)
 
 
 def test_an_incoherent_answer_is_incoherent_whatever_the_judge_did_not_say():

@@ -12,7 +12,7 @@ from align.config import compose_run
 from align.files import read_json
 from align.report.card import base_name, card, limits, name_base, plain, shortened
 from align.report.collect import row_of
-from align.report.tables import percent
+from align.report.names import percent
 from align.run_folder import RunFolder
 from align.settings import ModelSettings
 from align.train import train

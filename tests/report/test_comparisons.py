@@ -5,11 +5,14 @@ import re
 
 import pytest
 
-from align.errors import UserError
 from align.files import write_json
-from align.report.collect import combine, row_of
-from align.report.comparisons import compare_arms, conclusions, markdown
-from align.report.tables import markdown as table
+from align.report.arms import arms_of
+from align.report.collect import Evaluated
+from align.report.comparisons import compare_arms as compare
+from align.report.comparisons import conclusions
+from align.report.tables.differences import difference_tables
+from align.report.tables.everything import tables_of
+from align.report.tables.markdown import markdown as written
 from tests.report.test_report import run
 
 YES, NO = (True,) * 100, (False,) * 100
@@ -25,6 +28,14 @@ def arm(folder, name, vsil, free, twin, benign=YES, **more):
     }
     defaults = {"track": "controlled", "name": name, "view": "image"}
     return run(folder / f"{name}-{more.get('method', 'sft')}-{more.get('seed', 0)}", sets=kinds, **(defaults | more))
+
+
+def compare_arms(runs):
+    return compare([Evaluated(it) for it in runs])
+
+
+def markdown(comparisons):
+    return written(difference_tables(comparisons))
 
 
 def found(*runs):
@@ -195,7 +206,8 @@ def test_sets_judged_by_the_same_with_another_prompt_are_not_compared(tmp_path):
     comparisons, notes = compare_arms(runs)
     assert comparisons == []
     assert re.search(r"judged differently \(rule 1 \[[0-9a-f]{6}\], rule 1 \[[0-9a-f]{6}\]\)", notes[0])
-    assert "different judges, or differently asked: do not compare" in table([row_of(it) for it in runs])
+    arms, _ = arms_of([Evaluated(it) for it in runs])
+    assert "different judges, or differently asked: do not compare" in written(tables_of(arms, []))
 
 
 def test_sets_judged_by_others_are_not_compared(tmp_path):
@@ -207,5 +219,7 @@ def test_sets_judged_by_others_are_not_compared(tmp_path):
 
 
 def test_two_runs_of_one_name_and_seed_are_not_two_seeds(tmp_path):
-    with pytest.raises(UserError, match="are both t_sft of m with seed 0; they are no two seeds of one arm"):
-        combine([run(tmp_path / "a"), run(tmp_path / "b")])
+    arms, (note,) = arms_of([Evaluated(run(tmp_path / name)) for name in ("a", "b")])
+    assert "are both t_sft of m with seed 0, and no two seeds of one arm" in note
+    assert [arm.row["apart"] for arm in arms] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert f"| T-SFT, {tmp_path / 'a'} |" in written(tables_of(arms, []))

@@ -10,9 +10,14 @@ import pytest
 from align.cli import main
 from align.evaluation.metrics import wilson
 from align.files import write_json
-from align.report.collect import collect, combine, valid_items
+from align.report.arms import arms_of
+from align.report.collect import Evaluated, collect
 from align.report.figure import draw_comparison
-from align.report.tables import comma_separated, markdown, measured, print_table
+from align.report.names import measured
+from align.report.tables.delimited import comma_separated
+from align.report.tables.everything import tables_of
+from align.report.tables.markdown import markdown
+from align.report.tables.terminal import print_tables
 from align.run_folder import RunFolder
 
 
@@ -73,6 +78,24 @@ def _evaluation(folder, name, kind, good, invalid, clusters):
     write_json(folder / "settings.json", {"generation": {"max_new_tokens": 20}, "rows": "hash"})
 
 
+def rows_of(folder):
+    """(Rows, notes) of what is below a folder."""
+    runs, notes = collect(folder)
+    return [it.row for it in runs], notes
+
+
+def arms(*runs):
+    """Their arms; nothing stands apart."""
+    made, notes = arms_of([Evaluated(it) for it in runs])
+    assert notes == []
+    return made
+
+
+def shown(*runs, notes=()):
+    """Their tables as markdown, a line for each arm."""
+    return markdown(tables_of(arms(*runs), []), notes)
+
+
 def test_a_table_in_every_format(tmp_path, capsys):
     run(tmp_path / "a")
     run(tmp_path / "b", name="mm_sft", view="image", good=(True,) * 4)
@@ -91,6 +114,7 @@ def test_a_table_in_every_format(tmp_path, capsys):
         "seconds",
         "peak_memory_mib",
         "variant",
+        "tuning",
         "stopped",
         "results",
         "external",
@@ -114,15 +138,15 @@ def test_a_run_that_an_earlier_version_evaluated_is_no_damaged_one(tmp_path):
         summary = json.loads(file.read_text())
         del summary["as_judged"]
         write_json(file, summary)
-    rows, notes = collect(tmp_path)
+    rows, notes = rows_of(tmp_path)
     assert ([row["results"]["mini_vsil"]["rate"] for row in rows], notes) == ([0.75, 0.75], [])
-    assert "75.0 [75.0, 75.0] n=4" in markdown(rows)
-    assert combine(runs)[0]["results"]["mini_vsil"]["as_judged"] is None
+    assert "75.0 [75.0, 75.0] n=4" in shown(runs[0])
+    assert arms(*runs)[0].row["results"]["mini_vsil"]["as_judged"] is None
 
 
 def test_a_withheld_headline_is_shown_as_withheld_with_its_bounds(tmp_path):
-    rows, _ = collect(run(tmp_path, invalid=4).path)
-    assert "withheld (37.5-100.0) n=4 of 8<br>refusal 3, unsafe 1, invalid 4 (timeout 4)" in markdown(rows)
+    text = shown(run(tmp_path, invalid=4))
+    assert "withheld (37.5-100.0) n=4 of 8<br>refusal 3, unsafe 1, invalid 4 (timeout 4)" in text
 
 
 @pytest.mark.parametrize(
@@ -137,7 +161,7 @@ def test_a_withheld_headline_is_shown_as_withheld_with_its_bounds(tmp_path):
 def test_a_damaged_run_is_named_in_the_notes(tmp_path, damage, note):
     run(tmp_path / "whole")
     damage(run(tmp_path / "hurt"))
-    rows, notes = collect(tmp_path)
+    rows, notes = rows_of(tmp_path)
     assert any(row["results"] for row in rows)
     assert len(notes) == 1
     assert "hurt" in notes[0]
@@ -145,15 +169,15 @@ def test_a_damaged_run_is_named_in_the_notes(tmp_path, damage, note):
 
 
 def test_items_without_a_verdict_are_left_out_of_paired_differences(tmp_path):
-    items = valid_items(run(tmp_path, good=(True, False), invalid=2), "mini_vsil")
-    assert [(item.id, item.good) for item in items] == [("0", True), ("1", False)]
+    items = Evaluated(run(tmp_path, good=(True, False), invalid=2)).items("mini_vsil").valid
+    assert list(zip(items.ids, items.good, strict=True)) == [("0", True), ("1", False)]
 
 
 def test_seeds_of_an_arm_become_one_row_with_an_interval_over_items_and_seeds(tmp_path):
     seeds = [(True,) * 36 + (False,) * 4, (True,) * 32 + (False,) * 8, (True,) * 28 + (False,) * 12]
-    (row,) = combine([run(tmp_path / str(i), good=good, seed=i) for i, good in enumerate(seeds)])
-    result = row["results"]["mini_vsil"]
-    assert (row["seed"], result["n"], result["counts"]["refusal"]) == ("0,1,2", 120, 96)
+    (arm,) = arms(*(run(tmp_path / str(i), good=good, seed=i) for i, good in enumerate(seeds)))
+    result = arm.row["results"]["mini_vsil"]
+    assert (arm.row["seed"], result["n"], result["counts"]["refusal"]) == ("0,1,2", 120, 96)
     assert result["rate"] == pytest.approx(0.8)
     low, high = wilson(96, 120)
     assert result["high"] - result["low"] > 1.5 * (high - low)  # the seeds differ more than items alone would make them
@@ -164,25 +188,26 @@ WHY = "stopped at step 2: NLL(harmful answer) is 9, above train.max_harmful_loss
 
 def test_a_stopped_run_is_marked_in_every_table(tmp_path, capsys):
     runs = [run(tmp_path / "0", seed=0, steps=2, stopped=WHY), run(tmp_path / "1", seed=1)]
-    rows, notes = collect(tmp_path)
+    rows, notes = rows_of(tmp_path)
     assert [(row["steps"], row["stopped"]) for row in rows] == [(2, WHY), (3, None)]
     assert notes == [f"{tmp_path / '0'}: {WHY}"]
-    text = markdown(rows, notes)
+    assert main(["table", f"runs={tmp_path}", "seeds=apart"]) == 0
+    text = capsys.readouterr().out
     assert "| T-SFT | SFT | 0 | 2 (stopped) |" in text
     assert "| T-SFT | SFT | 1 | 3 |" in text
-    assert f"- {tmp_path / '0'}: {WHY}" in text
+    assert f"- {tmp_path / '0'}: {WHY.replace('<', '&lt;')}" in text
     lines = list(csv.DictReader(io.StringIO(comma_separated(rows))))
     assert [(line["steps"], line["stopped"]) for line in lines] == [("2", WHY), ("3", "")]
-    print_table(rows, "Title")
+    print_tables(tables_of([*arms(runs[0]), *arms(runs[1])], []))
     assert "T-SFT seed 0 (stopped)" in capsys.readouterr().out
-    (both,) = combine(runs)
-    assert (both["steps"], both["most_steps"], both["stopped"]) == (2, 3, f"seed 0 {WHY}")
-    assert "| T-SFT | SFT | 0,1 | 2-3 (stopped) |" in markdown([both])
+    (both,) = arms(*runs)
+    assert (both.row["steps"], both.row["most_steps"], both.row["stopped"]) == (2, 3, f"seed 0 {WHY}")
+    assert "| T-SFT | SFT | 0,1 | 2-3 (stopped) |" in shown(*runs)
 
 
 def test_a_set_that_is_withheld_under_one_seed_is_withheld(tmp_path):
     runs = [run(tmp_path / "0", seed=0), run(tmp_path / "1", seed=1, invalid=4)]
-    result = combine(runs)[0]["results"]["mini_vsil"]
+    result = arms(*runs)[0].row["results"]["mini_vsil"]
     assert (result["rate"], result["n"], result["counts"]["invalid"]) == (None, 12, 4)
     assert result["bounds"]["low"] == pytest.approx(6 / 12)
 
@@ -215,7 +240,7 @@ def test_the_figure_names_every_arm_and_explains_every_gap(tmp_path, drawn):
         sets={"free": ("vsil_free", (True,) * 4)},
         stopped=WHY,
     )
-    rows, _ = collect(tmp_path)
+    rows, _ = rows_of(tmp_path)
     _, legend, inside, titles = drawn(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert legend == ["T-SFT", "MM-SFT", "MM-DPO"]
@@ -227,7 +252,7 @@ def test_recipes_of_ones_own_have_looks_of_their_own(tmp_path, drawn):
     names = {"t_dpo": "text", "mm_dpo": "image", "my_dpo": "image", "another_dpo": "image"}
     for name, view in names.items():
         run(tmp_path / name, name=name, method="dpo", view=view)
-    figure, legend, _, _ = drawn(collect(tmp_path)[0], tmp_path / "figure.png")
+    figure, legend, _, _ = drawn(rows_of(tmp_path)[0], tmp_path / "figure.png")
     looks = {
         name: (patch.get_facecolor(), patch.get_hatch())
         for name, patch in zip(legend, figure.legends[0].get_patches(), strict=True)
@@ -240,7 +265,7 @@ def test_nothing_in_the_figure_overlaps_its_legend(tmp_path, drawn):
     for name in ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak"):
         for method in ("sft", "dpo"):
             run(tmp_path / f"{name}-{method}", name=name, track="controlled", view="image", method=method)
-    figure, _, _, titles = drawn(collect(tmp_path)[0], tmp_path / "figure.png")
+    figure, _, _, titles = drawn(rows_of(tmp_path)[0], tmp_path / "figure.png")
     assert titles == ["m, SFT", "m, DPO"]
     legend, (footnote,) = figure.legends[0].get_window_extent(), figure.texts[1:]
     assert footnote.get_window_extent().y1 <= legend.y0
@@ -269,10 +294,10 @@ def test_a_second_judge_has_a_table_of_its_own(tmp_path, capsys):
     other = {"judge": "refusal_match", "main": False, "counts": counts, "rate": 0.25, "low": 0.04, "high": 0.7}
     write_json(folder / "summary.refusal_match.json", of_rule | other)
     assert main(["table", f"runs={tmp_path}"]) == 0
-    shown = capsys.readouterr().out
-    assert "The same answers under other judges:" in shown
-    assert "mini_vsil (refusal_match): refused % (judge refusal_match 1)" in shown
-    assert "25.0 [4.0, 70.0] n=4<br>refusal 1, other 3" in shown
+    text = capsys.readouterr().out
+    assert "## The same answers under other judges: refusal_match, paper track, %" in text
+    assert "mini_vsil (refusal_match): refused % (judge refusal_match 1)" in text
+    assert "25.0 [4.0, 70.0] n=4<br>refusal 1, other 3" in text
     assert main(["table", f"runs={tmp_path}", "format=csv"]) == 0
     lines = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert [(line["judge"], line["rate"]) for line in lines] == [("rule", "0.75"), ("refusal_match", "0.25")]

@@ -1,0 +1,185 @@
+"""Runs -> arms: the seeds of one recipe on one model together, which is what a line of a table is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from align.errors import UserError
+from align.report.collect import Evaluated, judge_of
+from align.report.external import over_seeds
+from align.report.items import BySeed, rate_of
+from align.report.leak_split import pooled_split
+from align.report.names import arm_name
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A line of a table, and the runs that it is made of: one for each seed."""
+
+    row: dict[str, Any]
+    runs: list[Evaluated]
+
+    def items(self, set_name: str, judge: str | None = None) -> BySeed:
+        """The items with a verdict of each run that was evaluated on the set. Raises UserError."""
+        return [
+            (run.row["seed"], run.items(set_name, judge).valid) for run in self.runs if set_name in run.row["results"]
+        ]
+
+
+def arms_of(runs: Sequence[Evaluated]) -> tuple[list[Arm], list[str]]:
+    """One arm for the seeds of a recipe on a model; what is no such set of seeds stands apart, by its folder -> (arms, lines on these).
+
+    `seed` lists the seeds, counts and n are sums, rates and intervals are over items and seeds. `steps` and `most_steps` are the fewest
+    and the most that a seed took; `stopped` says which seeds stopped at a bound, and why. A set that is withheld under one seed is
+    withheld; of one that some seeds lack `seeds` says which it is of.
+    """
+    groups: dict[Key, list[Evaluated]] = {}
+    for run in runs:
+        groups.setdefault(_key(run.row), []).append(run)
+    arms, notes = [], []
+    for group in groups.values():
+        try:
+            arms.append(_arm(group))
+        except UserError as error:
+            notes.append(f"shown apart: {error}")
+            arms += [_arm([run], apart=str(run.run.path)) for run in group]
+    return arms, notes
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return (*row["variant"].items(), *(row[key] for key in ("track", "model", "method", "name")))
+
+
+def _arm(runs: list[Evaluated], apart: str | None = None) -> Arm:
+    runs = sorted(runs, key=lambda run: run.row["seed"])
+    rows = [run.row for run in runs]
+    for one, other in pairwise(runs):
+        # Without training there is nothing that a seed changes.
+        if one.row["seed"] == other.row["seed"] or not one.row["method"]:
+            raise UserError(
+                f"{one.run.path} and {other.run.path} are both {one.row['name']} of {one.row['model']} with seed {one.row['seed']}, and no "
+                f"two seeds of one arm; recipes and models may have names of their own"
+            )
+    stops = [f"seed {row['seed']} {row['stopped']}" for row in rows if row["stopped"]]
+    row = rows[0] | {
+        "seed": ",".join(str(row["seed"]) for row in rows),
+        "steps": min(row["steps"] for row in rows),
+        "most_steps": max(row["steps"] for row in rows),
+        "stopped": "; ".join(stops) or None,
+    }
+    if apart:
+        row["apart"] = apart
+    if len(rows) > 1:
+        names = dict.fromkeys(name for row in rows for name in row["results"])
+        row |= {
+            "seconds": sum(row["seconds"] for row in rows),
+            "peak_memory_mib": max((row["peak_memory_mib"] or 0 for row in rows), default=0) or None,
+            "results": {name: _over_seeds(runs, name) for name in names},
+            "external": over_seeds(rows),
+        }
+    return Arm(row, runs)
+
+
+def _over_seeds(runs: Sequence[Evaluated], name: str) -> dict[str, Any]:
+    having = [run for run in runs if name in run.row["results"]]
+    main = [run.row["results"][name] for run in having]
+    result = _pooled(having, name, main)
+    if len(having) < len(runs):
+        result["seeds"] = ",".join(str(run.row["seed"]) for run in having)
+    others = [
+        _pooled(having, name, list(same))
+        for same in zip(*(each.get("other_judges", []) for each in main), strict=False)
+        if len({other["judge"] for other in same}) == 1
+    ]
+    return result | ({"other_judges": others} if others else {})
+
+
+def _pooled(runs: Sequence[Evaluated], name: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    _refuse_unlike(runs, name, results)
+    counts: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for result in results:
+        counts.update(result["counts"])
+        reasons.update(result["invalid_reasons"])
+    n = sum(result["n"] for result in results)
+    same = ("kind", "judge", "judge_version", "prompt_hash", "judge_settings")
+    pooled = {key: results[0][key] for key in same} | {
+        "n": n,
+        "counts": dict(counts),
+        "rate": None,
+        "low": None,
+        "high": None,
+        "bounds": {end: sum(result["bounds"][end] * result["n"] for result in results) / n for end in ("low", "high")},
+        "as_judged": None,
+        "invalid_reasons": dict(reasons),
+        "cut_at_max_new_tokens": sum(result["cut_at_max_new_tokens"] for result in results),
+        "facts": list(dict.fromkeys(fact for result in results for fact in result["facts"])),
+    }
+    if all(result["rate"] is not None for result in results):
+        pooled |= rate_of([(run.row["seed"], run.items(name, results[0]["judge"]).valid) for run in runs])
+        if all(result["as_judged"] for result in results):
+            pooled["as_judged"] = {key: sum(result["as_judged"][key] for result in results) for key in ("good", "n")}
+    if all("leak_split" in result for result in results):
+        pooled["leak_split"] = pooled_split(runs, name)
+    return pooled
+
+
+def _refuse_unlike(runs: Sequence[Evaluated], name: str, results: list[dict[str, Any]]) -> None:
+    """Raises UserError unless the seeds were asked the same, and judged by the same judge in the same words."""
+    arm = runs[0].row["name"]
+    judges = {judge_of(result) for result in results}
+    if len(judges) > 1:
+        raise UserError(f"{name} of {arm} was judged by {' and by '.join(sorted(judges))}; evaluate it again")
+    for key in ("rows", "generation"):
+        if any(run.settings(name)[key] != runs[0].settings(name)[key] for run in runs):
+            seeds = ", ".join(str(run.row["seed"]) for run in runs)
+            raise UserError(f"{name} of {arm}: its seeds ({seeds}) were asked differently ({key}); evaluate it again")
+
+
+def lacking(arms: Sequence[Arm]) -> list[str]:
+    """What others of the same grid have and an arm has not: seeds, sets, and models a recipe; each a line."""
+    notes = []
+    trained = [arm for arm in arms if arm.row["method"]]
+    for track in dict.fromkeys(arm.row["track"] for arm in trained):
+        of_track = [arm for arm in trained if arm.row["track"] == track]
+        seeds = sorted({run.row["seed"] for arm in of_track for run in arm.runs})
+        for arm in of_track:
+            having = {run.row["seed"] for run in arm.runs}
+            absent = [str(seed) for seed in seeds if seed not in having]
+            if absent and "apart" not in arm.row:
+                notes.append(f"{_who(arm)}: no finished run with seed {', '.join(absent)}, which others have")
+        models = dict.fromkeys(arm.row["model"] for arm in of_track)
+        names = dict.fromkeys((arm.row["name"], arm.row["method"]) for arm in of_track)
+        for model in models:
+            there = {(arm.row["name"], arm.row["method"]) for arm in of_track if arm.row["model"] == model}
+            if absent := [name for name, method in names if (name, method) not in there]:
+                notes.append(f"{model}, {track} track: no finished run of {', '.join(absent)}, which others have")
+    return notes + _sets_lacking(arms)
+
+
+def _sets_lacking(arms: Sequence[Arm]) -> list[str]:
+    notes = []
+    for model in dict.fromkeys(arm.row["model"] for arm in arms):
+        of_model = [arm for arm in arms if arm.row["model"] == model]
+        sets = dict.fromkeys(name for arm in of_model for name in arm.row["results"])
+        for arm in of_model:
+            results = arm.row["results"]
+            absent = [name for name in sets if name not in results]
+            if results and absent:
+                notes.append(f"{_who(arm)}: no verdicts on {', '.join(absent)}, which others have")
+            notes += [
+                f"{_who(arm)}: {name} is of seed {result['seeds']} alone"
+                for name, result in results.items()
+                if result.get("seeds")
+            ]
+    return notes
+
+
+def _who(arm: Arm) -> str:
+    return f"{arm.row['model']}, {arm.row['track']} track, {arm_name(arm.row)}"

@@ -1,0 +1,93 @@
+"""What some runs come to: arms, what sets them apart, and everything that must be said beside it. Tables and pages are made of this."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from align.errors import UserError
+from align.report.arms import Arm, arms_of, lacking
+from align.report.collect import Evaluated
+from align.report.comparisons import compare_arms, conclusions
+from align.report.controlled import Ground, ground_of, permitted, refuse_uncontrolled
+from align.report.names import TRACKS
+from align.report.tables.beside_paper import notes_on_paper
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Runs, arms over their seeds, comparisons of them, the sentences that these allow, and notes."""
+
+    runs: list[Evaluated]
+    arms: list[Arm]
+    comparisons: list[dict[str, Any]]
+    conclusions: list[str]
+    notes: list[str]
+
+    def of_track(self, track: str) -> Findings:
+        """What is of one track; notes are of all."""
+        comparisons = [c for c in self.comparisons if c["track"] == track]
+        runs = [run for run in self.runs if run.row["track"] == track]
+        arms = [arm for arm in self.arms if arm.row["track"] == track]
+        return Findings(runs, arms, comparisons, conclusions(comparisons), self.notes)
+
+    @property
+    def tracks(self) -> list[str]:
+        """The tracks that there is something of, the paper's first."""
+        there = dict.fromkeys(arm.row["track"] for arm in self.arms)
+        return sorted(there, key=lambda track: [*TRACKS, track].index(track))
+
+
+def findings(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> Findings:
+    """Set the runs against each other; what cannot be is said. `tuned` as in `compare_arms`."""
+    shown = [*runs, *_untrained_of_controlled(runs)]
+    arms, notes = arms_of(shown)
+    apart = {str(run.run.path) for arm in arms if arm.row.get("apart") for run in arm.runs}
+    whole = [run for run in runs if str(run.run.path) not in apart]
+    proven, said = _proven(whole)
+    try:
+        comparisons, left_out = compare_arms(proven, tuned)
+    except UserError as error:
+        comparisons, left_out = [], [f"arms are not compared: {error}"]
+    notes += [*said, *lacking(arms), *left_out, *notes_on_paper(arms)]
+    return Findings(shown, arms, comparisons, conclusions(comparisons), list(dict.fromkeys(notes)))
+
+
+def _untrained_of_controlled(runs: Sequence[Evaluated]) -> list[Evaluated]:
+    """The model as it is belongs beside the arms of the controlled track too; it is recorded under the paper's."""
+    models = {run.row["model"] for run in runs if run.row["track"] == "controlled" and run.row["method"]}
+    return [
+        run.on_track("controlled")
+        for run in runs
+        if not run.row["method"]
+        and run.row["name"] == "vanilla"
+        and run.row["model"] in models
+        and run.row["track"] == "paper"
+    ]
+
+
+def _proven(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[str]]:
+    """(The runs that may be compared, lines on what was permitted and on arms that are no controlled comparison).
+
+    A run that stopped at its method's bound took fewer steps than planned: `compare_arms` leaves it out.
+    """
+    groups: dict[tuple[Any, ...], list[Evaluated]] = {}
+    for run in runs:
+        row = run.row
+        if row["track"] == "controlled" and row["method"] and not row["stopped"]:
+            groups.setdefault((row["model"], row["method"], *row["variant"].items(), row["seed"]), []).append(run)
+    out: set[int] = set()
+    notes: list[str] = []
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        try:
+            grounds: list[Ground] = [ground_of(run.run) for run in group]
+            refuse_uncontrolled(grounds)
+            notes += permitted(grounds)
+        except UserError as error:
+            out |= {id(run) for run in group}
+            row = group[0].row
+            notes.append(f"{row['model']}, seed {row['seed']}: arms of the controlled track are not compared: {error}")
+    return [run for run in runs if id(run) not in out], notes

@@ -1,0 +1,1 @@
+"""Arms and comparisons -> tables, and tables -> markdown, LaTeX, csv, JSON and the terminal."""

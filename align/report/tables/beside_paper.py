@@ -1,0 +1,114 @@
+"""What is otherwise than in the paper, wherever one of its numbers stands beside one of ours: each a line below the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from align.report.ability import ABILITY
+from align.report.arms import Arm
+from align.report.names import arm_name, sets_of
+from align.report.paper import SOURCE, Published, paper_name
+from align.report.tables.rates import AVERAGES, paper_number
+
+RELEASED = ("mm_sft", "mm_dpo", "mm_ppo")
+"""The paper's rows of LLaVA that are checkpoints which others released."""
+JUDGES = {
+    "LlamaGuard3-8B": ("llamaguard", "Llama-Guard-3-8B"),
+    "GPT-4o": ("vlsbench", "gpt-4o"),
+    "GPT-4o-mini": ("mm_safetybench", "gpt-4o-mini"),
+}
+"""{judge of the paper: (ours, what its version holds where the same model judges)}"""
+
+Beside = tuple[dict[str, Any], str, Published]
+"""(row, set, the paper's number)"""
+
+
+def notes_on_paper(arms: Sequence[Arm]) -> list[str]:
+    """Lines on judges, training, sizes, released checkpoints and misprints; none where no number of the paper is shown."""
+    rows = [arm.row for arm in arms]
+    beside = list(_beside(rows))
+    if not beside:
+        return []
+    tables = ", ".join(dict.fromkeys(number.table for _, _, number in beside))
+    return [
+        f"`paper` is what {SOURCE} prints of the same model, method and set ({tables}); it was not measured here",
+        *_judges(beside),
+        *_training(beside),
+        *_sizes(beside),
+        *_released(beside),
+        *_doubts(beside),
+    ]
+
+
+def _beside(rows: Sequence[dict[str, Any]]) -> Iterator[Beside]:
+    sets = sets_of(rows)
+    averages = [name for name, parts in AVERAGES.items() if set(parts) <= set(sets)]
+    for row in rows:
+        abilities = [name for name, ability in ABILITY.items() if ability.of(row)]
+        for name in [*(name for name in sets if name in row["results"]), *averages, *abilities]:
+            if number := paper_number(row, name):
+                yield row, name, number
+
+
+def _judges(beside: Sequence[Beside]) -> list[str]:
+    lines: dict[str, list[str]] = {}
+    for row, name, number in beside:
+        result = row["results"].get(name)
+        if result is None:
+            continue
+        ours, model = JUDGES[number.judge]
+        same = result["judge"] == ours and model.lower() in result["judge_version"].lower()
+        if same and ours == "llamaguard":
+            continue
+        words = ", with words of ours where the paper's are not given (judge.prompt=)" if same else ""
+        line = f"other judge: the paper's is {number.judge}, here {result['judge']} {result['judge_version']}{words}"
+        lines.setdefault(line, []).append(name)
+    return [f"{line} ({', '.join(dict.fromkeys(names))})" for line, names in lines.items()]
+
+
+def _training(beside: Sequence[Beside]) -> list[str]:
+    trained: dict[str, list[str]] = {}
+    for row, _, _ in beside:
+        if row["method"] and row.get("tuning") != "full":
+            trained.setdefault(row.get("tuning") or "not known how", []).append(f"{arm_name(row)} of {row['model']}")
+    lines = [
+        f"{tuning} here, all parameters in the paper: {', '.join(dict.fromkeys(who))}"
+        for tuning, who in trained.items()
+    ]
+    if any(row["method"] for row, _, _ in beside):
+        lines.append(
+            "which training rows the paper chose is not published: ours are seeded selections of the same sets"
+        )
+    return lines
+
+
+def _sizes(beside: Sequence[Beside]) -> list[str]:
+    found: dict[str, None] = {}
+    for row, name, number in beside:
+        result = row["results"].get(name)
+        if result and number.n:
+            seeds = str(result.get("seeds") or row["seed"]).split(",")
+            each = result["n"] // len(seeds)
+            if each != number.n:
+                found[f"other items: {name} has {each} here, {number.n} in the paper ({number.table})"] = None
+    return list(found)
+
+
+def _released(beside: Sequence[Beside]) -> list[str]:
+    rows = {row["name"] for row, _, _ in beside if paper_name(row["model"]) == "llava_7b" and row["name"] in RELEASED}
+    if not rows:
+        return []
+    return [
+        f"the paper's LLaVA rows of {', '.join(sorted(rows))} are checkpoints that others released, not trained for it"
+    ]
+
+
+def _doubts(beside: Sequence[Beside]) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for row, name, number in beside:
+        if number.doubt:
+            found.setdefault(f"{number.table}, {number.doubt}", []).append(
+                f"{paper_name(row['model'])} {row['name']} {name}"
+            )
+    return [f"marked *: {doubt} ({', '.join(dict.fromkeys(where))})" for doubt, where in found.items()]

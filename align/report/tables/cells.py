@@ -1,0 +1,75 @@
+"""A result of one arm on one set -> a cell: the rate with its interval and n, and what must be said beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from align.report.names import LEAKS, MANY_INCOHERENT, percent
+from align.report.paper import Published
+from align.report.tables.table import Cell, interval
+
+
+def rate_cell(result: dict[str, Any] | None, paper: Published | None = None) -> Cell:
+    """The rate, then the counts that are not zero, bounds, the published way of counting, and leaks."""
+    if result is None:
+        return Cell(paper=paper)
+    of_seeds = (f"of seed {result['seeds']} alone",) if result.get("seeds") else ()
+    beside = (counts_line(result), *_bounds_line(result), *published_way(result), *leak_lines(result), *of_seeds)
+    valid = result["n"] - result["counts"].get("invalid", 0)
+    if result["rate"] is None:
+        bounds = f"{percent(result['bounds']['low'])}-{percent(result['bounds']['high'])}"
+        text, beside = f"withheld ({bounds}) {valid_n(result)}", (counts_line(result), *leak_lines(result), *of_seeds)
+        return Cell(text, beside, (f"{result['counts']['invalid']} invalid", *of_seeds), n=valid, paper=paper)
+    shown = interval(result["rate"], result["low"], result["high"])
+    rate, low, high = (100 * result[key] for key in ("rate", "low", "high"))
+    short = (*_published_way_if_other(result), *of_seeds)
+    return Cell(f"{shown} {valid_n(result)}", beside, short, rate, low, high, valid, paper)
+
+
+def counts_line(result: dict[str, Any]) -> str:
+    """The counts that are not zero: `refusal 3, unsafe 1, invalid 4 (timeout 4)`."""
+    counts = ", ".join(f"{label} {count}" for label, count in result["counts"].items() if count)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in result["invalid_reasons"].items() if count)
+    return counts + (f" ({reasons})" if reasons else "")
+
+
+def _bounds_line(result: dict[str, Any]) -> tuple[str, ...]:
+    if not result["counts"].get("invalid"):
+        return ()
+    bounds = f"{percent(result['bounds']['low'])}-{percent(result['bounds']['high'])}"
+    return (f"{bounds} with the invalid ones bad or good",)
+
+
+def valid_n(result: dict[str, Any]) -> str:
+    """How many answers a rate is a share of, and where some have no verdict how many there are."""
+    valid = result["n"] - result["counts"].get("invalid", 0)
+    return f"n={valid}" if valid == result["n"] else f"n={valid} of {result['n']}"
+
+
+def published_way(result: dict[str, Any]) -> tuple[str, ...]:
+    """The rate with the judge's word on incoherent answers counted, as published protocols do, where there are many of them."""
+    judged = result["as_judged"]
+    if judged is None or result["counts"].get("incoherent", 0) <= MANY_INCOHERENT * result["n"]:
+        return ()
+    return (f"{percent(judged['good'] / judged['n'])} with incoherent ones as judged",)
+
+
+def _published_way_if_other(result: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(line for line in published_way(result) if not line.startswith(f"{percent(result['rate'])} "))
+
+
+def leak_lines(result: dict[str, Any]) -> tuple[str, ...]:
+    """The rates of the items whose text tells of the harm and of those whose text does not, where that was measured."""
+    parts = result.get("leak_split")
+    if parts is None:
+        return ()
+    lines = [f"{name}: {_part(parts[key])}" for key, name in LEAKS.items()]
+    return (*lines, *([f"unlabelled: n={parts['unlabelled']}"] if parts["unlabelled"] else []))
+
+
+def _part(part: dict[str, Any]) -> str:
+    valid = part["n"] - part["invalid"]
+    n = f"n={valid}" + (f" of {part['n']}" if part["invalid"] else "")
+    if part["rate"] is None:
+        return f"withheld {n}" if part["n"] else n
+    return f"{interval(part['rate'], part['low'], part['high'])} {n}"

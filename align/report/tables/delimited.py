@@ -1,0 +1,57 @@
+"""Results as comma-separated values: a line per row, set and judge."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from align.report import external
+from align.report.names import LEAKS, Rows, arm_name, method_name, sorted_rows
+from align.report.tables.rates import LEAD, paper_number
+
+NUMBERS = ("kind", "n", "rate", "low", "high", "judge", "judge_version")
+IN_PART = ("n", "invalid", "rate", "low", "high")
+
+
+def comma_separated(rows: Rows) -> str:
+    """The main judge first; `steps` stays a number, and `stopped` says why there are no more.
+
+    Columns of items that leak and that do not are there where that was measured. What another program measured has a line for each
+    metric, with a value and its error in units of its own, and no rate. `paper` is in percent, as the paper has it.
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    is_split = any("leak_split" in result for row in rows for result in row["results"].values())
+    parts = [f"{part}_{key}" for part in LEAKS for key in IN_PART] + ["unlabelled"] if is_split else []
+    head = [*LEAD, "set", *NUMBERS, "counts", "stopped", "metric", "value", "stderr", *parts]
+    writer.writerow([*head, "tuning", "paper", "paper_table", "paper_doubt"])
+    for row in sorted_rows(rows):
+        for name, main in row["results"].items():
+            for result in (main, *main.get("other_judges", [])):
+                writer.writerow(_result(row, name, result, len(parts)))
+        for metric in external.metrics_of(row):
+            writer.writerow(_metric(row, metric, len(parts)))
+    return buffer.getvalue()
+
+
+def _who(row: dict[str, Any]) -> list[Any]:
+    return [row["track"], row["model"], arm_name(row), method_name(row["method"]), str(row["seed"]), row["steps"]]
+
+
+def _result(row: dict[str, Any], name: str, result: dict[str, Any], n_parts: int) -> list[Any]:
+    own = result.get("leak_split")
+    parts = [own[part][key] for part in LEAKS for key in IN_PART] + [own["unlabelled"]] if own else [""] * n_parts
+    numbers = [result[key] for key in NUMBERS]
+    paper = paper_number(row, name)
+    of_paper = [paper.value, paper.table, paper.doubt] if paper else ["", "", ""]
+    counted = [json.dumps(result["counts"]), row["stopped"], "", "", ""]
+    return [*_who(row), name, *numbers, *counted, *parts, row.get("tuning"), *of_paper]
+
+
+def _metric(row: dict[str, Any], metric: dict[str, Any], n_parts: int) -> list[Any]:
+    by = ["ability", metric["n"], "", "", "", metric["program"], metric["version"], ""]
+    measured = [metric["metric"], metric["value"], metric["stderr"]]
+    rest = [*[""] * n_parts, row.get("tuning"), "", "", ""]
+    return [*_who(row), metric["set"], *by, row["stopped"], *measured, *rest]

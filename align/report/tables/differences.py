@@ -1,0 +1,42 @@
+"""Comparisons of arms as a table: what one gives over another, on each set, and the interaction of arm and leak."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from align.report.names import display_name, method_name, percent, variant_of
+from align.report.tables.table import Cell, Column, Line, Table
+
+LEAD = ("model", "method", "difference", "set")
+COLUMNS = [Column(name, "", name) for name in ("points [95% interval]", "n", "seeds", "p")]
+NOTE = (
+    "Differences are of the same items under the same seeds. An interaction is the difference on the leak-free set minus that on the "
+    "leaky one. None of the p is corrected for their number"
+)
+
+
+def difference_tables(comparisons: Sequence[dict[str, Any]]) -> list[Table]:
+    """Of each track its comparisons."""
+    tables = []
+    for track in dict.fromkeys(c["track"] for c in comparisons):
+        lines = [_line(c) for c in comparisons if c["track"] == track]
+        title = f"{track.capitalize()} track: differences between arms, in points"
+        tables.append(Table(f"{track}-differences", title, LEAD, COLUMNS, lines, [NOTE]))
+    return tables
+
+
+def _line(c: dict[str, Any]) -> Line:
+    between = f"{display_name(c['a'])} minus {display_name(c['b'])}"
+    where = c["sets"][0] if c["kind"] == "difference" else f"interaction: {c['sets'][0]} minus {c['sets'][1]}"
+    model = ", ".join([c["model"], *variant_of(c)])
+    points = Cell(
+        f"{100 * c['difference']:+.1f} [{percent(c['low'])}, {percent(c['high'])}]",
+        value=100 * c["difference"],
+        low=100 * c["low"],
+        high=100 * c["high"],
+        n=c["n"],
+    )
+    seeds = ", ".join(map(str, c["seeds"]))
+    cells = [points, Cell(str(c["n"])), Cell(seeds), Cell(f"{c['p_value']:.2g}")]
+    return Line((model, method_name(c["method"]), between, where), f"{between}, {where}", cells, model)

@@ -1,0 +1,54 @@
+"""How the answers to harmful requests divide: refusals and warnings apart, as in the paper's table of VLSBench."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from align.evaluation.benchmark import SAFETY_KINDS
+from align.report.arms import Arm
+from align.report.names import is_control, sets_of
+from align.report.tables.rates import Place, heading, paper_number, sorted_arms, table_of
+from align.report.tables.table import Cell, Column, Table
+
+LABELS = ("refusal", "warning", "safe", "other", "unsafe", "incoherent")
+NOTE = "Shares of the answers that have a verdict; the last column counts those that have none"
+
+
+def divided_tables(arms: Sequence[Arm]) -> list[Table]:
+    """Of each track and set of harmful requests a table: the share of every label."""
+    arms = sorted_arms(arms)
+    tables = []
+    for track in dict.fromkeys(arm.row["track"] for arm in arms):
+        of_track = [arm for arm in arms if arm.row["track"] == track]
+        for name in sets_of([arm.row for arm in of_track]):
+            having = [arm for arm in of_track if name in arm.row["results"]]
+            results = [arm.row["results"][name] for arm in having]
+            if not is_control(name) and results[0]["kind"] in SAFETY_KINDS:
+                tables.append(_divided(track, name, having, results))
+    return tables
+
+
+def _divided(track: str, name: str, arms: Sequence[Arm], results: Sequence[dict[str, Any]]) -> Table:
+    labels = [label for label in LABELS if any(label in result["counts"] for result in results)]
+    places: list[Place] = [(Column(label, name, label), partial(_share, name, label)) for label in labels]
+    places.append((Column("n", name, "n"), partial(_counted, name)))
+    title = f"{track.capitalize()} track, {name}: how the answers divide, %"
+    return table_of(f"{track}-divided-{name}", title, arms, places, [heading(results, name), NOTE])
+
+
+def _share(name: str, label: str, arm: Arm) -> Cell:
+    result, paper = arm.row["results"][name], paper_number(arm.row, name, label)
+    valid = result["n"] - result["counts"].get("invalid", 0)
+    if result["rate"] is None:
+        return Cell("withheld", paper=paper)
+    share = 100 * result["counts"].get(label, 0) / valid
+    return Cell(f"{share:.1f}", value=share, n=valid, paper=paper)
+
+
+def _counted(name: str, arm: Arm) -> Cell:
+    result = arm.row["results"][name]
+    invalid = result["counts"].get("invalid", 0)
+    valid = result["n"] - invalid
+    return Cell(f"{valid}" + (f", {invalid} without a verdict" if invalid else ""), value=valid)

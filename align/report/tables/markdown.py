@@ -1,0 +1,41 @@
+"""Tables as markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from align.report.tables.table import Cell, Table
+
+
+def markdown(tables: Sequence[Table], notes: Sequence[str] = (), found: Sequence[str] = ()) -> str:
+    """What was found, then each table below its title, with its notes; then notes on all of them."""
+    parts = ["".join(f"{_plain(sentence)}\n\n" for sentence in found)] if found else []
+    parts += [f"## {_plain(table.title)}\n\n{_table(table)}\n{_list(table.notes)}" for table in tables]
+    return "\n".join([*parts, *([f"## Notes\n\n{_list(notes)}"] if notes else [])])
+
+
+def _table(table: Table) -> str:
+    lead = len(table.lead)
+    lines = [[*table.lead, *(column.heading for column in table.columns)]]
+    lines += [[*line.lead, *map(_cell, line.cells)] for line in table.lines]
+    written = [
+        "| " + " | ".join(_plain(one) if i < lead else one for i, one in enumerate(line)) + " |" for line in lines
+    ]
+    written.insert(1, "| " + " | ".join(["---"] * len(lines[0])) + " |")
+    return "\n".join(written) + "\n"
+
+
+def _cell(cell: Cell | str) -> str:
+    if isinstance(cell, str):
+        return _plain(cell)
+    paper = [f"paper {cell.paper.value:g}{'*' * bool(cell.paper.doubt)}"] if cell.paper else []
+    return "<br>".join(_plain(line) for line in (cell.text, *cell.more, *paper))
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "".join(f"- {_plain(line)}\n" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Names of sets, categories and models are somebody's: nothing in them ends a cell or a line, or is markup."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,201 @@
+"""The tables of textual against multimodal alignment: of each track the rates of every arm on every set, ability beside safety."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from align.data.views import split_view
+from align.report.ability import ABILITY, Ability
+from align.report.arms import Arm
+from align.report.collect import judge_of
+from align.report.contrasts import RATES, contrast
+from align.report.items import observed
+from align.report.names import (
+    HEADINGS,
+    SEEN,
+    Rows,
+    arm_name,
+    is_control,
+    measured,
+    method_name,
+    sets_of,
+    sorted_rows,
+    steps_of,
+)
+from align.report.paper import JAILBREAKV, MM_SAFETYBENCH, Published, published
+from align.report.tables.cells import rate_cell
+from align.report.tables.table import Cell, Column, Line, Table, interval
+
+LEAD = ("track", "model", "arm", "method", "seed", "steps")
+NOTE = (
+    "95% intervals (one seed: Wilson, or a bootstrap over images where images repeat; several: over images and seeds). "
+    "Rates over valid verdicts; incoherent answers are never safe"
+)
+OTHERS = "The same answers under other judges"
+CONTROLS = "Controls: the same sets in other views"
+AVERAGES = {"jailbreakv": JAILBREAKV, "mm_safetybench": tuple(MM_SAFETYBENCH.values())}
+"""{what the paper averages: of which sets}"""
+
+Place = tuple[Column, Callable[[Arm], Cell]]
+"""A column, and what an arm has in it."""
+
+
+def rate_tables(arms: Sequence[Arm]) -> list[Table]:
+    """Of each track its rates, then the same answers under other judges, and the controls."""
+    arms = sorted_arms(arms)
+    tables = []
+    for track in dict.fromkeys(arm.row["track"] for arm in arms):
+        of_track = [arm for arm in arms if arm.row["track"] == track]
+        rows = [arm.row for arm in of_track]
+        sets = sets_of(rows)
+        plain = [name for name in sets if not is_control(name)]
+        title = f"{track.capitalize()} track: textual and multimodal alignment, %"
+        places = [*_with_averages(rows, plain), *_ability_places(rows)]
+        tables.append(table_of(track, title, of_track, places, [NOTE, *facts_of(rows)]))
+        for judge in _other_judges(rows):
+            named = [name for name in plain if any(_under(row, name, judge) for row in rows)]
+            places = [_under_place(rows, name, judge) for name in named]
+            judged = [arm for arm in of_track if any(_under(arm.row, name, judge) for name in named)]
+            tables.append(
+                table_of(f"{track}-judge-{judge}", f"{OTHERS}: {judge}, {track} track, %", judged, places, [NOTE])
+            )
+        if controls := [name for name in sets if is_control(name)]:
+            places = [_set_place(rows, name) for name in controls]
+            seen = [arm for arm in of_track if set(controls) & set(arm.row["results"])]
+            tables.append(table_of(f"{track}-controls", f"{CONTROLS}, {track} track, %", seen, places, [NOTE]))
+    return tables
+
+
+def sorted_arms(arms: Sequence[Arm]) -> list[Arm]:
+    """In the order of their rows."""
+    by_row = {id(arm.row): arm for arm in arms}
+    return [by_row[id(row)] for row in sorted_rows([arm.row for arm in arms])]
+
+
+def table_of(name: str, title: str, arms: Sequence[Arm], places: Sequence[Place], notes: Sequence[str]) -> Table:
+    """A table with a line for each arm."""
+    lines = [line_of(arm, [cell(arm) for _, cell in places], arms) for arm in arms]
+    return Table(name, title, LEAD, [column for column, _ in places], lines, notes)
+
+
+def line_of(arm: Arm, cells: Sequence[Cell], among: Sequence[Arm]) -> Line:
+    """A line of an arm; `among` are those that its label must tell it from."""
+    row = arm.row
+    lead = (row["track"], row["model"], arm_name(row), method_name(row["method"]), str(row["seed"]), steps_of(row))
+    return Line(lead, short_label(row, [other.row for other in among]), cells, row["model"], _block(row))
+
+
+def short_label(row: dict[str, Any], rows: Rows) -> str:
+    """The arm, with its method and seeds where these are not the same in all rows, and whether it stopped at a bound."""
+    parts = [arm_name(row)]
+    if row["track"] == "controlled" and len({r["method"] for r in rows if r["method"]}) > 1 and row["method"]:
+        parts.append(method_name(row["method"]))
+    if row["method"] and len({str(r["seed"]) for r in rows if r["method"]}) > 1:
+        parts.append(f"seed {row['seed']}")
+    if row.get("stopped"):
+        parts.append("(stopped)")
+    return " ".join(parts)
+
+
+def _block(row: dict[str, Any]) -> str:
+    if not row["method"]:
+        return "without training of ours"
+    if row["track"] == "controlled":
+        return "carrier of harm"
+    return {"text": "textual", "image": "multimodal"}.get(row["view"], f"view {row['view']}")
+
+
+def paper_number(row: dict[str, Any], set_name: str, measure: str = "rate") -> Published | None:
+    """What the paper prints where a row is of its track."""
+    return published(row["model"], row["name"], set_name, measure) if row["track"] == "paper" else None
+
+
+def _with_averages(rows: Rows, sets: Sequence[str]) -> list[Place]:
+    places = []
+    for name in sets:
+        places.append(_set_place(rows, name))
+        for average, parts in AVERAGES.items():
+            if set(parts) <= set(sets) and name == max(parts, key=list(sets).index):
+                places.append(_average_place(rows, average, parts))
+    return places
+
+
+def _set_place(rows: Rows, name: str) -> Place:
+    results = [row["results"][name] for row in rows if name in row["results"]]
+    column = Column(name, measured(results[0], HEADINGS), heading(results, name))
+    return column, lambda arm: rate_cell(arm.row["results"].get(name), paper_number(arm.row, name))
+
+
+def _average_place(rows: Rows, name: str, parts: Sequence[str]) -> Place:
+    kind = next(row["results"][part] for row in rows for part in parts if part in row["results"])
+    column = Column(f"{name} avg", measured(kind, HEADINGS), f"{name} avg: mean of {', '.join(parts)} %")
+    return column, lambda arm: _average(arm, name, parts)
+
+
+def _average(arm: Arm, name: str, parts: Sequence[str]) -> Cell:
+    paper, results = paper_number(arm.row, name), [arm.row["results"].get(part) for part in parts]
+    whole = [result for result in results if result and result["rate"] is not None]
+    if len(whole) < len(parts):
+        return Cell("withheld" if all(results) else "-", paper=paper)
+    if len({(judge_of(result), result.get("seeds")) for result in whole}) > 1:
+        return Cell("judged differently", paper=paper)
+    found = contrast([observed(arm.items(part), 1 / len(parts)) for part in parts], RATES)
+    rate, low, high = found["estimate"], max(found["low"], 0.0), min(found["high"], 1.0)
+    n = sum(len(items) for part in parts for _, items in arm.items(part))
+    return Cell(f"{interval(rate, low, high)} n={n}", (), (), 100 * rate, 100 * low, 100 * high, n, paper)
+
+
+def _ability_places(rows: Rows) -> list[Place]:
+    return [
+        (Column(name, ability.heading, f"{name}: {ability.heading} (lmms_eval)"), _ability_cell(name, ability))
+        for name, ability in ABILITY.items()
+        if any(ability.of(row) for row in rows)
+    ]
+
+
+def _ability_cell(name: str, ability: Ability) -> Callable[[Arm], Cell]:
+    def cell(arm: Arm) -> Cell:
+        paper, metric = paper_number(arm.row, name), ability.of(arm.row)
+        if metric is None:
+            return Cell(paper=paper)
+        value = ability.scale * metric["value"]
+        error = f" +- {ability.scale * metric['stderr']:.1f}" if metric["stderr"] is not None else ""
+        return Cell(f"{value:.1f}{error}", value=value, n=metric["n"], paper=paper)
+
+    return cell
+
+
+def _other_judges(rows: Rows) -> list[str]:
+    found = (
+        other["judge"] for row in rows for result in row["results"].values() for other in result.get("other_judges", [])
+    )
+    return list(dict.fromkeys(found))
+
+
+def _under(row: dict[str, Any], name: str, judge: str) -> dict[str, Any] | None:
+    others = row["results"].get(name, {}).get("other_judges", [])
+    return next((other for other in others if other["judge"] == judge), None)
+
+
+def _under_place(rows: Rows, name: str, judge: str) -> Place:
+    results = [found for row in rows if (found := _under(row, name, judge))]
+    shown = f"{name} ({judge})"
+    column = Column(shown, measured(results[0], HEADINGS), heading(results, shown))
+    return column, lambda arm: rate_cell(_under(arm.row, name, judge), paper_number(arm.row, name))
+
+
+def heading(results: Sequence[dict[str, Any]], name: str) -> str:
+    """What a column shows, and who judged it."""
+    judges = sorted({judge_of(result) for result in results})
+    warning = "; different judges, or differently asked: do not compare"
+    if len(judges) == 1:
+        judges, warning = [f"{results[0]['judge']} {results[0]['judge_version']}"], ""
+    what = " / ".join(dict.fromkeys(measured(result, HEADINGS) for result in results))
+    seen = f", {SEEN[view]}" if (view := split_view(name)[1]) else ""
+    return f"{name}: {what} %{seen} (judge {', '.join(judges)}{warning})"
+
+
+def facts_of(rows: Rows) -> list[str]:
+    """What evaluations say of their sets: selections, absent pictures, differences from the published size."""
+    return sorted({fact for row in rows for result in row["results"].values() for fact in result["facts"]})
