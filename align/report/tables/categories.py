@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 
 from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
+from align.evaluation.metrics import wilson
 from align.evaluation.requests import FILE
 from align.evaluation.summary import MAX_INVALID
 from align.files import read_jsonl
 from align.report.arms import Arm
-from align.report.contrasts import RATES, contrast
-from align.report.items import Items, observed
+from align.report.contrasts import RATES, Observations, contrast
+from align.report.items import Items
 from align.report.names import is_control, sets_of
 from align.report.tables.rates import Place, heading, sorted_arms, table_of
 from align.report.tables.table import Cell, Column, Table, interval
@@ -23,8 +25,8 @@ from align.report.tables.table import Cell, Column, Table, interval
 SUB_CATEGORY = ("sub_category", "subcategory")
 """What sets call the column."""
 NOTE = (
-    "Intervals over pictures and seeds, with two made-up pictures on either side (Agresti and Coull 1998); none is corrected for "
-    "their number"
+    "95% intervals: Wilson's, or where there are several seeds or pictures repeat over both (Agresti and Coull 1998); none is "
+    "corrected for their number"
 )
 
 Group = Callable[[Items], Sequence[str | None]]
@@ -59,7 +61,7 @@ def _sub_category(known: Mapping[str, str], items: Items) -> Sequence[str | None
 
 def _table(track: str, name: str, arms: Sequence[Arm], what: str, group: Group) -> Table | None:
     found = {id(arm): _by_group(arm, name, group) for arm in arms}
-    names = sorted({key for of_arm in found.values() for key in of_arm if key is not None})
+    names = sorted({key for of_arm in found.values() for key in of_arm})
     if len(names) < 2:
         return None
     places: list[Place] = [(Column(key, name, key), partial(_cell_of, found, key)) for key in names]
@@ -68,32 +70,55 @@ def _table(track: str, name: str, arms: Sequence[Arm], what: str, group: Group) 
     return table_of(f"{track}-{what}-{name}", title, arms, places, [judged, NOTE])
 
 
-def _by_group(arm: Arm, name: str, group: Group) -> dict[str | None, list[tuple[Any, Items]]]:
-    found: dict[str | None, list[tuple[Any, Items]]] = {}
+@dataclass
+class Seen:
+    """What was seen of one group, over the seeds of an arm."""
+
+    n: int = 0
+    good: list[np.ndarray] = field(default_factory=list)
+    """Of each seed, (n with a verdict,) bool; likewise the next."""
+    clusters: list[np.ndarray] = field(default_factory=list)
+    seeds: list[Any] = field(default_factory=list)
+
+    def add(self, seed: Any, items: Items, chosen: np.ndarray) -> None:
+        """The chosen items of one more seed."""
+        valid = chosen & items.has_verdict
+        self.n += int(chosen.sum())
+        self.good.append(items.good[valid])
+        self.clusters.append(items.clusters[valid])
+        self.seeds.append(seed)
+
+    def cell(self) -> Cell:
+        """Their rate; withheld above 5% without a verdict."""
+        good, clusters = np.concatenate(self.good), np.concatenate(self.clusters)
+        if not len(good) or self.n - len(good) > MAX_INVALID * self.n:
+            return Cell(f"withheld n={len(good)} of {self.n}", n=len(good))
+        if len(self.seeds) == 1 and len(np.unique(clusters)) == len(clusters):
+            rate, (low, high) = float(good.mean()), wilson(int(good.sum()), len(good))
+        else:
+            seeds = np.repeat(self.seeds, [len(of) for of in self.good])
+            found = contrast([Observations(good.astype(float), clusters, seeds)], RATES)
+            rate, low, high = (found[key] for key in ("estimate", "low", "high"))
+        text = f"{interval(rate, low, high)} n={len(good)}"
+        return Cell(text, value=100 * rate, low=100 * low, high=100 * high, n=len(good))
+
+
+def _by_group(arm: Arm, name: str, group: Group) -> dict[str, Seen]:
+    found: dict[str, Seen] = {}
     for run in arm.runs:
         if name in run.row["results"]:
             items = run.items(name)
-            of_items = np.array(group(items), dtype=object)
-            for key in dict.fromkeys(of_items):
-                found.setdefault(key, []).append((run.row["seed"], items.where(of_items == key)))
+            groups = group(items)
+            of_items = np.array(groups, dtype=object)
+            for key in dict.fromkeys(groups):
+                if key is not None:
+                    found.setdefault(key, Seen()).add(run.row["seed"], items, of_items == key)
     return found
 
 
-def _cell_of(found: Mapping[int, Mapping[str | None, list[tuple[Any, Items]]]], key: str, arm: Arm) -> Cell:
-    return _cell(found[id(arm)].get(key, []))
-
-
-def _cell(by_seed: list[tuple[Any, Items]]) -> Cell:
-    n = sum(len(items) for _, items in by_seed)
-    valid = [(seed, items.valid) for seed, items in by_seed]
-    n_valid = sum(len(items) for _, items in valid)
-    if not n:
-        return Cell()
-    if not n_valid or n - n_valid > MAX_INVALID * n:
-        return Cell(f"withheld n={n_valid} of {n}", n=n_valid)
-    found = contrast([observed(valid)], RATES)
-    rate, low, high = (found[key] for key in ("estimate", "low", "high"))
-    return Cell(f"{interval(rate, low, high)} n={n_valid}", (), (), 100 * rate, 100 * low, 100 * high, n_valid)
+def _cell_of(found: Mapping[int, Mapping[str, Seen]], key: str, arm: Arm) -> Cell:
+    seen = found[id(arm)].get(key)
+    return seen.cell() if seen else Cell()
 
 
 def _sub_categories(arms: Sequence[Arm], name: str) -> Mapping[str, str]:

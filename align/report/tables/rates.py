@@ -75,27 +75,35 @@ def sorted_arms(arms: Sequence[Arm]) -> list[Arm]:
 
 def table_of(name: str, title: str, arms: Sequence[Arm], places: Sequence[Place], notes: Sequence[str]) -> Table:
     """A table with a line for each arm."""
-    lines = [line_of(arm, [cell(arm) for _, cell in places], arms) for arm in arms]
+    label = labels([arm.row for arm in arms])
+    lines = [line_of(arm, [cell(arm) for _, cell in places], label(arm.row)) for arm in arms]
     return Table(name, title, LEAD, [column for column, _ in places], lines, notes)
 
 
-def line_of(arm: Arm, cells: Sequence[Cell], among: Sequence[Arm]) -> Line:
-    """A line of an arm; `among` are those that its label must tell it from."""
+def line_of(arm: Arm, cells: Sequence[Cell], label: str) -> Line:
+    """A line of an arm; `label` is a short name that tells it from the others of its table."""
     row = arm.row
     lead = (row["track"], row["model"], arm_name(row), method_name(row["method"]), str(row["seed"]), steps_of(row))
-    return Line(lead, short_label(row, [other.row for other in among]), cells, row["model"], _block(row))
+    return Line(lead, label, cells, row["model"], _block(row))
 
 
-def short_label(row: dict[str, Any], rows: Rows) -> str:
-    """The arm, with its method and seeds where these are not the same in all rows, and whether it stopped at a bound."""
-    parts = [arm_name(row)]
-    if row["track"] == "controlled" and len({r["method"] for r in rows if r["method"]}) > 1 and row["method"]:
-        parts.append(method_name(row["method"]))
-    if row["method"] and len({str(r["seed"]) for r in rows if r["method"]}) > 1:
-        parts.append(f"seed {row['seed']}")
-    if row.get("stopped"):
-        parts.append("(stopped)")
-    return " ".join(parts)
+def labels(rows: Rows) -> Callable[[dict[str, Any]], str]:
+    """Short names of rows: the arm, with method and seeds where these are not all the same, and whether it stopped at a bound."""
+    trained = [row for row in rows if row["method"]]
+    several_methods = len({row["method"] for row in trained if row["track"] == "controlled"}) > 1
+    several_seeds = len({str(row["seed"]) for row in trained}) > 1
+
+    def label(row: dict[str, Any]) -> str:
+        parts = [arm_name(row)]
+        if row["method"] and row["track"] == "controlled" and several_methods:
+            parts.append(method_name(row["method"]))
+        if row["method"] and several_seeds:
+            parts.append(f"seed {row['seed']}")
+        if row.get("stopped"):
+            parts.append("(stopped)")
+        return " ".join(parts)
+
+    return label
 
 
 def _block(row: dict[str, Any]) -> str:
