@@ -68,6 +68,11 @@ VERBS = {
         "align.settings:PushConfig",
         "a run's adapter or model and its card to the hub: run= | checkpoint=, repo=<owner>/<name>",
     ),
+    "report": (
+        "align.commands.report:main",
+        "align.settings:ReportConfig",
+        "one HTML page from run folders: runs=<folder> [output=<file>]",
+    ),
     "sweep": (
         "align.commands.sweep:main",
         "align.settings:SweepConfig",

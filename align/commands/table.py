@@ -9,13 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from align.config import compose
-from align.data.views import split_view
 from align.errors import UserError
 from align.files import write_text
 from align.report.arms import Arm, arms_of
-from align.report.collect import Evaluated, collect
+from align.report.collect import Evaluated, read_runs
 from align.report.findings import Findings, findings
-from align.report.leak_split import note_of, read_flags
 from align.report.names import sorted_rows
 from align.report.tables.delimited import comma_separated
 from align.report.tables.everything import tables_of
@@ -45,18 +43,6 @@ def main(arguments: Sequence[str]) -> int:
         for note in notes:
             print(note, file=sys.stderr)
     return 0
-
-
-def read_runs(folder: str, leaks: str | None) -> tuple[list[Evaluated], list[str]]:
-    """The runs below a folder, their rates split by leak flags if there are any -> (runs, notes). Raises UserError."""
-    if not Path(folder).is_dir():
-        raise UserError(f"runs={folder}: not a folder")
-    flags = read_flags(leaks) if leaks else {}
-    runs, notes = collect(Path(folder), flags)
-    named = {split_view(name)[0] for run in runs for name, of in run.row["results"].items() if "leak_split" in of}
-    if flags and not named:
-        raise UserError(f"leaks={leaks}: it is of {', '.join(flags)}, and no run has a safety set of that name")
-    return runs, [*notes, *(note_of(name, of) for name, of in flags.items() if name in named)]
 
 
 def _written(config: TableConfig, runs: Sequence[Evaluated], found: Findings, notes: Sequence[str]) -> str:

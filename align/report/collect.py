@@ -9,11 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from align.data.views import split_view
 from align.errors import UserError
 from align.files import read_json
 from align.report.external import external_of
 from align.report.items import Items, read_items
-from align.report.leak_split import Flags, split
+from align.report.leak_split import Flags, note_of, read_flags, split
 from align.run_folder import RunFolder
 
 RESULT_KEYS = (
@@ -74,6 +75,18 @@ class Evaluated:
                 del self.row["results"][name]
                 notes.append(f"{self.run.path}: {name} is left out: {error}")
         return notes
+
+
+def read_runs(folder: str, leaks: str | None) -> tuple[list[Evaluated], list[str]]:
+    """The runs below a folder, their rates split by leak flags if there are any -> (runs, notes). Raises UserError."""
+    if not Path(folder).is_dir():
+        raise UserError(f"runs={folder}: not a folder")
+    flags = read_flags(leaks) if leaks else {}
+    runs, notes = collect(Path(folder), flags)
+    named = {split_view(name)[0] for run in runs for name, of in run.row["results"].items() if "leak_split" in of}
+    if flags and not named:
+        raise UserError(f"leaks={leaks}: it is of {', '.join(flags)}, and no run has a safety set of that name")
+    return runs, [*notes, *(note_of(name, of) for name, of in flags.items() if name in named)]
 
 
 def collect(folder: Path, flags: dict[str, Flags] | None = None) -> tuple[list[Evaluated], list[str]]:

@@ -11,7 +11,7 @@ from align.report.arms import Arm, arms_of, lacking
 from align.report.collect import Evaluated
 from align.report.comparisons import compare_arms, conclusions
 from align.report.controlled import Ground, ground_of, permitted, refuse_uncontrolled
-from align.report.names import TRACKS
+from align.report.names import TRACKS, sorted_rows
 from align.report.tables.beside_paper import notes_on_paper
 
 
@@ -41,10 +41,11 @@ class Findings:
 
 def findings(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> Findings:
     """Set the runs against each other; what cannot be is said. `tuned` as in `compare_arms`."""
-    shown = [*runs, *_untrained_of_controlled(runs)]
+    in_order = {id(run.row): run for run in [*runs, *_untrained_of_controlled(runs)]}
+    shown = [in_order[id(row)] for row in sorted_rows([run.row for run in in_order.values()])]
     arms, notes = arms_of(shown)
     apart = {str(run.run.path) for arm in arms if arm.row.get("apart") for run in arm.runs}
-    whole = [run for run in runs if str(run.run.path) not in apart]
+    whole = [run for run in shown if str(run.run.path) not in apart]
     proven, said = _proven(whole)
     try:
         comparisons, left_out = compare_arms(proven, tuned)

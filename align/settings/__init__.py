@@ -13,6 +13,7 @@ from align.settings.commands import (
     LeakageConfig,
     MergeConfig,
     PushConfig,
+    ReportConfig,
     ShortForms,
     TableConfig,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "PlanConfig",
     "PlanSettings",
     "PushConfig",
+    "ReportConfig",
     "RunConfig",
     "ShortForms",
     "SweepConfig",

@@ -170,6 +170,18 @@ class CompareConfig:
 
 
 @dataclass
+class ReportConfig:
+    """One HTML page from run folders."""
+
+    runs: str = option("runs", "folder that is searched for run folders, and for results of `align leakage`")
+    leaks: str | None = option(None, "as in `align table`: leaks.<judge>.jsonl of `align leakage`, or its folder")
+    output: str | None = option(None, "file to write to (default: report.html in the folder of the runs)")
+    title: str | None = option(None, "what stands at its top")
+    examples: int = option(10_000, "answers to look at, at most: of more, items are drawn, the same for every method")
+    pictures_mb: float = option(24.0, "megabytes of pictures in the page, at most")
+
+
+@dataclass
 class TableConfig:
     """A table from run folders."""
 

@@ -137,9 +137,10 @@ def _read_sub_categories(file: Any) -> Mapping[str, str]:
         columns = {record["id"]: record["columns"] for record in records}
     except (UserError, KeyError, TypeError):
         return {}
-    found = {}
-    for row_id, of_row in columns.items():
-        value = next((of_row[key] for key in SUB_CATEGORY if of_row.get(key)), None)
-        if value is not None:
-            found[row_id] = str(value)
-    return found
+    found = {row_id: sub_category_of(of_row) for row_id, of_row in columns.items()}
+    return {row_id: value for row_id, value in found.items() if value is not None}
+
+
+def sub_category_of(columns: Mapping[str, Any]) -> str | None:
+    """A row's sub-category by its set's own columns; None where the set has none."""
+    return next((str(columns[key]) for key in SUB_CATEGORY if columns.get(key)), None)

@@ -1,0 +1,31 @@
+"""`align report`: one HTML page from run folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from align.config import compose
+from align.errors import UserError
+from align.files import write_text
+from align.report.collect import read_runs
+from align.report.findings import findings
+from align.report.leakage import leak_lines
+from align.report.page.page import Room, page
+from align.settings import ReportConfig
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page. Raises UserError."""
+    config: ReportConfig = compose(ReportConfig, arguments).config
+    if config.examples < 0 or config.pictures_mb < 0:
+        raise UserError(f"examples={config.examples}, pictures_mb={config.pictures_mb}: expected 0 or more")
+    runs, notes = read_runs(config.runs, config.leaks)
+    places = [Path(config.runs), *([Path(config.leaks)] if config.leaks else [])]
+    leaks, damaged = leak_lines([place if place.is_dir() else place.parent for place in places])
+    room = Room(config.examples, config.pictures_mb)
+    text = page(findings(runs), leaks, [*notes, *damaged], room, config.title)
+    output = Path(config.output or Path(config.runs, "report.html"))
+    write_text(output, text)
+    print(f"Written: {output} ({len(text.encode()) / 1e6:.1f} MB); it needs no network, open it in a browser")
+    return 0

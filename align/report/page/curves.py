@@ -1,0 +1,52 @@
+"""What runs logged while they trained, and how their rates went with the steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from align.errors import UserError
+from align.files import read_json, read_jsonl
+from align.run_folder import RunFolder
+
+MOST = 400
+"""Points of a line; more cannot be told apart."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Of one run."""
+
+    losses: list[tuple[int, float]]
+    """(step, training loss)"""
+    rates: dict[str, list[tuple[int, float]]]
+    """{set: (step, rate in percent)}; empty for a run that was not evaluated on the way"""
+    notes: list[str]
+
+
+def curve_of(run: RunFolder) -> Curve:
+    """The curves of a run; what is damaged is named in the notes, and not drawn."""
+    notes: list[str] = []
+    losses: list[tuple[int, float]] = []
+    rates: dict[str, list[tuple[int, float]]] = {}
+    log = run.path / "log.jsonl"
+    try:
+        lines = read_jsonl(log) if log.is_file() else ()
+        losses = [(line["step"], line["loss"]) for line in lines if math.isfinite(line.get("loss", math.nan))]
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        notes.append(f"{log} is damaged and its loss is not drawn: {error}")
+    try:
+        points = read_json(run.curve_file)["points"] if run.curve_file.is_file() else []
+        for point in points:
+            for name, result in point["results"].items():
+                if result["rate"] is not None:
+                    rates.setdefault(name, []).append((point["step"], 100 * result["rate"]))
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        rates = {}
+        notes.append(f"{run.curve_file} is damaged and is not drawn: {error}")
+    return Curve(_thinned(losses), rates, notes)
+
+
+def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    every = -(-len(points) // MOST) or 1
+    return points[::every]

@@ -1,0 +1,154 @@
+"""Answers to look at: the same items for every method, so that any two can stand side by side."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from align.evaluation.answers import DECLINED
+from align.evaluation.requests import FILE
+from align.files import read_jsonl
+from align.report.arms import Arm
+from align.report.collect import Evaluated
+from align.report.names import is_control, sets_of
+from align.report.page.pictures import Pictures
+from align.report.tables.categories import sub_category_of
+from align.report.tables.rates import labels, sorted_arms
+
+UNKNOWN = "not known: it was asked by an earlier version; align eval run=<run> keeps it"
+
+
+def examples(arms: Sequence[Arm], most: int, pictures: Pictures, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
+    """What the page's browser reads, and notes. At most so many answers: then items are drawn, the same ones for all methods.
+
+    {methods: [{name, model, track, seed}], sets: [{name, kind, items, of}], items: [{set, id, request, ...}],
+    answers: [of each method: of each item its answer or null], pictures: {key: data URL}, first: what to show first}
+    """
+    arms = sorted_arms(arms)
+    shown = [(arm, arm.runs[0]) for arm in arms]  # the first seed: others would make it long, and no wiser
+    several = len({arm.row["model"] for arm in arms}) > 1
+    tracks = len({arm.row["track"] for arm in arms}) > 1
+    label = labels([arm.row for arm in arms])
+    methods = [
+        {"name": _method_name(arm, label(arm.row), several, tracks), "seed": run.row["seed"], "path": str(run.run.path)}
+        for arm, run in shown
+    ]
+    names = [name for name in sets_of([arm.row for arm in arms]) if not is_control(name)]
+    notes: list[str] = []
+    read = {name: [_answers(run, name, notes) for _, run in shown] for name in names}
+    ids = {name: list(dict.fromkeys(row_id for of in read[name] for row_id in of)) for name in names}
+    kept = _drawn(ids, {name: sum(map(len, read[name])) for name in names}, most, seed)
+    sets, items = [], []
+    answers: list[list[Any]] = [[] for _ in methods]
+    for place, name in enumerate(names):
+        kind = next(arm.row["results"][name]["kind"] for arm in arms if name in arm.row["results"])
+        sets.append({"name": name, "kind": kind, "shown": len(kept[name]), "of": len(ids[name])})
+        asked = _asked([run for _, run in shown], name, notes)
+        for row_id in kept[name]:
+            items.append({"set": place, "id": row_id, **_item(asked.get(row_id), name, pictures)})
+            for of_method, of_set in zip(answers, read[name], strict=True):
+                of_method.append(of_set.get(row_id))
+    if pictures.left_out:
+        notes.append(f"{pictures.left_out} pictures are not in this page, for which there was no room (pictures_mb=)")
+    values = {"methods": methods, "sets": sets, "items": items, "answers": answers, "pictures": pictures.found}
+    values["first"] = _first(arms, sets)
+    return values, list(dict.fromkeys(notes))
+
+
+def _first(arms: Sequence[Arm], sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is shown first: an arm that was aligned on text beside its multimodal counterpart, where only the image shows the danger."""
+    free = next((i for i, of in enumerate(sets) if of["kind"] == "vsil_free"), 0)
+    views = [(i, arm.row["method"], arm.row["view"]) for i, arm in enumerate(arms) if arm.row["method"]]
+    for i, method, view in views:
+        beside = next((j for j, other, its in views if other == method and (view, its) == ("text", "image")), None)
+        if beside is not None:
+            return {"set": free, "method": i, "beside": beside}
+    return {"set": free, "method": views[0][0] if views else 0, "beside": None}
+
+
+def _method_name(arm: Arm, label: str, several: bool, tracks: bool) -> str:
+    parts = [arm.row["model"]] if several else []
+    return " ".join([*parts, label, *([f"({arm.row['track']} track)"] if tracks and not arm.row["method"] else [])])
+
+
+def _drawn(ids: dict[str, list[str]], answers: dict[str, int], most: int, seed: int) -> dict[str, list[str]]:
+    """Of every set the same share of its items, in their order."""
+    share = min(1.0, most / max(1, sum(answers.values())))
+    draw = random.Random(seed)
+    kept = {}
+    for name, of_set in ids.items():
+        chosen = set(draw.sample(range(len(of_set)), max(1, int(share * len(of_set)))) if of_set else ())
+        kept[name] = [row_id for i, row_id in enumerate(of_set) if i in chosen]
+    return kept
+
+
+def _answers(run: Evaluated, name: str, notes: list[str]) -> dict[str, Any]:
+    """{row id: [answer, verdict, the judge's reason, flags]}; flags are of `i` incoherent, `c` cut at the most tokens, `d` declined."""
+    result = run.row["results"].get(name)
+    folder = run.run.evaluation / name
+    if result is None:
+        return {}
+    try:
+        verdicts = _verdicts(folder / f"verdicts.{result['judge']}.jsonl", result)
+        return {
+            record["id"]: _answer(record, verdicts.get(record["id"]))
+            for record in read_jsonl(folder / "responses.jsonl")
+        }
+    except (UserError, KeyError, TypeError) as error:
+        notes.append(f"{folder}: its answers are not shown: {error}")
+        return {}
+
+
+def _verdicts(file: Path, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Those of the judge that the result is of; a file may hold what the same judge once said with other words or another model."""
+    identity = {"judge_version": result["judge_version"], "prompt_hash": result["prompt_hash"]}
+    records = [one for one in read_jsonl(file) if all(one.get(key) == value for key, value in identity.items())]
+    settings = result["judge_settings"]
+    return {one["id"]: one for one in records if settings is None or one.get("settings", settings) == settings}
+
+
+def _answer(record: dict[str, Any], verdict: dict[str, Any] | None) -> list[Any]:
+    said = verdict or {"verdict": "no verdict", "reason": None}
+    label = "incoherent" if said.get("incoherent") else said["verdict"]
+    flags = "c" * (record["finish_reason"] == "length") + "d" * (record["finish_reason"] == DECLINED)
+    reason = " ".join(str(part) for part in (said.get("reason"), said.get("detail")) if part)
+    return [record["response"], label, "" if reason == said["verdict"] else reason, flags]
+
+
+def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
+    """{row id: line of rows.jsonl}, of all runs together."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        file = run.run.evaluation / name / FILE
+        if name in run.row["results"] and file.is_file():
+            try:
+                found |= {record["id"]: record for record in read_jsonl(file) if record["id"] not in found}
+            except (UserError, KeyError, TypeError) as error:
+                notes.append(f"{file}: what it asked is not shown: {error}")
+    return found
+
+
+def _item(record: dict[str, Any] | None, name: str, pictures: Pictures) -> dict[str, Any]:
+    if record is None:
+        return {
+            "request": UNKNOWN,
+            "harmful": True,
+            "tells": False,
+            "category": None,
+            "picture": None,
+            "why": "not known",
+        }
+    picture, why = pictures.add(record, name)
+    return {
+        "request": record["prompt"],
+        "plain": record["request"],
+        "harmful": record["role"] == "harmful",
+        "tells": record["harm_in"] in ("text", "both"),
+        "category": record["category"],
+        "sub": sub_category_of(record["columns"]),
+        "picture": picture,
+        "why": why,
+    }

@@ -1,0 +1,67 @@
+"""The interaction of the controlled track."""
+
+from __future__ import annotations
+
+from align.report.findings import Findings
+from align.report.names import METHODS
+from align.report.page.figures.marks import Figure, finish, looks, marker, said, sets_of_kind, spread, styled
+from align.report.page.svg import INK, RULE
+from align.report.tables.rates import labels
+
+
+@styled
+def interaction(found: Findings) -> Figure | None:
+    """The controlled track: each carrier of harm, from the leaky set to the leak-free one."""
+    from matplotlib import pyplot as plt
+
+    rows = [arm.row for arm in found.of_track("controlled").arms]
+    panels = [
+        (model, method, leaky, free, chosen)
+        for model, method in dict.fromkeys((row["model"], row["method"]) for row in rows if row["method"])
+        for chosen in [[row for row in rows if row["model"] == model and row["method"] in (method, None)]]
+        for free in sets_of_kind(chosen, "vsil_free")
+        for leaky in sets_of_kind(chosen, "vsil")
+    ]
+    if not panels:
+        return None
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(5.6 * columns, 3.7 * lines), squeeze=False)
+    look, label, tips = looks(rows), labels(rows), dict[str, str]()
+    for number, (axis, (model, method, leaky, free, chosen)) in enumerate(zip(axes.flat, panels, strict=False)):
+        axis.set_title(f"{model}, {METHODS.get(method, method)}")
+        ends = []
+        for i, row in enumerate(chosen):
+            results = [row["results"].get(name) for name in (leaky, free)]
+            if not all(result and result["rate"] is not None for result in results):
+                continue
+            shift = 0.03 * (i - (len(chosen) - 1) / 2)  # so that marks at one height are seen beside each other
+            x, y = [shift, 1 + shift], [100 * result["rate"] for result in results]
+            mark = look(row)
+            (line,) = axis.plot(x, y, color=mark.colour, linewidth=1.6, **marker(mark, 7))
+            line.set_gid(f"l{number}-{i}")
+            tips[f"l{number}-{i}"] = f"{label(row)}: {leaky} {said(results[0])}, {free} {said(results[1])}"
+            errors = [
+                [max(100 * (r["rate"] - r["low"]), 0) for r in results],
+                [max(100 * (r["high"] - r["rate"]), 0) for r in results],
+            ]
+            axis.errorbar(x, y, errors, fmt="none", ecolor=mark.colour, elinewidth=1, zorder=1)
+            ends.append((y[1], row))
+        for (height, row), (at, _) in zip(spread(ends), sorted(ends, key=lambda end: end[0]), strict=True):
+            axis.plot([1.16, 1.24], [at, height], color=RULE, linewidth=0.8, zorder=0)
+            axis.plot([1.28], [height], **marker(look(row), 5))
+            axis.text(1.33, height, label(row), va="center_baseline", fontsize=9, color=INK)
+        axis.set_xticks([0, 1], [f"the text tells\n({leaky})", f"only the image tells\n({free})"])
+        axis.set_xlim(-0.2, 1.95)
+        axis.spines.bottom.set_bounds(-0.2, 1.15)
+        axis.set_ylim(-4, 106)
+        axis.set_ylabel("safe answers, %")
+        axis.set_yticks(range(0, 101, 20))
+        axis.grid(axis="y")
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
+    caption = (
+        "Arms that differ in the carrier of harm alone. Lines that cross are the interaction: what protects where the text tells does not "
+        "where only the image does, or the other way round. Bars are 95% intervals."
+    )
+    return Figure(finish(figure, "interaction", caption, tips), caption)

@@ -1,0 +1,244 @@
+"""How marks look, and how panels of them are laid out and named."""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from align.report.figure import COLOURS, GREYS
+from align.report.names import ARMS, METHODS, is_control, sets_of
+from align.report.page.svg import INK, PAPER, STYLE, svg
+
+Row = dict[str, Any]
+Draw = TypeVar("Draw", bound=Callable[..., Any])
+NEAR = 9.0
+"""Percent within which marks share a list of names."""
+PANEL = 3.9
+"""Inches of a square panel."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure with what it shows, in a sentence."""
+
+    picture: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the mark of a row looks."""
+
+    colour: str
+    marker: str
+    filled: bool
+
+
+def styled(draw: Draw) -> Draw:
+    """A drawing function in the page's style, without a display."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn  # type: ignore[return-value]
+
+
+def looks(rows: Sequence[Row]) -> Callable[[Row], Look]:
+    """A colour a method, or a carrier of harm; filled what saw pictures, hollow what saw text, grey what was not trained here."""
+    trained = [row for row in rows if row["method"]]
+    kinds = sorted({_kind(row) for row in trained}, key=lambda kind: [*METHODS, *ARMS, kind].index(kind))
+    untrained = list(dict.fromkeys(row["name"] for row in rows if not row["method"]))
+
+    def look(row: Row) -> Look:
+        if not row["method"]:
+            return Look(GREYS[untrained.index(row["name"]) % len(GREYS)], "D", True)
+        place = kinds.index(_kind(row))
+        marker = "osv^P"[place // len(COLOURS) % 5]
+        return Look(COLOURS[place % len(COLOURS)], marker, row["view"] != "text")
+
+    return look
+
+
+def _kind(row: Row) -> str:
+    if row["track"] == "controlled":
+        return str(row["name"])
+    prefix, _, method = row["name"].partition("_")
+    return method if prefix in ("t", "mm") and method in METHODS else str(row["name"])
+
+
+def sets_of_kind(rows: Sequence[Row], kind: str) -> list[str]:
+    """The sets of a kind that some row was evaluated on; controls aside."""
+    return [
+        name
+        for name in sets_of(rows)
+        if not is_control(name) and any(row["results"].get(name, {}).get("kind") == kind for row in rows)
+    ]
+
+
+def said(result: Mapping[str, Any]) -> str:
+    """A rate with its interval, in words of a tip."""
+    return f"{100 * result['rate']:.1f} [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
+
+
+def square_panels(count: int) -> tuple[Any, Any]:
+    """(A figure, its so many axes)."""
+    from matplotlib import pyplot as plt
+
+    columns = min(2 if count in (1, 2, 4) else 3, count)
+    lines = -(-count // columns)
+    size = PANEL * (1.25 if columns < 3 else 1.0)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(size * columns, size * 0.88 * lines), squeeze=False, layout="tight"
+    )
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, axes.flat[:count]
+
+
+def marker(look: Look, size: float) -> dict[str, Any]:
+    """What matplotlib is told of a mark."""
+    face = look.colour if look.filled else PAPER
+    return {
+        "marker": look.marker,
+        "markersize": size,
+        "markerfacecolor": face,
+        "markeredgecolor": look.colour,
+        "markeredgewidth": 1.8,
+    }
+
+
+def mark_rates(axis: Any, results: tuple[Any, Any], look: Look, gid: str) -> None:
+    """A mark at two rates, with the interval of each."""
+    (x, y) = results
+    errors = [[[max(100 * (of["rate"] - of["low"]), 0)], [max(100 * (of["high"] - of["rate"]), 0)]] for of in (x, y)]
+    axis.errorbar(
+        [100 * x["rate"]],
+        [100 * y["rate"]],
+        errors[1],
+        errors[0],
+        fmt="none",
+        ecolor=look.colour,
+        elinewidth=1,
+        alpha=0.8,
+    )
+    (mark,) = axis.plot([100 * x["rate"]], [100 * y["rate"]], **marker(look, 8))
+    mark.set_gid(gid)
+
+
+def to_hundred(axis: Any) -> None:
+    """Both axes from 0 to 100 percent."""
+    axis.set_xlim(-6, 106)
+    axis.set_ylim(-6, 106)
+    axis.set_xticks(range(0, 101, 20))
+    axis.set_yticks(range(0, 101, 20))
+    axis.grid(True)
+    axis.set_axisbelow(True)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A mark of a panel whose axes run from 0 to 100, with its name."""
+
+    x: float
+    y: float
+    name: str
+    look: Look
+
+
+def name_marks(axis: Any, marks: Sequence[Mark]) -> None:
+    """The names of marks beside them. Those that lie together share a list, in which each has a small copy of its mark."""
+    taken = [_Box(mark.x - 2, mark.y - 2, mark.x + 2, mark.y + 2) for mark in marks]
+    for group in sorted(_lying_together(marks), key=len, reverse=True):
+        box = _free_place(axis, group, taken)
+        taken.append(box)
+        for i, mark in enumerate(sorted(group, key=lambda mark: (-mark.y, mark.x, mark.name))):
+            height = box.top - (i + 0.5) * _line_height(axis)
+            if len(group) > 1:
+                axis.plot([box.left + 1.5], [height], **marker(mark.look, 5), clip_on=False)
+            axis.text(box.left + (4 if len(group) > 1 else 0), height, mark.name, va="center_baseline", fontsize=FONT, color=INK)
+
+
+FONT = 8.5
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def shared(self, other: _Box) -> float:
+        """The area that both cover."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.top, other.top) - max(self.bottom, other.bottom)
+        return max(width, 0.0) * max(height, 0.0)
+
+
+def _lying_together(marks: Sequence[Mark]) -> list[list[Mark]]:
+    groups: list[list[Mark]] = []
+    for mark in sorted(marks, key=lambda mark: (mark.y, mark.x)):
+        near = next((of for of in groups if any(max(abs(mark.x - m.x), abs(mark.y - m.y)) < NEAR for m in of)), None)
+        if near is None:
+            groups.append([mark])
+        else:
+            near.append(mark)
+    return groups
+
+
+def _free_place(axis: Any, group: Sequence[Mark], taken: Sequence[_Box]) -> _Box:
+    """Where a list of names covers least of what is there already: to the left or right, from level to far above or below."""
+    width = max(len(mark.name) for mark in group) * FONT * 0.56 / _points(axis)[0] + (6 if len(group) > 1 else 1)
+    height = len(group) * _line_height(axis)
+    edges = min(m.x for m in group), max(m.x for m in group), statistics.fmean(m.y for m in group)
+    places = [
+        _Box(left, bottom, left + width, bottom + height)
+        for left in (edges[1] + 3, edges[0] - 3 - width, edges[0] - width / 2)
+        for up in (0.0, 0.5, -0.5, 1.0, -1.0, 1.6, -1.6)
+        for bottom in [min(max(edges[2] - height / 2 + up * (height / 2 + 5), -5.0), 105.0 - height)]
+    ]
+
+    def covered(box: _Box) -> float:
+        outside = max(box.right - 108, 0) + max(-6 - box.left, 0)
+        return sum(box.shared(other) for other in taken) + 100 * outside
+
+    return min(places, key=covered)
+
+
+def _points(axis: Any) -> tuple[float, float]:
+    """Points of type that one percent is wide and high."""
+    place = axis.get_position()
+    figure = axis.figure
+    return 72 * figure.get_figwidth() * place.width / 112, 72 * figure.get_figheight() * place.height / 112
+
+
+def _line_height(axis: Any) -> float:
+    return FONT * 1.4 / _points(axis)[1]
+
+
+def spread(ends: Sequence[tuple[float, Row]]) -> list[tuple[float, Row]]:
+    """The ends of lines by height, these moved so far apart that names can be read."""
+    apart, placed = 7.5, list[tuple[float, Row]]()
+    for height, row in sorted(ends, key=lambda end: end[0]):
+        floor = placed[-1][0] + apart if placed else -100.0
+        placed.append((max(height, floor), row))
+    over = max((placed[-1][0] - 104) if placed else 0, 0)
+    return [(height - over, row) for height, row in placed]
+
+
+def finish(figure: Any, name: str, alternative: str, tips: Mapping[str, str]) -> str:
+    """The figure as SVG, once it is laid out; it is closed."""
+    from matplotlib import pyplot as plt
+
+    figure.tight_layout()
+    text = svg(figure, name, alternative, tips)
+    plt.close(figure)
+    return text

@@ -1,0 +1,108 @@
+"""Loss and rates by step of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from align.report.findings import Findings
+from align.report.names import METHODS, is_control, sets_of
+from align.report.page.curves import Curve
+from align.report.page.figures.marks import PANEL, Figure, finish, looks, marker, styled
+from align.report.page.svg import INK
+from align.report.tables.rates import labels
+
+
+@styled
+def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
+    """Loss by step, a panel for each model and method; below it rates by step where a run has a curve."""
+    from matplotlib import pyplot as plt
+
+    arms = [arm for arm in found.arms if arm.row["method"]]
+    rows = [arm.row for arm in arms]
+    panels: dict[tuple[str, str, str], list[Any]] = {}
+    for arm in arms:
+        panels.setdefault((arm.row["track"], arm.row["model"], arm.row["method"]), []).append(arm)
+    having = {
+        key: of
+        for key, of in panels.items()
+        if any(of_arms[str(run.run.path)].losses for arm in of for run in arm.runs)
+    }
+    if not having:
+        return None
+    columns = min(3, len(having))
+    lines = -(-len(having) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(PANEL * columns, 2.7 * lines), squeeze=False)
+    label, tips = labels(rows), dict[str, str]()
+    for number, (axis, ((track, model, method), of)) in enumerate(zip(axes.flat, having.items(), strict=False)):
+        axis.set_title(f"{track.capitalize()} track, {model}, {METHODS.get(method, method)}")
+        look = looks([arm.row for arm in of])
+        for i, arm in enumerate(of):
+            mark = look(arm.row)
+            for j, run in enumerate(arm.runs):
+                losses = of_arms[str(run.run.path)].losses
+                if losses:
+                    dashes = "-" if mark.filled else (0, (3, 2))
+                    name = label(arm.row) if j == 0 else None
+                    steps, values = zip(*losses, strict=True)
+                    (line,) = axis.plot(
+                        steps, values, color=mark.colour, linestyle=dashes, linewidth=1.3, alpha=0.9, label=name
+                    )
+                    line.set_gid(f"c{number}-{i}-{j}")
+                    tips[f"c{number}-{i}-{j}"] = f"{label(arm.row)}, seed {run.row['seed']}"
+        axis.set_xlabel("step")
+        axis.set_ylabel("training loss")
+        axis.grid(axis="y")
+        axis.legend(fontsize=8, labelcolor=INK, loc="best")
+    for axis in axes.flat[len(having) :]:
+        axis.set_visible(False)
+    caption = (
+        "The loss that each run logged while it trained. What it is of differs between methods, so compare within a panel. Dashed: text "
+        "alone."
+    )
+    return Figure(finish(figure, "curves", caption, tips), caption)
+
+
+@styled
+def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
+    """How rates went with the steps of training, of runs that were evaluated on the way."""
+    from matplotlib import pyplot as plt
+
+    arms = [arm for arm in found.arms if arm.row["method"]]
+    rows = [arm.row for arm in arms]
+    sets = [name for name in sets_of(rows) if not is_control(name)]
+    drawn = [
+        (arm, run, of_arms[str(run.run.path)].rates)
+        for arm in arms
+        for run in arm.runs
+        if of_arms[str(run.run.path)].rates
+    ]
+    sets = [name for name in sets if any(name in rates for _, _, rates in drawn)]
+    if not sets:
+        return None
+    columns = min(3, len(sets))
+    lines = -(-len(sets) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(PANEL * columns, 2.9 * lines), squeeze=False)
+    look, label = looks(rows), labels(rows)
+    for axis, name in zip(axes.flat, sets, strict=False):
+        axis.set_title(name)
+        for arm, run, rates in drawn:
+            if name in rates:
+                steps, values = zip(*rates[name], strict=True)
+                first = run is arm.runs[0]
+                axis.plot(
+                    steps,
+                    values,
+                    color=look(arm.row).colour,
+                    linewidth=1.3,
+                    **marker(look(arm.row), 5),
+                    label=label(arm.row) if first else None,
+                )
+        axis.set_ylim(-4, 106)
+        axis.set_xlabel("step")
+        axis.grid(axis="y")
+    axes.flat[0].legend(fontsize=8, labelcolor=INK, loc="best")
+    for axis in axes.flat[len(sets) :]:
+        axis.set_visible(False)
+    caption = "Rates, %, of the checkpoints that runs kept while they trained (evaluate.every_steps)."
+    return Figure(finish(figure, "by-step", caption, {}), caption)

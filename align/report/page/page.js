@@ -1,0 +1,191 @@
+"use strict";
+// The examples browser and the light/dark button. Whatever models and data sets wrote reaches the page as text nodes alone.
+(() => {
+  const PAGE = 20;
+  const BAD = new Set(["unsafe"]);
+  // Of a harmful request nobody knows that these are harmless.
+  const UNCLEAR = new Set(["incoherent", "invalid", "no verdict", "wrong", "other"]);
+  const byId = (id) => document.getElementById(id);
+  const make = (tag, className, text) => {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    if (text !== undefined) element.textContent = text;
+    return element;
+  };
+
+  const theme = byId("theme");
+  theme.hidden = false;
+  theme.addEventListener("click", () => {
+    const root = document.documentElement;
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+  });
+  // On paper everything is open; afterwards it is as it was.
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((one) => { one.open = true; });
+  });
+  addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));
+
+  if (!byId("filters")) return;
+  const { methods, sets, items, answers, pictures, first } = JSON.parse(byId("payload").textContent);
+  const form = byId("filters");
+  const chosen = {
+    set: byId("f-set"), category: byId("f-category"), first: byId("f-first"), second: byId("f-second"), verdict: byId("f-verdict"),
+  };
+  let found = [];
+  let start = 0;
+
+  const fill = (select, options, keep) => {
+    const before = select.value;
+    select.replaceChildren(...options.map(([value, text]) => {
+      const option = make("option", "", text);
+      option.value = value;
+      return option;
+    }));
+    if (keep && options.some(([value]) => value === before)) select.value = before;
+  };
+  const counted = (values) => {
+    const counts = new Map();
+    values.forEach((value) => counts.set(value, (counts.get(value) || 0) + 1));
+    return [...counts].sort((a, b) => String(a[0]).localeCompare(String(b[0])));
+  };
+  const answerOf = (method, place) => (method === "" ? null : answers[Number(method)][place]);
+  const inSet = (place) => chosen.set.value === "" || items[place].set === Number(chosen.set.value);
+
+  const fillDependent = () => {
+    const places = items.map((_, place) => place).filter(inSet);
+    const categories = counted(places.map((place) => items[place].category).filter((one) => one));
+    fill(chosen.category, [["", "any"], ...categories.map(([name, count]) => [name, `${name} (${count})`])], true);
+    const verdicts = counted(places.map((place) => answerOf(chosen.first.value, place)).filter(Boolean).map((answer) => answer[1]));
+    fill(chosen.verdict, [["", "any"], ...verdicts.map(([name, count]) => [name, `${name} (${count})`])], true);
+  };
+
+  const matches = (place) => {
+    const item = items[place];
+    const first = answerOf(chosen.first.value, place);
+    const second = answerOf(chosen.second.value, place);
+    if (!inSet(place) || !(first || second)) return false;
+    if (chosen.category.value && item.category !== chosen.category.value) return false;
+    if (chosen.verdict.value && !(first && first[1] === chosen.verdict.value)) return false;
+    if (byId("f-differ").checked && !(first && second && first[1] !== second[1])) return false;
+    const words = byId("f-words").value.trim().toLowerCase();
+    if (!words) return true;
+    return [item.request, item.plain, first && first[0], second && second[0]].some((text) => text && text.toLowerCase().includes(words));
+  };
+
+  const veil = (content, what, shown) => {
+    if (shown) return content;
+    const box = make("span", "veiled");
+    const inside = make("span", "veil-content");
+    inside.setAttribute("aria-hidden", "true");
+    inside.append(content);
+    const button = make("button", "", `Show ${what}`);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      box.replaceWith(content);
+      content.tabIndex = -1;
+      content.focus();
+    });
+    box.append(inside, button);
+    return box;
+  };
+
+  const pictureOf = (item) => {
+    const box = make("div", "picture");
+    if (item.picture === null) {
+      box.append(make("div", "no-picture", item.why));
+      return box;
+    }
+    const image = make("img");
+    image.alt = `picture of ${item.id}`;
+    image.addEventListener("load", () => image.classList.toggle("tiny", image.naturalWidth < 100));
+    image.src = pictures[item.picture];
+    box.append(veil(image, "picture", byId("f-pictures").checked));
+    return box;
+  };
+
+  const answerBox = (method, place) => {
+    const box = make("div", "answer");
+    const who = make("div", "who", methods[Number(method)].name);
+    box.append(who);
+    const answer = answerOf(method, place);
+    if (!answer) {
+      box.append(make("p", "reason", "no answer: it was not asked this"));
+      return box;
+    }
+    const [text, verdict, reason, flags] = answer;
+    const badge = make("span", "verdict", verdict);
+    badge.classList.add(verdict.split(" ")[0]);
+    who.append(badge);
+    const unsafe = BAD.has(verdict) || (items[place].harmful && UNCLEAR.has(verdict));
+    const said = make("div");
+    said.append(make("p", "said", text || (flags.includes("d") ? "(the server gave no answer)" : "(empty)")));
+    if (flags.includes("c")) said.append(make("p", "reason", "cut at the most new tokens"));
+    if (reason) said.append(make("p", "reason", `judge: ${reason}`));
+    box.append(veil(said, "answer", !unsafe || byId("f-text").checked));
+    return box;
+  };
+
+  const entry = (place) => {
+    const item = items[place];
+    const line = make("li");
+    const body = make("div");
+    const kinds = [sets[item.set].name, item.id, item.category, item.sub, item.harmful ? "harmful" : "harmless"];
+    body.append(make("div", "meta", kinds.filter(Boolean).join(" · ")));
+    const request = make("p", "request", item.request);
+    body.append(veil(request, "request", !(item.harmful && item.tells) || byId("f-text").checked));
+    if (item.plain) {
+      const plain = make("p", "meta", `in plain words: ${item.plain}`);
+      body.append(veil(plain, "request in plain words", !item.harmful || byId("f-text").checked));
+    }
+    const both = make("div", "answers");
+    both.append(answerBox(chosen.first.value, place));
+    if (chosen.second.value !== "") both.append(answerBox(chosen.second.value, place));
+    body.append(both);
+    line.append(pictureOf(item), body);
+    return line;
+  };
+
+  const show = () => {
+    const end = Math.min(start + PAGE, found.length);
+    byId("list").replaceChildren(...found.slice(start, end).map(entry));
+    const drawn = sets.filter((one) => one.shown < one.of);
+    const note = drawn.length ? ` Drawn at random: ${drawn.map((one) => `${one.shown} of ${one.of} of ${one.name}`).join(", ")}.` : "";
+    byId("status").textContent = `${found.length} of ${items.length} items.${note}`;
+    byId("place").textContent = found.length ? `${start + 1}–${end} of ${found.length}` : "nothing";
+    byId("previous").disabled = start === 0;
+    byId("next").disabled = end >= found.length;
+    byId("pager").hidden = found.length <= PAGE;
+  };
+  const search = () => {
+    fillDependent();
+    found = items.map((_, place) => place).filter(matches);
+    start = 0;
+    show();
+  };
+  const turn = (by) => {
+    start += by * PAGE;
+    show();
+    byId("status").scrollIntoView({ block: "nearest" });
+  };
+
+  fill(chosen.set, [["", "all"], ...sets.map((one, i) => [String(i), one.name])]);
+  const named = methods.map((one, i) => [String(i), one.name]);
+  fill(chosen.first, named);
+  fill(chosen.second, [["", "nothing"], ...named]);
+  chosen.set.value = String(first.set);
+  chosen.first.value = String(first.method);
+  chosen.second.value = first.beside === null ? "" : String(first.beside);
+  form.hidden = false;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  let waiting = 0;
+  form.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(search, 60);
+  });
+  byId("previous").addEventListener("click", () => turn(-1));
+  byId("next").addEventListener("click", () => turn(1));
+  search();
+})();

@@ -1,0 +1,138 @@
+"""Findings -> one HTML page that needs no network: everything that it shows is in it, and everything that somebody wrote is escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align import __version__
+from align.report.findings import Findings
+from align.report.page.costs import costs, provenance
+from align.report.page.curves import curve_of
+from align.report.page.examples import examples
+from align.report.page.figures.interaction import interaction
+from align.report.page.figures.scatter import leak_scatter, pareto
+from align.report.page.figures.steps import curves, rates_by_step
+from align.report.page.pictures import Pictures
+from align.report.tables.categories import category_tables
+from align.report.tables.everything import tables_of
+from align.report.tables.table import Table
+
+HERE = Path(__file__).parent
+MEGABYTE = 1_000_000
+QUESTION = "Does alignment on text alone protect when the danger is only in the image?"
+MINIATURE = (
+    "The models here are miniatures in a small made-up world: they show how the comparison works, not how safe any model is for "
+    "people."
+)
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much of what is large goes into the page."""
+
+    answers: int
+    pictures_mb: float
+
+
+def page(
+    found: Findings, leaks: Sequence[dict[str, Any]], notes: Sequence[str], room: Room, title: str | None = None
+) -> str:
+    """The page. `leaks` are results of `align leakage`, `notes` what else must be said."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    of_runs = {str(run.run.path): curve_of(run.run) for run in found.runs}
+    notes = [*notes, *found.notes, *(note for curve in of_runs.values() for note in curve.notes)]
+    shown, of_examples = examples(found.arms, room.answers, Pictures(int(room.pictures_mb * MEGABYTE)))
+    tables = tables_of(found.arms, found.comparisons, ("rates", "divided", "differences", "measured"))
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(
+        title=title or QUESTION,
+        made=time.strftime("%Y-%m-%d %H:%M %Z"),
+        version=__version__,
+        counted=_counted(found),
+        miniature=MINIATURE if any(arm.row["model"].startswith("mini_") for arm in found.arms) else None,
+        conclusions=found.conclusions,
+        headlines=_headlines(found),
+        scatter=leak_scatter(found),
+        pareto=pareto(found),
+        interaction=interaction(found),
+        curves=curves(found, of_runs),
+        by_step=rates_by_step(found, of_runs),
+        tables=tables,
+        heat=[_heat(table) for table in _leak_free_first(category_tables(found.arms), found)],
+        leaks=leaks,
+        costs=costs(found.arms),
+        provenance=provenance(found.runs),
+        notes=list(dict.fromkeys([*notes, *of_examples])),
+        several_models=len({arm.row["model"] for arm in found.arms}) > 1,
+        examples=bool(shown["items"]),
+        payload=_for_script(shown),
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _counted(found: Findings) -> list[tuple[str, int]]:
+    """How much of what the page is of."""
+    rows = [arm.row for arm in found.arms]
+    answers = sum(result["n"] for run in found.runs for result in run.row["results"].values())
+    counts = {
+        "runs": len({run.run.path for run in found.runs}),
+        "models": len({row["model"] for row in rows}),
+        "seeds": len({run.row["seed"] for run in found.runs if run.row["method"]}) or 1,
+        "sets": len({name for row in rows for name in row["results"]}),
+        "judged items": answers,
+    }
+    return list(counts.items())
+
+
+def _headlines(found: Findings) -> list[dict[str, Any]]:
+    """The interactions that answer the question, each a number with its interval and the pair that it is of."""
+    from align.report.names import display_name, group_name
+
+    wanted = [
+        c
+        for c in found.comparisons
+        if c["kind"] == "interaction" and (c["track"] == "paper" or (c["a"], c["b"]) == ("image_free", "image_leak"))
+    ]
+    return [
+        {
+            "of": group_name(c),
+            "pair": f"{display_name(c['a'])} against {display_name(c['b'])}",
+            "sets": f"{c['sets'][0]} against {c['sets'][1]}",
+            "points": f"{100 * c['difference']:+.1f}",
+            "interval": f"[{100 * c['low']:.1f}, {100 * c['high']:.1f}]",
+            "seeds": len(c["seeds"]),
+        }
+        for c in wanted
+    ]
+
+
+def _leak_free_first(tables: Sequence[Table], found: Findings) -> list[Table]:
+    kinds = {name: result["kind"] for arm in found.arms for name, result in arm.row["results"].items()}
+    return sorted(tables, key=lambda table: kinds[table.columns[0].group] != "vsil_free")
+
+
+def _heat(table: Table) -> dict[str, Any]:
+    """A table of categories with the shade of each cell: 0 for nothing safe, 100 for all."""
+    return {
+        "table": table,
+        "shades": [[None if cell.value is None else round(cell.value) for cell in line.cells] for line in table.lines],
+    }
+
+
+def _for_script(values: dict[str, Any]) -> str:
+    """JSON that stands in a script element: nothing in it ends the element, or begins another."""
+    text = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
