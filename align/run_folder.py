@@ -91,6 +91,11 @@ class RunFolder:
         """What came out of evaluating them."""
         return self.path / "curve.json"
 
+    @property
+    def wandb_file(self) -> Path:
+        """What of the evaluation is in wandb already."""
+        return self.path / "wandb.json"
+
     def curve_points(self) -> dict[int, RunFolder]:
         """{step: folder with `weights` and `evaluation` of its own}, in order of steps; all that are there are whole."""
         found = {int(path.name.rpartition("-")[2]): RunFolder(path) for path in self.curve.glob("step-*")}

@@ -6,6 +6,7 @@ trains nothing; the same command again continues an unfinished run.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from align.generation.stored import asking
 from align.interruption import EXIT_AGAIN, NOTICE, Interrupted
 from align.needs import refuse_missing
 from align.report.card import write_card
+from align.report.tracking import tracked
 from align.run_folder import RunFolder, run_folder
 from align.screen import Report, progress
 
@@ -67,8 +69,9 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     _start(trainer, composed, data, run, alike)
     if report is None and trainer.accelerator.is_main_process:
         print(tower_line(run.manifest()["parameters"]), flush=True)
-    _until_finished_or_asked(trainer, run, str(last) if last else None)
-    _finish(trainer, run)
+    with tracked(run, trainer.args) if trainer.accelerator.is_main_process else contextlib.nullcontext():
+        _until_finished_or_asked(trainer, run, str(last) if last else None)
+        _finish(trainer, run)
     if report is None and trainer.accelerator.is_main_process:
         done = run.manifest()
         print(

@@ -19,6 +19,7 @@ from align.report.findings import Findings, findings
 from align.report.tables.everything import tables_of
 from align.report.tables.markdown import markdown
 from align.report.tables.terminal import print_tables
+from align.report.tracking import log_results
 from align.run_folder import RunFolder
 from align.screen import Named
 from align.settings import CompareConfig, EvalConfig
@@ -100,6 +101,7 @@ def _arm(cell: Composed, report: Any) -> RunFolder:
     evaluation = EvalConfig(**vars(config.evaluate), run=str(run.path))
     _, results = run_evaluation(evaluation, Named(report, name))
     run_curve(run, results, evaluation, Named(report, name))
+    log_results(run)
     return run
 
 

@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     Status 1 where a headline is withheld, 130 where it was interrupted.
     """
     from align.report.curve import print_curve
+    from align.report.tracking import log_results
     from align.screen import progress
 
     composed = compose_eval(arguments)
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     if points and results:
         print_curve(points)
         print(f"Details: {run.curve_file}")
+    if not config.validation:
+        log_results(run)
     withheld = [
         judged["rate"] is None
         for found in (results, *points.values())
