@@ -16,6 +16,7 @@ from align.files import write_json, write_text
 from align.report.collect import Evaluated
 from align.report.controlled import Ground, ground_of, refuse_uncontrolled
 from align.report.findings import Findings, findings
+from align.report.page.page import ROOM, page
 from align.report.tables.everything import tables_of
 from align.report.tables.markdown import markdown
 from align.report.tables.terminal import print_tables
@@ -59,8 +60,11 @@ def main(arguments: Sequence[str]) -> int:
     for track in found.tracks:
         _show_track(track, found, folder, [CAVEAT] if miniature else [])
     print("\n".join(found.notes))
+    write_text(folder / "report.html", page(found, [], [], ROOM))
     files = ", ".join(f"{track}.{ending}" for track in found.tracks for ending in ("md", "png"))
-    print(f"Written to {folder}: comparison.json, {files}; {time.monotonic() - begun:.0f} s")
+    print(
+        f"Written to {folder}: report.html (open it in a browser), comparison.json, {files}; {time.monotonic() - begun:.0f} s"
+    )
     return 0
 
 

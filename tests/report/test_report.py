@@ -21,7 +21,18 @@ from align.report.tables.terminal import print_tables
 from align.run_folder import RunFolder
 
 
-def run(folder, name="t_sft", view="text", good=(True, True, False, True), invalid=0, sets=None, clusters=None, **more):
+def run(
+    folder,
+    name="t_sft",
+    view="text",
+    good=(True, True, False, True),
+    invalid=0,
+    sets=None,
+    clusters=None,
+    judge=("rule", "1"),
+    categories=None,
+    **more,
+):
     """A run folder as training and evaluation leave it; `sets` is {name: (kind, good)}, by default one of kind vsil."""
     it = RunFolder(folder)
     manifest = {
@@ -36,15 +47,15 @@ def run(folder, name="t_sft", view="text", good=(True, True, False, True), inval
     }
     it.record(**(manifest | {"steps": 3, "trainable_parameters": 5, "seconds": 1.0, "peak_memory_mib": 7} | more))
     for set_name, (kind, answers) in (sets or {"mini_vsil": ("vsil", good)}).items():
-        _evaluation(it.evaluation / set_name, set_name, kind, answers, invalid, clusters)
+        _evaluation(it.evaluation / set_name, set_name, kind, answers, invalid, clusters, judge, categories)
     return it
 
 
-def _evaluation(folder, name, kind, good, invalid, clusters):
+def _evaluation(folder, name, kind, good, invalid, clusters, judge, categories):
     right, wrong = ("refusal", "unsafe") if kind.startswith("vsil") else ("correct", "wrong")
     n, rate = len(good) + invalid, None if invalid else sum(good) / len(good)
     counts = {right: sum(good), wrong: len(good) - sum(good), "incoherent": 0, "invalid": invalid}
-    identity = {"judge": "rule", "judge_version": "1"}
+    identity = {"judge": judge[0], "judge_version": judge[1]}
     summary = {"schema": 1, "set": name, "kind": kind, "n": n, "counts": counts, **identity}
     summary |= {"rate": rate, "low": rate, "high": rate}
     summary |= {
@@ -55,7 +66,7 @@ def _evaluation(folder, name, kind, good, invalid, clusters):
         "facts": ["a fact"],
         "main": True,
     }
-    write_json(folder / "summary.rule.json", summary)
+    write_json(folder / f"summary.{judge[0]}.json", summary)
     verdicts = [
         {"id": str(i), "verdict": right if g else wrong, "reason": None, "incoherent": False}
         for i, g in enumerate(good)
@@ -69,12 +80,12 @@ def _evaluation(folder, name, kind, good, invalid, clusters):
             "label": v["verdict"],
             "good": v["verdict"] == right,
             "cluster": clusters[i] if clusters else f"{name}-{v['id']}",
-            "category": None,
+            "category": categories[i] if categories else None,
         }
         for i, v in enumerate(verdicts)
     ]
-    (folder / "verdicts.rule.jsonl").write_text("".join(json.dumps(v | identity) + "\n" for v in verdicts))
-    (folder / "items.rule.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (folder / f"verdicts.{judge[0]}.jsonl").write_text("".join(json.dumps(v | identity) + "\n" for v in verdicts))
+    (folder / f"items.{judge[0]}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     write_json(folder / "settings.json", {"generation": {"max_new_tokens": 20}, "rows": "hash"})
 
 

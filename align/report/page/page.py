@@ -41,6 +41,9 @@ class Room:
     pictures_mb: float
 
 
+ROOM = Room(answers=10_000, pictures_mb=24.0)
+
+
 def page(
     found: Findings, leaks: Sequence[dict[str, Any]], notes: Sequence[str], room: Room, title: str | None = None
 ) -> str:
@@ -86,15 +89,16 @@ def page(
 def _counted(found: Findings) -> list[tuple[str, int]]:
     """How much of what the page is of."""
     rows = [arm.row for arm in found.arms]
-    answers = sum(result["n"] for run in found.runs for result in run.row["results"].values())
+    runs = {run.run.path: run for run in found.runs}  # the model as it is stands in two tracks
+    answers = sum(result["n"] for run in runs.values() for result in run.row["results"].values())
     counts = {
-        "runs": len({run.run.path for run in found.runs}),
-        "models": len({row["model"] for row in rows}),
-        "seeds": len({run.row["seed"] for run in found.runs if run.row["method"]}) or 1,
-        "sets": len({name for row in rows for name in row["results"]}),
-        "judged items": answers,
+        "run": len(runs),
+        "model": len({row["model"] for row in rows}),
+        "seed": len({run.row["seed"] for run in found.runs if run.row["method"]}),
+        "set": len({name for row in rows for name in row["results"]}),
+        "judged item": answers,
     }
-    return list(counts.items())
+    return [(name if count == 1 else f"{name}s", count) for name, count in counts.items()]
 
 
 def _headlines(found: Findings) -> list[dict[str, Any]]:

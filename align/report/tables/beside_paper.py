@@ -57,7 +57,7 @@ def _judges(beside: Sequence[Beside]) -> list[str]:
         result = row["results"].get(name)
         if result is None:
             continue
-        ours, model = JUDGES[number.judge]
+        ours, model = JUDGES.get(number.judge, ("", ""))
         same = result["judge"] == ours and model.lower() in result["judge_version"].lower()
         if same and ours == "llamaguard":
             continue

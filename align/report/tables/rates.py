@@ -14,6 +14,7 @@ from align.report.items import observed
 from align.report.names import (
     HEADINGS,
     SEEN,
+    SHORT,
     Rows,
     arm_name,
     is_control,
@@ -131,13 +132,18 @@ def _with_averages(rows: Rows, sets: Sequence[str]) -> list[Place]:
 
 def _set_place(rows: Rows, name: str) -> Place:
     results = [row["results"][name] for row in rows if name in row["results"]]
-    column = Column(name, measured(results[0], HEADINGS), heading(results, name))
+    column = Column(name, measured(results[0], HEADINGS), heading(results, name), f"{measured(results[0], SHORT)} %")
     return column, lambda arm: rate_cell(arm.row["results"].get(name), paper_number(arm.row, name))
 
 
 def _average_place(rows: Rows, name: str, parts: Sequence[str]) -> Place:
     kind = next(row["results"][part] for row in rows for part in parts if part in row["results"])
-    column = Column(f"{name} avg", measured(kind, HEADINGS), f"{name} avg: mean of {', '.join(parts)} %")
+    column = Column(
+        f"{name} avg",
+        measured(kind, HEADINGS),
+        f"{name} avg: mean of {', '.join(parts)} %",
+        f"{measured(kind, SHORT)} %",
+    )
     return column, lambda arm: _average(arm, name, parts)
 
 
@@ -189,7 +195,7 @@ def _under(row: dict[str, Any], name: str, judge: str) -> dict[str, Any] | None:
 def _under_place(rows: Rows, name: str, judge: str) -> Place:
     results = [found for row in rows if (found := _under(row, name, judge))]
     shown = f"{name} ({judge})"
-    column = Column(shown, measured(results[0], HEADINGS), heading(results, shown))
+    column = Column(shown, measured(results[0], HEADINGS), heading(results, shown), f"{measured(results[0], SHORT)} %")
     return column, lambda arm: rate_cell(_under(arm.row, name, judge), paper_number(arm.row, name))
 
 

@@ -30,11 +30,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its short name, the group that it stands in, and what it shows, in full."""
+    """A column: its short name, the group that it stands in, what it shows in full, and in a word where room is dear."""
 
     name: str
     group: str
     heading: str
+    short: str = ""
 
 
 @dataclass(frozen=True)

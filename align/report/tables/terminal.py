@@ -28,9 +28,8 @@ def _grid(table: Table) -> Grid:
     grid = Grid(title=Text(table.title), title_justify="left", show_lines=rates)
     several = len({line.group for line in table.lines}) > 1
     grid.add_column("arm", no_wrap=not several)
-    groups = {column.group for column in table.columns}
     for column in table.columns:
-        under = f"\n{column.group} %" if len(groups) > 1 else ""
+        under = f"\n{column.short}" if column.short else ""
         grid.add_column(Text(f"{column.name}{under}"), justify="right", overflow="fold")
     for line in table.lines:
         label = f"{line.group} {line.label}" if several else line.label

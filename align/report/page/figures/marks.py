@@ -155,6 +155,9 @@ class Mark:
 
 def name_marks(axis: Any, marks: Sequence[Mark]) -> None:
     """The names of marks beside them. Those that lie together share a list, in which each has a small copy of its mark."""
+    if len(marks) > MOST_NAMED:
+        axis.set_title(f"{axis.get_title(loc='left')} ({len(marks)} arms; their names are in the tips)", fontsize=9)
+        return
     taken = [_Box(mark.x - 2, mark.y - 2, mark.x + 2, mark.y + 2) for mark in marks]
     for group in sorted(_lying_together(marks), key=len, reverse=True):
         box = _free_place(axis, group, taken)
@@ -163,10 +166,19 @@ def name_marks(axis: Any, marks: Sequence[Mark]) -> None:
             height = box.top - (i + 0.5) * _line_height(axis)
             if len(group) > 1:
                 axis.plot([box.left + 1.5], [height], **marker(mark.look, 5), clip_on=False)
-            axis.text(box.left + (4 if len(group) > 1 else 0), height, mark.name, va="center_baseline", fontsize=FONT, color=INK)
+            axis.text(
+                box.left + (4 if len(group) > 1 else 0),
+                height,
+                mark.name,
+                va="center_baseline",
+                fontsize=FONT,
+                color=INK,
+            )
 
 
 FONT = 8.5
+MOST_NAMED = 30
+"""Marks of a panel; the names of more would hide them."""
 
 
 @dataclass(frozen=True)

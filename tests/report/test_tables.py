@@ -1,0 +1,428 @@
+"""The tables: in the paper's layout, its numbers beside ours with what is otherwise, whole where a grid is not."""
+
+import json
+import random
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from align.cli import main
+from align.evaluation.metrics import wilson
+from align.files import write_json
+from align.report.arms import arms_of
+from align.report.collect import Evaluated, collect
+from align.report.findings import findings
+from align.report.tables.beside_paper import notes_on_paper
+from align.report.tables.everything import tables_of
+from align.report.tables.latex import latex
+from align.report.tables.markdown import markdown
+from tests.report.test_report import run
+
+GUARD = ("llamaguard", "1 (meta-llama/Llama-Guard-3-8B)")
+YES, NO = (True,) * 40, (False,) * 40
+LEAKY = {
+    "jailbreakv_raw": ("vsil", (True,) * 30 + (False,) * 10),
+    "jailbreakv_jailbreak": ("vsil", (True,) * 10 + (False,) * 30),
+}
+
+
+def made(*runs):
+    arms, notes = arms_of([Evaluated(it) for it in runs])
+    assert notes == []
+    return arms
+
+
+def table(arms, name, comparisons=()):
+    return next(one for one in tables_of(arms, list(comparisons)) if one.name == name)
+
+
+def line(table, label):
+    of_label = next(one for one in table.lines if one.label == label)
+    return {column.name: cell for column, cell in zip(table.columns, of_label.cells, strict=True)}
+
+
+def test_textual_and_multimodal_arms_stand_in_blocks_below_their_model_in_the_papers_order(tmp_path):
+    recipes = {"vanilla": (None, None), "t_dpo": ("dpo", "text"), "mm_sft": ("sft", "image"), "t_sft": ("sft", "text")}
+    for name, (method, view) in recipes.items():
+        run(tmp_path / name, name=name, method=method, view=view, sets=LEAKY, model="llava_7b")
+    found = findings(collect(tmp_path)[0])
+    of_track = table(found.arms, "paper")
+    assert [(one.group, one.block, one.label) for one in of_track.lines] == [
+        ("llava_7b", "without training of ours", "no alignment"),
+        ("llava_7b", "textual", "T-SFT"),
+        ("llava_7b", "textual", "T-DPO"),
+        ("llava_7b", "multimodal", "MM-SFT"),
+    ]
+
+
+def test_the_average_of_jailbreakv_is_of_both_ways_of_asking_with_an_interval_over_their_requests(tmp_path):
+    (arm,) = made(run(tmp_path, name="mm_sft", view="image", sets=LEAKY, model="llava_7b", judge=GUARD))
+    cells = line(table([arm], "paper"), "MM-SFT")
+    average = cells["jailbreakv avg"]
+    assert average.value == pytest.approx(50.0)  # of 75 and 25
+    assert average.low < 45
+    assert average.high > 55
+    assert average.n == 80
+    assert [column.name for column in table([arm], "paper").columns] == [
+        "jailbreakv_jailbreak",
+        "jailbreakv_raw",
+        "jailbreakv avg",
+    ]
+    assert (average.paper.value, average.paper.doubt) == (81.96, "printed as 81.93; 81.96 is the mean of its cells")
+
+
+def test_a_half_that_is_withheld_withholds_the_average(tmp_path):
+    it = run(tmp_path, sets=LEAKY, model="llava_7b")
+    file = it.evaluation / "jailbreakv_raw" / "summary.rule.json"
+    write_json(file, json.loads(file.read_text()) | {"rate": None, "low": None, "high": None})
+    assert line(table(made(it), "paper"), "T-SFT")["jailbreakv avg"].text == "withheld"
+
+
+def test_the_papers_number_stands_beside_the_same_model_method_and_set_and_nowhere_else(tmp_path):
+    sets = {"safebench": ("vsil", YES), "mini_vsil": ("vsil", YES)}
+    arms = made(
+        run(tmp_path / "a", sets=sets, model="llava_7b"),
+        run(tmp_path / "b", sets=sets, model="mini_llava"),
+        run(tmp_path / "c", sets=sets, model="llava_7b", name="text_leak", track="controlled"),
+        run(tmp_path / "d", sets=sets, model="Qwen/Qwen2-VL-7B-Instruct", name="mm_sft", view="image"),
+    )
+    beside = {
+        (one.name, line_of.group, column.name): cell.paper and cell.paper.value
+        for one in tables_of(arms, [])
+        if one.name in ("paper", "controlled")
+        for line_of in one.lines
+        for column, cell in zip(one.columns, line_of.cells, strict=True)
+    }
+    assert {key: value for key, value in beside.items() if value is not None} == {
+        ("paper", "llava_7b", "safebench"): 96.4,
+        ("paper", "Qwen/Qwen2-VL-7B-Instruct", "safebench"): 100.0,
+    }
+    assert "<br>paper 96.4 |" in markdown(tables_of(arms, []))
+
+
+def test_what_is_otherwise_than_in_the_paper_is_said(tmp_path):
+    sets = {"safebench": ("vsil", YES), "vlsbench": ("vsil_free", NO), "mmstar": ("ability", YES)}
+    judge = ("vlsbench", "1 (gpt-4o-2024-08-06)")
+    arms = made(
+        run(tmp_path, name="mm_sft", view="image", sets=sets, model="llava_7b", judge=judge, tuning="LoRA r 128")
+    )
+    notes = notes_on_paper(arms)
+    assert notes[0].startswith(
+        "`paper` is what VLSBench, arXiv 2411.19939 prints of the same model, method and set (table 2, table 16)"
+    )
+    assert "other judge: the paper's is LlamaGuard3-8B, here vlsbench 1 (gpt-4o-2024-08-06) (safebench)" in notes
+    assert any(note.startswith("other judge: the paper's is GPT-4o") and "words of ours" in note for note in notes)
+    assert "LoRA r 128 here, all parameters in the paper: MM-SFT of llava_7b" in notes
+    assert "other items: safebench has 40 here, 500 in the paper (table 2)" in notes
+    assert "other items: vlsbench has 40 here, 2241 in the paper (table 16)" in notes
+    assert any("mm_sft are checkpoints that others released" in note for note in notes)
+
+
+def test_the_papers_own_judge_and_training_need_no_note(tmp_path):
+    arms = made(run(tmp_path, sets={"safebench": ("vsil", YES)}, model="qwen2_vl_7b", judge=GUARD, tuning="full"))
+    notes = notes_on_paper(arms)
+    assert not [note for note in notes if "judge" in note or "parameters" in note or "released" in note]
+
+
+def test_a_number_that_is_doubted_has_a_star_and_a_note(tmp_path):
+    arms = made(
+        run(
+            tmp_path,
+            name="t_safe_unlearning",
+            method="safe_unlearning",
+            sets={"safebench": ("vsil", YES)},
+            model="llava_7b",
+        )
+    )
+    assert "paper 91.79* |" in markdown(tables_of(arms, []))
+    assert any(note.startswith("marked *: table 2, no share of 500 items is 91.79 %") for note in notes_on_paper(arms))
+
+
+def test_without_a_number_of_the_paper_nothing_is_said_of_it(tmp_path):
+    assert notes_on_paper(made(run(tmp_path))) == []
+
+
+def test_vlsbench_by_refusal_warning_and_unsafe(tmp_path):
+    it = run(tmp_path, sets={"vlsbench": ("vsil_free", YES)}, model="llava_7b")
+    counts = {"refusal": 2, "warning": 8, "unsafe": 26, "incoherent": 2, "invalid": 2}
+    folder = it.evaluation / "vlsbench"
+    summary = json.loads((folder / "summary.rule.json").read_text())
+    write_json(folder / "summary.rule.json", summary | {"counts": counts, "rate": 10 / 38, "low": 0.1, "high": 0.4})
+    labels = [label for label, count in counts.items() for _ in range(count)]
+    items = [
+        {"id": str(i), "label": label, "good": i < 10, "cluster": str(i), "category": None}
+        for i, label in enumerate(labels)
+    ]
+    (folder / "items.rule.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    cells = line(table([made(it)[0]], "paper-divided-vlsbench"), "T-SFT")
+    assert {name: cell.text for name, cell in cells.items()} == {
+        "refusal": "5.3",
+        "warning": "21.1",
+        "unsafe": "68.4",
+        "incoherent": "5.3",
+        "n": "38, 2 without a verdict",
+    }
+    assert {name: cell.paper.value for name, cell in cells.items() if cell.paper} == {
+        "refusal": 5.3,
+        "warning": 8.69,
+        "unsafe": 86.01,
+    }
+
+
+CATEGORIES = ["fire"] * 20 + ["water"] * 20
+
+
+def test_categories_have_rates_with_n_and_intervals_over_seeds(tmp_path):
+    sets = {"vlsbench": ("vsil_free", (True,) * 20 + (False,) * 20)}
+    (alone,) = made(run(tmp_path / "one", sets=sets, categories=CATEGORIES))
+    cells = line(table([alone], "paper-category-vlsbench"), "T-SFT")
+    low, high = wilson(20, 20)
+    assert (cells["fire"].value, cells["fire"].low, cells["fire"].high, cells["fire"].n) == (
+        100,
+        100 * low,
+        100 * high,
+        20,
+    )
+    assert cells["water"].value == 0
+    (both,) = made(*(run(tmp_path / f"two-{seed}", sets=sets, categories=CATEGORIES, seed=seed) for seed in (0, 1)))
+    cells = line(table([both], "paper-category-vlsbench"), "T-SFT")
+    assert (cells["fire"].value, cells["fire"].n) == (100, 40)
+    assert cells["fire"].low < 97
+
+
+def test_sub_categories_are_read_from_what_was_asked(tmp_path):
+    it = run(tmp_path, sets={"vlsbench": ("vsil_free", YES)}, categories=CATEGORIES)
+    asked = [{"id": str(i), "columns": {"sub_category": "cold" if i % 4 else "hot"}} for i in range(40)]
+    (it.evaluation / "vlsbench" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    cells = line(table(made(it), "paper-sub-category-vlsbench"), "T-SFT")
+    assert {name: cell.n for name, cell in cells.items()} == {"cold": 30, "hot": 10}
+
+
+def test_a_category_with_too_many_answers_without_a_verdict_is_withheld(tmp_path):
+    it = run(tmp_path, sets={"s": ("vsil", YES[:20])}, invalid=1, categories=[*CATEGORIES[10:30], "water"])
+    cells = line(table(made(it), "paper-category-s"), "T-SFT")
+    assert (cells["fire"].value, cells["water"].value, cells["water"].text) == (100, None, "withheld n=10 of 11")
+
+
+ABILITY = {
+    "mme": {"mme_cognition_score": 340.0, "mme_perception_score": 1500.0},
+    "mmmu_val": {"mmmu_acc": 0.35},
+    "mmstar": {"average": 0.33},
+    "mmvet": {"gpt_eval_score": 29.5},
+}
+
+
+def test_ability_by_lmms_eval_stands_in_the_papers_units(tmp_path):
+    it = run(tmp_path, sets={"safebench": ("vsil", YES)}, model="llava_7b")
+    for task, metrics in ABILITY.items():
+        of_task = [
+            {
+                "set": task,
+                "metric": name,
+                "filter": "none",
+                "value": value,
+                "stderr": None,
+                "n": 9,
+                "higher_is_better": True,
+            }
+            for name, value in metrics.items()
+        ]
+        told = {"kind": "ability", "program": "lmms_eval", "version": "0.7.3", "metrics": of_task, "facts": []}
+        write_json(it.evaluation / "lmms_eval" / task / "summary.json", told)
+    cells = line(table(made(it), "paper"), "T-SFT")
+    shown = {name: (cell.text, cell.paper.value) for name, cell in cells.items() if name != "safebench"}
+    assert shown == {
+        "mme_cognition": ("340.0", 266.0),
+        "mme_perception": ("1500.0", 1362.0),
+        "mmmu": ("35.0", 33.89),
+        "mmstar": ("33.0", 33.68),
+        "mmvet": ("29.5", 30.64),
+    }
+
+
+def test_seeds_are_one_line_and_a_set_that_one_seed_lacks_says_so(tmp_path, capsys):
+    run(tmp_path / "0", sets={"a": ("vsil", YES), "b": ("vsil", YES)}, seed=0)
+    run(tmp_path / "1", sets={"a": ("vsil", NO)}, seed=1)
+    assert main(["table", f"runs={tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    assert "| paper | m | T-SFT | SFT | 0,1 | 3 | 50.0 [" in text
+    assert "<br>of seed 0 alone |" in text
+    assert "- m, paper track, T-SFT: b is of seed 0 alone" in text
+
+
+def test_what_a_grid_lacks_is_said(tmp_path):
+    sets = {"a": ("vsil", YES), "b": ("benign", YES)}
+    for model in ("one", "two"):
+        for name, view in (("t_sft", "text"), ("mm_sft", "image")):
+            for seed in (0, 1):
+                if (model, name) != ("two", "mm_sft") and (model, name, seed) != ("one", "t_sft", 1):
+                    run(tmp_path / f"{model}-{name}-{seed}", name=name, view=view, model=model, seed=seed, sets=sets)
+    run(tmp_path / "vanilla", name="vanilla", method=None, view=None, model="one", sets={"a": ("vsil", NO)})
+    notes = findings(collect(tmp_path)[0]).notes
+    assert "one, paper track, T-SFT: no finished run with seed 1, which others have" in notes
+    assert "two, paper track: no finished run of mm_sft, which others have" in notes
+    assert "one, paper track, no alignment: no verdicts on b, which others have" in notes
+
+
+def test_two_runs_of_one_seed_stand_apart_and_are_not_compared(tmp_path):
+    for folder in ("a", "b"):
+        run(tmp_path / folder, sets={"a": ("vsil", YES), "f": ("vsil_free", NO)})
+    run(tmp_path / "c", name="mm_sft", view="image", sets={"a": ("vsil", YES), "f": ("vsil_free", YES)})
+    found = findings(collect(tmp_path)[0])
+    assert [arm.row.get("apart") for arm in found.arms] == [str(tmp_path / "a"), str(tmp_path / "b"), None]
+    assert found.comparisons == []
+    assert any("recipes and models may have names of their own" in note for note in found.notes)
+
+
+def test_models_as_they_are_are_not_pooled_as_seeds(tmp_path):
+    for seed in (0, 1):
+        run(tmp_path / str(seed), name="vanilla", method=None, view=None, seed=seed)
+    assert len(findings(collect(tmp_path)[0]).arms) == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: (folder / "items.rule.jsonl").unlink(), "not readable"),
+        (lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"'), "line 1: not valid JSON"),
+        (lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"}\n'), "a line is no item"),
+        (lambda folder: (folder / "items.rule.jsonl").write_text("[1]\n"), "a line is no item"),
+        (lambda folder: _cut(folder / "items.rule.jsonl"), "is not what its summary counts"),
+        (lambda folder: (folder / "settings.json").unlink(), "settings.json: not readable"),
+    ],
+)
+def test_a_damaged_set_is_left_out_and_named_and_the_rest_is_shown(tmp_path, capsys, damage, said):
+    sets = {"a": ("vsil", YES), "b": ("benign", YES)}
+    it = run(tmp_path / "hurt", sets=sets)
+    run(tmp_path / "whole", name="mm_sft", view="image", sets=sets)
+    damage(it.evaluation / "a")
+    assert main(["table", f"runs={tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    (note,) = [line for line in text.splitlines() if line.startswith(f"- {it.path}: a is left out: ")]
+    assert said in note
+    assert "| paper | m | T-SFT | SFT | 0 | 3 | - | 100.0 [100.0, 100.0] n=40<br>correct 40 |" in text
+
+
+def _cut(file):
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+
+
+def test_arms_of_the_controlled_track_that_differ_in_more_are_not_compared_and_the_difference_is_named(tmp_path):
+    sets = {"a": ("vsil", YES), "f": ("vsil_free", NO)}
+    for name in ("text_leak", "image_leak"):
+        run(tmp_path / name, name=name, track="controlled", view="image", sets=sets)
+    found = findings(collect(tmp_path)[0])
+    assert found.comparisons == []
+    assert any("arms of the controlled track are not compared: " in note for note in found.notes)
+
+
+NAMES = {
+    "100% of_it & #1": r"100\% of\_it \& \#1",
+    "a~b^c{d}\\e$": r"a\textasciitilde{}b\textasciicircum{}c\{d\}\textbackslash{}e\$",
+    "<x|y>": r"\textless{}x\textbar{}y\textgreater{}",
+    "tab\tnew\nline": "tab new line",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_latex_escapes_what_people_wrote(tmp_path, name):
+    text = latex(tables_of(made(run(tmp_path / "a", name=name, model=name)), []), ["50% & more"])
+    assert rf"\textbf{{{NAMES[name]}}}" in text
+    assert rf"\quad\quad {NAMES[name]} &" in text
+    assert text.endswith("% 50% & more\n")
+
+
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-recommended)"
+)
+def test_latex_compiles(tmp_path, capsys):
+    for i, (name, view) in enumerate({"t_sft": "text", "mm_sft": "image", "a~b^c{d}\\e$": "image"}.items()):
+        for seed in (0, 1):
+            sets = LEAKY | {"safebench": ("vsil", YES), "vlsbench": ("vsil_free", NO)}
+            run(
+                tmp_path / f"{i}-{seed}",
+                name=name,
+                view=view,
+                seed=seed,
+                model="llava_7b",
+                sets=sets,
+                categories=["a_%", "b&"] * 20,
+            )
+    assert main(["table", f"runs={tmp_path}", "format=latex", f"output={tmp_path / 'tables.tex'}"]) == 0
+    document = "\n".join(
+        [
+            r"\documentclass{article}",
+            r"\usepackage{booktabs,graphicx}",
+            r"\begin{document}",
+            r"\input{tables}",
+            r"\end{document}",
+        ]
+    )
+    (tmp_path / "document.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    if "booktabs.sty' not found" in done.stdout:
+        pytest.skip("LaTeX has no booktabs (Debian: texlive-latex-recommended)")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "document.pdf").stat().st_size > 10_000
+    assert "Missing character" not in done.stdout
+
+
+def test_json_has_rows_arms_comparisons_tables_and_notes(tmp_path, capsys):
+    for name, view, free in (("t_sft", "text", NO), ("mm_sft", "image", YES)):
+        for seed in (0, 1):
+            sets = {"a": ("vsil", YES), "f": ("vsil_free", free)}
+            run(tmp_path / f"{name}-{seed}", name=name, view=view, seed=seed, sets=sets)
+    assert main(["table", f"runs={tmp_path}", "format=json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [len(found[key]) for key in ("rows", "arms")] == [4, 2]
+    assert [(c["kind"], c["difference"]) for c in found["comparisons"]] == [
+        ("difference", 0.0),
+        ("difference", 1.0),
+        ("interaction", 1.0),
+    ]
+    assert [one["name"] for one in found["tables"]] == [
+        "paper",
+        "paper-divided-a",
+        "paper-divided-f",
+        "paper-differences",
+    ]
+    assert "MM-SFT against T-SFT gives more safe answers" in found["conclusions"][0]
+    assert main(["table", f"runs={tmp_path}", "format=json", "tables=differences", "seeds=apart"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert ([one["name"] for one in found["tables"]], len(found["arms"])) == (["paper-differences"], 4)
+
+
+@pytest.mark.parametrize("argument", ["format=pdf", "seeds=none", "tables=all"])
+def test_what_there_is_not_is_refused_with_what_there_is(tmp_path, capsys, argument):
+    run(tmp_path / "a")
+    assert main(["table", f"runs={tmp_path}", argument]) == 2
+    assert re.search(rf"{argument}: expected (one|some) of ", capsys.readouterr().err)
+
+
+def test_names_with_markup_stay_text_in_markdown(tmp_path, capsys):
+    run(tmp_path, name="a|b<img onerror=1>", model="m\nn")
+    assert main(["table", f"runs={tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    assert r"| m n | a\|b&lt;img onerror=1> |" in text
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_are_one_table(tmp_path, capsys):
+    """How long it takes is measured by perf/table.py; here, that nothing is lost on the way."""
+    draw = random.Random(0)
+    rates = []
+    for number in range(1000):
+        good = tuple(draw.random() < 0.5 for _ in range(20))
+        rates.append(sum(good) / 20)
+        variant = {"train.learning_rate": number}
+        run(tmp_path / str(number), sets={"a": ("vsil", good)}, variant=variant)
+    assert main(["table", f"runs={tmp_path}", "format=json", "tables=rates"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [
+        row["results"]["a"]["rate"]
+        for row in sorted(found["rows"], key=lambda row: row["variant"]["train.learning_rate"])
+    ] == rates
+    assert len(found["tables"][0]["lines"]) == 1000
