@@ -61,12 +61,13 @@ def examples(arms: Sequence[Arm], most: int, pictures: Pictures, seed: int = 0) 
 def _first(arms: Sequence[Arm], sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What is shown first: an arm that was aligned on text beside its multimodal counterpart, where only the image shows the danger."""
     free = next((i for i, of in enumerate(sets) if of["kind"] == "vsil_free"), 0)
-    views = [(i, arm.row["method"], arm.row["view"]) for i, arm in enumerate(arms) if arm.row["method"]]
-    for i, method, view in views:
-        beside = next((j for j, other, its in views if other == method and (view, its) == ("text", "image")), None)
-        if beside is not None:
+    trained = [(i, arm.row) for i, arm in enumerate(arms) if arm.row["method"]]
+    for i, row in trained:
+        kind = row["name"].partition("_")[2]
+        named = (j for j, other in trained if other["name"] == f"mm_{kind}" and other["model"] == row["model"])
+        if row["view"] == "text" and (beside := next(named, None)) is not None:
             return {"set": free, "method": i, "beside": beside}
-    return {"set": free, "method": views[0][0] if views else 0, "beside": None}
+    return {"set": free, "method": trained[0][0] if trained else 0, "beside": None}
 
 
 def _method_name(arm: Arm, label: str, several: bool, tracks: bool) -> str:

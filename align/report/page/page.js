@@ -21,12 +21,12 @@
     root.dataset.theme = dark ? "light" : "dark";
   });
   // On paper everything is open; afterwards it is as it was.
-  let closed = [];
+  const closed = [];
   addEventListener("beforeprint", () => {
-    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.push(...document.querySelectorAll("details:not([open])"));
     closed.forEach((one) => { one.open = true; });
   });
-  addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));
+  addEventListener("afterprint", () => closed.splice(0).forEach((one) => { one.open = false; }));
 
   if (!byId("filters")) return;
   const { methods, sets, items, answers, pictures, first } = JSON.parse(byId("payload").textContent);
@@ -154,7 +154,7 @@
     const drawn = sets.filter((one) => one.shown < one.of);
     const note = drawn.length ? ` Drawn at random: ${drawn.map((one) => `${one.shown} of ${one.of} of ${one.name}`).join(", ")}.` : "";
     byId("status").textContent = `${found.length} of ${items.length} items.${note}`;
-    byId("place").textContent = found.length ? `${start + 1}–${end} of ${found.length}` : "nothing";
+    byId("place").textContent = found.length ? `${start + 1}-${end} of ${found.length}` : "nothing";
     byId("previous").disabled = start === 0;
     byId("next").disabled = end >= found.length;
     byId("pager").hidden = found.length <= PAGE;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from align.report.findings import Findings
 from align.report.names import METHODS
-from align.report.page.figures.marks import Figure, finish, looks, marker, said, sets_of_kind, spread, styled
+from align.report.page.figures.marks import Figure, finish, in_figure, looks, marker, said, sets_of_kind, spread, styled
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
 
@@ -29,7 +29,7 @@ def interaction(found: Findings) -> Figure | None:
     figure, axes = plt.subplots(lines, columns, figsize=(5.6 * columns, 3.7 * lines), squeeze=False)
     look, label, tips = looks(rows), labels(rows), dict[str, str]()
     for number, (axis, (model, method, leaky, free, chosen)) in enumerate(zip(axes.flat, panels, strict=False)):
-        axis.set_title(f"{model}, {METHODS.get(method, method)}")
+        axis.set_title(in_figure(f"{model}, {METHODS.get(method, method)}"))
         ends = []
         for i, row in enumerate(chosen):
             results = [row["results"].get(name) for name in (leaky, free)]
@@ -50,7 +50,7 @@ def interaction(found: Findings) -> Figure | None:
         for (height, row), (at, _) in zip(spread(ends), sorted(ends, key=lambda end: end[0]), strict=True):
             axis.plot([1.16, 1.24], [at, height], color=RULE, linewidth=0.8, zorder=0)
             axis.plot([1.28], [height], **marker(look(row), 5))
-            axis.text(1.33, height, label(row), va="center_baseline", fontsize=9, color=INK)
+            axis.text(1.33, height, in_figure(label(row)), va="center_baseline", fontsize=9, color=INK)
         axis.set_xticks([0, 1], [f"the text tells\n({leaky})", f"only the image tells\n({free})"])
         axis.set_xlim(-0.2, 1.95)
         axis.spines.bottom.set_bounds(-0.2, 1.15)

@@ -153,6 +153,15 @@ class Mark:
     look: Look
 
 
+def in_figure(name: str) -> str:
+    """A name as there is room for it in a figure; tips and tables have it whole."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
+
+
+LONGEST = 44
+"""Letters."""
+
+
 def name_marks(axis: Any, marks: Sequence[Mark]) -> None:
     """The names of marks beside them. Those that lie together share a list, in which each has a small copy of its mark."""
     if len(marks) > MOST_NAMED:

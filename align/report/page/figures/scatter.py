@@ -12,6 +12,7 @@ from align.report.page.figures.marks import (
     Mark,
     Row,
     finish,
+    in_figure,
     looks,
     mark_rates,
     marker,
@@ -45,7 +46,7 @@ def leak_scatter(found: Findings) -> Figure | None:
     named: list[tuple[Any, list[Mark]]] = []
     for number, (axis, (title, leaky, free, rows)) in enumerate(zip(axes, panels, strict=True)):
         look, label = looks(rows), labels(rows)
-        axis.set_title(title)
+        axis.set_title(in_figure(title))
         axis.set_xlabel(f"{LEAKY}\n({leaky})")
         axis.set_ylabel(f"{FREE}\n({free})")
         axis.plot([0, 100], [0, 100], color=RULE, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
@@ -56,7 +57,7 @@ def leak_scatter(found: Findings) -> Figure | None:
                 gid = f"p{number}-{i}"
                 tips[gid] = f"{label(row)}: {leaky} {said(x)}, {free} {said(y)}"
                 mark_rates(axis, (x, y), look(row), gid)
-                marks.append(Mark(100 * x["rate"], 100 * y["rate"], label(row), look(row)))
+                marks.append(Mark(100 * x["rate"], 100 * y["rate"], in_figure(label(row)), look(row)))
         to_hundred(axis)
         named.append((axis, marks))
     caption = (
@@ -84,9 +85,9 @@ def pareto(found: Findings) -> Figure | None:
     for number, (axis, (title, rows)) in enumerate(zip(axes, panels, strict=True)):
         free, benign, ability = (sets_of_kind(rows, kind) for kind in ("vsil_free", "benign", "ability"))
         look, label = looks(rows), labels(rows)
-        axis.set_title(title)
-        axis.set_xlabel(f"{ANSWERED}\n({', '.join(benign)})")
-        axis.set_ylabel(f"{FREE}\n({', '.join(free)})")
+        axis.set_title(in_figure(title))
+        axis.set_xlabel(f"{ANSWERED}\n({in_figure(', '.join(benign))})")
+        axis.set_ylabel(f"{FREE}\n({in_figure(', '.join(free))})")
         values = {
             i: (x, y, _mean(row, ability))
             for i, row in enumerate(rows)
@@ -95,7 +96,7 @@ def pareto(found: Findings) -> Figure | None:
         front = _front(values)
         marks = []
         for i, (x, y, able) in values.items():
-            gid, name = f"p{number}-{i}", label(rows[i]) + ("" if able is None else f" ({able:.0f})")
+            gid, name = f"p{number}-{i}", in_figure(label(rows[i])) + ("" if able is None else f" ({able:.0f})")
             tips[gid] = f"{label(rows[i])}: answered {x:.1f}, safe {y:.1f}" + (
                 "" if able is None else f", ability {able:.1f}"
             )

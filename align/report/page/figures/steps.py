@@ -8,7 +8,7 @@ from typing import Any
 from align.report.findings import Findings
 from align.report.names import METHODS, is_control, sets_of
 from align.report.page.curves import Curve
-from align.report.page.figures.marks import PANEL, Figure, finish, looks, marker, styled
+from align.report.page.figures.marks import PANEL, Figure, finish, in_figure, looks, marker, styled
 from align.report.page.svg import INK
 from align.report.tables.rates import labels
 
@@ -35,7 +35,7 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
     figure, axes = plt.subplots(lines, columns, figsize=(PANEL * columns, 2.7 * lines), squeeze=False)
     label, tips = labels(rows), dict[str, str]()
     for number, (axis, ((track, model, method), of)) in enumerate(zip(axes.flat, having.items(), strict=False)):
-        axis.set_title(f"{track.capitalize()} track, {model}, {METHODS.get(method, method)}")
+        axis.set_title(in_figure(f"{track.capitalize()} track, {model}, {METHODS.get(method, method)}"))
         look = looks([arm.row for arm in of])
         for i, arm in enumerate(of):
             mark = look(arm.row)
@@ -43,7 +43,7 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
                 losses = of_arms[str(run.run.path)].losses
                 if losses:
                     dashes = "-" if mark.filled else (0, (3, 2))
-                    name = label(arm.row) if j == 0 else None
+                    name = in_figure(label(arm.row)) if j == 0 else None
                     steps, values = zip(*losses, strict=True)
                     (line,) = axis.plot(
                         steps, values, color=mark.colour, linestyle=dashes, linewidth=1.3, alpha=0.9, label=name
@@ -96,7 +96,7 @@ def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | Non
                     color=look(arm.row).colour,
                     linewidth=1.3,
                     **marker(look(arm.row), 5),
-                    label=label(arm.row) if first else None,
+                    label=in_figure(label(arm.row)) if first else None,
                 )
         axis.set_ylim(-4, 106)
         axis.set_xlabel("step")

@@ -1,0 +1,255 @@
+"""The page: whole in one file, nothing in it that somebody wrote is more than text, nothing lost in silence."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from align.cli import main
+from align.files import write_json
+from tests.support.answered_runs import answered
+
+PLANTED = (
+    "<script>document.title='owned'</script>",
+    '"><img src=x onerror="document.title=\'owned\'">',
+    "</script><script>document.title='owned'</script>",
+    "<!--",
+    "{{ 7 * 7 }}{% raw %}",
+    "\u2028&lt;'",
+)
+EVIL = " ".join(PLANTED)
+
+
+class Elements(HTMLParser):
+    """What a browser would make of a page: its elements with their attributes, its text, and what stands in scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text, self.scripts, self._inside = [], "", [], None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append((dict(attributes), ""))
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        else:
+            self.text += data
+
+
+def page_of(folder, capsys, *more):
+    assert main(["report", f"runs={folder}", *more]) == 0
+    assert "it needs no network" in capsys.readouterr().out
+    text = (folder / "report.html").read_text()
+    parsed = Elements(text)
+    (payload,) = [json.loads(script) for attributes, script in parsed.scripts if attributes.get("id") == "payload"]
+    return text, parsed, payload
+
+
+@pytest.fixture
+def runs(tmp_path):
+    answered(tmp_path / "runs" / "t", tmp_path / "pictures", answer="text alone says {i}")
+    answered(tmp_path / "runs" / "mm", tmp_path / "pictures", answer="with pictures {i}", name="mm_sft", view="image")
+    return tmp_path / "runs"
+
+
+def test_everything_is_in_the_file(runs, capsys):
+    text, parsed, _ = page_of(runs, capsys)
+    for tag, attributes in parsed.elements:
+        for key in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
+            address = attributes.get(key)
+            assert not address or address.startswith(("#", "data:")), (tag, key, address)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert "default-src 'none'" in text
+
+
+def test_the_answer_with_its_interval_stands_first(runs, capsys):
+    _, parsed, _ = page_of(runs, capsys)
+    sections = [attributes["id"] for tag, attributes in parsed.elements if tag == "section"]
+    assert sections == [
+        "answer",
+        "leak",
+        "cost-of-safety",
+        "tables",
+        "categories",
+        "training",
+        "examples",
+        "cost",
+        "provenance",
+    ]
+    assert "where only the image shows the danger, MM-SFT against T-SFT makes no difference" in parsed.text
+    assert re.search(r"interaction \+0\.0 points \[-\d+\.\d, \d+\.\d\]", parsed.text)
+
+
+def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path, capsys):
+    quiet = {"name": EVIL, "view": "image", "model": EVIL, "variant": {EVIL: EVIL}, "git_commit": EVIL, "base": EVIL}
+    quiet |= {"command": ["align", EVIL], "stopped": EVIL, "tuning": EVIL}
+    it = answered(
+        tmp_path / "runs" / "a", tmp_path / "pictures", EVIL.replace("{", "{{").replace("}", "}}"), EVIL, "{{}}" + PLANTED[1],
+        categories=[EVIL, "b"] * 10, **quiet,
+    )  # fmt: skip
+    summary = it.evaluation / "free" / "summary.rule.json"
+    write_json(summary, json.loads(summary.read_text()) | {"facts": [EVIL]})
+    text, parsed, payload = page_of(tmp_path / "runs", capsys, f"title={PLANTED[0]}")
+    assert [attributes for tag, attributes in parsed.elements if tag == "img"] == []
+    executed = [script for attributes, script in parsed.scripts if attributes.get("type") != "application/json"]
+    assert len(executed) == 1
+    assert "owned" not in executed[0]
+    assert not any(key.startswith("on") for _, attributes in parsed.elements for key in attributes)
+    assert parsed.text.count("document.title='owned'") > 10  # it is there to be read
+    assert payload["answers"][0][0][0] == EVIL
+    assert "49" not in re.sub(r"[^{}0-9 *]", "", parsed.text).split()
+    assert text.count("</script>") == 2
+
+
+def test_any_two_methods_have_answers_to_the_same_items(runs, capsys):
+    _, _, payload = page_of(runs, capsys)
+    assert [method["name"] for method in payload["methods"]] == ["T-SFT", "MM-SFT"]
+    assert payload["first"] == {"set": 1, "method": 0, "beside": 1}
+    assert [payload["sets"][i]["name"] for i in range(3)] == ["leaky", "free", "benign"]
+    place = next(i for i, item in enumerate(payload["items"]) if item["set"] == 1 and item["id"] == "3")
+    assert [of_method[place] for of_method in payload["answers"]] == [
+        ["text alone says 3", "unsafe", "a reason", ""],
+        ["with pictures 3", "unsafe", "a reason", ""],
+    ]
+    item = payload["items"][place]
+    assert (item["request"], item["category"], item["sub"], item["harmful"], item["tells"]) == (
+        "question 3",
+        "water",
+        "sub water",
+        True,
+        False,
+    )
+    assert payload["answers"][0][0][3] == "c"  # the first answer was cut
+
+
+def test_of_more_answers_than_fit_the_same_items_are_drawn_for_all_and_it_is_said(runs, capsys):
+    _, _, payload = page_of(runs, capsys, "examples=60")
+    assert [(one["name"], one["shown"], one["of"]) for one in payload["sets"]] == [
+        ("leaky", 10, 20),
+        ("free", 10, 20),
+        ("benign", 10, 20),
+    ]
+    assert len(payload["items"]) == 30
+    assert all(answer is not None for of_method in payload["answers"] for answer in of_method)
+    _, _, again = page_of(runs, capsys, "examples=60")
+    assert again["items"] == payload["items"]
+
+
+def test_a_picture_stands_once_in_the_page_small(runs, capsys):
+    _, _, payload = page_of(runs, capsys)
+    assert len(payload["pictures"]) == 5
+    assert all(url.startswith("data:image/webp;base64,") for url in payload["pictures"].values())
+    assert {item["picture"] for item in payload["items"]} == set(payload["pictures"])
+
+
+def test_pictures_that_do_not_fit_are_counted_and_say_so(runs, capsys):
+    _, parsed, payload = page_of(runs, capsys, "pictures_mb=0")
+    assert payload["pictures"] == {}
+    assert {item["why"] for item in payload["items"]} == {"left out: no more pictures fit into the page (pictures_mb=)"}
+    assert "5 pictures are not in this page, for which there was no room (pictures_mb=)" in parsed.text
+
+
+def test_a_file_that_is_no_longer_the_picture_is_not_shown(runs, tmp_path, capsys):
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "pictures" / "0.png")
+    (tmp_path / "pictures" / "1.png").unlink()
+    _, _, payload = page_of(runs, capsys)
+    why = {item["id"]: item["why"] for item in payload["items"]}
+    assert why["0"] == "not shown: the file is no longer the picture that the model saw"
+    assert why["1"].startswith("the picture is not at hand: row 1: image ")
+    assert why["2"] == ""
+
+
+def test_pictures_that_a_benchmark_makes_itself_are_made_anew(tmp_path, capsys, tiny):
+    evaluate = [
+        "benchmark=mini_vsil_free",
+        "limit=3",
+        "generation.max_new_tokens=4",
+        f"output_dir={tmp_path / 'runs' / 'a'}",
+    ]
+    assert main(["eval", f"model={tiny('llava')}", *evaluate]) == 0
+    capsys.readouterr()
+    _, _, payload = page_of(tmp_path / "runs", capsys)
+    assert len(payload["items"]) == 3
+    assert all(payload["pictures"][item["picture"]].startswith("data:image/png") for item in payload["items"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda it: (it.evaluation / "free" / "responses.jsonl").write_text("{"), "free: its answers are not shown"),
+        (lambda it: (it.evaluation / "free" / "rows.jsonl").write_text("{"), "rows.jsonl: what it asked is not shown"),
+        (lambda it: (it.path / "log.jsonl").write_text("{"), "log.jsonl is damaged and its loss is not drawn"),
+        (lambda it: it.curve_file.write_text("[]"), "curve.json is damaged and is not drawn"),
+        (lambda it: write_json(it.path / "leakage.j.json", {"set": "x"}), "leakage.j.json: damaged"),
+        (lambda it: it.manifest_file.write_text("{"), "damaged: "),
+    ],
+)
+def test_damage_is_named_and_the_rest_is_shown(runs, capsys, damage, said):
+    from align.run_folder import RunFolder
+
+    damage(RunFolder(runs / "t"))
+    _, parsed, payload = page_of(runs, capsys)
+    assert said in parsed.text
+    assert payload["methods"][-1]["name"] == "MM-SFT"
+
+
+def test_what_an_earlier_version_evaluated_has_answers_without_requests(runs, capsys):
+    for name in ("t", "mm"):
+        (runs / name / "evaluation" / "free" / "rows.jsonl").unlink()
+    _, _, payload = page_of(runs, capsys)
+    item = next(item for item in payload["items"] if item["set"] == 1)
+    assert item["request"].startswith("not known: it was asked by an earlier version")
+    assert item["harmful"]  # nobody knows, so its answer is blurred
+
+
+def test_figures_take_the_pages_colours_and_have_no_id_twice(runs, capsys):
+    text, parsed, _ = page_of(runs, capsys)
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert "var(--ink)" in text
+    referred = set(re.findall(r'(?:xlink:href="#|url\(#)([\w.-]+)', text))
+    assert referred <= set(ids)
+    assert [attributes["aria-label"][:12] for tag, attributes in parsed.elements if tag == "svg"]
+
+
+def test_leakage_stands_beside_the_papers(runs, capsys):
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    told = {
+        "set": "safebench",
+        "judge": "vlm_requests",
+        "judge_version": "1 (m)",
+        "n_valid": 9,
+        "R1": share,
+        "R2": None,
+    }
+    write_json(
+        runs / "leakage" / "safebench" / "leakage.vlm_requests.json", told | {"gap": share, "text_unsafe": share}
+    )
+    _, parsed, _ = page_of(runs, capsys)
+    assert "50.0 [40.0, 60.0]" in parsed.text
+    assert "GPT-4o: 75.15, 70.2* (table 7)" in parsed.text
+
+
+def test_a_page_of_a_model_as_it_is_says_that_nothing_can_be_compared(tmp_path, capsys):
+    answered(tmp_path / "runs" / "a", tmp_path / "pictures", name="vanilla", method=None, view=None)
+    _, parsed, payload = page_of(tmp_path / "runs", capsys)
+    assert "There is nothing to set against each other here" in parsed.text
+    assert payload["first"] == {"set": 1, "method": 0, "beside": None}
+
+
+@pytest.mark.parametrize("argument", ["examples=-1", "pictures_mb=-2"])
+def test_numbers_below_nothing_are_refused(runs, capsys, argument):
+    assert main(["report", f"runs={runs}", argument]) == 2
+    assert "expected 0 or more" in capsys.readouterr().err
