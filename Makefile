@@ -5,7 +5,7 @@ CONSTRAINTS ?= constraints-cpu.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help compare test test-all test-min test-slurm coverage real-input lint format clean
+.PHONY: help compare test test-all test-min test-slurm coverage real-input pictures lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
@@ -15,6 +15,7 @@ help:
 	@echo "make coverage    the same, and which lines they reach"
 	@echo "make test-min    the tests, without the slow ones, on the oldest versions that pyproject.toml allows (in .venv-min)"
 	@echo "make real-input  train and evaluate small random models behind the real processors (ALIGN_SHARED must point to them)"
+	@echo "make pictures    the README's pictures, of runs/compare/ (Debian: chromium)"
 	@echo "make lint        ruff and mypy          make format   ruff, mending what it can"
 	@echo "make clean       remove the environment and tool caches (runs/ is kept)"
 
@@ -45,6 +46,10 @@ test-min:
 
 real-input: $(READY)
 	$(BIN)/python tests/support/real_input.py
+
+pictures: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[browser]"
+	$(BIN)/python docs/pictures.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -34,7 +34,9 @@ class Pictures:
         if not images:
             return None, "no picture"
         image = images[0]
-        key = image["pixels"] or f"{image['path']}::{image['inside']}"
+        key = image["pixels"]
+        if not key:  # by which alone a file is known to be what the model saw, and not just any file of this machine
+            return None, "not shown: what its pixels were was not kept"
         if key in self.found:
             return key, ""
         if key not in self._absent:
@@ -53,7 +55,7 @@ class Pictures:
                 if not made:
                     return "the picture is not at hand: its set makes it, and no longer has this row"
                 reference = made[0]
-            if image["pixels"] and decoded_hash(reference, f"row {record['id']}") != image["pixels"]:
+            if decoded_hash(reference, f"row {record['id']}") != key:
                 return "not shown: the file is no longer the picture that the model saw"
             url = _copy(load_image(reference, f"row {record['id']}"))
         except UserError as error:

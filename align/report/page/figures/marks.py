@@ -151,6 +151,13 @@ class Mark:
     y: float
     name: str
     look: Look
+    reach: tuple[float, float] | None = None
+    """From where to where its interval reaches, sideways."""
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where it begins and ends, sideways."""
+        return self.reach or (self.x, self.x)
 
 
 def in_figure(name: str) -> str:
@@ -167,7 +174,7 @@ def name_marks(axis: Any, marks: Sequence[Mark]) -> None:
     if len(marks) > MOST_NAMED:
         axis.set_title(f"{axis.get_title(loc='left')} ({len(marks)} arms; their names are in the tips)", fontsize=9)
         return
-    taken = [_Box(mark.x - 2, mark.y - 2, mark.x + 2, mark.y + 2) for mark in marks]
+    taken = [_Box(mark.ends[0] - 2, mark.y - 2, mark.ends[1] + 2, mark.y + 2) for mark in marks]
     for group in sorted(_lying_together(marks), key=len, reverse=True):
         box = _free_place(axis, group, taken)
         taken.append(box)
@@ -219,7 +226,7 @@ def _free_place(axis: Any, group: Sequence[Mark], taken: Sequence[_Box]) -> _Box
     """Where a list of names covers least of what is there already: to the left or right, from level to far above or below."""
     width = max(len(mark.name) for mark in group) * FONT * 0.56 / _points(axis)[0] + (6 if len(group) > 1 else 1)
     height = len(group) * _line_height(axis)
-    edges = min(m.x for m in group), max(m.x for m in group), statistics.fmean(m.y for m in group)
+    edges = min(m.ends[0] for m in group), max(m.ends[1] for m in group), statistics.fmean(m.y for m in group)
     places = [
         _Box(left, bottom, left + width, bottom + height)
         for left in (edges[1] + 3, edges[0] - 3 - width, edges[0] - width / 2)

@@ -57,7 +57,8 @@ def leak_scatter(found: Findings) -> Figure | None:
                 gid = f"p{number}-{i}"
                 tips[gid] = f"{label(row)}: {leaky} {said(x)}, {free} {said(y)}"
                 mark_rates(axis, (x, y), look(row), gid)
-                marks.append(Mark(100 * x["rate"], 100 * y["rate"], in_figure(label(row)), look(row)))
+                reach = 100 * x["low"], 100 * x["high"]
+                marks.append(Mark(100 * x["rate"], 100 * y["rate"], in_figure(label(row)), look(row), reach))
         to_hundred(axis)
         named.append((axis, marks))
     caption = (

@@ -1,0 +1,61 @@
+"""The pictures of the README, from the comparison that `make compare` left in runs/compare:
+
+    make pictures
+
+The page of `align report` in Debian's Chromium (driven by playwright, pip install -e ".[browser]"): its upper part, and its first table.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+PAGE = Path("runs/compare/report.html")
+FOLDER = Path(__file__).parent / "images"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+
+
+def main() -> None:
+    """Take both pictures."""
+    from playwright.sync_api import sync_playwright
+
+    if not PAGE.is_file():
+        sys.exit(f"{PAGE} is not there: `make compare` first")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = browser.new_page(
+            viewport={"width": 1180, "height": 1000}, color_scheme="light", device_scale_factor=1.25
+        )
+        page.goto(PAGE.absolute().as_uri())
+        end = page.locator("#leak").bounding_box()
+        assert end is not None
+        upper = {"x": 0, "y": 0, "width": 1180, "height": end["y"] + end["height"]}
+        save("report.png", page.screenshot(full_page=True, clip=upper))
+        # As text has them, the counts below each rate are in the table of `align table`; here there is no room.
+        page.add_style_tag(content="#tables .more, #tables td .n { display: none } #tables ul { display: none }")
+        save("table.png", page.locator("#tables details").first.screenshot())
+        browser.close()
+
+
+def save(name: str, picture: bytes) -> None:
+    """Keep a picture, in 256 colours."""
+    FOLDER.mkdir(exist_ok=True)
+    file = FOLDER / name
+    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, kmeans=4, dither=Image.Dither.NONE).save(
+        file, optimize=True
+    )
+    print(f"{file}: {file.stat().st_size // 1024} KiB")
+
+
+if __name__ == "__main__":
+    main()
