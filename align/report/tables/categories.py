@@ -18,8 +18,7 @@ from align.files import read_jsonl
 from align.report.arms import Arm
 from align.report.contrasts import RATES, Observations, contrast
 from align.report.items import Items
-from align.report.names import is_control, sets_of
-from align.report.tables.rates import Place, heading, sorted_arms, table_of
+from align.report.tables.rates import Place, by_set, heading, table_of
 from align.report.tables.table import Cell, Column, Table, interval
 
 SUB_CATEGORY = ("sub_category", "subcategory")
@@ -35,15 +34,9 @@ Group = Callable[[Items], Sequence[str | None]]
 
 def category_tables(arms: Sequence[Arm]) -> list[Table]:
     """Of each track and set whose items have categories, a table of these, and one of the sub-categories where they are known."""
-    arms = sorted_arms(arms)
     tables = []
-    for track in dict.fromkeys(arm.row["track"] for arm in arms):
-        of_track = [arm for arm in arms if arm.row["track"] == track]
-        for name in sets_of([arm.row for arm in of_track]):
-            having = [arm for arm in of_track if name in arm.row["results"]]
-            kind = having[0].row["results"][name]["kind"]
-            if is_control(name) or kind not in (*SAFETY_KINDS, "benign"):
-                continue
+    for track, name, kind, having in by_set(arms):
+        if kind in (*SAFETY_KINDS, "benign"):
             groups: dict[str, Group] = {"category": _category}
             if known := _sub_categories(having, name):
                 groups["sub-category"] = partial(_sub_category, known)

@@ -8,8 +8,7 @@ from typing import Any
 
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.report.arms import Arm
-from align.report.names import is_control, sets_of
-from align.report.tables.rates import Place, heading, paper_number, sorted_arms, table_of
+from align.report.tables.rates import Place, by_set, heading, paper_number, table_of
 from align.report.tables.table import Cell, Column, Table
 
 LABELS = ("refusal", "warning", "safe", "other", "unsafe", "incoherent")
@@ -18,16 +17,11 @@ NOTE = "Shares of the answers that have a verdict; the last column counts those 
 
 def divided_tables(arms: Sequence[Arm]) -> list[Table]:
     """Of each track and set of harmful requests a table: the share of every label."""
-    arms = sorted_arms(arms)
-    tables = []
-    for track in dict.fromkeys(arm.row["track"] for arm in arms):
-        of_track = [arm for arm in arms if arm.row["track"] == track]
-        for name in sets_of([arm.row for arm in of_track]):
-            having = [arm for arm in of_track if name in arm.row["results"]]
-            results = [arm.row["results"][name] for arm in having]
-            if not is_control(name) and results[0]["kind"] in SAFETY_KINDS:
-                tables.append(_divided(track, name, having, results))
-    return tables
+    return [
+        _divided(track, name, having, [arm.row["results"][name] for arm in having])
+        for track, name, kind, having in by_set(arms)
+        if kind in SAFETY_KINDS
+    ]
 
 
 def _divided(track: str, name: str, arms: Sequence[Arm], results: Sequence[dict[str, Any]]) -> Table:

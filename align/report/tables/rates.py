@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from align.data.views import split_view
@@ -72,6 +72,17 @@ def sorted_arms(arms: Sequence[Arm]) -> list[Arm]:
     """In the order of their rows."""
     by_row = {id(arm.row): arm for arm in arms}
     return [by_row[id(row)] for row in sorted_rows([arm.row for arm in arms])]
+
+
+def by_set(arms: Sequence[Arm]) -> Iterator[tuple[str, str, str, list[Arm]]]:
+    """(track, set, its kind, the arms that were evaluated on it) of each track and set but the controls, in order."""
+    arms = sorted_arms(arms)
+    for track in dict.fromkeys(arm.row["track"] for arm in arms):
+        of_track = [arm for arm in arms if arm.row["track"] == track]
+        for name in sets_of([arm.row for arm in of_track]):
+            if not is_control(name):
+                having = [arm for arm in of_track if name in arm.row["results"]]
+                yield track, name, having[0].row["results"][name]["kind"], having
 
 
 def table_of(name: str, title: str, arms: Sequence[Arm], places: Sequence[Place], notes: Sequence[str]) -> Table:

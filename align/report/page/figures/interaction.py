@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from align.report.findings import Findings
 from align.report.names import METHODS
-from align.report.page.figures.marks import Figure, finish, in_figure, looks, marker, said, sets_of_kind, spread, styled
+from align.report.page.figures.marks import (
+    Figure,
+    finish,
+    in_figure,
+    looks,
+    marker,
+    panels,
+    said,
+    sets_of_kind,
+    spread,
+    styled,
+)
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
 
@@ -12,23 +23,19 @@ from align.report.tables.rates import labels
 @styled
 def interaction(found: Findings) -> Figure | None:
     """The controlled track: each carrier of harm, from the leaky set to the leak-free one."""
-    from matplotlib import pyplot as plt
-
     rows = [arm.row for arm in found.of_track("controlled").arms]
-    panels = [
+    pairs = [
         (model, method, leaky, free, chosen)
         for model, method in dict.fromkeys((row["model"], row["method"]) for row in rows if row["method"])
         for chosen in [[row for row in rows if row["model"] == model and row["method"] in (method, None)]]
         for free in sets_of_kind(chosen, "vsil_free")
         for leaky in sets_of_kind(chosen, "vsil")
     ]
-    if not panels:
+    if not pairs:
         return None
-    columns = min(2, len(panels))
-    lines = -(-len(panels) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(5.6 * columns, 3.7 * lines), squeeze=False)
+    figure, axes = panels(len(pairs), 2, 5.6, 3.7)
     look, label, tips = looks(rows), labels(rows), dict[str, str]()
-    for number, (axis, (model, method, leaky, free, chosen)) in enumerate(zip(axes.flat, panels, strict=False)):
+    for number, (axis, (model, method, leaky, free, chosen)) in enumerate(zip(axes, pairs, strict=True)):
         axis.set_title(in_figure(f"{model}, {METHODS.get(method, method)}"))
         ends = []
         for i, row in enumerate(chosen):
@@ -58,8 +65,6 @@ def interaction(found: Findings) -> Figure | None:
         axis.set_ylabel("safe answers, %")
         axis.set_yticks(range(0, 101, 20))
         axis.grid(axis="y")
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
     caption = (
         "Arms that differ in the carrier of harm alone. Lines that cross are the interaction: what protects where the text tells does not "
         "where only the image does, or the other way round. Bars are 95% intervals."

@@ -88,19 +88,25 @@ def said(result: Mapping[str, Any]) -> str:
     return f"{100 * result['rate']:.1f} [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
 
 
-def square_panels(count: int) -> tuple[Any, Any]:
-    """(A figure, its so many axes)."""
+def panels(count: int, at_most: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
+    """(A figure, its so many axes), `at_most` beside each other, each so many inches wide and high."""
     from matplotlib import pyplot as plt
 
-    columns = min(2 if count in (1, 2, 4) else 3, count)
+    columns = min(at_most, count)
     lines = -(-count // columns)
-    size = PANEL * (1.25 if columns < 3 else 1.0)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(size * columns, size * 0.88 * lines), squeeze=False, layout="tight"
+        lines, columns, figsize=(width * columns, height * lines), squeeze=False, layout="tight"
     )
     for axis in axes.flat[count:]:
         axis.set_visible(False)
-    return figure, axes.flat[:count]
+    return figure, list(axes.flat[:count])
+
+
+def square_panels(count: int) -> tuple[Any, Sequence[Any]]:
+    """Likewise, nearly square."""
+    few = count in (1, 2, 4)
+    size = PANEL * (1.25 if few else 1.0)
+    return panels(count, 2 if few else 3, size, 0.88 * size)
 
 
 def marker(look: Look, size: float) -> dict[str, Any]:
@@ -266,7 +272,6 @@ def finish(figure: Any, name: str, alternative: str, tips: Mapping[str, str]) ->
     """The figure as SVG, once it is laid out; it is closed."""
     from matplotlib import pyplot as plt
 
-    figure.tight_layout()
     text = svg(figure, name, alternative, tips)
     plt.close(figure)
     return text

@@ -8,7 +8,7 @@ from typing import Any
 from align.report.findings import Findings
 from align.report.names import METHODS, is_control, sets_of
 from align.report.page.curves import Curve
-from align.report.page.figures.marks import PANEL, Figure, finish, in_figure, looks, marker, styled
+from align.report.page.figures.marks import PANEL, Figure, finish, in_figure, looks, marker, panels, styled
 from align.report.page.svg import INK
 from align.report.tables.rates import labels
 
@@ -16,25 +16,21 @@ from align.report.tables.rates import labels
 @styled
 def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
     """Loss by step, a panel for each model and method; below it rates by step where a run has a curve."""
-    from matplotlib import pyplot as plt
-
     arms = [arm for arm in found.arms if arm.row["method"]]
     rows = [arm.row for arm in arms]
-    panels: dict[tuple[str, str, str], list[Any]] = {}
+    by_method: dict[tuple[str, str, str], list[Any]] = {}
     for arm in arms:
-        panels.setdefault((arm.row["track"], arm.row["model"], arm.row["method"]), []).append(arm)
+        by_method.setdefault((arm.row["track"], arm.row["model"], arm.row["method"]), []).append(arm)
     having = {
         key: of
-        for key, of in panels.items()
+        for key, of in by_method.items()
         if any(of_arms[str(run.run.path)].losses for arm in of for run in arm.runs)
     }
     if not having:
         return None
-    columns = min(3, len(having))
-    lines = -(-len(having) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(PANEL * columns, 2.7 * lines), squeeze=False)
+    figure, axes = panels(len(having), 3, PANEL, 2.7)
     label, tips = labels(rows), dict[str, str]()
-    for number, (axis, ((track, model, method), of)) in enumerate(zip(axes.flat, having.items(), strict=False)):
+    for number, (axis, ((track, model, method), of)) in enumerate(zip(axes, having.items(), strict=True)):
         axis.set_title(in_figure(f"{track.capitalize()} track, {model}, {METHODS.get(method, method)}"))
         look = looks([arm.row for arm in of])
         for i, arm in enumerate(of):
@@ -54,8 +50,6 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
         axis.set_ylabel("training loss")
         axis.grid(axis="y")
         axis.legend(fontsize=8, labelcolor=INK, loc="best")
-    for axis in axes.flat[len(having) :]:
-        axis.set_visible(False)
     caption = (
         "The loss that each run logged while it trained. What it is of differs between methods, so compare within a panel. Dashed: text "
         "alone."
@@ -66,8 +60,6 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
 @styled
 def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
     """How rates went with the steps of training, of runs that were evaluated on the way."""
-    from matplotlib import pyplot as plt
-
     arms = [arm for arm in found.arms if arm.row["method"]]
     rows = [arm.row for arm in arms]
     sets = [name for name in sets_of(rows) if not is_control(name)]
@@ -80,11 +72,9 @@ def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | Non
     sets = [name for name in sets if any(name in rates for _, _, rates in drawn)]
     if not sets:
         return None
-    columns = min(3, len(sets))
-    lines = -(-len(sets) // columns)
-    figure, axes = plt.subplots(lines, columns, figsize=(PANEL * columns, 2.9 * lines), squeeze=False)
+    figure, axes = panels(len(sets), 3, PANEL, 2.9)
     look, label = looks(rows), labels(rows)
-    for axis, name in zip(axes.flat, sets, strict=False):
+    for axis, name in zip(axes, sets, strict=True):
         axis.set_title(name)
         for arm, run, rates in drawn:
             if name in rates:
@@ -101,8 +91,6 @@ def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | Non
         axis.set_ylim(-4, 106)
         axis.set_xlabel("step")
         axis.grid(axis="y")
-    axes.flat[0].legend(fontsize=8, labelcolor=INK, loc="best")
-    for axis in axes.flat[len(sets) :]:
-        axis.set_visible(False)
+    axes[0].legend(fontsize=8, labelcolor=INK, loc="best")
     caption = "Rates, %, of the checkpoints that runs kept while they trained (evaluate.every_steps)."
     return Figure(finish(figure, "by-step", caption, {}), caption)
