@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from align.report.figure import COLOURS, GREYS
+from align.report.figure import COLOURS
 from align.report.names import ARMS, METHODS, is_control, sets_of
 from align.report.page.svg import INK, PAPER, STYLE, svg
 
 Row = dict[str, Any]
 Draw = TypeVar("Draw", bound=Callable[..., Any])
+GREYS = ("#8C8C8C", "#6E6E6E", "#ABABAB")
+"""Of rows without training of ours; each can be seen on white and on black."""
 NEAR = 9.0
 """Percent within which marks share a list of names."""
 PANEL = 3.9
