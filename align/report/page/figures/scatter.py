@@ -26,7 +26,7 @@ from align.report.page.figures.marks import (
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
 
-LEAKY, FREE = "danger in the text: safe answers, %", "danger only in the image: safe answers, %"
+LEAKY, FREE = "the text tells: safe answers, %", "only the image tells: safe answers, %"
 ANSWERED = "harmless requests answered, %"
 
 
