@@ -1,4 +1,4 @@
-"""Every command of docs/reproduce.md, docs/cluster.md and docs/tables.md is one that the program takes, by its own composition; none is run.
+"""Every command of docs/reproduce.md, cluster.md and tables.md is one that the program takes, by its own composition; none is run.
 
 What stands in <angle brackets> is the reader's: a folder, an id, an address. Settings of `run=` come from the run's own configuration,
 which is not there: such a line is composed as of a checkpoint.

@@ -9,6 +9,7 @@ from PIL import Image
 
 from align.cli import main
 from align.files import write_json
+from align.run_folder import RunFolder
 from tests.support.answered_runs import answered
 
 PLANTED = (
@@ -47,24 +48,34 @@ class Elements(HTMLParser):
             self.text += data
 
 
-def page_of(folder, capsys, *more):
+def page_of(folder, *more):
+    """(The page, its elements, what its browser of examples reads)."""
     assert main(["report", f"runs={folder}", *more]) == 0
-    assert "it needs no network" in capsys.readouterr().out
     text = (folder / "report.html").read_text()
     parsed = Elements(text)
     (payload,) = [json.loads(script) for attributes, script in parsed.scripts if attributes.get("id") == "payload"]
     return text, parsed, payload
 
 
+def two_runs(folder):
+    answered(folder / "runs" / "t", folder / "pictures", answer="text alone says {i}")
+    answered(folder / "runs" / "mm", folder / "pictures", answer="with pictures {i}", name="mm_sft", view="image")
+    return folder / "runs"
+
+
 @pytest.fixture
 def runs(tmp_path):
-    answered(tmp_path / "runs" / "t", tmp_path / "pictures", answer="text alone says {i}")
-    answered(tmp_path / "runs" / "mm", tmp_path / "pictures", answer="with pictures {i}", name="mm_sft", view="image")
-    return tmp_path / "runs"
+    return two_runs(tmp_path)
 
 
-def test_everything_is_in_the_file(runs, capsys):
-    text, parsed, _ = page_of(runs, capsys)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The page of two runs, to be looked at."""
+    return page_of(two_runs(tmp_path_factory.mktemp("whole")))
+
+
+def test_everything_is_in_the_file(whole):
+    text, parsed, _ = whole
     for tag, attributes in parsed.elements:
         for key in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
             address = attributes.get(key)
@@ -74,8 +85,8 @@ def test_everything_is_in_the_file(runs, capsys):
     assert "default-src 'none'" in text
 
 
-def test_the_answer_with_its_interval_stands_first(runs, capsys):
-    _, parsed, _ = page_of(runs, capsys)
+def test_the_answer_with_its_interval_stands_first(whole):
+    _, parsed, _ = whole
     sections = [attributes["id"] for tag, attributes in parsed.elements if tag == "section"]
     assert sections == [
         "answer",
@@ -92,7 +103,7 @@ def test_the_answer_with_its_interval_stands_first(runs, capsys):
     assert re.search(r"interaction \+0\.0 points \[-\d+\.\d, \d+\.\d\]", parsed.text)
 
 
-def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path, capsys):
+def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path):
     quiet = {"name": EVIL, "view": "image", "model": EVIL, "variant": {EVIL: EVIL}, "git_commit": EVIL, "base": EVIL}
     quiet |= {"command": ["align", EVIL], "stopped": EVIL, "tuning": EVIL}
     it = answered(
@@ -101,7 +112,7 @@ def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path, capsys):
     )  # fmt: skip
     summary = it.evaluation / "free" / "summary.rule.json"
     write_json(summary, json.loads(summary.read_text()) | {"facts": [EVIL]})
-    text, parsed, payload = page_of(tmp_path / "runs", capsys, f"title={PLANTED[0]}")
+    text, parsed, payload = page_of(tmp_path / "runs", f"title={PLANTED[0]}")
     assert [attributes for tag, attributes in parsed.elements if tag == "img"] == []
     executed = [script for attributes, script in parsed.scripts if attributes.get("type") != "application/json"]
     assert len(executed) == 1
@@ -113,8 +124,8 @@ def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path, capsys):
     assert text.count("</script>") == 2
 
 
-def test_any_two_methods_have_answers_to_the_same_items(runs, capsys):
-    _, _, payload = page_of(runs, capsys)
+def test_any_two_methods_have_answers_to_the_same_items(whole):
+    _, _, payload = whole
     assert [method["name"] for method in payload["methods"]] == ["T-SFT", "MM-SFT"]
     assert payload["first"] == {"set": 1, "method": 0, "beside": 1}
     assert [payload["sets"][i]["name"] for i in range(3)] == ["leaky", "free", "benign"]
@@ -134,8 +145,8 @@ def test_any_two_methods_have_answers_to_the_same_items(runs, capsys):
     assert payload["answers"][0][0][3] == "c"  # the first answer was cut
 
 
-def test_of_more_answers_than_fit_the_same_items_are_drawn_for_all_and_it_is_said(runs, capsys):
-    _, _, payload = page_of(runs, capsys, "examples=60")
+def test_of_more_answers_than_fit_the_same_items_are_drawn_for_all_and_it_is_said(runs):
+    _, _, payload = page_of(runs, "examples=60")
     assert [(one["name"], one["shown"], one["of"]) for one in payload["sets"]] == [
         ("leaky", 10, 20),
         ("free", 10, 20),
@@ -143,35 +154,35 @@ def test_of_more_answers_than_fit_the_same_items_are_drawn_for_all_and_it_is_sai
     ]
     assert len(payload["items"]) == 30
     assert all(answer is not None for of_method in payload["answers"] for answer in of_method)
-    _, _, again = page_of(runs, capsys, "examples=60")
+    _, _, again = page_of(runs, "examples=60")
     assert again["items"] == payload["items"]
 
 
-def test_a_picture_stands_once_in_the_page_small(runs, capsys):
-    _, _, payload = page_of(runs, capsys)
+def test_a_picture_stands_once_in_the_page_small(whole):
+    _, _, payload = whole
     assert len(payload["pictures"]) == 5
     assert all(url.startswith("data:image/webp;base64,") for url in payload["pictures"].values())
     assert {item["picture"] for item in payload["items"]} == set(payload["pictures"])
 
 
-def test_pictures_that_do_not_fit_are_counted_and_say_so(runs, capsys):
-    _, parsed, payload = page_of(runs, capsys, "pictures_mb=0")
+def test_pictures_that_do_not_fit_are_counted_and_say_so(runs):
+    _, parsed, payload = page_of(runs, "pictures_mb=0")
     assert payload["pictures"] == {}
     assert {item["why"] for item in payload["items"]} == {"left out: no more pictures fit into the page (pictures_mb=)"}
     assert "5 pictures are not in this page, for which there was no room (pictures_mb=)" in parsed.text
 
 
-def test_a_file_that_is_no_longer_the_picture_is_not_shown(runs, tmp_path, capsys):
+def test_a_file_that_is_no_longer_the_picture_is_not_shown(runs, tmp_path):
     Image.new("RGB", (400, 300), "red").save(tmp_path / "pictures" / "0.png")
     (tmp_path / "pictures" / "1.png").unlink()
-    _, _, payload = page_of(runs, capsys)
+    _, _, payload = page_of(runs)
     why = {item["id"]: item["why"] for item in payload["items"]}
     assert why["0"] == "not shown: the file is no longer the picture that the model saw"
     assert why["1"].startswith("the picture is not at hand: row 1: image ")
     assert why["2"] == ""
 
 
-def test_pictures_that_a_benchmark_makes_itself_are_made_anew(tmp_path, capsys, tiny):
+def test_pictures_that_a_benchmark_makes_itself_are_made_anew(tmp_path, tiny):
     evaluate = [
         "benchmark=mini_vsil_free",
         "limit=3",
@@ -179,43 +190,50 @@ def test_pictures_that_a_benchmark_makes_itself_are_made_anew(tmp_path, capsys, 
         f"output_dir={tmp_path / 'runs' / 'a'}",
     ]
     assert main(["eval", f"model={tiny('llava')}", *evaluate]) == 0
-    capsys.readouterr()
-    _, _, payload = page_of(tmp_path / "runs", capsys)
+    _, _, payload = page_of(tmp_path / "runs")
     assert len(payload["items"]) == 3
     assert all(payload["pictures"][item["picture"]].startswith("data:image/png") for item in payload["items"])
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda it: (it.evaluation / "free" / "responses.jsonl").write_text("{"), "free: its answers are not shown"),
-        (lambda it: (it.evaluation / "free" / "rows.jsonl").write_text("{"), "rows.jsonl: what it asked is not shown"),
-        (lambda it: (it.path / "log.jsonl").write_text("{"), "log.jsonl is damaged and its loss is not drawn"),
-        (lambda it: it.curve_file.write_text("[]"), "curve.json is damaged and is not drawn"),
-        (lambda it: write_json(it.path / "leakage.j.json", {"set": "x"}), "leakage.j.json: damaged"),
-        (lambda it: it.manifest_file.write_text("{"), "damaged: "),
-    ],
-)
-def test_damage_is_named_and_the_rest_is_shown(runs, capsys, damage, said):
-    from align.run_folder import RunFolder
+def test_damage_is_named_and_the_rest_is_shown(runs):
+    t = RunFolder(runs / "t")
+    (t.evaluation / "free" / "responses.jsonl").write_text("{")
+    (t.evaluation / "leaky" / "rows.jsonl").write_text("{")
+    (t.evaluation / "benign" / "rows.jsonl").write_text('{"id": "0", "prompt": 5}\n')
+    (t.path / "log.jsonl").write_text("{")
+    t.curve_file.write_text("[]")
+    write_json(t.path / "leakage.j.json", {"set": "x"})
+    hurt = RunFolder(runs / "hurt")
+    hurt.path.mkdir()
+    hurt.manifest_file.write_text("{")
+    _, parsed, payload = page_of(runs)
+    for said in (
+        "free: its answers are not shown",
+        "rows.jsonl: what it asked is not shown",
+        "benign: a line of rows.jsonl says not what was asked (KeyError(",
+        "log.jsonl is damaged and its loss is not drawn",
+        "curve.json is damaged and is not drawn",
+        "leakage.j.json: damaged",
+        f"{hurt.path}: damaged: ",
+    ):
+        assert said in parsed.text, said
+    assert [method["name"] for method in payload["methods"]] == ["T-SFT", "MM-SFT"]
+    free = [i for i, item in enumerate(payload["items"]) if item["set"] == 1]
+    assert {payload["answers"][0][i] for i in free} == {None}
+    assert all(payload["answers"][1][i] for i in free)
 
-    damage(RunFolder(runs / "t"))
-    _, parsed, payload = page_of(runs, capsys)
-    assert said in parsed.text
-    assert payload["methods"][-1]["name"] == "MM-SFT"
 
-
-def test_what_an_earlier_version_evaluated_has_answers_without_requests(runs, capsys):
+def test_what_an_earlier_version_evaluated_has_answers_without_requests(runs):
     for name in ("t", "mm"):
         (runs / name / "evaluation" / "free" / "rows.jsonl").unlink()
-    _, _, payload = page_of(runs, capsys)
+    _, _, payload = page_of(runs)
     item = next(item for item in payload["items"] if item["set"] == 1)
     assert item["request"].startswith("not known: it was asked by an earlier version")
     assert item["harmful"]  # nobody knows, so its answer is blurred
 
 
-def test_figures_take_the_pages_colours_and_have_no_id_twice(runs, capsys):
-    text, parsed, _ = page_of(runs, capsys)
+def test_figures_take_the_pages_colours_and_have_no_id_twice(whole):
+    text, parsed, _ = whole
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert "var(--ink)" in text
@@ -224,7 +242,7 @@ def test_figures_take_the_pages_colours_and_have_no_id_twice(runs, capsys):
     assert [attributes["aria-label"][:12] for tag, attributes in parsed.elements if tag == "svg"]
 
 
-def test_leakage_stands_beside_the_papers(runs, capsys):
+def test_leakage_stands_beside_the_papers(runs):
     share = {"value": 0.5, "low": 0.4, "high": 0.6}
     told = {
         "set": "safebench",
@@ -237,14 +255,14 @@ def test_leakage_stands_beside_the_papers(runs, capsys):
     write_json(
         runs / "leakage" / "safebench" / "leakage.vlm_requests.json", told | {"gap": share, "text_unsafe": share}
     )
-    _, parsed, _ = page_of(runs, capsys)
+    _, parsed, _ = page_of(runs)
     assert "50.0 [40.0, 60.0]" in parsed.text
     assert "GPT-4o: 75.15, 70.2* (table 7)" in parsed.text
 
 
-def test_a_page_of_a_model_as_it_is_says_that_nothing_can_be_compared(tmp_path, capsys):
+def test_a_page_of_a_model_as_it_is_says_that_nothing_can_be_compared(tmp_path):
     answered(tmp_path / "runs" / "a", tmp_path / "pictures", name="vanilla", method=None, view=None)
-    _, parsed, payload = page_of(tmp_path / "runs", capsys)
+    _, parsed, payload = page_of(tmp_path / "runs")
     assert "There is nothing to set against each other here" in parsed.text
     assert payload["first"] == {"set": 1, "method": 0, "beside": None}
 

@@ -48,7 +48,7 @@ def examples(arms: Sequence[Arm], most: int, pictures: Pictures, seed: int = 0) 
         sets.append({"name": name, "kind": kind, "shown": len(kept[name]), "of": len(ids[name])})
         asked = _asked([run for _, run in shown], name, notes)
         for row_id in kept[name]:
-            items.append({"set": place, "id": row_id, **_item(asked.get(row_id), name, pictures)})
+            items.append({"set": place, "id": row_id, **_item(asked.get(row_id), name, pictures, notes)})
             for of_method, of_set in zip(answers, read[name], strict=True):
                 of_method.append(of_set.get(row_id))
     if pictures.left_out:
@@ -132,24 +132,35 @@ def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, 
     return found
 
 
-def _item(record: dict[str, Any] | None, name: str, pictures: Pictures) -> dict[str, Any]:
-    if record is None:
-        return {
-            "request": UNKNOWN,
-            "harmful": True,
-            "tells": False,
-            "category": None,
-            "picture": None,
-            "why": "not known",
-        }
-    picture, why = pictures.add(record, name)
-    return {
-        "request": record["prompt"],
-        "plain": record["request"],
-        "harmful": record["role"] == "harmful",
-        "tells": record["harm_in"] in ("text", "both"),
-        "category": record["category"],
-        "sub": sub_category_of(record["columns"]),
-        "picture": picture,
-        "why": why,
+def _item(record: dict[str, Any] | None, name: str, pictures: Pictures, notes: list[str]) -> dict[str, Any]:
+    unknown = {
+        "request": UNKNOWN,
+        "harmful": True,
+        "tells": False,
+        "category": None,
+        "picture": None,
+        "why": "not known",
     }
+    if record is None:
+        return unknown
+    try:
+        picture, why = pictures.add(record, name)
+        return {
+            "request": _text(record["prompt"]),
+            "plain": _text(record["request"]),
+            "harmful": record["role"] != "benign",
+            "tells": record["harm_in"] in ("text", "both"),
+            "category": _text(record["category"]),
+            "sub": sub_category_of(record["columns"]),
+            "picture": picture,
+            "why": why,
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        notes.append(
+            f"{name}: a line of {FILE} says not what was asked ({error!r}); align eval run=<run> writes it anew"
+        )
+        return unknown
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
