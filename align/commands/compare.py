@@ -13,8 +13,8 @@ from typing import Any
 from align.commands.arms import plan
 from align.config import Composed, compose
 from align.files import write_json, write_text
-from align.report.collect import Evaluated
 from align.report.controlled import Ground, ground_of, refuse_uncontrolled
+from align.report.evaluated import Evaluated
 from align.report.findings import Findings, findings
 from align.report.page.page import ROOM, page
 from align.report.tables.everything import tables_of

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
 def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
     """The tables of one run, or of results in the place of its own."""
     from align.report.arms import Arm
-    from align.report.collect import Evaluated, row_of
+    from align.report.evaluated import Evaluated, row_of
     from align.report.tables.everything import tables_of
     from align.report.tables.terminal import print_tables
 

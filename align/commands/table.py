@@ -12,7 +12,8 @@ from align.config import compose
 from align.errors import UserError
 from align.files import write_text
 from align.report.arms import Arm, arms_of
-from align.report.collect import Evaluated, read_runs
+from align.report.collect import read_runs
+from align.report.evaluated import Evaluated
 from align.report.findings import Findings, findings
 from align.report.names import sorted_rows
 from align.report.tables.delimited import comma_separated

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from align.errors import UserError
-from align.report.collect import Evaluated, judge_of
+from align.report.evaluated import Evaluated, judge_of
 from align.report.external import over_seeds
 from align.report.items import BySeed, rate_of
 from align.report.leak_split import pooled_split

@@ -19,7 +19,7 @@ from align.config import is_hub_id
 from align.data.views import split_view
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.files import write_text
-from align.report.collect import row_of
+from align.report.evaluated import row_of
 from align.report.names import HEADINGS, SEEN, display_name, measured, method_name, percent, sets_of
 from align.report.tables.rates import NOTE
 from align.run_folder import RunFolder

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from align.report.collect import Evaluated, judge_of
 from align.report.contrasts import DIFFERENCES, Observations, contrast, mcnemar
+from align.report.evaluated import Evaluated, judge_of
 from align.report.items import Items
 from align.report.names import display_name, group_name, is_control, percent, stop_note, variant_of
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,58 +12,10 @@ from align.data.views import split_view
 from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.evaluation.summary import MAX_INVALID
-from align.files import read_json, read_jsonl
+from align.files import read_jsonl
+from align.report.evaluated import Evaluated
 from align.report.items import Items, rate_of
-
-if TYPE_CHECKING:
-    from align.report.collect import Evaluated
-
-
-@dataclass(frozen=True)
-class Flags:
-    """What a judge of requests said of the items of one set."""
-
-    file: Path
-    judge: str
-    text: str
-    blind: bool
-    """Whether the judge saw no pictures, so that the set's own word stands for its verdict on pairs."""
-    leaks: dict[str, bool | None]
-    """{id: whether the text alone tells that the item is unsafe; None where that is not known}"""
-    measured: dict[str, dict[str, str | None]]
-    """{id: `asks` and `shows` of the row that was measured}; None in files of earlier versions, and of pictures that were not looked at"""
-
-
-def read_flags(path: str) -> dict[str, Flags]:
-    """{set: flags} of a file leaks.<judge>.jsonl of `align leakage`, or of all below a folder. Raises UserError."""
-    place = Path(path)
-    files = [place] if place.is_file() else sorted(place.rglob("leaks.*.jsonl"))
-    if not files:
-        raise UserError(f"leaks={path}: no leaks.<judge>.jsonl there; `align leakage` writes one")
-    flags: dict[str, Flags] = {}
-    for file in files:
-        beside = file.with_name(f"leakage{file.name.removeprefix('leaks').removesuffix('l')}")
-        told = read_json(beside)  # which set and who judged
-        if told["set"] in flags:
-            raise UserError(
-                f"leaks={path}: {flags[told['set']].file} and {file} are both of {told['set']}; name one of the files"
-            )
-        records = list(read_jsonl(file))
-        leaks, blind = {str(one["id"]): one["leaks"] for one in records}, any(one["pair"] is None for one in records)
-        measured = {str(one["id"]): {key: one.get(key) for key in ("asks", "shows")} for one in records}
-        flags[told["set"]] = Flags(
-            file, f"{told['judge']} {told['judge_version']}", told["text"], blind, leaks, measured
-        )
-    return flags
-
-
-def note_of(name: str, flags: Flags) -> str:
-    """A line on who says which items of a set leak."""
-    pairs = "harmful pairs" if flags.blind else f"pairs that {flags.judge} calls unsafe"
-    return (
-        f"{name}: of {pairs} those leak whose text ({flags.text}) {flags.judge} calls unsafe without the picture, and the others are "
-        f"leak-free; what is no such pair, or has no verdict, is unlabelled"
-    )
+from align.report.leak_flags import Flags
 
 
 def split(run: Evaluated, flags: dict[str, Flags]) -> list[str]:

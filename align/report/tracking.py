@@ -19,7 +19,7 @@ from typing import Any
 
 from align.errors import UserError
 from align.files import read_json, write_text
-from align.report.collect import row_of
+from align.report.evaluated import row_of
 from align.report.external import metrics_of
 from align.run_folder import RunFolder
 

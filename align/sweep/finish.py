@@ -8,7 +8,7 @@ from typing import Any
 
 from align.errors import UserError
 from align.files import write_json, write_text
-from align.report.collect import Evaluated
+from align.report.evaluated import Evaluated
 from align.report.findings import findings
 from align.report.tables.everything import tables_of
 from align.report.tables.markdown import markdown

@@ -10,7 +10,7 @@ from typing import Any
 from align.data.views import split_view
 from align.evaluation.external.measuring import SUMMARY, folder_of
 from align.evaluation.judging import NONE
-from align.report.collect import main_summary
+from align.report.evaluated import main_summary
 from align.run_folder import RunFolder
 from align.sweep.events import last_attempt
 

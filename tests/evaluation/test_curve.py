@@ -9,8 +9,9 @@ from align.cli import main
 from align.commands.compare import _arm
 from align.config import compose_eval, compose_run
 from align.errors import UserError
-from align.report.collect import collect, row_of
+from align.report.collect import collect
 from align.report.curve import print_curve
+from align.report.evaluated import row_of
 from align.train import train
 from tests.support.small_run import arguments
 

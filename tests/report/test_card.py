@@ -11,7 +11,7 @@ from align.cli import main
 from align.config import compose_run
 from align.files import read_json
 from align.report.card import base_name, card, limits, name_base, plain, shortened
-from align.report.collect import row_of
+from align.report.evaluated import row_of
 from align.report.names import percent
 from align.run_folder import RunFolder
 from align.settings import ModelSettings

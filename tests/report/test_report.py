@@ -11,7 +11,8 @@ from align.cli import main
 from align.evaluation.metrics import wilson
 from align.files import write_json
 from align.report.arms import arms_of
-from align.report.collect import Evaluated, collect
+from align.report.collect import collect
+from align.report.evaluated import Evaluated
 from align.report.figure import draw_comparison
 from align.report.names import measured
 from align.report.tables.delimited import comma_separated

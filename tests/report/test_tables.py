@@ -12,7 +12,8 @@ from align.cli import main
 from align.evaluation.metrics import wilson
 from align.files import write_json
 from align.report.arms import arms_of
-from align.report.collect import Evaluated, collect
+from align.report.collect import collect
+from align.report.evaluated import Evaluated
 from align.report.findings import findings
 from align.report.tables.beside_paper import notes_on_paper
 from align.report.tables.everything import tables_of

@@ -10,7 +10,7 @@ from align.errors import UserError
 from align.files import read_jsonl
 from align.report.arms import Arm
 from align.report.card import shortened
-from align.report.collect import Evaluated
+from align.report.evaluated import Evaluated
 from align.report.tables.rates import labels
 
 Line = dict[str, Any]

@@ -12,7 +12,7 @@ from align.evaluation.answers import DECLINED
 from align.evaluation.requests import FILE
 from align.files import read_jsonl
 from align.report.arms import Arm
-from align.report.collect import Evaluated
+from align.report.evaluated import Evaluated
 from align.report.names import is_control, sets_of
 from align.report.page.pictures import Pictures
 from align.report.tables.categories import sub_category_of

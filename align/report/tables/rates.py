@@ -8,8 +8,8 @@ from typing import Any
 from align.data.views import split_view
 from align.report.ability import ABILITY, Ability
 from align.report.arms import Arm
-from align.report.collect import judge_of
 from align.report.contrasts import RATES, contrast
+from align.report.evaluated import judge_of
 from align.report.items import observed
 from align.report.names import (
     HEADINGS,

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from align.cli import main
-from align.report.collect import row_of
+from align.report.evaluated import row_of
 from align.run_folder import RunFolder
 from tests.support.launch import ENVIRONMENT, align
 
@@ -191,7 +191,7 @@ def test_the_child_ends_with_us(evaluation, folder, number):
 
 def test_seeds_are_a_mean_without_an_error_of_its_own(evaluation, tmp_path):
     from align.report.arms import arms_of
-    from align.report.collect import Evaluated
+    from align.report.evaluated import Evaluated
     from align.report.external import cells
 
     assert main(evaluation("pope")) == 0

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from align.cli import main
-from align.report.collect import row_of
+from align.report.evaluated import row_of
 from align.run_folder import RunFolder
 from tests.support.adapters import adapted, saved
 

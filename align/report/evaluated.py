@@ -1,0 +1,130 @@
+"""A run with what its evaluation came to, as tables take it (the `rows` of comparison.json; see docs/formats.md)."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from align.files import read_json
+from align.report.external import external_of
+from align.report.items import Items, read_items
+from align.report.leak_flags import Flags
+from align.run_folder import RunFolder
+
+RESULT_KEYS = (
+    "kind",
+    "n",
+    "counts",
+    "rate",
+    "low",
+    "high",
+    "judge",
+    "judge_version",
+    "bounds",
+    "invalid_reasons",
+    "cut_at_max_new_tokens",
+    "facts",
+)
+LATER_KEYS = ("as_judged", "prompt_hash", "judge_settings", "judge_tokens")
+"""What the summaries of earlier versions lack."""
+
+
+class Evaluated:
+    """A run with what its evaluation came to; items are read when they are asked for, and kept."""
+
+    def __init__(self, run: RunFolder):
+        """Raises UserError, KeyError or TypeError where its files are damaged."""
+        self.run, self.row = run, row_of(run)
+        self.flags: dict[str, Flags] = {}
+        self._read = functools.cache(self._items)
+        self.settings = functools.cache(self._settings)
+
+    def items(self, set_name: str, judge: str | None = None) -> Items:
+        """The items of a set with the labels of a judge, by default the main one. Raises UserError."""
+        return self._read(set_name, judge or self.row["results"][set_name]["judge"])
+
+    def _items(self, set_name: str, judge: str) -> Items:
+        result = self.row["results"][set_name]
+        of_judge = next(one for one in (result, *result.get("other_judges", [])) if one["judge"] == judge)
+        return read_items(self.run.evaluation / set_name / f"items.{judge}.jsonl", of_judge)
+
+    def _settings(self, set_name: str) -> dict[str, Any]:
+        """Who was asked what of a set. Raises UserError."""
+        return read_json(self.run.evaluation / set_name / "settings.json")
+
+    def on_track(self, track: str) -> Evaluated:
+        """The same, as a row of another track."""
+        other = copy.copy(self)
+        other.row = self.row | {"track": track}
+        return other
+
+    def drop_damaged(self) -> list[str]:
+        """Leave out the sets whose items cannot be used, or are not what was counted -> a line on each."""
+        notes = []
+        for name in list(self.row["results"]):
+            try:
+                self.items(name)
+                self.settings(name)
+            except UserError as error:
+                del self.row["results"][name]
+                notes.append(f"{self.run.path}: {name} is left out: {error}")
+        return notes
+
+
+def row_of(run: RunFolder) -> dict[str, Any]:
+    """One run as a row. Raises UserError, KeyError or TypeError where its files are damaged."""
+    manifest = run.manifest()
+    copied = ("track", "model", "method", "view", "seed", "steps", "trainable_parameters", "seconds", "peak_memory_mib")
+    row = {key: manifest[key] for key in copied}
+    row["name"] = manifest["recipe"].rpartition("/")[2]
+    row["variant"] = manifest.get("variant") or {}
+    row["stopped"] = manifest.get("stopped")
+    row["tuning"] = tuning_of(manifest)
+    row["results"] = {}
+    for folder in sorted(path for path in run.evaluation.glob("*") if path.is_dir()):
+        summaries = [read_json(path) for path in sorted(folder.glob("summary.*.json"))]
+        main = [summary for summary in summaries if summary["main"]]
+        if main:
+            others = [_result(summary) for summary in summaries if not summary["main"]]
+            row["results"][folder.name] = _result(main[0]) | ({"other_judges": others} if others else {})
+    row["external"] = external_of(run)
+    return row
+
+
+def tuning_of(manifest: dict[str, Any]) -> str | None:
+    """How a run was trained: all parameters of the language model, or an adapter; None without training, or where it is not known."""
+    if manifest["method"] is None:
+        return None
+    if manifest.get("tuning"):
+        return str(manifest["tuning"])
+    language_model = (manifest.get("parameters") or {}).get("language_model")  # manifests of earlier versions
+    if language_model is None:
+        return None
+    return "full" if language_model["trainable"] == language_model["all"] else "LoRA"
+
+
+def main_summary(folder: Path) -> dict[str, Any] | None:
+    """What the main judge made of a set's answers; None where nobody judged them. Raises UserError where a file is damaged."""
+    for file in sorted(folder.glob("summary.*.json")):
+        summary = read_json(file)
+        if not isinstance(summary, dict) or "main" not in summary or "rate" not in summary:
+            raise UserError(f"{file}: not a summary; evaluate {folder.name} again")
+        if summary["main"]:
+            return summary
+    return None
+
+
+def _result(summary: dict[str, Any]) -> dict[str, Any]:
+    return {key: summary[key] for key in RESULT_KEYS} | {key: summary.get(key) for key in LATER_KEYS}
+
+
+def judge_of(result: dict[str, Any]) -> str:
+    """Who judged, and a mark that changes with the prompts and settings that it was asked with: other marks, other numbers."""
+    asked = [result.get("prompt_hash"), result.get("judge_settings") or {}]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]
+    return f"{result['judge']} {result['judge_version']}" + (f" [{digest}]" if any(asked) else "")
