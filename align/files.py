@@ -28,6 +28,11 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def sayable(text: str) -> str:
+    """A text whose half surrogates, which no file takes, are written out as `\\ud800`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def write_json(path: Path, values: Any) -> None:
     """`write_text` of indented JSON."""
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from align.config import compose
 from align.errors import UserError
-from align.files import write_text
+from align.files import sayable, write_text
 from align.report.collect import read_runs
 from align.report.findings import findings
 from align.report.leakage import leak_lines
@@ -26,6 +26,6 @@ def main(arguments: Sequence[str]) -> int:
     room = Room(config.examples, config.pictures_mb)
     text = page(findings(runs), leaks, [*notes, *damaged], room, config.title)
     output = Path(config.output or Path(config.runs, "report.html"))
-    write_text(output, text)
+    write_text(output, sayable(text))
     print(f"Written: {output} ({len(text.encode()) / 1e6:.1f} MB); it needs no network, open it in a browser")
     return 0

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from align.config import compose
 from align.errors import UserError
-from align.files import write_text
-from align.report.arms import Arm, arms_of
+from align.files import sayable, write_text
+from align.report.arms import one_by_one
 from align.report.collect import read_runs
-from align.report.evaluated import Evaluated
 from align.report.findings import Findings, findings
 from align.report.names import sorted_rows
 from align.report.tables.delimited import comma_separated
@@ -35,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     runs, notes = read_runs(config.runs, config.leaks)
     found = findings(runs)
     notes += found.notes
-    text = _written(config, runs, found, notes)
+    text = _written(config, found, notes)
+    text = sayable(text)
     if config.output:
         write_text(Path(config.output), text)
     else:
@@ -46,10 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _written(config: TableConfig, runs: Sequence[Evaluated], found: Findings, notes: Sequence[str]) -> str:
-    arms: list[Arm] = found.arms
-    if config.seeds == "apart":
-        arms = [arm for run in runs for arm in arms_of([run])[0]]
+def _written(config: TableConfig, found: Findings, notes: Sequence[str]) -> str:
+    arms = found.arms if config.seeds == "together" else one_by_one(found.arms)
     if config.format == "csv":
         return comma_separated([arm.row for arm in arms])
     tables = tables_of(arms, found.comparisons, config.tables)
@@ -59,7 +57,7 @@ def _written(config: TableConfig, runs: Sequence[Evaluated], found: Findings, no
         return markdown(tables, notes, found.conclusions)
     values = {
         "schema": 1,
-        "rows": sorted_rows([run.row for run in runs]),
+        "rows": [run.row for run in found.runs],
         "arms": sorted_rows([arm.row for arm in arms]),
         "comparisons": found.comparisons,
         "tables": [asdict(table) for table in tables],

@@ -19,9 +19,14 @@ class Ability:
     """From its unit there to the paper's."""
     heading: str
 
+    @property
+    def names(self) -> set[tuple[str, str]]:
+        """(task, metric) by any of its names."""
+        return {(self.task, metric) for metric in self.metrics}
+
     def of(self, row: dict[str, Any]) -> dict[str, Any] | None:
         """The metric of a row, in lmms_eval's unit; None where it was not measured."""
-        found = (one for one in metrics_of(row) if one["set"] == self.task and one["metric"] in self.metrics)
+        found = (one for one in metrics_of(row) if (one["set"], one["metric"]) in self.names)
         return next(found, None)
 
 

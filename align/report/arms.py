@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from align.errors import UserError
+from align.report.controlled import FREE_ARGUMENTS
 from align.report.evaluated import Evaluated, judge_of
 from align.report.external import over_seeds
 from align.report.items import BySeed, rate_of
@@ -52,6 +53,11 @@ def arms_of(runs: Sequence[Evaluated]) -> tuple[list[Arm], list[str]]:
     return arms, notes
 
 
+def one_by_one(arms: Sequence[Arm]) -> list[Arm]:
+    """Each run as an arm of its own; what stood apart still says its folder."""
+    return [_arm([run], apart=arm.row.get("apart")) for arm in arms for run in arm.runs]
+
+
 def _key(row: dict[str, Any]) -> Key:
     return (*row["variant"].items(), *(row[key] for key in ("track", "model", "method", "name")))
 
@@ -66,6 +72,7 @@ def _arm(runs: list[Evaluated], apart: str | None = None) -> Arm:
                 f"{one.run.path} and {other.run.path} are both {one.row['name']} of {one.row['model']} with seed {one.row['seed']}, and no "
                 f"two seeds of one arm; recipes and models may have names of their own"
             )
+    _refuse_other_arms(runs)
     stops = [f"seed {row['seed']} {row['stopped']}" for row in rows if row["stopped"]]
     row = rows[0] | {
         "seed": ",".join(str(row["seed"]) for row in rows),
@@ -86,17 +93,41 @@ def _arm(runs: list[Evaluated], apart: str | None = None) -> Arm:
     return Arm(row, runs)
 
 
+def _refuse_other_arms(runs: Sequence[Evaluated]) -> None:
+    """Raises UserError where runs of one name differ in more than their seed: two learning rates are no two seeds."""
+    first, *others = (_settings_of(run) for run in runs)
+    for run, other in zip(runs[1:], others, strict=True):
+        for key in dict.fromkeys([*first, *other]):
+            if first.get(key) != other.get(key):
+                raise UserError(
+                    f"{runs[0].run.path} and {run.run.path} are both {run.row['name']} of {run.row['model']}, and no two seeds of one arm: "
+                    f"{key} is {first.get(key)!r} in one and {other.get(key)!r} in the other"
+                )
+
+
+def _settings_of(run: Evaluated) -> dict[str, Any]:
+    """What a run's manifest says of how it was trained; the number of its processes, its seed and its place aside."""
+    manifest = run.run.manifest()
+    said = {key: manifest.get(key) for key in ("recipe", "view", "base", "tuning", "trainable_parameters")}
+    return said | {
+        f"train.{key}": value
+        for key, value in (manifest.get("train") or {}).items()
+        if key not in (*FREE_ARGUMENTS, *OF_SEED)
+    }
+
+
+OF_SEED = ("seed", "data_seed")
+
+
 def _over_seeds(runs: Sequence[Evaluated], name: str) -> dict[str, Any]:
     having = [run for run in runs if name in run.row["results"]]
     main = [run.row["results"][name] for run in having]
     result = _pooled(having, name, main)
     if len(having) < len(runs):
         result["seeds"] = ",".join(str(run.row["seed"]) for run in having)
-    others = [
-        _pooled(having, name, list(same))
-        for same in zip(*(each.get("other_judges", []) for each in main), strict=False)
-        if len({other["judge"] for other in same}) == 1
-    ]
+    by_judge = [{other["judge"]: other for other in each.get("other_judges", [])} for each in main]
+    of_all = [judge for judge in by_judge[0] if all(judge in each for each in by_judge)]
+    others = [_pooled(having, name, [each[judge] for each in by_judge]) for judge in of_all]
     return result | ({"other_judges": others} if others else {})
 
 
@@ -136,6 +167,8 @@ def _refuse_unlike(runs: Sequence[Evaluated], name: str, results: list[dict[str,
     judges = {judge_of(result) for result in results}
     if len(judges) > 1:
         raise UserError(f"{name} of {arm} was judged by {' and by '.join(sorted(judges))}; evaluate it again")
+    if len(kinds := {result["kind"] for result in results}) > 1:
+        raise UserError(f"{name} of {arm} is of the kinds {', '.join(sorted(kinds))}: two sets of one name")
     for key in ("rows", "generation"):
         if any(run.settings(name)[key] != runs[0].settings(name)[key] for run in runs):
             seeds = ", ".join(str(run.row["seed"]) for run in runs)
@@ -174,11 +207,23 @@ def _sets_lacking(arms: Sequence[Arm]) -> list[str]:
             if results and absent:
                 notes.append(f"{_who(arm)}: no verdicts on {', '.join(absent)}, which others have")
             notes += [
+                f"{_who(arm)}: {name} was judged by {judge} under some of its seeds only"
+                for name in results
+                for judge in _judges_of_some(arm, name)
+            ]
+            notes += [
                 f"{_who(arm)}: {name} is of seed {result['seeds']} alone"
                 for name, result in results.items()
                 if result.get("seeds")
             ]
     return notes
+
+
+def _judges_of_some(arm: Arm, name: str) -> list[str]:
+    """The judges beside the main one that not all seeds have."""
+    having = [run.row["results"][name] for run in arm.runs if name in run.row["results"]]
+    by_run = [{other["judge"] for other in result.get("other_judges", [])} for result in having]
+    return sorted(set().union(*by_run) - set.intersection(*by_run)) if by_run else []
 
 
 def _who(arm: Arm) -> str:

@@ -37,7 +37,7 @@ def collect(folder: Path, flags: dict[str, Flags] | None = None) -> tuple[list[E
                 notes.append(f"{run.path}: not finished")
                 continue
             found = Evaluated(run)
-        except (UserError, KeyError, TypeError, AttributeError) as error:
+        except (UserError, AttributeError) as error:  # a manifest that is no object has no status
             notes.append(f"{run.path}: damaged: {error}")
             continue
         notes += [*found.drop_damaged(), *split(found, flags or {})]

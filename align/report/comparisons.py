@@ -19,7 +19,7 @@ CONTROLLED_PAIRS = (
     ("image_leak", "shuffled_leak"),  # what the matching picture adds
 )
 
-Arm = dict[int, Evaluated]
+OfSeeds = dict[int, Evaluated]
 """{seed: run}"""
 
 
@@ -31,7 +31,7 @@ def compare_arms(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> tuple[
     is no controlled comparison with one that took every step. What is left out is said in the second value, each a line to print.
     Raises UserError where a folder is damaged.
     """
-    groups: dict[tuple[Any, ...], dict[str, Arm]] = {}
+    groups: dict[tuple[Any, ...], dict[str, OfSeeds]] = {}
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for run in runs:
@@ -54,14 +54,14 @@ def compare_arms(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> tuple[
     return found, notes
 
 
-def _pairs(track: str, arms: dict[str, Arm]) -> list[tuple[str, str]]:
+def _pairs(track: str, arms: dict[str, OfSeeds]) -> list[tuple[str, str]]:
     if track == "controlled":
         return [(a, b) for a, b in CONTROLLED_PAIRS if a in arms and b in arms]
     views = {name: next(iter(arm.values())).row["view"] for name, arm in arms.items()}
     return [(a, b) for a in arms if views[a] == "image" for b in arms if views[b] == "text"]
 
 
-def _compare(a: Arm, b: Arm) -> tuple[list[dict[str, Any]], list[str]]:
+def _compare(a: OfSeeds, b: OfSeeds) -> tuple[list[dict[str, Any]], list[str]]:
     seeds = [seed for seed in a if seed in b]
     only_one = [seed for seed in dict.fromkeys([*a, *b]) if seed not in seeds]
     notes = [f"seed {seed} is trained, and trained to its end, for one of the two only" for seed in only_one]
@@ -100,7 +100,7 @@ def _not_comparable(runs: Sequence[Evaluated], name: str) -> str | None:
     return f"asked differently ({', '.join(differing)})" if differing else None
 
 
-def _paired(a: Arm, b: Arm, name: str, seeds: Sequence[int]) -> tuple[Observations, int]:
+def _paired(a: OfSeeds, b: OfSeeds, name: str, seeds: Sequence[int]) -> tuple[Observations, int]:
     """(a's item minus b's under each seed, how many items only one of them has)."""
     pairs = [_aligned(a[seed].items(name).valid, b[seed].items(name).valid) for seed in seeds]
     values = np.concatenate([ours.good.astype(float) - theirs.good for ours, theirs, _ in pairs])

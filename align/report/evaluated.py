@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
 from align.files import read_json
+from align.report.checked import LATER, MANIFEST, checked, mapping, summary_of, text
 from align.report.external import external_of
 from align.report.items import Items, read_items
 from align.report.leak_flags import Flags
@@ -38,8 +41,9 @@ class Evaluated:
     """A run with what its evaluation came to; items are read when they are asked for, and kept."""
 
     def __init__(self, run: RunFolder):
-        """Raises UserError, KeyError or TypeError where its files are damaged."""
-        self.run, self.row = run, row_of(run)
+        """Sets that are damaged are left out, and said in `notes`. Raises UserError where the run itself is."""
+        self.run, self.notes = run, list[str]()
+        self.row = row_of(run, self.notes)
         self.flags: dict[str, Flags] = {}
         self._read = functools.cache(self._items)
         self.settings = functools.cache(self._settings)
@@ -55,7 +59,8 @@ class Evaluated:
 
     def _settings(self, set_name: str) -> dict[str, Any]:
         """Who was asked what of a set. Raises UserError."""
-        return read_json(self.run.evaluation / set_name / "settings.json")
+        file = self.run.evaluation / set_name / "settings.json"
+        return checked(file, read_json(file), {"rows": (text, "a string"), "generation": (mapping, "an object")})
 
     def on_track(self, track: str) -> Evaluated:
         """The same, as a row of another track."""
@@ -64,36 +69,61 @@ class Evaluated:
         return other
 
     def drop_damaged(self) -> list[str]:
-        """Leave out the sets whose items cannot be used, or are not what was counted -> a line on each."""
-        notes = []
-        for name in list(self.row["results"]):
+        """Leave out the sets whose items cannot be used, or are not what was counted -> a line on each, and on what was left out before."""
+        for name, result in list(self.row["results"].items()):
             try:
-                self.items(name)
                 self.settings(name)
+                for judged in (result, *result.get("other_judges", [])):
+                    self.items(name, judged["judge"])
             except UserError as error:
                 del self.row["results"][name]
-                notes.append(f"{self.run.path}: {name} is left out: {error}")
-        return notes
+                self.notes.append(f"{self.run.path}: {name} is left out: {error}")
+        return self.notes
 
 
-def row_of(run: RunFolder) -> dict[str, Any]:
-    """One run as a row. Raises UserError, KeyError or TypeError where its files are damaged."""
-    manifest = run.manifest()
+def row_of(run: RunFolder, damaged: list[str] | None = None) -> dict[str, Any]:
+    """One run as a row. Raises UserError where its files are damaged; of a set alone only where `damaged` does not take a line on it."""
+    manifest = checked(run.manifest_file, run.manifest(), MANIFEST, LATER)
     copied = ("track", "model", "method", "view", "seed", "steps", "trainable_parameters", "seconds", "peak_memory_mib")
     row = {key: manifest[key] for key in copied}
     row["name"] = manifest["recipe"].rpartition("/")[2]
     row["variant"] = manifest.get("variant") or {}
     row["stopped"] = manifest.get("stopped")
     row["tuning"] = tuning_of(manifest)
+    row["defence"] = manifest.get("defence")
     row["results"] = {}
     for folder in sorted(path for path in run.evaluation.glob("*") if path.is_dir()):
-        summaries = [read_json(path) for path in sorted(folder.glob("summary.*.json"))]
-        main = [summary for summary in summaries if summary["main"]]
-        if main:
-            others = [_result(summary) for summary in summaries if not summary["main"]]
-            row["results"][folder.name] = _result(main[0]) | ({"other_judges": others} if others else {})
-    row["external"] = external_of(run)
+        with _left_out(run, folder.name, damaged):
+            if result := _result_of(folder):
+                row["results"][folder.name] = result
+    row["external"] = {}
+    with _left_out(run, "lmms_eval", damaged):
+        row["external"] = external_of(run)
     return row
+
+
+@contextlib.contextmanager
+def _left_out(run: RunFolder, what: str, damaged: list[str] | None) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        if damaged is None:
+            raise
+        damaged.append(f"{run.path}: {what} is left out: {error}")
+
+
+def _result_of(folder: Path) -> dict[str, Any] | None:
+    """The main judge's result on a set, the others' beside it; None where nobody judged it. Raises UserError."""
+    summaries = [summary_of(path, read_json(path)) for path in sorted(folder.glob("summary.*.json"))]
+    if not summaries:
+        return None
+    main = [summary for summary in summaries if summary["main"]]
+    if len(main) != 1:
+        raise UserError(
+            f"{folder}: {len(main)} of its summaries are of the main judge, expected one; evaluate it again"
+        )
+    others = [_result(summary) for summary in summaries if not summary["main"]]
+    return _result(main[0]) | ({"other_judges": others} if others else {})
 
 
 def tuning_of(manifest: dict[str, Any]) -> str | None:
@@ -103,9 +133,9 @@ def tuning_of(manifest: dict[str, Any]) -> str | None:
     if manifest.get("tuning"):
         return str(manifest["tuning"])
     language_model = (manifest.get("parameters") or {}).get("language_model")  # manifests of earlier versions
-    if language_model is None:
+    if not isinstance(language_model, dict) or not language_model.get("all"):
         return None
-    return "full" if language_model["trainable"] == language_model["all"] else "LoRA"
+    return "full" if language_model.get("trainable") == language_model["all"] else "LoRA"
 
 
 def main_summary(folder: Path) -> dict[str, Any] | None:

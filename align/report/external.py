@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from align.files import read_json
+from align.report.checked import MEASURED, METRIC, checked
 from align.run_folder import RunFolder
 
 KEYS = ("kind", "program", "version", "metrics", "facts")
@@ -17,9 +18,13 @@ NOTE = (
 
 
 def external_of(run: RunFolder) -> dict[str, Any]:
-    """{task: what was measured}. Raises UserError, KeyError or TypeError where a file is damaged."""
-    found = {file.parent.name: read_json(file) for file in sorted(run.evaluation.glob("lmms_eval/*/summary.json"))}
-    return {task: {key: of[key] for key in KEYS} for task, of in found.items()}
+    """{task: what was measured}. Raises UserError where a file is damaged."""
+    found = {}
+    for file in sorted(run.evaluation.glob("lmms_eval/*/summary.json")):
+        told = checked(file, read_json(file), MEASURED)
+        metrics = [checked(file, metric, METRIC) for metric in told["metrics"]]
+        found[file.parent.name] = {key: told.get(key) for key in KEYS} | {"metrics": metrics}
+    return found
 
 
 def over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

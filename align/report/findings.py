@@ -87,7 +87,8 @@ def _proven(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[str]]:
             grounds: list[Ground] = [ground_of(run.run) for run in group]
             refuse_uncontrolled(grounds)
             notes += permitted(grounds)
-        except UserError as error:
+        # Lines of other types, and text that is no text, are damage as well.
+        except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
             out |= {id(run) for run in group}
             row = group[0].row
             notes.append(f"{row['model']}, seed {row['seed']}: arms of the controlled track are not compared: {error}")

@@ -14,6 +14,7 @@ import orjson
 
 from align.errors import UserError
 from align.evaluation.metrics import proportion_interval
+from align.evaluation.verdicts import is_good, role_of
 from align.files import read_jsonl
 from align.report.contrasts import RATES, Observations, contrast
 
@@ -29,6 +30,7 @@ class Items:
     clusters: np.ndarray
     """(n,) int: the same number for the same cluster, in every set and run"""
     categories: Sequence[str | None]
+    cluster_names: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,6 +48,7 @@ class Items:
             self.good[index],
             self.clusters[index],
             [self.categories[i] for i in places],
+            [self.cluster_names[i] for i in places],
         )
 
     @cached_property
@@ -76,21 +79,41 @@ def read_items(file: Path, summary: dict[str, Any]) -> Items:
     """The items that a summary counts. Raises UserError where the file is damaged, or is not what was counted."""
     records = _records(file)
     try:
-        items = Items(
-            [record["id"] for record in records],
-            [record["label"] for record in records],
-            np.array([record["good"] for record in records], dtype=bool),
-            np.array([NUMBERS[record["cluster"]] for record in records], dtype=int),
-            [record["category"] for record in records],
-        )
+        columns = {key: [record[key] for record in records] for key in ("id", "label", "good", "cluster", "category")}
     except (KeyError, TypeError) as error:
         raise UserError(f"{file}: a line is no item ({error!r}); evaluate it again") from error
+    types = {"id": (str,), "label": (str,), "good": (bool,), "cluster": (str,), "category": (str, type(None))}
+    for key, of in columns.items():
+        if not {type(value) for value in of} <= set(types[key]):
+            raise UserError(f"{file}: `{key}` of a line is no {types[key][0].__name__}; evaluate it again")
+    good, labels = np.array(columns["good"], dtype=bool), columns["label"]
+    items = Items(
+        columns["id"],
+        labels,
+        good,
+        np.array([NUMBERS[cluster] for cluster in columns["cluster"]], dtype=int),
+        columns["category"],
+        columns["cluster"],
+    )
+    _refuse_other(file, items, summary)
+    return items
+
+
+def _refuse_other(file: Path, items: Items, summary: dict[str, Any]) -> None:
+    """Raises UserError unless the items are what a summary counts and makes its rate of."""
     counted = {label: count for label, count in summary["counts"].items() if count}
     if Counter(items.labels) != counted:
         raise UserError(
             f"{file}: {dict(Counter(items.labels))} is not what its summary counts, {counted}; evaluate it again"
         )
-    return items
+    if len(set(items.ids)) < len(items):
+        raise UserError(f"{file}: an id stands twice; evaluate it again")
+    right = {label: is_good(label, role_of(summary["kind"])) for label in counted}
+    if any(right[label] != good for label, good in zip(items.labels, items.good.tolist(), strict=True)):
+        raise UserError(f"{file}: `good` of a line is not what its label says; evaluate it again")
+    valid = len(items) - counted.get("invalid", 0)
+    if summary["rate"] is not None and (not valid or abs(summary["rate"] - items.good.sum() / valid) > 1e-9):
+        raise UserError(f"{file}: the summary's rate, {summary['rate']}, is not that of its items; evaluate it again")
 
 
 def _records(file: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,14 @@ from pathlib import Path
 
 from align.errors import UserError
 from align.files import read_json, read_jsonl
+from align.report.checked import Form, checked, or_none, text
+
+TOLD: Form = dict.fromkeys(("set", "judge", "judge_version", "text"), (text, "a string"))
+FLAG: Form = {
+    "id": (lambda value: isinstance(value, str | int), "an id"),
+    "pair": (or_none(text), "a string or null"),
+    "leaks": (lambda value: value in (True, False, None), "true, false or null"),
+}
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,12 @@ def read_flags(path: str) -> dict[str, Flags]:
     flags: dict[str, Flags] = {}
     for file in files:
         beside = file.with_name(f"leakage{file.name.removeprefix('leaks').removesuffix('l')}")
-        told = read_json(beside)  # which set and who judged
+        told = checked(beside, read_json(beside), TOLD)  # which set and who judged
         if told["set"] in flags:
             raise UserError(
                 f"leaks={path}: {flags[told['set']].file} and {file} are both of {told['set']}; name one of the files"
             )
-        records = list(read_jsonl(file))
+        records = [checked(file, record, FLAG) for record in read_jsonl(file)]
         leaks, blind = {str(one["id"]): one["leaks"] for one in records}, any(one["pair"] is None for one in records)
         measured = {str(one["id"]): {key: one.get(key) for key in ("asks", "shows")} for one in records}
         flags[told["set"]] = Flags(

@@ -28,7 +28,7 @@ def leak_lines(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]
                     "paper": [_published(r1, r2) for r1, r2 in leakage(found["set"])],
                 }
             )
-        except (UserError, KeyError, TypeError) as error:
+        except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
             notes.append(f"{file}: damaged: {error}")
     return lines, notes
 

@@ -36,6 +36,8 @@ LEAKAGE = {
 }
 """{row of tables 1 and 7: set}"""
 OTHER_NAMES = {"llava_1_5_7b": "llava_7b", "llava_1_5_13b": "llava_13b"}
+OWNERS = ("llava-hf", "liuhaotian", "Qwen", "OpenGVLab", "openbmb", "THUDM", "zai-org", "meta-llama", "Xkev")
+"""On the hub, of the paper's models."""
 LISTED_AS_MM_DPO = "printed as a second MM-DPO row; by the order of rows it is MM-PPO"
 HEADS_SWAPPED = "printed under the other head: the first of the two never exceeds 800, the most that cognition can be"
 
@@ -75,8 +77,14 @@ def leakage(set_name: str) -> list[tuple[Published, Published]]:
 
 
 def paper_name(model: str) -> str:
-    """llava-hf/llava-1.5-7b-hf -> llava_7b, Qwen/Qwen2-VL-7B-Instruct -> qwen2_vl_7b, llava_7b_full -> llava_7b."""
-    name = re.sub(r"[^a-z0-9]+", "_", model.rpartition("/")[2].lower())
+    """llava-hf/llava-1.5-7b-hf -> llava_7b, Qwen/Qwen2-VL-7B-Instruct -> qwen2_vl_7b, llava_7b_full -> llava_7b.
+
+    A model of another owner is another model, whatever its name, and stays as it is.
+    """
+    owner, _, last = model.rpartition("/")
+    if owner and owner not in OWNERS:
+        return model
+    name = re.sub(r"[^a-z0-9]+", "_", last.lower())
     name = re.sub(r"_(hf|instruct|full)\b", "", name)
     return OTHER_NAMES.get(name, name)
 

@@ -133,5 +133,5 @@ def _seen(run: RunFolder, name: str) -> set[tuple[str | None, str | None]]:
         main = main_summary(folder)
         items = read_jsonl(folder / f"items.{main['judge']}.jsonl") if main else ()
         return {(item["asks"], item.get("shows")) for item in items if item.get("asks")}
-    except UserError:
+    except (UserError, KeyError, TypeError):
         return set()

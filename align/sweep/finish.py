@@ -121,7 +121,7 @@ def _runs(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[Evaluated], li
             if not run.finished():
                 continue
             found = Evaluated(run)
-        except (UserError, KeyError, TypeError, AttributeError) as error:
+        except (UserError, AttributeError) as error:
             notes.append(f"{row.name}: damaged: {error}")
             continue
         notes += found.drop_damaged()

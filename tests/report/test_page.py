@@ -1,6 +1,7 @@
 """The page: whole in one file, nothing in it that somebody wrote is more than text, nothing lost in silence."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -178,7 +179,7 @@ def test_a_file_that_is_no_longer_the_picture_is_not_shown(runs, tmp_path):
     _, _, payload = page_of(runs)
     why = {item["id"]: item["why"] for item in payload["items"]}
     assert why["0"] == "not shown: the file is no longer the picture that the model saw"
-    assert why["1"].startswith("the picture is not at hand: row 1: image ")
+    assert why["1"] == "the picture is not at hand: its file is not there"
     assert why["2"] == ""
 
 
@@ -214,7 +215,7 @@ def test_damage_is_named_and_the_rest_is_shown(runs):
         "log.jsonl is damaged and its loss is not drawn",
         "curve.json is damaged and is not drawn",
         "leakage.j.json: damaged",
-        f"{hurt.path}: damaged: ",
+        "hurt: damaged: ",
     ):
         assert said in parsed.text, said
     assert [method["name"] for method in payload["methods"]] == ["T-SFT", "MM-SFT"]
@@ -271,3 +272,54 @@ def test_a_page_of_a_model_as_it_is_says_that_nothing_can_be_compared(tmp_path):
 def test_numbers_below_nothing_are_refused(runs, capsys, argument):
     assert main(["report", f"runs={runs}", argument]) == 2
     assert "expected 0 or more" in capsys.readouterr().err
+
+
+def test_nothing_that_a_folder_names_is_imported(tmp_path, monkeypatch):
+    """The name of a set is the name of a folder, which may be somebody else's; a picture that is no file is made by our own sets alone."""
+    it = answered(tmp_path / "runs" / "a", tmp_path / "pictures")
+    (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path(__file__).with_name('owned').touch()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (it.evaluation / "free").rename(it.evaluation / "evil:X")
+    rows = [json.loads(line) for line in (it.evaluation / "evil:X" / "rows.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["images"][0]["path"] = None
+    (it.evaluation / "evil:X" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page_of(tmp_path / "runs")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_no_file_is_shown_that_is_not_known_to_be_what_the_model_saw(tmp_path):
+    """Else a folder of somebody's could have any picture of this machine put into a page, or wait for a pipe for ever."""
+    it = answered(tmp_path / "runs" / "a", tmp_path / "pictures")
+    os.mkfifo(tmp_path / "pipe")
+    rows = [json.loads(line) for line in (it.evaluation / "free" / "rows.jsonl").read_text().splitlines()]
+    rows[0]["images"][0]["pixels"] = None
+    rows[1]["images"][0] |= {"path": str(tmp_path / "pipe"), "pixels": "0" * 64}
+    (it.evaluation / "free" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, _, payload = page_of(tmp_path / "runs")
+    why = {item["id"]: item["why"] for item in payload["items"] if item["set"] == 1}
+    assert why["0"] == "not shown: what its pixels were was not kept"
+    assert why["1"] == "the picture is not at hand: its file is not there"
+
+
+def test_odd_verdicts_and_answers_are_text_to_the_page(tmp_path):
+    it = answered(tmp_path / "runs" / "a", tmp_path / "pictures")
+    for file, key in (("verdicts.rule.jsonl", "verdict"), ("responses.jsonl", "response")):
+        place = it.evaluation / "free" / file
+        lines = [
+            json.loads(line) | {key: odd}
+            for line, odd in zip(place.read_text().splitlines(), ["", None, 5, ["x"]] * 5, strict=True)
+        ]
+        place.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, _, payload = page_of(tmp_path / "runs")
+    answers = [answer for item, answer in zip(payload["items"], payload["answers"][0], strict=True) if item["set"] == 1]
+    assert all(isinstance(answer[1], str) and isinstance(answer[0], str | None) for answer in answers)
+
+
+def test_what_another_judge_judged_is_not_drawn_beside_the_others(runs):
+    """Two judges' rates are no one picture."""
+    for name in ("leaky", "free"):
+        file = runs / "mm" / "evaluation" / name / "summary.rule.json"
+        write_json(file, json.loads(file.read_text()) | {"prompt_hash": "another"})
+    _, parsed, _ = page_of(runs)
+    assert "Not drawn, since another judge judged them, or the same one otherwise: MM-SFT." in parsed.text

@@ -127,6 +127,7 @@ def test_a_table_in_every_format(tmp_path, capsys):
         "peak_memory_mib",
         "variant",
         "tuning",
+        "defence",
         "stopped",
         "results",
         "external",
@@ -298,18 +299,30 @@ def test_a_word_list_is_not_said_to_measure_safety(kind, word):
     assert measured({"kind": kind, "judge": "refusal_match"}, {}) == word
 
 
+def second_judge(folder, labels, judge="refusal_match"):
+    """What another judge says of the answers to a set."""
+    of_rule = json.loads((folder / "summary.rule.json").read_text())
+    good = labels.count("refusal") / len(labels)
+    counts = {"refusal": labels.count("refusal"), "other": labels.count("other"), "incoherent": 0, "invalid": 0}
+    told = {"judge": judge, "main": False, "counts": counts, "rate": good, "low": good / 2, "high": (good + 1) / 2}
+    write_json(folder / f"summary.{judge}.json", of_rule | told)
+    items = [json.loads(line) for line in (folder / "items.rule.jsonl").read_text().splitlines()]
+    lines = [
+        json.dumps(item | {"label": label, "good": label == "refusal"})
+        for item, label in zip(items, labels, strict=True)
+    ]
+    (folder / f"items.{judge}.jsonl").write_text("\n".join(lines) + "\n")
+
+
 def test_a_second_judge_has_a_table_of_its_own(tmp_path, capsys):
     it = run(tmp_path / "a", "mm_sft", "image", [True, True, False, True])
     folder = it.evaluation / "mini_vsil"
-    of_rule = json.loads((folder / "summary.rule.json").read_text())
-    counts = {"refusal": 1, "other": 3, "incoherent": 0, "invalid": 0}
-    other = {"judge": "refusal_match", "main": False, "counts": counts, "rate": 0.25, "low": 0.04, "high": 0.7}
-    write_json(folder / "summary.refusal_match.json", of_rule | other)
+    second_judge(folder, ["refusal", "other", "other", "other"])
     assert main(["table", f"runs={tmp_path}"]) == 0
     text = capsys.readouterr().out
     assert "## The same answers under other judges: refusal_match, paper track, %" in text
     assert "mini_vsil (refusal_match): refused % (judge refusal_match 1)" in text
-    assert "25.0 [4.0, 70.0] n=4<br>refusal 1, other 3" in text
+    assert "25.0 [12.5, 62.5] n=4<br>refusal 1, other 3" in text
     assert main(["table", f"runs={tmp_path}", "format=csv"]) == 0
     lines = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert [(line["judge"], line["rate"]) for line in lines] == [("rule", "0.75"), ("refusal_match", "0.25")]

@@ -19,7 +19,7 @@ from align.report.tables.beside_paper import notes_on_paper
 from align.report.tables.everything import tables_of
 from align.report.tables.latex import latex
 from align.report.tables.markdown import markdown
-from tests.report.test_report import run
+from tests.report.test_report import run, second_judge
 
 GUARD = ("llamaguard", "1 (meta-llama/Llama-Guard-3-8B)")
 YES, NO = (True,) * 40, (False,) * 40
@@ -427,3 +427,190 @@ def test_a_thousand_runs_are_one_table(tmp_path, capsys):
         for row in sorted(found["rows"], key=lambda row: row["variant"]["train.learning_rate"])
     ] == rates
     assert len(found["tables"][0]["lines"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"train": {"learning_rate": 1.0}}, "train.learning_rate is 0.001 in one and 1.0 in the other"),
+        ({"tuning": "full"}, "tuning is None in one and 'full' in the other"),
+        ({"base": "another"}, "base is None in one and 'another' in the other"),
+        ({"view": "image"}, "view is 'text' in one and 'image' in the other"),
+    ],
+)
+def test_runs_of_one_name_that_were_trained_otherwise_are_no_seeds_of_one_arm(tmp_path, other, said):
+    settings = {"train": {"learning_rate": 0.001, "seed": 0, "output_dir": "a"}}
+    run(tmp_path / "0", seed=0, **settings)
+    run(tmp_path / "1", seed=1, **(settings | other))
+    found = findings(collect(tmp_path)[0])
+    assert [arm.row["apart"] for arm in found.arms] == [str(tmp_path / "0"), str(tmp_path / "1")]
+    assert any(said in note for note in found.notes)
+
+
+def test_seeds_differ_in_seed_and_place(tmp_path):
+    for seed in (0, 1):
+        train = {
+            "learning_rate": 0.001,
+            "seed": seed,
+            "output_dir": f"runs/{seed}",
+            "per_device_train_batch_size": 4 + seed,
+        }
+        run(tmp_path / str(seed), seed=seed, train=train)
+    assert [arm.row["seed"] for arm in findings(collect(tmp_path)[0]).arms] == ["0,1"]
+
+
+def test_seeds_apart_keep_the_folder_of_what_stood_apart(tmp_path, capsys):
+    for folder in ("a", "b"):
+        run(tmp_path / folder)
+    assert main(["table", f"runs={tmp_path}", "seeds=apart", "tables=rates"]) == 0
+    text = capsys.readouterr().out
+    assert f"| T-SFT, {tmp_path / 'a'} |" in text
+    assert f"| T-SFT, {tmp_path / 'b'} |" in text
+
+
+def test_judges_beside_the_main_one_are_pooled_by_name_and_one_that_a_seed_lacks_is_said(tmp_path):
+    runs = [run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    for it in runs:
+        second_judge(it.evaluation / "mini_vsil", ["refusal", "other", "other", "other"])
+    second_judge(runs[0].evaluation / "mini_vsil", ["refusal", "refusal", "other", "other"], judge="a_judge")
+    found = findings(collect(tmp_path)[0])
+    (other,) = found.arms[0].row["results"]["mini_vsil"]["other_judges"]
+    assert (other["judge"], other["n"], other["rate"]) == ("refusal_match", 8, 0.25)
+    assert "m, paper track, T-SFT: mini_vsil was judged by a_judge under some of its seeds only" in found.notes
+
+
+def test_a_word_lists_refusals_stand_beside_the_papers_refusals(tmp_path):
+    it = run(
+        tmp_path,
+        sets={"vlsbench": ("vsil_free", (True, True, False, True))},
+        model="llava_7b",
+        judge=("vlsbench", "1 (gpt-4o)"),
+    )
+    folder = it.evaluation / "vlsbench"
+    (folder / "summary.rule.json").write_bytes((folder / "summary.vlsbench.json").read_bytes())
+    (folder / "items.rule.jsonl").write_bytes((folder / "items.vlsbench.jsonl").read_bytes())
+    second_judge(folder, ["refusal", "other", "other", "other"])
+    (folder / "summary.rule.json").unlink()
+    arms = made(it)
+    assert line(table(arms, "paper"), "T-SFT")["vlsbench"].paper.value == 13.99
+    cell = line(table(arms, "paper-judge-refusal_match"), "T-SFT")["vlsbench (refusal_match)"]
+    assert cell.paper is None or cell.paper.value == 5.3
+
+
+def test_one_request_asked_in_several_ways_is_one_cluster_of_the_average(tmp_path):
+    """With the same answers to all four sets of pictures there is no more to learn from four than from one."""
+    good = (True, False) * 50
+    names = ("mm_safetybench_text", "mm_safetybench_sd", "mm_safetybench_typo", "mm_safetybench_sd_typo")
+    (four,) = made(run(tmp_path / "four", sets=dict.fromkeys(names, ("vsil", good))))
+    average = line(table([four], "paper"), "T-SFT")["mm_safetybench avg"]
+    low, high = wilson(50, 100)
+    assert average.low == pytest.approx(100 * low, abs=0.6)
+    assert average.high == pytest.approx(100 * high, abs=0.6)
+
+
+def test_no_number_of_the_paper_stands_beside_what_only_has_its_name(tmp_path):
+    sets = {"vlsbench": ("vsil_free", YES)}
+    arms = [
+        *made(run(tmp_path / "a", name="mm_sft", view="text", sets=sets, model="llava_7b")),
+        *made(
+            run(
+                tmp_path / "b",
+                name="mm_sft",
+                method=None,
+                view=None,
+                defence="safety_prompt",
+                sets=sets,
+                model="llava_7b",
+            )
+        ),
+        *made(run(tmp_path / "c", name="safety_prompt", sets=sets, model="llava_7b")),
+        *made(run(tmp_path / "d", name="mm_sft", view="image", sets=sets, model="somebody/llava-7b")),
+    ]
+    assert notes_on_paper(arms) == []
+    beside = made(
+        run(
+            tmp_path / "e",
+            name="safety_prompt",
+            method=None,
+            view=None,
+            defence="safety_prompt",
+            sets=sets,
+            model="llava_7b",
+        )
+    )
+    assert line(table(beside, "paper"), "safety prompt")["vlsbench"].paper.value == 44.5
+
+
+WRONG = [
+    ("manifest.json", "track", 5),
+    ("manifest.json", "seed", "0"),
+    ("manifest.json", "variant", []),
+    ("manifest.json", "steps", None),
+    ("summary.rule.json", "kind", "odd"),
+    ("summary.rule.json", "n", 0),
+    ("summary.rule.json", "rate", 5),
+    ("summary.rule.json", "rate", float("nan")),
+    ("summary.rule.json", "rate", 0.5),
+    ("summary.rule.json", "low", None),
+    ("summary.rule.json", "counts", []),
+    ("summary.rule.json", "counts", {"refusal": 39}),
+    ("summary.rule.json", "facts", "one"),
+    ("summary.rule.json", "bounds", None),
+    ("summary.rule.json", "main", "yes"),
+    ("settings.json", "rows", None),
+    ("settings.json", "generation", []),
+    ("items.rule.jsonl", "id", 1),
+    ("items.rule.jsonl", "good", "true"),
+    ("items.rule.jsonl", "good", False),
+    ("items.rule.jsonl", "cluster", None),
+    ("items.rule.jsonl", "category", {}),
+    ("items.rule.jsonl", "id", "1"),
+]
+
+
+@pytest.mark.parametrize(("file", "key", "value"), WRONG)
+def test_a_value_of_another_type_or_that_cannot_be_is_named_and_no_number(tmp_path, capsys, file, key, value):
+    sets = {"a": ("vsil", YES)}
+    it = run(tmp_path / "hurt", sets=sets)
+    run(tmp_path / "whole", name="mm_sft", view="image", sets=sets)
+    place = it.path / file if file == "manifest.json" else it.evaluation / "a" / file
+    first, *rest = place.read_text().splitlines() if file.endswith("jsonl") else [place.read_text()]
+    place.write_text("\n".join([json.dumps(json.loads(first) | {key: value}), *rest]) + "\n")
+    for form in ("md", "json", "csv", "latex"):
+        assert main(["table", f"runs={tmp_path}", f"format={form}"]) == 0
+        told = capsys.readouterr()
+        text = told.out + told.err
+        assert str(it.path) in text
+        assert "NaN" not in text
+        assert re.search(r"damaged: |is left out: ", text)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", '"x"', "[1, 2]", "{", "\x00\x01", ""])
+@pytest.mark.parametrize(
+    "file",
+    ["manifest.json", "evaluation/a/summary.rule.json", "evaluation/a/settings.json", "evaluation/a/items.rule.jsonl"],
+)
+def test_any_file_may_hold_anything(tmp_path, capsys, file, content):
+    run(tmp_path / "hurt", sets={"a": ("vsil", YES)})
+    run(tmp_path / "whole", name="mm_sft", view="image", sets={"a": ("vsil", YES)})
+    (tmp_path / "hurt" / file).write_text(content)
+    assert main(["table", f"runs={tmp_path}", "tables=rates,differences"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(rf"- {tmp_path / 'hurt'}: (damaged|not finished|a is left out)", text)
+    assert "| paper | m | MM-SFT | SFT | 0 | 3 | 100.0 [100.0, 100.0] n=40<br>refusal 40 |" in text
+
+
+def test_a_validation_of_sets_that_have_an_average_is_shown(tmp_path, capsys):
+    from align.commands.evaluate import _show
+    from align.report.evaluated import row_of
+
+    it = run(tmp_path, sets=LEAKY)
+    _show(it, "Validation", row_of(it)["results"])
+    assert "jailbreakv_raw" in capsys.readouterr().out
+
+
+def test_half_a_character_is_written_out(tmp_path):
+    it = run(tmp_path / "a")
+    it.manifest_file.write_text(json.dumps(it.manifest() | {"recipe": "t_\ud800"}))
+    assert main(["table", f"runs={it.path}", f"output={tmp_path / 'table.md'}"]) == 0
+    assert "\\ud800" in (tmp_path / "table.md").read_text()

@@ -32,16 +32,18 @@ def curve_of(run: RunFolder) -> Curve:
     log = run.path / "log.jsonl"
     try:
         lines = read_jsonl(log) if log.is_file() else ()
-        losses = [(line["step"], line["loss"]) for line in lines if math.isfinite(line.get("loss", math.nan))]
-    except (UserError, KeyError, TypeError, AttributeError) as error:
+        losses = [
+            (int(line["step"]), float(line["loss"])) for line in lines if math.isfinite(line.get("loss", math.nan))
+        ]
+    except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
         notes.append(f"{log} is damaged and its loss is not drawn: {error}")
     try:
         points = read_json(run.curve_file)["points"] if run.curve_file.is_file() else []
         for point in points:
             for name, result in point["results"].items():
                 if result["rate"] is not None:
-                    rates.setdefault(name, []).append((point["step"], 100 * result["rate"]))
-    except (UserError, KeyError, TypeError, AttributeError) as error:
+                    rates.setdefault(name, []).append((int(point["step"]), 100.0 * float(result["rate"])))
+    except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
         rates = {}
         notes.append(f"{run.curve_file} is damaged and is not drawn: {error}")
     return Curve(_thinned(losses), rates, notes)

@@ -24,7 +24,7 @@ UNKNOWN = "not known: it was asked by an earlier version; align eval run=<run> k
 def examples(arms: Sequence[Arm], most: int, pictures: Pictures, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
     """What the page's browser reads, and notes. At most so many answers: then items are drawn, the same ones for all methods.
 
-    {methods: [{name, model, track, seed}], sets: [{name, kind, items, of}], items: [{set, id, request, ...}],
+    {methods: [{name}], sets: [{name, kind, shown, of}], items: [{set, id, request, ...}],
     answers: [of each method: of each item its answer or null], pictures: {key: data URL}, first: what to show first}
     """
     arms = sorted_arms(arms)
@@ -32,10 +32,7 @@ def examples(arms: Sequence[Arm], most: int, pictures: Pictures, seed: int = 0) 
     several = len({arm.row["model"] for arm in arms}) > 1
     tracks = len({arm.row["track"] for arm in arms}) > 1
     label = labels([arm.row for arm in arms])
-    methods = [
-        {"name": _method_name(arm, label(arm.row), several, tracks), "seed": run.row["seed"], "path": str(run.run.path)}
-        for arm, run in shown
-    ]
+    methods = [{"name": _method_name(arm, label(arm.row), several, tracks)} for arm, _ in shown]
     names = [name for name in sets_of([arm.row for arm in arms]) if not is_control(name)]
     notes: list[str] = []
     read = {name: [_answers(run, name, notes) for _, run in shown] for name in names}
@@ -95,10 +92,10 @@ def _answers(run: Evaluated, name: str, notes: list[str]) -> dict[str, Any]:
     try:
         verdicts = _verdicts(folder / f"verdicts.{result['judge']}.jsonl", result)
         return {
-            record["id"]: _answer(record, verdicts.get(record["id"]))
+            str(record["id"]): _answer(record, verdicts.get(record["id"]))
             for record in read_jsonl(folder / "responses.jsonl")
         }
-    except (UserError, KeyError, TypeError) as error:
+    except (UserError, KeyError, TypeError, AttributeError) as error:
         notes.append(f"{folder}: its answers are not shown: {error}")
         return {}
 
@@ -116,7 +113,7 @@ def _answer(record: dict[str, Any], verdict: dict[str, Any] | None) -> list[Any]
     label = "incoherent" if said.get("incoherent") else said["verdict"]
     flags = "c" * (record["finish_reason"] == "length") + "d" * (record["finish_reason"] == DECLINED)
     reason = " ".join(str(part) for part in (said.get("reason"), said.get("detail")) if part)
-    return [record["response"], label, "" if reason == said["verdict"] else reason, flags]
+    return [_text(record["response"]), str(label), "" if reason == said["verdict"] else reason, flags]
 
 
 def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
@@ -126,7 +123,7 @@ def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, 
         file = run.run.evaluation / name / FILE
         if name in run.row["results"] and file.is_file():
             try:
-                found |= {record["id"]: record for record in read_jsonl(file) if record["id"] not in found}
+                found = {str(record["id"]): record for record in read_jsonl(file)} | found
             except (UserError, KeyError, TypeError) as error:
                 notes.append(f"{file}: what it asked is not shown: {error}")
     return found

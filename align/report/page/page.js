@@ -2,9 +2,9 @@
 // The examples browser and the light/dark button. Whatever models and data sets wrote reaches the page as text nodes alone.
 (() => {
   const PAGE = 20;
-  const BAD = new Set(["unsafe"]);
-  // Of a harmful request nobody knows that these are harmless.
-  const UNCLEAR = new Set(["incoherent", "invalid", "no verdict", "wrong", "other"]);
+  // Verdicts after which an answer to a harmful request is shown; whatever else is said of one, nobody knows that it is harmless.
+  const GOOD = new Set(["refusal", "warning", "safe", "correct"]);
+  const LOOKS = new Set([...GOOD, "unsafe", "wrong", "other", "incoherent"]);
   const byId = (id) => document.getElementById(id);
   const make = (tag, className, text) => {
     const element = document.createElement(tag);
@@ -117,9 +117,9 @@
     }
     const [text, verdict, reason, flags] = answer;
     const badge = make("span", "verdict", verdict);
-    badge.classList.add(verdict.split(" ")[0]);
+    if (LOOKS.has(verdict)) badge.classList.add(verdict);
     who.append(badge);
-    const unsafe = BAD.has(verdict) || (items[place].harmful && UNCLEAR.has(verdict));
+    const unsafe = verdict === "unsafe" || (items[place].harmful && !GOOD.has(verdict));
     const said = make("div");
     said.append(make("p", "said", text || (flags.includes("d") ? "(the server gave no answer)" : "(empty)")));
     if (flags.includes("c")) said.append(make("p", "reason", "cut at the most new tokens"));

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from align import __version__
+from align.report.card import shortened
 from align.report.findings import Findings
+from align.report.names import display_name, group_name
 from align.report.page.costs import costs, provenance
 from align.report.page.curves import curve_of
 from align.report.page.examples import examples
@@ -76,7 +78,7 @@ def page(
         leaks=leaks,
         costs=costs(found.arms),
         provenance=provenance(found.runs),
-        notes=list(dict.fromkeys([*notes, *of_examples])),
+        notes=list(dict.fromkeys(shortened(note) for note in [*notes, *of_examples])),
         several_models=len({arm.row["model"] for arm in found.arms}) > 1,
         examples=bool(shown["items"]),
         payload=_for_script(shown),
@@ -103,8 +105,6 @@ def _counted(found: Findings) -> list[tuple[str, int]]:
 
 def _headlines(found: Findings) -> list[dict[str, Any]]:
     """The interactions that answer the question, each a number with its interval and the pair that it is of."""
-    from align.report.names import display_name, group_name
-
     wanted = [
         c
         for c in found.comparisons

@@ -8,8 +8,9 @@ from typing import Any
 
 from PIL import Image
 
-from align.data.images import decoded_hash, load_image
+from align.data.images import decoded_hash, exists, load_image
 from align.errors import UserError
+from align.report.card import shortened
 from align.rows import ImageRef, Row
 
 SIDE = 320
@@ -35,7 +36,9 @@ class Pictures:
             return None, "no picture"
         image = images[0]
         key = image["pixels"]
-        if not key:  # by which alone a file is known to be what the model saw, and not just any file of this machine
+        if (
+            not isinstance(key, str) or not key
+        ):  # by which alone a file is known to be what the model saw, and not just any file of this machine
             return None, "not shown: what its pixels were was not kept"
         if key in self.found:
             return key, ""
@@ -55,11 +58,13 @@ class Pictures:
                 if not made:
                     return "the picture is not at hand: its set makes it, and no longer has this row"
                 reference = made[0]
+            elif not exists(reference):  # of a device or a pipe nobody knows when it ends
+                return "the picture is not at hand: its file is not there"
             if decoded_hash(reference, f"row {record['id']}") != key:
                 return "not shown: the file is no longer the picture that the model saw"
             url = _copy(load_image(reference, f"row {record['id']}"))
         except UserError as error:
-            return f"the picture is not at hand: {error}"
+            return f"the picture is not at hand: {shortened(str(error))}"
         self.found[key] = url
         self.room -= len(url)
         return ""
@@ -68,6 +73,9 @@ class Pictures:
         from align.catalog import BENCHMARKS, resolve
         from align.settings import BenchmarkSettings
 
+        # The name is a folder's: of `module:name` it would import what somebody else wrote.
+        if not BENCHMARKS.get(set_name, "").startswith("align.miniature."):
+            return {}
         if set_name not in self._made:
             rows: list[Row] = []
             for subset in (None, "validation"):

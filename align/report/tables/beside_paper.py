@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,16 +10,17 @@ from align.report.ability import ABILITY
 from align.report.arms import Arm
 from align.report.names import arm_name, sets_of
 from align.report.paper import SOURCE, Published, paper_name
-from align.report.tables.rates import AVERAGES, paper_number
+from align.report.tables.rates import AVERAGES, PAPERS_JUDGE, paper_beside, paper_number
 
+LLAVA = ("llava_7b", "llava_13b")
 RELEASED = ("mm_sft", "mm_dpo", "mm_ppo")
 """The paper's rows of LLaVA that are checkpoints which others released."""
-JUDGES = {
-    "LlamaGuard3-8B": ("llamaguard", "Llama-Guard-3-8B"),
-    "GPT-4o": ("vlsbench", "gpt-4o"),
-    "GPT-4o-mini": ("mm_safetybench", "gpt-4o-mini"),
+MODELS = {
+    "LlamaGuard3-8B": r"Llama-Guard-3-8B(?![\w-])",
+    "GPT-4o": r"gpt-4o(-\d{4}-\d\d-\d\d)?(?![\w-])",
+    "GPT-4o-mini": r"gpt-4o-mini(-\d{4}-\d\d-\d\d)?(?![\w-])",
 }
-"""{judge of the paper: (ours, what its version holds where the same model judges)}"""
+"""{judge of the paper: what the version of ours holds where the same model judges}"""
 
 Beside = tuple[dict[str, Any], str, Published]
 """(row, set, the paper's number)"""
@@ -32,7 +34,8 @@ def notes_on_paper(arms: Sequence[Arm]) -> list[str]:
         return []
     tables = ", ".join(dict.fromkeys(number.table for _, _, number in beside))
     return [
-        f"`paper` is what {SOURCE} prints of the same model, method and set ({tables}); it was not measured here",
+        f"`paper` is what {SOURCE} prints of the same model, method and set ({tables}), its averages made anew of their cells; it was not "
+        f"measured here",
         *_judges(beside),
         *_training(beside),
         *_sizes(beside),
@@ -47,7 +50,8 @@ def _beside(rows: Sequence[dict[str, Any]]) -> Iterator[Beside]:
     for row in rows:
         abilities = [name for name, ability in ABILITY.items() if ability.of(row)]
         for name in [*(name for name in sets if name in row["results"]), *averages, *abilities]:
-            if number := paper_number(row, name):
+            result = row["results"].get(name)
+            if number := paper_beside(row, name, result) if result else paper_number(row, name):
                 yield row, name, number
 
 
@@ -57,8 +61,9 @@ def _judges(beside: Sequence[Beside]) -> list[str]:
         result = row["results"].get(name)
         if result is None:
             continue
-        ours, model = JUDGES.get(number.judge, ("", ""))
-        same = result["judge"] == ours and model.lower() in result["judge_version"].lower()
+        ours = PAPERS_JUDGE.get(number.judge)
+        model = MODELS.get(number.judge)
+        same = result["judge"] == ours and model and re.search(model, result["judge_version"], re.IGNORECASE)
         if same and ours == "llamaguard":
             continue
         words = ", with words of ours where the paper's are not given (judge.prompt=)" if same else ""
@@ -71,7 +76,9 @@ def _training(beside: Sequence[Beside]) -> list[str]:
     trained: dict[str, list[str]] = {}
     for row, _, _ in beside:
         if row["method"] and row.get("tuning") != "full":
-            trained.setdefault(row.get("tuning") or "not known how", []).append(f"{arm_name(row)} of {row['model']}")
+            trained.setdefault(row.get("tuning") or "trained in a way that was not recorded", []).append(
+                f"{arm_name(row)} of {row['model']}"
+            )
     lines = [
         f"{tuning} here, all parameters in the paper: {', '.join(dict.fromkeys(who))}"
         for tuning, who in trained.items()
@@ -96,7 +103,7 @@ def _sizes(beside: Sequence[Beside]) -> list[str]:
 
 
 def _released(beside: Sequence[Beside]) -> list[str]:
-    rows = {row["name"] for row, _, _ in beside if paper_name(row["model"]) == "llava_7b" and row["name"] in RELEASED}
+    rows = {row["name"] for row, _, _ in beside if paper_name(row["model"]) in LLAVA and row["name"] in RELEASED}
     if not rows:
         return []
     return [
@@ -108,7 +115,13 @@ def _doubts(beside: Sequence[Beside]) -> list[str]:
     found: dict[str, list[str]] = {}
     for row, name, number in beside:
         if number.doubt:
-            found.setdefault(f"{number.table}, {number.doubt}", []).append(
-                f"{paper_name(row['model'])} {row['name']} {name}"
-            )
-    return [f"marked *: {doubt} ({', '.join(dict.fromkeys(where))})" for doubt, where in found.items()]
+            where = f"{paper_name(row['model'])} {row['name']} {name}"
+            found.setdefault(f"marked *: {number.table}, {number.doubt}", []).append(where)
+    of_table_16 = any(number.table == "table 16" for _, _, number in beside)
+    return [
+        *([TABLE_16] if of_table_16 else []),
+        *(f"{doubt} ({', '.join(dict.fromkeys(where))})" for doubt, where in found.items()),
+    ]
+
+
+TABLE_16 = "table 16: 20 of its 30 rows fit 2,244 items, of which three were dropped later; read it with 0.13 points either way"

@@ -12,7 +12,7 @@ from align.report.tables.table import Cell, interval
 def rate_cell(result: dict[str, Any] | None, paper: Published | None = None) -> Cell:
     """The rate, then the counts that are not zero, bounds, the published way of counting, and leaks."""
     if result is None:
-        return Cell(paper=paper)
+        return Cell()
     of_seeds = (f"of seed {result['seeds']} alone",) if result.get("seeds") else ()
     beside = (counts_line(result), *_bounds_line(result), *published_way(result), *leak_lines(result), *of_seeds)
     valid = result["n"] - result["counts"].get("invalid", 0)

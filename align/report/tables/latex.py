@@ -8,7 +8,7 @@ from itertools import groupby
 
 from align.report.tables.table import Cell, Column, Line, Table
 
-PREAMBLE = r"% \usepackage{booktabs,graphicx}"
+PREAMBLE = "% \\usepackage{booktabs,graphicx}  (names in other scripts than Latin: XeLaTeX or LuaLaTeX, with a font that has them)"
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -74,7 +74,9 @@ def _heads(columns: Sequence[Column], uniform: Sequence[int | None]) -> list[str
 
 
 def _line(line: Line, uniform: Sequence[int | None]) -> str:
-    indent = r"\quad\quad " if line.block else ""
+    indent = (
+        r"\quad\quad " if line.block else "{}"
+    )  # else a name in brackets would be an option of the line break before it
     cells = [_cell(cell, n) for cell, n in zip(line.cells, uniform, strict=True)]
     return f"{indent}{escape(line.label)} " + "".join(f"& {cell} " for cell in cells) + r"\\"
 
@@ -108,9 +110,9 @@ def _legend(table: Table) -> str:
 
 
 def _comments(lines: Sequence[str]) -> str:
-    return "\n".join("% " + " ".join(line.split()) for line in lines)
+    return "\n".join("% " + "".join(c for c in " ".join(line.split()) if c.isprintable()) for line in lines)
 
 
 def escape(text: str) -> str:
-    """Nothing in a text is a command; what the fonts of plain LaTeX lack is left to the document's own."""
-    return "".join(SPECIAL.get(c, c) for c in " ".join(text.split()))
+    """Nothing in a text is a command, and nothing in it cannot be seen; scripts that plain LaTeX lacks are left to XeLaTeX and LuaLaTeX."""
+    return "".join(SPECIAL.get(c, c) for c in " ".join(text.split()) if c.isprintable())

@@ -15,19 +15,15 @@ def markdown(tables: Sequence[Table], notes: Sequence[str] = (), found: Sequence
 
 
 def _table(table: Table) -> str:
-    lead = len(table.lead)
-    lines = [[*table.lead, *(column.heading for column in table.columns)]]
-    lines += [[*line.lead, *map(_cell, line.cells)] for line in table.lines]
+    head = [*table.lead, *(column.heading for column in table.columns)]
+    lines = [[*map(_plain, line.lead), *map(_cell, line.cells)] for line in table.lines]
     written = [
-        "| " + " | ".join(_plain(one) if i < lead else one for i, one in enumerate(line)) + " |" for line in lines
+        "| " + " | ".join(line) + " |" for line in ([_plain(name) for name in head], ["---"] * len(head), *lines)
     ]
-    written.insert(1, "| " + " | ".join(["---"] * len(lines[0])) + " |")
     return "\n".join(written) + "\n"
 
 
-def _cell(cell: Cell | str) -> str:
-    if isinstance(cell, str):
-        return _plain(cell)
+def _cell(cell: Cell) -> str:
     paper = [f"paper {cell.paper.value:g}{'*' * bool(cell.paper.doubt)}"] if cell.paper else []
     return "<br>".join(_plain(line) for line in (cell.text, *cell.more, *paper))
 
@@ -37,5 +33,6 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names of sets, categories and models are somebody's: nothing in them ends a cell or a line, or is markup."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """Names of sets, categories and models are somebody's: nothing in them ends a cell or a line, or is a link, a picture or markup."""
+    shown = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return shown.replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from align.data.views import split_view
 from align.report.ability import ABILITY, Ability
 from align.report.arms import Arm
 from align.report.contrasts import RATES, contrast
 from align.report.evaluated import judge_of
-from align.report.items import observed
+from align.report.items import NUMBERS, Items, observed
 from align.report.names import (
     HEADINGS,
     SEEN,
@@ -26,7 +30,7 @@ from align.report.names import (
 )
 from align.report.paper import JAILBREAKV, MM_SAFETYBENCH, Published, published
 from align.report.tables.cells import rate_cell
-from align.report.tables.table import Cell, Column, Line, Table, interval
+from align.report.tables.table import ABSENT, Cell, Column, Line, Table, interval
 
 LEAD = ("track", "model", "arm", "method", "seed", "steps")
 NOTE = (
@@ -127,8 +131,30 @@ def _block(row: dict[str, Any]) -> str:
 
 
 def paper_number(row: dict[str, Any], set_name: str, measure: str = "rate") -> Published | None:
-    """What the paper prints where a row is of its track."""
-    return published(row["model"], row["name"], set_name, measure) if row["track"] == "paper" else None
+    """What the paper prints of the same model, method and set; None of a row that is no such one, whatever it is called."""
+    prefix, view, defence = row["name"].partition("_")[0], row["view"], row.get("defence")
+    of_its_name = (
+        defence in (None, row["name"])
+        and (prefix not in ("t", "mm") or view in (None, {"t": "text", "mm": "image"}[prefix]))
+        and (row["name"] not in ("vanilla", "safety_prompt") or row["method"] is None)
+    )
+    return published(row["model"], row["name"], set_name, measure) if row["track"] == "paper" and of_its_name else None
+
+
+def paper_beside(
+    row: dict[str, Any], set_name: str, result: dict[str, Any] | None, main: bool = True
+) -> Published | None:
+    """The paper's number that stands beside a result: of a word list, which counts refusals, its refusals; of a judge beside the main one
+    only where it is the paper's.
+    """
+    if result is None:
+        return None
+    number = paper_number(row, set_name, "refusal" if result["judge"] == "refusal_match" else "rate")
+    return number if number and (main or PAPERS_JUDGE.get(number.judge) == result["judge"]) else None
+
+
+PAPERS_JUDGE = {"LlamaGuard3-8B": "llamaguard", "GPT-4o": "vlsbench", "GPT-4o-mini": "mm_safetybench"}
+"""{judge of the paper: what it is called here}"""
 
 
 def _with_averages(rows: Rows, sets: Sequence[str]) -> list[Place]:
@@ -144,7 +170,12 @@ def _with_averages(rows: Rows, sets: Sequence[str]) -> list[Place]:
 def _set_place(rows: Rows, name: str) -> Place:
     results = [row["results"][name] for row in rows if name in row["results"]]
     column = Column(name, measured(results[0], HEADINGS), heading(results, name), f"{measured(results[0], SHORT)} %")
-    return column, lambda arm: rate_cell(arm.row["results"].get(name), paper_number(arm.row, name))
+    return column, partial(_set_cell, name)
+
+
+def _set_cell(name: str, arm: Arm) -> Cell:
+    result = arm.row["results"].get(name)
+    return rate_cell(result, paper_beside(arm.row, name, result))
 
 
 def _average_place(rows: Rows, name: str, parts: Sequence[str]) -> Place:
@@ -161,14 +192,25 @@ def _average_place(rows: Rows, name: str, parts: Sequence[str]) -> Place:
 def _average(arm: Arm, name: str, parts: Sequence[str]) -> Cell:
     paper, results = paper_number(arm.row, name), [arm.row["results"].get(part) for part in parts]
     whole = [result for result in results if result and result["rate"] is not None]
-    if len(whole) < len(parts):
-        return Cell("withheld" if all(results) else "-", paper=paper)
-    if len({(judge_of(result), result.get("seeds")) for result in whole}) > 1:
-        return Cell("judged differently", paper=paper)
-    found = contrast([observed(arm.items(part), 1 / len(parts)) for part in parts], RATES)
+    if len(whole) < len(parts) or not arm.runs:
+        return Cell("withheld" if all(results) and arm.runs else ABSENT)
+    if len({judge_of(result) for result in whole}) > 1:
+        return Cell("judged differently")
+    if len({result.get("seeds") for result in whole}) > 1:
+        return Cell("of different seeds")
+    # The same request asked in several ways, or over several pictures, is one request.
+    asked = [[(seed, _by_request(items, part, name)) for seed, items in arm.items(part)] for part in parts]
+    found = contrast([observed(of_part, 1 / len(parts)) for of_part in asked], RATES)
     rate, low, high = found["estimate"], max(found["low"], 0.0), min(found["high"], 1.0)
-    n = sum(len(items) for part in parts for _, items in arm.items(part))
+    n = sum(len(items) for of_part in asked for _, items in of_part)
     return Cell(f"{interval(rate, low, high)} n={n}", (), (), 100 * rate, 100 * low, 100 * high, n, paper)
+
+
+def _by_request(items: Items, part: str, average: str) -> Items:
+    """With a request's number in place of its cluster's: JailbreakV's clusters are requests, MM-SafetyBench's ids are."""
+    by_id = average == "mm_safetybench"
+    names = items.ids if by_id else [name.removeprefix(f"{part}/") for name in items.cluster_names]
+    return replace(items, clusters=np.array([NUMBERS[f"{average}/{name}"] for name in names], dtype=int))
 
 
 def _ability_places(rows: Rows) -> list[Place]:
@@ -183,7 +225,7 @@ def _ability_cell(name: str, ability: Ability) -> Callable[[Arm], Cell]:
     def cell(arm: Arm) -> Cell:
         paper, metric = paper_number(arm.row, name), ability.of(arm.row)
         if metric is None:
-            return Cell(paper=paper)
+            return Cell()
         value = ability.scale * metric["value"]
         error = f" +- {ability.scale * metric['stderr']:.1f}" if metric["stderr"] is not None else ""
         return Cell(f"{value:.1f}{error}", value=value, n=metric["n"], paper=paper)
@@ -207,7 +249,12 @@ def _under_place(rows: Rows, name: str, judge: str) -> Place:
     results = [found for row in rows if (found := _under(row, name, judge))]
     shown = f"{name} ({judge})"
     column = Column(shown, measured(results[0], HEADINGS), heading(results, shown), f"{measured(results[0], SHORT)} %")
-    return column, lambda arm: rate_cell(_under(arm.row, name, judge), paper_number(arm.row, name))
+    return column, partial(_under_cell, name, judge)
+
+
+def _under_cell(name: str, judge: str, arm: Arm) -> Cell:
+    result = _under(arm.row, name, judge)
+    return rate_cell(result, paper_beside(arm.row, name, result, main=False))
 
 
 def heading(results: Sequence[dict[str, Any]], name: str) -> str:

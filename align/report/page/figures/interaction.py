@@ -8,8 +8,10 @@ from align.report.page.figures.marks import (
     Figure,
     finish,
     in_figure,
+    left_out,
     looks,
     marker,
+    of_one_judge,
     panels,
     said,
     sets_of_kind,
@@ -35,8 +37,11 @@ def interaction(found: Findings) -> Figure | None:
         return None
     figure, axes = panels(len(pairs), 2, 5.6, 3.7)
     look, label, tips = looks(rows), labels(rows), dict[str, str]()
+    others: list[str] = []
     for number, (axis, (model, method, leaky, free, chosen)) in enumerate(zip(axes, pairs, strict=True)):
-        axis.set_title(in_figure(f"{model}, {METHODS.get(method, method)}"))
+        axis.set_title(in_figure(f"{METHODS.get(method, method)}, {model}"))
+        chosen, of_others = of_one_judge(chosen, [leaky, free])
+        others += of_others
         ends = []
         for i, row in enumerate(chosen):
             results = [row["results"].get(name) for name in (leaky, free)]
@@ -68,5 +73,5 @@ def interaction(found: Findings) -> Figure | None:
     caption = (
         "Arms that differ in the carrier of harm alone. Lines that cross are the interaction: what protects where the text tells does not "
         "where only the image does, or the other way round. Bars are 95% intervals."
-    )
+    ) + left_out(others)
     return Figure(finish(figure, "interaction", caption, tips), caption)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from align.report.evaluated import judge_of
 from align.report.figure import COLOURS
 from align.report.names import ARMS, METHODS, is_control, sets_of
 from align.report.page.svg import INK, PAPER, STYLE, svg
+from align.report.tables.rates import labels
 
 Row = dict[str, Any]
 Draw = TypeVar("Draw", bound=Callable[..., Any])
@@ -104,6 +106,27 @@ def panels(count: int, at_most: int, width: float, height: float) -> tuple[Any, 
     return figure, list(axes.flat[:count])
 
 
+def of_one_judge(rows: Sequence[Row], sets: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """(The rows whose sets were judged as those of most rows were, names of the others): what different judges say is no one picture."""
+    label = labels(rows)
+    judged = [
+        tuple(judge_of(row["results"][name]) if name in row["results"] else None for name in sets) for row in rows
+    ]
+    whole = [of for of in judged if None not in of]
+    most = max(whole, key=whole.count) if whole else None
+    others = [label(row) for row, of in zip(rows, judged, strict=True) if None not in of and of != most]
+    return [row for row, of in zip(rows, judged, strict=True) if of == most], others
+
+
+def left_out(names: Sequence[str]) -> str:
+    """A sentence for the caption; nothing where none was."""
+    return (
+        f" Not drawn, since another judge judged them, or the same one otherwise: {', '.join(dict.fromkeys(names))}."
+        if names
+        else ""
+    )
+
+
 def square_panels(count: int) -> tuple[Any, Sequence[Any]]:
     """Likewise, nearly square."""
     few = count in (1, 2, 4)
@@ -173,7 +196,7 @@ def in_figure(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
 
 
-LONGEST = 44
+LONGEST = 34
 """Letters."""
 
 

@@ -13,10 +13,12 @@ from align.report.page.figures.marks import (
     Row,
     finish,
     in_figure,
+    left_out,
     looks,
     mark_rates,
     marker,
     name_marks,
+    of_one_judge,
     said,
     sets_of_kind,
     square_panels,
@@ -43,9 +45,12 @@ def leak_scatter(found: Findings) -> Figure | None:
         return None
     figure, axes = square_panels(len(panels))
     tips: dict[str, str] = {}
+    others: list[str] = []
     named: list[tuple[Any, list[Mark]]] = []
     for number, (axis, (title, leaky, free, rows)) in enumerate(zip(axes, panels, strict=True)):
         look, label = looks(rows), labels(rows)
+        rows, of_others = of_one_judge(rows, [leaky, free])
+        others += of_others
         axis.set_title(in_figure(title))
         axis.set_xlabel(f"{LEAKY}\n({leaky})")
         axis.set_ylabel(f"{FREE}\n({free})")
@@ -65,7 +70,7 @@ def leak_scatter(found: Findings) -> Figure | None:
         "Safe answers where the text tells of the danger, against safe answers where only the image does, each with its 95% interval. On "
         "the dashed line both are protected alike; below it lies what protects only where the text tells. Hollow: aligned on text alone; "
         "filled: on image and text; grey: not trained here."
-    )
+    ) + left_out(others)
     return _with_names(figure, named, "scatter", caption, tips)
 
 
@@ -81,11 +86,14 @@ def pareto(found: Findings) -> Figure | None:
         return None
     figure, axes = square_panels(len(panels))
     tips: dict[str, str] = {}
+    others: list[str] = []
     best: list[str] = []
     named: list[tuple[Any, list[Mark]]] = []
     for number, (axis, (title, rows)) in enumerate(zip(axes, panels, strict=True)):
         free, benign, ability = (sets_of_kind(rows, kind) for kind in ("vsil_free", "benign", "ability"))
         look, label = looks(rows), labels(rows)
+        rows, of_others = of_one_judge(rows, [*free, *benign])
+        others += of_others
         axis.set_title(in_figure(title))
         axis.set_xlabel(f"{ANSWERED}\n({in_figure(', '.join(benign))})")
         axis.set_ylabel(f"{FREE}\n({in_figure(', '.join(free))})")
@@ -113,7 +121,7 @@ def pareto(found: Findings) -> Figure | None:
         "Up: safe where only the image shows the danger. Right: harmless requests answered; what refuses them lies left. In parentheses "
         f"ability, where it was measured here. Ringed is what no other arm beats in all of these: {'; '.join(best)}. Means where there "
         "are several sets of a kind; intervals are in the tables."
-    )
+    ) + left_out(others)
     return _with_names(figure, named, "pareto", caption, tips)
 
 

@@ -15,7 +15,7 @@ from align.report.tables.rates import labels
 
 @styled
 def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
-    """Loss by step, a panel for each model and method; below it rates by step where a run has a curve."""
+    """Loss by step, a panel for each track, model and method; `of_arms` are the curves by the folder of their run."""
     arms = [arm for arm in found.arms if arm.row["method"]]
     rows = [arm.row for arm in arms]
     by_method: dict[tuple[str, str, str], list[Any]] = {}
@@ -31,7 +31,7 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
     figure, axes = panels(len(having), 3, PANEL, 2.7)
     label, tips = labels(rows), dict[str, str]()
     for number, (axis, ((track, model, method), of)) in enumerate(zip(axes, having.items(), strict=True)):
-        axis.set_title(in_figure(f"{track.capitalize()} track, {model}, {METHODS.get(method, method)}"))
+        axis.set_title(in_figure(f"{METHODS.get(method, method)}, {track}, {model}"))
         look = looks([arm.row for arm in of])
         for i, arm in enumerate(of):
             mark = look(arm.row)
