@@ -612,5 +612,6 @@ def test_a_validation_of_sets_that_have_an_average_is_shown(tmp_path, capsys):
 def test_half_a_character_is_written_out(tmp_path):
     it = run(tmp_path / "a")
     it.manifest_file.write_text(json.dumps(it.manifest() | {"recipe": "t_\ud800"}))
-    assert main(["table", f"runs={it.path}", f"output={tmp_path / 'table.md'}"]) == 0
-    assert "\\ud800" in (tmp_path / "table.md").read_text()
+    assert main(["table", f"runs={it.path}", "format=csv", f"output={tmp_path / 'table.csv'}"]) == 0
+    assert "\\ud800" in (tmp_path / "table.csv").read_text()
+    assert main(["table", f"runs={it.path}", "format=md", f"output={tmp_path / 'table.md'}"]) == 0
