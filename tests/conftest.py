@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow_for_qwen2_vl") and "qwen2_vl" in item.name:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """What was imported by now stays: the collector need not go through these millions of objects again with every model."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -64,11 +73,12 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def loaded(tiny):
-    """A function: family -> a freshly loaded tiny model with its processor and family."""
+    """A function: family -> a tiny model as it was loaded, with its processor and family: a copy of one's own."""
     from align.models.loading import load
     from align.settings import ModelSettings
 
-    return lambda family: load(ModelSettings(name="tiny", path=str(tiny(family)), dtype="float32"))
+    read = cache(lambda family: load(ModelSettings(name="tiny", path=str(tiny(family)), dtype="float32")))
+    return lambda family: copy.deepcopy(read(family))
 
 
 @pytest.fixture(scope="session")
