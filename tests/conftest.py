@@ -10,15 +10,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from align.chat.budget import begin_command
 
 REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 """Folders of the real processor files, below `hub/` of the reference data."""
-
-# Bitwise claims hold at a fixed thread count, and tests run in as many processes as there are cores.
-torch.set_num_threads(1)
 
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,7 +31,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What was imported by now stays: the collector need not go through these millions of objects again with every model."""
+    """Where tests are run: not in the process that only hands them out, which need not wait for torch."""
+    import torch
+
+    # Bitwise claims hold at a fixed thread count, and tests run in as many processes as there are cores.
+    torch.set_num_threads(1)
+    # What was imported by now stays: the collector need not go through these millions of objects again with every model.
     gc.collect()
     gc.freeze()
 
@@ -58,6 +59,8 @@ def tiny(tmp_path_factory):
     folders: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
+        import torch
+
         from align.miniature.models import build
 
         if family not in folders:
