@@ -350,6 +350,22 @@ def schema_node(schema: type, key: str) -> Any:
 
 
 def _merge(schema: type, layers: list[Layer]) -> Composed:
+    told = schema, repr(layers)
+    if "${" in told[1]:  # what it stands for may be another thing the next time, a variable of the environment say
+        return _merged(schema, layers)
+    if told not in _MERGED:
+        if len(_MERGED) >= MERGED_AT_MOST:
+            _MERGED.clear()
+        _MERGED[told] = _merged(schema, layers)
+    return copy.deepcopy(_MERGED[told])  # whoever asked may change it
+
+
+_MERGED: dict[tuple[type, str], Composed] = {}
+"""By what was merged: OmegaConf takes its time, and a command asks for the same configuration of a run again and again."""
+MERGED_AT_MOST = 256
+
+
+def _merged(schema: type, layers: list[Layer]) -> Composed:
     config = copy.deepcopy(schema_of(schema))
     origins: dict[str, str] = {}
     for layer in layers:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import os
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 from align.chat.budget import begin_command
 
 REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 """Folders of the real processor files, below `hub/` of the reference data."""
-
-# Bitwise claims hold at a fixed thread count, and tests run in as many processes as there are cores.
-torch.set_num_threads(1)
 
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,6 +28,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow_for_qwen2_vl") and "qwen2_vl" in item.name:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish():
+    """Where tests are run: not in the process that only hands them out, which need not wait for torch."""
+    import torch
+
+    # Bitwise claims hold at a fixed thread count, and tests run in as many processes as there are cores.
+    torch.set_num_threads(1)
+    # What was imported by now stays: the collector need not go through these millions of objects again with every model.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +59,8 @@ def tiny(tmp_path_factory):
     folders: dict[str, Path] = {}
 
     def folder(family: str) -> Path:
+        import torch
+
         from align.miniature.models import build
 
         if family not in folders:
@@ -64,11 +76,12 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def loaded(tiny):
-    """A function: family -> a freshly loaded tiny model with its processor and family."""
+    """A function: family -> a tiny model as it was loaded, with its processor and family: a copy of one's own."""
     from align.models.loading import load
     from align.settings import ModelSettings
 
-    return lambda family: load(ModelSettings(name="tiny", path=str(tiny(family)), dtype="float32"))
+    read = cache(lambda family: load(ModelSettings(name="tiny", path=str(tiny(family)), dtype="float32")))
+    return lambda family: copy.deepcopy(read(family))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from align.data.files.stamp import stamp_of
-from align.data.images import decoded_hash
+from align.data.images import decoded_hash, pixel_hash
 from align.errors import UserError
 from align.files import cache_folder
 from align.rows import ImageRef, Row
@@ -84,7 +84,8 @@ def _hashed(
 def _decoded(images: Sequence[tuple[ImageRef, str]]) -> list[str | UserError]:
     def one(image: ImageRef, where: str) -> str | UserError:
         try:
-            return decoded_hash(image, where)
+            # What is read from files is kept by `_Kept`; what lies in memory is asked for again with every set and every model.
+            return decoded_hash(image, where) if image.bytes is None else pixel_hash(image, where)
         except UserError as error:
             return error
 

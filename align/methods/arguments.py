@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from align.config import Composed
+from align.config import Composed, schema_of
 from align.errors import UserError
 from align.methods.launcher import machine_defaults
 from align.run_folder import RunFolder
@@ -114,7 +114,7 @@ def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[i
 
 
 def _check_fields(given: dict[str, Any], config_class: type, composed: Composed) -> None:
-    schema = OmegaConf.structured(config_class)
+    schema = schema_of(config_class)
     for key, value in given.items():
         try:
             given[key] = _typed(schema, key, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 from align.data.images import encode_png
 from align.data.twins import Twin, rows_of
@@ -21,21 +22,32 @@ def training_rows(part: Part, split: str = "train") -> list[Row]:
     """The source `miniature`: one of its subsets, `part.rows` rows, drawn anew for each `part.seed`. Raises UserError."""
     if part.subset not in (*SUBSETS, *TWINS):
         raise UserError(f"source=miniature: subset={part.subset}: expected one of {', '.join((*SUBSETS, *TWINS))}")
-    n = part.rows or 1024
-    if part.subset in TWINS:
+    return list(_training_rows(str(part.subset), part.rows or 1024, split, part.seed))
+
+
+@lru_cache(maxsize=32)
+def _training_rows(subset: str, n: int, split: str, seed: int) -> tuple[Row, ...]:
+    """Drawn once in a process: a comparison asks for the same rows in every arm, and nobody can change a row."""
+    if subset in TWINS:
         # One stream of twins, whatever is asked of them: every arm of the controlled track trains on the same items.
-        rng = random.Random(f"twins {split} {part.seed}")
+        rng = random.Random(f"twins {split} {seed}")
         twins = [draw_twin(f"twin-{split}-{i}", split, rng) for i in range(n)]
-        return [row for twin in twins for row in rows_of(twin, TWINS[part.subset])]
-    rng = random.Random(f"{part.subset} {split} {part.seed}")
-    make = SUBSETS[part.subset]
-    return [make(f"{part.subset}-{split}-{i}", split, rng) for i in range(n)]
+        return tuple(row for twin in twins for row in rows_of(twin, TWINS[subset]))
+    rng = random.Random(f"{subset} {split} {seed}")
+    make = SUBSETS[subset]
+    return tuple(make(f"{subset}-{split}-{i}", split, rng) for i in range(n))
 
 
 def evaluation_rows(kind: str, n: int, split: str = "test") -> list[Row]:
     """The rows of an evaluation set: `vsil`, `vsil_free`, `benign`, `twin` (pairs) or `ability`. The same at every call."""
+    return list(_evaluation_rows(kind, n, split))
+
+
+@lru_cache(maxsize=32)
+def _evaluation_rows(kind: str, n: int, split: str) -> tuple[Row, ...]:
+    """Drawn once in a process: it is read before training and after, and for every model that is evaluated."""
     rng = random.Random(f"{kind} {split}")
-    return [row for i in range(n) for row in EVALUATION[kind](f"{kind}-{split}-{i}", split, rng)]
+    return tuple(row for i in range(n) for row in EVALUATION[kind](f"{kind}-{split}-{i}", split, rng))
 
 
 def draw_twin(twin_id: str, split: str, rng: random.Random) -> Twin:

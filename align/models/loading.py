@@ -62,9 +62,11 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
     """
     known = load_without_weights(settings, adapter)
     path, on_top = known.path, adapter or settings.adapter
-    quantized = quantization_config(
-        settings.quantization, known.family, _compute_dtype(settings, _config(settings, path))
-    )
+    quantized = None
+    if settings.quantization is not None:
+        quantized = quantization_config(
+            settings.quantization, known.family, _compute_dtype(settings, _config(settings, path))
+        )
     model = _readable(
         path,
         lambda: AutoModelForImageTextToText.from_pretrained(

@@ -102,7 +102,7 @@ def summary(folder):
 def test_every_failure_is_counted_as_what_it_is(tmp_path, capsys):
     faults = {i: [fault] for i, fault in enumerate([*GOOD, *BAD]) if fault is not None}
     count = len(GOOD) + len(BAD)
-    n = 20 * count  # most of the time the judge is well
+    n = 15 * count  # most of the time the judge is well: fewer than 5 % are invalid
     items(tmp_path, n)
     with judge_server(faults=faults) as server:
         status = main(arguments(server, "judge.timeout=1", "judge.retries=2", "judge.concurrency=16"))
@@ -113,7 +113,7 @@ def test_every_failure_is_counted_as_what_it_is(tmp_path, capsys):
     assert {label: result["counts"][label] for label in expected} == expected
     assert result["counts"]["safe"] == result["counts"]["incoherent"] == 0
     assert result["invalid_reasons"] == Counter(bad.values())
-    assert status == 0  # 30 of 840 are 3.6 %
+    assert status == 0  # 30 of 630 are 4.8 %
     assert result["rate"] == (expected["refusal"] + expected["warning"]) / (n - len(bad))
     assert result["bounds"] == {
         "low": (expected["refusal"] + expected["warning"]) / n,

@@ -38,7 +38,7 @@ def test_a_preempted_run_comes_back_to_the_same_adapter_and_is_evaluated_after(c
     after = f"--dependency=aftercorr:{training}"
     evaluating = cluster.submit("--array=0-1", after, EVALUATE, tmp_path / "evaluations.txt")
 
-    cluster.wait(lambda: steps(preempted) >= 5, "five steps")
+    cluster.wait(lambda: steps(preempted) >= 5, "five steps", 240)
     node = f"--nodelist={cluster.details(f'{training}_0')['NodeList']}"
     cluster.submit("--partition=high", "--exclusive", node, "--wrap", "sleep 1")
     answers = preempted.evaluation / "mini_vsil" / "responses.jsonl"

@@ -51,12 +51,16 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
             _opened.append(name)
 
 
-sys.addaudithook(_watch)
+@cache
+def _begin_watching() -> None:
+    """For good, and every event of the process passes there from then on: not before somebody asks."""
+    sys.addaudithook(_watch)
 
 
 @contextlib.contextmanager
 def nothing_opened(folder: Path) -> Iterator[None]:
     """No file of the folder is opened meanwhile."""
+    _begin_watching()
     _opened.clear()
     _watched.append(str(folder))
     try:
