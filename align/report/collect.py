@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 from align.data.views import split_view
@@ -29,23 +32,41 @@ def collect(folder: Path, flags: dict[str, Flags] | None = None) -> tuple[list[E
 
     `flags` say of sets which items leak, and split their rates.
     """
-    runs, notes = [], []
-    for manifest in sorted(folder.rglob("manifest.json")):
-        run = RunFolder(manifest.parent)
-        try:
-            if not run.finished():
-                notes.append(f"{run.path}: not finished")
-                continue
-            found = Evaluated(run)
-        except (UserError, AttributeError) as error:  # a manifest that is no object has no status
-            notes.append(f"{run.path}: damaged: {error}")
-            continue
-        notes += [*found.drop_damaged(), *split(found, flags or {})]
-        if found.row["stopped"]:
-            notes.append(f"{run.path}: {found.row['stopped']}")
-        if not found.row["results"] and not found.row["external"] and not any(run.evaluation.glob("*/summary.*")):
-            notes.append(f"{run.path}: not evaluated yet; align eval run={run.path}")
-        runs.append(found)
+    runs: list[Evaluated] = []
+    notes: list[str] = []
+    with _collector_at_rest():
+        for manifest in sorted(folder.rglob("manifest.json")):
+            _add(RunFolder(manifest.parent), flags or {}, runs, notes)
     if not runs:
         raise UserError(f"runs={folder}: no finished run in it" + (f" ({'; '.join(notes)})" if notes else ""))
     return runs, notes
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Python's search for circles would go through millions of items again and again, none of which is in one."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _add(run: RunFolder, flags: dict[str, Flags], runs: list[Evaluated], notes: list[str]) -> None:
+    """One run more, or a note on why it is none."""
+    try:
+        if not run.finished():
+            notes.append(f"{run.path}: not finished")
+            return
+        found = Evaluated(run)
+    except (UserError, AttributeError) as error:  # a manifest that is no object has no status
+        notes.append(f"{run.path}: damaged: {error}")
+        return
+    notes += [*found.drop_damaged(), *split(found, flags)]
+    if found.row["stopped"]:
+        notes.append(f"{run.path}: {found.row['stopped']}")
+    if not found.row["results"] and not found.row["external"] and not any(run.evaluation.glob("*/summary.*")):
+        notes.append(f"{run.path}: not evaluated yet; align eval run={run.path}")
+    runs.append(found)

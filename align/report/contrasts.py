@@ -90,7 +90,14 @@ def _influences(
 
 def _numbered(names: Sequence[Sequence[Hashable] | np.ndarray]) -> tuple[np.ndarray, int]:
     """(A number for each name, the same for the same one; how many there are)."""
-    distinct, numbers = np.unique(np.concatenate([np.asarray(of) for of in names]), return_inverse=True)
+    every = np.concatenate([np.asarray(of) for of in names])
+    if (
+        every.dtype.kind == "i" and len(every) and every.min() >= 0 and every.max() < 1 << 20
+    ):  # small numbers need no sorting
+        there = np.zeros(every.max() + 1, dtype=int)
+        there[every] = 1
+        return (np.cumsum(there) - 1)[every], int(there.sum())
+    distinct, numbers = np.unique(every, return_inverse=True)
     return numbers, len(distinct)
 
 

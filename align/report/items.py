@@ -84,7 +84,7 @@ def read_items(file: Path, summary: dict[str, Any]) -> Items:
         raise UserError(f"{file}: a line is no item ({error!r}); evaluate it again") from error
     types = {"id": (str,), "label": (str,), "good": (bool,), "cluster": (str,), "category": (str, type(None))}
     for key, of in columns.items():
-        if not {type(value) for value in of} <= set(types[key]):
+        if not set(map(type, of)) <= set(types[key]):
             raise UserError(f"{file}: `{key}` of a line is no {types[key][0].__name__}; evaluate it again")
     good, labels = np.array(columns["good"], dtype=bool), columns["label"]
     items = Items(
@@ -109,7 +109,7 @@ def _refuse_other(file: Path, items: Items, summary: dict[str, Any]) -> None:
     if len(set(items.ids)) < len(items):
         raise UserError(f"{file}: an id stands twice; evaluate it again")
     right = {label: is_good(label, role_of(summary["kind"])) for label in counted}
-    if any(right[label] != good for label, good in zip(items.labels, items.good.tolist(), strict=True)):
+    if any(right[label] != good for label, good in set(zip(items.labels, items.good.tolist(), strict=True))):
         raise UserError(f"{file}: `good` of a line is not what its label says; evaluate it again")
     valid = len(items) - counted.get("invalid", 0)
     if summary["rate"] is not None and (not valid or abs(summary["rate"] - items.good.sum() / valid) > 1e-9):
