@@ -159,6 +159,13 @@ def test_of_more_answers_than_fit_the_same_items_are_drawn_for_all_and_it_is_sai
     assert again["items"] == payload["items"]
 
 
+def test_without_examples_nobodys_words_and_pictures_are_in_the_page(runs):
+    text, parsed, payload = page_of(runs, "examples=0")
+    assert (payload["items"], payload["pictures"]) == ([], {})
+    assert "text alone says" not in text
+    assert "examples" not in [attributes.get("id") for tag, attributes in parsed.elements if tag == "section"]
+
+
 def test_a_picture_stands_once_in_the_page_small(whole):
     _, _, payload = whole
     assert len(payload["pictures"]) == 5

@@ -78,7 +78,10 @@ def _drawn(ids: dict[str, list[str]], answers: dict[str, int], most: int, seed: 
     draw = random.Random(seed)
     kept = {}
     for name, of_set in ids.items():
-        chosen = set(draw.sample(range(len(of_set)), max(1, int(share * len(of_set)))) if of_set else ())
+        wanted = int(share * len(of_set)) or min(
+            1, most, len(of_set)
+        )  # a set is there with one item, if there is any room
+        chosen = set(draw.sample(range(len(of_set)), wanted))
         kept[name] = [row_id for i, row_id in enumerate(of_set) if i in chosen]
     return kept
 
