@@ -20,7 +20,7 @@ ENABLES = {
     "openai": "models behind an address (generation.base_url=)",
     "convert": "original LLaVA checkpoints whose tokenizer is tokenizer.model (align convert)",
 }
-"""What an optional extra is good for; `dev` is for those who change this package."""
+"""What an optional extra is good for; `dev` and `browser` are for those who change this package."""
 IMPORT_TIMEOUT = 300
 """Seconds: on a cluster's file system the first import of torch takes minutes."""
 

@@ -92,7 +92,7 @@ def test_a_torchvision_that_can_be_imported_is_fine(tmp_path, monkeypatch):
 
 def test_every_extra_says_what_it_enables():
     extras = set(importlib.metadata.metadata("vsil-align").get_all("Provides-Extra"))
-    assert extras - {"dev"} == set(packages.ENABLES)
+    assert extras - {"dev", "browser"} == set(packages.ENABLES)
 
 
 def test_an_extra_that_is_absent_stops_nothing(capsys, monkeypatch):
