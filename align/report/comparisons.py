@@ -155,12 +155,16 @@ def conclusions(comparisons: Sequence[dict[str, Any]]) -> list[str]:
 
     It says what was found, how sure that is, and what it does not show.
     """
+    together: dict[Any, list[dict[str, Any]]] = {}
+    for c in comparisons:
+        together.setdefault((c["track"], c["model"], c["method"], *c["variant"].items()), []).append(c)
     sentences = []
     for c in comparisons:
+        alike = together[c["track"], c["model"], c["method"], *c["variant"].items()]
         if c["kind"] == "interaction" and c["track"] == "paper":
-            sentences.append(_paper_conclusion(comparisons, c))
+            sentences.append(_paper_conclusion(alike, c))
         elif c["kind"] == "interaction" and (c["a"], c["b"]) == ("image_free", "image_leak"):
-            sentences.append(_controlled_conclusion(comparisons, c))
+            sentences.append(_controlled_conclusion(alike, c))
     return sentences
 
 

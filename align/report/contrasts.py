@@ -56,7 +56,7 @@ def contrast(sets: Sequence[Observations], extremes: Sequence[float]) -> dict[st
     half = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
     reach = [sorted((one.weight * min(extremes), one.weight * max(extremes))) for one in sets]
     return {
-        "estimate": float(sum(one.weight * np.mean(one.values) for one in sets)),
+        "estimate": float(sum(one.weight * np.sum(one.values) / size for one, size in zip(sets, sizes, strict=True))),
         "low": max(centre - half, sum(low for low, _ in reach)),
         "high": min(centre + half, sum(high for _, high in reach)),
         "p_value": float(2 * stdtr(freedom, -abs(centre) / error)),
@@ -88,15 +88,18 @@ def _influences(
     return float(mean), of_clusters, one.weight * made_up * (np.asarray(extremes) - mean) / n
 
 
+SMALL = 1 << 20
+"""Numbers below it need no sorting to be numbered anew."""
+
+
 def _numbered(names: Sequence[Sequence[Hashable] | np.ndarray]) -> tuple[np.ndarray, int]:
     """(A number for each name, the same for the same one; how many there are)."""
-    every = np.concatenate([np.asarray(of) for of in names])
-    if (
-        every.dtype.kind == "i" and len(every) and every.min() >= 0 and every.max() < 1 << 20
-    ):  # small numbers need no sorting
-        there = np.zeros(every.max() + 1, dtype=int)
+    every = np.asarray(names[0]) if len(names) == 1 else np.concatenate([np.asarray(of) for of in names])
+    if every.dtype.kind == "i" and len(every) and every.min() >= 0 and (most := every.max()) < SMALL:
+        there = np.zeros(most + 1, dtype=int)
         there[every] = 1
-        return (np.cumsum(there) - 1)[every], int(there.sum())
+        numbers = there.cumsum()
+        return numbers[every] - 1, int(numbers[-1])
     distinct, numbers = np.unique(every, return_inverse=True)
     return numbers, len(distinct)
 
@@ -104,12 +107,15 @@ def _numbered(names: Sequence[Sequence[Hashable] | np.ndarray]) -> tuple[np.ndar
 def _crossed(influence: np.ndarray) -> tuple[float, float]:
     """(variance, degrees of freedom) of the sum of a table (seeds, clusters) of which both sides are samples."""
     seeds, clusters = influence.shape
-    by_cluster = clusters / (clusters - 1) * float((influence.sum(0) ** 2).sum())
+    of_clusters, of_seeds, every = influence.sum(0), influence.sum(1), influence.ravel()
+    by_cluster = clusters / (clusters - 1) * float(of_clusters @ of_clusters)
     if seeds == 1:
         return by_cluster, clusters - 1
-    by_seed = seeds / (seeds - 1) * float((influence.sum(1) ** 2).sum())
-    residual = influence - influence.mean(0) - influence.mean(1, keepdims=True) + influence.mean()
-    both = seeds / (seeds - 1) * clusters / (clusters - 1) * float((residual**2).sum())
+    by_seed = seeds / (seeds - 1) * float(of_seeds @ of_seeds)
+    # The squares of what is left without the means of clusters and of seeds.
+    squares = every @ every - of_clusters @ of_clusters / seeds - of_seeds @ of_seeds / clusters
+    residual = max(float(squares + of_seeds.sum() ** 2 / (seeds * clusters)), 0.0)
+    both = seeds / (seeds - 1) * clusters / (clusters - 1) * residual
     variance = max(by_cluster + by_seed - both, FLOOR * by_cluster)
     spread = by_cluster**2 / (clusters - 1) + by_seed**2 / (seeds - 1) + both**2 / ((seeds - 1) * (clusters - 1))
     return variance, max(variance**2 / spread, 1.0)

@@ -102,10 +102,11 @@ def _by_group(arm: Arm, name: str, group: Group) -> dict[str, Seen]:
         if name in run.row["results"]:
             items = run.items(name)
             groups = group(items)
-            of_items = np.array(groups, dtype=object)
-            for key in dict.fromkeys(groups):
+            number = {key: i for i, key in enumerate(dict.fromkeys(groups))}
+            of_items = np.array([number[key] for key in groups])
+            for key, i in number.items():
                 if key is not None:
-                    found.setdefault(key, Seen()).add(run.row["seed"], items, of_items == key)
+                    found.setdefault(key, Seen()).add(run.row["seed"], items, of_items == i)
     return found
 
 
