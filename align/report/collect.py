@@ -50,6 +50,7 @@ def _collector_at_rest() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.freeze()  # and what was read stays till the end
         if was:
             gc.enable()
 

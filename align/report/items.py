@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -79,40 +80,42 @@ def read_items(file: Path, summary: dict[str, Any]) -> Items:
     """The items that a summary counts. Raises UserError where the file is damaged, or is not what was counted."""
     records = _records(file)
     try:
-        columns = {key: [record[key] for record in records] for key in ("id", "label", "good", "cluster", "category")}
-    except (KeyError, TypeError) as error:
+        ids, labels, goods, clusters, categories = zip(*map(COLUMNS, records), strict=True)
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # in this order: a line that lacks a key, that is no object, no line at all
         raise UserError(f"{file}: a line is no item ({error!r}); evaluate it again") from error
-    types = {"id": (str,), "label": (str,), "good": (bool,), "cluster": (str,), "category": (str, type(None))}
-    for key, of in columns.items():
-        if not set(map(type, of)) <= set(types[key]):
-            raise UserError(f"{file}: `{key}` of a line is no {types[key][0].__name__}; evaluate it again")
-    good, labels = np.array(columns["good"], dtype=bool), columns["label"]
-    items = Items(
-        columns["id"],
-        labels,
-        good,
-        np.array([NUMBERS[cluster] for cluster in columns["cluster"]], dtype=int),
-        columns["category"],
-        columns["cluster"],
-    )
-    _refuse_other(file, items, summary)
-    return items
-
-
-def _refuse_other(file: Path, items: Items, summary: dict[str, Any]) -> None:
-    """Raises UserError unless the items are what a summary counts and makes its rate of."""
-    counted = {label: count for label, count in summary["counts"].items() if count}
-    if Counter(items.labels) != counted:
+    pairs = Counter(zip(labels, goods, strict=True)) if set(map(type, labels)) == {str} else Counter()
+    types = ((ids, {str}), (clusters, {str}), (categories, {str, type(None)}), ([good for _, good in pairs], {bool}))
+    if not pairs or any(not set(map(type, of)) <= expected for of, expected in types):
         raise UserError(
-            f"{file}: {dict(Counter(items.labels))} is not what its summary counts, {counted}; evaluate it again"
+            f"{file}: `id`, `label`, `good`, `cluster` or `category` of a line is of another type; evaluate it again"
         )
-    if len(set(items.ids)) < len(items):
+    _refuse_other(file, ids, pairs, summary)
+    numbers = np.fromiter(map(NUMBERS.__getitem__, clusters), dtype=int, count=len(clusters))
+    return Items(ids, labels, np.array(goods, dtype=bool), numbers, categories, clusters)
+
+
+COLUMNS = itemgetter("id", "label", "good", "cluster", "category")
+
+
+def _refuse_other(file: Path, ids: Sequence[str], pairs: Counter[tuple[str, bool]], summary: dict[str, Any]) -> None:
+    """Raises UserError unless the items are what a summary counts and makes its rate of. `pairs` counts (label, good)."""
+    found: Counter[str] = Counter()
+    for (label, _), count in pairs.items():
+        found[label] += count
+    counted = {label: count for label, count in summary["counts"].items() if count}
+    if found != counted:
+        raise UserError(f"{file}: {dict(found)} is not what its summary counts, {counted}; evaluate it again")
+    if len(set(ids)) < len(ids):
         raise UserError(f"{file}: an id stands twice; evaluate it again")
-    right = {label: is_good(label, role_of(summary["kind"])) for label in counted}
-    if any(right[label] != good for label, good in set(zip(items.labels, items.good.tolist(), strict=True))):
+    role = role_of(summary["kind"])
+    if any(is_good(label, role) != good for label, good in pairs):
         raise UserError(f"{file}: `good` of a line is not what its label says; evaluate it again")
-    valid = len(items) - counted.get("invalid", 0)
-    if summary["rate"] is not None and (not valid or abs(summary["rate"] - items.good.sum() / valid) > 1e-9):
+    good, valid = sum(count for (_, is_so), count in pairs.items() if is_so), len(ids) - counted.get("invalid", 0)
+    if summary["rate"] is not None and (not valid or abs(summary["rate"] - good / valid) > 1e-9):
         raise UserError(f"{file}: the summary's rate, {summary['rate']}, is not that of its items; evaluate it again")
 
 
