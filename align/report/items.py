@@ -31,7 +31,6 @@ class Items:
     clusters: np.ndarray
     """(n,) int: the same number for the same cluster, in every set and run"""
     categories: Sequence[str | None]
-    cluster_names: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,8 +48,12 @@ class Items:
             self.good[index],
             self.clusters[index],
             [self.categories[i] for i in places],
-            [self.cluster_names[i] for i in places],
         )
+
+    @property
+    def cluster_names(self) -> list[str]:
+        """What the clusters are called."""
+        return [NUMBERS.names[i] for i in self.clusters.tolist()]
 
     @cached_property
     def has_verdict(self) -> np.ndarray:
@@ -66,14 +69,27 @@ class Items:
 
 
 class _Numbers(dict[str, int]):
-    """A number for each name that is asked for."""
+    """A number for each name that is asked for; `names` has them by their numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
 
     def __missing__(self, name: str) -> int:
+        self.names.append(name)
         return self.setdefault(name, len(self))
+
+
+class _Same(dict[str | None, str | None]):
+    """One string for all that are equal: the sets of a thousand runs name the same items, and memory is most of their time."""
+
+    def __missing__(self, name: str | None) -> str | None:
+        return self.setdefault(name, name)
 
 
 NUMBERS = _Numbers()
 """Of the clusters."""
+SAME = _Same()
 
 
 def read_items(file: Path, summary: dict[str, Any]) -> Items:
@@ -95,7 +111,14 @@ def read_items(file: Path, summary: dict[str, Any]) -> Items:
         )
     _refuse_other(file, ids, pairs, summary)
     numbers = np.fromiter(map(NUMBERS.__getitem__, clusters), dtype=int, count=len(clusters))
-    return Items(ids, labels, np.array(goods, dtype=bool), numbers, categories, clusters)
+    once: Any = SAME.__getitem__
+    return Items(
+        tuple(map(once, ids)),
+        tuple(map(once, labels)),
+        np.array(goods, dtype=bool),
+        numbers,
+        tuple(map(once, categories)),
+    )
 
 
 COLUMNS = itemgetter("id", "label", "good", "cluster", "category")
