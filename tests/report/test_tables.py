@@ -3,8 +3,6 @@
 import json
 import random
 import re
-import shutil
-import subprocess
 
 import pytest
 
@@ -15,10 +13,7 @@ from align.report.arms import arms_of
 from align.report.collect import collect
 from align.report.evaluated import Evaluated
 from align.report.findings import findings
-from align.report.tables.beside_paper import notes_on_paper
 from align.report.tables.everything import tables_of
-from align.report.tables.latex import latex
-from align.report.tables.markdown import markdown
 from tests.report.test_report import run, second_judge
 
 GUARD = ("llamaguard", "1 (meta-llama/Llama-Guard-3-8B)")
@@ -79,70 +74,6 @@ def test_a_half_that_is_withheld_withholds_the_average(tmp_path):
     file = it.evaluation / "jailbreakv_raw" / "summary.rule.json"
     write_json(file, json.loads(file.read_text()) | {"rate": None, "low": None, "high": None})
     assert line(table(made(it), "paper"), "T-SFT")["jailbreakv avg"].text == "withheld"
-
-
-def test_the_papers_number_stands_beside_the_same_model_method_and_set_and_nowhere_else(tmp_path):
-    sets = {"safebench": ("vsil", YES), "mini_vsil": ("vsil", YES)}
-    arms = made(
-        run(tmp_path / "a", sets=sets, model="llava_7b"),
-        run(tmp_path / "b", sets=sets, model="mini_llava"),
-        run(tmp_path / "c", sets=sets, model="llava_7b", name="text_leak", track="controlled"),
-        run(tmp_path / "d", sets=sets, model="Qwen/Qwen2-VL-7B-Instruct", name="mm_sft", view="image"),
-    )
-    beside = {
-        (one.name, line_of.group, column.name): cell.paper and cell.paper.value
-        for one in tables_of(arms, [])
-        if one.name in ("paper", "controlled")
-        for line_of in one.lines
-        for column, cell in zip(one.columns, line_of.cells, strict=True)
-    }
-    assert {key: value for key, value in beside.items() if value is not None} == {
-        ("paper", "llava_7b", "safebench"): 96.4,
-        ("paper", "Qwen/Qwen2-VL-7B-Instruct", "safebench"): 100.0,
-    }
-    assert "<br>paper 96.4 |" in markdown(tables_of(arms, []))
-
-
-def test_what_is_otherwise_than_in_the_paper_is_said(tmp_path):
-    sets = {"safebench": ("vsil", YES), "vlsbench": ("vsil_free", NO), "mmstar": ("ability", YES)}
-    judge = ("vlsbench", "1 (gpt-4o-2024-08-06)")
-    arms = made(
-        run(tmp_path, name="mm_sft", view="image", sets=sets, model="llava_7b", judge=judge, tuning="LoRA r 128")
-    )
-    notes = notes_on_paper(arms)
-    assert notes[0].startswith(
-        "`paper` is what VLSBench, arXiv 2411.19939 prints of the same model, method and set (table 2, table 16)"
-    )
-    assert "other judge: the paper's is LlamaGuard3-8B, here vlsbench 1 (gpt-4o-2024-08-06) (safebench)" in notes
-    assert any(note.startswith("other judge: the paper's is GPT-4o") and "words of ours" in note for note in notes)
-    assert "LoRA r 128 here, all parameters in the paper: MM-SFT of llava_7b" in notes
-    assert "other items: safebench has 40 here, 500 in the paper (table 2)" in notes
-    assert "other items: vlsbench has 40 here, 2241 in the paper (table 16)" in notes
-    assert any("mm_sft are checkpoints that others released" in note for note in notes)
-
-
-def test_the_papers_own_judge_and_training_need_no_note(tmp_path):
-    arms = made(run(tmp_path, sets={"safebench": ("vsil", YES)}, model="qwen2_vl_7b", judge=GUARD, tuning="full"))
-    notes = notes_on_paper(arms)
-    assert not [note for note in notes if "judge" in note or "parameters" in note or "released" in note]
-
-
-def test_a_number_that_is_doubted_has_a_star_and_a_note(tmp_path):
-    arms = made(
-        run(
-            tmp_path,
-            name="t_safe_unlearning",
-            method="safe_unlearning",
-            sets={"safebench": ("vsil", YES)},
-            model="llava_7b",
-        )
-    )
-    assert "paper 91.79* |" in markdown(tables_of(arms, []))
-    assert any(note.startswith("marked *: table 2, no share of 500 items is 91.79 %") for note in notes_on_paper(arms))
-
-
-def test_without_a_number_of_the_paper_nothing_is_said_of_it(tmp_path):
-    assert notes_on_paper(made(run(tmp_path))) == []
 
 
 def test_vlsbench_by_refusal_warning_and_unsafe(tmp_path):
@@ -283,33 +214,6 @@ def test_models_as_they_are_are_not_pooled_as_seeds(tmp_path):
     assert len(findings(collect(tmp_path)[0]).arms) == 2
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (lambda folder: (folder / "items.rule.jsonl").unlink(), "not readable"),
-        (lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"'), "line 1: not valid JSON"),
-        (lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"}\n'), "a line is no item"),
-        (lambda folder: (folder / "items.rule.jsonl").write_text("[1]\n"), "a line is no item"),
-        (lambda folder: _cut(folder / "items.rule.jsonl"), "is not what its summary counts"),
-        (lambda folder: (folder / "settings.json").unlink(), "settings.json: not readable"),
-    ],
-)
-def test_a_damaged_set_is_left_out_and_named_and_the_rest_is_shown(tmp_path, capsys, damage, said):
-    sets = {"a": ("vsil", YES), "b": ("benign", YES)}
-    it = run(tmp_path / "hurt", sets=sets)
-    run(tmp_path / "whole", name="mm_sft", view="image", sets=sets)
-    damage(it.evaluation / "a")
-    assert main(["table", f"runs={tmp_path}"]) == 0
-    text = capsys.readouterr().out
-    (note,) = [line for line in text.splitlines() if line.startswith(f"- {it.path}: a is left out: ")]
-    assert said in note
-    assert "| paper | m | T-SFT | SFT | 0 | 3 | - | 100.0 [100.0, 100.0] n=40<br>correct 40 |" in text
-
-
-def _cut(file):
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
-
-
 def test_arms_of_the_controlled_track_that_differ_in_more_are_not_compared_and_the_difference_is_named(tmp_path):
     sets = {"a": ("vsil", YES), "f": ("vsil_free", NO)}
     for name in ("text_leak", "image_leak"):
@@ -317,58 +221,6 @@ def test_arms_of_the_controlled_track_that_differ_in_more_are_not_compared_and_t
     found = findings(collect(tmp_path)[0])
     assert found.comparisons == []
     assert any("arms of the controlled track are not compared: " in note for note in found.notes)
-
-
-NAMES = {
-    "100% of_it & #1": r"100\% of\_it \& \#1",
-    "a~b^c{d}\\e$": r"a\textasciitilde{}b\textasciicircum{}c\{d\}\textbackslash{}e\$",
-    "<x|y>": r"\textless{}x\textbar{}y\textgreater{}",
-    "tab\tnew\nline": "tab new line",
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_latex_escapes_what_people_wrote(tmp_path, name):
-    text = latex(tables_of(made(run(tmp_path / "a", name=name, model=name)), []), ["50% & more"])
-    assert rf"\textbf{{{NAMES[name]}}}" in text
-    assert rf"\quad\quad {NAMES[name]} &" in text
-    assert text.endswith("% 50% & more\n")
-
-
-@pytest.mark.skipif(
-    shutil.which("pdflatex") is None, reason="pdflatex is not installed (Debian: texlive-latex-recommended)"
-)
-def test_latex_compiles(tmp_path, capsys):
-    for i, (name, view) in enumerate({"t_sft": "text", "mm_sft": "image", "a~b^c{d}\\e$": "image"}.items()):
-        for seed in (0, 1):
-            sets = LEAKY | {"safebench": ("vsil", YES), "vlsbench": ("vsil_free", NO)}
-            run(
-                tmp_path / f"{i}-{seed}",
-                name=name,
-                view=view,
-                seed=seed,
-                model="llava_7b",
-                sets=sets,
-                categories=["a_%", "b&"] * 20,
-            )
-    assert main(["table", f"runs={tmp_path}", "format=latex", f"output={tmp_path / 'tables.tex'}"]) == 0
-    document = "\n".join(
-        [
-            r"\documentclass{article}",
-            r"\usepackage{booktabs,graphicx}",
-            r"\begin{document}",
-            r"\input{tables}",
-            r"\end{document}",
-        ]
-    )
-    (tmp_path / "document.tex").write_text(document)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    if "booktabs.sty' not found" in done.stdout:
-        pytest.skip("LaTeX has no booktabs (Debian: texlive-latex-recommended)")
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "document.pdf").stat().st_size > 10_000
-    assert "Missing character" not in done.stdout
 
 
 def test_json_has_rows_arms_comparisons_tables_and_notes(tmp_path, capsys):
@@ -479,24 +331,6 @@ def test_judges_beside_the_main_one_are_pooled_by_name_and_one_that_a_seed_lacks
     assert "m, paper track, T-SFT: mini_vsil was judged by a_judge under some of its seeds only" in found.notes
 
 
-def test_a_word_lists_refusals_stand_beside_the_papers_refusals(tmp_path):
-    it = run(
-        tmp_path,
-        sets={"vlsbench": ("vsil_free", (True, True, False, True))},
-        model="llava_7b",
-        judge=("vlsbench", "1 (gpt-4o)"),
-    )
-    folder = it.evaluation / "vlsbench"
-    (folder / "summary.rule.json").write_bytes((folder / "summary.vlsbench.json").read_bytes())
-    (folder / "items.rule.jsonl").write_bytes((folder / "items.vlsbench.jsonl").read_bytes())
-    second_judge(folder, ["refusal", "other", "other", "other"])
-    (folder / "summary.rule.json").unlink()
-    arms = made(it)
-    assert line(table(arms, "paper"), "T-SFT")["vlsbench"].paper.value == 13.99
-    cell = line(table(arms, "paper-judge-refusal_match"), "T-SFT")["vlsbench (refusal_match)"]
-    assert cell.paper is None or cell.paper.value == 5.3
-
-
 def test_one_request_asked_in_several_ways_is_one_cluster_of_the_average(tmp_path):
     """With the same answers to all four sets of pictures there is no more to learn from four than from one."""
     good = (True, False) * 50
@@ -508,98 +342,6 @@ def test_one_request_asked_in_several_ways_is_one_cluster_of_the_average(tmp_pat
     assert average.high == pytest.approx(100 * high, abs=0.6)
 
 
-def test_no_number_of_the_paper_stands_beside_what_only_has_its_name(tmp_path):
-    sets = {"vlsbench": ("vsil_free", YES)}
-    arms = [
-        *made(run(tmp_path / "a", name="mm_sft", view="text", sets=sets, model="llava_7b")),
-        *made(
-            run(
-                tmp_path / "b",
-                name="mm_sft",
-                method=None,
-                view=None,
-                defence="safety_prompt",
-                sets=sets,
-                model="llava_7b",
-            )
-        ),
-        *made(run(tmp_path / "c", name="safety_prompt", sets=sets, model="llava_7b")),
-        *made(run(tmp_path / "d", name="mm_sft", view="image", sets=sets, model="somebody/llava-7b")),
-    ]
-    assert notes_on_paper(arms) == []
-    beside = made(
-        run(
-            tmp_path / "e",
-            name="safety_prompt",
-            method=None,
-            view=None,
-            defence="safety_prompt",
-            sets=sets,
-            model="llava_7b",
-        )
-    )
-    assert line(table(beside, "paper"), "safety prompt")["vlsbench"].paper.value == 44.5
-
-
-WRONG = [
-    ("manifest.json", "track", 5),
-    ("manifest.json", "seed", "0"),
-    ("manifest.json", "variant", []),
-    ("manifest.json", "steps", None),
-    ("summary.rule.json", "kind", "odd"),
-    ("summary.rule.json", "n", 0),
-    ("summary.rule.json", "rate", 5),
-    ("summary.rule.json", "rate", float("nan")),
-    ("summary.rule.json", "rate", 0.5),
-    ("summary.rule.json", "low", None),
-    ("summary.rule.json", "counts", []),
-    ("summary.rule.json", "counts", {"refusal": 39}),
-    ("summary.rule.json", "facts", "one"),
-    ("summary.rule.json", "bounds", None),
-    ("summary.rule.json", "main", "yes"),
-    ("settings.json", "rows", None),
-    ("settings.json", "generation", []),
-    ("items.rule.jsonl", "id", 1),
-    ("items.rule.jsonl", "good", "true"),
-    ("items.rule.jsonl", "good", False),
-    ("items.rule.jsonl", "cluster", None),
-    ("items.rule.jsonl", "category", {}),
-    ("items.rule.jsonl", "id", "1"),
-]
-
-
-@pytest.mark.parametrize(("file", "key", "value"), WRONG)
-def test_a_value_of_another_type_or_that_cannot_be_is_named_and_no_number(tmp_path, capsys, file, key, value):
-    sets = {"a": ("vsil", YES)}
-    it = run(tmp_path / "hurt", sets=sets)
-    run(tmp_path / "whole", name="mm_sft", view="image", sets=sets)
-    place = it.path / file if file == "manifest.json" else it.evaluation / "a" / file
-    first, *rest = place.read_text().splitlines() if file.endswith("jsonl") else [place.read_text()]
-    place.write_text("\n".join([json.dumps(json.loads(first) | {key: value}), *rest]) + "\n")
-    for form in ("md", "json", "csv", "latex"):
-        assert main(["table", f"runs={tmp_path}", f"format={form}"]) == 0
-        told = capsys.readouterr()
-        text = told.out + told.err
-        assert str(it.path) in text
-        assert "NaN" not in text
-        assert re.search(r"damaged: |is left out: ", text)
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", "null", '"x"', "[1, 2]", "{", "\x00\x01", ""])
-@pytest.mark.parametrize(
-    "file",
-    ["manifest.json", "evaluation/a/summary.rule.json", "evaluation/a/settings.json", "evaluation/a/items.rule.jsonl"],
-)
-def test_any_file_may_hold_anything(tmp_path, capsys, file, content):
-    run(tmp_path / "hurt", sets={"a": ("vsil", YES)})
-    run(tmp_path / "whole", name="mm_sft", view="image", sets={"a": ("vsil", YES)})
-    (tmp_path / "hurt" / file).write_text(content)
-    assert main(["table", f"runs={tmp_path}", "tables=rates,differences"]) == 0
-    text = capsys.readouterr().out
-    assert re.search(rf"- {tmp_path / 'hurt'}: (damaged|not finished|a is left out)", text)
-    assert "| paper | m | MM-SFT | SFT | 0 | 3 | 100.0 [100.0, 100.0] n=40<br>refusal 40 |" in text
-
-
 def test_a_validation_of_sets_that_have_an_average_is_shown(tmp_path, capsys):
     from align.commands.evaluate import _show
     from align.report.evaluated import row_of
@@ -607,11 +349,3 @@ def test_a_validation_of_sets_that_have_an_average_is_shown(tmp_path, capsys):
     it = run(tmp_path, sets=LEAKY)
     _show(it, "Validation", row_of(it)["results"])
     assert "jailbreakv_raw" in capsys.readouterr().out
-
-
-def test_half_a_character_is_written_out(tmp_path):
-    it = run(tmp_path / "a")
-    it.manifest_file.write_text(json.dumps(it.manifest() | {"recipe": "t_\ud800"}))
-    assert main(["table", f"runs={it.path}", "format=csv", f"output={tmp_path / 'table.csv'}"]) == 0
-    assert "\\ud800" in (tmp_path / "table.csv").read_text()
-    assert main(["table", f"runs={it.path}", "format=md", f"output={tmp_path / 'table.md'}"]) == 0
