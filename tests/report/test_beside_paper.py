@@ -71,22 +71,17 @@ def test_without_a_number_of_the_paper_nothing_is_said_of_it(tmp_path):
     assert notes_on_paper(made(run(tmp_path))) == []
 
 
-def test_a_word_lists_refusals_stand_beside_the_papers_refusals(tmp_path):
-    it = run(
-        tmp_path,
-        sets={"vlsbench": ("vsil_free", (True, True, False, True))},
-        model="llava_7b",
-        judge=("vlsbench", "1 (gpt-4o)"),
-    )
-    folder = it.evaluation / "vlsbench"
-    (folder / "summary.rule.json").write_bytes((folder / "summary.vlsbench.json").read_bytes())
-    (folder / "items.rule.jsonl").write_bytes((folder / "items.vlsbench.jsonl").read_bytes())
-    second_judge(folder, ["refusal", "other", "other", "other"])
-    (folder / "summary.rule.json").unlink()
+def test_a_word_list_counts_refusals_and_the_papers_refusals_stand_beside_them(tmp_path):
+    it = run(tmp_path, sets={"vlsbench": ("vsil_free", YES)}, model="llava_7b", judge=("refusal_match", "1"))
+    assert line(table(made(it), "paper"), "T-SFT")["vlsbench"].paper.value == 5.3
+
+
+def test_beside_another_judge_than_the_papers_there_is_no_number_of_it(tmp_path):
+    it = run(tmp_path, sets={"vlsbench": ("vsil_free", (True, True, False, True))}, model="llava_7b")
+    second_judge(it.evaluation / "vlsbench", ["refusal", "other", "other", "other"])
     arms = made(it)
     assert line(table(arms, "paper"), "T-SFT")["vlsbench"].paper.value == 13.99
-    cell = line(table(arms, "paper-judge-refusal_match"), "T-SFT")["vlsbench (refusal_match)"]
-    assert cell.paper is None or cell.paper.value == 5.3
+    assert line(table(arms, "paper-judge-refusal_match"), "T-SFT")["vlsbench (refusal_match)"].paper is None
 
 
 def test_no_number_of_the_paper_stands_beside_what_only_has_its_name(tmp_path):
