@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,32 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
+def json_by_lines(values: Mapping[str, Any]) -> str:
+    """An object of JSON, with a line for each entry of its lists: indented throughout, long ones take seconds to write."""
+
+    def written(value: Any) -> str:
+        if not isinstance(value, list) or not value:
+            return json.dumps(value)
+        return "[\n" + ",\n".join(json.dumps(entry) for entry in value) + "\n]"
+
+    return "{\n" + ",\n".join(f"{json.dumps(key)}: {written(value)}" for key, value in values.items()) + "\n}\n"
+
+
 def read_json(path: Path) -> Any:
     """A JSON file. Raises UserError that names it."""
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON: {error}") from error
+
+
+def folders(path: Path) -> list[str]:
+    """The names of the folders in a folder, in order; none where it is not there."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
 
 
 def open_jsonl(path: Path) -> tuple[list[dict[str, Any]], Any]:

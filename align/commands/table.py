@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from align.config import compose
 from align.errors import UserError
-from align.files import sayable, write_text
+from align.files import json_by_lines, sayable, write_text
 from align.report.arms import one_by_one
 from align.report.collect import read_runs
 from align.report.findings import Findings, findings
@@ -64,4 +63,4 @@ def _written(config: TableConfig, found: Findings, notes: Sequence[str]) -> str:
         "conclusions": found.conclusions,
         "notes": list(notes),
     }
-    return json.dumps(values, indent=2) + "\n"
+    return json_by_lines(values)

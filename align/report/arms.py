@@ -107,7 +107,7 @@ def _refuse_other_arms(runs: Sequence[Evaluated]) -> None:
 
 def _settings_of(run: Evaluated) -> dict[str, Any]:
     """What a run's manifest says of how it was trained; the number of its processes, its seed and its place aside."""
-    manifest = run.run.manifest()
+    manifest = run.manifest
     said = {key: manifest.get(key) for key in ("recipe", "view", "base", "tuning", "trainable_parameters")}
     return said | {
         f"train.{key}": value

@@ -94,6 +94,7 @@ SUMMARY: Form = {
     "cut_at_max_new_tokens": (count, "a whole number"),
     "facts": (texts, "a list of strings"),
 }
+SETTINGS: Form = {"rows": (text, "a string"), "generation": (mapping, "an object")}
 METRIC: Form = {
     "set": (text, "a string"),
     "metric": (text, "a string"),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from align.data.views import split_view
@@ -32,14 +37,23 @@ def collect(folder: Path, flags: dict[str, Flags] | None = None) -> tuple[list[E
 
     `flags` say of sets which items leak, and split their rates.
     """
-    runs: list[Evaluated] = []
-    notes: list[str] = []
     with _collector_at_rest():
-        for manifest in sorted(folder.rglob("manifest.json")):
-            _add(RunFolder(manifest.parent), flags or {}, runs, notes)
+        found = _read_all(sorted(_run_folders(folder)), flags or {})
+    runs = [run for run, _ in found if run]
+    notes = [note for _, of_run in found for note in of_run]
     if not runs:
         raise UserError(f"runs={folder}: no finished run in it" + (f" ({'; '.join(notes)})" if notes else ""))
     return runs, notes
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for path, below, files in os.walk(folder):
+        if "manifest.json" in files:
+            yield Path(path)
+            below[:] = [name for name in below if name not in OF_RUN]  # no run is in them, and much else
+
+
+OF_RUN = ("evaluation", "checkpoint", "checkpoints", "curve")
 
 
 @contextlib.contextmanager
@@ -55,19 +69,41 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def _add(run: RunFolder, flags: dict[str, Flags], runs: list[Evaluated], notes: list[str]) -> None:
-    """One run more, or a note on why it is none."""
+Read = tuple[Evaluated | None, list[str]]
+"""(A run, None where it cannot be used; notes on it)"""
+MANY = 100
+"""Runs from which on it pays to start processes for reading them."""
+
+
+def _read_all(paths: Sequence[Path], flags: dict[str, Flags]) -> list[Read]:
+    """One after the other, or where there are many in as many processes as there are processors."""
+    read = partial(_read, flags)
+    workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    if len(paths) < MANY or workers == 1:
+        return [read(path) for path in paths]
+    # A fork has all modules already, and what it does needs no thread of this process.
+    with ProcessPoolExecutor(min(workers, MOST), multiprocessing.get_context("fork")) as pool:
+        return list(pool.map(read, paths, chunksize=AT_ONCE))
+
+
+AT_ONCE = 25
+"""Runs that a process reads before it hands them over."""
+MOST = 8
+"""Processes: more do not read faster from one disk."""
+
+
+def _read(flags: dict[str, Flags], path: Path) -> Read:
+    run = RunFolder(path)
     try:
-        if not run.finished():
-            notes.append(f"{run.path}: not finished")
-            return
-        found = Evaluated(run)
+        manifest = run.manifest()
+        if manifest.get("status") != "finished":
+            return None, [f"{run.path}: not finished"]
+        found = Evaluated(run, manifest)
     except (UserError, AttributeError) as error:  # a manifest that is no object has no status
-        notes.append(f"{run.path}: damaged: {error}")
-        return
-    notes += [*found.drop_damaged(), *split(found, flags)]
+        return None, [f"{run.path}: damaged: {error}"]
+    notes = [*found.drop_damaged(), *split(found, flags)]
     if found.row["stopped"]:
         notes.append(f"{run.path}: {found.row['stopped']}")
     if not found.row["results"] and not found.row["external"] and not any(run.evaluation.glob("*/summary.*")):
         notes.append(f"{run.path}: not evaluated yet; align eval run={run.path}")
-    runs.append(found)
+    return found, notes

@@ -139,7 +139,7 @@ def _interaction(free: str, on_free: Observations, leaky: str, on_leaky: Observa
 
 def _numbers(kind: str, sets: list[str], observed: Sequence[Observations]) -> dict[str, Any]:
     result = contrast(observed, DIFFERENCES)
-    seeds = list(dict.fromkeys(seed for one in observed for seed in np.asarray(one.seeds).tolist()))
+    seeds = list(dict.fromkeys(np.concatenate([one.seeds for one in observed]).tolist()))
     return {
         "kind": kind,
         "sets": sets,

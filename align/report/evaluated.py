@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from align.errors import UserError
-from align.files import read_json
-from align.report.checked import LATER, MANIFEST, checked, mapping, summary_of, text
+from align.files import folders, read_json
+from align.report.checked import LATER, MANIFEST, SETTINGS, checked, summary_of
 from align.report.external import external_of
 from align.report.items import Items, read_items
 from align.report.leak_flags import Flags
@@ -40,27 +39,34 @@ LATER_KEYS = ("as_judged", "prompt_hash", "judge_settings", "judge_tokens")
 class Evaluated:
     """A run with what its evaluation came to; items are read when they are asked for, and kept."""
 
-    def __init__(self, run: RunFolder):
-        """Sets that are damaged are left out, and said in `notes`. Raises UserError where the run itself is."""
+    def __init__(self, run: RunFolder, manifest: dict[str, Any] | None = None):
+        """Sets that are damaged are left out, and said in `notes`. `manifest`: where it was read before.
+
+        Raises UserError where the run itself is damaged.
+        """
         self.run, self.notes = run, list[str]()
-        self.row = row_of(run, self.notes)
+        self.manifest = run.manifest() if manifest is None else manifest
+        self.row = row_of(run, self.notes, self.manifest)
         self.flags: dict[str, Flags] = {}
-        self._read = functools.cache(self._items)
-        self.settings = functools.cache(self._settings)
+        self._items: dict[tuple[str, str], Items] = {}
+        self._settings: dict[str, dict[str, Any]] = {}
 
     def items(self, set_name: str, judge: str | None = None) -> Items:
         """The items of a set with the labels of a judge, by default the main one. Raises UserError."""
-        return self._read(set_name, judge or self.row["results"][set_name]["judge"])
-
-    def _items(self, set_name: str, judge: str) -> Items:
         result = self.row["results"][set_name]
-        of_judge = next(one for one in (result, *result.get("other_judges", [])) if one["judge"] == judge)
-        return read_items(self.run.evaluation / set_name / f"items.{judge}.jsonl", of_judge)
+        judge = judge or str(result["judge"])
+        if (set_name, judge) not in self._items:
+            of_judge = next(one for one in (result, *result.get("other_judges", [])) if one["judge"] == judge)
+            file = self.run.evaluation / set_name / f"items.{judge}.jsonl"
+            self._items[set_name, judge] = read_items(file, of_judge)
+        return self._items[set_name, judge]
 
-    def _settings(self, set_name: str) -> dict[str, Any]:
+    def settings(self, set_name: str) -> dict[str, Any]:
         """Who was asked what of a set. Raises UserError."""
-        file = self.run.evaluation / set_name / "settings.json"
-        return checked(file, read_json(file), {"rows": (text, "a string"), "generation": (mapping, "an object")})
+        if set_name not in self._settings:
+            file = self.run.evaluation / set_name / "settings.json"
+            self._settings[set_name] = checked(file, read_json(file), SETTINGS)
+        return self._settings[set_name]
 
     def on_track(self, track: str) -> Evaluated:
         """The same, as a row of another track."""
@@ -81,9 +87,12 @@ class Evaluated:
         return self.notes
 
 
-def row_of(run: RunFolder, damaged: list[str] | None = None) -> dict[str, Any]:
-    """One run as a row. Raises UserError where its files are damaged; of a set alone only where `damaged` does not take a line on it."""
-    manifest = checked(run.manifest_file, run.manifest(), MANIFEST, LATER)
+def row_of(run: RunFolder, damaged: list[str] | None = None, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One run as a row. `manifest`: where it was read before.
+
+    Raises UserError where its files are damaged; of a set alone only where `damaged` does not take a line on it.
+    """
+    manifest = checked(run.manifest_file, run.manifest() if manifest is None else manifest, MANIFEST, LATER)
     copied = ("track", "model", "method", "view", "seed", "steps", "trainable_parameters", "seconds", "peak_memory_mib")
     row = {key: manifest[key] for key in copied}
     row["name"] = manifest["recipe"].rpartition("/")[2]
@@ -92,10 +101,10 @@ def row_of(run: RunFolder, damaged: list[str] | None = None) -> dict[str, Any]:
     row["tuning"] = tuning_of(manifest)
     row["defence"] = manifest.get("defence")
     row["results"] = {}
-    for folder in sorted(path for path in run.evaluation.glob("*") if path.is_dir()):
-        with _left_out(run, folder.name, damaged):
-            if result := _result_of(folder):
-                row["results"][folder.name] = result
+    for name in folders(run.evaluation):
+        with _left_out(run, name, damaged):
+            if result := _result_of(run.evaluation / name):
+                row["results"][name] = result
     row["external"] = {}
     with _left_out(run, "lmms_eval", damaged):
         row["external"] = external_of(run)
@@ -156,5 +165,7 @@ def _result(summary: dict[str, Any]) -> dict[str, Any]:
 def judge_of(result: dict[str, Any]) -> str:
     """Who judged, and a mark that changes with the prompts and settings that it was asked with: other marks, other numbers."""
     asked = [result.get("prompt_hash"), result.get("judge_settings") or {}]
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]
-    return f"{result['judge']} {result['judge_version']}" + (f" [{digest}]" if any(asked) else "")
+    who = f"{result['judge']} {result['judge_version']}"
+    if not any(asked):
+        return who
+    return f"{who} [{hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:6]}]"

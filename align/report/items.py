@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +57,12 @@ class Items:
         """What the clusters are called."""
         return [NUMBERS.names[i] for i in self.clusters.tolist()]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"clusters": self.cluster_names}  # a process has its own numbers
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"clusters": _numbered(state["clusters"])})
+
     @cached_property
     def has_verdict(self) -> np.ndarray:
         """(n,) bool"""
@@ -80,20 +88,63 @@ class _Numbers(dict[str, int]):
         return self.setdefault(name, len(self))
 
 
-class _Same(dict[str | None, str | None]):
-    """One string for all that are equal: the sets of a thousand runs name the same items, and memory is most of their time."""
+class _Labels(dict[bytes, str]):
+    """The label that some bytes are, as one string however often it stands."""
 
-    def __missing__(self, name: str | None) -> str | None:
-        return self.setdefault(name, name)
+    def __missing__(self, label: bytes) -> str:
+        return self.setdefault(label, label.decode())
 
 
 NUMBERS = _Numbers()
 """Of the clusters."""
-SAME = _Same()
+LABELS = _Labels()
+
+
+def _numbered(clusters: Sequence[str]) -> np.ndarray:
+    return np.fromiter(map(NUMBERS.__getitem__, clusters), dtype=int, count=len(clusters))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the files of a set say in every run: all columns but the labels."""
+
+    ids: tuple[str, ...]
+    clusters: np.ndarray
+    categories: tuple[str | None, ...]
+
+
+ASKED: dict[bytes, _Asked] = {}
+"""By the hash of a file without its labels: the evaluations of a set by a thousand runs are read as one, and a label for each item."""
+LABEL = re.compile(rb'"label": "([a-z_]+)", "good": (true|false)')
+"""As evaluations write it. In a string it cannot stand: JSON has a backslash before each quotation mark there."""
 
 
 def read_items(file: Path, summary: dict[str, Any]) -> Items:
     """The items that a summary counts. Raises UserError where the file is damaged, or is not what was counted."""
+    rest, labels, goods = _divided(file)
+    asked = ASKED.get(rest)
+    if asked is None:
+        asked, said, good = _parsed(file)
+        if (said, good) == (labels, goods):
+            ASKED[rest] = asked
+        labels, goods = said, good
+    _refuse_other(file, Counter(zip(labels, goods, strict=True)), summary)
+    return Items(asked.ids, labels, np.array(goods, dtype=bool), asked.clusters, asked.categories)
+
+
+def _divided(file: Path) -> tuple[bytes, tuple[str, ...], tuple[bool, ...]]:
+    """(Hash of all but the labels and of where these stand, labels, whether each is good), of a file as evaluations write it."""
+    try:
+        pieces = LABEL.split(file.read_bytes())
+    except OSError:
+        pieces = []  # said when it is parsed
+    labels = tuple(map(LABELS.__getitem__, pieces[1::3]))
+    rest = hashlib.sha256(b"\0".join(pieces[::3])).digest()
+    return rest, labels, tuple([good == b"true" for good in pieces[2::3]])
+
+
+def _parsed(file: Path) -> tuple[_Asked, tuple[str, ...], tuple[bool, ...]]:
+    """(What was asked, labels, whether each is good), of any file of items. Raises UserError."""
     records = _records(file)
     try:
         ids, labels, goods, clusters, categories = zip(*map(COLUMNS, records), strict=True)
@@ -103,28 +154,20 @@ def read_items(file: Path, summary: dict[str, Any]) -> Items:
         ValueError,
     ) as error:  # in this order: a line that lacks a key, that is no object, no line at all
         raise UserError(f"{file}: a line is no item ({error!r}); evaluate it again") from error
-    pairs = Counter(zip(labels, goods, strict=True)) if set(map(type, labels)) == {str} else Counter()
-    types = ((ids, {str}), (clusters, {str}), (categories, {str, type(None)}), ([good for _, good in pairs], {bool}))
-    if not pairs or any(not set(map(type, of)) <= expected for of, expected in types):
+    types = ((ids, {str}), (labels, {str}), (goods, {bool}), (clusters, {str}), (categories, {str, type(None)}))
+    if any(not set(map(type, of)) <= expected for of, expected in types):
         raise UserError(
             f"{file}: `id`, `label`, `good`, `cluster` or `category` of a line is of another type; evaluate it again"
         )
-    _refuse_other(file, ids, pairs, summary)
-    numbers = np.fromiter(map(NUMBERS.__getitem__, clusters), dtype=int, count=len(clusters))
-    once: Any = SAME.__getitem__
-    return Items(
-        tuple(map(once, ids)),
-        tuple(map(once, labels)),
-        np.array(goods, dtype=bool),
-        numbers,
-        tuple(map(once, categories)),
-    )
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{file}: an id stands twice; evaluate it again")
+    return _Asked(ids, _numbered(clusters), categories), labels, goods
 
 
 COLUMNS = itemgetter("id", "label", "good", "cluster", "category")
 
 
-def _refuse_other(file: Path, ids: Sequence[str], pairs: Counter[tuple[str, bool]], summary: dict[str, Any]) -> None:
+def _refuse_other(file: Path, pairs: Counter[tuple[str, bool]], summary: dict[str, Any]) -> None:
     """Raises UserError unless the items are what a summary counts and makes its rate of. `pairs` counts (label, good)."""
     found: Counter[str] = Counter()
     for (label, _), count in pairs.items():
@@ -132,19 +175,17 @@ def _refuse_other(file: Path, ids: Sequence[str], pairs: Counter[tuple[str, bool
     counted = {label: count for label, count in summary["counts"].items() if count}
     if found != counted:
         raise UserError(f"{file}: {dict(found)} is not what its summary counts, {counted}; evaluate it again")
-    if len(set(ids)) < len(ids):
-        raise UserError(f"{file}: an id stands twice; evaluate it again")
     role = role_of(summary["kind"])
     if any(is_good(label, role) != good for label, good in pairs):
         raise UserError(f"{file}: `good` of a line is not what its label says; evaluate it again")
-    good, valid = sum(count for (_, is_so), count in pairs.items() if is_so), len(ids) - counted.get("invalid", 0)
+    good, valid = sum(n for (_, is_so), n in pairs.items() if is_so), pairs.total() - counted.get("invalid", 0)
     if summary["rate"] is not None and (not valid or abs(summary["rate"] - good / valid) > 1e-9):
         raise UserError(f"{file}: the summary's rate, {summary['rate']}, is not that of its items; evaluate it again")
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
     try:
-        # In one go, by a fast reader: this is most of what a table of many runs takes.
+        # In one go, by a fast reader: files of many rows are long.
         found: list[dict[str, Any]] = orjson.loads(b"[" + file.read_bytes().strip().replace(b"\n", b",") + b"]")
         return found
     except (OSError, ValueError):

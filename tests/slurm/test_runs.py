@@ -34,7 +34,7 @@ def test_a_preempted_run_comes_back_to_the_same_adapter_and_is_evaluated_after(c
         "".join(shlex.join(arguments(tiny("llava"), run.path, *settings)) + "\n" for run in (preempted, undisturbed))
     )
     (tmp_path / "evaluations.txt").write_text("".join(f"run={run.path}\n" for run in (preempted, undisturbed)))
-    training = cluster.submit("--array=0-1", "--partition=gentle", "--exclusive", TRAIN, tmp_path / "runs.txt")
+    training = cluster.submit("--array=0-1", "--partition=patient", "--exclusive", TRAIN, tmp_path / "runs.txt")
     after = f"--dependency=aftercorr:{training}"
     evaluating = cluster.submit("--array=0-1", after, EVALUATE, tmp_path / "evaluations.txt")
 

@@ -88,10 +88,10 @@ def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, ti
     two_nodes = ["recipe=mm_sft", f"model={models[0]}", "seed=1", *grid[3:], "cluster.nodes=2", "vanilla=false"]
     assert "job" in sweep(*two_nodes)
     # Another run stands where one of these is to go: the error of a bad cell.
-    dry = sweep(*grid, "at_once=3", "cluster.partition=gentle", "dry_run=true")
-    assert "#SBATCH --partition=gentle" in dry
+    dry = sweep(*grid, "at_once=3", "cluster.partition=patient", "dry_run=true")
+    assert "#SBATCH --partition=patient" in dry
     assert "--array=0-6%3" in dry  # the eighth is queued already
-    first = sweep(*grid, "at_once=3", "cluster.partition=gentle")
+    first = sweep(*grid, "at_once=3", "cluster.partition=patient")
     rows = {tuple(row.axes.values()): RunFolder(row.path) for row in folder.read().rows}
     assert len(rows) == 8 + 2
     bad = rows["t_sft", models[1], "1"]

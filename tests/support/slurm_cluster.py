@@ -205,7 +205,8 @@ def slurm_cluster(
     """A cluster while the block runs. `nodes` with `cpus` each (and `gpus` that are none: device files that exist).
 
     Partitions: `main` (the default), `low` (preempted and requeued without grace), `gentle` (the same with `grace` seconds),
-    `high` (preempts both). `kill_wait`: seconds from SIGTERM to SIGKILL. `settings`: further lines of slurm.conf.
+    `patient` (with two minutes: time for a real run to save on a busy machine), `high` (preempts all of these). `kill_wait`: seconds
+    from SIGTERM to SIGKILL. `settings`: further lines of slurm.conf.
     """
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: a path of a socket has at most 108 characters
     cluster = Cluster(folder, [f"127.0.1.{number + 1}" for number in range(nodes)])
@@ -274,6 +275,7 @@ def _write_files(
         "PartitionName=main Nodes=ALL Default=YES State=UP PreemptMode=OFF PriorityTier=1",
         "PartitionName=low Nodes=ALL State=UP PreemptMode=REQUEUE GraceTime=0 PriorityTier=1",
         f"PartitionName=gentle Nodes=ALL State=UP PreemptMode=REQUEUE GraceTime={grace} PriorityTier=1",
+        "PartitionName=patient Nodes=ALL State=UP PreemptMode=REQUEUE GraceTime=120 PriorityTier=1",
         "PartitionName=high Nodes=ALL State=UP PreemptMode=OFF PriorityTier=10",
         *settings,
     ]

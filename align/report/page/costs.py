@@ -58,7 +58,7 @@ def provenance(runs: Iterable[Evaluated]) -> list[Line]:
 
 
 def _made(run: Evaluated) -> Line:
-    manifest = run.run.manifest()
+    manifest = run.manifest
     data = manifest.get("data") or {}
     versions = {name: version for name, version in (manifest.get("versions") or {}).items() if version != "absent"}
     judges = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -73,10 +73,10 @@ class Seen:
     clusters: list[np.ndarray] = field(default_factory=list)
     seeds: list[Any] = field(default_factory=list)
 
-    def add(self, seed: Any, items: Items, chosen: np.ndarray) -> None:
-        """The chosen items of one more seed."""
-        valid = chosen & items.has_verdict
-        self.n += int(chosen.sum())
+    def add(self, seed: Any, items: Items, places: np.ndarray) -> None:
+        """The items of one more seed that stand at `places` (n,)."""
+        valid = places[items.has_verdict[places]]
+        self.n += len(places)
         self.good.append(items.good[valid])
         self.clusters.append(items.clusters[valid])
         self.seeds.append(seed)
@@ -101,13 +101,19 @@ def _by_group(arm: Arm, name: str, group: Group) -> dict[str, Seen]:
     for run in arm.runs:
         if name in run.row["results"]:
             items = run.items(name)
-            groups = group(items)
-            number = {key: i for i, key in enumerate(dict.fromkeys(groups))}
-            of_items = np.array([number[key] for key in groups])
-            for key, i in number.items():
-                if key is not None:
-                    found.setdefault(key, Seen()).add(run.row["seed"], items, of_items == i)
+            for key, places in _places(tuple(group(items))).items():
+                found.setdefault(key, Seen()).add(run.row["seed"], items, places)
     return found
+
+
+@lru_cache(maxsize=16)  # most runs have the same items in the same order
+def _places(groups: tuple[str | None, ...]) -> dict[str, np.ndarray]:
+    """{group: where its items stand}."""
+    found: dict[str, list[int]] = {}
+    for place, key in enumerate(groups):
+        if key is not None:
+            found.setdefault(key, []).append(place)
+    return {key: np.array(places) for key, places in found.items()}
 
 
 def _cell_of(found: Mapping[int, Mapping[str, Seen]], key: str, arm: Arm) -> Cell:
