@@ -219,6 +219,7 @@ def fingerprint_of(config: dict[str, Any]) -> str:
         "resume",
         "dry_run",
         "num_processes",
+        "layout",
         "evaluate",
         "evaluate_afterwards",
         "data_root",

@@ -108,7 +108,7 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder,
 
     if not trainer.accelerator.is_main_process:
         return
-    for fact in [*data.facts, *alike, *trainer.order.facts()]:
+    for fact in [*data.facts, *alike, *trainer.order.facts(), *trainer.layout_facts]:
         print(fact, flush=True)
     towers = parameters_per_tower(trainer.model, trainer.family)
     run.begin(composed.config, data.manifest(), trainer.base)

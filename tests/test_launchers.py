@@ -32,13 +32,13 @@ FULL = ["lora=null", "train.learning_rate=1e-4"]
 
 @pytest.fixture(scope="module")
 def one_process(tiny, family_name, tmp_path_factory):
-    """A function: settings -> folder of the runs of every method in one process, made once."""
+    """A function: settings -> folder of the runs of every method in one process on padded rows, made once."""
     made = {}
 
     def folder(*settings):
         if settings not in made:
             made[settings] = tmp_path_factory.mktemp("one") / "runs"
-            train_every_method(tiny(family_name), made[settings], 1, 8, *settings)
+            train_every_method(tiny(family_name), made[settings], 1, 8, "layout=padded", *settings)
         return made[settings]
 
     return folder
@@ -59,7 +59,7 @@ def test_two_processes_take_the_trajectory_of_one(launcher, settings, one_proces
         config, more, kind = CONFIGS / "cpu.yaml", ["train.ddp_find_unused_parameters=false"], "MULTI_CPU"
     else:
         config, more, kind = launcher_file(launcher, tmp_path), [], "DEEPSPEED"
-    train_every_method(tiny(family_name), tmp_path / "two", 2, 2, *settings, *more, config=config)
+    train_every_method(tiny(family_name), tmp_path / "two", 2, 2, "layout=packed", *settings, *more, config=config)
     for method in METHODS:
         one, two = one_process(*settings) / method, tmp_path / "two" / method
         same_trajectory(one, two)

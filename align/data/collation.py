@@ -1,21 +1,19 @@
-"""Collation: rendered rows -> one padded batch. Text-only, image and mixed rows go through the same lines."""
+"""Collation: rendered rows -> one padded batch, and where it is computed. Text-only, image and mixed rows go through the same lines."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from align.data.layout import Layout, cost, lay_out
+from align.data.padding import IGNORED, NOTHING, pictures_of, pictures_once, tokens
 from align.data.rendering import Rendered, Renderer
 from align.errors import UserError
 from align.rows import Row
-
-IGNORED = -100
-"""The label of a position without loss (torch's cross-entropy, transformers)."""
-NOTHING = Rendered("", [], [], {}, {})
-"""What stands behind a row: nothing, mostly."""
 
 
 class Collator:
@@ -27,7 +25,13 @@ class Collator:
     answers: tuple[str, ...] = ("response",)
     """Fields of a row that are answered with, one block of the batch each."""
     filler: Rendered | None = None
-    """A picture that nothing looks at, for batches without one: see `pad`."""
+    """A picture for batches without one. It is put behind the shortest row, hidden from attention and without labels: no output changes,
+    and the vision tower and projector run, which all processes must do where weights are divided among them.
+    """
+    layout: str | None = None
+    """Where the model computes a batch, one of `align.data.layout.LAYOUTS`, and each picture once. None: rows and pictures as they are."""
+    width: int = 0
+    """The model's hidden size, which `layout=auto` weighs attention by."""
 
     def __init__(self, renderer: Renderer, max_length: int | None = None, pad_to_multiple_of: int | None = None):
         self.renderer = renderer
@@ -41,7 +45,7 @@ class Collator:
         """
         rows = [self.render(row_of(record)) for record in records]
         rendered = [row[field] for field in self.answers for row in rows]
-        return self._pad(rendered) | self._bookkeeping(records, rendered)
+        return self._lay_out(rendered) | self._bookkeeping(records, rendered)
 
     def render(self, row: Row) -> dict[str, Rendered]:
         """{field: what the model reads} for each answer that a row is trained with. Raises UserError."""
@@ -63,8 +67,42 @@ class Collator:
     def _answers_of(self, row: Row) -> Sequence[str]:
         return self.answers
 
-    def _pad(self, rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
-        return pad(rendered, self.renderer.pad_token_id, self.pad_to_multiple_of, filler=self.filler)
+    def _lay_out(self, rendered: Sequence[Rendered]) -> dict[str, Any]:
+        """Padded rows, each picture once, and a `layout` where rows are not computed as they stand."""
+        behind = None
+        if self.filler is not None and not any(row.pictures for row in rendered):
+            behind = min(range(len(rendered)), key=lambda i: rendered[i].length)
+        tails = [self.filler if i == behind and self.filler else NOTHING for i in range(len(rendered))]
+        batch: dict[str, Any] = tokens(rendered, tails, self.renderer.pad_token_id, self.pad_to_multiple_of)
+        if self.layout is None:
+            return batch | pictures_of([*rendered, *tails])
+        layout = self._layout(rendered, batch["input_ids"].shape, behind)
+        shown = [picture for pair in zip(rendered, tails, strict=True) for one in pair for picture in one.pictures]
+        computed = shown if layout is None else layout.pictures
+        number = {picture: i for i, picture in enumerate(dict.fromkeys(computed))}
+        batch |= pictures_once([*rendered, *tails], number)
+        if layout is not None or len(number) < len(shown):
+            batch["layout"] = {
+                "pictures": torch.tensor([number[picture] for picture in computed], dtype=torch.long),
+                "pictures_of_rows": torch.tensor([number[picture] for picture in shown], dtype=torch.long),
+            }
+        if layout is not None:
+            labelled = batch["labels"] != IGNORED
+            batch["layout"] |= layout.tensors(batch["input_ids"], labelled, self.renderer.pad_token_id)
+        return batch
+
+    def _layout(self, rows: Sequence[Rendered], padded: torch.Size, behind: int | None) -> Layout | None:
+        """Where the padded rows are computed; None where they are, and `auto` takes what costs the least."""
+        filler = None if behind is None or self.filler is None else (behind, self.filler)
+        laid = partial(lay_out, rows, padded[1], filler, multiple_of=self.pad_to_multiple_of)
+        if self.layout == "shared_prefix":
+            return laid(pack=False)
+        if self.layout == "packed":
+            return laid(pack=True)
+        if self.layout == "padded":
+            return None
+        best = min((laid(pack=False), laid(pack=True)), key=lambda layout: layout.cost(self.width))
+        return best if best.cost(self.width) < WORTH_IT * cost(padded[0], padded[1], self.width) else None
 
     def _bookkeeping(self, records: Sequence[dict[str, Any]], rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
         """Which rows these are, and how many tokens of each are supervised, over all its answers."""
@@ -75,6 +113,10 @@ class Collator:
             "row_index": torch.tensor([record["index"] for record in records]),
             "supervised_tokens": torch.tensor([supervised[record["id"]] for record in records]),
         }
+
+
+WORTH_IT = 0.97
+"""`auto` leaves rows padded where another layout saves less than the rest: it takes a mask of its own, and picking positions."""
 
 
 def row_of(record: dict[str, Any]) -> Row:
@@ -127,51 +169,11 @@ class PartsCollator(Collator):
                 f"needs harmful and benign rows in each"
             )
         answers = [answer for part in PARTS for answer in rendered[part]]
-        return self._pad(answers) | {
+        return self._lay_out(answers) | {
             "part": torch.tensor([i for i, part in enumerate(PARTS) for _ in rendered[part]]),
-            "reference": self._pad(rendered[self.reference_part]),
+            "reference": self._lay_out(rendered[self.reference_part]),
             **self._bookkeeping(records, answers),
         }
 
     def _answers_of(self, row: Row) -> Sequence[str]:
         return [field for role, field in ANSWER_OF.values() if role == row.role]
-
-
-def pad(
-    rows: Sequence[Rendered],
-    pad_token_id: int,
-    multiple_of: int | None = None,
-    left: bool = False,
-    filler: Rendered | None = None,
-) -> dict[str, torch.Tensor]:
-    """Rendered rows -> a batch of (batch, length) tensors, padded right for training or left for generation.
-
-    In a batch without pictures the `filler` is put behind the shortest row, hidden from attention and without labels: no output
-    changes, and the vision tower and projector run, which all processes must do where weights are divided among them.
-    """
-    tails = [NOTHING] * len(rows)
-    if filler is not None and not any(row.image_inputs for row in rows):
-        tails[min(range(len(rows)), key=lambda i: rows[i].length)] = filler
-    length = max(row.length + tail.length for row, tail in zip(rows, tails, strict=True))
-    if multiple_of:
-        length = -(-length // multiple_of) * multiple_of
-
-    def padded(sequences: list[list[int]], value: int) -> torch.Tensor:
-        fill = [[value] * (length - len(s)) for s in sequences]
-        return torch.tensor([f + s if left else s + f for f, s in zip(fill, sequences, strict=True)])
-
-    both = list(zip(rows, tails, strict=True))
-    batch = {
-        "input_ids": padded([row.prompt_ids + row.answer_ids + tail.prompt_ids for row, tail in both], pad_token_id),
-        "attention_mask": padded([[1] * row.length + [0] * tail.length for row, tail in both], 0),
-        "labels": padded(
-            [[IGNORED] * len(row.prompt_ids) + row.answer_ids + [IGNORED] * tail.length for row, tail in both], IGNORED
-        ),
-    }
-    for key in sorted({key for row in rows for key in row.aligned}):
-        batch[key] = padded(
-            [row.aligned[key] + [0] * len(row.answer_ids) + tail.aligned.get(key, []) for row, tail in both], 0
-        )
-    for key in sorted({key for one in (*rows, *tails) for key in one.image_inputs}):
-        batch[key] = torch.cat([one.image_inputs[key] for one in (*rows, *tails) if key in one.image_inputs])
-    return batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from PIL import Image
 from align.data.images import encode_png, image_size, load_image
 from align.errors import UserError
 from align.models.families import Family
-from align.rows import Row
+from align.rows import ImageRef, Row
 from align.settings import ModelSettings
 
 
@@ -29,11 +29,26 @@ class Rendered:
     """What else the processor gives per prompt token (Qwen2-VL's mm_token_type_ids)."""
     image_inputs: dict[str, torch.Tensor]
     """What the processor gives per image (pixel_values, image_grid_thw), concatenated over a batch along the first axis."""
+    pictures: tuple[ImageRef, ...] = ()
+    """Which images these are, in order."""
 
     @property
     def length(self) -> int:
         """Tokens of prompt and answer."""
         return len(self.prompt_ids) + len(self.answer_ids)
+
+    def inputs_of_pictures(self) -> list[dict[str, torch.Tensor]]:
+        """`image_inputs` of each of the pictures alone."""
+        whole, count = self.image_inputs, len(self.pictures)
+        patches = whole["image_grid_thw"].prod(-1).tolist() if "image_grid_thw" in whole else []
+        parts = {
+            key: value.split(patches if len(patches) and len(value) == sum(patches) else 1)
+            for key, value in whole.items()
+        }
+        if any(len(of_key) != count for of_key in parts.values()):
+            sizes = {key: tuple(value.shape) for key, value in whole.items()}
+            raise UserError(f"row {self.id}: {sizes} cannot be told apart by its {count} pictures; use layout=padded")
+        return [{key: of_key[i] for key, of_key in parts.items()} for i in range(count)]
 
 
 class Renderer:
@@ -92,14 +107,16 @@ class Renderer:
         aligned = {key: value[0].tolist() for key, value in inputs.items() if value.shape == prompt_ids.shape}
         image_inputs = {key: value for key, value in inputs.items() if key not in aligned}
         ids = [[] if answer is None else self._answer_ids(row, prompt, answer, where) for answer in answers]
-        return [Rendered(row.id, prompt_ids[0].tolist(), answer_ids, aligned, image_inputs) for answer_ids in ids]
+        read = prompt_ids[0].tolist()
+        return [Rendered(row.id, read, answer_ids, aligned, image_inputs, row.images) for answer_ids in ids]
 
     def filler(self) -> Rendered:
         """The image tokens of one small grey picture and nothing else: see `align.data.collation.pad`."""
         picture = self.render(Row("filler", "", images=(encode_png(Image.new("RGB", (28, 28), "grey")),)))
         kept = [i for i, token in enumerate(picture.prompt_ids) if token == self.image_token_id]
         aligned = {key: [values[i] for i in kept] for key, values in picture.aligned.items()}
-        return Rendered("filler", [self.image_token_id] * len(kept), [], aligned, picture.image_inputs)
+        tokens = [self.image_token_id] * len(kept)
+        return replace(picture, prompt_ids=tokens, aligned=aligned)
 
     def _refuse_special_tokens(self, prompt: str, answer: str, where: str) -> None:
         """A placeholder in a text stands for an image that is not there; a special token in an answer would end the turn in its middle."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from align.data.collation import pad
+from align.data.padding import pad
 from align.data.rendering import Renderer
 from align.generation.answer import Answer
 from align.generation.sampling import processors

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.config import Composed, schema_of
+from align.data.layout import LAYOUTS
 from align.errors import UserError
 from align.methods.launcher import machine_defaults
 from align.run_folder import RunFolder
@@ -34,10 +35,10 @@ SET_BY_US = {
 KEYS = ("hub_token", "push_to_hub_token")
 """Fields that would keep a key in the files of a run."""
 INERT = {
-    "packing": "rows are padded",
-    "eval_packing": "rows are padded",
-    "padding_free": "rows are padded",
-    "packing_strategy": "rows are padded",
+    "packing": "see layout=packed",
+    "eval_packing": "the evaluation is a process of its own",
+    "padding_free": "see layout=packed",
+    "packing_strategy": "see layout=packed",
     "truncation_mode": "nothing is ever cut",
     "completion_only_loss": "the loss is always on the answer and its end of turn",
     "assistant_only_loss": "the loss is always on the answer and its end of turn",
@@ -61,6 +62,8 @@ INERT = {
 def training_arguments(composed: Composed, method: type, run: RunFolder, world_size: int) -> Any:
     """An instance of a method's configuration class. Raises UserError that names the file or argument of a field that cannot be."""
     config: RunConfig = composed.config
+    if config.layout not in LAYOUTS:
+        raise UserError(f"{composed.origin('layout')}: layout={config.layout}: expected one of {', '.join(LAYOUTS)}")
     config_class: type = method.config_class  # type: ignore[attr-defined]
     inert = INERT | getattr(method, "inert", {})
     given = dict(config.train)

@@ -16,6 +16,7 @@ from align.methods.callbacks import Clock, LogFile, Preemption, StepFile
 from align.methods.curve import CurvePoints
 from align.methods.launcher import check_launch, in_step_by_pictures, name_layers, sharding, world_size
 from align.methods.rows_trainer import to_dataset
+from align.models.layout import layout_for
 from align.models.loading import base_of, load, parameters_per_tower
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
@@ -48,6 +49,8 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     collator = method.collator(renderer, arguments)
     if in_step_by_pictures(arguments) and any(row.images for row in data.rows):
         collator.filler = renderer.filler()
+    collator.layout, why = layout_for(config.layout, loaded.model, loaded.family, arguments)
+    collator.width = loaded.model.config.get_text_config().hidden_size
     name_layers(loaded.model)
     trainer = _constructed(
         method,
@@ -68,6 +71,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
         add_frozen_copy(trainer.model)
     trainer.reference = kind_of_reference(trainer.model, copy) if method.needs_reference else None
     check_launch(trainer.accelerator)
+    trainer.layout_facts = [f"layout={config.layout}: rows are padded, since {why}"] if why else []
     trainer.family, trainer.base = loaded.family, base_of(config.model)
     _refuse_rows_without_effect(trainer, data, config)
     trainer.preemption = Preemption(trainer.accelerator)

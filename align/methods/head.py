@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from align.data.collation import IGNORED
+from align.data.padding import IGNORED
+from align.models.layout import PicturesOnce, laid_out
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """Fields of trl's `FusedCausalLMOutput` that hold a value per position."""
@@ -21,13 +22,17 @@ PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1
 class SupervisedHead:
     """Wraps a model's forward, after trl has put its fused head there: the same outputs, from the supervised positions alone.
 
+    A `layout` in the batch says where the model computes these (align/data/layout.py); labels and outputs are of the padded rows.
+
     `hidden` is what the last such forward gave the head: (supervised tokens, hidden size), row by row.
     """
 
     def __init__(self, model: Any):
         self.projection = model.get_output_embeddings()
         self.hidden = torch.empty(0)
-        self._supervised: torch.Tensor | None = None
+        self.pictures = PicturesOnce(model.base_model)
+        self._model = model
+        self._picked: torch.Tensor | None = None
         self._fused = model.forward
         model.base_model.register_forward_hook(self._pick)
 
@@ -35,18 +40,24 @@ class SupervisedHead:
         def forward(_: Any, *args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
             if not fused_lm_head:
                 return self._fused(*args, **kwargs)
-            return self._on_supervised(*args, **kwargs)
+            return self._on_supervised(**kwargs)
 
         model.forward = types.MethodType(forward, model)
 
-    def _on_supervised(self, *args: Any, labels: torch.Tensor, **kwargs: Any) -> Any:
+    def _on_supervised(
+        self, *, labels: torch.Tensor, layout: dict[str, torch.Tensor] | None = None, **inputs: Any
+    ) -> Any:
         following = labels[:, 1:]
         supervised = following != IGNORED
-        self._supervised = supervised
+        layout = layout or {}
+        if layout:
+            inputs = laid_out(self._model, inputs, layout)
+        self.pictures.order = layout.get("pictures")
+        self._picked = layout.get("predicts", torch.nn.functional.pad(supervised, (0, 1)).flatten().nonzero()[:, 0])
         try:
-            output = self._fused(*args, shift_labels=following[supervised][None], fused_lm_head=True, **kwargs)
+            output = self._fused(shift_labels=following[supervised][None], fused_lm_head=True, **inputs)
         finally:
-            self._supervised = None
+            self._picked = self.pictures.order = None
         for name in PER_TOKEN:
             picked = getattr(output, name)
             if picked is not None:
@@ -56,7 +67,7 @@ class SupervisedHead:
         return output
 
     def _pick(self, module: Any, inputs: Any, output: Any) -> Any:
-        if self._supervised is not None:
-            self.hidden = output.last_hidden_state[:, :-1][self._supervised]
+        if self._picked is not None:
+            self.hidden = output.last_hidden_state.flatten(0, 1)[self._picked]
             output.last_hidden_state = self.hidden[None]
         return output

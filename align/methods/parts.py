@@ -15,7 +15,8 @@ from trl import SFTConfig, SFTTrainer
 from trl.models.utils import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head
 
-from align.data.collation import IGNORED, PARTS, PartsCollator
+from align.data.collation import PARTS, PartsCollator
+from align.data.padding import IGNORED
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.order import InProportion

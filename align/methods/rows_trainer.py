@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from align.errors import UserError
 from align.methods.checkpoints import WholeCheckpoints
 from align.methods.head import SupervisedHead
 from align.methods.order import WholeBatches
+from align.methods.pace import Pace
 from align.models.reference import FROZEN
 from align.rows import Row
 from align.settings import RunConfig
@@ -67,6 +68,7 @@ class RowsTrainer(WholeCheckpoints):
 
     def __init__(self, *args: Any, **kwargs: Any):
         self._taken: list[torch.Tensor] = []
+        self.pace = Pace()
         super().__init__(*args, **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
@@ -105,6 +107,7 @@ class RowsTrainer(WholeCheckpoints):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
         index = inputs.pop("row_index")
+        self.pace.count(inputs)
         self._taken.append(torch.stack([index, inputs.pop("supervised_tokens")], dim=1))
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
@@ -116,6 +119,14 @@ class RowsTrainer(WholeCheckpoints):
                 f"the loss is {losses[~finite][0].item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows"
             )
         return result
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
+        """The batches of a step, and how long it waited for them."""
+        return super().get_batch_samples(self.pace.timed(epoch_iterator), *args, **kwargs)  # type: ignore[misc]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """The line of trl, and how the time since the last one was spent; of the process that writes the log."""
+        super().log(logs | self.pace.line() if "loss" in logs else logs, *args, **kwargs)  # type: ignore[misc]
 
     def taken(self) -> tuple[list[int], int]:
         """Row numbers, in order, and supervised tokens of the step that ended, over all processes. Every process must ask."""

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from align.data.collation import pad
 from align.data.images import encode_png
+from align.data.padding import pad
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.files import building, cache_folder, write_json

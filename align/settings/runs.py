@@ -40,6 +40,11 @@ class RunConfig:
         "(default there: language_model, multi_modal_projector)",
     )
     global_batch_size: int = option(32, "rows per optimizer step over all processes; accumulation is derived from it")
+    layout: str = option(
+        "auto",
+        "auto | padded | shared_prefix | packed: where a batch is computed: its padded rows, a prompt once for all answers to it, several "
+        "rows in one; auto takes for each batch what costs least; losses are the same",
+    )
     num_processes: int | None = option(None, "how many processes the run wants; another number is an error")
     seed: int = option(0, "adapter initialisation and data order")
     evaluate: Evaluate = option(Evaluate, "")

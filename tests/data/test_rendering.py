@@ -4,8 +4,9 @@ import pytest
 import torch
 from PIL import Image
 
-from align.data.collation import IGNORED, Collator, pad
+from align.data.collation import Collator
 from align.data.images import encode_png
+from align.data.padding import IGNORED, pad
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.families import family_of

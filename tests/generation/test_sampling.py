@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from align.config import fingerprint
 from align.data.assembly import training_data
-from align.data.collation import pad
+from align.data.padding import pad
 from align.errors import UserError
 from align.generation.answer import check_sampling, how
 from align.generation.local import generate

@@ -44,7 +44,8 @@ def test_the_fused_head_gives_these_values_per_position():
 
 
 def test_the_fused_head_takes_labels_that_are_shifted_already(loaded, renderer, mini_rows):
-    from align.data.collation import IGNORED, Collator
+    from align.data.collation import Collator
+    from align.data.padding import IGNORED
 
     it = loaded("llava")
     batch = Collator(renderer("llava"))([row.to_dict() | {"index": 0} for row in mini_rows["text_benign"][:2]])

@@ -13,8 +13,8 @@ from transformers import AutoModelForImageTextToText
 
 from align.cli import main
 from align.config import compose_run
-from align.data.collation import pad
 from align.data.images import encode_png
+from align.data.padding import pad
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.loading import Loaded, load_checkpoint

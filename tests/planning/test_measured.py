@@ -41,6 +41,7 @@ def one_step(family, folder, out, method, *more, watch=None):
         "data.benign={source: miniature, subset: image_benign, rows: 8}",
     ]
     train = ["global_batch_size=4", "train.max_steps=1", "train.save_strategy=no", "train.logging_strategy=no"]
+    train += ["layout=padded"]  # what a plan counts
     composed = compose_run(
         [
             "recipe=mm_sft",

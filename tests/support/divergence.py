@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from align.data.collation import pad
+from align.data.padding import pad
 from align.generation import local
 from align.rows import Row
 from align.settings import Generation

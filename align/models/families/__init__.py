@@ -26,6 +26,10 @@ class Family:
     image_token: str | None = None
     """The token that an image is written with, many times; None where it is also the template's placeholder for one image."""
 
+    lays_out: bool = False
+    """Whether its rows may be computed elsewhere than where they stand (align/models/layout.py): its forward takes `position_ids` and a
+    4-D mask, its `get_image_features` gives one entry per picture, and no token sees a later one."""
+
     @property
     def known(self) -> bool:
         """Whether it can be trained, and several of its rows laid out in one batch."""

@@ -9,4 +9,5 @@ FAMILY = Family(
         "multi_modal_projector": "model.multi_modal_projector",
         "language_model": "model.language_model",
     },
+    lays_out=True,
 )

@@ -10,4 +10,5 @@ FAMILY = Family(
         "language_model": "model.language_model",
     },
     end_of_turn_token="<|im_end|>",
+    lays_out=True,
 )

@@ -1,0 +1,157 @@
+"""Samples per second and peak memory of a training here, over those of plain trl on the same rows, model, adapter, batch and precision.
+
+    python -m perf.against_trl [shapes=dpo_images,sft_images,sft_text,sft_mixed] [rounds=3] [steps=7] [layout=auto]
+
+Every round is a process of each side, in turns. The first two steps of each warm up. The ratio is that of the medians of all steps; its
+interval is that of the mean logarithm of the rounds' ratios (Student's t, 95%). No ratio is printed unless the first five losses agree.
+What trl is told beside the shared settings is what was fastest of what it can be told: `python -m perf.best_of_trl`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+from align.files import write_json
+from align.run_folder import git_commit, versions
+from perf.generation import machine
+from perf.shapes import SHAPES, write_model, write_rows
+
+HERE = Path(__file__).parent
+WARM_UP = 2
+COMPARED = 5
+TRAIN = {
+    "learning_rate": 1e-4,
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+
+
+def side(plan: dict[str, Any]) -> dict[str, Any]:
+    """One training in a process of its own -> what it took."""
+    with tempfile.TemporaryDirectory() as name:
+        plan_file, result_file = Path(name, "plan.json"), Path(name, "result.json")
+        plan_file.write_text(json.dumps(plan))
+        command = [sys.executable, "-m", "perf.one_side", str(plan_file), str(result_file)]
+        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{plan['side']}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
+        result: dict[str, Any] = json.loads(result_file.read_text())
+        return result
+
+
+def plan_of(name: str, folder: Path, steps: int, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What both sides are told about a shape."""
+    shape = SHAPES[name]
+    loss = {"loss_type": ["sigmoid"], "loss_weights": None, "beta": 0.1} if shape.method == "dpo" else {}
+    return {
+        "method": shape.method,
+        "model": str(folder / "model"),
+        "rows": str(write_rows(folder / name, shape, shape.batch * steps)),
+        "batch": shape.batch,
+        "train": TRAIN | loss | {"max_steps": steps},
+        "settings": list(settings),
+        "peer": json.loads((HERE / "best_of_trl.json").read_text())[shape.method],
+    }
+
+
+def agree(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    """Whether the first losses are the same, as far as fp32 tells."""
+    return bool(np.allclose(ours[:COMPARED], theirs[:COMPARED], rtol=1e-4))
+
+
+def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence[str], command: Sequence[str]) -> None:
+    """Train in turns, print the ratio, and keep everything in results/<name>.json."""
+    plan = plan_of(name, folder, steps, settings)
+    results: dict[str, list[dict[str, Any]]] = {"align": [], "trl": []}
+    for turn in range(rounds):
+        for which in list(results) if turn % 2 else list(results)[::-1]:
+            results[which].append(side(plan | {"side": which}))
+            print(f"{name} round {turn + 1}: {which} {step_of(results[which][-1]):.2f} s a step", flush=True)
+    ours, theirs = results["align"], results["trl"]
+    if not all(agree(one["losses"], theirs[0]["losses"]) for one in (*ours, *theirs)):
+        print(
+            f"{name}: losses differ, so no ratio: {ours[0]['losses'][:COMPARED]}, trl {theirs[0]['losses'][:COMPARED]}"
+        )
+        return
+    ratios = np.log([step_of(b) / step_of(a) for a, b in zip(ours, theirs, strict=True)])
+    margin = t.ppf(0.975, rounds - 1) * ratios.std(ddof=1) / np.sqrt(rounds) if rounds > 1 else np.nan
+    ratio, low, high = (round(float(np.exp(ratios.mean() + side)), 2) for side in (0, -margin, margin))
+    memory = statistics.median(one["peak_memory_mib"] for one in ours) / statistics.median(
+        one["peak_memory_mib"] for one in theirs
+    )
+    result = {
+        "schema": 1,
+        "name": name,
+        "what": "samples per second of an optimizer step, over plain trl's",
+        "ratio": ratio,
+        "low": low,
+        "high": high,
+        "rounds": rounds,
+        "memory_ratio": round(memory, 3),
+        "shape": vars(SHAPES[name]),
+        "losses_agree": COMPARED,
+        "ours": summary(name, ours),
+        "peer": summary(name, theirs),
+        "machine": machine(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "command": list(command),
+    }
+    file = HERE / "results" / f"{name}.json"
+    write_json(file, result)
+    print(f"{name}: {ratio} times trl's samples per second (95%: {low} to {high}), {memory:.2f} of its memory; {file}")
+
+
+def step_of(result: dict[str, Any]) -> float:
+    """Median seconds of a step, warm."""
+    return statistics.median(result["seconds"][WARM_UP:])
+
+
+def summary(name: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One side over all rounds."""
+    return {
+        "samples_per_second": round(SHAPES[name].batch / statistics.median(map(step_of, results)), 3),
+        "seconds_of_steps": [one["seconds"] for one in results],
+        "peak_memory_mib": [one["peak_memory_mib"] for one in results],
+        "losses": results[0]["losses"],
+        "settings": results[0]["settings"],
+        "threads": results[0]["threads"],
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Every shape that was asked for."""
+    given = dict(argument.split("=", 1) for argument in arguments)
+    own = {"shapes": ",".join(SHAPES), "rounds": "3", "steps": str(WARM_UP + COMPARED)}
+    told = own | {key: value for key, value in given.items() if key in own}
+    settings = [f"{key}={value}" for key, value in given.items() if key not in own]
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder, "model"))
+        for name in told["shapes"].split(","):
+            measure(
+                name,
+                Path(folder),
+                int(told["rounds"]),
+                int(told["steps"]),
+                settings,
+                ["perf/against_trl.py", *arguments],
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

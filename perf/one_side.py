@@ -1,0 +1,135 @@
+"""One side of a comparison, in a process of its own:  python -m perf.one_side <plan.json> <result.json>
+
+The plan says whose trainer (`align` or `trl`), the model, the rows, and settings of either. Both sides train the same adapter on the same
+rows in the same order; the result has the seconds of each step, the losses, the peak of memory, and the resolved settings.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from align.config import compose_run
+from align.files import write_json
+from align.methods.memory import peak_memory_mib
+
+
+class Steps(TrainerCallback):
+    """When each optimizer step ended, and its loss."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = []
+        self.losses: list[float] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Training begins."""
+        self.ended.append(time.perf_counter())
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """A step ended."""
+        self.ended.append(time.perf_counter())
+
+    def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
+        """Keep the loss."""
+        self.losses += [float(logs["loss"])] if logs and "loss" in logs else []
+
+
+def composed(plan: dict[str, Any], folder: Path) -> Any:
+    """The run as ours takes it; the peer is told the same."""
+    return compose_run(
+        [
+            f"recipe={'mm_dpo' if plan['method'] == 'dpo' else 'mm_sft'}",
+            f"model={plan['model']}",
+            f"output_dir={folder / 'run'}",
+            f"data.rows={{source: local, path: {plan['rows']}}}",
+            f"global_batch_size={plan['batch']}",
+            "model.dtype=float32",
+            "evaluate.benchmark=[]",
+            *(f"train.{key}={json.dumps(value)}" for key, value in plan["train"].items()),
+            *plan["settings"],
+        ]
+    )
+
+
+def ours(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
+    """A run of this project, as `align train` makes it."""
+    from align.run_folder import RunFolder
+    from align.train import train
+
+    run = composed(plan, folder)
+    train(run, [steps])
+    return RunFolder(folder / "run").manifest()["train"] | {"layout": run.config.layout}
+
+
+def trls(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
+    """Trl's own trainer and collator on the same texts, prompts as strings, so it must be told of the beginning of sequence."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    from align.data.assembly import training_data
+    from align.data.images import load_image
+    from align.methods.arguments import describe
+    from align.models.loading import load
+    from align.models.trainable import choose_trainable
+
+    config = composed(plan, folder).config
+    it = load(config.model)
+    adapter = choose_trainable(it.model, it.family, config)
+    bos, end = it.processor.tokenizer.bos_token, it.family.end_of_turn(it.processor)
+    records = []
+    for row in training_data(config).rows:
+        answers = (
+            {"chosen": row.chosen, "rejected": row.rejected}
+            if plan["method"] == "dpo"
+            else {"completion": row.response}
+        )
+        records.append(
+            {
+                "prompt": f"{bos} {it.renderer.prompt_text(row)}",
+                "images": [load_image(one, row.id) for one in row.images],
+            }
+            | {key: f" {answer}{end}" for key, answer in answers.items()}
+        )
+    configure, trainer = {"dpo": (DPOConfig, DPOTrainer), "sft": (SFTConfig, SFTTrainer)}[plan["method"]]
+    fixed = {
+        "per_device_train_batch_size": plan["batch"],
+        "use_cpu": not torch.cuda.is_available(),
+        "report_to": "none",
+    }
+    given = fixed | {"output_dir": str(folder / "trl"), "max_length": None, "seed": config.seed, "save_strategy": "no"}
+    arguments = configure(**(given | dict(config.train) | plan["peer"]))
+    peer = trainer(
+        model=it.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(records),
+        processing_class=it.processor,
+        peft_config=adapter,
+        callbacks=[steps],
+    )
+    peer.train()
+    return describe(arguments)
+
+
+def main(plan_file: str, result_file: str) -> None:
+    """Train, and write what it took."""
+    plan, steps = json.loads(Path(plan_file).read_text()), Steps()
+    torch.manual_seed(0)
+    resolved = {"align": ours, "trl": trls}[plan["side"]](plan, Path(result_file).parent, steps)
+    result = {
+        "seconds": [round(b - a, 4) for a, b in zip(steps.ended, steps.ended[1:], strict=False)],
+        "losses": steps.losses,
+        "peak_memory_mib": peak_memory_mib(),
+        "threads": torch.get_num_threads(),
+        "settings": resolved,
+    }
+    write_json(Path(result_file), result)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,85 @@
+"""What training is measured with: a LLaVA of some 80 million parameters and 576 image tokens, and rows of the field's shapes.
+
+Words are the miniature's, one token each, drawn at random: what they say does not matter to what they cost.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+
+from align.miniature.models import build
+from align.miniature.world import vocabulary
+
+SIZE, PATCH = 336, 14
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows of one kind: tokens of prompt and answers, from and to, and the share that shows a picture."""
+
+    method: str
+    prompt: tuple[int, int]
+    answer: tuple[int, int]
+    with_image: float
+    batch: int
+    """Rows, or pairs, of an optimizer step: one forward pass."""
+
+
+SHAPES = {
+    "dpo_images": Shape("dpo", (50, 50), (150, 150), 1.0, 2),  # SPA-VL
+    "sft_images": Shape("sft", (40, 40), (60, 60), 1.0, 4),  # VLGuard
+    "sft_text": Shape("sft", (20, 80), (50, 300), 0.0, 8),  # PKU-SafeRLHF: lengths differ
+    "sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8),  # 30 rows with a picture to 70 without
+}
+
+
+def write_model(folder: Path) -> None:
+    """The miniature's LLaVA with LLaVA-1.5's picture, a vocabulary of 32,000, and twelve layers of 512."""
+    torch.manual_seed(0)
+    model, processor = build("llava")
+    config, text, vision = model.config, model.config.text_config, model.config.vision_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.vocab_size = 512, 1408, 12, 32000
+    text.num_attention_heads = text.num_key_value_heads = 8
+    text.head_dim, text.max_position_embeddings = 64, 4096
+    vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers, vision.num_attention_heads = 256, 1024, 6, 4
+    vision.image_size, vision.patch_size = SIZE, PATCH
+    config.vision_feature_layer = -2
+    processor.image_processor.size = {"shortest_edge": SIZE}
+    processor.image_processor.crop_size = {"height": SIZE, "width": SIZE}
+    processor.patch_size = PATCH
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def write_rows(folder: Path, shape: Shape, count: int) -> Path:
+    """`count` rows of a shape as a local data set, each picture another one."""
+    draw = random.Random(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    words = sorted(vocabulary())
+    pictured = [draw.random() < shape.with_image for _ in range(count)]
+    lines = []
+    for i, has_image in enumerate(pictured):
+        prompt, *answers = (
+            " ".join(draw.choices(words, k=draw.randint(*size))) for size in (shape.prompt, shape.answer, shape.answer)
+        )
+        row = {"id": str(i), "role": "benign", "prompt": prompt}
+        row |= (
+            dict(zip(("chosen", "rejected"), answers, strict=True))
+            if shape.method == "dpo"
+            else {"response": answers[0]}
+        )
+        if has_image:
+            picture = Image.frombytes("RGB", (SIZE, SIZE), random.Random(i).randbytes(3 * SIZE * SIZE))
+            picture.save(folder / f"{i}.png")
+            row["image"] = f"{i}.png"
+        lines.append(json.dumps(row) + "\n")
+    file = folder / "rows.jsonl"
+    file.write_text("".join(lines))
+    return file

@@ -1,0 +1,82 @@
+"""Every method ends with the same weights wherever its batches are computed, and a run says what it saved."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from align.config import compose_run
+from align.errors import UserError
+from align.models.layout import layout_for
+from align.train import train
+from tests.support.small_run import arguments
+from tests.support.trajectories import METHODS
+
+MIXED = ["data.words={source: miniature, subset: text_harmful, rows: 24}", "data.benign.rows=22"]
+
+
+def trained(model, folder, method, layout, *more):
+    """(its adapter in one vector for each matrix, its log lines)."""
+    loss = ["train.loss_type=sigmoid,sft"] if method == "dpo" else []
+    # Adam divides by gradients, which makes rounding of those that are nearly 0 as large as the others.
+    optimizer = ["train.optim=sgd", "train.learning_rate=0.3", "train.max_grad_norm=0"]
+    settings = [f"method={method}", f"layout={layout}", *optimizer, *MIXED, *loss, *more]
+    run = train(compose_run(arguments(model, folder, *settings)))
+    log = [json.loads(line) for line in (run.path / "log.jsonl").open()]
+    return load_file(run.weights / "adapter_model.safetensors"), [line for line in log if "loss" in line]
+
+
+@pytest.mark.slow_for_qwen2_vl
+@pytest.mark.parametrize("method", METHODS)
+def test_losses_and_weights_are_those_of_padded_rows(method, tiny, family_name, tmp_path):
+    made = {layout: trained(tiny(family_name), tmp_path / layout, method, layout) for layout in ("padded", "packed")}
+    made["auto"] = trained(tiny(family_name), tmp_path / "auto", method, "auto")
+    made["shared_prefix"] = trained(tiny(family_name), tmp_path / "shared", method, "shared_prefix")
+    weights, log = made.pop("padded")
+    assert {line["computed"] for line in log} == {1.0}
+    assert all(0 <= line["data_wait"] <= 1 for line in log)
+    update = sum(matrix.square().sum() for name, matrix in weights.items() if "lora_B" in name) ** 0.5
+    for layout, (other, lines) in made.items():
+        difference = sum((matrix - other[name]).square().sum() for name, matrix in weights.items()) ** 0.5
+        assert difference <= 1e-6 * update, layout
+        for key in ("loss", "grad_norm", "num_tokens"):
+            assert [line[key] for line in lines] == pytest.approx([line[key] for line in log], rel=1e-5), layout
+        saved = [line["computed"] for line in lines]
+        if layout in ("auto", "packed"):
+            assert min(saved) < 0.95, layout
+
+
+def test_a_layout_is_no_part_of_what_is_trained(tiny, tmp_path):
+    """A run that began padded goes on packed."""
+    command = arguments(tiny("llava"), tmp_path / "run", *MIXED)
+    interrupted = compose_run([*command, "layout=padded"])
+    train(interrupted)
+    assert train(compose_run([*command, "layout=packed"])).path == tmp_path / "run"
+
+
+def test_a_layout_that_is_none_is_named_before_anything_is_loaded(tiny, tmp_path):
+    with pytest.raises(UserError, match="layout=paked: expected one of auto, padded, shared_prefix, packed"):
+        train(compose_run(arguments(tiny("llava"), tmp_path, "layout=paked")))
+
+
+class Arguments:
+    neftune_noise_alpha = None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda it, _: it.model.set_attn_implementation("flex_attention"), "attention flex_attention takes no mask"),
+        (lambda _, arguments: setattr(arguments, "neftune_noise_alpha", 5.0), "neftune_noise_alpha"),
+        (lambda it, _: object.__setattr__(it.family, "lays_out", False), "rows computed where they stand"),
+    ],
+)
+def test_what_cannot_be_laid_out_is_padded_by_auto_and_an_error_otherwise(loaded, change, said):
+    it, arguments = loaded("llava"), Arguments()
+    assert layout_for("packed", it.model, it.family, arguments) == ("packed", None)
+    change(it, arguments)
+    layout, why = layout_for("auto", it.model, it.family, arguments)
+    assert layout in ("padded", None)
+    assert said in why
+    with pytest.raises(UserError, match=said):
+        layout_for("packed", it.model, it.family, arguments)
