@@ -156,9 +156,9 @@ def _show_parts(console: Any, it: Any) -> None:
             parts.add_row(str(launched.gpus), launch, *(f"{size:.1f}" for size in in_gib(memory).values()))
     console.print(parts)
     console.print(tower_line(it.parameters), highlight=False, soft_wrap=True)
-    step, spent = it.step, it.flops
+    step, of, spent = it.step, it.step.policy, it.flops
     console.print(
-        f"A step: {step.rows} rows, {step.policy.sequences:g} sequences of {step.length} tokens, {step.policy.pictures:g} pictures of "
+        f"A step: {step.rows} rows, {of.sequences:g} sequences of {of.length} tokens, {of.pictures:g} pictures of "
         f"{step.picture.patches} patches and {step.picture.tokens} tokens; {it.rows:,} rows, {it.steps:,} steps",
         highlight=False,
         soft_wrap=True,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from align.config import Composed
+from align.models.layout import layout_for
 from align.planning.flops import Flops, flops
 from align.planning.layers import matrices
 from align.planning.memory import LAUNCHES, Memory, activations, fits, held, in_gib, memory
@@ -97,7 +98,8 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
     it = skeleton(composed, rows.share_pictured() > 0, assumed.configs)
     checkpointing = checkpoints_activations(config)
     found = matrices(it, checkpointing)
-    step = step_of(composed, rows, arguments[0], picture(it.config, config.model, assumed.image), assumed)
+    layout, _ = layout_for(config.layout, it.model, it.family, arguments[0])
+    step = step_of(composed, rows, arguments[0], picture(it.config, config.model, assumed.image), assumed, layout)
     spent = flops(found, step, checkpointing, reference_has_adapter=bool(config.model.adapter))
     steps = steps_of(composed, rows, arguments[0])
     of = held(it, config, str(arguments[0].optim.value))

@@ -53,14 +53,14 @@ def _positions(matrix: Matrix, step: Step, of: Pass) -> float:
         return of.pictures * step.picture.patches
     if matrix.tower == "multi_modal_projector":
         return of.pictures * step.picture.tokens
-    return of.sequences * step.length
+    return of.sequences * of.length
 
 
 def _square(matrix: Matrix, step: Step, of: Pass) -> float:
     """FLOPs of the attention that begins with a matrix; pictures attend to themselves alone."""
     if matrix.tower == "vision_tower":
         return 4.0 * of.pictures * step.picture.patches**2 * matrix.attention
-    return 4.0 * of.sequences * step.length**2 * matrix.attention
+    return 4.0 * of.sequences * of.length**2 * matrix.attention
 
 
 def _forward(matrix: Matrix, step: Step, of: Pass) -> float:

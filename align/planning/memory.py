@@ -145,10 +145,15 @@ class Activations:
     copies: float
     """The adapter's weights in the model's type, which autocast keeps until the forward pass is over."""
     outside: float
+    """Embeddings, the last norm, and what the head is given."""
+    tiles: float
+    """What the head makes and lets go: tiles of logits, float32 of what it is given and of the gradient of its weights."""
 
     def peak(self, checkpointing: bool) -> float:
         """What is held where most is: with checkpointing at the end of the forward pass, or where the largest layer is computed again."""
-        return (self.kept + max(self.largest, self.copies) if checkpointing else self.layers) + self.outside
+        return (
+            (self.kept + max(self.largest, self.copies) if checkpointing else self.layers) + self.outside + self.tiles
+        )
 
 
 def activations(it: Skeleton, matrices: Sequence[Matrix], step: Step, share: float, dropout: bool) -> Activations:
@@ -161,14 +166,14 @@ def activations(it: Skeleton, matrices: Sequence[Matrix], step: Step, share: flo
         kept.append(positions * layer[0].inputs * size)
         copies.append(size * sum(matrix.weights for matrix in layer if matrix.adapter))
         inside.append(positions * _inside(layer, size, dropout) + copies[-1])
-    outside = _outside(matrices, step, share, size)
-    return Activations(sum(kept), sum(inside), max(inside, default=0.0), sum(copies), outside)
+    outside, tiles = _outside(matrices, step, share, size)
+    return Activations(sum(kept), sum(inside), max(inside, default=0.0), sum(copies), outside, tiles)
 
 
 def _positions(matrix: Matrix, step: Step) -> float:
     if matrix.tower == "vision_tower":
         return step.policy.pictures * step.picture.patches
-    return step.policy.sequences * step.length
+    return step.policy.sequences * step.policy.length
 
 
 def _inside(layer: Sequence[Matrix], size: int, dropout: bool) -> float:
@@ -185,19 +190,20 @@ def _inside(layer: Sequence[Matrix], size: int, dropout: bool) -> float:
     return kept
 
 
-def _outside(matrices: Sequence[Matrix], step: Step, share: float, size: int) -> float:
-    """Embeddings and last norm; the head's tiles of logits, and the float32 gradient of its weights while it is added up."""
+def _outside(matrices: Sequence[Matrix], step: Step, share: float, size: int) -> tuple[float, float]:
+    """As `Activations` has them."""
     from trl.kernels.chunked_divergence import VOCAB_CHUNK_SIZE
     from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
     head = next(matrix for matrix in matrices if matrix.tower == HEAD)
-    around = share * step.policy.sequences * step.length * head.inputs * (2 * size + 4)
+    positions = share * step.policy.sequences * step.policy.length
     supervised, compared = share * step.policy.supervised, share * step.divergence
     tiles = min(supervised, TOKEN_CHUNK_SIZE) * min(head.outputs, _CHUNKED_LOGPROB_CHUNK_SIZE) * size
     if compared:
         tiles = max(tiles, 2 * min(compared, TOKEN_CHUNK_SIZE) * min(head.outputs, VOCAB_CHUNK_SIZE) * 4)
-    return around + tiles + supervised * head.inputs * (4 + size) + head.trained * head.weights * 4
+    passing = supervised * head.inputs * 4 + head.trained * head.weights * 4
+    return ((2 * size + 4) * positions + size * supervised) * head.inputs, passing + tiles
 
 
 def fits(of: Memory, limit: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from align.catalog import METHODS, resolve
 from align.config import Composed, to_dict
-from align.data.collation import ANSWER_OF, PARTS
+from align.data.collation import ANSWER_OF, WORTH_IT
 from align.data.views import READS_PICTURES
 from align.errors import UserError
 from align.methods.order import InProportion, WholeBatches, steps
@@ -25,12 +26,11 @@ class Pass:
     """Sequences that go through the model together, over all GPUs and all accumulated passes of a step."""
 
     sequences: float
+    length: int
+    """Tokens of each, as the layout has them: of the longest, and all are taken to be as long."""
     pictures: float
     supervised: float
     """Positions that the output head works on (align/methods/head.py)."""
-
-    def __mul__(self, factor: float) -> Pass:
-        return Pass(self.sequences * factor, self.pictures * factor, self.supervised * factor)
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ class Step:
     """One optimizer step."""
 
     rows: int
-    length: int
-    """Tokens of a sequence as it is padded: of the longest, and all are taken to be as long."""
     picture: Picture
     policy: Pass
     reference: Pass | None
@@ -165,8 +163,10 @@ def steps_of(composed: Composed, rows: Rows, arguments: Any) -> int:
     return steps(InProportion(strata, arguments.proportion, size, 0, int), arguments)
 
 
-def step_of(composed: Composed, rows: Rows, arguments: Any, picture: Picture, assumed: PlanSettings) -> Step:
-    """One optimizer step of the run."""
+def step_of(
+    composed: Composed, rows: Rows, arguments: Any, picture: Picture, assumed: PlanSettings, layout: str | None
+) -> Step:
+    """One optimizer step of the run. `layout` as a collator is told (align/models/layout.py)."""
     config, method = composed.config, _method(composed.config.method)
     answer = assumed.answer_tokens
     length = assumed.prompt_tokens + answer + (picture.tokens if rows.share_pictured() else 0)
@@ -181,19 +181,49 @@ def step_of(composed: Composed, rows: Rows, arguments: Any, picture: Picture, as
     size = config.global_batch_size
     reference, divergence = None, 0.0
     if hasattr(arguments, "proportion"):
-        parts = _parts(rows, arguments.proportion, size, answer)
-        policy = Pass(*(sum(getattr(of, field) for of in parts.values()) for field in Pass.__dataclass_fields__))
-        reference = parts[method.reference_part]
+        parts = _parts(rows, arguments.proportion, size)
+        policy = _computed(parts, length, answer, layout)
+        asked = ANSWER_OF[method.reference_part][0]
+        reference = _computed([replace(of, answers=1) for of in parts if of.role == asked], length, answer, layout)
         divergence = reference.supervised if config.method == "unlearning" else 0.0
     else:
         answers = len(method.collator(None, arguments).answers)
-        policy = Pass(1.0, rows.share_pictured(), answer) * (size * answers)
+        policy = _computed([Asked("", size, answers, rows.share_pictured())], length, answer, layout)
         reference = policy if method.needs_reference else None
-    return Step(size, length, picture, policy, reference, divergence)
+    return Step(size, picture, policy, reference, divergence)
 
 
-def _parts(rows: Rows, proportion: list[int], size: int, answer: int) -> dict[str, Pass]:
-    """The answers of each part of an unlearning step."""
-    share = {role: size * of / sum(proportion) for role, of in zip(("harmful", "benign"), proportion, strict=True)}
-    roles = {part: ANSWER_OF[part][0] for part in PARTS}
-    return {part: Pass(1.0, rows.share_pictured(role), answer) * share[role] for part, role in roles.items()}
+@dataclass(frozen=True)
+class Asked:
+    """Rows of a step and how many answers of each are computed."""
+
+    role: str
+    rows: float
+    answers: int
+    pictured: float
+    """The share that is shown with a picture."""
+
+
+def _parts(rows: Rows, proportion: list[int], size: int) -> list[Asked]:
+    """The rows of an unlearning step."""
+    answers = Counter(role for role, _ in ANSWER_OF.values())
+    return [
+        Asked(role, size * of / sum(proportion), answers[role], rows.share_pictured(role))
+        for role, of in zip(("harmful", "benign"), proportion, strict=True)
+    ]
+
+
+def _computed(asked: Sequence[Asked], length: int, answer: int, layout: str | None) -> Pass:
+    """Padded rows, or prompts once for all answers to them; of these `auto` takes the fewer tokens.
+
+    `length` is that of a padded row, `answer` of an answer. Packing needs rows of several lengths, which a plan does not know.
+    """
+    answers = sum(of.rows * of.answers for of in asked)
+    pictures = sum(of.rows * of.pictured * (of.answers if layout is None else 1) for of in asked)
+    padded = Pass(answers, length, pictures, answers * answer)
+    most = max(of.answers for of in asked)
+    shared = replace(padded, sequences=sum(of.rows for of in asked), length=length - answer + most * (answer - 1))
+    if layout == "auto":
+        saves = shared.sequences * shared.length < WORTH_IT * padded.sequences * padded.length
+        return shared if saves else padded
+    return shared if layout in ("shared_prefix", "packed") else padded

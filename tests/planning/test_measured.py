@@ -1,6 +1,7 @@
 """The plan's formulas against what torch counts and keeps in one real training step of models of 6 to 8 million parameters."""
 
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from align.config import compose_run
 from align.data.assembly import training_data
 from align.methods.build import build_trainer
+from align.models.layout import layout_for
 from align.planning.flops import flops
 from align.planning.layers import matrices
 from align.planning.memory import activations, held
@@ -41,7 +43,6 @@ def one_step(family, folder, out, method, *more, watch=None):
         "data.benign={source: miniature, subset: image_benign, rows: 8}",
     ]
     train = ["global_batch_size=4", "train.max_steps=1", "train.save_strategy=no", "train.logging_strategy=no"]
-    train += ["layout=padded"]  # what a plan counts
     composed = compose_run(
         [
             "recipe=mm_sft",
@@ -58,7 +59,8 @@ def one_step(family, folder, out, method, *more, watch=None):
     inner, seen = trainer.compute_loss, {}
 
     def compute_loss(model, inputs, *args, **kwargs):
-        seen["sequences"], seen["length"] = inputs["input_ids"].shape
+        seen["answers"], seen["padded"] = inputs["input_ids"].shape
+        seen["sequences"], seen["length"] = inputs.get("layout", {}).get("input_ids", inputs["input_ids"]).shape
         seen["supervised"] = int(inputs["supervised_tokens"].sum())
         with watch(trainer) if watch else FlopCounterMode(display=False):
             return inner(model, inputs, *args, **kwargs)
@@ -71,10 +73,13 @@ def planned(composed, seen):
     """What the plan says of that step, told how long its rows are."""
     it, rows, arguments = skeleton(composed, True), rows_of(composed.config), arguments_of(composed, 1)
     shown = picture(it.config, composed.config.model, "32x32")
-    answer = round(seen["supervised"] / seen["sequences"])
-    assumed = PlanSettings(prompt_tokens=seen["length"] - shown.tokens - answer, answer_tokens=answer)
-    step = step_of(composed, rows, arguments, shown, assumed)
-    assert (step.policy.sequences, step.length) == (seen["sequences"], seen["length"])
+    answer = round(seen["supervised"] / seen["answers"])
+    assumed = PlanSettings(prompt_tokens=seen["padded"] - shown.tokens - answer, answer_tokens=answer)
+    layout, _ = layout_for(composed.config.layout, it.model, it.family, arguments)
+    step = step_of(composed, rows, arguments, shown, assumed, layout)
+    assert step.policy.sequences == seen["sequences"]
+    assert step.policy.length == pytest.approx(seen["length"], abs=1)  # two answers of a row differ by a token
+    step = replace(step, policy=replace(step.policy, length=seen["length"]))
     checkpointing = checkpoints_activations(composed.config)
     return SimpleNamespace(it=it, step=step, checkpointing=checkpointing, matrices=matrices(it, checkpointing))
 
@@ -200,4 +205,4 @@ def test_activations(family_name, folder, tmp_path, method, settings):
     # The hooks see nothing of a layer that is computed again, which is the same as where it is kept.
     plan = of.kept + of.outside if it.checkpointing else of.layers + of.outside
     print(f"{family_name} {method} {settings}: {plan / saved.bytes:.3f}")
-    assert plan / saved.bytes == pytest.approx(1, abs=0.2 if it.checkpointing else 0.02)
+    assert plan / saved.bytes == pytest.approx(1, abs=0.15 if it.checkpointing else 0.02)

@@ -135,7 +135,7 @@ def test_hours_are_flops_over_what_the_gpus_reach(configs):
     for gpu, peak in PEAKS.items():
         assert it.launched[0].hours[gpu] == pytest.approx(it.flops.total * it.steps / (4 * peak * 0.4) / 3600)
     # A rough check of the whole: forward, again, and gradients of activations alone (2 N each), and the reference (2 N).
-    tokens = 128 * 2 * it.step.length
+    tokens = 128 * it.step.policy.length
     assert it.flops.total == pytest.approx(8 * 6.9e9 * tokens, rel=0.1)
 
 
