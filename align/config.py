@@ -220,6 +220,7 @@ def fingerprint_of(config: dict[str, Any]) -> str:
         "dry_run",
         "num_processes",
         "layout",
+        "stored_reference",
         "evaluate",
         "evaluate_afterwards",
         "data_root",

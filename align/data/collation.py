@@ -30,6 +30,8 @@ class Collator:
     """
     layout: str | None = None
     """Where the model computes a batch, one of `align.data.layout.LAYOUTS`, and each picture once. None: rows and pictures as they are."""
+    keyed: bool = False
+    """Whether a batch names its answers for a store of what a reference says of them (align/methods/reference_store.py)."""
     width: int = 0
     """The model's hidden size, which `layout=auto` weighs attention by."""
 
@@ -45,7 +47,7 @@ class Collator:
         """
         rows = [self.render(row_of(record)) for record in records]
         rendered = [row[field] for field in self.answers for row in rows]
-        return self._lay_out(rendered) | self._bookkeeping(records, rendered)
+        return self._lay_out(rendered) | self._keys(rendered) | self._bookkeeping(records, rendered)
 
     def render(self, row: Row) -> dict[str, Rendered]:
         """{field: what the model reads} for each answer that a row is trained with. Raises UserError."""
@@ -103,6 +105,9 @@ class Collator:
             return None
         best = min((laid(pack=False), laid(pack=True)), key=lambda layout: layout.cost(self.width))
         return best if best.cost(self.width) < WORTH_IT * cost(padded[0], padded[1], self.width) else None
+
+    def _keys(self, rendered: Sequence[Rendered]) -> dict[str, list[str]]:
+        return {"answer_keys": [one.key for one in rendered]} if self.keyed else {}
 
     def _bookkeeping(self, records: Sequence[dict[str, Any]], rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
         """Which rows these are, and how many tokens of each are supervised, over all its answers."""
@@ -171,7 +176,7 @@ class PartsCollator(Collator):
         answers = [answer for part in PARTS for answer in rendered[part]]
         return self._lay_out(answers) | {
             "part": torch.tensor([i for i, part in enumerate(PARTS) for _ in rendered[part]]),
-            "reference": self._lay_out(rendered[self.reference_part]),
+            "reference": self._lay_out(rendered[self.reference_part]) | self._keys(rendered[self.reference_part]),
             **self._bookkeeping(records, answers),
         }
 

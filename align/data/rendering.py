@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +38,15 @@ class Rendered:
     def length(self) -> int:
         """Tokens of prompt and answer."""
         return len(self.prompt_ids) + len(self.answer_ids)
+
+    @property
+    def key(self) -> str:
+        """32 hex digits of all that a model reads: prompt, answer and pixels."""
+        digest = hashlib.sha256(json.dumps([self.prompt_ids, self.answer_ids]).encode())
+        for name, values in sorted(self.image_inputs.items()):
+            digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+            digest.update(values.contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:32]
 
     def inputs_of_pictures(self) -> list[dict[str, torch.Tensor]]:
         """`image_inputs` of each of the pictures alone."""

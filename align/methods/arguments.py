@@ -64,6 +64,10 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
     config: RunConfig = composed.config
     if config.layout not in LAYOUTS:
         raise UserError(f"{composed.origin('layout')}: layout={config.layout}: expected one of {', '.join(LAYOUTS)}")
+    if config.stored_reference and (reason := method.storable):  # type: ignore[attr-defined]
+        raise UserError(
+            f"{composed.origin('stored_reference')}: stored_reference=true: method={config.method}: {reason}"
+        )
     config_class: type = method.config_class  # type: ignore[attr-defined]
     inert = INERT | getattr(method, "inert", {})
     given = dict(config.train)

@@ -15,6 +15,7 @@ from align.methods.arguments import training_arguments
 from align.methods.callbacks import Clock, LogFile, Preemption, StepFile
 from align.methods.curve import CurvePoints
 from align.methods.launcher import check_launch, in_step_by_pictures, name_layers, sharding, world_size
+from align.methods.reference_store import KeepReference, stored_reference
 from align.methods.rows_trainer import to_dataset
 from align.models.layout import layout_for
 from align.models.loading import base_of, load, parameters_per_tower
@@ -71,6 +72,10 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
         add_frozen_copy(trainer.model)
     trainer.reference = kind_of_reference(trainer.model, copy) if method.needs_reference else None
     check_launch(trainer.accelerator)
+    if config.stored_reference:
+        trainer.stored_reference = stored_reference(loaded, trainer)
+        trainer.add_callback(KeepReference(trainer.stored_reference.store))
+        collator.keyed = True
     trainer.layout_facts = [f"layout={config.layout}: rows are padded, since {why}"] if why else []
     trainer.family, trainer.base = loaded.family, base_of(config.model)
     _refuse_rows_without_effect(trainer, data, config)

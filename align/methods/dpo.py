@@ -14,9 +14,11 @@ import torch
 from trl import DPOConfig, DPOTrainer
 
 from align.data.collation import PreferenceCollator
+from align.data.padding import IGNORED
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.rows_trainer import RowsTrainer, refuse_lacking
+from align.models.reference import reference_of
 from align.rows import Row
 from align.settings import RunConfig
 
@@ -39,9 +41,10 @@ class DPO(RowsTrainer, DPOTrainer):
 
     config_class = DPOConfig
     needs_reference = True
+    storable = None
     inert = {
-        "precompute_ref_log_probs": "the reference is asked in every step (trl's store knows neither templates nor image bytes)",
-        "precompute_ref_batch_size": "the reference is asked in every step",
+        "precompute_ref_log_probs": "trl's store knows neither templates nor image bytes; use stored_reference=true",
+        "precompute_ref_batch_size": "see stored_reference=true",
         "sync_ref_model": "the reference is what the run began from, and stays it",
         "neftune_noise_alpha": "the reference would be asked through the same noise",
     }
@@ -62,6 +65,10 @@ class DPO(RowsTrainer, DPOTrainer):
                 f"train.loss_type: {sorting[0]} sorts the pairs of a forward pass, so that cutting a step of {config.global_batch_size} "
                 f"pairs into passes of {arguments.per_device_train_batch_size} would be another experiment; use one process, and "
                 f"train.per_device_train_batch_size=global_batch_size"
+            )
+        if config.stored_reference and arguments.ld_alpha is not None:
+            raise UserError(
+                "stored_reference=true: train.ld_alpha weighs tokens of the reference too; use one of the two"
             )
         if arguments.disable_dropout and config.lora and config.lora.lora_dropout:
             raise UserError(
@@ -93,9 +100,26 @@ class DPO(RowsTrainer, DPOTrainer):
         count = sum(mask.chunk(2)[0].sum() for mask in (batch["completion_mask"] for batch in batch_samples))
         return self.accelerator.reduce(torch.as_tensor(count, device=device), "sum")
 
+    def _reference(self, inputs: dict[str, Any], keys: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Log-probabilities of whole answers (pairs,) as trl takes those that it has computed before."""
+        supervised = inputs["completion_mask"] == 1
+
+        def ask() -> torch.Tensor:
+            labels = inputs["input_ids"].masked_fill(~supervised, IGNORED)
+            batch = {key: value for key, value in inputs.items() if key != "completion_mask"}
+            with reference_of(self.accelerator.unwrap_model(self.model), self.ref_model) as reference:
+                return reference(**batch, labels=labels, use_cache=False, fused_lm_head=True).log_probs
+
+        assert self.stored_reference is not None
+        self.precompute_ref_logps = True
+        chosen, rejected = self.stored_reference.log_probs(keys, supervised[:, 1:], ask).sum(1).chunk(2)
+        return {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, and the weighted negative log-likelihood of the chosen answers."""
         policy: dict[str, Any] = {}
+        if self.stored_reference is not None:
+            inputs |= self._reference(inputs, inputs.pop("answer_keys"))
 
         def forward(**batch: Any) -> Any:  # trl calls this for the policy alone; its reference is asked otherwise
             policy["output"] = model(**batch)

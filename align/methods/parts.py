@@ -20,6 +20,7 @@ from align.data.padding import IGNORED
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.order import InProportion
+from align.methods.reference_store import StoredReference
 from align.methods.rows_trainer import RowsTrainer, refuse_lacking
 from align.models.reference import reference_of
 from align.rows import Row
@@ -51,6 +52,7 @@ class _PartsLoss(SFTTrainer):
     """trl's SFTTrainer with the loss of a method: see `PartsTrainer`."""
 
     head: Any
+    stored_reference: StoredReference | None
 
     def __init__(self, *args: Any, ref_model: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -75,8 +77,15 @@ class _PartsLoss(SFTTrainer):
 
     def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
         """What the method needs of the reference: log-probabilities (answers of its part, length - 1), unless it says otherwise."""
-        with reference_of(self.accelerator.unwrap_model(self.model), self.ref_model) as reference:
-            return reference(**batch, use_cache=False, fused_lm_head=True).log_probs
+        keys = batch.pop("answer_keys", None)
+
+        def ask() -> torch.Tensor:
+            with reference_of(self.accelerator.unwrap_model(self.model), self.ref_model) as reference:
+                return reference(**batch, use_cache=False, fused_lm_head=True).log_probs
+
+        if self.stored_reference is None:
+            return ask()
+        return self.stored_reference.log_probs(keys, batch["labels"][:, 1:] != IGNORED, ask)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

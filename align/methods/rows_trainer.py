@@ -17,6 +17,7 @@ from align.methods.checkpoints import WholeCheckpoints
 from align.methods.head import SupervisedHead
 from align.methods.order import WholeBatches
 from align.methods.pace import Pace
+from align.methods.reference_store import StoredReference
 from align.models.reference import FROZEN
 from align.rows import Row
 from align.settings import RunConfig
@@ -55,6 +56,9 @@ class RowsTrainer(WholeCheckpoints):
 
     needs_reference = False
     """Whether the loss asks what the run began from (align/models/reference.py)."""
+    storable: str | None = "it has no reference"
+    """Why what the reference says cannot be stored; None where it can."""
+    stored_reference: StoredReference | None = None
     args: Any
     model: Any
     accelerator: Any

@@ -61,6 +61,7 @@ class SafeUnlearning(PartsTrainer):
 
     config_class = SafeUnlearningConfig
     reference_part = "harmful"
+    storable = None
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:

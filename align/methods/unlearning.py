@@ -48,6 +48,7 @@ class Unlearning(PartsTrainer):
 
     config_class = UnlearningConfig
     reference_part = "benign"
+    storable = "it compares whole distributions with the reference's, which are too many numbers to keep"
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:

@@ -45,6 +45,10 @@ class RunConfig:
         "auto | padded | shared_prefix | packed: where a batch is computed: its padded rows, a prompt once for all answers to it, several "
         "rows in one; auto takes for each batch what costs least; losses are the same",
     )
+    stored_reference: bool = option(
+        False,
+        "keep what the reference says of each answer in the user's cache, and ask it only for what is not there (dpo, safe_unlearning)",
+    )
     num_processes: int | None = option(None, "how many processes the run wants; another number is an error")
     seed: int = option(0, "adapter initialisation and data order")
     evaluate: Evaluate = option(Evaluate, "")
