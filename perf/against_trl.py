@@ -10,6 +10,7 @@ What trl is told beside the shared settings is what was fastest of what it can b
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -41,13 +42,14 @@ TRAIN = {
 }
 
 
-def side(plan: dict[str, Any]) -> dict[str, Any]:
-    """One training in a process of its own -> what it took."""
+def side(plan: dict[str, Any], cache: Path) -> dict[str, Any]:
+    """One training in a process of its own -> what it took. `cache` is where it keeps what it stores."""
     with tempfile.TemporaryDirectory() as name:
         plan_file, result_file = Path(name, "plan.json"), Path(name, "result.json")
         plan_file.write_text(json.dumps(plan))
         command = [sys.executable, "-m", "perf.one_side", str(plan_file), str(result_file)]
-        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+        environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise SystemExit(f"{plan['side']}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
         result: dict[str, Any] = json.loads(result_file.read_text())
@@ -75,25 +77,39 @@ def agree(ours: Sequence[float], theirs: Sequence[float]) -> bool:
 
 
 def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence[str], command: Sequence[str]) -> None:
-    """Train in turns, print the ratio, and keep everything in results/<name>.json."""
-    plan = plan_of(name, folder, steps, settings)
-    results: dict[str, list[dict[str, Any]]] = {"align": [], "trl": []}
+    """Train in turns, print the ratios, and keep everything in results/<name>.json; with a stored reference, <name>_stored.json."""
+    plan, cache = plan_of(name, folder, steps, settings), folder / "cache"
+    sides = {"trl": plan | {"side": "trl"}, "align": plan | {"side": "align"}}
+    if SHAPES[name].method == "dpo":
+        sides["stored"] = plan | {"side": "align", "settings": [*settings, "stored_reference=true"]}
+        side(sides["stored"], cache)  # asks for what the measured runs find
+    results: dict[str, list[dict[str, Any]]] = {which: [] for which in sides}
     for turn in range(rounds):
-        for which in list(results) if turn % 2 else list(results)[::-1]:
-            results[which].append(side(plan | {"side": which}))
+        for which in list(sides) if turn % 2 else list(sides)[::-1]:
+            results[which].append(side(sides[which], cache))
             print(f"{name} round {turn + 1}: {which} {step_of(results[which][-1]):.2f} s a step", flush=True)
-    ours, theirs = results["align"], results["trl"]
+    theirs = results.pop("trl")
+    for which, ours in results.items():
+        report(name if which == "align" else f"{name}_{which}", name, ours, theirs, command)
+
+
+def report(
+    name: str,
+    shape: str,
+    ours: Sequence[dict[str, Any]],
+    theirs: Sequence[dict[str, Any]],
+    command: Sequence[str],
+) -> None:
+    """Print a ratio and write it, if the losses are the same."""
     if not all(agree(one["losses"], theirs[0]["losses"]) for one in (*ours, *theirs)):
-        print(
-            f"{name}: losses differ, so no ratio: {ours[0]['losses'][:COMPARED]}, trl {theirs[0]['losses'][:COMPARED]}"
-        )
+        losses, others = (of[0]["losses"][:COMPARED] for of in (ours, theirs))
+        print(f"{name}: losses differ, so no ratio: {losses}, trl {others}")
         return
+    rounds = len(ours)
     ratios = np.log([step_of(b) / step_of(a) for a, b in zip(ours, theirs, strict=True)])
     margin = t.ppf(0.975, rounds - 1) * ratios.std(ddof=1) / np.sqrt(rounds) if rounds > 1 else np.nan
     ratio, low, high = (round(float(np.exp(ratios.mean() + side)), 2) for side in (0, -margin, margin))
-    memory = statistics.median(one["peak_memory_mib"] for one in ours) / statistics.median(
-        one["peak_memory_mib"] for one in theirs
-    )
+    peaks = [statistics.median(one["peak_memory_mib"] for one in of) for of in (ours, theirs)]
     result = {
         "schema": 1,
         "name": name,
@@ -102,11 +118,11 @@ def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence
         "low": low,
         "high": high,
         "rounds": rounds,
-        "memory_ratio": round(memory, 3),
-        "shape": vars(SHAPES[name]),
+        "memory_ratio": round(peaks[0] / peaks[1], 3),
+        "shape": vars(SHAPES[shape]),
         "losses_agree": COMPARED,
-        "ours": summary(name, ours),
-        "peer": summary(name, theirs),
+        "ours": summary(shape, ours),
+        "peer": summary(shape, theirs),
         "machine": machine(),
         "versions": versions(),
         "git_commit": git_commit(),
@@ -114,7 +130,11 @@ def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence
     }
     file = HERE / "results" / f"{name}.json"
     write_json(file, result)
-    print(f"{name}: {ratio} times trl's samples per second (95%: {low} to {high}), {memory:.2f} of its memory; {file}")
+    print(
+        f"{name}: {ratio} times trl's samples per second (95%: {low} to {high}, {rounds} rounds), {peaks[0] / peaks[1]:.2f} of its "
+        f"memory; {file}",
+        flush=True,
+    )
 
 
 def step_of(result: dict[str, Any]) -> float:
