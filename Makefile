@@ -5,7 +5,7 @@ CONSTRAINTS ?= constraints-cpu.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help compare test test-all test-min test-slurm coverage real-input pictures lint format clean
+.PHONY: help compare test test-all test-min test-slurm coverage real-input pictures perf lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-min    the tests, without the slow ones, on the oldest versions that pyproject.toml allows (in .venv-min)"
 	@echo "make real-input  train and evaluate small random models behind the real processors (ALIGN_SHARED must point to them)"
 	@echo "make pictures    the README's pictures, of runs/compare/ (Debian: chromium)"
+	@echo "make perf        training against plain trl: samples per second and peak memory (about an hour on 2 cores)"
 	@echo "make lint        ruff and mypy          make format   ruff, mending what it can"
 	@echo "make clean       remove the environment and tool caches (runs/ is kept)"
 
@@ -50,6 +51,9 @@ real-input: $(READY)
 pictures: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[browser]"
 	$(BIN)/python docs/pictures.py
+
+perf: $(READY)
+	$(BIN)/python -m perf.against_trl
 
 lint: $(READY)
 	$(BIN)/ruff check .

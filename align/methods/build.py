@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from transformers import PrinterCallback
@@ -15,6 +16,7 @@ from align.methods.arguments import training_arguments
 from align.methods.callbacks import Clock, LogFile, Preemption, StepFile
 from align.methods.curve import CurvePoints
 from align.methods.launcher import check_launch, in_step_by_pictures, name_layers, sharding, world_size
+from align.methods.pace import Pace
 from align.methods.reference_store import KeepReference, stored_reference
 from align.methods.rows_trainer import to_dataset
 from align.models.layout import layout_for
@@ -28,6 +30,7 @@ from align.models.trainable import (
     hold_towers_in_float32,
     refuse_short_weights,
 )
+from align.planning.spent import Spending
 from align.run_folder import RunFolder
 from align.settings import RunConfig
 
@@ -76,6 +79,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
         trainer.stored_reference = stored_reference(loaded, trainer)
         trainer.add_callback(KeepReference(trainer.stored_reference.store))
         collator.keyed = True
+    trainer.pace = Pace(partial(Spending, composed, any(row.images for row in data.rows)))
     trainer.layout_facts = [f"layout={config.layout}: rows are padded, since {why}"] if why else []
     trainer.family, trainer.base = loaded.family, base_of(config.model)
     _refuse_rows_without_effect(trainer, data, config)

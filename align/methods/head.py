@@ -14,6 +14,7 @@ import torch
 
 from align.data.padding import IGNORED
 from align.models.layout import PicturesOnce, laid_out
+from align.planning.spent import Computed
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """Fields of trl's `FusedCausalLMOutput` that hold a value per position."""
@@ -33,6 +34,8 @@ class SupervisedHead:
         self.pictures = PicturesOnce(model.base_model)
         self._model = model
         self._picked: torch.Tensor | None = None
+        self.passes: list[Computed] = []
+        """What was computed; whoever asks for it empties it."""
         self._fused = model.forward
         model.base_model.register_forward_hook(self._pick)
 
@@ -54,6 +57,7 @@ class SupervisedHead:
             inputs = laid_out(self._model, inputs, layout)
         self.pictures.order = layout.get("pictures")
         self._picked = layout.get("predicts", torch.nn.functional.pad(supervised, (0, 1)).flatten().nonzero()[:, 0])
+        self.passes.append(_computed(inputs, len(self._picked)))
         try:
             output = self._fused(shift_labels=following[supervised][None], fused_lm_head=True, **inputs)
         finally:
@@ -71,3 +75,11 @@ class SupervisedHead:
             self.hidden = output.last_hidden_state.flatten(0, 1)[self._picked]
             output.last_hidden_state = self.hidden[None]
         return output
+
+
+def _computed(inputs: dict[str, Any], supervised: int) -> Computed:
+    rows, length = inputs["input_ids"].shape
+    pixels, grid = inputs.get("pixel_values"), inputs.get("image_grid_thw")
+    pictures = 0 if pixels is None else len(pixels if grid is None else grid)
+    patches = 0 if pixels is None or grid is None else len(pixels)
+    return Computed(rows, length, pictures, patches, supervised, torch.is_grad_enabled())

@@ -59,6 +59,7 @@ class RowsTrainer(WholeCheckpoints):
     storable: str | None = "it has no reference"
     """Why what the reference says cannot be stored; None where it can."""
     stored_reference: StoredReference | None = None
+    pace: Pace | None = None
     args: Any
     model: Any
     accelerator: Any
@@ -72,7 +73,6 @@ class RowsTrainer(WholeCheckpoints):
 
     def __init__(self, *args: Any, **kwargs: Any):
         self._taken: list[torch.Tensor] = []
-        self.pace = Pace()
         super().__init__(*args, **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
@@ -111,7 +111,6 @@ class RowsTrainer(WholeCheckpoints):
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
         index = inputs.pop("row_index")
-        self.pace.count(inputs)
         self._taken.append(torch.stack([index, inputs.pop("supervised_tokens")], dim=1))
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
@@ -126,11 +125,19 @@ class RowsTrainer(WholeCheckpoints):
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
         """The batches of a step, and how long it waited for them."""
-        return super().get_batch_samples(self.pace.timed(epoch_iterator), *args, **kwargs)  # type: ignore[misc]
+        if self.pace is not None:
+            epoch_iterator = self.pace.timed(epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, *args, **kwargs)  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The line of trl, and how the time since the last one was spent; of the process that writes the log."""
-        super().log(logs | self.pace.line() if "loss" in logs else logs, *args, **kwargs)  # type: ignore[misc]
+        if self.pace is not None and "loss" in logs:
+            heads = dict.fromkeys((self.head, self.reference_head))
+            passes = [one for head in heads for one in head.passes]
+            for head in heads:
+                head.passes.clear()
+            logs |= self.pace.line(passes)
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def taken(self) -> tuple[list[int], int]:
         """Row numbers, in order, and supervised tokens of the step that ended, over all processes. Every process must ask."""

@@ -17,6 +17,7 @@ from align.planning.layers import matrices
 from align.planning.memory import activations, held
 from align.planning.pictures import picture
 from align.planning.skeleton import skeleton
+from align.planning.spent import Spending
 from align.planning.step import arguments_of, checkpoints_activations, rows_of, step_of
 from align.run_folder import RunFolder
 from align.settings import PlanSettings
@@ -107,8 +108,11 @@ def test_flops_of_a_step(family_name, folder, tmp_path, method, settings):
         trainer.train()
     it = planned(composed, seen)
     ratio = flops(it.matrices, it.step, it.checkpointing).total / counter.get_total_flops()
-    print(f"{family_name} {method} {settings}: {ratio:.4f}")
+    heads = dict.fromkeys((trainer.head, trainer.reference_head))
+    spent = Spending(composed, True).of([one for head in heads for one in head.passes]).total
+    print(f"{family_name} {method} {settings}: {ratio:.4f}, what a run counts {spent / counter.get_total_flops():.4f}")
     assert ratio == pytest.approx(1, abs=0.02)
+    assert spent / counter.get_total_flops() == pytest.approx(1, abs=0.01)
 
 
 def in_mixed_precision(*more):

@@ -1,0 +1,82 @@
+"""FLOPs of forward passes as a model computed them, and of the backward passes behind them, by the formula of a plan (flops.py).
+
+MFU is the share of the device's peak that they reach, recomputed layers aside (Chowdhery et al. 2022, arXiv 2204.02311, appendix B); of
+what is computed, so that a prompt that stands for two answers counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+
+from align.config import Composed
+from align.planning.flops import Flops, flops
+from align.planning.layers import matrices
+from align.planning.pictures import Picture, picture
+from align.planning.skeleton import skeleton
+from align.planning.step import Pass, Step, checkpoints_activations
+
+PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
+"""Dense bfloat16 FLOP/s of a GPU (NVIDIA's data sheets, SXM), by a part of its name."""
+NOTHING = Pass(0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """One forward pass on one process."""
+
+    rows: int
+    length: int
+    pictures: int
+    patches: int
+    """Of all pictures together, where their number hangs on the picture (Qwen2-VL); else 0."""
+    supervised: int
+    is_policy: bool
+    """Whether a backward pass follows it; else it is the reference's."""
+
+
+class Spending:
+    """What the passes of a run spend."""
+
+    def __init__(self, composed: Composed, with_pictures: bool):
+        self.checkpointing = checkpoints_activations(composed.config)
+        self.has_adapter = bool(composed.config.model.adapter)
+        self.compares = composed.config.method == "unlearning"
+        self.it = skeleton(composed, with_pictures)
+        self.settings = composed.config.model
+        self.matrices = matrices(self.it, self.checkpointing)
+
+    def of(self, passes: Sequence[Computed]) -> Flops:
+        """All of them together."""
+        total = Flops()
+        for one in passes:
+            spent = flops(self.matrices, self._step(one), self.checkpointing, self.has_adapter)
+            for field in fields(Flops):
+                setattr(total, field.name, getattr(total, field.name) + getattr(spent, field.name))
+        return total
+
+    def _step(self, one: Computed) -> Step:
+        these = Pass(one.rows, one.length, one.pictures, one.supervised)
+        if one.is_policy:
+            return Step(0, self._picture(one), these, None, 0.0)
+        # Where distributions are compared, both heads work on what the reference is asked about.
+        return Step(0, self._picture(one), NOTHING, these, one.supervised if self.compares else 0.0)
+
+    def _picture(self, one: Computed) -> Picture:
+        if not one.pictures:
+            return Picture(0, 0)
+        if one.patches:
+            each, merge = one.patches / one.pictures, self.it.config.vision_config.spatial_merge_size
+            return Picture(round(each), round(each / merge**2))
+        size = self.it.config.vision_config.image_size
+        return picture(self.it.config, self.settings, f"{size}x{size}")
+
+
+def peak_of_device() -> float | None:
+    """FLOP/s of this process's GPU; None where there is none, or another one."""
+    if not torch.cuda.is_available():
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
