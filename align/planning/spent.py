@@ -6,10 +6,12 @@ what is computed, so that a prompt that stands for two answers counts once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
+from transformers.integrations import deepspeed
 
 from align.config import Composed
 from align.planning.flops import Flops, flops
@@ -44,7 +46,8 @@ class Spending:
         self.checkpointing = checkpoints_activations(composed.config)
         self.has_adapter = bool(composed.config.model.adapter)
         self.compares = composed.config.method == "unlearning"
-        self.it = skeleton(composed, with_pictures)
+        with _undivided():
+            self.it = skeleton(composed, with_pictures)
         self.settings = composed.config.model
         self.matrices = matrices(self.it, self.checkpointing)
 
@@ -72,6 +75,17 @@ class Spending:
             return Picture(round(each), round(each / merge**2))
         size = self.it.config.vision_config.image_size
         return picture(self.it.config, self.settings, f"{size}x{size}")
+
+
+@contextlib.contextmanager
+def _undivided() -> Iterator[None]:
+    """Under ZeRO-3 transformers divides every model that it makes, and one without weights cannot be."""
+    there = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = there
 
 
 def peak_of_device() -> float | None:

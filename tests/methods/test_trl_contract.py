@@ -95,3 +95,11 @@ def test_a_model_without_a_note_of_what_was_renamed_is_saved_under_its_usual_nam
     model.save_pretrained(tmp_path)
     usual, saved = (load_file(folder / "model.safetensors") for folder in (tiny(family_name), tmp_path))
     assert saved.keys() == usual.keys()
+
+
+def test_transformers_keeps_in_this_name_whether_models_are_divided_as_they_are_made():
+    from transformers.integrations import deepspeed
+
+    assert deepspeed._hf_deepspeed_config_weak_ref is None
+    deepspeed.unset_hf_deepspeed_config()
+    assert not deepspeed.is_deepspeed_zero3_enabled()
