@@ -4,7 +4,7 @@
 
 Every round is a process of each side, in turns; its first step warms up, and the others count together, since their rows differ. The ratio
 is the mean of the rounds', as logarithms, with its interval (Student's t, 95%). No ratio is printed unless the first five losses agree.
-What trl is told beside the shared settings is what was fastest of what it can be told: `python -m perf.best_of_trl`.
+What trl is told beside the shared settings stands in best_of_trl.json.
 """
 
 from __future__ import annotations
