@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from align.data.layout import Layout, cost, lay_out
+from align.data.layout import Layout, cost, lay_out, worth_it
 from align.data.padding import IGNORED, NOTHING, pictures_of, pictures_once, tokens
 from align.data.rendering import Rendered, Renderer
 from align.errors import UserError
@@ -103,8 +103,8 @@ class Collator:
             return laid(pack=True)
         if self.layout == "padded":
             return None
-        best = min((laid(pack=False), laid(pack=True)), key=lambda layout: layout.cost(self.width))
-        return best if best.cost(self.width) < WORTH_IT * cost(padded[0], padded[1], self.width) else None
+        best = min((laid(pack=False), laid(pack=True)), key=lambda layout: cost(layout.shape, self.width))
+        return best if worth_it(best.shape, (padded[0], padded[1]), self.width) else None
 
     def _keys(self, rendered: Sequence[Rendered]) -> dict[str, list[str]]:
         return {"answer_keys": [one.key for one in rendered]} if self.keyed else {}
@@ -118,10 +118,6 @@ class Collator:
             "row_index": torch.tensor([record["index"] for record in records]),
             "supervised_tokens": torch.tensor([supervised[record["id"]] for record in records]),
         }
-
-
-WORTH_IT = 0.97
-"""`auto` leaves rows padded where another layout saves less than the rest: it takes a mask of its own, and picking positions."""
 
 
 def row_of(record: dict[str, Any]) -> Row:

@@ -54,9 +54,10 @@ class Layout:
         """In the order in which the model meets them."""
         return [picture for row in self.rows for group in row for picture in group.pictures]
 
-    def cost(self, width: int) -> float:
-        """As `cost`."""
-        return cost(len(self.rows), self.length, width)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Rows, tokens of each)."""
+        return len(self.rows), self.length
 
     def tensors(self, input_ids: torch.Tensor, labelled: torch.Tensor, pad_token_id: int) -> dict[str, torch.Tensor]:
         """What the model's forward is told (align/models/layout.py). `input_ids`, `labelled` (padded rows, padded length).
@@ -87,16 +88,25 @@ class Layout:
         return {"input_ids": there, "source": source, "group": group, "segment": segment, "predicts": predicts}
 
 
-def cost(rows: int, length: int, width: int) -> float:
-    """Of computing so many rows, in tokens. Attention costs a token as much as its matrices at 6 times the hidden size, `width`."""
+WORTH_IT = 0.97
+"""`auto` leaves rows padded where another layout saves less than the rest: it takes a mask of its own, and picking positions."""
+
+
+def cost(shape: tuple[float, int], width: int) -> float:
+    """Of computing (rows, length), in tokens. Attention costs a token as much as its matrices at 6 times the hidden size, `width`."""
+    rows, length = shape
     return rows * length * (1 + length / (6 * width))
+
+
+def worth_it(shape: tuple[float, int], padded: tuple[float, int], width: int) -> bool:
+    """Whether `auto` computes (rows, length) in place of the padded rows."""
+    return cost(shape, width) < WORTH_IT * cost(padded, width)
 
 
 def lay_out(
     rows: Sequence[Rendered],
     length: int,
     filler: tuple[int, Rendered] | None = None,
-    share: bool = True,
     pack: bool = True,
     multiple_of: int | None = None,
 ) -> Layout:
@@ -104,8 +114,7 @@ def lay_out(
     groups: dict[Hashable, Group] = {}
     for i, row in enumerate(rows):
         prompt = len(row.prompt_ids)
-        key = (tuple(row.prompt_ids), row.pictures) if share else i
-        group = groups.setdefault(key, Group(i * length, prompt, row.pictures))
+        group = groups.setdefault((tuple(row.prompt_ids), row.pictures), Group(i * length, prompt, row.pictures))
         # Without a prompt nothing predicts the first token, and the others are predicted all the same.
         group.answers.append((i, max(len(row.answer_ids) - 1, 0)))
     found = list(groups.values())

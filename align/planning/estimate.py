@@ -8,7 +8,7 @@ from typing import Any
 
 from align.config import Composed
 from align.models.layout import layout_for
-from align.planning.flops import Flops, flops
+from align.planning.flops import DENSE, Flops, flops
 from align.planning.layers import matrices
 from align.planning.memory import LAUNCHES, Memory, activations, fits, held, in_gib, memory
 from align.planning.pictures import picture
@@ -16,8 +16,8 @@ from align.planning.skeleton import skeleton
 from align.planning.step import Step, arguments_of, checkpoints_activations, rows_of, step_of, steps_of
 from align.settings import PlanSettings
 
-PEAKS = {"A100-80G": 312e12, "H100": 989e12}
-"""Dense bfloat16 FLOP/s of a GPU (NVIDIA's data sheets; both without sparsity, the H100 as SXM5)."""
+PEAKS = {"A100-80G": DENSE["A100"], "H100": DENSE["H100"]}
+"""FLOP/s of the GPUs that a plan is made for."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
     checkpointing = checkpoints_activations(config)
     found = matrices(it, checkpointing)
     layout, _ = layout_for(config.layout, it.model, it.family, arguments[0])
-    step = step_of(composed, rows, arguments[0], picture(it.config, config.model, assumed.image), assumed, layout)
+    shown, width = picture(it.config, config.model, assumed.image), it.config.get_text_config().hidden_size
+    step = step_of(composed, rows, arguments[0], shown, assumed, layout, width)
     spent = flops(found, step, checkpointing, reference_has_adapter=bool(config.model.adapter))
     steps = steps_of(composed, rows, arguments[0])
     of = held(it, config, str(arguments[0].optim.value))

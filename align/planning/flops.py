@@ -16,6 +16,9 @@ from dataclasses import dataclass, fields
 from align.planning.layers import HEAD, Matrix
 from align.planning.step import Pass, Step
 
+DENSE = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
+"""FLOP/s of a GPU in bfloat16, without sparsity (NVIDIA's data sheets, SXM), by a part of its name."""
+
 
 @dataclass
 class Flops:

@@ -14,14 +14,12 @@ import torch
 from transformers.integrations import deepspeed
 
 from align.config import Composed
-from align.planning.flops import Flops, flops
+from align.planning.flops import DENSE, Flops, flops
 from align.planning.layers import matrices
 from align.planning.pictures import Picture, picture
 from align.planning.skeleton import skeleton
 from align.planning.step import Pass, Step, checkpoints_activations
 
-PEAKS = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
-"""Dense bfloat16 FLOP/s of a GPU (NVIDIA's data sheets, SXM), by a part of its name."""
 NOTHING = Pass(0, 0, 0, 0)
 
 
@@ -93,4 +91,4 @@ def peak_of_device() -> float | None:
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+    return next((peak for part, peak in DENSE.items() if part in name), None)

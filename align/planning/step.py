@@ -12,7 +12,8 @@ from typing import Any
 
 from align.catalog import METHODS, resolve
 from align.config import Composed, to_dict
-from align.data.collation import ANSWER_OF, WORTH_IT
+from align.data.collation import ANSWER_OF
+from align.data.layout import worth_it
 from align.data.views import READS_PICTURES
 from align.errors import UserError
 from align.methods.order import InProportion, WholeBatches, steps
@@ -164,9 +165,15 @@ def steps_of(composed: Composed, rows: Rows, arguments: Any) -> int:
 
 
 def step_of(
-    composed: Composed, rows: Rows, arguments: Any, picture: Picture, assumed: PlanSettings, layout: str | None
+    composed: Composed,
+    rows: Rows,
+    arguments: Any,
+    picture: Picture,
+    assumed: PlanSettings,
+    layout: str | None,
+    width: int,
 ) -> Step:
-    """One optimizer step of the run. `layout` as a collator is told (align/models/layout.py)."""
+    """One optimizer step of the run. `layout` as a collator is told (align/models/layout.py); `width`: the model's hidden size."""
     config, method = composed.config, _method(composed.config.method)
     answer = assumed.answer_tokens
     length = assumed.prompt_tokens + answer + (picture.tokens if rows.share_pictured() else 0)
@@ -182,13 +189,15 @@ def step_of(
     reference, divergence = None, 0.0
     if hasattr(arguments, "proportion"):
         parts = _parts(rows, arguments.proportion, size)
-        policy = _computed(parts, length, answer, layout)
+        policy = _computed(parts, length, answer, layout, width)
         asked = ANSWER_OF[method.reference_part][0]
-        reference = _computed([replace(of, answers=1) for of in parts if of.role == asked], length, answer, layout)
+        reference = _computed(
+            [replace(of, answers=1) for of in parts if of.role == asked], length, answer, layout, width
+        )
         divergence = reference.supervised if config.method == "unlearning" else 0.0
     else:
         answers = len(method.collator(None, arguments).answers)
-        policy = _computed([Asked("", size, answers, rows.share_pictured())], length, answer, layout)
+        policy = _computed([Asked("", size, answers, rows.share_pictured())], length, answer, layout, width)
         reference = policy if method.needs_reference else None
     return Step(size, picture, policy, reference, divergence)
 
@@ -213,8 +222,8 @@ def _parts(rows: Rows, proportion: list[int], size: int) -> list[Asked]:
     ]
 
 
-def _computed(asked: Sequence[Asked], length: int, answer: int, layout: str | None) -> Pass:
-    """Padded rows, or prompts once for all answers to them; of these `auto` takes the fewer tokens.
+def _computed(asked: Sequence[Asked], length: int, answer: int, layout: str | None, width: int) -> Pass:
+    """Padded rows, or prompts once for all answers to them; of these `auto` takes what costs less.
 
     `length` is that of a padded row, `answer` of an answer. Packing needs rows of several lengths, which a plan does not know.
     """
@@ -224,6 +233,6 @@ def _computed(asked: Sequence[Asked], length: int, answer: int, layout: str | No
     most = max(of.answers for of in asked)
     shared = replace(padded, sequences=sum(of.rows for of in asked), length=length - answer + most * (answer - 1))
     if layout == "auto":
-        saves = shared.sequences * shared.length < WORTH_IT * padded.sequences * padded.length
+        saves = worth_it((shared.sequences, shared.length), (padded.sequences, padded.length), width)
         return shared if saves else padded
     return shared if layout in ("shared_prefix", "packed") else padded

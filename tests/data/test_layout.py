@@ -1,6 +1,5 @@
 """Layouts: whatever the rows are, what a model computes elsewhere is what it computes of the padded rows, and gradients too."""
 
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from trl.trainer.utils import add_fused_lm_head
 
 from align.data.collation import Collator
-from align.data.layout import Group, lay_out
+from align.data.layout import Group, cost, lay_out
 from align.data.rendering import Rendered
 from align.methods.head import SupervisedHead
 from align.miniature.rows import training_rows
@@ -146,7 +145,7 @@ def test_short_rows_stand_behind_one_another_in_rows_of_the_longest():
     laid = lay_out(rows, 9)
     assert [[group.prompt for group in one] for one in laid.rows] == [[8], [4, 3], [2]]
     assert laid.length == 8
-    assert lay_out(rows, 9, pack=False).cost(width=4) > laid.cost(width=4)
+    assert cost(lay_out(rows, 9, pack=False).shape, 4) > cost(laid.shape, 4)
     assert lay_out(rows, 9, multiple_of=16).length == 16
 
 
@@ -159,5 +158,5 @@ def test_without_a_prompt_nothing_predicts_the_first_token():
 
 def test_attention_makes_long_rows_dear():
     rows = [row(range(i, i + 30), [9], str(i)) for i in range(3)]
-    assert lay_out(rows, 31).cost(width=5) == pytest.approx(3 * 30 * 2)  # 30 positions: 6 times the hidden size
-    assert replace(lay_out(rows, 31), length=60).cost(width=5) == pytest.approx(3 * 60 * 3)
+    assert cost(lay_out(rows, 31).shape, 5) == pytest.approx(3 * 30 * 2)  # 30 positions: 6 times the hidden size
+    assert cost((3, 60), 5) == pytest.approx(3 * 60 * 3)

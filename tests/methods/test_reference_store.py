@@ -79,6 +79,7 @@ def test_what_is_stored_is_used(tiny, tmp_path, cache, asked):
         trained(model, tmp_path / "first", "dpo", "auto", "stored_reference=true"),
         trained(model, tmp_path / "second", "dpo", "auto", "stored_reference=true"),
     )
+    assert len(asked) == STEPS + 1
 
 
 def test_what_is_not_what_the_reference_says_is_asked_for_anew(tiny, tmp_path, cache, asked, capsys):

@@ -77,7 +77,7 @@ def planned(composed, seen):
     answer = round(seen["supervised"] / seen["answers"])
     assumed = PlanSettings(prompt_tokens=seen["padded"] - shown.tokens - answer, answer_tokens=answer)
     layout, _ = layout_for(composed.config.layout, it.model, it.family, arguments)
-    step = step_of(composed, rows, arguments, shown, assumed, layout)
+    step = step_of(composed, rows, arguments, shown, assumed, layout, it.config.get_text_config().hidden_size)
     assert step.policy.sequences == seen["sequences"]
     assert step.policy.length == pytest.approx(seen["length"], abs=1)  # two answers of a row differ by a token
     step = replace(step, policy=replace(step.policy, length=seen["length"]))

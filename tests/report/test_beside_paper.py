@@ -86,32 +86,13 @@ def test_beside_another_judge_than_the_papers_there_is_no_number_of_it(tmp_path)
 
 def test_no_number_of_the_paper_stands_beside_what_only_has_its_name(tmp_path):
     sets = {"vlsbench": ("vsil_free", YES)}
+    defended = {"method": None, "view": None, "defence": "safety_prompt", "sets": sets, "model": "llava_7b"}
     arms = [
         *made(run(tmp_path / "a", name="mm_sft", view="text", sets=sets, model="llava_7b")),
-        *made(
-            run(
-                tmp_path / "b",
-                name="mm_sft",
-                method=None,
-                view=None,
-                defence="safety_prompt",
-                sets=sets,
-                model="llava_7b",
-            )
-        ),
+        *made(run(tmp_path / "b", name="mm_sft", **defended)),
         *made(run(tmp_path / "c", name="safety_prompt", sets=sets, model="llava_7b")),
         *made(run(tmp_path / "d", name="mm_sft", view="image", sets=sets, model="somebody/llava-7b")),
     ]
     assert notes_on_paper(arms) == []
-    beside = made(
-        run(
-            tmp_path / "e",
-            name="safety_prompt",
-            method=None,
-            view=None,
-            defence="safety_prompt",
-            sets=sets,
-            model="llava_7b",
-        )
-    )
+    beside = made(run(tmp_path / "e", name="safety_prompt", **defended))
     assert line(table(beside, "paper"), "safety prompt")["vlsbench"].paper.value == 44.5
