@@ -6,9 +6,9 @@ align/methods/callbacks.py).
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -28,7 +28,6 @@ class Notice:
         """The name of the signal that asked."""
         self.deferred = False
         """Whether somebody looks at `signal` soon; while nobody does, a signal ends the process at once."""
-        self._process = os.getpid()
 
     def listen(self) -> None:
         """From now on note these signals instead of dying of them."""
@@ -36,8 +35,6 @@ class Notice:
             signal.signal(number, self._note)
 
     def _note(self, number: int, _: Any) -> None:
-        if os.getpid() != self._process:
-            return  # a data loader's worker inherits this handler; its parent ends it
         self.signal = signal.Signals(number).name
         if not self.deferred:
             print(f"{self.signal}: stopped; there was nothing to save", file=sys.stderr, flush=True)
@@ -51,3 +48,11 @@ class Notice:
 
 NOTICE = Notice()
 """This process's; it hears nothing until `listen` is called, which only commands do."""
+
+
+def begin_worker(then: Callable[[int], None], number: int) -> None:
+    """A data loader's worker begins, with what it is otherwise told to do `then`: its parent, which needs its rows until the checkpoint is
+    written, ends it. A scheduler sends its signal to every process, and torch's workers would die of it.
+    """
+    NOTICE.ignore()
+    then(number)

@@ -4,7 +4,7 @@
 
 Every round is a process of each side, in turns; its first step warms up, and the others count together, since their rows differ. The ratio
 is the mean of the rounds', as logarithms, with its interval (Student's t, 95%). No ratio is printed unless the first five losses agree.
-What trl is told beside the shared settings stands in best_of_trl.json.
+Each side is told what is fastest for it (best_settings.json, which `python -m perf.best_settings` searches).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from perf.generation import machine
 from perf.shapes import SHAPES, write_model, write_rows
 
 HERE = Path(__file__).parent
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+"""glibc keeps freed memory, for both sides: otherwise a step waits for pages, up to half its time and never the same."""
 WARM_UP = 1
 COMPARED = 5
 TRAIN = {
@@ -48,7 +50,7 @@ def side(plan: dict[str, Any], cache: Path) -> dict[str, Any]:
         plan_file, result_file = Path(name, "plan.json"), Path(name, "result.json")
         plan_file.write_text(json.dumps(plan))
         command = [sys.executable, "-m", "perf.one_side", str(plan_file), str(result_file)]
-        environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+        environment = os.environ | KEPT | {"XDG_CACHE_HOME": str(cache)}
         done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise SystemExit(f"{plan['side']}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
@@ -56,7 +58,7 @@ def side(plan: dict[str, Any], cache: Path) -> dict[str, Any]:
         return result
 
 
-def plan_of(name: str, folder: Path, steps: int, settings: Sequence[str] = ()) -> dict[str, Any]:
+def plan_of(name: str, folder: Path, steps: int) -> dict[str, Any]:
     """What both sides are told about a shape."""
     shape = SHAPES[name]
     loss = {"loss_type": ["sigmoid"], "loss_weights": None, "beta": 0.1} if shape.method == "dpo" else {}
@@ -66,8 +68,6 @@ def plan_of(name: str, folder: Path, steps: int, settings: Sequence[str] = ()) -
         "rows": str(write_rows(folder / name, shape, shape.batch * steps)),
         "batch": shape.batch,
         "train": TRAIN | loss | {"max_steps": steps},
-        "settings": list(settings),
-        "peer": json.loads((HERE / "best_of_trl.json").read_text())[shape.method],
     }
 
 
@@ -78,10 +78,13 @@ def agree(ours: Sequence[float], theirs: Sequence[float]) -> bool:
 
 def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence[str], command: Sequence[str]) -> None:
     """Train in turns, print the ratios, and keep everything in results/<name>.json; with a stored reference, <name>_stored.json."""
-    plan, cache = plan_of(name, folder, steps, settings), folder / "cache"
-    sides = {"trl": plan | {"side": "trl"}, "align": plan | {"side": "align"}}
+    cache, best = folder / "cache", json.loads((HERE / "best_settings.json").read_text())[name]
+    sides = {
+        which: plan_of(name, folder, steps) | {"side": which, "settings": [*best[which]["best"], *given]}
+        for which, given in {"trl": [], "align": settings}.items()
+    }
     if SHAPES[name].method == "dpo":
-        sides["stored"] = plan | {"side": "align", "settings": [*settings, "stored_reference=true"]}
+        sides["stored"] = sides["align"] | {"settings": [*sides["align"]["settings"], "stored_reference=true"]}
         side(sides["stored"], cache)  # asks for what the measured runs find
     results: dict[str, list[dict[str, Any]]] = {which: [] for which in sides}
     for turn in range(rounds):

@@ -97,13 +97,15 @@ def trls(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
             | {key: f" {answer}{end}" for key, answer in answers.items()}
         )
     configure, trainer = {"dpo": (DPOConfig, DPOTrainer), "sft": (SFTConfig, SFTTrainer)}[plan["method"]]
-    fixed = {
-        "per_device_train_batch_size": plan["batch"],
-        "use_cpu": not torch.cuda.is_available(),
-        "report_to": "none",
-    }
-    given = fixed | {"output_dir": str(folder / "trl"), "max_length": None, "seed": config.seed, "save_strategy": "no"}
-    arguments = configure(**(given | dict(config.train) | plan["peer"]))
+    train = {"per_device_train_batch_size": plan["batch"]} | dict(config.train)
+    arguments = configure(
+        **train,
+        output_dir=str(folder / "trl"),
+        max_length=None,
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        gradient_accumulation_steps=plan["batch"] // train["per_device_train_batch_size"],
+    )
     peer = trainer(
         model=it.model,
         args=arguments,

@@ -1,6 +1,7 @@
 """Under every launcher the same experiment, with two processes, and after a signal. What a launcher cannot do is an error."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -135,6 +136,29 @@ def test_a_run_that_is_asked_to_stop_saves_itself_and_goes_on_to_the_same_result
     same_trajectory(whole.path, run.path)
     adapters = [load_file(one.weights / "adapter_model.safetensors") for one in (run, whole)]
     assert all((adapters[0][key] - adapters[1][key]).abs().max() < 1e-6 for key in adapters[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_workers_that_hear_a_schedulers_signal_too_go_on_until_their_run_has_saved_itself(tiny, tmp_path):
+    def command(name):
+        settings = ["train.max_steps=60", "train.save_steps=500", "train.dataloader_num_workers=2"]
+        return align("train", *arguments(tiny("llava"), name, *settings, "evaluate.benchmark=[]"))
+
+    run, whole = RunFolder(tmp_path / "asked"), RunFolder(tmp_path / "whole")
+    process = subprocess.Popen(
+        command("asked"), cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True
+    )
+    wait_for(lambda: run.steps_file.is_file() and len(run.steps_file.read_text().splitlines()) >= 5)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 75, said
+    assert run.last_checkpoint() is not None
+    for name in ("asked", "whole"):
+        done = call(command(name), tmp_path, 300)
+        assert done.returncode == 0, done.stderr
+        assert "fork" not in done.stderr  # tokenizers warn where they cannot be used in a worker as before
+    same_trajectory(whole.path, run.path)
 
 
 def wait_for(happened, seconds=120):

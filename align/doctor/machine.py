@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from align.devices import usable_processors
 from align.doctor.check import MISSING, OK, WARNING, Check
 from align.files import cache_folder
 from align.models import presence
@@ -53,8 +54,7 @@ def device_checks(gpus: list[Device]) -> Iterator[Check]:
     import torch
 
     memory = psutil.virtual_memory()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("cpu", OK, f"{usable} cores, memory {gib(memory.available)} free of {gib(memory.total)}")
+    yield Check("cpu", OK, f"{usable_processors()} cores, memory {gib(memory.available)} free of {gib(memory.total)}")
     for i, gpu in enumerate(gpus):
         found = f"{gpu.name}, memory {gib(gpu.free)} free of {gib(gpu.total)}, compute capability {gpu.capability}"
         if gpu.bf16:

@@ -55,8 +55,11 @@ INERT = {
     "use_liger_kernel": "the output head works on the supervised positions already",
     "per_device_eval_batch_size": "the evaluation is a process of its own (evaluate.generation.batch_size)",
     "dataloader_drop_last": "steps are always whole: rows from the beginning of an epoch's order fill its last one",
-    "train_sampling_strategy": "the order of rows is the sampler's",
 }
+
+GROUPED = "group_by_length"
+STRATEGIES = ("random", GROUPED)
+"""Orders of rows (`train_sampling_strategy`): a step holds the same rows in either."""
 
 
 def training_arguments(composed: Composed, method: type, run: RunFolder, world_size: int) -> Any:
@@ -95,6 +98,11 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
         arguments = config_class(**values)
     except (TypeError, ValueError, ImportError) as error:
         raise UserError(f"train: {config_class.__name__} refuses these settings: {error}") from error
+    if arguments.train_sampling_strategy not in STRATEGIES:
+        raise UserError(
+            f"{composed.origin('train.train_sampling_strategy')}: train.train_sampling_strategy={arguments.train_sampling_strategy}: "
+            f"expected one of {', '.join(STRATEGIES)}; which rows a step holds is a matter of the seed"
+        )
     method.check_arguments(arguments, config)  # type: ignore[attr-defined]
     return arguments
 

@@ -2,6 +2,7 @@
 
 Without Triton trl's fused head projects every position on the vocabulary: for a row of 576 image tokens and a short refusal that is
 nearly all of the work. Hidden states and labels are therefore picked before the head, and its results put back into their places.
+There it also goes several times over tiles of 4,096 tokens by the vocabulary, half a gigabyte in fp32; smaller ones stay in the cache.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import types
 from typing import Any
 
 import torch
+from transformers.utils import is_triton_available
+from trl.kernels import chunked_logprob
 
 from align.data.padding import IGNORED
 from align.models.layout import PicturesOnce, laid_out
@@ -18,6 +21,11 @@ from align.planning.spent import Computed
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """Fields of trl's `FusedCausalLMOutput` that hold a value per position."""
+
+TILE = 128
+"""Tokens that the head takes at a time without Triton: by 32,000 words in fp32 16 MB, half the time of trl's tile and the same numbers."""
+if not is_triton_available():
+    chunked_logprob.TOKEN_CHUNK_SIZE = TILE
 
 
 class SupervisedHead:

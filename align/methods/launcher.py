@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 
-from align.devices import has_gpu
+from align.devices import has_gpu, usable_processors
 from align.errors import UserError
 
 FSDP_LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
 SHARDING = ("DEEPSPEED", "FSDP")
 """What divides a model among processes, by accelerate's names."""
+
+PREPARING = 2
+"""Workers of a training process: one renders some 150 rows a second (docs/data.md), many times what a GPU trains a 7B model on."""
 
 
 def world_size() -> int:
@@ -37,10 +40,19 @@ def machine_defaults() -> dict[str, Any]:
     # Batches without pictures leave the projector without a gradient; what transformers chooses here hangs on the model's class.
     several = {"ddp_find_unused_parameters": True} if world_size() > 1 and sharding() is None else {}
     if has_gpu():
-        return several | {"bf16": torch.cuda.is_bf16_supported()}
+        return several | {"bf16": torch.cuda.is_bf16_supported(), "dataloader_num_workers": spare_workers()}
     # DeepSpeed has a notion of a CPU of its own (DS_ACCELERATOR=cpu); with `use_cpu` it would not be used at all.
     cpu = {"ddp_backend": "gloo"} if sharding() == "DEEPSPEED" else {"use_cpu": True}
     return several | cpu | {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
+
+
+def spare_workers() -> int:
+    """Processes that decode pictures and render rows while the GPU computes: what processors this process may use, less its own one.
+
+    On a CPU there are none, since training computes on all of them.
+    """
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(0, min(PREPARING, usable_processors() // here - 1))
 
 
 def in_step_by_pictures(arguments: Any) -> bool:

@@ -22,6 +22,13 @@ class WholeBatches(torch.utils.data.Sampler[int]):
     that resumes on several processes that call gets lost.
     """
 
+    lengths: Sequence[Any] | None = None
+    """Of each row. With them the rows of a step are dealt longest first: a pass holds what is about as long, and so do those that processes
+    compute at a time. Every step holds the same rows as without them.
+    """
+    proportion: Sequence[int] = (1,)
+    """How many rows of each kind follow each other."""
+
     def __init__(self, rows: int, global_batch_size: int, seed: int, step: Callable[[], int]):
         self.rows = rows
         self.global_batch_size = global_batch_size
@@ -32,8 +39,25 @@ class WholeBatches(torch.utils.data.Sampler[int]):
         return -(-self.rows // self.global_batch_size) * self.global_batch_size
 
     def __iter__(self) -> Iterator[int]:
+        order = list(self._one_by_one())
+        for start in range(0, len(order), self.global_batch_size):
+            step = order[start : start + self.global_batch_size]
+            yield from step if self.lengths is None else self._longest_first(step, self.lengths)
+
+    def _one_by_one(self) -> Iterator[int]:
         order = _shuffled(self.rows, self.seed + self._epoch())
         yield from (order[i % self.rows] for i in range(len(self)))
+
+    def _longest_first(self, step: Sequence[int], lengths: Sequence[Any]) -> list[int]:
+        """The rows of a step, each kind in its places."""
+        kinds = [kind for kind, share in enumerate(self.proportion) for _ in range(share)]
+        dealt = list(step)
+        for kind in range(len(self.proportion)):
+            places = [i for i in range(len(step)) if kinds[i % len(kinds)] == kind]
+            rows = sorted((step[i] for i in places), key=lengths.__getitem__, reverse=True)
+            for i, row in zip(places, rows, strict=True):
+                dealt[i] = row
+        return dealt
 
     def facts(self) -> list[str]:
         """What is not as a reader may expect, each a line to print."""
@@ -72,7 +96,7 @@ class InProportion(WholeBatches):
     def __len__(self) -> int:
         return self.length
 
-    def __iter__(self) -> Iterator[int]:
+    def _one_by_one(self) -> Iterator[int]:
         endless = [self._endless(kind) for kind in range(len(self.strata))]
         for _ in range(len(self) // sum(self.proportion)):
             for rows, share in zip(endless, self.proportion, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from align.errors import UserError
+from align.interruption import begin_worker
+from align.methods.arguments import GROUPED
 from align.methods.checkpoints import WholeCheckpoints
 from align.methods.head import SupervisedHead
 from align.methods.order import WholeBatches
@@ -30,6 +32,9 @@ FEATURES = Features(
         "index": Value("int64"),
     }
 )
+
+LONG = ("prompt", "response", "chosen", "rejected", "harmful_response")
+"""Fields that a model reads, as far as a method takes them."""
 
 
 def to_dataset(rows: Sequence[Row]) -> Dataset:
@@ -94,7 +99,10 @@ class RowsTrainer(WholeCheckpoints):
         """In which order rows are trained on."""
         share = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return self._order(share * self.accelerator.num_processes, seed)
+        order = self._order(share * self.accelerator.num_processes, seed)
+        if self.args.train_sampling_strategy == GROUPED:
+            order.lengths = [_about_as_long(record) for record in self.train_dataset.select_columns([*LONG, "images"])]
+        return order
 
     def _order(self, global_batch_size: int, seed: int) -> WholeBatches:
         return WholeBatches(len(self.train_dataset), global_batch_size, seed, lambda: self.state.global_step)
@@ -123,6 +131,13 @@ class RowsTrainer(WholeCheckpoints):
             )
         return result
 
+    def get_train_dataloader(self) -> Any:
+        """Trl's loader, whose workers leave it to their parent when to stop."""
+        loader = super().get_train_dataloader()  # type: ignore[misc]
+        if self.args.dataloader_num_workers:
+            loader.worker_init_fn = partial(begin_worker, loader.worker_init_fn)
+        return loader
+
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
         """The batches of a step, and how long it waited for them."""
         if self.pace is not None:
@@ -147,3 +162,8 @@ class RowsTrainer(WholeCheckpoints):
         # The processes take their batches in turns, so that is the order in which the sampler gave the rows out.
         rows, tokens = everywhere.transpose(0, 1).reshape(-1, 2).T.tolist()
         return rows, sum(tokens)
+
+
+def _about_as_long(record: dict[str, Any]) -> tuple[int, int]:
+    """Pictures, and characters: a picture is hundreds of tokens, and nothing is rendered to tell more."""
+    return len(record["images"]), sum(len(record[field] or "") for field in LONG)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from align.data.views import split_view
+from align.devices import usable_processors
 from align.errors import UserError
 from align.report.evaluated import Evaluated
 from align.report.leak_flags import Flags, note_of, read_flags
@@ -78,7 +79,7 @@ MANY = 100
 def _read_all(paths: Sequence[Path], flags: dict[str, Flags]) -> list[Read]:
     """One after the other, or where there are many in as many processes as there are processors."""
     read = partial(_read, flags)
-    workers = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    workers = usable_processors() if sys.platform == "linux" else 1
     if len(paths) < MANY or workers == 1:
         return [read(path) for path in paths]
     # A fork has all modules already, and what it does needs no thread of this process.

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from align.config import compose_run
 from align.errors import UserError
 from align.models.layout import layout_for
+from align.run_folder import RunFolder
 from align.train import train
 from tests.support.small_run import arguments
 from tests.support.trajectories import METHODS
@@ -44,6 +45,30 @@ def test_losses_and_weights_are_those_of_padded_rows(method, tiny, family_name, 
         saved = [line["computed"] for line in lines]
         if layout in ("auto", "packed"):
             assert min(saved) < 0.95, layout
+
+
+@pytest.mark.parametrize("method", ["sft", "safe_unlearning"])
+def test_by_length_a_step_is_cut_into_other_passes_and_takes_the_same_rows_to_the_same_weights(method, tiny, tmp_path):
+    cut = ["train.per_device_train_batch_size=2", "train.train_sampling_strategy="]
+    made = {
+        name: trained(tiny("llava"), tmp_path / name, method, "padded", cut[0], cut[1] + name)
+        for name in ("random", "group_by_length")
+    }
+    (weights, log), (others, lines) = made.values()
+    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in log], rel=1e-5)
+    update = sum(matrix.square().sum() for name, matrix in weights.items() if "lora_B" in name) ** 0.5
+    assert sum((matrix - others[name]).square().sum() for name, matrix in weights.items()) ** 0.5 <= 1e-6 * update
+    steps = [
+        [json.loads(line)["rows"] for line in RunFolder(tmp_path / name).steps_file.open()]
+        for name in ("random", "group_by_length")
+    ]
+    assert steps[0] != steps[1]
+    assert [sorted(step) for step in steps[0]] == [sorted(step) for step in steps[1]]
+
+
+def test_an_order_that_would_choose_other_rows_for_a_step_is_refused(tiny, tmp_path):
+    with pytest.raises(UserError, match=r"train_sampling_strategy=sequential: expected one of random, group_by_length"):
+        train(compose_run(arguments(tiny("llava"), tmp_path, "train.train_sampling_strategy=sequential")))
 
 
 def test_a_layout_is_no_part_of_what_is_trained(tiny, tmp_path):

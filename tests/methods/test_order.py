@@ -1,6 +1,7 @@
 """The order of rows: the seed's and the global batch's, whoever shares the work."""
 
 from collections import Counter
+from functools import partial
 
 from accelerate.data_loader import BatchSamplerShard, SeedableRandomSampler
 from hypothesis import assume, given
@@ -54,15 +55,15 @@ STRATA = st.tuples(st.integers(1, 60), st.integers(1, 60))
 PROPORTIONS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
-def in_proportion(sizes, proportion, batch, seed=0, step=0):
+def in_proportion(sizes, proportion, batch, seed=0, step=lambda: 0):
     strata = [[row for row in range(sum(sizes)) if (row < sizes[0]) == (kind == 0)] for kind in (0, 1)]
-    return InProportion(strata, proportion, batch, seed, lambda: step)
+    return InProportion(strata, proportion, batch, seed, step)
 
 
 @given(STRATA, PROPORTIONS, st.integers(1, 4), st.integers(0, 5), st.integers(0, 300))
 def test_a_stratified_epoch_takes_every_row_and_as_evenly_as_can_be(sizes, proportion, groups, seed, step):
     batch = groups * sum(proportion)
-    sampler = in_proportion(sizes, proportion, batch, seed, step)
+    sampler = in_proportion(sizes, proportion, batch, seed, lambda: step)
     order = list(sampler)
     assert len(order) == len(sampler)
     assert len(order) % batch == 0
@@ -92,7 +93,9 @@ def test_stratified_epochs_differ_and_are_found_again_from_their_middle(sizes, g
     assume(sizes[0] > 20)
     batch = 2 * groups
     steps = len(in_proportion(sizes, (1, 1), batch)) // batch
-    first, middle, second = (list(in_proportion(sizes, (1, 1), batch, step=step)) for step in (0, steps - 1, steps))
+    first, middle, second = (
+        list(in_proportion(sizes, (1, 1), batch, step=lambda step=step: step)) for step in (0, steps - 1, steps)
+    )
     assert first == middle
     assert first != second
 
@@ -107,3 +110,24 @@ def test_what_is_not_as_expected_of_an_epoch_is_told():
         == "every step holds harmful and benign rows 1:1: an epoch takes 20 rows 1.00 times and 10 rows 2.00 times"
     )
     assert in_proportion((20, 10), (2, 1), 6).facts() == []
+
+
+@given(STRATA, PROPORTIONS, st.integers(1, 4), st.integers(0, 5), st.booleans(), st.data())
+def test_by_length_a_step_holds_the_same_rows_with_the_longest_of_each_kind_first(
+    sizes, proportion, groups, seed, mixed, data
+):
+    batch = sum(proportion) * groups
+    make = partial(in_proportion, sizes, proportion) if mixed else partial(WholeBatches, sum(sizes))
+    plain, grouped = make(batch, seed, step=lambda: 0), make(batch, seed, step=lambda: 0)
+    lengths = data.draw(st.lists(st.integers(0, 9), min_size=sum(sizes), max_size=sum(sizes)))
+    grouped.lengths = lengths
+    one, other = list(plain), list(grouped)
+    assert len(one) == len(other) == len(grouped)
+    for start in range(0, len(one), batch):
+        step, dealt = one[start : start + batch], other[start : start + batch]
+        assert sorted(step) == sorted(dealt)
+        for kind in (0, 1) if mixed else (None,):
+            of_kind = [kind is None or (row < sizes[0]) == (kind == 0) for row in step]
+            assert of_kind == [kind is None or (row < sizes[0]) == (kind == 0) for row in dealt]
+            of_kind_lengths = [lengths[row] for row, its in zip(dealt, of_kind, strict=True) if its]
+            assert of_kind_lengths == sorted(of_kind_lengths, reverse=True)

@@ -1,18 +1,22 @@
 """The parts of trl that are not public and that we stand on; if one of these fails, look at pyproject's range for trl."""
 
 import inspect
+from typing import ClassVar
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
+from transformers.utils import is_triton_available
 from trl import DPOTrainer, SFTTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.models import utils
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head, use_adapter
 
-from align.methods.head import PER_TOKEN
+from align.methods.head import PER_TOKEN, TILE
 from align.methods.sft import SFT
 from align.models.reference import FROZEN
 
@@ -103,3 +107,24 @@ def test_transformers_keeps_in_this_name_whether_models_are_divided_as_they_are_
     assert deepspeed._hf_deepspeed_config_weak_ref is None
     deepspeed.unset_hf_deepspeed_config()
     assert not deepspeed.is_deepspeed_zero3_enabled()
+
+
+@pytest.mark.skipif(is_triton_available(), reason="Triton's kernel has tiles of its own")
+def test_the_fused_head_takes_small_tiles_and_gives_the_numbers_of_a_softmax():
+    class Products(TorchDispatchMode):
+        rows: ClassVar = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.mm.out:
+                self.rows.append(len(args[0]))
+            return function(*args, **(kwargs or {}))
+
+    hidden, weight = torch.randn(2 * TILE + 5, 8, requires_grad=True), torch.randn(50, 8)
+    targets = torch.randint(50, (len(hidden),))
+    with Products() as products:
+        found = ChunkedLogProbFunction.apply(hidden, weight, None, targets, 1.0, 64, None, 1.0, ("log_probs",))[0]
+    assert products.rows == [TILE, TILE, 5]
+    expected = (hidden @ weight.T).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    assert torch.allclose(found, expected, atol=1e-5)
+    ours, plain = (torch.autograd.grad(of.sum(), hidden)[0] for of in (found, expected))
+    assert torch.allclose(ours, plain, atol=1e-4)

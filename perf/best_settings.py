@@ -1,0 +1,72 @@
+"""Search the fastest settings of both sides that leave the losses as they are, for each shape -> best_settings.json.
+
+    python -m perf.best_settings [shapes=dpo_images,sft_images,sft_text,sft_mixed]
+
+One setting after another, each kept where it is faster: rows of a forward pass, workers that prepare rows, the attention's implementation,
+and of trl the kind of its loss. Every try is a training of `STEPS` steps in a process of its own, whose first step warms up.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from align.files import write_json
+from perf.against_trl import agree, plan_of, side, step_of
+from perf.shapes import SHAPES, Shape, write_model
+
+FILE = Path(__file__).with_name("best_settings.json")
+STEPS = 3
+
+
+def choices(which: str, shape: Shape) -> Iterator[list[str]]:
+    """Values of one setting after another, beside what was chosen before."""
+    halves = [shape.batch // 2**k for k in range(shape.batch.bit_length()) if shape.batch % 2**k == 0]
+    yield [f"train.per_device_train_batch_size={rows}" for rows in halves]
+    yield ["train.dataloader_num_workers=1"]
+    yield ["model.attn_implementation=eager"]
+    if which == "trl" and shape.method == "sft":
+        yield ["train.loss_type=chunked_nll"]
+
+
+def search(name: str, which: str, folder: Path) -> dict[str, Any]:
+    """The fastest settings of one side, and all that was tried."""
+    best: dict[str, Any] = {}
+    tried = []
+    for values in choices(which, SHAPES[name]):
+        fastest = best
+        for value in values:
+            settings = [*best.get("settings", []), value]
+            result = side(plan_of(name, folder, STEPS) | {"side": which, "settings": settings}, folder / "cache")
+            one = {
+                "settings": settings,
+                "seconds_of_a_step": round(step_of(result), 2),
+                "peak_memory_mib": result["peak_memory_mib"],
+                "losses": result["losses"],
+            }
+            one["same_losses"] = agree(one["losses"], (tried or [one])[0]["losses"])
+            tried.append(one)
+            print(f"{name} {which}: {json.dumps(one)}", flush=True)
+            if one["same_losses"] and one["seconds_of_a_step"] < fastest.get("seconds_of_a_step", float("inf")):
+                fastest = one
+        best = fastest
+    return {"best": best["settings"], "tried": tried}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Search each shape that was asked for; others stay as they were."""
+    names = arguments[0].removeprefix("shapes=").split(",") if arguments else list(SHAPES)
+    found = json.loads(FILE.read_text()) if FILE.is_file() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder, "model"))
+        for name in names:
+            found[name] = {which: search(name, which, Path(folder)) for which in ("trl", "align")}
+            write_json(FILE, found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
