@@ -2,8 +2,8 @@
 
     python -m perf.best_settings [shapes=dpo_images,sft_images,sft_text,sft_mixed]
 
-One setting after another, each kept where it is faster: rows of a forward pass, workers that prepare rows, the attention's implementation,
-and of trl the kind of its loss. Every try is a training of `STEPS` steps in a process of its own, whose first step warms up.
+One setting after another, each kept where it is faster: rows of a forward pass, and of trl workers that prepare rows, the attention's
+implementation and the kind of its loss. Every try is a training of `STEPS` steps in a process of its own, whose first step warms up.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ def choices(which: str, shape: Shape) -> Iterator[list[str]]:
     """Values of one setting after another, beside what was chosen before."""
     halves = [shape.batch // 2**k for k in range(shape.batch.bit_length()) if shape.batch % 2**k == 0]
     yield [f"train.per_device_train_batch_size={rows}" for rows in halves]
-    yield ["train.dataloader_num_workers=1"]
-    yield ["model.attn_implementation=eager"]
-    if which == "trl" and shape.method == "sft":
-        yield ["train.loss_type=chunked_nll"]
+    if which == "trl":
+        yield ["train.dataloader_num_workers=1"]
+        yield ["model.attn_implementation=eager"]
+        if shape.method == "sft":
+            yield ["train.loss_type=chunked_nll"]
 
 
 def search(name: str, which: str, folder: Path) -> dict[str, Any]:
