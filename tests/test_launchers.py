@@ -11,23 +11,26 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from accelerate import DistributedType, FullyShardedDataParallelPlugin
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from align.commands.train import launch_command
 from align.config import compose, compose_run
 from align.errors import UserError
 from align.methods.launcher import FSDP_LAYERS, name_layers, refuse_other_launch
+from align.methods.reference_store import _sha256
 from align.models.loading import load_checkpoint
 from align.run_folder import RunFolder
 from align.settings import LaunchConfig
 from align.train import train
 from tests.support.launch import ENVIRONMENT, ROOT, align, call, train_command
 from tests.support.small_run import arguments
-from tests.support.trajectories import METHODS, same_trajectory, train_every_method
+from tests.support.trajectories import METHODS, SEVERAL, same_trajectory, train_every_method
 from tests.support.zero import launcher_file
 
 CONFIGS = ROOT / "accelerate_configs"
 PROJECTOR = "trainable=multi_modal_projector"
+METHODS_WITH_REFERENCE = ("dpo", "safe_unlearning")
 FULL = ["lora=null", "train.learning_rate=1e-4"]
 
 
@@ -76,6 +79,47 @@ def pictures_in_passes(folder):
     shown = {row["id"]: bool(row["images"]) for row in map(json.loads, RunFolder(folder).rows_file.open())}
     steps = [[shown[row] for row in json.loads(line)["rows"]] for line in RunFolder(folder).steps_file.open()]
     return {(any(step[i : i + 2]), any(step[i + 2 : i + 4])) for step in steps for i in (0, 4)}
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("launcher", ["ddp", "zero3"])
+def test_two_processes_store_what_the_reference_says_and_find_it_again(launcher, tiny, tmp_path):
+    config = CONFIGS / "cpu.yaml" if launcher == "ddp" else launcher_file(launcher, tmp_path)
+
+    def train_both(*runs):
+        """Each a folder and its settings, one after the other in one launch."""
+        commands = [
+            word
+            for name, *settings in runs
+            for method in METHODS_WITH_REFERENCE
+            for word in (
+                *arguments(tiny("llava"), tmp_path / name / method, f"method={method}", "train.learning_rate=1e-3"),
+                *("train.max_steps=3", "train.per_device_train_batch_size=2", "data.benign.rows=22", *settings, "--"),
+            )
+        ]
+        command = train_command(*commands, processes=2, script=SEVERAL, config=config)
+        done = call(command, tmp_path, 400, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        assert done.returncode == 0, done.stderr
+        return done
+
+    train_both(["asked"], ["first", "stored_reference=true"])
+    shards = {shard: shard.stat().st_mtime_ns for shard in tmp_path.glob("cache/vsil-align/reference/*/*.safetensors")}
+    assert len(shards) >= 4  # both methods, and each process has its own answers
+    again = train_both(["second", "stored_reference=true"])
+    assert "asked for anew" not in again.stderr
+    assert shards == {shard: shard.stat().st_mtime_ns for shard in shards}
+    one, *_ = shards
+    with safe_open(one, "pt") as file:
+        values, told = file.get_tensor("log_probs") + 0.01, file.metadata()
+    told["sha256"] = _sha256(values, json.loads(told["index"]))
+    save_file({"log_probs": values}, one, told)
+    damaged = train_both(["damaged", "stored_reference=true"])
+    assert "asked for anew" in damaged.stderr
+    for method in METHODS_WITH_REFERENCE:
+        for name in ("first", "second", "damaged"):
+            same_trajectory(tmp_path / "asked" / method, tmp_path / name / method)
 
 
 @pytest.mark.long

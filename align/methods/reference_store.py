@@ -117,15 +117,16 @@ class StoredReference:
         return asked
 
     def _compare(self, stored: torch.Tensor, asked: torch.Tensor, mask: torch.Tensor) -> None:
-        """Forget everything where the reference does not say what is stored."""
+        """Forget everything, on every process, where the reference does not say what is stored."""
         apart = ((stored - asked).abs().sum(1) / mask.sum(1).clamp(min=1)).max().item()
-        if apart > self.near:
-            print(
-                f"{self.store.folder}: what is stored is not what the reference says (off by {apart:.2g} per token): asked for anew",
-                file=sys.stderr,
-                flush=True,
-            )
-            self.store.forget()
+        if self.agreed(apart <= self.near):
+            return
+        print(
+            f"{self.store.folder}: what is stored is not what the reference says (here off by {apart:.2g} per token): asked for anew",
+            file=sys.stderr,
+            flush=True,
+        )
+        self.store.forget()
 
 
 class KeepReference(TrainerCallback):

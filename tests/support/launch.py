@@ -23,10 +23,10 @@ def train_command(
     return [accelerate, "launch", *launch, "--num_processes", str(processes), str(script), *arguments]
 
 
-def call(command: list[str], folder: Path, timeout: float = 120) -> subprocess.CompletedProcess:
-    """Run a command in a folder and keep what it prints."""
+def call(command: list[str], folder: Path, timeout: float = 120, **more: str) -> subprocess.CompletedProcess:
+    """Run a command in a folder, with `more` in its environment, and keep what it prints."""
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False, env=ENVIRONMENT
+        command, cwd=folder, capture_output=True, text=True, timeout=timeout, check=False, env=ENVIRONMENT | more
     )
 
 
