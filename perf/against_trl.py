@@ -4,7 +4,7 @@
 
 Every round is a process of each side, in turns; its first step warms up, and the others count together, since their rows differ. The ratio
 is the mean of the rounds', as logarithms, with its interval (Student's t, 95%). No ratio is printed unless the first five losses agree.
-Each side is told what is fastest for it (best_settings.json, which `python -m perf.best_settings` searches).
+Each side is told what is fastest for it (results/best_settings.json, which `python -m perf.best_settings` searches).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from scipy.stats import t
 from align.files import write_json
 from align.run_folder import git_commit, versions
 from perf.generation import machine
-from perf.shapes import SHAPES, write_model, write_rows
+from perf.shapes import SHAPES, Shape, write_model, write_rows
 
 HERE = Path(__file__).parent
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
@@ -58,14 +58,13 @@ def side(plan: dict[str, Any], cache: Path) -> dict[str, Any]:
         return result
 
 
-def plan_of(name: str, folder: Path, steps: int) -> dict[str, Any]:
-    """What both sides are told about a shape."""
-    shape = SHAPES[name]
+def plan_of(shape: Shape, folder: Path, steps: int) -> dict[str, Any]:
+    """What both sides are told about a shape; `folder` has the model, and gets the rows."""
     loss = {"loss_type": ["sigmoid"], "loss_weights": None, "beta": 0.1} if shape.method == "dpo" else {}
     return {
         "method": shape.method,
         "model": str(folder / "model"),
-        "rows": str(write_rows(folder / name, shape, shape.batch * steps)),
+        "rows": str(write_rows(folder / "rows", shape, shape.batch * steps)),
         "batch": shape.batch,
         "train": TRAIN | loss | {"max_steps": steps},
     }
@@ -78,9 +77,10 @@ def agree(ours: Sequence[float], theirs: Sequence[float]) -> bool:
 
 def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence[str], command: Sequence[str]) -> None:
     """Train in turns, print the ratios, and keep everything in results/<name>.json; with a stored reference, <name>_stored.json."""
-    cache, best = folder / "cache", json.loads((HERE / "best_settings.json").read_text())[name]
+    plan, cache = plan_of(SHAPES[name], folder, steps), folder / "cache"
+    best = json.loads((HERE / "results" / "best_settings.json").read_text())[name]
     sides = {
-        which: plan_of(name, folder, steps) | {"side": which, "settings": [*best[which]["best"], *given]}
+        which: plan | {"side": which, "settings": [*best[which]["best"], *given]}
         for which, given in {"trl": [], "align": settings}.items()
     }
     if SHAPES[name].method == "dpo":

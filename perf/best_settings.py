@@ -1,4 +1,4 @@
-"""Search the fastest settings of both sides that leave the losses as they are, for each shape -> best_settings.json.
+"""Search the fastest settings of both sides that leave the losses as they are, for each shape -> results/best_settings.json.
 
     python -m perf.best_settings [shapes=dpo_images,sft_images,sft_text,sft_mixed]
 
@@ -19,7 +19,7 @@ from align.files import write_json
 from perf.against_trl import agree, plan_of, side, step_of
 from perf.shapes import SHAPES, Shape, write_model
 
-FILE = Path(__file__).with_name("best_settings.json")
+FILE = Path(__file__).parent / "results" / "best_settings.json"
 STEPS = 3
 
 
@@ -42,7 +42,9 @@ def search(name: str, which: str, folder: Path) -> dict[str, Any]:
         fastest = best
         for value in values:
             settings = [*best.get("settings", []), value]
-            result = side(plan_of(name, folder, STEPS) | {"side": which, "settings": settings}, folder / "cache")
+            result = side(
+                plan_of(SHAPES[name], folder, STEPS) | {"side": which, "settings": settings}, folder / "cache"
+            )
             one = {
                 "settings": settings,
                 "seconds_of_a_step": round(step_of(result), 2),

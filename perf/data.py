@@ -1,8 +1,9 @@
 """The data path of training at growing sizes: time to start, memory, and rows per second against a model's step.
 
-    python perf/data.py [model=mini_llava] [rows=1000,10000,100000] [pictures=500] [batches=60]
+    python perf/data.py [model=mini_llava] [rows=1000,10000,100000] [files=100000] [pictures=500] [batches=60]
 
-Rows of a local jsonl file, each with a picture file of its own: JPEGs of 640 x 480, of which so many (`pictures=`) are different. Each size
+Rows of a local jsonl file, each with a picture file of its own up to `files`, beyond which rows share them: JPEGs of 640 x 480, of which so
+many (`pictures=`) are different. Each size
 is measured in a process of its own: reading the rows, the first fingerprint (every picture decoded), the second one (kept in the cache),
 the data set for the trainer, then batches of 8 rendered and collated as a data loader's worker does it, with the memory after each. The
 step is forward and backward of the same rows through the model, on the same machine and one thread.
@@ -31,7 +32,7 @@ from align.files import write_json
 from align.run_folder import git_commit, versions
 from align.settings import Part
 
-DEFAULTS = {"model": "mini_llava", "rows": "1000,10000,100000", "pictures": "500", "batches": "60"}
+DEFAULTS = {"model": "mini_llava", "rows": "1000,10000,100000", "files": "100000", "pictures": "500", "batches": "60"}
 BATCH = 8
 
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> None:
         folder = Path(name)
         _draw(folder / "drawn", int(given["pictures"]))
         for size in map(int, given["rows"].split(",")):
-            file = _write(folder / str(size), folder / "drawn", size)
+            file = _write(folder / str(size), folder / "drawn", size, int(given["files"]))
             command = [
                 sys.executable,
                 __file__,
@@ -146,15 +147,16 @@ def _draw(folder: Path, pictures: int) -> None:
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.jpg", quality=85)
 
 
-def _write(folder: Path, drawn: Path, size: int) -> Path:
+def _write(folder: Path, drawn: Path, size: int, files: int) -> Path:
     (folder / "images").mkdir(parents=True)
     pictures = sorted(drawn.iterdir())
     with (folder / "rows.jsonl").open("w") as file:
         for i in range(size):
-            (folder / "images" / f"{i}.jpg").hardlink_to(pictures[i % len(pictures)])
+            if i < files:
+                (folder / "images" / f"{i}.jpg").hardlink_to(pictures[i % len(pictures)])
             record = {
                 "prompt": f"what is this thing number {i}",
-                "image": f"images/{i}.jpg",
+                "image": f"images/{i % files}.jpg",
                 "response": "this is a red cup",
             }
             file.write(json.dumps(record) + "\n")

@@ -26,6 +26,7 @@ class Steps(TrainerCallback):
     def __init__(self) -> None:
         self.ended: list[float] = []
         self.losses: list[float] = []
+        self.tflops: list[float] = []
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Training begins."""
@@ -36,8 +37,9 @@ class Steps(TrainerCallback):
         self.ended.append(time.perf_counter())
 
     def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
-        """Keep the loss."""
-        self.losses += [float(logs["loss"])] if logs and "loss" in logs else []
+        """Keep the loss, and how much was computed a second where the log says it."""
+        for key, kept in (("loss", self.losses), ("tflops", self.tflops)):
+            kept += [float(logs[key])] if logs and key in logs else []
 
 
 def composed(plan: dict[str, Any], folder: Path) -> Any:
@@ -126,6 +128,7 @@ def main(plan_file: str, result_file: str) -> None:
     result = {
         "seconds": [round(b - a, 4) for a, b in zip(steps.ended, steps.ended[1:], strict=False)],
         "losses": steps.losses,
+        "tflops": steps.tflops,
         "peak_memory_mib": peak_memory_mib(),
         "threads": torch.get_num_threads(),
         "settings": resolved,

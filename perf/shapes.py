@@ -47,7 +47,7 @@ def write_model(folder: Path) -> None:
     config, text, vision = model.config, model.config.text_config, model.config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.vocab_size = 512, 1408, 12, 32000
     text.num_attention_heads = text.num_key_value_heads = 8
-    text.head_dim, text.max_position_embeddings = 64, 4096
+    text.head_dim, text.max_position_embeddings = 64, 16384
     vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers, vision.num_attention_heads = 256, 1024, 6, 4
     vision.image_size, vision.patch_size = SIZE, PATCH
     config.vision_feature_layer = -2

@@ -19,6 +19,7 @@ from align.methods.launcher import check_launch, in_step_by_pictures, name_layer
 from align.methods.pace import Pace
 from align.methods.reference_store import KeepReference, stored_reference
 from align.methods.rows_trainer import to_dataset
+from align.models.families import ENCODES_PICTURES
 from align.models.layout import layout_for
 from align.models.loading import base_of, load, parameters_per_tower
 from align.models.quantization import full_towers, restore_full_towers
@@ -83,6 +84,8 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     trainer.layout_facts = [f"layout={config.layout}: rows are padded, since {why}"] if why else []
     trainer.family, trainer.base = loaded.family, base_of(config.model)
     _refuse_rows_without_effect(trainer, data, config)
+    trainable = parameters_per_tower(trainer.model, trainer.family)
+    trainer.head.pictures.frozen = not any(trainable[tower]["trainable"] for tower in ENCODES_PICTURES)
     trainer.preemption = Preemption(trainer.accelerator)
     trainer.add_callback(StepFile(run, trainer))
     trainer.add_callback(trainer.preemption)

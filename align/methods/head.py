@@ -22,6 +22,7 @@ from align.planning.spent import Computed
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
 """Fields of trl's `FusedCausalLMOutput` that hold a value per position."""
 
+TRLS_TILE = chunked_logprob.TOKEN_CHUNK_SIZE
 TILE = 128
 """Tokens that the head takes at a time without Triton: by 32,000 words in fp32 16 MB, half the time of trl's tile and the same numbers."""
 if not is_triton_available():

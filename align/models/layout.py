@@ -74,15 +74,19 @@ def _mask(model: Any, group: torch.Tensor, segment: torch.Tensor) -> torch.Tenso
 class PicturesOnce:
     """Wraps a model's `get_image_features`: each picture is encoded once, and its features stand wherever it is shown.
 
-    `order` (shown,) says which picture is shown where, while a forward pass is under way that needs it.
+    `order` (shown,) says which picture is shown where, while a forward pass is under way that needs it. `frozen`, that nothing which
+    encodes pictures is trained: with gradient checkpointing transformers asks for gradients of every tower's embeddings, and all of it
+    would be computed again and passed backward for nothing.
     """
 
     def __init__(self, base_model: Any):
         self.order: torch.Tensor | None = None
+        self.frozen = False
         encode = base_model.get_image_features
 
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
-            output = encode(*args, **kwargs)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+                output = encode(*args, **kwargs)
             if self.order is not None:
                 output.pooler_output = [output.pooler_output[i] for i in self.order.tolist()]
             return output

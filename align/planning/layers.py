@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from align.models.families import ENCODES_PICTURES
 from align.planning.skeleton import Skeleton
 
 HEAD = "output_head"
@@ -45,9 +46,12 @@ class Matrix:
 def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
     """All of them, without the originals that peft keeps of what is trained in full.
 
-    With checkpointing transformers lets gradients begin at the embeddings of every tower, so that the backward pass runs through
-    frozen towers too (`enable_input_require_grads`). Without it the pass ends at the first thing that is trained.
+    With checkpointing transformers lets gradients begin at the embeddings of every tower (`enable_input_require_grads`), so that the
+    backward pass runs through frozen layers of a tower that is trained anywhere, and of the language model. What encodes pictures is left
+    out where none of it is trained (align/models/layout.py). Without checkpointing the pass ends at the first thing that is trained.
     """
+    encodes = [p for name, p in it.model.named_parameters() if it.family.tower_of(name) in ENCODES_PICTURES]
+    encoding_frozen = not any(parameter.requires_grad for parameter in encodes)
     unused = _unused_layers(it)
     layers = [name for name, module in it.model.named_modules() if isinstance(module, GradientCheckpointingLayer)]
     found: list[Matrix] = []
@@ -60,18 +64,20 @@ def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
             reads_pixels = not isinstance(module, torch.nn.Linear)
             weight: Any = module.weight
             layer = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
-            reached = (flowing or trained or (checkpointing and not reads_pixels)) and layer not in unused
+            tower = it.family.tower_of(name) or HEAD
+            begins = checkpointing and not (encoding_frozen and tower in ENCODES_PICTURES)
+            reached = (flowing or trained or (begins and not reads_pixels)) and layer not in unused
             found.append(
                 Matrix(
                     name,
-                    it.family.tower_of(name) or HEAD,
+                    tower,
                     layer,
                     weight.numel(),
                     weight[0].numel(),
                     weight.shape[0],
                     trained,
                     "lora_" in name,
-                    reached and not reads_pixels and (flowing or checkpointing),
+                    reached and not reads_pixels and (flowing or begins),
                     reached,
                     _attention(name, weight.shape[0]),
                     False,

@@ -193,15 +193,16 @@ def _inside(layer: Sequence[Matrix], size: int, dropout: bool) -> float:
 def _outside(matrices: Sequence[Matrix], step: Step, share: float, size: int) -> tuple[float, float]:
     """As `Activations` has them."""
     from trl.kernels.chunked_divergence import VOCAB_CHUNK_SIZE
-    from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
+
+    from align.methods.head import TRLS_TILE  # a GPU's, wherever the plan is made
 
     head = next(matrix for matrix in matrices if matrix.tower == HEAD)
     positions = share * step.policy.sequences * step.policy.length
     supervised, compared = share * step.policy.supervised, share * step.divergence
-    tiles = min(supervised, TOKEN_CHUNK_SIZE) * min(head.outputs, _CHUNKED_LOGPROB_CHUNK_SIZE) * size
+    tiles = min(supervised, TRLS_TILE) * min(head.outputs, _CHUNKED_LOGPROB_CHUNK_SIZE) * size
     if compared:
-        tiles = max(tiles, 2 * min(compared, TOKEN_CHUNK_SIZE) * min(head.outputs, VOCAB_CHUNK_SIZE) * 4)
+        tiles = max(tiles, 2 * min(compared, TRLS_TILE) * min(head.outputs, VOCAB_CHUNK_SIZE) * 4)
     passing = supervised * head.inputs * 4 + head.trained * head.weights * 4
     return ((2 * size + 4) * positions + size * supervised) * head.inputs, passing + tiles
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from safetensors.torch import load_file
+from transformers import CLIPVisionModel
 
 from align.config import compose_run
 from align.errors import UserError
@@ -69,6 +70,32 @@ def test_by_length_a_step_is_cut_into_other_passes_and_takes_the_same_rows_to_th
 def test_an_order_that_would_choose_other_rows_for_a_step_is_refused(tiny, tmp_path):
     with pytest.raises(UserError, match=r"train_sampling_strategy=sequential: expected one of random, group_by_length"):
         train(compose_run(arguments(tiny("llava"), tmp_path, "train.train_sampling_strategy=sequential")))
+
+
+@pytest.mark.parametrize(("settings", "frozen"), [([], True), (["trainable=multi_modal_projector"], False)])
+def test_frozen_towers_get_no_gradients_from_checkpointing_and_weights_are_the_same(
+    settings, frozen, tiny, tmp_path, monkeypatch
+):
+    encoded = set()
+    encode = CLIPVisionModel.forward
+
+    def forward(self, *args, **kwargs):
+        output = encode(self, *args, **kwargs)
+        encoded.add(output.last_hidden_state.requires_grad)
+        return output
+
+    monkeypatch.setattr(CLIPVisionModel, "forward", forward)
+    made = {
+        value: trained(
+            tiny("llava"), tmp_path / value, "dpo", "auto", f"train.gradient_checkpointing={value}", *settings
+        )
+        for value in ("false", "true")
+    }
+    assert encoded == ({False} if frozen else {False, True})
+    (weights, log), (others, lines) = made.values()
+    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in log], rel=1e-6)
+    update = sum(matrix.square().sum() for name, matrix in weights.items() if "lora_B" in name) ** 0.5
+    assert sum((matrix - others[name]).square().sum() for name, matrix in weights.items()) ** 0.5 <= 1e-6 * update
 
 
 def test_a_layout_is_no_part_of_what_is_trained(tiny, tmp_path):

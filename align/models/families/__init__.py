@@ -12,6 +12,7 @@ from align.catalog import resolve
 from align.errors import UserError
 
 TOWERS = ("vision_tower", "multi_modal_projector", "language_model")
+ENCODES_PICTURES = TOWERS[:2]
 
 
 @dataclass(frozen=True)
