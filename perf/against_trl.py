@@ -63,6 +63,7 @@ def plan_of(shape: Shape, folder: Path, steps: int) -> dict[str, Any]:
     loss = {"loss_type": ["sigmoid"], "loss_weights": None, "beta": 0.1} if shape.method == "dpo" else {}
     return {
         "method": shape.method,
+        "recipe": f"{'mm' if shape.with_image else 't'}_{shape.method}",
         "model": str(folder / "model"),
         "rows": str(write_rows(folder / "rows", shape, shape.batch * steps)),
         "batch": shape.batch,

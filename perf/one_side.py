@@ -46,7 +46,7 @@ def composed(plan: dict[str, Any], folder: Path) -> Any:
     """The run as ours takes it; the peer is told the same."""
     return compose_run(
         [
-            f"recipe={'mm_dpo' if plan['method'] == 'dpo' else 'mm_sft'}",
+            f"recipe={plan['recipe']}",
             f"model={plan['model']}",
             f"output_dir={folder / 'run'}",
             f"data.rows={{source: local, path: {plan['rows']}}}",

@@ -50,7 +50,15 @@ def rows_per_second(processes: int, folder: Path) -> float:
     """Of a run as `align train` launches it, its first step included."""
     plan, run = plan_of(SHAPES["sft_text"], folder, TOGETHER), folder / f"run-{processes}"
     command = [
-        *(sys.executable, "-m", "align.cli", "train", "recipe=mm_sft", f"model={plan['model']}", f"output_dir={run}"),
+        *(
+            sys.executable,
+            "-m",
+            "align.cli",
+            "train",
+            f"recipe={plan['recipe']}",
+            f"model={plan['model']}",
+            f"output_dir={run}",
+        ),
         *(f"data.rows={{source: local, path: {plan['rows']}}}", f"global_batch_size={plan['batch']}"),
         *("model.dtype=float32", "evaluate.benchmark=[]", "resume=false", f"num_processes={processes}"),
         *(f"train.{key}={value}" for key, value in plan["train"].items() if key not in ("bf16", "report_to")),
