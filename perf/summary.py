@@ -54,11 +54,28 @@ def by_length() -> list[str]:
     ]
 
 
+MM_SFT_7B = {"PFLOP a step": 4.4, "trained, M": 320}
+"""LLaVA-1.5-7B with LoRA, from the table of docs/recipes.md; its gradients are float32 (tests/planning/test_measured.py)."""
+PEAK, MFU = 989e12, 0.4
+NETWORKS = {8: 300e9, 16: 50e9, 32: 50e9, 64: 50e9}
+"""GPUs -> bytes a second and GPU: NVLink within a machine, InfiniBand of 400 Gbit/s between machines."""
+
+
+def on_paper() -> list[str]:
+    """What data parallelism costs where nothing was measured: a ring passes 2 (n - 1) / n of the gradients through each of n GPUs."""
+    lines = ["| GPUs | computing a step | passing gradients | share, if nothing overlaps |", "|---|---|---|---|"]
+    for gpus, speed in NETWORKS.items():
+        computing = MM_SFT_7B["PFLOP a step"] * 1e15 / (gpus * MFU * PEAK)
+        passing = 2 * (gpus - 1) / gpus * MM_SFT_7B["trained, M"] * 1e6 * 4 / speed
+        lines.append(f"| {gpus} | {computing:.2f} s | {passing * 1e3:.0f} ms | {passing / (computing + passing):.0%} |")
+    return lines
+
+
 def _result(name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return found
 
 
 if __name__ == "__main__":
-    for table in (against_trl, by_rows_of_a_pass, by_length):
+    for table in (against_trl, by_rows_of_a_pass, by_length, on_paper):
         print("\n".join([*table(), ""]))
