@@ -3,7 +3,8 @@
     python -m perf.best_settings [shapes=dpo_images,sft_images,sft_text,sft_mixed]
 
 One setting after another, each kept where it is faster: rows of a forward pass, and of trl workers that prepare rows, the attention's
-implementation and the kind of its loss. Every try is a training of `STEPS` steps in a process of its own, whose first step warms up.
+implementation and the kind of its loss. Ours may take no more memory than trl's fastest. Every try is a training of `STEPS` steps in a
+process of its own, whose first step warms up.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def choices(which: str, shape: Shape) -> Iterator[list[str]]:
             yield ["train.loss_type=chunked_nll"]
 
 
-def search(name: str, which: str, folder: Path) -> dict[str, Any]:
-    """The fastest settings of one side, and all that was tried."""
+def search(name: str, which: str, folder: Path, limit: float = float("inf")) -> dict[str, Any]:
+    """The fastest settings of one side that keep within so many MiB, and all that was tried."""
     best: dict[str, Any] = {}
     tried = []
     for values in choices(which, SHAPES[name]):
@@ -54,10 +55,11 @@ def search(name: str, which: str, folder: Path) -> dict[str, Any]:
             one["same_losses"] = agree(one["losses"], (tried or [one])[0]["losses"])
             tried.append(one)
             print(f"{name} {which}: {json.dumps(one)}", flush=True)
-            if one["same_losses"] and one["seconds_of_a_step"] < fastest.get("seconds_of_a_step", float("inf")):
+            within = one["same_losses"] and one["peak_memory_mib"] <= limit
+            if within and one["seconds_of_a_step"] < fastest.get("seconds_of_a_step", float("inf")):
                 fastest = one
         best = fastest
-    return {"best": best["settings"], "tried": tried}
+    return {"best": best["settings"], "peak_memory_mib": best["peak_memory_mib"], "tried": tried}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -67,7 +69,9 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder, "model"))
         for name in names:
-            found[name] = {which: search(name, which, Path(folder)) for which in ("trl", "align")}
+            theirs = search(name, "trl", Path(folder))
+            ours = search(name, "align", Path(folder), theirs["peak_memory_mib"])
+            found[name] = {"trl": theirs, "align": ours}
             write_json(FILE, found)
 
 

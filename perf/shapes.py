@@ -18,6 +18,7 @@ from align.miniature.models import build
 from align.miniature.world import vocabulary
 
 SIZE, PATCH = 336, 14
+VOCABULARY = 32000
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def write_model(folder: Path) -> None:
     torch.manual_seed(0)
     model, processor = build("llava")
     config, text, vision = model.config, model.config.text_config, model.config.vision_config
-    text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.vocab_size = 512, 1408, 12, 32000
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers, text.vocab_size = 512, 1408, 12, VOCABULARY
     text.num_attention_heads = text.num_key_value_heads = 8
     text.head_dim, text.max_position_embeddings = 64, 16384
     vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers, vision.num_attention_heads = 256, 1024, 6, 4
