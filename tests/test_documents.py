@@ -23,6 +23,7 @@ from align.settings import DoctorConfig, LaunchConfig, PlanSettings, SweepConfig
 from align.sweep.cells import cells_of
 from align.sweep.grid import read_grid
 from align.sweep.rows import rows_of
+from perf.summary import against_trl, on_paper
 
 ROOT = Path(__file__).parents[1]
 AT_LEAST = {"reproduce.md": 10, "cluster.md": 10, "tables.md": 3}
@@ -118,3 +119,9 @@ def test_a_misspelt_command_would_be_found(line):
     verb, *arguments = shlex.split(line)[1:]
     with pytest.raises(UserError):
         take(verb, arguments)
+
+
+@pytest.mark.parametrize("table", [against_trl, on_paper])
+def test_tables_of_performance_are_of_the_results_that_lie_there(table):
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert "\n".join(table()) in page, "make it anew: python -m perf.summary"
