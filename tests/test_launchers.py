@@ -110,11 +110,11 @@ def test_two_processes_store_what_the_reference_says_and_find_it_again(launcher,
     again = train_both(["second", "stored_reference=true"])
     assert "asked for anew" not in again.stderr
     assert shards == {shard: shard.stat().st_mtime_ns for shard in shards}
-    one, *_ = shards
-    with safe_open(one, "pt") as file:
-        values, told = file.get_tensor("log_probs") + 0.01, file.metadata()
-    told["sha256"] = _sha256(values, json.loads(told["index"]))
-    save_file({"log_probs": values}, one, told)
+    for shard in shards:
+        with safe_open(shard, "pt") as file:
+            values, told = file.get_tensor("log_probs") + 0.01, file.metadata()
+        told["sha256"] = _sha256(values, json.loads(told["index"]))
+        save_file({"log_probs": values}, shard, told)
     damaged = train_both(["damaged", "stored_reference=true"])
     assert "asked for anew" in damaged.stderr
     for method in METHODS_WITH_REFERENCE:
