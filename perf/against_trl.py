@@ -29,7 +29,7 @@ from perf.shapes import SHAPES, Shape, write_model, write_rows
 
 HERE = Path(__file__).parent
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-"""glibc keeps freed memory, for both sides: otherwise a step waits for pages, up to half its time and never the same."""
+"""glibc keeps freed memory, for both sides: otherwise a step waits for pages of its large tensors, each time for another while."""
 WARM_UP = 1
 COMPARED = 5
 TRAIN = {
@@ -44,12 +44,18 @@ TRAIN = {
 }
 
 
-def side(plan: dict[str, Any], cache: Path) -> dict[str, Any]:
-    """One training in a process of its own -> what it took. `cache` is where it keeps what it stores."""
+def best_settings(name: str) -> dict[str, list[str]]:
+    """{side: what is fastest for it} of a shape."""
+    found = json.loads((HERE / "results" / "best_settings.json").read_text())[name]
+    return {which: it["best"] for which, it in found.items()}
+
+
+def side(plan: dict[str, Any], cache: Path, module: str = "perf.one_side") -> dict[str, Any]:
+    """One training in a process of its own -> what `module` tells of it. `cache` is where it keeps what it stores."""
     with tempfile.TemporaryDirectory() as name:
         plan_file, result_file = Path(name, "plan.json"), Path(name, "result.json")
         plan_file.write_text(json.dumps(plan))
-        command = [sys.executable, "-m", "perf.one_side", str(plan_file), str(result_file)]
+        command = [sys.executable, "-m", module, str(plan_file), str(result_file)]
         environment = os.environ | KEPT | {"XDG_CACHE_HOME": str(cache)}
         done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
@@ -79,9 +85,9 @@ def agree(ours: Sequence[float], theirs: Sequence[float]) -> bool:
 def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence[str], command: Sequence[str]) -> None:
     """Train in turns, print the ratios, and keep everything in results/<name>.json; with a stored reference, <name>_stored.json."""
     plan, cache = plan_of(SHAPES[name], folder, steps), folder / "cache"
-    best = json.loads((HERE / "results" / "best_settings.json").read_text())[name]
+    best = best_settings(name)
     sides = {
-        which: plan | {"side": which, "settings": [*best[which]["best"], *given]}
+        which: plan | {"side": which, "settings": [*best[which], *given]}
         for which, given in {"trl": [], "align": settings}.items()
     }
     if SHAPES[name].method == "dpo":

@@ -1,6 +1,6 @@
 """Where the time of a step goes, on either side at its fastest settings:
 
-    python -m perf.where [shapes=sft_mixed]
+    python -m perf.where [shapes=sft_mixed,...]
 
 The second step under torch's profiler, each side in a process of its own: seconds by kind of work -> results/where_<shape>.json.
 """
@@ -8,8 +8,6 @@ The second step under torch's profiler, each side in a process of its own: secon
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from align.files import write_json
 from align.run_folder import git_commit, versions
-from perf.against_trl import HERE, KEPT, plan_of
+from perf.against_trl import HERE, best_settings, plan_of, side
 from perf.generation import machine
 from perf.one_side import Steps, ours, trls
 from perf.shapes import SHAPES, VOCABULARY, write_model
@@ -63,39 +61,45 @@ def kind_of(operation: str, shapes: Any) -> str:
     return "the layers' products" if is_product else "the rest"
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Measure each side, or be one: `plan.json result.json`."""
-    if arguments and arguments[0].endswith(".json"):
-        plan, steps = json.loads(Path(arguments[0]).read_text()), Profiled()
-        torch.manual_seed(0)
-        {"align": ours, "trl": trls}[plan["side"]](plan, Path(arguments[1]).parent, steps)
-        write_json(Path(arguments[1]), {kind: round(seconds, 3) for kind, seconds in steps.seconds.items()})
-        return
-    [name] = [argument.partition("=")[2] for argument in arguments] or ["sft_mixed"]
-    best = json.loads((HERE / "results" / "best_settings.json").read_text())[name]
-    found = {}
+def measure(name: str) -> None:
+    """Each side of a shape, printed and written."""
+    best, found = best_settings(name), {}
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder, "model"))
+        plan = plan_of(SHAPES[name], Path(folder), STEPS)
         for which in ("trl", "align"):
-            plan = plan_of(SHAPES[name], Path(folder), STEPS) | {"side": which, "settings": best[which]["best"]}
-            files = [Path(folder, f"{which}-{kind}.json") for kind in ("plan", "result")]
-            files[0].write_text(json.dumps(plan))
-            command = [sys.executable, "-m", "perf.where", *map(str, files)]
-            subprocess.run(command, cwd=HERE.parent, check=True, capture_output=True, env=os.environ | KEPT)
-            found[which] = json.loads(files[1].read_text())
+            told = plan | {"side": which, "settings": best[which]}
+            found[which] = side(told, Path(folder, "cache"), "perf.where")
             print(which, found[which], flush=True)
     result = {
         "schema": 1,
         "name": f"where_{name}",
         "what": "seconds of the second step by kind of work, under torch's profiler",
         "seconds": found,
-        "settings": {which: best[which]["best"] for which in found},
+        "settings": best,
         "machine": machine(),
         "versions": versions(),
         "git_commit": git_commit(),
-        "command": ["perf/where.py", *arguments],
+        "command": ["perf/where.py", f"shapes={name}"],
     }
     write_json(HERE / "results" / f"where_{name}.json", result)
+
+
+def profiled(plan_file: Path, result_file: Path) -> None:
+    """One side, in this process."""
+    plan, steps = json.loads(plan_file.read_text()), Profiled()
+    torch.manual_seed(0)
+    {"align": ours, "trl": trls}[plan["side"]](plan, result_file.parent, steps)
+    write_json(result_file, {kind: round(seconds, 3) for kind, seconds in steps.seconds.items()})
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure the shapes that are asked for, or be a side: `<plan.json> <result.json>`."""
+    if len(arguments) == 2:
+        profiled(*map(Path, arguments))
+        return
+    for name in dict(argument.split("=", 1) for argument in arguments).get("shapes", "sft_mixed").split(","):
+        measure(name)
 
 
 if __name__ == "__main__":

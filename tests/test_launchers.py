@@ -11,19 +11,18 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from accelerate import DistributedType, FullyShardedDataParallelPlugin
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from align.commands.train import launch_command
 from align.config import compose, compose_run
 from align.errors import UserError
-from align.methods.launcher import FSDP_LAYERS, name_layers, refuse_other_launch
-from align.methods.reference_store import _sha256
+from align.methods.launcher import FSDP_LAYERS, name_layers, refuse_other_launch, spare_workers
 from align.models.loading import load_checkpoint
 from align.run_folder import RunFolder
 from align.settings import LaunchConfig
 from align.train import train
 from tests.support.launch import ENVIRONMENT, ROOT, align, call, train_command
+from tests.support.shards import falsify
 from tests.support.small_run import arguments
 from tests.support.trajectories import METHODS, SEVERAL, same_trajectory, train_every_method
 from tests.support.zero import launcher_file
@@ -110,11 +109,7 @@ def test_two_processes_store_what_the_reference_says_and_find_it_again(launcher,
     again = train_both(["second", "stored_reference=true"])
     assert "asked for anew" not in again.stderr
     assert shards == {shard: shard.stat().st_mtime_ns for shard in shards}
-    for shard in shards:
-        with safe_open(shard, "pt") as file:
-            values, told = file.get_tensor("log_probs") + 0.01, file.metadata()
-        told["sha256"] = _sha256(values, json.loads(told["index"]))
-        save_file({"log_probs": values}, shard, told)
+    falsify(shards)
     damaged = train_both(["damaged", "stored_reference=true"])
     assert "asked for anew" in damaged.stderr
     for method in METHODS_WITH_REFERENCE:
@@ -203,6 +198,13 @@ def test_workers_that_hear_a_schedulers_signal_too_go_on_until_their_run_has_sav
         assert done.returncode == 0, done.stderr
         assert "fork" not in done.stderr  # tokenizers warn where they cannot be used in a worker as before
     same_trajectory(whole.path, run.path)
+
+
+@pytest.mark.parametrize(("usable", "here", "workers"), [(16, 1, 2), (16, 8, 1), (2, 2, 0), (1, 1, 0), (64, 8, 2)])
+def test_beside_a_gpu_rows_are_prepared_on_the_processors_that_are_left(usable, here, workers, monkeypatch):
+    monkeypatch.setattr("align.methods.launcher.usable_processors", lambda: usable)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+    assert spare_workers() == workers
 
 
 def wait_for(happened, seconds=120):

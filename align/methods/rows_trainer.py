@@ -33,9 +33,6 @@ FEATURES = Features(
     }
 )
 
-LONG = ("prompt", "response", "chosen", "rejected", "harmful_response")
-"""Fields that a model reads, as far as a method takes them."""
-
 
 def to_dataset(rows: Sequence[Row]) -> Dataset:
     """Rows as the `datasets.Dataset` that trl asks for; `index` finds a row again when a step goes wrong."""
@@ -68,6 +65,7 @@ class RowsTrainer(WholeCheckpoints):
     args: Any
     model: Any
     accelerator: Any
+    data_collator: Any
     state: Any
     train_dataset: Dataset
     _signature_columns: list[str]
@@ -101,7 +99,7 @@ class RowsTrainer(WholeCheckpoints):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         order = self._order(share * self.accelerator.num_processes, seed)
         if self.args.train_sampling_strategy == GROUPED:
-            order.lengths = [_about_as_long(record) for record in self.train_dataset.select_columns([*LONG, "images"])]
+            order.lengths = [self.data_collator.about_as_long(record) for record in self.train_dataset]
         return order
 
     def _order(self, global_batch_size: int, seed: int) -> WholeBatches:
@@ -162,8 +160,3 @@ class RowsTrainer(WholeCheckpoints):
         # The processes take their batches in turns, so that is the order in which the sampler gave the rows out.
         rows, tokens = everywhere.transpose(0, 1).reshape(-1, 2).T.tolist()
         return rows, sum(tokens)
-
-
-def _about_as_long(record: dict[str, Any]) -> tuple[int, int]:
-    """Pictures, and characters: a picture is hundreds of tokens, and nothing is rendered to tell more."""
-    return len(record["images"]), sum(len(record[field] or "") for field in LONG)

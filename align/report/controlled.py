@@ -29,9 +29,10 @@ FREE_ARGUMENTS = (
     "logging_dir",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
+    "dataloader_num_workers",
     "disable_tqdm",
 )
-"""Of trl's resolved arguments: where a run writes, and how its steps are cut into forward passes, which changes nothing."""
+"""Of trl's resolved arguments: where a run writes, how its steps are cut into passes and who prepares them, which changes nothing."""
 
 
 @dataclass

@@ -28,6 +28,14 @@ def trained(model, folder, method, layout, *more):
     return load_file(run.weights / "adapter_model.safetensors"), [line for line in log if "loss" in line]
 
 
+def same(one, other):
+    """What two runs logged and learned is the same up to rounding; each as `trained` gives it."""
+    (weights, log), (others, lines) = one, other
+    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in log], rel=1e-6)
+    update = sum(matrix.square().sum() for name, matrix in weights.items() if "lora_B" in name) ** 0.5
+    assert sum((matrix - others[name]).square().sum() for name, matrix in weights.items()) ** 0.5 <= 1e-6 * update
+
+
 @pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize("method", METHODS)
 def test_losses_and_weights_are_those_of_padded_rows(method, tiny, family_name, tmp_path):
@@ -55,10 +63,7 @@ def test_by_length_a_step_is_cut_into_other_passes_and_takes_the_same_rows_to_th
         name: trained(tiny("llava"), tmp_path / name, method, "padded", cut[0], cut[1] + name)
         for name in ("random", "group_by_length")
     }
-    (weights, log), (others, lines) = made.values()
-    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in log], rel=1e-5)
-    update = sum(matrix.square().sum() for name, matrix in weights.items() if "lora_B" in name) ** 0.5
-    assert sum((matrix - others[name]).square().sum() for name, matrix in weights.items()) ** 0.5 <= 1e-6 * update
+    same(*made.values())
     steps = [
         [json.loads(line)["rows"] for line in RunFolder(tmp_path / name).steps_file.open()]
         for name in ("random", "group_by_length")
@@ -92,10 +97,7 @@ def test_frozen_towers_get_no_gradients_from_checkpointing_and_weights_are_the_s
         for value in ("false", "true")
     }
     assert encoded == ({False} if frozen else {False, True})
-    (weights, log), (others, lines) = made.values()
-    assert [line["loss"] for line in lines] == pytest.approx([line["loss"] for line in log], rel=1e-6)
-    update = sum(matrix.square().sum() for name, matrix in weights.items() if "lora_B" in name) ** 0.5
-    assert sum((matrix - others[name]).square().sum() for name, matrix in weights.items()) ** 0.5 <= 1e-6 * update
+    same(*made.values())
 
 
 def test_a_layout_is_no_part_of_what_is_trained(tiny, tmp_path):

@@ -124,7 +124,13 @@ def test_the_permitted_difference_is_told():
 def folder(path):
     run = RunFolder(path)
     facts = {"parameters": {"language_model": {"total": 5, "trainable": 2}}, "versions": {"torch": "2.13"}}
-    run.record(recipe="controlled/x", base="b", steps=1, train={"bf16": False, "output_dir": "o"}, **facts)
+    run.record(
+        recipe="controlled/x",
+        base="b",
+        steps=1,
+        train={"bf16": False, "output_dir": "o", "dataloader_num_workers": 2},
+        **facts,
+    )
     (path / "config.yaml").write_text("recipe: controlled/x\nview: text\nlora: {r: 4}\ndata: {a: {source: s}}\n")
     run.rows_file.write_text(json.dumps(row("h/1")) + "\n")
     run.steps_file.write_text(json.dumps({"step": 1, "rows": ["h/1"], "supervised_tokens": 3}) + "\n")

@@ -306,6 +306,7 @@ def test_seeds_differ_in_seed_and_place(tmp_path):
             "seed": seed,
             "output_dir": f"runs/{seed}",
             "per_device_train_batch_size": 4 + seed,
+            "dataloader_num_workers": 2 * seed,
         }
         run(tmp_path / str(seed), seed=seed, train=train)
     assert [arm.row["seed"] for arm in findings(collect(tmp_path)[0]).arms] == ["0,1"]
