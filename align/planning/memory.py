@@ -7,9 +7,9 @@ the weights too (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1 and figu
 
 A checkpointed layer keeps its input. The one that is being computed again, and every layer without checkpointing, keeps for each position
 of a model of width d with attention width a and MLP width i, in the type of the model (as torch saves it for the backward pass, seen by
-`saved_tensors_hooks`): queries, keys, values and result of the attention (4 a), what the MLP expands to (3 i where it is gated, else
-i), and of two norms what they compute in float32 (2 d). Where its weights are trained, what they multiply as well (4 d + i); an adapter
-keeps a copy of its input, its r inner values, and with dropout a mask of a byte.
+`saved_tensors_hooks`): queries, keys, values and result of the attention (4 a), in the language model a row of its mask (the length),
+what the MLP expands to (3 i where it is gated, else i), and of two norms what they compute in float32 (2 d). Where its weights are
+trained, what they multiply as well (4 d + i); an adapter keeps a copy of its input, its r inner values, and with dropout a mask of a byte.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Activations:
     copies: float
     """The adapter's weights in the model's type, which autocast keeps until the forward pass is over."""
     outside: float
-    """Embeddings, the last norm, and what the head is given."""
+    """What the last norm computes in float32, and what the head is given."""
     tiles: float
     """What the head makes and lets go: tiles of logits, float32 of what it is given and of the gradient of its weights."""
 
@@ -165,7 +165,8 @@ def activations(it: Skeleton, matrices: Sequence[Matrix], step: Step, share: flo
         positions = share * _positions(layer[0], step)
         kept.append(positions * layer[0].inputs * size)
         copies.append(size * sum(matrix.weights for matrix in layer if matrix.adapter))
-        inside.append(positions * _inside(layer, size, dropout) + copies[-1])
+        masked = step.policy.length if layer[0].tower == "language_model" else 0
+        inside.append(positions * (_inside(layer, size, dropout) + size * masked) + copies[-1])
     outside, tiles = _outside(matrices, step, share, size)
     return Activations(sum(kept), sum(inside), max(inside, default=0.0), sum(copies), outside, tiles)
 
@@ -204,7 +205,7 @@ def _outside(matrices: Sequence[Matrix], step: Step, share: float, size: int) ->
     if compared:
         tiles = max(tiles, 2 * min(compared, TRLS_TILE) * min(head.outputs, VOCAB_CHUNK_SIZE) * 4)
     passing = supervised * head.inputs * 4 + head.trained * head.weights * 4
-    return ((2 * size + 4) * positions + size * supervised) * head.inputs, passing + tiles
+    return (4 * positions + size * supervised) * head.inputs, passing + tiles
 
 
 def fits(of: Memory, limit: float) -> bool:
