@@ -10,7 +10,7 @@ from align.errors import UserError
 from align.report.collect import collect
 from align.run_folder import RunFolder
 from align.train import train
-from tests.support.launch import call, train_command
+from tests.support.launch import align, call, train_command
 from tests.support.small_run import arguments
 
 EVALUATION = "evaluate={benchmark: [mini_vsil], settings: {mini_vsil: {limit: 4}}, generation: {max_new_tokens: 4}}"
@@ -74,18 +74,25 @@ def test_full_fine_tuning_saves_a_model_that_loads(tiny, family_name, tmp_path):
     assert main(["eval", f"run={run.path}", "benchmark=mini_vsil", "limit=3", "generation.max_new_tokens=4"]) == 0
 
 
-@pytest.mark.slow
-def test_dry_run_shows_origins_and_the_supervised_span_and_trains_nothing(tiny, tmp_path):
-    shown = call(train_command(*arguments(tiny("llava"), "run", "dry_run=true")), tmp_path)
-    assert shown.returncode == 0, shown.stderr
-    assert "# argument 'train.max_steps=6'" in shown.stdout
-    assert "# recipes/mm_sft.yaml" in shown.stdout
-    assert "Data: harmful 24 rows, benign 24 rows" in shown.stdout
-    assert "vision_tower 0 of" in shown.stdout
-    assert "Steps: 6, each 8 rows = 1 processes x 8 rows x 1 accumulated" in shown.stdout
-    assert "<image> x 16" in shown.stdout
-    assert "[[ sorry i can not help with that because it is dangerous </s> ]]" in shown.stdout
+def test_dry_run_shows_origins_and_the_supervised_span_and_trains_nothing(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # so that what the command sets is taken back
+    assert main(["train", *arguments(tiny("llava"), tmp_path / "run", "dry_run=true")]) == 0
+    shown = capsys.readouterr().out  # one process of a CPU needs no launcher: what one prints would not be found here
+    assert "# argument 'train.max_steps=6'" in shown
+    assert "# recipes/mm_sft.yaml" in shown
+    assert "Data: harmful 24 rows, benign 24 rows" in shown
+    assert "vision_tower 0 of" in shown
+    assert "Steps: 6, each 8 rows = 1 processes x 8 rows x 1 accumulated" in shown
+    assert "<image> x 16" in shown
+    assert "[[ sorry i can not help with that because it is dangerous </s> ]]" in shown
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_show_a_dry_run_once(tiny, tmp_path):
+    shown = call(align("train", *arguments(tiny("llava"), "run", "dry_run=true", "num_processes=2")), tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("Steps: 6, each 8 rows = 2 processes x 4 rows x 1 accumulated") == 1
 
 
 def test_a_mistake_is_one_line_that_names_argument_and_remedy(tmp_path):

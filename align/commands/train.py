@@ -32,6 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     of_run = [argument for argument in arguments if not argument.startswith(SECTION)]
     config = compose_run(of_run).config  # what is misspelt should not wait for a launch
     command = launch_command(launch, config.num_processes)
+    if config.dry_run and command == launch_command(LaunchConfig(config="cpu"), 1):
+        return _here(of_run)
     run = run_folder(config)
     files = (run.manifest_file, run.evaluation_interrupted)
     before = [_stamp(file) for file in files]
@@ -68,6 +70,14 @@ def launch_command(launch: LaunchConfig, processes: int | None) -> list[str]:
 def _stamp(file: Path) -> int | None:
     """When a file was written; None where there is none."""
     return file.stat().st_mtime_ns if file.is_file() else None
+
+
+def _here(of_run: Sequence[str]) -> int:
+    """One process of a CPU with nothing to save when a signal comes: a launcher would import torch once more, and do nothing else."""
+    from align.train import main as train
+
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # as accelerate_configs/cpu.yaml has it
+    return train(of_run)
 
 
 def _devices() -> int:

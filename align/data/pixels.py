@@ -28,6 +28,8 @@ from align.screen import Report
 AT_ONCE = 512
 """Pictures between two entries in the cache; decoded ones are not held."""
 THREADS = 8
+SMALL = 4096
+"""Bytes of a picture below which handing it to a thread takes longer than decoding it."""
 
 Found = dict[ImageRef, str | UserError]
 """{picture: its pixel hash, or why it has none}"""
@@ -89,6 +91,8 @@ def _decoded(images: Sequence[tuple[ImageRef, str]]) -> list[str | UserError]:
         except UserError as error:
             return error
 
+    if all(image.bytes is not None and len(image.bytes) < SMALL for image, _ in images):
+        return [one(*each) for each in images]
     # Decoding and hashing let go of Python's lock.
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda each: one(*each), images))
