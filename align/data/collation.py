@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from align.data.layout import Layout, cost, lay_out, worth_it
-from align.data.padding import IGNORED, NOTHING, pictures_of, pictures_once, tokens
+from align.data.padding import IGNORED, NOTHING, names_of, once, pictures_of, together, tokens
 from align.data.rendering import Rendered, Renderer
 from align.errors import UserError
 from align.rows import Row
@@ -32,6 +32,8 @@ class Collator:
     """Where the model computes a batch, one of `align.data.layout.LAYOUTS`, and each picture once. None: rows and pictures as they are."""
     keyed: bool = False
     """Whether a batch names its answers for a store of what a reference says of them (align/methods/reference_store.py)."""
+    names_pictures: bool = False
+    """Whether a laid out batch names its pictures, so that policy and reference know them again (align/models/pictures.py)."""
     width: int = 0
     """The model's hidden size, which `layout=auto` weighs attention by."""
 
@@ -88,11 +90,14 @@ class Collator:
         shown = [picture for pair in zip(rendered, tails, strict=True) for one in pair for picture in one.pictures]
         computed = shown if layout is None else layout.pictures
         number = {picture: i for i, picture in enumerate(dict.fromkeys(computed))}
-        batch |= pictures_once([*rendered, *tails], number)
-        if layout is not None or len(number) < len(shown):
+        pictures = once([*rendered, *tails], number)
+        batch |= together(pictures)
+        named = {"picture_keys": names_of(pictures)} if self.names_pictures and pictures else {}
+        if layout is not None or len(number) < len(shown) or named:
             batch["layout"] = {
                 "pictures": torch.tensor([number[picture] for picture in computed], dtype=torch.long),
                 "pictures_of_rows": torch.tensor([number[picture] for picture in shown], dtype=torch.long),
+                **named,
             }
         if layout is not None:
             labelled = batch["labels"] != IGNORED

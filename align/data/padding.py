@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 
 import torch
 
-from align.data.rendering import Rendered
+from align.data.rendering import Rendered, digest_of
 from align.rows import ImageRef
 
 IGNORED = -100
@@ -57,11 +58,20 @@ def pictures_of(rows: Sequence[Rendered]) -> dict[str, torch.Tensor]:
     return {key: torch.cat([row.image_inputs[key] for row in rows if key in row.image_inputs]) for key in keys}
 
 
-def pictures_once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> dict[str, torch.Tensor]:
-    """The image tensors of some pictures, each once, in the order in which they are wanted. Raises UserError."""
+def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str, torch.Tensor]]:
+    """The image tensors of each of some pictures, in the order in which they are wanted. Raises UserError."""
     found: dict[ImageRef, dict[str, torch.Tensor]] = {}
     for row in rows:
         if any(picture not in found for picture in row.pictures):
             found |= zip(row.pictures, row.inputs_of_pictures(), strict=True)
-    inputs = [found[picture] for picture in wanted]
+    return [found[picture] for picture in wanted]
+
+
+def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The image tensors of several pictures, one behind the other."""
     return {key: torch.cat([of[key] for of in inputs]) for key in sorted({key for of in inputs for key in of})}
+
+
+def names_of(inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """(pictures, 2), int64: the same for the same image tensors, as numbers since strings do not go to a device."""
+    return torch.tensor([struct.unpack("<2q", digest_of(of).digest()[:16]) for of in inputs])

@@ -42,10 +42,8 @@ class Rendered:
     @property
     def key(self) -> str:
         """32 hex digits of all that a model reads: prompt, answer and pixels."""
-        digest = hashlib.sha256(json.dumps([self.prompt_ids, self.answer_ids]).encode())
-        for name, values in sorted(self.image_inputs.items()):
-            digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
-            digest.update(values.contiguous().view(torch.uint8).numpy().tobytes())
+        digest = digest_of(self.image_inputs)
+        digest.update(json.dumps([self.prompt_ids, self.answer_ids]).encode())
         return digest.hexdigest()[:32]
 
     def inputs_of_pictures(self) -> list[dict[str, torch.Tensor]]:
@@ -60,6 +58,15 @@ class Rendered:
             sizes = {key: tuple(value.shape) for key, value in whole.items()}
             raise UserError(f"row {self.id}: {sizes} cannot be told apart by its {count} pictures; use layout=padded")
         return [{key: of_key[i] for key, of_key in parts.items()} for i in range(count)]
+
+
+def digest_of(image_inputs: dict[str, torch.Tensor]) -> Any:
+    """SHA-256 of image tensors, to which more can be added."""
+    digest = hashlib.sha256()
+    for name, values in sorted(image_inputs.items()):
+        digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
+        digest.update(values.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest
 
 
 class Renderer:

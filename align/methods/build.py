@@ -19,9 +19,9 @@ from align.methods.launcher import check_launch, in_step_by_pictures, name_layer
 from align.methods.pace import Pace
 from align.methods.reference_store import KeepReference, stored_reference
 from align.methods.rows_trainer import to_dataset
-from align.models.families import ENCODES_PICTURES
 from align.models.layout import layout_for
 from align.models.loading import base_of, load, parameters_per_tower
+from align.models.pictures import alike_for_reference, encoders
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
 from align.models.trainable import (
@@ -84,8 +84,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     trainer.layout_facts = [f"layout={config.layout}: rows are padded, since {why}"] if why else []
     trainer.family, trainer.base = loaded.family, base_of(config.model)
     _refuse_rows_without_effect(trainer, data, config)
-    trainable = parameters_per_tower(trainer.model, trainer.family)
-    trainer.head.pictures.frozen = not any(trainable[tower]["trainable"] for tower in ENCODES_PICTURES)
+    _encode_once(trainer, copy is None)
     trainer.preemption = Preemption(trainer.accelerator)
     trainer.add_callback(StepFile(run, trainer))
     trainer.add_callback(trainer.preemption)
@@ -118,6 +117,18 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
             f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and nothing of the language model is trained: they "
             f"would have no effect; leave them out, or train the language model too"
         )
+
+
+def _encode_once(trainer: Any, one_base: bool) -> None:
+    """What encodes pictures works no more than it must. `one_base`: the reference, if there is one, is the same model."""
+    pictures, model = trainer.head.pictures, trainer.model
+    pictures.frozen = not any(p.requires_grad for p in encoders(model, trainer.family).values())
+    # Where all processes must encode in step, one that remembers its pictures would leave the others waiting.
+    in_step = in_step_by_pictures(trainer.args)
+    pictures.remembers = (
+        trainer.needs_reference and one_base and not in_step and alike_for_reference(model, trainer.family)
+    )
+    trainer.data_collator.names_pictures = pictures.remembers
 
 
 def _constructed(method: type, **parts: Any) -> Any:

@@ -16,7 +16,8 @@ from transformers.utils import is_triton_available
 from trl.kernels import chunked_logprob
 
 from align.data.padding import IGNORED
-from align.models.layout import PicturesOnce, laid_out
+from align.models.layout import laid_out
+from align.models.pictures import PicturesOnce
 from align.planning.spent import Computed
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -64,13 +65,16 @@ class SupervisedHead:
         layout = layout or {}
         if layout:
             inputs = laid_out(self._model, inputs, layout)
-        self.pictures.order = layout.get("pictures")
+        self.pictures.order, self.pictures.keys = layout.get("pictures"), layout.get("picture_keys")
+        self.pictures.encoded = (0, 0)
         self._picked = layout.get("predicts", torch.nn.functional.pad(supervised, (0, 1)).flatten().nonzero()[:, 0])
-        self.passes.append(_computed(inputs, len(self._picked)))
+        rows, length = inputs["input_ids"].shape
         try:
             output = self._fused(shift_labels=following[supervised][None], fused_lm_head=True, **inputs)
         finally:
-            self._picked = self.pictures.order = None
+            predicted, self._picked = len(self._picked), None
+            self.pictures.order = self.pictures.keys = None
+        self.passes.append(Computed(rows, length, *self.pictures.encoded, predicted, torch.is_grad_enabled()))
         for name in PER_TOKEN:
             picked = getattr(output, name)
             if picked is not None:
@@ -84,11 +88,3 @@ class SupervisedHead:
             self.hidden = output.last_hidden_state.flatten(0, 1)[self._picked]
             output.last_hidden_state = self.hidden[None]
         return output
-
-
-def _computed(inputs: dict[str, Any], supervised: int) -> Computed:
-    rows, length = inputs["input_ids"].shape
-    pixels, grid = inputs.get("pixel_values"), inputs.get("image_grid_thw")
-    pictures = 0 if pixels is None else len(pixels if grid is None else grid)
-    patches = 0 if pixels is None or grid is None else len(pixels)
-    return Computed(rows, length, pictures, patches, supervised, torch.is_grad_enabled())

@@ -31,7 +31,7 @@ def layout_for(wanted: str, model: Any, family: Family, arguments: Any) -> tuple
 
 
 def laid_out(model: Any, inputs: dict[str, Any], layout: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The inputs of a model's forward where the layout computes them; pictures are each there once (`PicturesOnce`)."""
+    """The inputs of a model's forward where the layout computes them; pictures are each there once (align/models/pictures.py)."""
     inputs = dict(inputs)
     positions = _positions(model, inputs, layout["pictures_of_rows"])
     if "source" not in layout:  # padded, with a picture that several rows show
@@ -69,26 +69,3 @@ def _mask(model: Any, group: torch.Tensor, segment: torch.Tensor) -> torch.Tenso
         return sees
     lowest = torch.finfo(model.dtype).min
     return torch.zeros_like(sees, dtype=model.dtype).masked_fill(~sees, lowest)
-
-
-class PicturesOnce:
-    """Wraps a model's `get_image_features`: each picture is encoded once, and its features stand wherever it is shown.
-
-    `order` (shown,) says which picture is shown where, while a forward pass is under way that needs it. `frozen`, that nothing which
-    encodes pictures is trained: with gradient checkpointing transformers asks for gradients of every tower's embeddings, and all of it
-    would be computed again and passed backward for nothing.
-    """
-
-    def __init__(self, base_model: Any):
-        self.order: torch.Tensor | None = None
-        self.frozen = False
-        encode = base_model.get_image_features
-
-        def get_image_features(*args: Any, **kwargs: Any) -> Any:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-                output = encode(*args, **kwargs)
-            if self.order is not None:
-                output.pooler_output = [output.pooler_output[i] for i in self.order.tolist()]
-            return output
-
-        base_model.get_image_features = get_image_features

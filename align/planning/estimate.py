@@ -8,6 +8,7 @@ from typing import Any
 
 from align.config import Composed
 from align.models.layout import layout_for
+from align.models.pictures import alike_for_reference
 from align.planning.flops import DENSE, Flops, flops
 from align.planning.layers import matrices
 from align.planning.memory import LAUNCHES, Memory, activations, fits, held, in_gib, memory
@@ -96,11 +97,12 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
     numbers = [config.num_processes] if config.num_processes else assumed.gpus
     arguments = [arguments_of(composed, gpus) for gpus in numbers]
     it = skeleton(composed, rows.share_pictured() > 0, assumed.configs)
-    checkpointing = checkpoints_activations(config)
+    checkpointing, full = checkpoints_activations(config), config.lora is None
     found = matrices(it, checkpointing)
     layout, _ = layout_for(config.layout, it.model, it.family, arguments[0])
     shown, width = picture(it.config, config.model, assumed.image), it.config.get_text_config().hidden_size
-    step = step_of(composed, rows, arguments[0], shown, assumed, layout, width)
+    alike = not full and alike_for_reference(it.model, it.family)
+    step = step_of(composed, rows, arguments[0], shown, assumed, layout, width, reference_encodes=not alike)
     spent = flops(found, step, checkpointing, reference_has_adapter=bool(config.model.adapter))
     steps = steps_of(composed, rows, arguments[0])
     of = held(it, config, str(arguments[0].optim.value))
@@ -124,7 +126,6 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
         )
 
     on = [launched(gpus, its) for gpus, its in zip(numbers, arguments, strict=True)]
-    full = config.lora is None
     return Estimate(
         config.recipe, config.model.name, config.method, full, it.towers, rows.total, steps, step, spent, on
     )

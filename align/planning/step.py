@@ -172,8 +172,11 @@ def step_of(
     assumed: PlanSettings,
     layout: str | None,
     width: int,
+    reference_encodes: bool = True,
 ) -> Step:
-    """One optimizer step of the run. `layout` as a collator is told (align/models/layout.py); `width`: the model's hidden size."""
+    """One optimizer step of the run. `layout` as a collator is told (align/models/layout.py); `width`: the model's hidden size;
+    `reference_encodes`: whether the reference must encode what the policy encodes too.
+    """
     config, method = composed.config, _method(composed.config.method)
     answer = assumed.answer_tokens
     length = assumed.prompt_tokens + answer + (picture.tokens if rows.share_pictured() else 0)
@@ -199,6 +202,8 @@ def step_of(
         answers = len(method.collator(None, arguments).answers)
         policy = _computed([Asked("", size, answers, rows.share_pictured())], length, answer, layout, width)
         reference = policy if method.needs_reference else None
+    if reference and not reference_encodes:
+        reference = replace(reference, pictures=0)
     return Step(size, picture, policy, reference, divergence)
 
 

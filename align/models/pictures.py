@@ -1,0 +1,83 @@
+"""What a model makes of pictures, made once: for all places of a batch where one is shown, and for policy and reference."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from align.models.families import ENCODES_PICTURES, Family
+
+
+class PicturesOnce:
+    """Wraps a model's `get_image_features`: each picture is encoded once, and its features stand wherever it is shown.
+
+    While a forward pass is under way that needs it, `order` (shown,) says which picture is shown where, and `keys` (pictures, 2) names them
+    (align/data/padding.py). `frozen`, that nothing which encodes pictures is trained: with gradient checkpointing transformers asks for
+    gradients of every tower's embeddings, and all of it would be computed again and passed backward for nothing. `remembers`, that the
+    next pass is of the same model as far as pictures go: what the last one was shown is not encoded again.
+    """
+
+    def __init__(self, base_model: Any):
+        self.order: torch.Tensor | None = None
+        self.keys: torch.Tensor | None = None
+        self.frozen = self.remembers = False
+        self.encoded = (0, 0)
+        """(Pictures, patches where their number hangs on the picture) of the last pass that showed any; whoever asks sets it back."""
+        self._last: dict[tuple[int, ...], torch.Tensor] = {}
+        self._encode = base_model.get_image_features
+        self._signature = inspect.signature(self._encode)
+        base_model.get_image_features = self._get_image_features
+
+    def _get_image_features(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._signature.bind(*args, **kwargs).arguments
+        call |= call.pop("kwargs", {})
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            if self.remembers and self.keys is not None:
+                output = self._only_new(call, [tuple(key) for key in self.keys.tolist()])
+            else:
+                output = self._counted(call)
+        if self.order is not None:
+            output.pooler_output = [output.pooler_output[i] for i in self.order.tolist()]
+        return output
+
+    def _only_new(self, call: dict[str, Any], names: list[tuple[int, ...]]) -> Any:
+        new = [i for i, name in enumerate(names) if name not in self._last]
+        found = self._last
+        if new:
+            features = self._counted(_of(call, new)).pooler_output
+            found = found | dict(zip((names[i] for i in new), features, strict=True))
+        self._last = {name: found[name] for name in names}
+        return BaseModelOutputWithPooling(pooler_output=[found[name] for name in names])
+
+    def _counted(self, call: dict[str, Any]) -> Any:
+        pixels, grid = call["pixel_values"], call.get("image_grid_thw")
+        self.encoded = (len(pixels), 0) if grid is None else (len(grid), len(pixels))
+        return self._encode(**call)
+
+
+def _of(call: dict[str, Any], wanted: list[int]) -> dict[str, Any]:
+    """The same of some pictures alone: `pixel_values` (pictures, ...), or (patches of all of them, ...) with their `image_grid_thw`."""
+    pixels, grid = call["pixel_values"], call.get("image_grid_thw")
+    if grid is None:
+        return call | {"pixel_values": pixels[wanted]}
+    pieces = pixels.split(grid.prod(-1).tolist())
+    return call | {"pixel_values": torch.cat([pieces[i] for i in wanted]), "image_grid_thw": grid[wanted]}
+
+
+def encoders(model: Any, family: Family) -> dict[str, torch.nn.Parameter]:
+    """By name, the parameters of what encodes pictures."""
+    return {name: p for name, p in model.named_parameters() if family.tower_of(name) in ENCODES_PICTURES}
+
+
+def alike_for_reference(model: Any, family: Family) -> bool:
+    """Whether a reference on the same base makes of pictures what the policy makes: nothing there is trained, adapted or dropped out."""
+    changed = any(
+        p.requires_grad or "lora_" in name or ".modules_to_save." in name for name, p in encoders(model, family).items()
+    )
+    drops = family.lays_out and any(
+        value for key, value in model.config.vision_config.to_dict().items() if "dropout" in key
+    )
+    return family.lays_out and not changed and not drops

@@ -1,0 +1,87 @@
+"""Policy and reference encode a picture once between them, where both make the same of it; losses and weights are the same."""
+
+from collections import Counter
+
+import pytest
+from safetensors.torch import load_file
+
+from align.config import compose_run
+from align.data.assembly import training_data
+from align.methods.build import build_trainer
+from align.run_folder import RunFolder
+from tests.support.small_run import arguments
+
+PICTURED = ["data.benign={source: miniature, subset: image_benign, rows: 24}", "train.save_strategy=no"]
+
+
+def ready(model, out, method, *more):
+    """A trainer whose rows all have pictures."""
+    composed = compose_run(arguments(model, out, f"method={method}", "train.max_steps=3", *PICTURED, *more))
+    return build_trainer(composed, training_data(composed.config), RunFolder(out))
+
+
+def trained(trainer):
+    """(Losses, weights, {whether by the policy: pictures that were encoded}), once it is through."""
+    passes = []
+    log = trainer.log
+    # A log line empties what was computed.
+    heads = dict.fromkeys((trainer.head, trainer.reference_head))
+    trainer.log = lambda *args, **kwargs: (
+        passes.extend(one for head in heads for one in head.passes),
+        log(*args, **kwargs),
+    )
+    trainer.train()
+    encoded = Counter()
+    for one in passes:
+        encoded[one.is_policy] += one.pictures
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    return losses, weights, encoded
+
+
+@pytest.mark.slow_for_qwen2_vl
+@pytest.mark.parametrize("method", ["dpo", "unlearning", "safe_unlearning"])
+def test_each_is_encoded_once_a_step(method, tiny, family_name, tmp_path):
+    twice = ready(tiny(family_name), tmp_path / "twice", method)
+    twice.head.pictures.remembers = False
+    losses, weights, encoded = trained(ready(tiny(family_name), tmp_path / "once", method))
+    other_losses, other_weights, by_each = trained(twice)
+    shown = 3 * 8  # of three steps of eight rows
+    assert by_each[True] == shown
+    assert by_each[False] > 0
+    assert encoded.total() == shown
+    assert losses == pytest.approx(other_losses, rel=1e-6)
+    for name, weight in weights.items():
+        assert (weight - other_weights[name]).abs().max() <= 1e-4 * weight.abs().max(), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["trainable=multi_modal_projector"],
+        ["lora.towers=language_model,vision_tower", "lora.target_modules=q_proj,vision_tower:fc1"],
+        ["lora=null", "trainable=language_model"],
+    ],
+    ids="-".join,
+)
+def test_what_the_reference_may_see_otherwise_it_encodes_for_itself(settings, tiny, tmp_path):
+    encoded = trained(ready(tiny("llava"), tmp_path / "run", "dpo", *settings))[2]
+    assert encoded == {True: 3 * 8, False: 3 * 8}
+
+
+def test_an_adapter_of_the_tower_that_a_run_continues_is_not_the_same_as_none(tiny, tmp_path):
+    words = ["lora.towers=language_model,vision_tower", "lora.target_modules=q_proj,vision_tower:fc1"]
+    first = ready(tiny("llava"), tmp_path / "first", "sft", *words)
+    first.train()
+    first.save_model(str(tmp_path / "adapter"))
+    assert any("vision_tower" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    continued = ready(tiny("llava"), tmp_path / "second", "dpo", f"model.adapter={tmp_path / 'adapter'}")
+    assert not continued.head.pictures.remembers
+
+
+def test_pictures_of_the_same_pixels_are_one_and_others_are_not(tiny, tmp_path):
+    trainer = ready(tiny("llava"), tmp_path / "run", "dpo")
+    first, second = ([trainer.train_dataset[i]] for i in (0, 1))
+    keys = [trainer.data_collator(rows)["layout"]["picture_keys"].tolist() for rows in (first, second, first)]
+    assert keys[0] == keys[2] != keys[1]
+    assert keys[0][0] != [0, 0]
