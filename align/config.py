@@ -221,6 +221,7 @@ def fingerprint_of(config: dict[str, Any]) -> str:
         "num_processes",
         "layout",
         "stored_reference",
+        "stored_features",
         "evaluate",
         "evaluate_afterwards",
         "data_root",

@@ -180,23 +180,19 @@ def test_a_run_that_is_asked_to_stop_saves_itself_and_goes_on_to_the_same_result
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_workers_that_hear_a_schedulers_signal_too_go_on_until_their_run_has_saved_itself(tiny, tmp_path):
-    def command(name):
-        settings = ["train.max_steps=60", "train.save_steps=500", "train.dataloader_num_workers=2"]
-        return align("train", *arguments(tiny("llava"), name, *settings, "evaluate.benchmark=[]"))
-
-    run, whole = RunFolder(tmp_path / "asked"), RunFolder(tmp_path / "whole")
-    process = subprocess.Popen(
-        command("asked"), cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True
-    )
+    settings = ["train.max_steps=60", "train.save_steps=500", "evaluate.benchmark=[]"]
+    run = RunFolder(tmp_path / "asked")
+    asked = align("train", *arguments(tiny("llava"), run.path, *settings, "train.dataloader_num_workers=2"))
+    process = subprocess.Popen(asked, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True)
     wait_for(lambda: run.steps_file.is_file() and len(run.steps_file.read_text().splitlines()) >= 5)
     os.killpg(process.pid, signal.SIGTERM)
     said = process.communicate(timeout=120)[1].decode()
     assert process.returncode == 75, said
     assert run.last_checkpoint() is not None
-    for name in ("asked", "whole"):
-        done = call(command(name), tmp_path, 300)
-        assert done.returncode == 0, done.stderr
-        assert "fork" not in done.stderr  # tokenizers warn where they cannot be used in a worker as before
+    done = call(asked, tmp_path, 300)
+    assert done.returncode == 0, done.stderr
+    assert "fork" not in done.stderr  # tokenizers warn where they cannot be used in a worker as before
+    whole = train(compose_run(arguments(tiny("llava"), tmp_path / "whole", *settings)))
     same_trajectory(whole.path, run.path)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -73,5 +72,5 @@ def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tenso
 
 
 def names_of(inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
-    """(pictures, 2), int64: the same for the same image tensors, as numbers since strings do not go to a device."""
-    return torch.tensor([struct.unpack("<2q", digest_of(of).digest()[:16]) for of in inputs])
+    """(pictures, 16) bytes as uint8, the same for the same image tensors: a hash, as numbers since strings do not go to a device."""
+    return torch.tensor([list(digest_of(of).digest()[:16]) for of in inputs], dtype=torch.uint8)

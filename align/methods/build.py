@@ -19,9 +19,10 @@ from align.methods.launcher import check_launch, in_step_by_pictures, name_layer
 from align.methods.pace import Pace
 from align.methods.reference_store import KeepReference, stored_reference
 from align.methods.rows_trainer import to_dataset
+from align.models.feature_store import feature_store
 from align.models.layout import layout_for
-from align.models.loading import base_of, load, parameters_per_tower
-from align.models.pictures import alike_for_reference, encoders
+from align.models.loading import Loaded, base_of, load, parameters_per_tower
+from align.models.pictures import encoders, unchanged
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
 from align.models.trainable import (
@@ -84,7 +85,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     trainer.layout_facts = [f"layout={config.layout}: rows are padded, since {why}"] if why else []
     trainer.family, trainer.base = loaded.family, base_of(config.model)
     _refuse_rows_without_effect(trainer, data, config)
-    _encode_once(trainer, copy is None)
+    _encode_once(trainer, composed, loaded, one_base=copy is None)
     trainer.preemption = Preemption(trainer.accelerator)
     trainer.add_callback(StepFile(run, trainer))
     trainer.add_callback(trainer.preemption)
@@ -119,16 +120,33 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
         )
 
 
-def _encode_once(trainer: Any, one_base: bool) -> None:
-    """What encodes pictures works no more than it must. `one_base`: the reference, if there is one, is the same model."""
+def _encode_once(trainer: Any, composed: Composed, loaded: Loaded, one_base: bool) -> None:
+    """What encodes pictures works no more than it must. `one_base`: the reference, if there is one, is the same model.
+
+    Raises UserError where features of pictures cannot be stored.
+    """
     pictures, model = trainer.head.pictures, trainer.model
-    pictures.frozen = not any(p.requires_grad for p in encoders(model, trainer.family).values())
-    # Where all processes must encode in step, one that remembers its pictures would leave the others waiting.
+    trains = any(p.requires_grad for p in encoders(model, trainer.family).values())
+    # Where all processes must encode in step, one that knows its pictures would leave the others waiting.
     in_step = in_step_by_pictures(trainer.args)
-    pictures.remembers = (
-        trainer.needs_reference and one_base and not in_step and alike_for_reference(model, trainer.family)
-    )
+    knows = not in_step and unchanged(model, trainer.family)
+    if (room := composed.config.stored_features) is not None:
+        if room <= 0:
+            raise UserError(f"{composed.origin('stored_features')}: stored_features={room:g}: expected GiB above 0")
+        if not knows:
+            raise UserError(f"{composed.origin('stored_features')}: stored_features: {_why_not(trains, in_step)}")
+        pictures.store = feature_store(loaded, trainer.args, room)
+    pictures.frozen = not trains
+    pictures.remembers = knows and (pictures.store is not None or (trainer.needs_reference and one_base))
     trainer.data_collator.names_pictures = pictures.remembers
+
+
+def _why_not(trains: bool, in_step: bool) -> str:
+    if in_step:
+        return "under this launch all processes encode pictures in step; use ddp or zero2 (launch.config=), or leave it out"
+    if trains:
+        return "what encodes pictures (vision tower, projector) is trained, so that their features change; leave it out"
+    return "pictures are not the same to this model at every time: an adapter or dropout in what encodes them, or a family without layouts"
 
 
 def _constructed(method: type, **parts: Any) -> Any:

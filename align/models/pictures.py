@@ -9,15 +9,16 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from align.models.families import ENCODES_PICTURES, Family
+from align.models.feature_store import FeatureStore
 
 
 class PicturesOnce:
     """Wraps a model's `get_image_features`: each picture is encoded once, and its features stand wherever it is shown.
 
-    While a forward pass is under way that needs it, `order` (shown,) says which picture is shown where, and `keys` (pictures, 2) names them
-    (align/data/padding.py). `frozen`, that nothing which encodes pictures is trained: with gradient checkpointing transformers asks for
-    gradients of every tower's embeddings, and all of it would be computed again and passed backward for nothing. `remembers`, that the
-    next pass is of the same model as far as pictures go: what the last one was shown is not encoded again.
+    While a forward pass is under way that needs it, `order` (shown,) says which picture is shown where, and `keys` (pictures, 16) names
+    them (align/data/padding.py). `frozen`, that nothing which encodes pictures is trained: with gradient checkpointing transformers asks
+    for gradients of every tower's embeddings, and all of it would be computed again and passed backward for nothing. `remembers`, that
+    the next pass is of the same model as far as pictures go: what the last one was shown is not encoded again, nor what is in `store`.
     """
 
     def __init__(self, base_model: Any):
@@ -26,7 +27,8 @@ class PicturesOnce:
         self.frozen = self.remembers = False
         self.encoded = (0, 0)
         """(Pictures, patches where their number hangs on the picture) of the last pass that showed any; whoever asks sets it back."""
-        self._last: dict[tuple[int, ...], torch.Tensor] = {}
+        self.store: FeatureStore | None = None
+        self._last: dict[str, torch.Tensor] = {}
         self._encode = base_model.get_image_features
         self._signature = inspect.signature(self._encode)
         base_model.get_image_features = self._get_image_features
@@ -36,21 +38,32 @@ class PicturesOnce:
         call |= call.pop("kwargs", {})
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             if self.remembers and self.keys is not None:
-                output = self._only_new(call, [tuple(key) for key in self.keys.tolist()])
+                output = self._only_new(call, [bytes(key).hex() for key in self.keys.tolist()])
             else:
                 output = self._counted(call)
         if self.order is not None:
             output.pooler_output = [output.pooler_output[i] for i in self.order.tolist()]
         return output
 
-    def _only_new(self, call: dict[str, Any], names: list[tuple[int, ...]]) -> Any:
-        new = [i for i, name in enumerate(names) if name not in self._last]
-        found = self._last
-        if new:
+    def _only_new(self, call: dict[str, Any], names: list[str]) -> Any:
+        there = {name: self._last[name] for name in names if name in self._last}
+        stored = self._stored([name for name in names if name not in there])
+        if self.store is not None and self.store.checked:
+            there |= {name: features.to(call["pixel_values"].device) for name, features in stored.items()}
+        if new := [i for i, name in enumerate(names) if name not in there]:
             features = self._counted(_of(call, new)).pooler_output
-            found = found | dict(zip((names[i] for i in new), features, strict=True))
-        self._last = {name: found[name] for name in names}
-        return BaseModelOutputWithPooling(pooler_output=[found[name] for name in names])
+            encoded = dict(zip((names[i] for i in new), features, strict=True))
+            if self.store is not None:
+                self.store.check(stored, encoded)
+                for name in encoded.keys() - stored.keys():
+                    self.store.add(name, encoded[name])
+            there |= encoded
+        self._last = there
+        return BaseModelOutputWithPooling(pooler_output=[there[name] for name in names])
+
+    def _stored(self, names: list[str]) -> dict[str, torch.Tensor]:
+        found = {} if self.store is None else {name: self.store.find(name) for name in names}
+        return {name: features for name, features in found.items() if features is not None}
 
     def _counted(self, call: dict[str, Any]) -> Any:
         pixels, grid = call["pixel_values"], call.get("image_grid_thw")
@@ -72,8 +85,8 @@ def encoders(model: Any, family: Family) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if family.tower_of(name) in ENCODES_PICTURES}
 
 
-def alike_for_reference(model: Any, family: Family) -> bool:
-    """Whether a reference on the same base makes of pictures what the policy makes: nothing there is trained, adapted or dropped out."""
+def unchanged(model: Any, family: Family) -> bool:
+    """Whether pictures are to a model what they are to its base, and stay so: nothing there is trained, adapted or dropped out."""
     changed = any(
         p.requires_grad or "lora_" in name or ".modules_to_save." in name for name, p in encoders(model, family).items()
     )

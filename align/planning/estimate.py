@@ -8,7 +8,7 @@ from typing import Any
 
 from align.config import Composed
 from align.models.layout import layout_for
-from align.models.pictures import alike_for_reference
+from align.models.pictures import unchanged
 from align.planning.flops import DENSE, Flops, flops
 from align.planning.layers import matrices
 from align.planning.memory import LAUNCHES, Memory, activations, fits, held, in_gib, memory
@@ -101,7 +101,7 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
     found = matrices(it, checkpointing)
     layout, _ = layout_for(config.layout, it.model, it.family, arguments[0])
     shown, width = picture(it.config, config.model, assumed.image), it.config.get_text_config().hidden_size
-    alike = not full and alike_for_reference(it.model, it.family)
+    alike = not full and unchanged(it.model, it.family)
     step = step_of(composed, rows, arguments[0], shown, assumed, layout, width, reference_encodes=not alike)
     spent = flops(found, step, checkpointing, reference_has_adapter=bool(config.model.adapter))
     steps = steps_of(composed, rows, arguments[0])

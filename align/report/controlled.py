@@ -21,8 +21,12 @@ from align.errors import UserError
 from align.files import read_jsonl
 from align.run_folder import RunFolder
 
-FREE_SETTINGS = ("recipe", "view", "suite", "data", "output_dir", "resume", "dry_run", "num_processes")
-"""What an arm may set for itself; of its data the rows are compared, not the settings that chose them."""
+FREE_SETTINGS = (
+    *("recipe", "view", "suite", "data", "output_dir", "resume", "dry_run", "num_processes"),
+    *("layout", "stored_reference", "stored_features"),
+)
+"""What an arm may set for itself; of its data the rows are compared, not the settings that chose them. Where a step is computed, and what
+of it is remembered, changes nothing but rounding."""
 FREE_ARGUMENTS = (
     "output_dir",
     "run_name",

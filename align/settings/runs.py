@@ -49,6 +49,10 @@ class RunConfig:
         False,
         "keep what the reference says of each answer in the user's cache, and ask it only for what is not there (dpo, safe_unlearning)",
     )
+    stored_features: float | None = option(
+        None,
+        "GiB of the user's cache in which to keep what a frozen vision tower and projector make of pictures, for further epochs and runs",
+    )
     num_processes: int | None = option(None, "how many processes the run wants; another number is an error")
     seed: int = option(0, "adapter initialisation and data order")
     evaluate: Evaluate = option(Evaluate, "")

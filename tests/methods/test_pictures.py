@@ -7,8 +7,10 @@ from safetensors.torch import load_file
 
 from align.config import compose_run
 from align.data.assembly import training_data
+from align.errors import UserError
 from align.methods.build import build_trainer
 from align.run_folder import RunFolder
+from tests.support.shards import falsify_features
 from tests.support.small_run import arguments
 
 PICTURED = ["data.benign={source: miniature, subset: image_benign, rows: 24}", "train.save_strategy=no"]
@@ -77,6 +79,60 @@ def test_an_adapter_of_the_tower_that_a_run_continues_is_not_the_same_as_none(ti
     assert any("vision_tower" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
     continued = ready(tiny("llava"), tmp_path / "second", "dpo", f"model.adapter={tmp_path / 'adapter'}")
     assert not continued.head.pictures.remembers
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of stored features."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "vsil-align" / "features"
+
+
+@pytest.mark.slow_for_qwen2_vl
+@pytest.mark.parametrize("method", ["sft", "dpo", "safe_unlearning"])
+def test_another_run_takes_what_was_stored_and_ends_with_the_same_weights(
+    method, tiny, family_name, tmp_path, cache, capsys
+):
+    model = tiny(family_name)
+    losses, weights, encoded = trained(ready(model, tmp_path / "without", method))
+    runs = [ready(model, tmp_path / name, method, "stored_features=1") for name in ("first", "second")]
+    for run, passes in zip(
+        runs, (encoded.total(), 8), strict=True
+    ):  # the first that are there are encoded all the same
+        again, other_weights, new = trained(run)
+        assert losses == pytest.approx(again, rel=1e-6)
+        assert new.total() <= passes
+        for name, weight in weights.items():
+            assert (weight - other_weights[name]).abs().max() <= 1e-4 * weight.abs().max(), name
+    assert len(list(cache.glob("*/*.safetensors"))) == 3 * 8
+    assert "anew" not in capsys.readouterr().err
+
+    other = ready(model, tmp_path / "other", method, "stored_features=1", "model.dtype=bfloat16")
+    assert trained(other)[2].total() == encoded.total()  # a model of its own
+
+
+def test_features_that_are_not_the_models_are_thrown_away(tiny, tmp_path, cache, capsys):
+    losses, _, encoded = trained(ready(tiny("llava"), tmp_path / "first", "sft", "stored_features=1"))
+    for file in cache.glob("*/*.safetensors"):
+        falsify_features(file)
+    again, _, new = trained(ready(tiny("llava"), tmp_path / "second", "sft", "stored_features=1"))
+    assert new == encoded
+    assert again == pytest.approx(losses, rel=1e-6)
+    assert "not what the model makes of these pictures" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["trainable=multi_modal_projector"], "is trained, so that their features change"),
+        (["lora.towers=language_model,vision_tower", "lora.target_modules=q_proj,vision_tower:fc1"], "is trained"),
+        (["stored_features=0"], "expected GiB above 0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_features_that_cannot_be_stored_are_refused(settings, said, tiny, tmp_path, cache):
+    with pytest.raises(UserError, match=said):
+        ready(tiny("llava"), tmp_path / "run", "sft", "stored_features=1", *settings)
 
 
 def test_pictures_of_the_same_pixels_are_one_and_others_are_not(tiny, tmp_path):

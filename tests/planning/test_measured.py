@@ -12,7 +12,7 @@ from align.config import compose_run
 from align.data.assembly import training_data
 from align.methods.build import build_trainer
 from align.models.layout import layout_for
-from align.models.pictures import alike_for_reference
+from align.models.pictures import unchanged
 from align.planning.flops import flops
 from align.planning.layers import matrices
 from align.planning.memory import activations, held
@@ -84,7 +84,7 @@ def planned(composed, seen):
     answer = round(seen["supervised"] / seen["answers"])
     assumed = PlanSettings(prompt_tokens=seen["padded"] - shown.tokens - answer, answer_tokens=answer)
     layout, _ = layout_for(composed.config.layout, it.model, it.family, arguments)
-    encodes = composed.config.lora is None or not alike_for_reference(it.model, it.family)
+    encodes = composed.config.lora is None or not unchanged(it.model, it.family)
     step = step_of(composed, rows, arguments, shown, assumed, layout, it.config.get_text_config().hidden_size, encodes)
     assert step.policy.sequences == seen["sequences"]
     assert step.policy.length == pytest.approx(seen["length"], abs=1)  # two answers of a row differ by a token

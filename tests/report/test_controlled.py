@@ -6,7 +6,7 @@ import json
 import pytest
 
 from align.errors import UserError
-from align.report.controlled import Ground, first_difference, ground_of, permitted, refuse_uncontrolled
+from align.report.controlled import Ground, first_difference, ground, ground_of, permitted, refuse_uncontrolled
 from align.run_folder import RunFolder
 
 
@@ -111,6 +111,12 @@ def test_arms_are_compared_with_each_other_not_with_the_first_alone():
         UserError, match=r"image_leak and image_free are .* training row 1 \(h/1\): images is \['i'\] in"
     ):
         refuse_uncontrolled([text, arm(), other])
+
+
+def test_where_a_step_is_computed_and_what_is_remembered_is_free():
+    given = {"lora": {"r": 4}, "train": {"learning_rate": 0.1}}
+    free = {"layout": "packed", "stored_reference": True, "stored_features": 1.0, "num_processes": 2}
+    assert ground("a", given | free, []).settings == ground("b", given, []).settings
 
 
 def test_the_permitted_difference_is_told():

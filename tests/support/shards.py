@@ -1,4 +1,4 @@
-"""Shards of a stored reference that are whole and not what the reference says."""
+"""Stored files that are whole, and not what the model says."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from align.methods.reference_store import _sha256
+from align.models.feature_store import _sha256 as sha256_of_features
 
 
 def falsify(shards: Iterable[Path]) -> None:
@@ -19,3 +20,9 @@ def falsify(shards: Iterable[Path]) -> None:
             values, told = file.get_tensor("log_probs") + 0.01, file.metadata()
         told["sha256"] = _sha256(values, json.loads(told["index"]))
         save_file({"log_probs": values}, shard, told)
+
+
+def falsify_features(file: Path) -> None:
+    """A picture's features are others, and the checksum fits them."""
+    features = load_file(file)["features"] * 1.01
+    save_file({"features": features}, file, {"sha256": sha256_of_features(features)})
