@@ -3,14 +3,16 @@
     git worktree add --detach ../before <commit>
     python perf/compare.py before=../before [rounds=2]
 
-Both run at the same time, each on a processor of its own with one thread, which they change from round to round. The miniature's base
-stands in the user's cache (`align compare` once, in either).
+Both run at the same time, each on a processor of its own with one thread, which they change from round to round, and with a cache of its
+own that holds nothing but the miniature's base, from the user's (`align compare` once, in either, puts it there). The interval is of the
+arms' training: the mean of its ratios, as logarithms (Student's t, 95%).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
-from align.files import write_json
+from align.files import cache_folder, write_json
 from align.run_folder import git_commit, versions
 from perf.generation import machine
 
@@ -43,44 +46,59 @@ def main(arguments: Sequence[str]) -> None:
             for which, one in running.items():
                 found[which].append(one.result())
                 print(f"{which}: {found[which][-1]['seconds']:.0f} s", flush=True)
-    ratios = [a["seconds"] / b["seconds"] for a, b in zip(found["before"], found["now"], strict=True)]
+    arms = np.log(
+        [
+            before["training"][arm] / now["training"][arm]
+            for before, now in zip(found["before"], found["now"], strict=True)
+            for arm in before["training"]
+        ]
+    )
+    margin = t.ppf(0.975, len(arms) - 1) * arms.std(ddof=1) / np.sqrt(len(arms))
+    ratio, low, high = (round(float(np.exp(arms.mean() + side)), 2) for side in (0, -margin, margin))
+    whole = [round(a["seconds"] / b["seconds"], 2) for a, b in zip(found["before"], found["now"], strict=True)]
+    rates = [one["rates"] for of in found.values() for one in of]
+    differ = sorted({key for one in rates for key in one if any(other.get(key) != one[key] for other in rates)})
     result = {
         "schema": 1,
         "name": "compare",
-        "what": "seconds of `align compare`, from nothing to its last line; and seconds before over seconds now",
-        "seconds": {which: [round(one["seconds"], 1) for one in of] for which, of in found.items()},
-        "ratio": [round(ratio, 2) for ratio in ratios],
-        "rates": {which: of[0]["rates"] for which, of in found.items()},
+        "what": "seconds before over seconds now: of `align compare` in each round, and of the training of each arm",
+        "whole": whole,
+        "training": {"ratio": ratio, "low": low, "high": high, "n": len(arms)},
+        "rates": len(rates[0]),
+        "rates that differ": {key: [one.get(key) for one in rates] for key in differ},
+        "measured": found,
         "commits": {"now": git_commit(), "before": commit_of(sides["before"])},
         "machine": machine(),
         "versions": versions(),
         "command": ["perf/compare.py", *arguments],
     }
     write_json(HERE / "results" / "compare.json", result)
-    differ = [key for key, rate in found["now"][0]["rates"].items() if found["before"][0]["rates"].get(key) != rate]
-    print(
-        f"{np.exp(np.mean(np.log(ratios))):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f}); of "
-        f"{len(found['now'][0]['rates'])} rates {len(differ)} differ: {', '.join(differ) or 'none'}"
-    )
+    print(f"the whole {whole} times as fast, training {ratio} (95%: {low} to {high}, n = {len(arms)})")
+    print(f"of {len(rates[0])} rates {len(differ)} differ: {', '.join(differ) or 'none'}")
 
 
 def compared(checkout: Path, output: Path, processor: int) -> dict[str, Any]:
-    """Seconds of a comparison, and the rates that it found."""
-    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    """Seconds of a comparison and of its arms, and the rates that it found."""
+    cache = output.with_suffix(".cache")
+    shutil.copytree(cache_folder("miniature"), cache / "vsil-align" / "miniature")
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
     begun = time.perf_counter()
     command = ["taskset", "-c", str(processor), sys.executable, "-m", "align.cli", "compare", f"output_dir={output}"]
-    subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - begun
     rows = json.loads((output / "comparison.json").read_text())["rows"]
-    return {"seconds": seconds, "rates": {" ".join(map(str, key)): rate for row in rows for key, rate in rates(row)}}
+    return {
+        "seconds": round(seconds, 1),
+        "training": {name_of(row): row["seconds"] for row in rows if row["seconds"]},
+        "rates": {
+            f"{name_of(row)} {benchmark}": it["rate"] for row in rows for benchmark, it in row["results"].items()
+        },
+    }
 
 
-def rates(row: dict[str, Any]) -> list[tuple[tuple[Any, ...], float]]:
-    """((what was evaluated on which set), its rate)."""
-    return [
-        ((row["track"], row["name"], row["method"], row["seed"], benchmark), it["rate"])
-        for benchmark, it in row["results"].items()
-    ]
+def name_of(row: dict[str, Any]) -> str:
+    """What was trained, and on which track."""
+    return " ".join(map(str, (row["track"], row["name"], row["method"], row["seed"])))
 
 
 def commit_of(checkout: Path) -> str:

@@ -73,4 +73,4 @@ def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tenso
 
 def names_of(inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
     """(pictures, 16) bytes as uint8, the same for the same image tensors: a hash, as numbers since strings do not go to a device."""
-    return torch.tensor([list(digest_of(of).digest()[:16]) for of in inputs], dtype=torch.uint8)
+    return torch.tensor([list(digest_of(of)) for of in inputs], dtype=torch.uint8)

@@ -42,9 +42,7 @@ class Rendered:
     @property
     def key(self) -> str:
         """32 hex digits of all that a model reads: prompt, answer and pixels."""
-        digest = digest_of(self.image_inputs)
-        digest.update(json.dumps([self.prompt_ids, self.answer_ids]).encode())
-        return digest.hexdigest()[:32]
+        return digest_of(self.image_inputs, json.dumps([self.prompt_ids, self.answer_ids]).encode()).hex()
 
     def inputs_of_pictures(self) -> list[dict[str, torch.Tensor]]:
         """`image_inputs` of each of the pictures alone."""
@@ -60,13 +58,13 @@ class Rendered:
         return [{key: of_key[i] for key, of_key in parts.items()} for i in range(count)]
 
 
-def digest_of(image_inputs: dict[str, torch.Tensor]) -> Any:
-    """SHA-256 of image tensors, to which more can be added."""
-    digest = hashlib.sha256()
+def digest_of(image_inputs: dict[str, torch.Tensor], before: bytes = b"") -> bytes:
+    """16 bytes of a hash of image tensors, and of what is told before them."""
+    digest = hashlib.sha256(before)
     for name, values in sorted(image_inputs.items()):
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
         digest.update(values.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest
+    return digest.digest()[:16]
 
 
 class Renderer:

@@ -15,13 +15,13 @@ from align.errors import UserError
 from align.methods.arguments import training_arguments
 from align.methods.callbacks import Clock, LogFile, Preemption, StepFile
 from align.methods.curve import CurvePoints
-from align.methods.launcher import check_launch, in_step_by_pictures, name_layers, sharding, world_size
+from align.methods.launcher import check_launch, divides_weights, in_step_by_pictures, name_layers, sharding, world_size
 from align.methods.pace import Pace
 from align.methods.reference_store import KeepReference, stored_reference
 from align.methods.rows_trainer import to_dataset
 from align.models.feature_store import feature_store
 from align.models.layout import layout_for
-from align.models.loading import Loaded, base_of, load, parameters_per_tower
+from align.models.loading import base_of, load, parameters_per_tower
 from align.models.pictures import encoders, unchanged
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
@@ -85,7 +85,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     trainer.layout_facts = [f"layout={config.layout}: rows are padded, since {why}"] if why else []
     trainer.family, trainer.base = loaded.family, base_of(config.model)
     _refuse_rows_without_effect(trainer, data, config)
-    _encode_once(trainer, composed, loaded, one_base=copy is None)
+    _encode_once(trainer, composed, one_base=copy is None)
     trainer.preemption = Preemption(trainer.accelerator)
     trainer.add_callback(StepFile(run, trainer))
     trainer.add_callback(trainer.preemption)
@@ -120,33 +120,32 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
         )
 
 
-def _encode_once(trainer: Any, composed: Composed, loaded: Loaded, one_base: bool) -> None:
+def _encode_once(trainer: Any, composed: Composed, one_base: bool) -> None:
     """What encodes pictures works no more than it must. `one_base`: the reference, if there is one, is the same model.
 
     Raises UserError where features of pictures cannot be stored.
     """
-    pictures, model = trainer.head.pictures, trainer.model
-    trains = any(p.requires_grad for p in encoders(model, trainer.family).values())
+    pictures, model, family = trainer.head.pictures, trainer.model, trainer.family
+    pictures.frozen = not any(p.requires_grad for p in encoders(model, family).values())
     # Where all processes must encode in step, one that knows its pictures would leave the others waiting.
-    in_step = in_step_by_pictures(trainer.args)
-    knows = not in_step and unchanged(model, trainer.family)
+    knows = not divides_weights() and unchanged(model, family)
     if (room := composed.config.stored_features) is not None:
+        origin = f"{composed.origin('stored_features')}: stored_features={room:g}"
         if room <= 0:
-            raise UserError(f"{composed.origin('stored_features')}: stored_features={room:g}: expected GiB above 0")
+            raise UserError(f"{origin}: expected GiB above 0")
         if not knows:
-            raise UserError(f"{composed.origin('stored_features')}: stored_features: {_why_not(trains, in_step)}")
-        pictures.store = feature_store(loaded, trainer.args, room)
-    pictures.frozen = not trains
+            raise UserError(f"{origin}: {_why_not(pictures.frozen)}; leave it out")
+        pictures.store = feature_store(model, family, trainer.args, room)
     pictures.remembers = knows and (pictures.store is not None or (trainer.needs_reference and one_base))
     trainer.data_collator.names_pictures = pictures.remembers
 
 
-def _why_not(trains: bool, in_step: bool) -> str:
-    if in_step:
-        return "under this launch all processes encode pictures in step; use ddp or zero2 (launch.config=), or leave it out"
-    if trains:
-        return "what encodes pictures (vision tower, projector) is trained, so that their features change; leave it out"
-    return "pictures are not the same to this model at every time: an adapter or dropout in what encodes them, or a family without layouts"
+def _why_not(frozen: bool) -> str:
+    if divides_weights():
+        return "under ZeRO-3 and FSDP all processes encode pictures in step"
+    if not frozen:
+        return "what encodes pictures (vision tower, projector) is trained, so that features change"
+    return "an adapter or dropout in what encodes pictures makes others of them than the base, or the family has no layouts"
 
 
 def _constructed(method: type, **parts: Any) -> Any:

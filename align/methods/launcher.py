@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 import torch
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from align.devices import has_gpu, usable_processors
 from align.errors import UserError
@@ -53,6 +54,11 @@ def spare_workers() -> int:
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(0, min(PREPARING, usable_processors() // here - 1))
+
+
+def divides_weights() -> bool:
+    """Whether each process holds but a part of the weights, so that all must pass every module together: FSDP, ZeRO-3."""
+    return sharding() == "FSDP" or (sharding() == "DEEPSPEED" and is_deepspeed_zero3_enabled())
 
 
 def in_step_by_pictures(arguments: Any) -> bool:

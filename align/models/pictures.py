@@ -9,7 +9,6 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from align.models.families import ENCODES_PICTURES, Family
-from align.models.feature_store import FeatureStore
 
 
 class PicturesOnce:
@@ -27,7 +26,8 @@ class PicturesOnce:
         self.frozen = self.remembers = False
         self.encoded = (0, 0)
         """(Pictures, patches where their number hangs on the picture) of the last pass that showed any; whoever asks sets it back."""
-        self.store: FeatureStore | None = None
+        self.store: Any = None
+        """An `align.models.feature_store.FeatureStore`, or None."""
         self._last: dict[str, torch.Tensor] = {}
         self._encode = base_model.get_image_features
         self._signature = inspect.signature(self._encode)
@@ -51,7 +51,7 @@ class PicturesOnce:
         if self.store is not None and self.store.checked:
             there |= {name: features.to(call["pixel_values"].device) for name, features in stored.items()}
         if new := [i for i, name in enumerate(names) if name not in there]:
-            features = self._counted(_of(call, new)).pooler_output
+            features = self._counted(_of(call, new, len(names))).pooler_output
             encoded = dict(zip((names[i] for i in new), features, strict=True))
             if self.store is not None:
                 self.store.check(stored, encoded)
@@ -71,13 +71,18 @@ class PicturesOnce:
         return self._encode(**call)
 
 
-def _of(call: dict[str, Any], wanted: list[int]) -> dict[str, Any]:
-    """The same of some pictures alone: `pixel_values` (pictures, ...), or (patches of all of them, ...) with their `image_grid_thw`."""
-    pixels, grid = call["pixel_values"], call.get("image_grid_thw")
-    if grid is None:
-        return call | {"pixel_values": pixels[wanted]}
-    pieces = pixels.split(grid.prod(-1).tolist())
-    return call | {"pixel_values": torch.cat([pieces[i] for i in wanted]), "image_grid_thw": grid[wanted]}
+def _of(call: dict[str, Any], wanted: list[int], count: int) -> dict[str, Any]:
+    """The same of some of `count` pictures: what has a line for each, or for each of their patches (`image_grid_thw`)."""
+    if len(wanted) == count:
+        return call
+    grid = call.get("image_grid_thw")
+    lines = {key: value for key, value in call.items() if torch.is_tensor(value) and len(value) == count}
+    if grid is not None:
+        lines["pixel_values"] = call["pixel_values"].split(grid.prod(-1).tolist())
+    return call | {
+        key: torch.cat([value[i] for i in wanted]) if isinstance(value, tuple) else value[wanted]
+        for key, value in lines.items()
+    }
 
 
 def encoders(model: Any, family: Family) -> dict[str, torch.nn.Parameter]:
@@ -91,6 +96,6 @@ def unchanged(model: Any, family: Family) -> bool:
         p.requires_grad or "lora_" in name or ".modules_to_save." in name for name, p in encoders(model, family).items()
     )
     drops = family.lays_out and any(
-        value for key, value in model.config.vision_config.to_dict().items() if "dropout" in key
+        value for key, value in model.config.vision_config.to_dict().items() if "drop" in key
     )
     return family.lays_out and not changed and not drops

@@ -1,9 +1,11 @@
 """Policy and reference encode a picture once between them, where both make the same of it; losses and weights are the same."""
 
+import shutil
 from collections import Counter
 
 import pytest
 from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 
 from align.config import compose_run
 from align.data.assembly import training_data
@@ -42,19 +44,29 @@ def trained(trainer):
 
 
 @pytest.mark.slow_for_qwen2_vl
-@pytest.mark.parametrize("method", ["dpo", "unlearning", "safe_unlearning"])
-def test_each_is_encoded_once_a_step(method, tiny, family_name, tmp_path):
-    twice = ready(tiny(family_name), tmp_path / "twice", method)
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("dpo", []),
+        ("dpo", ["model.dtype=bfloat16", "train.bf16=true", "train.gradient_checkpointing=true"]),
+        ("unlearning", []),
+        ("safe_unlearning", []),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
+)
+def test_each_is_encoded_once_a_step(method, settings, tiny, family_name, tmp_path):
+    twice = ready(tiny(family_name), tmp_path / "twice", method, *settings)
     twice.head.pictures.remembers = False
-    losses, weights, encoded = trained(ready(tiny(family_name), tmp_path / "once", method))
+    losses, weights, encoded = trained(ready(tiny(family_name), tmp_path / "once", method, *settings))
     other_losses, other_weights, by_each = trained(twice)
     shown = 3 * 8  # of three steps of eight rows
     assert by_each[True] == shown
     assert by_each[False] > 0
     assert encoded.total() == shown
-    assert losses == pytest.approx(other_losses, rel=1e-6)
+    rounding = 0.01 if settings else 1e-6
+    assert losses == pytest.approx(other_losses, rel=rounding)
     for name, weight in weights.items():
-        assert (weight - other_weights[name]).abs().max() <= 1e-4 * weight.abs().max(), name
+        assert (weight - other_weights[name]).abs().max() <= 100 * rounding * weight.abs().max(), name
 
 
 @pytest.mark.parametrize(
@@ -111,6 +123,21 @@ def test_another_run_takes_what_was_stored_and_ends_with_the_same_weights(
     assert trained(other)[2].total() == encoded.total()  # a model of its own
 
 
+def test_methods_share_what_is_stored_and_a_base_with_another_projector_does_not(tiny, tmp_path, cache):
+    encoded = trained(ready(tiny("llava"), tmp_path / "sft", "sft", "stored_features=1"))[2]
+    assert encoded.total() == 3 * 8
+    after = trained(ready(tiny("llava"), tmp_path / "dpo", "dpo", "stored_features=1"))[2]
+    assert after.total() < 3 * 8
+
+    base = AutoModelForImageTextToText.from_pretrained(tiny("llava"))
+    base.model.multi_modal_projector.linear_2.bias.data[0] += 1e-3
+    base.save_pretrained(tmp_path / "other")
+    for file in tiny("llava").iterdir():
+        if not (tmp_path / "other" / file.name).exists():
+            shutil.copy(file, tmp_path / "other")
+    assert trained(ready(tmp_path / "other", tmp_path / "own", "sft", "stored_features=1"))[2] == encoded
+
+
 def test_features_that_are_not_the_models_are_thrown_away(tiny, tmp_path, cache, capsys):
     losses, _, encoded = trained(ready(tiny("llava"), tmp_path / "first", "sft", "stored_features=1"))
     for file in cache.glob("*/*.safetensors"):
@@ -124,7 +151,7 @@ def test_features_that_are_not_the_models_are_thrown_away(tiny, tmp_path, cache,
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["trainable=multi_modal_projector"], "is trained, so that their features change"),
+        (["trainable=multi_modal_projector"], "is trained, so that features change"),
         (["lora.towers=language_model,vision_tower", "lora.target_modules=q_proj,vision_tower:fc1"], "is trained"),
         (["stored_features=0"], "expected GiB above 0"),
     ],
@@ -140,4 +167,4 @@ def test_pictures_of_the_same_pixels_are_one_and_others_are_not(tiny, tmp_path):
     first, second = ([trainer.train_dataset[i]] for i in (0, 1))
     keys = [trainer.data_collator(rows)["layout"]["picture_keys"].tolist() for rows in (first, second, first)]
     assert keys[0] == keys[2] != keys[1]
-    assert keys[0][0] != [0, 0]
+    assert {len(key) for of in keys for key in of} == {16}

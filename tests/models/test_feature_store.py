@@ -1,16 +1,16 @@
 """Stored features of pictures: whole or not there, thrown away where they are not what was written, and never more than allowed."""
 
+import os
+import shutil
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
-from align.models.feature_store import FeatureStore
+from align.models.feature_store import COUNTED_AGAIN, FeatureStore
 
 ROOM = 1 << 20
-A_PICTURE = 4 * 8 * 4 + 500
-"""More bytes than a file of `features` has."""
 
 
 def features(seed=0, dtype=torch.float32):
@@ -41,26 +41,75 @@ def test_a_damaged_file_is_thrown_away(tmp_path_factory, data):
     assert file.exists() == (found is not None)
 
 
-def test_it_never_holds_more_than_it_may_and_says_so_once(tmp_path, capsys):
-    store = FeatureStore(tmp_path / "a", 3 * A_PICTURE)
+@pytest.fixture
+def a_picture(tmp_path_factory):
+    """Bytes of a file of `features`."""
+    folder = tmp_path_factory.mktemp("one") / "a"
+    FeatureStore(folder, ROOM).add("x", features())
+    return (folder / "x.safetensors").stat().st_size
+
+
+def size_of(folder):
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+def test_it_never_holds_more_than_it_may_and_says_so_once(tmp_path, a_picture, capsys):
+    store = FeatureStore(tmp_path / "a", 3 * a_picture)
     for i in range(8):
         store.add(str(i), features(i))
-    size = sum(file.stat().st_size for file in (tmp_path / "a").iterdir())
-    assert 2 * A_PICTURE < size <= 3 * A_PICTURE
-    assert capsys.readouterr().err.count("are used up; pictures beyond are encoded each time") == 1
-    neighbour = FeatureStore(tmp_path / "b", 3 * A_PICTURE)  # another model's, in the same cache
+    assert size_of(tmp_path / "a") == 3 * a_picture
+    assert capsys.readouterr().err.count("are used up; other pictures are encoded each time") == 1
+    neighbour = FeatureStore(tmp_path / "b", 3 * a_picture)  # another model's, in the same cache
     neighbour.add("x", features())
     assert neighbour.find("x") is None
     assert torch.equal(store.find("0"), features(0))  # what is there stays
 
 
-def test_what_another_process_wrote_counts(tmp_path):
-    stores = [FeatureStore(tmp_path / "a", 150 * A_PICTURE) for _ in range(2)]
-    for i in range(100):
+def test_what_another_process_wrote_counts(tmp_path, a_picture):
+    stores = [FeatureStore(tmp_path / "a", 100 * a_picture) for _ in range(2)]
+    for i in range(300):
         for k, store in enumerate(stores):
             store.add(f"{k}-{i}", features())
-    size = sum(file.stat().st_size for file in (tmp_path / "a").iterdir())
-    assert size <= (150 + 64) * A_PICTURE
+    assert 100 * a_picture <= size_of(tmp_path / "a") <= (100 + COUNTED_AGAIN) * a_picture
+
+
+def test_where_there_is_room_again_it_is_used(tmp_path, a_picture):
+    store = FeatureStore(tmp_path / "a", a_picture)
+    for i in range(2):
+        store.add(str(i), features(i))
+    (tmp_path / "a" / "0.safetensors").unlink()
+    for i in range(COUNTED_AGAIN):
+        store.add(f"more{i}", features(i))
+    assert size_of(tmp_path / "a") == a_picture
+
+
+def test_what_a_killed_process_left_is_thrown_away_and_what_another_writes_is_not(tmp_path):
+    store = FeatureStore(tmp_path / "a", ROOM)
+    store.add("x", features())
+    left, written = tmp_path / "a" / ".left", tmp_path / "a" / ".written"
+    for draft in (left, written):
+        draft.write_bytes(b"part")
+    os.utime(left, (0, 0))
+    FeatureStore(tmp_path / "a", ROOM).add("y", features())
+    assert {file.name for file in (tmp_path / "a").iterdir()} == {"x.safetensors", "y.safetensors", ".written"}
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path, capsys):
+    (tmp_path / "a").write_text("a file where the folder should be")
+    store = FeatureStore(tmp_path / "a" / "b", ROOM)
+    for name in "xy":
+        store.add(name, features())
+        assert store.find(name) is None
+    assert capsys.readouterr().err.count("features cannot be stored") == 1
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_anew(tmp_path):
+    store = FeatureStore(tmp_path / "a", ROOM)
+    store.add("x", features())
+    shutil.rmtree(tmp_path / "a")
+    store.add("y", features())
+    assert store.find("x") is None
+    assert torch.equal(store.find("y"), features())
 
 
 def test_what_the_model_makes_otherwise_is_thrown_away_with_all_the_rest(tmp_path, capsys):
@@ -81,6 +130,6 @@ def test_what_the_model_makes_otherwise_is_thrown_away_with_all_the_rest(tmp_pat
 def test_features_of_another_shape_or_type_are_not_the_same(tmp_path):
     for other in (features()[:2], features(dtype=torch.bfloat16)):
         store = FeatureStore(tmp_path / "a", ROOM)
-        save_file({"features": features()}, store.folder / "x.safetensors")
+        store.add("x", features())
         store.check({"x": features()}, {"x": other})
         assert not (store.folder / "x.safetensors").exists()
