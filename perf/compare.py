@@ -4,8 +4,9 @@
     python perf/compare.py before=../before [rounds=2]
 
 Both run at the same time, each on a processor of its own with one thread, which they change from round to round, and with a cache of its
-own that holds nothing but the miniature's base, from the user's (`align compare` once, in either, puts it there). The interval is of the
-arms' training: the mean of its ratios, as logarithms (Student's t, 95%).
+own that holds nothing but the miniature's base. That is this checkout's for both: a base is pretrained anew where its source has changed,
+and rounding of another machine or number of threads makes another one. `align compare` once in either puts it into the user's cache, from
+where it is taken. The interval is of the arms' training: the mean of its ratios, as logarithms (Student's t, 95%).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from scipy.stats import t
 
 from align.files import cache_folder, write_json
+from align.miniature.pretraining import mini_llava
 from align.run_folder import git_commit, versions
 from perf.generation import machine
 
@@ -80,7 +82,8 @@ def main(arguments: Sequence[str]) -> None:
 def compared(checkout: Path, output: Path, processor: int) -> dict[str, Any]:
     """Seconds of a comparison and of its arms, and the rates that it found."""
     cache = output.with_suffix(".cache")
-    shutil.copytree(cache_folder("miniature"), cache / "vsil-align" / "miniature")
+    for base in cache_folder("miniature").glob("llava-*"):
+        shutil.copytree(mini_llava(), cache / "vsil-align" / "miniature" / base.name)
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
     begun = time.perf_counter()
     command = ["taskset", "-c", str(processor), sys.executable, "-m", "align.cli", "compare", f"output_dir={output}"]
