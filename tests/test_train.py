@@ -88,6 +88,7 @@ def test_dry_run_shows_origins_and_the_supervised_span_and_trains_nothing(tiny, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_show_a_dry_run_once(tiny, tmp_path):
     shown = call(align("train", *arguments(tiny("llava"), "run", "dry_run=true", "num_processes=2")), tmp_path)
