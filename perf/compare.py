@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
         "commits": {"now": git_commit(), "before": commit_of(sides["before"])},
         "machine": machine(),
         "versions": versions(),
-        "command": ["perf/compare.py", *arguments],
+        "command": ["perf/compare.py", "before=<checkout>", f"rounds={given['rounds']}"],
     }
     write_json(HERE / "results" / "compare.json", result)
     print(f"the whole {whole} times as fast, training {ratio} (95%: {low} to {high}, n = {len(arms)})")
