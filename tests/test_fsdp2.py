@@ -10,6 +10,7 @@ from tests.support.launch import call
 DIVIDED = Path(__file__).with_name("support") / "divided.py"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_divided_model_gives_the_losses_and_gradients_of_a_whole_one(tiny, family_name, tmp_path):

@@ -173,7 +173,7 @@ def test_twenty_kills_spread_over_answers_and_verdicts(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["hang", "drip"])
+@pytest.mark.parametrize("way", ["hang", pytest.param("drip", marks=pytest.mark.long)])
 def test_ctrl_c_ends_at_once_while_the_judge_hangs_and_says_how_to_go_on(tmp_path, way):
     n, judged = 30, 20
     with judge_server(faults={i: [f"always {way}"] for i in range(judged, n)}) as server:
