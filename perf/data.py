@@ -37,14 +37,14 @@ BATCH = 8
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure each size in a process of its own, print, and write results/data_<model>.json."""
+    """Measure each size in a process of its own, print, and write results/data_<model>.json, of other sizes data_<model>_<rows>.json."""
     given = DEFAULTS | dict(argument.split("=", 1) for argument in arguments)
     if "file" in given:
         print(json.dumps(measure(Path(given["file"]), given["model"], int(given["batches"]))))
         return
     measured = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as room:
+        folder = Path(room)
         _draw(folder / "drawn", int(given["pictures"]))
         for size in map(int, given["rows"].split(",")):
             file = _write(folder / str(size), folder / "drawn", size, int(given["files"]))
@@ -58,16 +58,17 @@ def main(arguments: Sequence[str]) -> None:
             done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
             measured.append({"rows": size} | json.loads(done.stdout.splitlines()[-1]))
             print(json.dumps(measured[-1]), flush=True)
+    name = f"data_{given['model']}" + ("" if given["rows"] == DEFAULTS["rows"] else f"_{given['rows']}")
     result = {
         "schema": 1,
-        "name": f"data_{given['model']}",
+        "name": name,
         "measured": measured,
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": versions(),
         "commit": git_commit(),
         "command": f"python perf/data.py {' '.join(arguments)}".strip(),
     }
-    write_json(Path(__file__).parent / "results" / f"data_{given['model']}.json", result)
+    write_json(Path(__file__).parent / "results" / f"{name}.json", result)
 
 
 def measure(file: Path, model: str, batches: int) -> dict[str, Any]:

@@ -29,9 +29,8 @@ from align.screen import quiet_libraries
 def show(composed: Composed) -> None:
     """Print configuration, data, parameters and one example; train nothing. Raises UserError as the run itself would."""
     quiet_libraries()
-    console = Console(
-        soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0
-    )  # what all processes of a launch say is said once
+    # What all processes of a launch have to say is said once.
+    console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
     settings = [(key, str(value), composed.origin(key)) for key, value in flatten(to_dict(composed.config))]
     widths = [max(len(setting[i]) for setting in settings if len(setting[i]) < 50) for i in range(2)]
     for key, value, origin in settings:

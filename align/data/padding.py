@@ -53,8 +53,7 @@ def tokens(
 
 def pictures_of(rows: Sequence[Rendered]) -> dict[str, torch.Tensor]:
     """The image tensors of all pictures, wherever they are shown."""
-    keys = sorted({key for row in rows for key in row.image_inputs})
-    return {key: torch.cat([row.image_inputs[key] for row in rows if key in row.image_inputs]) for key in keys}
+    return together([row.image_inputs for row in rows])
 
 
 def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str, torch.Tensor]]:
@@ -67,8 +66,9 @@ def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str,
 
 
 def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The image tensors of several pictures, one behind the other."""
-    return {key: torch.cat([of[key] for of in inputs]) for key in sorted({key for of in inputs for key in of})}
+    """Image tensors, one behind the other."""
+    keys = sorted({key for of in inputs for key in of})
+    return {key: torch.cat([of[key] for of in inputs if key in of]) for key in keys}
 
 
 def names_of(inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:

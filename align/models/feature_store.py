@@ -141,7 +141,7 @@ def _size(folder: Path) -> int:
 
 
 def _bytes(values: torch.Tensor) -> bytes:
-    return values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return values.detach().cpu().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _sha256(features: torch.Tensor) -> str:
