@@ -173,6 +173,21 @@ def compose(schema: type, arguments: Sequence[str]) -> Composed:
     return _merge(schema, _split(arguments)[1])
 
 
+def _parsed(argument: str, text: str) -> Any:
+    """`parse_value` of an argument. Raises UserError where it begins as a list, a mapping or a quoted text and does not end as one."""
+    value, ends = parse_value(text), {"[": "]", "{": "}", '"': '"', "'": "'"}
+    if (
+        isinstance(value, str)
+        and text[:1] in ends
+        and (text[:1] in "[{" or not text.endswith(text[0]) or len(text) == 1)
+    ):
+        raise UserError(
+            f"argument {argument!r}: {text[0]} is not closed by {ends[text[0]]}, or what is between them is no YAML; if the text is meant "
+            f"as it stands, put it in quotes: {argument.partition('=')[0]}='\"...\"'"
+        )
+    return value
+
+
 def parse_value(text: str) -> Any:
     """The value of a `key=value` argument: YAML, and a bare comma makes a list."""
     quoted = text.startswith(("[", "{", '"', "'"))
@@ -211,27 +226,37 @@ def fingerprint(config: RunConfig) -> str:
     return fingerprint_of(to_dict(config))
 
 
-def fingerprint_of(config: dict[str, Any]) -> str:
-    """`fingerprint` of a configuration that is plain containers, which it leaves as they are."""
-    values = dict(config)
-    for key in (
-        "output_dir",
-        "resume",
-        "dry_run",
-        "num_processes",
-        "layout",
-        "stored_reference",
-        "stored_features",
-        "evaluate",
-        "evaluate_afterwards",
-        "data_root",
-        "variant",
-    ):
-        del values[key]
+NOT_TRAINED = (
+    *("output_dir", "resume", "dry_run", "num_processes", "layout", "stored_reference", "stored_features"),
+    *("evaluate", "evaluate_afterwards", "data_root", "variant", "on_bad_row", "on_overlap"),
+)
+"""Settings of a run that do not change what is trained, or only through the rows, which are known by their own fingerprint."""
+NOT_TRAINED_ARGUMENTS = (
+    *("max_length", "gradient_checkpointing", "report_to", "run_name", "disable_tqdm", "ddp_timeout"),
+    *("log_", "logging_", "save_", "dataloader_"),
+)
+"""The same of trl's (`train.`): names, and beginnings of names. Nothing is truncated, so `max_length` only bounds."""
+
+
+def trains(argument: str) -> bool:
+    """Whether a field of trl's configuration changes what is trained."""
+    return not argument.startswith(NOT_TRAINED_ARGUMENTS)
+
+
+def trained_by(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration in plain containers says what is trained."""
+    values = {key: value for key, value in config.items() if key not in NOT_TRAINED}
+    values["train"] = {key: value for key, value in values["train"].items() if trains(key)}
     generation = values.pop("generation")
     if any("generate" in (part["response"], part["harmful_response"]) for part in values["data"].values()):
         drawn = ("do_sample", "temperature", "top_p", "seed") if generation["do_sample"] else ()
         values["generation"] = {key: generation[key] for key in ("model", "max_new_tokens", *drawn)}
+    return values
+
+
+def fingerprint_of(config: dict[str, Any]) -> str:
+    """`fingerprint` of a configuration that is plain containers, which it leaves as they are."""
+    values = trained_by(config)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -255,7 +280,7 @@ def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[
         if key in files:
             chosen[key] = text
             continue
-        values = parse_value(text)
+        values = _parsed(argument, text)
         for part in reversed(_parts(key)):
             values = {part: values}
         # A new source replaces its part, so it goes before the settings of that part, wherever it was typed.

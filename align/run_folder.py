@@ -6,6 +6,7 @@ It is named by its content, not by a time or a job, so that a requeued job finds
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from align.config import fingerprint, stored, to_dict
+from align.config import fingerprint, flatten, stored, to_dict, trained_by
 from align.errors import UserError
-from align.files import read_json, refuse_other, write_json, write_text
+from align.files import damage_of, read_json, refuse_other, write_json, write_text
+from align.models.weights import Base
 from align.settings import RunConfig
 
 SCHEMA = 1
@@ -111,8 +113,21 @@ class RunFolder:
             raise UserError(
                 f"run={self.path}: {'not finished yet' if self.manifest() else 'not a run folder'}; train it first"
             )
-        config: RunConfig = stored(RunConfig, self.path / "config.yaml")
-        return config
+        return self._stored_config()
+
+    def refuse_replaced_base(self) -> None:
+        """Raises UserError where the base of this run has other weights now than when the run was trained on it."""
+        from align.models.loading import base_of  # imports transformers
+
+        recorded, base = self.manifest().get("base_weights"), base_of(self.config().model)
+        if recorded and base.weights:
+            refuse_other(
+                self.path,
+                "run",
+                {"base_weights": recorded},
+                {"base_weights": base.weights},
+                f": the weights in {base} were replaced since this run was trained; put the old ones back",
+            )
 
     def finished(self) -> bool:
         """Whether the run was trained to its end."""
@@ -122,16 +137,34 @@ class RunFolder:
         """Add facts to the manifest."""
         write_json(self.manifest_file, self.manifest() | facts)
 
-    def check(self, config: RunConfig, data: dict[str, Any], base: str) -> None:
-        """Raises UserError where this folder holds another run: another configuration, other data, or other base weights."""
-        wanted = {"fingerprint": fingerprint(config), "data": data, "base": base}
-        refuse_other(self.path, "run", self.manifest(), wanted)
+    def check(self, config: RunConfig, data: dict[str, Any], base: Base) -> None:
+        """Raises UserError where this folder holds another run: other settings of what is trained, other rows or other base weights."""
+        there = self.manifest()
+        if not there:
+            return
+        now, then = (dict(flatten(trained_by(to_dict(of)))) for of in (config, self._stored_config()))
+        if different := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
+            key = different[0]
+            more = f" ({len(different) - 1} more settings differ)" if len(different) > 1 else ""
+            refuse_other(self.path, "run", {key: then.get(key)}, {key: now.get(key)}, more)
+        rows = {f"data.{key}": data.get(key) for key in ("fingerprint", "order")}
+        refuse_other(
+            self.path, "run", {f"data.{key}": there["data"].get(key) for key in ("fingerprint", "order")}, rows
+        )
+        if there.get("base_weights") and base.weights:  # earlier versions recorded the path alone
+            refuse_other(
+                self.path, "run", there, {"base_weights": base.weights}, f": the weights in {base} were replaced"
+            )
+
+    def _stored_config(self) -> RunConfig:
+        config: RunConfig = stored(RunConfig, self.path / "config.yaml")
+        return config
 
     def write_config(self, config: RunConfig) -> None:
         """Write the resolved configuration."""
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
 
-    def begin(self, config: RunConfig, data: dict[str, Any], base: str) -> None:
+    def begin(self, config: RunConfig, data: dict[str, Any], base: Base) -> None:
         """Write configuration and manifest. Raises UserError where the folder holds another run."""
         self.check(config, data, base)
         there = self.manifest()
@@ -149,7 +182,8 @@ class RunFolder:
             tuning=tuning(config),
             fingerprint=fingerprint(config),
             data=data,
-            base=base,
+            base=str(base),
+            base_weights=base.weights,
             command=[Path(sys.argv[0]).name, *sys.argv[1:]],
             started=there.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             versions=versions(),
@@ -157,9 +191,29 @@ class RunFolder:
         )
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint; all that are there are whole (align/methods/checkpoints.py)."""
-        found = self.checkpoints.glob("checkpoint-*")
-        return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        """The newest checkpoint that can be read. All that are there were written whole (align/methods/checkpoints.py)."""
+        return next((path for path in self._checkpoints() if damage_of(path) is None), None)
+
+    def set_aside_damaged(self) -> list[str]:
+        """Rename checkpoints that are newer than the last one that can be read -> a line on each."""
+        last, lines = self.last_checkpoint(), []
+        for path in self._checkpoints():
+            if path == last:
+                break
+            aside = path.with_name(f"damaged-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            lines.append(f"{path} is damaged ({damage_of(path)}) and not used; it is now {aside.name}")
+            path.rename(aside)
+        return lines
+
+    def _checkpoints(self) -> list[Path]:
+        """The newest first."""
+        return sorted(self.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was saved at."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def run_folder(config: RunConfig) -> RunFolder:

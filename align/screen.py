@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -60,6 +61,12 @@ class _Bars(Display):
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line of a training run, printed by the first process of its launch alone."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(text, flush=True)
 
 
 @contextlib.contextmanager

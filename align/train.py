@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -22,17 +21,18 @@ except ImportError as missing:
 
 from safetensors import SafetensorError
 
-from align.data.assembly import TrainingData, training_data
-from align.errors import UserError
-from align.evaluation.selection import refuse_overlap_with_benchmarks, without_overlap
+from align.data.assembly import TrainingData
+from align.errors import UserError, message_of
+from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, write_text
 from align.generation.stored import asking
 from align.interruption import EXIT_AGAIN, NOTICE, Interrupted
-from align.needs import refuse_missing
 from align.report.card import write_card
 from align.report.tracking import tracked
-from align.run_folder import RunFolder, run_folder
-from align.screen import Report, progress
+from align.run_folder import RunFolder, run_folder, step_of
+from align.run_lock import alone
+from align.screen import Report, say
+from align.training.prepare import checked_data, refuse_settings
 
 
 def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | None = None) -> RunFolder:
@@ -40,19 +40,28 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
 
     A caller with a display of its own gives `report`, and callbacks that feed it; only facts are printed then.
     """
+    config, run = composed.config, run_folder(composed.config)
+    refuse_settings(composed, run)
+    data = checked_data(composed, run, asking(config, report), report)
+    with alone(run.path):
+        _train(composed, data, run, callbacks, report)
+    return run
+
+
+def _train(
+    composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any], report: Report | None
+) -> None:
     from align.models.loading import base_of, tower_line
 
     config = composed.config
-    refuse_missing(config)
-    run, data, base = run_folder(config), training_data(config, asking(config, report)), base_of(config.model)
-    _look_at_pictures(data, report)
-    data = without_overlap(config, data)
-    run.check(config, data.manifest(), base)
+    run.check(config, data.manifest(), base_of(config.model))
     alike = refuse_overlap_with_benchmarks(config.evaluate, data.records())
     if run.finished():
+        if report is None:
+            say(f"{run.path} is trained already; nothing is left to train")
         run.write_config(config)  # what is evaluated may have changed
         write_card(run)  # a kill may have come between the two
-        return run
+        return
     # Imported here: a misspelt key should not wait for trl.
     from align.methods.build import build_trainer
     from align.methods.launcher import refuse_other_launch
@@ -62,32 +71,24 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     if last:
         refuse_other_launch(run.manifest(), trainer.accelerator)
     _refuse_different_data(data)
-    if not config.resume and trainer.accelerator.is_main_process:
+    if trainer.accelerator.is_main_process and config.resume:
+        for line in run.set_aside_damaged():
+            say(line)
+    if trainer.accelerator.is_main_process and not config.resume:
         # A former attempt's checkpoints and seconds would be mistaken for this one's.
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         run.manifest_file.unlink(missing_ok=True)
+    if report is None:
+        say(f"Run folder: {run.path}" + (f", resumed from step {step_of(last)}" if last else ""))
     _start(trainer, composed, data, run, alike)
     if report is None and trainer.accelerator.is_main_process:
-        print(tower_line(run.manifest()["parameters"]), flush=True)
+        say(tower_line(run.manifest()["parameters"]))
     with tracked(run, trainer.args) if trainer.accelerator.is_main_process else contextlib.nullcontext():
         _until_finished_or_asked(trainer, run, str(last) if last else None)
         _finish(trainer, run)
     if report is None and trainer.accelerator.is_main_process:
         done = run.manifest()
-        print(
-            f"Trained in {done['seconds']:.0f} s, peak memory {done['peak_memory_mib']:,} MiB: {run.weights}",
-            flush=True,
-        )
-    return run
-
-
-def _look_at_pictures(data: TrainingData, report: Report | None) -> None:
-    """Decode every picture before anything is loaded, with a display of its own on the first process where the caller has none."""
-    if report is not None or int(os.environ.get("RANK", 0)) > 0:
-        data.look_at_pictures(report)
-        return
-    with progress() as display:
-        data.look_at_pictures(display)
+        say(f"Trained in {done['seconds']:.0f} s, peak memory {done['peak_memory_mib']:,} MiB: {run.weights}")
 
 
 def _refuse_different_data(data: TrainingData) -> None:
@@ -232,5 +233,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message_of(error)}", file=sys.stderr)
         sys.exit(2)

@@ -7,6 +7,7 @@ import pytest
 from align.cli import main
 from align.config import compose_run
 from align.errors import UserError
+from align.models.weights import Base
 from align.report.collect import collect
 from align.run_folder import RunFolder
 from align.train import train
@@ -134,14 +135,15 @@ def test_resume_false_starts_anew(tiny, tmp_path):
 def test_a_folder_of_another_run_is_not_written_into(tiny, tmp_path):
     run = RunFolder(tmp_path / "run")
     config = compose_run(arguments(tiny("llava"), run.path)).config
-    run.begin(config, {"fingerprint": "a"}, "base")
-    with pytest.raises(UserError, match="holds another run: its data is .* give another output_dir="):
-        run.begin(config, {"fingerprint": "b"}, "base")
-    with pytest.raises(UserError, match='holds another run: its base is "base", this one\'s "other"'):
-        run.begin(config, {"fingerprint": "a"}, "other")
+    base, replaced = Base("base", None, "weights"), Base("base", None, "others")
+    run.begin(config, {"fingerprint": "a"}, base)
+    with pytest.raises(UserError, match='data.fingerprint is "a".* "b".* output_dir='):
+        run.begin(config, {"fingerprint": "b"}, base)
+    with pytest.raises(UserError, match='base_weights is "weights".* "others"'):
+        run.begin(config, {"fingerprint": "a"}, replaced)
     config.seed = 9
-    with pytest.raises(UserError, match="holds another run: its fingerprint is"):
-        run.begin(config, {"fingerprint": "a"}, "base")
+    with pytest.raises(UserError, match="its seed is 0, .* 9"):
+        run.begin(config, {"fingerprint": "a"}, base)
 
 
 def test_training_on_an_evaluation_row_is_refused_or_such_rows_are_left_out(tiny, tmp_path):
@@ -186,7 +188,7 @@ def test_what_cannot_be_trained_says_why(tiny, tmp_path, more, expected):
 def test_a_finished_run_is_not_passed_off_as_another(tiny, tmp_path):
     command = arguments(tiny("llava"), tmp_path / "run", "train.max_steps=1")
     train(compose_run(command))
-    with pytest.raises(UserError, match="holds another run: its fingerprint"):
+    with pytest.raises(UserError, match="its seed is 0, this one's 7"):
         train(compose_run([*command, "seed=7"]))
     assert main(["eval", f"model={tiny('llava')}", f"output_dir={tmp_path / 'run'}", "benchmark=mini_vsil"]) == 2
 
@@ -198,7 +200,7 @@ def test_the_data_behind_the_same_path_may_not_change_under_a_run(tiny, tmp_path
     file.write_text("".join(json.dumps({"prompt": f"p{i}", "response": "this is a cup"}) + "\n" for i in range(8)))
     train(compose_run(command))
     file.write_text(file.read_text().replace("cup", "key"))
-    with pytest.raises(UserError, match="holds another run: its data"):
+    with pytest.raises(UserError, match="its data.fingerprint is"):
         train(compose_run(command))
 
 
@@ -218,7 +220,7 @@ def test_rows_without_answer_are_named_before_anything_is_loaded(tiny, tmp_path)
     file.write_text(json.dumps({"prompt": "p"}) + "\n")
     more = ["data.harmful=null", "data.benign={source: local, path: " + str(file) + ", role: benign}", "view=text"]
     with pytest.raises(
-        UserError, match="1 of [0-9]+ rows have no `response`, which supervised fine-tuning needs: benign/rows-1"
+        UserError, match="1 of 1 training rows .*\n.* row benign/rows-1 .*`response`.*data.benign.response=generate"
     ):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
 

@@ -26,7 +26,7 @@ from align.config import is_hub_id
 from align.data.images import load_image
 from align.devices import has_gpu
 from align.errors import UserError
-from align.models.loading import fingerprint_of
+from align.models.weights import fingerprint_of
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -12,18 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from align.config import Composed, flatten, to_dict
-from align.data.assembly import training_data
 from align.data.rendering import Rendered
 from align.evaluation.curve import point_steps
-from align.evaluation.selection import refuse_overlap_with_benchmarks, without_overlap
+from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.generation.stored import foreseen
 from align.methods.build import build_trainer
 from align.methods.order import steps
 from align.models.loading import parameters_per_tower, tower_line
 from align.models.quantization import count
-from align.needs import refuse_missing
 from align.run_folder import RunFolder, run_folder
 from align.screen import quiet_libraries
+from align.training.prepare import checked_data, refuse_settings
 
 
 def show(composed: Composed) -> None:
@@ -35,12 +34,13 @@ def show(composed: Composed) -> None:
     widths = [max(len(setting[i]) for setting in settings if len(setting[i]) < 50) for i in range(2)]
     for key, value, origin in settings:
         console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
-    refuse_missing(composed.config)
-    data = without_overlap(composed.config, training_data(composed.config, foreseen(composed.config)))
+    run = run_folder(composed.config)
+    refuse_settings(composed, run)
+    data = checked_data(composed, run, foreseen(composed.config))
     data.facts += refuse_overlap_with_benchmarks(composed.config.evaluate, data.records())
     with tempfile.TemporaryDirectory() as nowhere:  # a trainer makes its folder at once; a dry run leaves none
         trainer = build_trainer(composed, data, RunFolder(Path(nowhere)))
-    console.print(f"\nRun folder: {run_folder(composed.config).path}")
+    console.print(f"\nRun folder: {run.path}")
     console.print("Data: " + ", ".join(f"{name} {count} rows" for name, count in data.parts.items()))
     for fact in [*data.facts, *trainer.order.facts()]:
         console.print(escape(fact))

@@ -35,22 +35,41 @@ class TrainingData:
     """Rows of each part, by its name in the recipe."""
     facts: list[str]
     """What was left out or allowed, each a line to print."""
+    own: list[Row] = field(default_factory=list, repr=False)
+    """The same rows before a view changed them: what a model is asked for the answers that they lack."""
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    """{kind of fault: ids of the rows that were left out for it}"""
     _found: Found | None = field(default=None, repr=False)
 
     def without(self, common: Mapping[str, set[str]]) -> TrainingData:
         """Without rows that an evaluation set has too: {set: ids}. Raises UserError where a part is left empty."""
-        ids = set().union(*common.values())
-        rows = [row for row in self.rows if row.id not in ids]
-        parts = {part: sum(row.id.startswith(f"{part}/") for row in rows) for part in self.parts}
-        if empty := [part for part, count in parts.items() if not count]:
-            raise UserError(
-                f"on_overlap=drop: no row of data.{empty[0]} is left; all of them are in a set that is evaluated"
-            )
         facts = [
             f"{len(of)} rows left out whose picture or question is in {name} (on_overlap: drop), first {min(of)}"
             for name, of in common.items()
         ]
-        return TrainingData(rows, parts, self.facts + facts, self._found)
+        return self._kept(set().union(*common.values()), facts, "on_overlap=drop")
+
+    def without_faults(self, faults: Mapping[str, list[str]], facts: list[str]) -> TrainingData:
+        """Without rows that cannot be trained on: {kind of fault: ids}. Raises UserError where a part is left empty."""
+        kept = self._kept({row for of in faults.values() for row in of}, facts, "on_bad_row=drop")
+        kinds = [*self.dropped, *faults]
+        dropped = {kind: [*self.dropped.get(kind, []), *faults.get(kind, [])] for kind in kinds}
+        return replace(kept, dropped=dropped)
+
+    def _kept(self, out: set[str], facts: list[str], option: str) -> TrainingData:
+        kept = [i for i, row in enumerate(self.rows) if row.id not in out]
+        rows = [self.rows[i] for i in kept]
+        parts = {part: sum(row.id.startswith(f"{part}/") for row in rows) for part in self.parts}
+        if empty := [part for part, count in parts.items() if not count]:
+            raise UserError(f"{option}: no row of data.{empty[0]} is left; all {self.parts[empty[0]]} would be dropped")
+        own = [self.own[i] for i in kept]
+        return replace(self, rows=rows, parts=parts, facts=self.facts + facts, own=own)
+
+    def answered(self, config: RunConfig, ask: answers.Ask) -> TrainingData:
+        """With the answers that `ask` gives to rows that lack one, where their part wants it generated. Raises UserError."""
+        part_of = [row.id.partition("/")[0] for row in self.rows]
+        rows, generated = answers.with_answers(self.rows, self.own, part_of, config.data, ask)
+        return replace(self, rows=rows, facts=self.facts + generated)
 
     def manifest(self) -> dict[str, Any]:
         """What a manifest records, and by which a run is recognised."""
@@ -66,6 +85,7 @@ class TrainingData:
             "rows": len(self.rows),
             "with_image": with_image,
             "facts": self.facts,
+            **({"dropped": self.dropped} if self.dropped else {}),
         }
 
     @cached_property
@@ -75,7 +95,7 @@ class TrainingData:
 
     def records(self) -> list[dict[str, Any]]:
         """Each row as `rows.jsonl` keeps it: what it is, how it is shown, and hashes of what the model reads."""
-        return [plan | {"images": images} for plan, images in zip(self.plan(), self._pixels, strict=True)]
+        return [plan | {"images": images} for plan, images in zip(self.plan(), self.pixels, strict=True)]
 
     def plan(self) -> list[dict[str, Any]]:
         """`records` without the pictures, which take time to decode."""
@@ -99,12 +119,22 @@ class TrainingData:
         """Decode every picture, which takes a while where there are many, and tell how far it is. Raises UserError."""
         self._found = hashes_of(self.rows, report)
 
+    def unreadable(self) -> list[tuple[str, UserError]]:
+        """(Row id, why) of rows with an image that cannot be decoded."""
+        found = self._decoded()
+        errors = [(row.id, found[image]) for row in self.rows for image in row.images]
+        return list({row: error for row, error in errors if isinstance(error, UserError)}.items())
+
     @cached_property
-    def _pixels(self) -> list[list[str]]:
+    def pixels(self) -> list[list[str]]:
+        """Of each row, the hash of each of its images. Raises UserError for one that cannot be decoded."""
+        found = self._decoded()
+        return [[short_hash(readable(found[image])) for image in row.images] for row in self.rows]
+
+    def _decoded(self) -> Found:
         if self._found is None:
             self.look_at_pictures()
-        found = self._found or {}
-        return [[short_hash(readable(found[image])) for image in row.images] for row in self.rows]
+        return self._found or {}
 
 
 def training_data(config: RunConfig, ask: answers.Ask | None = None) -> TrainingData:
@@ -117,14 +147,13 @@ def training_data(config: RunConfig, ask: answers.Ask | None = None) -> Training
             f"recipe {config.recipe}: no data; name a suite, or give data.<part>.source= and data.<part>.path="
         )
     rows: list[Row] = []
-    parts, facts, part_of = {}, [], []
+    parts, facts = {}, []
     for name, part in config.data.items():
         read, notes = read_part(config, name)
         facts += notes
         view = part.view or config.view
         captions = _captions(name, part, len(read), view)
         parts[name] = len(read)
-        part_of += [name] * len(read)
         rows += [
             replace(
                 row, id=f"{name}/{row.id}", item=row.item or _identity(row), view="caption" if i in captions else view
@@ -142,10 +171,8 @@ def training_data(config: RunConfig, ask: answers.Ask | None = None) -> Training
         raise UserError(
             f"view={config.view}, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
         )
-    if ask:  # last, since it may take hours: what is wrong with the rows should be known before
-        seen, generated = answers.with_answers(seen, rows, part_of, config.data, ask)
-        facts += generated
-    return TrainingData(seen, parts, facts)
+    data = TrainingData(seen, parts, facts, rows)
+    return data.answered(config, ask) if ask else data
 
 
 def read_part(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:

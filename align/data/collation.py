@@ -12,7 +12,7 @@ import torch
 from align.data.layout import Layout, cost, lay_out, worth_it
 from align.data.padding import IGNORED, NOTHING, names_of, once, pictures_of, together, tokens
 from align.data.rendering import Rendered, Renderer
-from align.errors import UserError
+from align.errors import BadRow, UserError
 from align.rows import Row
 
 
@@ -53,28 +53,38 @@ class Collator:
 
     def render(self, row: Row) -> dict[str, Rendered]:
         """{field: what the model reads} for each answer that a row is trained with. Raises UserError."""
-        fields = self._answers_of(row)
-        answers = [getattr(row, field) for field in fields]
-        if None in answers:
-            raise UserError(
-                f"row {row.id} of {row.source} has no `{fields[answers.index(None)]}`, which this method needs"
-            )
-        rendered = dict(zip(fields, self.renderer.render_answers(row, answers), strict=True))
+        answers = self._given(row)
+        rendered = dict(zip(answers, self.renderer.render_answers(row, list(answers.values())), strict=True))
         for field, one in rendered.items():
             if self.max_length is not None and one.length > self.max_length:
-                raise UserError(
+                raise BadRow(
                     f"row {row.id} has {one.length} tokens with its `{field}`, more than train.max_length={self.max_length}; nothing "
-                    f"is cut: raise it, set it to null, or remove the row"
+                    f"is cut: raise it, set it to null, or remove the row",
+                    "too_long",
                 )
         return rendered
+
+    def measure(self, row: Row) -> tuple[int, dict[str, list[int]]]:
+        """(Tokens of the prompt, {field: ids of that answer}) as `render` makes them; no image is decoded. Raises UserError."""
+        answers = self._given(row)
+        prompt, ids = self.renderer.measure(row, list(answers.values()))
+        return prompt, dict(zip(answers, ids, strict=True))
+
+    def _given(self, row: Row) -> dict[str, str]:
+        """{field: answer} of those that a row is trained with. Raises BadRow where one is absent."""
+        answers = {field: getattr(row, field) for field in self.answers_of(row)}
+        if absent := [field for field, answer in answers.items() if answer is None]:
+            raise BadRow(f"row {row.id} of {row.source} has no `{absent[0]}`, which this method needs", "no_answer")
+        return answers
 
     def about_as_long(self, record: dict[str, Any]) -> tuple[int, int]:
         """(Pictures, characters) that a model reads of a row: rows alike in them take about as many tokens. Nothing is rendered."""
         row = row_of(record)
-        texts = [row.prompt, *(getattr(row, field) or "" for field in self._answers_of(row))]
+        texts = [row.prompt, *(getattr(row, field) or "" for field in self.answers_of(row))]
         return len(row.images), sum(map(len, texts))
 
-    def _answers_of(self, row: Row) -> Sequence[str]:
+    def answers_of(self, row: Row) -> Sequence[str]:
+        """The fields of a row that are answered with."""
         return self.answers
 
     def _lay_out(self, rendered: Sequence[Rendered]) -> dict[str, Any]:
@@ -187,5 +197,6 @@ class PartsCollator(Collator):
             **self._bookkeeping(records, answers),
         }
 
-    def _answers_of(self, row: Row) -> Sequence[str]:
+    def answers_of(self, row: Row) -> Sequence[str]:
+        """The fields of a row that are answered with: a matter of its role."""
         return [field for role, field in ANSWER_OF.values() if role == row.role]

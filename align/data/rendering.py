@@ -6,13 +6,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
+import transformers
 from PIL import Image
 
-from align.data.images import encode_png, image_size, load_image
-from align.errors import UserError
+from align.data.images import MAX_PIXELS, encode_png, image_size, load_image
+from align.errors import BadRow, UserError
 from align.models.families import Family
 from align.rows import ImageRef, Row
 from align.settings import ModelSettings
@@ -77,11 +79,27 @@ class Renderer:
         self.image_token = family.image_token or getattr(processor, "image_token", None)
         self.image_token_id = processor.tokenizer.convert_tokens_to_ids(self.image_token)
         self.pad_token_id = processor.tokenizer.pad_token_id
+        self.unknown_token_id = processor.tokenizer.unk_token_id
+        # Asked once: the tokenizer lists its whole vocabulary to answer.
+        self.end_of_turn = family.end_of_turn(processor)
         written = (self.image_token, getattr(processor, "image_token", None), getattr(processor, "video_token", None))
         self.placeholders = [token for token in dict.fromkeys(written) if token]
-        self.special_tokens = sorted(
-            {*processor.tokenizer.all_special_tokens, *self.placeholders, family.end_of_turn(processor)}
-        )
+        self.special_tokens = sorted({*processor.tokenizer.all_special_tokens, *self.placeholders, self.end_of_turn})
+
+    @cached_property
+    def identity(self) -> str:
+        """The same for renderers that make the same of every row: tokenizer, template, image processor and settings."""
+        tokenizer, images = self.processor.tokenizer, self.processor.image_processor
+        backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+        words = backend.to_str() if hasattr(backend, "to_str") else f"{tokenizer.name_or_path} {len(tokenizer)}"
+        said = [words, self.processor.chat_template, type(images).__name__, images.to_dict()]
+        said += [
+            self.settings.system_prompt,
+            self.settings.image_aspect_ratio,
+            self.end_of_turn,
+            transformers.__version__,
+        ]
+        return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()[:16]
 
     def prompt_text(self, row: Row) -> str:
         """The prompt as the chat template writes it, up to where the answer begins."""
@@ -93,14 +111,24 @@ class Renderer:
         Exact for LLaVA and Qwen2-VL. Not counted is what a processor writes around an image (Gemma 3: a few tokens), nor the image
         itself where a processor does not say how many tokens it becomes.
         """
-        sizes = [image_size(image, _where(row)) for image in row.images]
-        if self.settings.image_aspect_ratio == "pad":
-            sizes = [(max(size),) * 2 for size in sizes]
-        length = len(self._ids(self.prompt_text(row)))
+        return len(self._ids(self.prompt_text(row))) + self._image_tokens(row)
+
+    def measure(self, row: Row, answers: Sequence[str]) -> tuple[int, list[list[int]]]:
+        """(Tokens of the prompt as `prompt_length` counts them, ids of each answer). Raises BadRow as `render_answers` does."""
+        where = _where(row)
+        self._refuse_special_tokens(row.prompt, answers, where)
+        prompt = self.prompt_text(row)
+        prompt_ids = self._ids(prompt)
+        ids = [self._answer_ids(row, prompt, prompt_ids, answer, where) for answer in answers]
+        return len(prompt_ids) + self._image_tokens(row), ids
+
+    def _image_tokens(self, row: Row) -> int:
+        """Image tokens of a row, less the one that the template writes for each image. Raises UserError."""
+        sizes = [self._size(image_size(image, _where(row)), image, _where(row)) for image in row.images]
         if not sizes or not hasattr(self.processor, "_get_num_multimodal_tokens"):
-            return length
+            return 0
         counted = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width) for width, height in sizes])
-        return length + sum(counted.num_image_tokens) - len(sizes)  # the template wrote one for each
+        return sum(counted.num_image_tokens) - len(sizes)
 
     def render(self, row: Row, answer: str | None = None) -> Rendered:
         """Token ids and image tensors of a row; with an answer, its supervised span too.
@@ -112,17 +140,20 @@ class Renderer:
     def render_answers(self, row: Row, answers: Sequence[str | None]) -> list[Rendered]:
         """The same for several answers to one row, whose prompt and pictures are rendered once. Raises UserError."""
         where = _where(row)
-        for answer in answers:
-            self._refuse_special_tokens(row.prompt, answer or "", where)
+        given = [answer for answer in answers if answer is not None]
+        self._refuse_special_tokens(row.prompt, given, where)
         prompt = self.prompt_text(row)
+        before = self._ids(prompt) if given else []
         images = [self._picture(load_image(image, where)) for image in row.images]
+        for shown_as, image in zip(images, row.images, strict=True):
+            self._size(shown_as.size, image, where)
         shown = {"images": [images]} if images else {}
         inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self._adds_tokens(prompt)))
         prompt_ids = inputs.pop("input_ids")
         del inputs["attention_mask"]
         aligned = {key: value[0].tolist() for key, value in inputs.items() if value.shape == prompt_ids.shape}
         image_inputs = {key: value for key, value in inputs.items() if key not in aligned}
-        ids = [[] if answer is None else self._answer_ids(row, prompt, answer, where) for answer in answers]
+        ids = [[] if answer is None else self._answer_ids(row, prompt, before, answer, where) for answer in answers]
         read = prompt_ids[0].tolist()
         return [Rendered(row.id, read, answer_ids, aligned, image_inputs, row.images) for answer_ids in ids]
 
@@ -134,22 +165,24 @@ class Renderer:
         tokens = [self.image_token_id] * len(kept)
         return replace(picture, prompt_ids=tokens, aligned=aligned)
 
-    def _refuse_special_tokens(self, prompt: str, answer: str, where: str) -> None:
+    def _refuse_special_tokens(self, prompt: str, answers: Sequence[str], where: str) -> None:
         """A placeholder in a text stands for an image that is not there; a special token in an answer would end the turn in its middle."""
-        for name, text, refused in (("prompt", prompt, self.placeholders), ("answer", answer, self.special_tokens)):
+        texts = [("prompt", prompt, self.placeholders), *(("answer", text, self.special_tokens) for text in answers)]
+        for name, text, refused in texts:
             found = next((token for token in refused if token in text), None)
             if found is not None:
-                raise UserError(
-                    f"{where}: its {name} contains the model's own token {found!r}; remove it from the text"
+                raise BadRow(
+                    f"{where}: its {name} contains the model's own token {found!r}; remove it from the text",
+                    "special_token",
                 )
 
-    def _answer_ids(self, row: Row, prompt: str, answer: str, where: str) -> list[int]:
+    def _answer_ids(self, row: Row, prompt: str, before: list[int], answer: str, where: str) -> list[int]:
+        """Ids of an answer behind a prompt, whose own ids are `before`. Raises BadRow."""
         if not answer.strip():
-            raise UserError(f"{where}: its answer is empty; nothing would be supervised")
-        text = self._opening(row, prompt, answer, where) + answer + self.family.end_of_turn(self.processor)
+            raise BadRow(f"{where}: its answer is empty; nothing would be supervised", "empty_answer")
+        text = self._opening(row, prompt, answer, where) + answer + self.end_of_turn
         # Tokenised in its context: a sentencepiece tokenizer writes the first word differently when it stands alone. The image
         # placeholder is not expanded here, which changes nothing behind it.
-        before = self._ids(prompt)
         whole = self._ids(prompt + text)
         if whole[: len(before)] == before:
             return whole[len(before) :]
@@ -161,9 +194,10 @@ class Renderer:
         turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
         whole = self._template([*self._turns(row), turn])
         if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
-            raise UserError(
+            raise BadRow(
                 f"{where}: the chat template does not continue its generation prompt with the answer as it stands "
-                f"(it may trim or rewrite it); the supervised span cannot be told"
+                f"(it may trim or rewrite it), so the supervised span is unknown; change the answer or the template",
+                "template",
             )
         return whole[len(prompt) :].partition(answer)[0]
 
@@ -181,6 +215,27 @@ class Renderer:
         if self.settings.system_prompt is None:  # the template may have one of its own
             return [user]
         return [{"role": "system", "content": [{"type": "text", "text": self.settings.system_prompt}]}, user]
+
+    def _size(self, size: tuple[int, int], image: ImageRef, where: str) -> tuple[int, int]:
+        """The (width, height) at which the processor gets an image. Raises BadRow for a shape that it cannot resize."""
+        width, height = size if self.settings.image_aspect_ratio != "pad" else (max(size),) * 2
+        processor = self.processor.image_processor
+        why = None
+        if hasattr(processor, "get_number_of_image_patches"):
+            try:
+                processor.get_number_of_image_patches(height, width, {})
+            except ValueError as error:  # Qwen2-VL's bound of the aspect ratio
+                why = str(error)
+        elif shortest := dict(getattr(processor, "size", None) or {}).get("shortest_edge"):
+            # LLaVA's scales the shorter side up and crops afterwards: of a line it would make a huge image.
+            pixels = shortest**2 * max(size) // min(size)
+            why = f"resized, it would have {pixels:,} pixels; at most {MAX_PIXELS:,}" if pixels > MAX_PIXELS else None
+        if why:
+            raise BadRow(
+                f"{where}: image {image.name or '(bytes in the row)'} is {size[0]} x {size[1]}: {why}; crop it, or remove the row",
+                "image_shape",
+            )
+        return width, height
 
     def _picture(self, image: Image.Image) -> Image.Image:
         """As the processor gets it: as it is, or on a square of the processor's mean colour, as LLaVA-1.5 was trained."""

@@ -85,7 +85,7 @@ def end_of_turn_ids(model: Any, renderer: Renderer) -> list[int]:
     declared = getattr(model.generation_config, "eos_token_id", None)
     ids = declared if isinstance(declared, list) else [declared]
     ids = [
-        tokenizer.convert_tokens_to_ids(renderer.family.end_of_turn(renderer.processor)),
+        tokenizer.convert_tokens_to_ids(renderer.end_of_turn),
         tokenizer.eos_token_id,
         *ids,
     ]

@@ -103,8 +103,26 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
             f"{composed.origin('train.train_sampling_strategy')}: train.train_sampling_strategy={arguments.train_sampling_strategy}: "
             f"expected one of {', '.join(STRATEGIES)}; which rows a step holds is a matter of the seed"
         )
+    _check_amounts(arguments, composed)
     method.check_arguments(arguments, config)  # type: ignore[attr-defined]
     return arguments
+
+
+def _check_amounts(arguments: Any, composed: Composed) -> None:
+    """Raises UserError for amounts that transformers accepts and that train nothing, or something else than they say."""
+    wrong = {
+        "max_steps": arguments.max_steps < 1
+        and arguments.max_steps != -1
+        and "at least 1, or -1 to train whole epochs",
+        "num_train_epochs": not arguments.num_train_epochs > 0 and "more than 0",
+        "learning_rate": not arguments.learning_rate > 0 and "more than 0",
+        "max_length": arguments.max_length is not None and arguments.max_length < 1 and "at least 1, or null",
+    }
+    for key, expected in wrong.items():
+        if expected:
+            raise UserError(
+                f"{composed.origin(f'train.{key}')}: train.{key}={getattr(arguments, key)}: expected {expected}"
+            )
 
 
 def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[int, int]:

@@ -43,7 +43,6 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     method = resolve("method", config.method, METHODS)
     arguments = training_arguments(composed, method, run, world_size())
     arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
-    method.check_rows(data.rows)
     check_trainable(composed)
     loaded = load(config.model)
     peft_config = choose_trainable(loaded.model, loaded.family, config)

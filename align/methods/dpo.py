@@ -17,7 +17,7 @@ from align.data.collation import PreferenceCollator
 from align.data.padding import IGNORED
 from align.data.rendering import Renderer
 from align.errors import UserError
-from align.methods.rows_trainer import RowsTrainer, refuse_lacking
+from align.methods.rows_trainer import RowsTrainer, refuse_lacking, refuse_same
 from align.models.reference import reference_of
 from align.rows import Row
 from align.settings import RunConfig
@@ -52,6 +52,10 @@ class DPO(RowsTrainer, DPOTrainer):
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
         """Raises UserError for losses that cannot be, and for dropout that trl would switch off."""
+        if not arguments.beta > 0:
+            raise UserError(
+                f"train.beta={arguments.beta}: expected more than 0; at 0 or below DPO learns the wrong side"
+            )
         losses = arguments.loss_type
         if unknown := [name for name in losses if name not in LOSSES]:
             raise UserError(f"train.loss_type: {unknown[0]!r} is none of {', '.join(LOSSES)}")
@@ -82,13 +86,11 @@ class DPO(RowsTrainer, DPOTrainer):
         self.sft_weight = weights.pop("sft", 0.0)
         self.loss_types, self.loss_weights = list(weights), list(weights.values())
 
-    @staticmethod
-    def check_rows(rows: Sequence[Row]) -> None:
-        """Raises UserError that counts and names the rows that this method cannot train on, before anything is loaded."""
-        refuse_lacking(rows, ["chosen", "rejected"], "DPO")
-        same = [row.id for row in rows if row.chosen == row.rejected]
-        if same:
-            raise UserError(f"{len(same)} rows have the same `chosen` and `rejected` answer: {', '.join(same[:5])}")
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Raises BadRow for a row that this method cannot train on."""
+        refuse_lacking(row, ["chosen", "rejected"], "DPO")
+        refuse_same(row, "chosen", "rejected")
 
     @staticmethod
     def collator(renderer: Renderer, arguments: Any) -> PreferenceCollator:

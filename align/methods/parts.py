@@ -21,9 +21,9 @@ from align.data.rendering import Renderer
 from align.errors import UserError
 from align.methods.order import InProportion
 from align.methods.reference_store import StoredReference
-from align.methods.rows_trainer import RowsTrainer, refuse_lacking
+from align.methods.rows_trainer import RowsTrainer, refuse_lacking, refuse_same
 from align.models.reference import reference_of
-from align.rows import Row
+from align.rows import ROLES, Row
 from align.settings import RunConfig
 
 
@@ -144,23 +144,25 @@ class PartsTrainer(RowsTrainer, _PartsLoss):
                 f"{':'.join(map(str, proportion))} (train.proportion)"
             )
 
-    @staticmethod
-    def check_rows(rows: Sequence[Row]) -> None:
-        """Raises UserError that counts and names the rows that this method cannot train on, before anything is loaded."""
-        for role, fields in (("harmful", ("harmful_response", "response")), ("benign", ("response",))):
-            of_role = [row for row in rows if row.role == role]
-            if not of_role:
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Raises BadRow for a row that this method cannot train on."""
+        if row.role == "benign":
+            refuse_lacking(row, ["response"], "unlearning of benign rows")
+            return
+        refuse_lacking(row, ["harmful_response", "response"], "unlearning of harmful rows")
+        refuse_same(row, "response", "harmful_response")  # a model that refuses has no harmful answer to give
+
+    @classmethod
+    def check_rows(cls, rows: Sequence[Row]) -> None:
+        """Raises UserError unless there are harmful and benign rows."""
+        for role in ROLES:
+            if not any(row.role == role for row in rows):
+                first = ", ".join(row.id for row in rows[:5])
                 raise UserError(
-                    f"unlearning needs harmful and benign rows, and none of the {len(rows)} rows is {role}: "
-                    f"{', '.join(row.id for row in rows[:5])}, ...; add a part, or say what a part is with data.<part>.role={role}"
+                    f"unlearning needs harmful and benign rows, and none of the {len(rows)} rows is {role}: {first}, ...; "
+                    f"add a part, or give its role: data.<part>.role={role}"
                 )
-            refuse_lacking(of_role, fields, f"unlearning of {role} rows")
-        same = [row.id for row in rows if row.role == "harmful" and row.harmful_response == row.response]
-        if same:
-            raise UserError(
-                f"{len(same)} harmful rows have one and the same `harmful_response` and `response`, which cannot be forgotten and "
-                f"learned at once: {', '.join(same[:5])}; remove them (a model that refuses has no harmful answer to give)"
-            )
 
     @classmethod
     def collator(cls, renderer: Renderer, arguments: Any) -> PartsCollator:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset, Features, List, Value
 
-from align.errors import UserError
+from align.errors import BadRow, UserError
 from align.interruption import begin_worker
 from align.methods.arguments import GROUPED
 from align.methods.checkpoints import WholeCheckpoints
@@ -39,16 +39,24 @@ def to_dataset(rows: Sequence[Row]) -> Dataset:
     return Dataset.from_list([row.to_dict() | {"index": i} for i, row in enumerate(rows)], features=FEATURES)
 
 
-def refuse_lacking(rows: Sequence[Row], fields: Sequence[str], method: str) -> None:
-    """Raises UserError that counts and names the rows without an answer that a method needs."""
+def refuse_lacking(row: Row, fields: Sequence[str], method: str) -> None:
+    """Raises BadRow for a row without an answer that a method needs."""
     for field in fields:
-        lacking = [row.id for row in rows if not (getattr(row, field) or "").strip()]
-        if lacking:
-            from_where = "harmful_response" if field in ("rejected", "harmful_response") else "response"
-            raise UserError(
-                f"{len(lacking)} of {len(rows)} rows have no `{field}`, which {method} needs: {', '.join(lacking[:5])}; give it in the "
-                f"source, or have it generated: data.<part>.{from_where}=generate"
+        if not (getattr(row, field) or "").strip():
+            generated = "harmful_response" if field in ("rejected", "harmful_response") else "response"
+            part = row.id.partition("/")[0]
+            raise BadRow(
+                f"row {row.id} has no `{field}`, which {method} needs; give it in the source, or have it generated: "
+                f"data.{part}.{generated}=generate",
+                "no_answer",
             )
+
+
+def refuse_same(row: Row, wanted: str, unwanted: str) -> None:
+    """Raises BadRow where two answers differ in outer white space at most: nothing could be learned from them but that."""
+    first, second = getattr(row, wanted), getattr(row, unwanted)
+    if first.strip() == second.strip():
+        raise BadRow(f"row {row.id}: `{wanted}` and `{unwanted}` are the same answer; remove the row", "same_answers")
 
 
 class RowsTrainer(WholeCheckpoints):
@@ -69,6 +77,14 @@ class RowsTrainer(WholeCheckpoints):
     state: Any
     train_dataset: Dataset
     _signature_columns: list[str]
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Raises BadRow for a row that this method cannot train on."""
+
+    @classmethod
+    def check_rows(cls, rows: Sequence[Row]) -> None:
+        """Raises UserError where rows that are right one by one cannot be trained on together."""
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:

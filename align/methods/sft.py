@@ -6,7 +6,6 @@ A harmful row's answer is the safe response, a benign row's the helpful one; pap
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from trl import SFTConfig, SFTTrainer
@@ -22,10 +21,10 @@ class SFT(RowsTrainer, SFTTrainer):
 
     config_class = SFTConfig
 
-    @staticmethod
-    def check_rows(rows: Sequence[Row]) -> None:
-        """Raises UserError that counts and names the rows that this method cannot train on, before anything is loaded."""
-        refuse_lacking(rows, ["response"], "supervised fine-tuning")
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Raises BadRow for a row that this method cannot train on."""
+        refuse_lacking(row, ["response"], "supervised fine-tuning")
 
     @staticmethod
     def collator(renderer: Renderer, arguments: Any) -> Collator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,15 +15,16 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from align.catalog import resolve
 from align.data.rendering import Renderer
 from align.errors import UserError
+from align.models import presence
 from align.models.families import Family, family_of
 from align.models.presence import absent_adapter, refuse_absent
 from align.models.processors import load_processor
 from align.models.quantization import count, quantization_config, refuse_dora_in_int8
 from align.models.reference import FROZEN
+from align.models.weights import Base, fingerprint_of
 from align.settings import ModelSettings
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 @dataclass
@@ -37,8 +37,10 @@ class Loaded:
     path: str
     """Where the base weights came from."""
     weights: str
-    """Sixteen hex digits that change with the weights (base and adapter), how they are loaded, and how pictures are prepared."""
+    """Sixteen hex digits that change with the weights (base and adapter), how they are loaded, and how images are prepared."""
     settings: ModelSettings
+    positions: int | None
+    """The longest sequence, in tokens, that the model was made for; None where its configuration does not say."""
 
     @property
     def renderer(self) -> Renderer:
@@ -105,20 +107,22 @@ def load_without_weights(settings: ModelSettings, adapter: str | None = None) ->
     commit = str(getattr(config, "_commit_hash", None))
     shown_as = (settings.image_aspect_ratio, settings.min_pixels, settings.max_pixels)
     loaded_as = f"{commit} {settings.dtype} {settings.attn_implementation} {settings.quantization} {shown_as}"
-    weights = fingerprint_of([path, *([on_top] if on_top else [])], loaded_as)
-    return Loaded(None, processor, family, path, weights, settings)
+    images = json.dumps([type(processor.image_processor).__name__, processor.image_processor.to_dict()], default=str)
+    folder = presence.folder_of(path, settings.revision)
+    folders = [str(folder) if folder else path, *([on_top] if on_top else [])]
+    weights = fingerprint_of(folders, f"{loaded_as} {images}")
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return Loaded(None, processor, family, path, weights, settings, positions)
 
 
 def _config(settings: ModelSettings, path: str) -> Any:
     return _readable(path, lambda: AutoConfig.from_pretrained(path, revision=settings.revision))
 
 
-def base_of(settings: ModelSettings) -> str:
-    """What a run begins from, in one line: the model's folder or hub id, and the adapter that it continues with a fingerprint."""
+def base_of(settings: ModelSettings) -> Base:
+    """What a run with these settings begins from; a model that is built is built first. Raises UserError."""
     path = locate(settings)
-    if settings.adapter is None:
-        return path
-    return f"{path} with {settings.adapter} ({fingerprint_of([settings.adapter], '')})"
+    return Base.at(path, settings)
 
 
 def _with_adapter(model: Any, adapter: str, trainable: bool) -> Any:
@@ -137,20 +141,6 @@ def _compute_dtype(settings: ModelSettings, config: Any) -> torch.dtype:
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)
     return config.dtype or config.get_text_config().dtype or torch.float32
-
-
-def fingerprint_of(folders: list[str], more: str) -> str:
-    """Of local files their size and samples of their bytes: reading 14 GB to the end would take longer than loading them."""
-    digest = hashlib.sha256(more.encode())
-    weighed = ("*.safetensors", "adapter_config.json")  # an adapter's scale is a setting
-    for file in sorted(file for folder in folders for names in weighed for file in Path(folder).glob(names)):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as content:
-            for i in range(SAMPLES):
-                content.seek(max(size - SAMPLE_BYTES, 0) * i // (SAMPLES - 1))
-                digest.update(content.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def load_checkpoint(path: str, settings: ModelSettings | None = None) -> Loaded:

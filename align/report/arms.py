@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from align.errors import UserError
-from align.report.controlled import FREE_ARGUMENTS
+from align.report.controlled import is_free
 from align.report.evaluated import Evaluated, judge_of
 from align.report.external import over_seeds
 from align.report.items import BySeed, rate_of
@@ -112,7 +112,7 @@ def _settings_of(run: Evaluated) -> dict[str, Any]:
     return said | {
         f"train.{key}": value
         for key, value in (manifest.get("train") or {}).items()
-        if key not in (*FREE_ARGUMENTS, *OF_SEED)
+        if key not in OF_SEED and not is_free(key)
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from align.config import flatten
+from align.config import flatten, trains
 from align.errors import UserError
 from align.files import read_jsonl
 from align.run_folder import RunFolder
@@ -33,10 +33,13 @@ FREE_ARGUMENTS = (
     "logging_dir",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
-    "dataloader_num_workers",
-    "disable_tqdm",
 )
-"""Of trl's resolved arguments: where a run writes, how its steps are cut into passes and who prepares them, which changes nothing."""
+"""Of trl's resolved arguments: where a run writes, and how its steps are cut into passes, which changes nothing."""
+
+
+def is_free(argument: str) -> bool:
+    """Whether arms may differ in a field of trl's configuration."""
+    return argument in FREE_ARGUMENTS or not trains(argument)
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Ground:
 def ground(name: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> Ground:
     """What an arm will stand on, before it is trained; `config` in plain containers."""
     settings = dict(flatten({key: value for key, value in config.items() if key not in FREE_SETTINGS}))
-    return Ground(name, {k: v for k, v in settings.items() if k.removeprefix("train.") not in FREE_ARGUMENTS}, rows)
+    return Ground(name, {k: v for k, v in settings.items() if not is_free(k.removeprefix("train."))}, rows)
 
 
 def ground_of(run: RunFolder) -> Ground:
@@ -65,7 +68,7 @@ def ground_of(run: RunFolder) -> Ground:
         it = ground(manifest["recipe"], config, list(read_jsonl(run.rows_file)))
         it.settings |= {key: manifest[key] for key in ("base", "steps")}
         recorded = {"parameters": manifest["parameters"], "versions": manifest["versions"]}
-        recorded["trained with"] = {key: v for key, v in manifest["train"].items() if key not in FREE_ARGUMENTS}
+        recorded["trained with"] = {key: v for key, v in manifest["train"].items() if not is_free(key)}
         it.settings |= dict(flatten(recorded))
         it.steps = recorded_steps(run)
     except (OSError, YAMLError, KeyError, AssertionError) as error:

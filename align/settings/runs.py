@@ -31,6 +31,11 @@ class RunConfig:
     on_overlap: str = option(
         "error", "error | drop: what to do with training rows whose picture or question is in a set that is evaluated"
     )
+    on_bad_row: str = option(
+        "error",
+        "error | drop: what to do with training rows that cannot be used (too long, an unreadable image, ...); dropped ones are counted "
+        "by kind and named in the manifest",
+    )
     generation: Answering = option(Answering, "")
     train: dict[str, Any] = option(dict, "fields of trl's configuration class of the method, unrenamed")
     lora: Lora | None = option(Lora, "null for full fine-tuning")

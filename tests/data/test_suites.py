@@ -97,6 +97,10 @@ def test_mssbenchs_pairs_run_the_arm_whose_harm_is_in_the_image(root, arm):
 
 
 def test_an_arm_on_vlguards_twins_trains(root, tiny, tmp_path):
+    file = root / "vlguard" / "train.json"  # answers that the tiny model's tokenizer can write
+    answers = {"A cup of tea.": "a cup of water", "I would rather not.": "sorry", "I cannot help with that.": "sorry"}
+    for published, known in answers.items():
+        file.write_text(file.read_text().replace(published, known))
     words = ["recipe=controlled/shuffled_leak", f"model={tiny('llava')}", "suite=vlguard_twins", f"data_root={root}"]
     small = [
         "global_batch_size=2",

@@ -251,7 +251,7 @@ def test_the_answers_are_part_of_what_a_run_is_recognised_by(tiny, tmp_path, cac
     (path,) = (cache / "vsil-align" / "answers").glob("*.jsonl")
     lines = [json.loads(line) | {"response": "something else"} for line in path.open()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(UserError, match="holds another run: its data is"):
+    with pytest.raises(UserError, match="its data.fingerprint is"):
         train(compose_run(command))
 
 

@@ -141,15 +141,16 @@ def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, 
     [
         (
             Row("r", "p", chosen="a"),
-            "1 of 1 rows have no `rejected`, which DPO needs: r; .*: data.<part>.harmful_response=generate",
+            "row r has no `rejected`, which DPO needs; .*: data.r.harmful_response=generate",
         ),
-        (Row("r", "p", chosen=" ", rejected="b"), "1 of 1 rows have no `chosen`"),
-        (Row("r", "p", chosen="a", rejected="a"), "1 rows have the same `chosen` and `rejected` answer: r"),
+        (Row("r", "p", chosen=" ", rejected="b"), "row r has no `chosen`"),
+        (Row("r", "p", chosen="a", rejected="a"), "row r: `chosen` and `rejected`"),
+        (Row("r", "p", chosen="a", rejected=" a\n"), "row r: `chosen` and `rejected`"),
     ],
 )
 def test_rows_that_are_no_preference_are_named(row, expected):
     with pytest.raises(UserError, match=expected):
-        DPO.check_rows([row])
+        DPO.check_row(row)
 
 
 @pytest.mark.parametrize(

@@ -268,17 +268,19 @@ BENIGN = Row("b", "p", response="yes")
         ([BENIGN], "none of the 1 rows is harmful: b"),
         (
             [Row("h", "p", response="no", role="harmful"), BENIGN],
-            "1 of 1 rows have no `harmful_response`, which unlearning of harmful rows needs: h",
+            "row h has no `harmful_response`, which unlearning of harmful rows needs",
         ),
         (
             [HARMFUL, Row("b", "p", response=" ")],
-            "1 of 1 rows have no `response`, which unlearning of benign rows needs",
+            "row b has no `response`, which unlearning of benign rows needs",
         ),
     ],
 )
 def test_rows_that_cannot_be_unlearned_are_named(rows, expected):
     with pytest.raises(UserError, match=expected):
         PartsTrainer.check_rows(rows)
+        for row in rows:
+            PartsTrainer.check_row(row)
 
 
 def test_a_forward_pass_without_one_of_its_parts_names_its_rows(loaded, renderer, mini_rows, tmp_path):

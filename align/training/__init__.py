@@ -1,0 +1,1 @@
+"""How a training run starts: what is checked before anything costs, in which order."""

@@ -1,0 +1,241 @@
+"""Every row of the training data is checked before a model is loaded: all that is wrong is reported at once.
+
+A row is measured as it will be rendered: its texts become token ids, its image tokens follow from image sizes, and no image is
+decoded. What is measured is kept in the user's cache, row by row, so that a second start measures what is new alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from align.data.collation import Collator
+from align.data.files.stamp import stamp_of
+from align.devices import usable_processors
+from align.errors import BadRow, UserError
+from align.files import append_jsonl, cache_folder, open_jsonl
+from align.interruption import begin_worker
+from align.rows import Row
+from align.screen import Report
+
+MANY = 4096
+"""Rows from which on processes of their own measure them; starting those takes longer than measuring few rows."""
+CHUNK = 256
+NAMED = 5
+"""Of rows with one kind of fault these are named; all are counted."""
+DESCRIBED = {
+    "no_answer": "without an answer that the method needs",
+    "empty_answer": "with an empty answer",
+    "same_answers": "with the same answer as the wanted and the unwanted one",
+    "special_token": "with one of the model's own tokens in a text",
+    "template": "whose answer the chat template rewrites",
+    "image_unreadable": "with an image that cannot be read",
+    "image_shape": "with an image of a shape that the model does not take",
+    "too_long": "longer than train.max_length",
+    "too_long_for_model": "longer than the model's context",
+}
+"""Kinds of faults."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row that can be rendered."""
+
+    lengths: dict[str, int]
+    """{answer: tokens of the prompt and that answer}"""
+    supervised: int
+    """Tokens of all its answers."""
+    unknown: int
+    """How many of those the tokenizer does not know."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a row cannot be trained on."""
+
+    row: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long a row may be, in tokens; None where there is no bound."""
+
+    max_length: int | None
+    positions: int | None
+
+    def fault(self, row: str, measured: Measured) -> Fault | None:
+        """The fault of a row that is too long."""
+        field, length = max(measured.lengths.items(), key=lambda each: each[1])
+        for kind, bound, what in (
+            ("too_long", self.max_length, "train.max_length"),
+            ("too_long_for_model", self.positions, "the model's context"),
+        ):
+            if bound is not None and length > bound:
+                return Fault(row, kind, f"{length:,} tokens with its `{field}`, {what} is {bound:,}")
+        return None
+
+
+class Checker:
+    """Measures rows as a collator renders them. `check` raises BadRow for a row that a method cannot train on."""
+
+    def __init__(self, collator: Collator, check: Any = None):
+        self.collator, self._check = collator, check
+
+    def measure(self, row: Row) -> Measured | Fault:
+        """What a row measures, or why it cannot be rendered."""
+        try:
+            if self._check:
+                self._check(row)
+            prompt, answers = self.collator.measure(row)
+        except BadRow as error:
+            return Fault(row.id, error.kind, str(error))
+        except UserError as error:  # of reading the header of an image
+            return Fault(row.id, "image_unreadable", str(error))
+        unknown = self.collator.renderer.unknown_token_id
+        return Measured(
+            {field: prompt + len(ids) for field, ids in answers.items()},
+            sum(map(len, answers.values())),
+            sum(ids.count(unknown) for ids in answers.values()) if unknown is not None else 0,
+        )
+
+    def key(self, row: Row) -> str:
+        """The same for a row that measures the same, as long as its image files are not written again."""
+        images = [
+            [image.name, *_stamp(image.path)] if image.bytes is None else _hash(image.bytes) for image in row.images
+        ]
+        answers = {field: getattr(row, field) for field in self.collator.answers_of(row)}
+        return _hash(json.dumps([row.prompt, images, answers], sort_keys=True).encode())
+
+
+def measured(checker: Checker, rows: Sequence[Row], name: str, report: Report | None = None) -> list[Measured | Fault]:
+    """Every row, measured; `name` says which rows these are. Of processes that start with the same rows one measures them."""
+    file = cache_folder("rows") / f"{_hash(f'{checker.collator.renderer.identity} {name}'.encode())[:16]}.jsonl"
+    keys = [checker.key(row) for row in rows]
+    with _cached(file) as (known, keep):
+        todo = [i for i, key in enumerate(keys) if key not in known]
+        fresh: dict[int, Measured | Fault] = {}
+        for i, found in zip(todo, _measure(checker, [rows[i] for i in todo]), strict=True):
+            fresh[i] = found
+            if isinstance(found, Measured):  # a fault is looked for again: it may be mended
+                keep({"key": keys[i]} | asdict(found))
+            if report and len(todo) >= CHUNK and (len(fresh) % CHUNK == 0 or len(fresh) == len(todo)):
+                report("rows checked", len(fresh), len(todo))
+    return [fresh[i] if i in fresh else known[key] for i, key in enumerate(keys)]
+
+
+def faults_of(rows: Sequence[Row], found: Sequence[Measured | Fault], bounds: Bounds) -> list[Fault]:
+    """The rows that cannot be trained on."""
+    faults = []
+    for row, of in zip(rows, found, strict=True):
+        fault = of if isinstance(of, Fault) else bounds.fault(row.id, of)
+        faults += [fault] if fault else []
+    return faults
+
+
+def by_kind(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
+    """Faults of one kind together, the most frequent kind first."""
+    kinds: dict[str, list[Fault]] = {}
+    for fault in faults:
+        kinds.setdefault(fault.kind, []).append(fault)
+    return dict(sorted(kinds.items(), key=lambda kind: -len(kind[1])))
+
+
+def described(faults: Sequence[Fault]) -> list[str]:
+    """A line for each kind of fault, with the first rows."""
+    lines = []
+    for kind, of_kind in by_kind(faults).items():
+        first = "; ".join(_short(fault) for fault in of_kind[:NAMED])
+        more = f"; and {len(of_kind) - NAMED} more" if len(of_kind) > NAMED else ""
+        lines.append(f"{len(of_kind)} rows {DESCRIBED.get(kind, 'that cannot be used')}: {first}{more}")
+    return lines
+
+
+def refuse(faults: Sequence[Fault], of: int) -> None:
+    """Raises UserError that counts all faults by kind and names the first rows of each."""
+    if faults:
+        lines = "".join(f"\n  - {line}" for line in described(faults))
+        raise UserError(
+            f"{len(faults)} of {of} training rows cannot be used:{lines}\nCorrect these rows, or leave them out: on_bad_row=drop"
+        )
+
+
+def _short(fault: Fault) -> str:
+    return fault.message if fault.row in fault.message else f"row {fault.row}: {fault.message}"
+
+
+def _measure(checker: Checker, rows: Sequence[Row]) -> Iterator[Measured | Fault]:
+    """In this process, or in as many as there are processors: torch's loader ends its workers with this process, however it ends."""
+    if len(rows) < MANY or usable_processors() < 2:
+        yield from map(checker.measure, rows)
+        return
+    from torch.utils.data import DataLoader
+
+    loader: DataLoader[Any] = DataLoader(
+        _Measuring(checker, rows),  # type: ignore[arg-type]
+        batch_size=CHUNK,
+        num_workers=min(usable_processors(), 16),
+        collate_fn=list,
+        worker_init_fn=partial(begin_worker, lambda _: None),
+    )
+    for batch in loader:
+        yield from batch
+
+
+@dataclass
+class _Measuring:
+    """Rows as a data set of torch, each measured when it is taken."""
+
+    checker: Checker
+    rows: Sequence[Row]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Measured | Fault:
+        return self.checker.measure(self.rows[i])
+
+
+@contextlib.contextmanager
+def _cached(file: Path) -> Iterator[tuple[dict[str, Measured], Callable[[dict[str, Any]], None]]]:
+    """What the cache has, and a function that adds a record, while no other process measures the same rows.
+
+    A cache that cannot be written only costs time; a damaged one is thrown away.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(f"{file}.lock"))
+            records, out = _opened(file)
+        except OSError:
+            yield {}, lambda record: None
+            return
+        with out:
+            yield {record.pop("key"): Measured(**record) for record in records}, partial(append_jsonl, out)
+
+
+def _opened(file: Path) -> tuple[list[dict[str, Any]], Any]:
+    try:
+        return open_jsonl(file)
+    except UserError:
+        file.unlink()
+        return open_jsonl(file)
+
+
+def _stamp(path: str | None) -> tuple[Any, ...]:
+    with contextlib.suppress(OSError):
+        return stamp_of(Path(str(path)))
+    return ()
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
