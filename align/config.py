@@ -24,6 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from align.addresses import check_addresses
 from align.catalog import benchmark_names
 from align.errors import UserError
+from align.paths import resolve_paths
 from align.settings import TRACKS, EvalConfig, Evaluate, Judging, RunConfig
 
 DEFAULT_MODEL = "mini_llava"
@@ -418,6 +419,7 @@ def _merged(schema: type, layers: list[Layer]) -> Composed:
             f"{str(error).splitlines()[0]}: a `${{` that is meant as it stands is written `\\${{`"
         ) from error
     check_addresses(composed.config)
+    resolve_paths(composed.config)
     return composed
 
 

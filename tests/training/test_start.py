@@ -8,6 +8,7 @@ import zlib
 import pytest
 from PIL import Image
 
+from align.commands.dry_run import show
 from align.config import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
@@ -65,23 +66,22 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "vsil-align"
 
 
-@pytest.mark.parametrize("dry", [True, False], ids=["dry_run", "run"])
-def test_a_row_that_is_drawn_last_stops_the_run_before_its_first_step(tiny, tmp_path, dry):
+def dry_run(words):
+    show(compose_run(words))
+
+
+def run_of(words):
+    train(compose_run(words))
+
+
+@pytest.mark.parametrize("start", [dry_run, run_of])
+def test_a_row_that_is_drawn_last_stops_the_run_before_its_first_step(tiny, tmp_path, start):
     command = local_run(tiny("llava"), tmp_path, rows(h13={"response": "red " * 120}), "train.max_length=64")
     with pytest.raises(
         UserError, match=r"1 of 40 training rows(.|\n)*own/h13: 1[0-9]{2} tokens .*train.max_length is 64"
     ):
-        if dry:
-            main_raising([*command, "dry_run=true"])
-        else:
-            train(compose_run(command))
+        start(command)
     assert not RunFolder(tmp_path / "run").manifest()
-
-
-def main_raising(words):
-    from align.commands.dry_run import show
-
-    show(compose_run(words))
 
 
 def test_a_raised_max_length_is_the_same_run_and_goes_on_with_its_checkpoint(tiny, tmp_path, capsys):
@@ -172,17 +172,17 @@ def test_rows_are_measured_once_and_those_that_changed_again(tiny, tmp_path, cac
         Renderer, "measure", lambda self, row, answers: measured.append(row.id) or own(self, row, answers)
     )
     words = [*local_run(tiny("llava"), tmp_path, rows()), "dry_run=true"]
-    main_raising(words)
+    dry_run(words)
     assert len(measured) == 40
     measured.clear()
-    main_raising(words)
+    dry_run(words)
     assert measured == []
-    main_raising([*local_run(tiny("llava"), tmp_path, rows(h5={"response": "a cup"})), "train.max_length=90"])
+    dry_run([*local_run(tiny("llava"), tmp_path, rows(h5={"response": "a cup"})), "train.max_length=90"])
     assert measured == ["own/h5"]
     for file in (cache / "rows").glob("*.jsonl"):
         file.write_text("damaged\n" + file.read_text()[:-9])
     measured.clear()
-    main_raising(words)
+    dry_run(words)
     assert len(measured) == 40
 
 
@@ -193,7 +193,7 @@ def test_many_rows_are_measured_in_several_processes_to_the_same_result(tiny, tm
 
     def refusal():
         with pytest.raises(UserError) as refused:
-            main_raising(words)
+            dry_run(words)
         return str(refused.value)
 
     alone = refusal()

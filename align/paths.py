@@ -1,0 +1,40 @@
+"""Paths in settings: `~` is the user's home, and a path that is stored is found from any folder."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+READ = ("path", "image_root", "answers", "data_root", "adapter", "prompt")
+"""Settings that name what is read. They are stored with a run, and used again from another folder."""
+WRITTEN = ("output_dir", "output", "run", "runs", "checkpoint", "configs", "vision_tower")
+"""Settings that only the command itself uses."""
+
+
+def resolve_paths(config: Any) -> None:
+    """Expand `~` in every path of a configuration, and make those that are read absolute where they exist."""
+    for field in fields(config) if is_dataclass(config) else ():
+        value = getattr(config, field.name)
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                resolve_paths(inner)
+                if field.name == "each" and isinstance(inner, dict):  # settings of one judge, not typed yet
+                    value[key] = {name: _resolved(name, of) for name, of in inner.items()}
+        elif is_dataclass(value):
+            resolve_paths(value)
+        else:
+            setattr(config, field.name, _resolved(field.name, value))
+
+
+def _resolved(name: str, value: Any) -> Any:
+    if name not in (*READ, *WRITTEN):
+        return value
+    if isinstance(value, list):
+        return [_resolved(name, one) for one in value]
+    if not isinstance(value, str):
+        return value
+    expanded = Path(value).expanduser() if value.startswith("~") else Path(value)
+    if name in READ and expanded.exists():  # otherwise it may be the id of a model or data set of the hub
+        return str(expanded.absolute())
+    return str(expanded) if value.startswith("~") else value
