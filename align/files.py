@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+import uuid
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,15 +20,17 @@ from align.errors import UserError
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content at once: a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = path.with_name(
+        f".{path.name}.{uuid.uuid4().hex[:8]}"
+    )  # with the mode that the umask says, unlike tempfile's
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with draft.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(path)
+        draft.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 
@@ -56,6 +59,8 @@ def read_json(path: Path) -> Any:
     """A JSON file. Raises UserError that names it."""
     try:
         return json.loads(path.read_bytes())
+    except PermissionError as error:
+        raise UserError(f"{path}: no permission to read it; ask its owner for it (chmod a+r)") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as JSON: {error}") from error
 
@@ -121,6 +126,13 @@ def cache_folder(name: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsil-align" / name
 
 
+def share(folder: Path) -> None:
+    """Give files in a folder the mode that the umask gave the folder: safetensors writes for its owner alone."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(folder.stat().st_mode & 0o666)
+
+
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """A folder that appears whole or not at all: build in the yielded one, which is renamed at the end."""
@@ -129,6 +141,7 @@ def building(folder: Path) -> Iterator[Path]:
         draft = Path(name, "draft")
         draft.mkdir()
         yield draft
+        share(draft)
         with contextlib.suppress(OSError):  # somebody else finished the same folder first
             draft.rename(folder)
     if not folder.is_dir():

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from align.complaint import complained
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_AGAIN = 75
 """EX_TEMPFAIL of sysexits.h, "try again later": the run is interrupted, not broken; the same command goes on with it."""
@@ -37,7 +39,8 @@ class Notice:
     def _note(self, number: int, _: Any) -> None:
         self.signal = signal.Signals(number).name
         if not self.deferred:
-            print(f"{self.signal}: stopped; there was nothing to save", file=sys.stderr, flush=True)
+            if not complained():  # otherwise the launcher ends this process, since another one failed
+                print(f"{self.signal}: stopped; there was nothing to save", file=sys.stderr, flush=True)
             sys.exit(EXIT_AGAIN)
 
     def ignore(self) -> None:

@@ -88,15 +88,19 @@ def progress(stderr: bool = False) -> Iterator[Display]:
             shown.stop()
 
 
-def quiet_libraries() -> None:
-    """Silence the libraries' own bars and advice, where a display of ours shows what goes on."""
+def quiet_deprecations() -> None:
+    """Silence warnings about deprecations among the libraries themselves: nothing that a user of ours could mend."""
     import warnings
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\.")
+
+
+def quiet_libraries() -> None:
+    """Silence the libraries' own bars and advice, where a display of ours shows what goes on."""
     import datasets
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     datasets.disable_progress_bars()
-    # Deprecations among the libraries themselves: nothing that a user of ours could mend.
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\.")
+    quiet_deprecations()

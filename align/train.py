@@ -21,17 +21,18 @@ except ImportError as missing:
 
 from safetensors import SafetensorError
 
+from align.complaint import complain
 from align.data.assembly import TrainingData
 from align.errors import UserError, message_of
 from align.evaluation.selection import refuse_overlap_with_benchmarks
-from align.files import read_jsonl, write_text
+from align.files import read_jsonl, share, write_text
 from align.generation.stored import asking
 from align.interruption import EXIT_AGAIN, NOTICE, Interrupted
 from align.report.card import write_card
 from align.report.tracking import tracked
 from align.run_folder import RunFolder, run_folder, step_of
 from align.run_lock import alone
-from align.screen import Report, say
+from align.screen import Report, quiet_deprecations, say
 from align.training.prepare import checked_data, refuse_settings
 
 
@@ -147,6 +148,7 @@ def _finish(trainer: Any, run: RunFolder) -> None:
 
     trainer.save_model(str(run.weights))
     if trainer.accelerator.is_main_process:
+        share(run.weights)
         run.record(
             status="finished",
             steps=trainer.state.global_step,
@@ -167,6 +169,7 @@ def main(arguments: Sequence[str]) -> int:
         show(composed)
         return 0
     NOTICE.listen()
+    quiet_deprecations()
     try:
         run = train(composed)
     except Interrupted as interrupted:
@@ -233,5 +236,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
-        print(f"error: {message_of(error)}", file=sys.stderr)
+        complain(message_of(error))
         sys.exit(2)

@@ -297,7 +297,7 @@ def test_a_signal_before_training_ends_the_process_at_once(tmp_path):
 
 def test_the_launch_is_accelerates_own_command():
     command = launch_command(compose(LaunchConfig, ["config=zero2", "num_machines=2", "machine_rank=1"]).config, 16)
-    assert command[1:3] == ["-m", "accelerate.commands.launch"]
+    assert command[1:3] == ["-m", "align.commands.launcher"]
     assert command[-1] == str(ROOT / "align" / "train.py")
     options = dict(zip(command[3:-1:2], command[4:-1:2], strict=True))
     assert options == {

@@ -21,7 +21,7 @@ from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, refuse_other
 from align.generation.endpoint import Endpoint
 from align.generation.model import Model
-from align.report.card import write_card
+from align.report.card import shown_as, write_card
 from align.run_folder import SCHEMA, RunFolder, versions
 from align.screen import Display
 from align.settings import EvalConfig, ModelSettings
@@ -157,6 +157,8 @@ def _model_of_run(run: RunFolder, config: EvalConfig, weights: Path | None = Non
     from align.models.loading import ModelSource, checkpoint
 
     stored, folder = run.config(), str(weights or run.weights)
+    if stored.lora:
+        run.refuse_replaced_base()
     source = ModelSource(stored.model, folder) if stored.lora else checkpoint(folder, stored.model)
     return LocalModel(source, config.generation)
 
@@ -168,8 +170,26 @@ def _other_model(config: EvalConfig) -> Model:
     from align.generation.local_model import LocalModel
     from align.models.loading import ModelSource, checkpoint
 
-    named = ModelSource(config.model or ModelSettings())
-    return LocalModel(checkpoint(config.checkpoint, config.model) if config.checkpoint else named, config.generation)
+    if config.checkpoint:
+        settings = _as_trained(config.checkpoint, config.model)
+        return LocalModel(checkpoint(config.checkpoint, settings), config.generation)
+    return LocalModel(ModelSource(config.model or ModelSettings()), config.generation)
+
+
+def _as_trained(checkpoint: str, given: ModelSettings | None) -> ModelSettings | None:
+    """The settings of a checkpoint's model, with prompts and images as in the run of ours whose checkpoint it is. Raises UserError."""
+    run = RunFolder(Path(checkpoint).absolute().parent)
+    if not ((run.path / "config.yaml").is_file() and run.finished()):
+        return given
+    stored = run.config()
+    if stored.lora:
+        run.refuse_replaced_base()
+    settings = given or ModelSettings(name=Path(checkpoint).name)
+    taken = {key: value for key, value in shown_as(stored).items() if getattr(settings, key) is None}
+    if taken:
+        said = ", ".join(f"model.{key}={value}" for key, value in taken.items())
+        print(f"Prompts and images are as in {run.path}: {said}", flush=True)
+    return replace(settings, **taken)
 
 
 def _other_folder(config: EvalConfig) -> RunFolder:

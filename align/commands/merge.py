@@ -49,6 +49,7 @@ def _of_run(run: RunFolder) -> tuple[Path, ModelSettings]:
         raise UserError(
             f"run={run.path}: trained in full, without an adapter, so there is nothing to merge; its model is {run.weights}"
         )
+    run.refuse_replaced_base()
     if stored.model.quantization:
         print(
             f"The adapter was trained on a base in {stored.model.quantization}; it is merged into the base in full precision, whose "

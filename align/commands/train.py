@@ -11,11 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
+from align import complaint
 from align.config import compose, compose_run, launch_file, shipped_folder
 from align.interruption import EXIT_AGAIN, SIGNALS
 from align.run_folder import run_folder
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     run = run_folder(config)
     files = (run.manifest_file, run.evaluation_interrupted)
     before = [_stamp(file) for file in files]
-    status, asked = _run([*command, *of_run])
+    with tempfile.TemporaryDirectory() as shared:
+        status, asked = _run([*command, *of_run], {complaint.FILE: str(Path(shared, "complaints"))})
     # The signal may have reached the training processes alone. What an earlier launch left there says nothing of this one.
     new = [_stamp(file) not in (None, stamp) for file, stamp in zip(files, before, strict=True)]
     told = (new[0] and run.manifest().get("status") == "interrupted") or new[1]
@@ -64,7 +67,7 @@ def launch_command(launch: LaunchConfig, processes: int | None) -> list[str]:
     }
     given = [word for key, value in options.items() if value is not None for word in (f"--{key}", str(value))]
     script = Path(__file__).parents[1] / "train.py"
-    return [sys.executable, "-m", "accelerate.commands.launch", *given, str(script)]
+    return [sys.executable, "-m", "align.commands.launcher", *given, str(script)]
 
 
 def _stamp(file: Path) -> int | None:
@@ -87,13 +90,13 @@ def _devices() -> int:
     return max(torch.cuda.device_count(), 1)
 
 
-def _run(command: Sequence[str]) -> tuple[int, bool]:
+def _run(command: Sequence[str], variables: dict[str, str]) -> tuple[int, bool]:
     """(Exit status of the launcher, whether it was asked to stop)."""
     asked: list[int] = []
     for number in SIGNALS:
         signal.signal(number, lambda number, _: asked.append(number))
     # Whoever signals a whole job step reaches the launcher too. torch's heeds what this variable names, the others what they inherit.
-    environment = os.environ | {"PET_SIGNALS_TO_HANDLE": "SIGINT"}
+    environment = os.environ | variables | {"PET_SIGNALS_TO_HANDLE": "SIGINT"}
     launcher = subprocess.Popen(command, env=environment, preexec_fn=_ignore_signals)
     passed_on = False
     while True:

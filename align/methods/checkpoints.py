@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers.trainer_utils import rotate_checkpoints
 
+from align.files import share
+
 
 class WholeCheckpoints:
     """Mixin, before a transformers trainer: processes write a checkpoint beside, it is renamed, and only then older ones go."""
@@ -33,6 +35,7 @@ class WholeCheckpoints:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             for checkpoint in draft.iterdir():
+                share(checkpoint)
                 shutil.rmtree(checkpoints / checkpoint.name, ignore_errors=True)
                 checkpoint.rename(checkpoints / checkpoint.name)
             draft.rmdir()

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from align.files import share
 from align.run_folder import RunFolder
 
 
@@ -42,5 +43,6 @@ class CurvePoints(TrainerCallback):
         )  # every process: each may hold a share of the weights
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
+            share(self.draft)
             self.draft.rename(self.run.curve / f"step-{step}")
         accelerator.wait_for_everyone()

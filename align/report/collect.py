@@ -101,7 +101,8 @@ def _read(flags: dict[str, Flags], path: Path) -> Read:
             return None, [f"{run.path}: not finished"]
         found = Evaluated(run, manifest)
     except (UserError, AttributeError) as error:  # a manifest that is no object has no status
-        return None, [f"{run.path}: damaged: {error}"]
+        what = "" if isinstance(error.__cause__, PermissionError) else "damaged: "
+        return None, [f"{run.path}: {what}{error}"]
     notes = [*found.drop_damaged(), *split(found, flags)]
     if found.row["stopped"]:
         notes.append(f"{run.path}: {found.row['stopped']}")

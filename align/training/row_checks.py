@@ -156,7 +156,8 @@ def described(faults: Sequence[Fault]) -> list[str]:
     for kind, of_kind in by_kind(faults).items():
         first = "; ".join(_short(fault) for fault in of_kind[:NAMED])
         more = f"; and {len(of_kind) - NAMED} more" if len(of_kind) > NAMED else ""
-        lines.append(f"{len(of_kind)} rows {DESCRIBED.get(kind, 'that cannot be used')}: {first}{more}")
+        count = f"{len(of_kind)} row{'s' * (len(of_kind) > 1)}"
+        lines.append(f"{count} {DESCRIBED.get(kind, 'that cannot be used')}: {first}{more}")
     return lines
 
 

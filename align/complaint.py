@@ -1,0 +1,31 @@
+"""A mistake of the user is one line on the screen, however many processes of a launch meet it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+FILE = "VSIL_ALIGN_COMPLAINTS"
+"""The environment variable that names a file which all processes of `align train` on one machine share."""
+
+
+def complain(message: str) -> None:
+    """Print an error, unless another process of this launch has printed the same."""
+    line = f"error: {message}\n"
+    if file := os.environ.get(FILE):
+        with FileLock(f"{file}.lock"), Path(file).open("a+", encoding="utf-8") as said:
+            said.seek(0)
+            if line in said.read():
+                return
+            said.write(line)
+    sys.stderr.write(line)
+    sys.stderr.flush()
+
+
+def complained() -> bool:
+    """Whether a process of this launch has printed an error: then the launcher ends the others."""
+    file = os.environ.get(FILE)
+    return bool(file) and Path(str(file)).is_file() and Path(str(file)).stat().st_size > 0
