@@ -25,7 +25,7 @@ from align.addresses import check_addresses
 from align.catalog import benchmark_names
 from align.errors import UserError
 from align.paths import resolve_paths
-from align.settings import TRACKS, EvalConfig, Evaluate, Judging, RunConfig
+from align.settings import TRACKS, EvalConfig, Evaluate, Judging, ModelSettings, RunConfig
 
 DEFAULT_MODEL = "mini_llava"
 SEXAGESIMAL = re.compile(r"[-+]?\d+(:\d+)+(\.\d*)?")
@@ -157,6 +157,15 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
         raise UserError("curve= would have no effect: only a run of ours has a curve; give run=, or remove it")
     _name_parts(config)
     return composed
+
+
+def compose_model(name: str) -> ModelSettings:
+    """The settings of a model by its file's name, its folder or its hub id. Raises UserError."""
+    known_as, layer = _load_model(name)
+    settings: ModelSettings = _merge(
+        ModelSettings, [Layer(layer.origin, {"name": known_as} | layer.values.get("model", {}))]
+    ).config
+    return settings
 
 
 def _name_parts(config: Evaluate) -> None:
@@ -381,12 +390,15 @@ def schema_node(schema: type, key: str) -> Any:
 def _merge(schema: type, layers: list[Layer]) -> Composed:
     told = schema, repr(layers)
     if "${" in told[1]:  # what it stands for may be another thing the next time, a variable of the environment say
-        return _merged(schema, layers)
-    if told not in _MERGED:
-        if len(_MERGED) >= MERGED_AT_MOST:
-            _MERGED.clear()
-        _MERGED[told] = _merged(schema, layers)
-    return copy.deepcopy(_MERGED[told])  # whoever asked may change it
+        composed = _merged(schema, layers)
+    else:
+        if told not in _MERGED:
+            if len(_MERGED) >= MERGED_AT_MOST:
+                _MERGED.clear()
+            _MERGED[told] = _merged(schema, layers)
+        composed = copy.deepcopy(_MERGED[told])  # whoever asked may change it
+    resolve_paths(composed.config)
+    return composed
 
 
 _MERGED: dict[tuple[type, str], Composed] = {}
@@ -419,7 +431,6 @@ def _merged(schema: type, layers: list[Layer]) -> Composed:
             f"{str(error).splitlines()[0]}: a `${{` that is meant as it stands is written `\\${{`"
         ) from error
     check_addresses(composed.config)
-    resolve_paths(composed.config)
     return composed
 
 

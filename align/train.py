@@ -33,7 +33,6 @@ from align.report.tracking import tracked
 from align.run_folder import RunFolder, run_folder, step_of
 from align.run_lock import alone
 from align.screen import Report, quiet_deprecations, say
-from align.training.prepare import checked_data, refuse_settings
 
 
 def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | None = None) -> RunFolder:
@@ -41,6 +40,11 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
 
     A caller with a display of its own gives `report`, and callbacks that feed it; only facts are printed then.
     """
+    from align.training.prepare import (  # imports torch, which a misspelt key need not wait for
+        checked_data,
+        refuse_settings,
+    )
+
     config, run = composed.config, run_folder(composed.config)
     refuse_settings(composed, run)
     data = checked_data(composed, run, asking(config, report), report)

@@ -328,3 +328,15 @@ def test_a_picture_that_cannot_be_read_is_not_kept(three, decodes, cache):
     found, _ = decodes(three)
     assert [isinstance(digest, str) for _, digest in sorted(found.items(), key=str)] == [True, False, True]
     assert "1.png" in decodes(three)[1]
+
+
+def test_rows_that_a_model_cannot_use_are_counted_by_kind(tiny, tmp_path, capsys):
+    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "a cup"} for i in range(20)]
+    rows[3]["response"], rows[7]["prompt"] = "red " * 300, "what is <image> this"
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["source=local", f"path={tmp_path / 'own.jsonl'}", "role=benign", "validate=true"]
+    assert main(["data", *words]) == 0
+    assert main(["data", *words, f"model={tiny('llava')}", "summary=true"]) == 1
+    long, token = json.loads(capsys.readouterr().out.splitlines()[-1])["bad_rows"]
+    assert ("1 row " in long, "r3" in long, "128" in long) == (True, True, True)
+    assert ("1 row " in token, "r7" in token, "<image>" in token) == (True, True, True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rich.console import Console
 
 from align.catalog import BENCHMARKS, benchmark_names, resolve
-from align.config import compose
+from align.config import compose, compose_model
 from align.data.assembly import read_source
 from align.data.images import image_size
 from align.data.overlap import Overlap, find_overlap, index, question_hash, short_hash
@@ -35,6 +35,8 @@ class _Set:
     looked: Looked
     facts: list[str]
     shared_prompts: tuple[str, ...] = ()
+    bad_rows: list[str] = field(default_factory=list)
+    """What a model cannot use of it, a line for each kind of fault; with model= alone."""
 
     @property
     def name(self) -> str:
@@ -50,11 +52,16 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"sample={config.sample}: expected at least 1")
     with progress(stderr=True) as display:
         sets = list(_sets(config, display))
+        if config.model:
+            _look_for_bad_rows(sets, config.model, display)
     shown = [summarise(each.what, each.looked, each.facts) for each in sets]
     if config.source is not None and config.benchmark:
         trained, *evaluated = sets
         for each, summary in zip(evaluated, shown[1:], strict=True):
             summary["overlap"] = _in_common(trained, each)
+    for each, summary in zip(sets, shown, strict=True):
+        if config.model:
+            summary["bad_rows"] = each.bad_rows
     if config.summary:
         for summary in shown:
             print(json.dumps(summary, ensure_ascii=False))
@@ -65,7 +72,25 @@ def main(arguments: Sequence[str]) -> int:
     for each in sets if config.sample else ():
         for row in _sample(each.looked.rows, int(config.sample or 0), config.seed):
             _show(Console(highlight=False, stderr=config.summary), row)
-    return int(config.validate and any(each.looked.missing or each.looked.unreadable for each in sets))
+    return int(config.validate and any(each.looked.missing or each.looked.unreadable or each.bad_rows for each in sets))
+
+
+def _look_for_bad_rows(sets: Sequence[_Set], model: str, report: Report) -> None:
+    """Measure every row as a model reads it: the answers of a source, of a benchmark the prompts alone. Raises UserError."""
+    from align.data.collation import AnyAnswers, Prompts
+    from align.models.loading import load_without_weights
+    from align.training.row_checks import Bounds, Checker, described, faults_of, measured
+
+    loaded = load_without_weights(compose_model(model))
+    for each in sets:
+        checker = Checker((AnyAnswers if "source" in each.what else Prompts)(loaded.renderer))
+        there = [row for row in each.looked.rows if not set(map(_name, row.images)) & set(each.looked.missing)]
+        found = measured(checker, there, each.name, report)
+        each.bad_rows = described(faults_of(there, found, Bounds(None, loaded.positions)))
+
+
+def _name(image: ImageRef) -> str:
+    return str(image.name)
 
 
 def _sets(config: DataConfig, report: Report) -> Iterator[_Set]:
@@ -137,6 +162,8 @@ def _describe(console: Console, each: _Set, summary: dict[str, Any]) -> None:
         console.print(f"  {len(unreadable):,} pictures cannot be read:", markup=False)
         for error in unreadable[:NAMED]:
             console.print(f"    {error}", markup=False, soft_wrap=True)
+    for line in each.bad_rows:
+        console.print(f"  cannot be used: {line}", markup=False, soft_wrap=True)
     for fact in each.facts:
         console.print(f"  {fact}", markup=False, soft_wrap=True)
     if "overlap" in summary:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from align.config import compose
+from align.config import Composed, compose
 from align.errors import UserError
 from align.interruption import EXIT_AGAIN
 from align.settings import SweepConfig
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     if config.finish:
         raise UserError("finish=true goes with output_dir= alone: it is of the sweep that is there")
     print(_size(grid, cells, rows), flush=True)
+    _check_rows(cells)
     if config.dry_run:
         _show_cost(grid, cells, rows, folder)
         return _dry_run(folder, Plan(rows, len(rows), config.tune, []), grid)
@@ -74,6 +76,27 @@ def _of_folder(arguments: Sequence[str]) -> int:
         if earlier := len(plan.rows) - len(plan.current):
             print(f"{earlier} rows of earlier grids in this folder are not shown")
     return 0
+
+
+def _check_rows(cells: Sequence[Cell]) -> None:
+    """The rows of every run, each data set once, where they are on this machine. Raises UserError."""
+    from align.screen import quiet_libraries
+    from align.training.prepare import look_over
+
+    quiet_libraries()
+    alike: dict[str, Cell] = {}
+    for cell in cells:
+        values = {key: cell.values[key] for key in ("recipe", "method", "model", "data", "view", "track", "on_bad_row")}
+        alike.setdefault(json.dumps([values, cell.values["train"].get("max_length")], sort_keys=True), cell)
+    for cell in alike.values():
+        print(f"{cell.values['recipe']} on {cell.values['model']['name']}: {_checked(cell, look_over)}", flush=True)
+
+
+def _checked(cell: Cell, look_over: Callable[[Composed], str]) -> str:
+    try:
+        return look_over(cell.composed())
+    except UserError as error:
+        raise UserError(f"{cell.values['recipe']} on {cell.values['model']['name']}: {error}") from error
 
 
 def _queue(folder: SweepFolder) -> Queue:

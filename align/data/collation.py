@@ -158,6 +158,21 @@ class PreferenceCollator(Collator):
         return batch
 
 
+class AnyAnswers(Collator):
+    """The same with every answer that a row has, for whoever looks at rows without a method."""
+
+    def answers_of(self, row: Row) -> Sequence[str]:
+        """The fields of the answers that are there."""
+        fields = ("response", "chosen", "rejected", "harmful_response")
+        return [field for field in fields if getattr(row, field) is not None]
+
+
+class Prompts(Collator):
+    """The same without answers: rows that a model is to answer."""
+
+    answers = ()
+
+
 PARTS = ("harmful", "safe", "benign")
 """The parts of an unlearning batch, in their order in it."""
 ANSWER_OF = {

@@ -24,9 +24,10 @@ BYTES_SAVED = 14
 def checks(composed: Composed, gpus: Sequence[Device]) -> Iterator[Check]:
     """Everything that would stop the run, each in a line of its own."""
     config: RunConfig = composed.config
-    yield configuration(composed)
-    yield model(config)
-    yield from data(config)
+    needed = [configuration(composed), model(config), *data(config)]
+    yield from needed
+    if all(check.status in (OK, WARNING) for check in needed):  # otherwise they say already why rows cannot be checked
+        yield rows(composed)
     yield from packages(config)
     yield from precision(config, gpus)
 
@@ -90,6 +91,16 @@ def data(config: RunConfig) -> Iterator[Check]:
         yield Check(part.name, OK if part.readable else MISSING, part.found)
     for line in answers_to_come(config):
         yield Check("answers", OK, line)
+
+
+def rows(composed: Composed) -> Check:
+    """Every row of the training data, as the run itself checks it before it loads a model."""
+    from align.training.prepare import look_over
+
+    try:
+        return Check("rows", OK, look_over(composed))
+    except UserError as error:
+        return Check("rows", BROKEN, str(error))
 
 
 def packages(config: RunConfig) -> Iterator[Check]:

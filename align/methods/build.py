@@ -26,7 +26,6 @@ from align.models.pictures import encoders, unchanged
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
 from align.models.trainable import (
-    check_trainable,
     choose_trainable,
     freeze_without_pictures,
     hold_towers_in_float32,
@@ -43,7 +42,6 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     method = resolve("method", config.method, METHODS)
     arguments = training_arguments(composed, method, run, world_size())
     arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
-    check_trainable(composed)
     loaded = load(config.model)
     peft_config = choose_trainable(loaded.model, loaded.family, config)
     if sharding() is None:

@@ -39,7 +39,7 @@ class Loaded:
     weights: str
     """Sixteen hex digits that change with the weights (base and adapter), how they are loaded, and how images are prepared."""
     settings: ModelSettings
-    positions: int | None
+    positions: int | None = None
     """The longest sequence, in tokens, that the model was made for; None where its configuration does not say."""
 
     @property

@@ -97,7 +97,13 @@ class DataConfig(Part):
     data_root: str | None = option(None, "folder that holds data sets by name (default: $VSIL_ALIGN_DATA)")
     summary: bool = option(False, "print one JSON object a set instead, on a line of its own")
     sample: int | None = option(None, "show so many rows, drawn with `seed`")
-    validate: bool = option(False, "end with status 1 where a picture is absent or cannot be read")
+    validate: bool = option(
+        False, "end with status 1 where an image is absent or unreadable or, with model=, a row cannot be used"
+    )
+    model: str | None = option(
+        None,
+        "a model (a model file's name, a folder or a hub id) that every row is checked for: length, tokens, image shapes",
+    )
 
 
 @dataclass

@@ -14,9 +14,10 @@ from align.data.assembly import TrainingData, training_data
 from align.data.conflicts import conflicts_of
 from align.errors import UserError
 from align.evaluation.selection import without_overlap
-from align.needs import refuse_missing
+from align.methods.launcher import world_size
+from align.needs import missing, missing_model, refuse_missing
 from align.rows import Row
-from align.run_folder import RunFolder
+from align.run_folder import RunFolder, run_folder
 from align.screen import Report, progress
 from align.training.row_checks import Bounds, Checker, Fault, Measured, by_kind, described, faults_of, measured, refuse
 
@@ -31,11 +32,12 @@ def refuse_settings(composed: Composed, run: RunFolder) -> None:
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     from align.methods.arguments import training_arguments
-    from align.methods.launcher import world_size
+    from align.models.trainable import check_trainable
 
     config = composed.config
     if config.on_bad_row not in ("error", "drop"):
         raise UserError(f"{composed.origin('on_bad_row')}: on_bad_row={config.on_bad_row}: expected error or drop")
+    check_trainable(composed)
     training_arguments(composed, resolve("method", config.method, METHODS), run, world_size())
     # These arguments switched ZeRO-3 on for every model that is loaded, also for one that only answers.
     unset_hf_deepspeed_config()
@@ -62,23 +64,43 @@ def checked_data(composed: Composed, run: RunFolder, ask: answers.Ask, report: R
     return data
 
 
+def look_over(composed: Composed) -> str:
+    """Check every row of a run that is not started, where its data and its model's files are here -> a line. Raises UserError."""
+    config = composed.config
+    if not config.model.path:
+        return f"rows are checked when the run starts, since {config.model.name} is built then"
+    if lines := [*missing(config), *missing_model(config, strict=True)]:
+        return f"rows are not checked: {lines[0]}"
+    data = training_data(config)
+    processes = config.num_processes or world_size()
+    faults, _ = check_rows(composed, data.answered(config, _placeholders), run_folder(config), processes=processes)
+    if config.on_bad_row == "error":
+        refuse(faults, len(data.rows))
+    return f"{len(data.rows):,} rows checked" + (
+        f", {len(faults)} of them left out (on_bad_row: drop)" if faults else ""
+    )
+
+
 def _placeholders(rows: Sequence[Row]) -> tuple[list[str], str]:
     return [PLACEHOLDER] * len(rows), "are generated when the run starts"
 
 
 def check_rows(
-    composed: Composed, data: TrainingData, run: RunFolder, report: Report | None = None
+    composed: Composed,
+    data: TrainingData,
+    run: RunFolder,
+    report: Report | None = None,
+    processes: int | None = None,
 ) -> tuple[list[Fault], list[Measured | Fault]]:
     """(The rows that cannot be trained on, what every row measures). Raises UserError where rows do not go together."""
     from align.methods.arguments import training_arguments
-    from align.methods.launcher import world_size
     from align.models.loading import load_without_weights
 
     config = composed.config
     method = resolve("method", config.method, METHODS)
     method.check_rows(data.rows)
     loaded = load_without_weights(config.model)
-    arguments = training_arguments(composed, method, run, world_size())
+    arguments = training_arguments(composed, method, run, processes or world_size())
     checker = Checker(method.collator(loaded.renderer, arguments), method.check_row)
     name = json.dumps([to_dict(part) for part in config.data.values()], sort_keys=True)
     found = measured(checker, data.rows, f"{config.method} {name}", report)

@@ -50,7 +50,7 @@ class Measured:
     """A row that can be rendered."""
 
     lengths: dict[str, int]
-    """{answer: tokens of the prompt and that answer}"""
+    """{prompt: its tokens; answer: tokens of the prompt and that answer}"""
     supervised: int
     """Tokens of all its answers."""
     unknown: int
@@ -81,7 +81,8 @@ class Bounds:
             ("too_long_for_model", self.positions, "the model's context"),
         ):
             if bound is not None and length > bound:
-                return Fault(row, kind, f"{length:,} tokens with its `{field}`, {what} is {bound:,}")
+                where = "" if field == "prompt" else f" with its `{field}`"
+                return Fault(row, kind, f"{length:,} tokens{where}, {what} is {bound:,}")
         return None
 
 
@@ -103,7 +104,7 @@ class Checker:
             return Fault(row.id, "image_unreadable", str(error))
         unknown = self.collator.renderer.unknown_token_id
         return Measured(
-            {field: prompt + len(ids) for field, ids in answers.items()},
+            {"prompt": prompt} | {field: prompt + len(ids) for field, ids in answers.items()},
             sum(map(len, answers.values())),
             sum(ids.count(unknown) for ids in answers.values()) if unknown is not None else 0,
         )

@@ -118,6 +118,21 @@ def test_a_run_that_can_start(tiny, capsys):
     assert "1 processes x 8 rows x 1 accumulated" in checks["configuration"]["found"]
 
 
+def test_rows_that_would_stop_a_run_are_named(tiny, tmp_path, capsys):
+    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "red " * (300 if i == 7 else 3)} for i in range(9)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = [
+        "data.harmful=null",
+        f"data.benign={{source: local, path: {tmp_path / 'own.jsonl'}, role: benign}}",
+        "view=text",
+    ]
+    status, checks = doctor(capsys, *arguments(tiny("llava"), "run"), *own)
+    assert (status, checks["rows"]["status"]) == (1, "broken")
+    assert "benign/r7: 3" in checks["rows"]["found"]
+    status, checks = doctor(capsys, *arguments(tiny("llava"), "run"), *own, "on_bad_row=drop")
+    assert (status, checks["rows"]["status"]) == (0, "ok")
+
+
 @pytest.mark.parametrize(
     ("given", "name", "found", "todo"),
     [

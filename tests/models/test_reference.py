@@ -147,7 +147,7 @@ def test_another_adapter_behind_the_same_path_is_another_run(tiny, loaded, tmp_p
     before = load(settings).weights
     saved(adapted(loaded("llava"), lora_alpha=64), tmp_path / "adapter")  # the same weights, another scale
     assert load(settings).weights != before
-    with pytest.raises(UserError, match="holds another run: its base is "):
+    with pytest.raises(UserError, match="its base_weights is "):
         train(compose_run(command))
 
 

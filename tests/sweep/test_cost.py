@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from align.cli import main
@@ -45,3 +47,17 @@ def test_a_setting_that_trl_does_not_have_is_refused_before_anything_runs(tmp_pa
     assert main(["sweep", "recipe=t_sft", "train.learning_rat=1e-4,2e-4", f"output_dir={tmp_path / 'sweep'}"]) == 2
     assert "learning_rat" in capsys.readouterr().err
     assert not (tmp_path / "sweep" / "sweep" / "plan.json").exists()
+
+
+def test_rows_that_would_stop_a_run_stop_the_sweep_before_it_is_planned(tiny, tmp_path, capsys):
+    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "red " * (300 if i == 7 else 3)} for i in range(9)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = [
+        "data.harmful=null",
+        f"data.benign={{source: local, path: {tmp_path / 'own.jsonl'}, role: benign}}",
+        "view=text",
+    ]
+    sweep = ["sweep", "recipe=t_sft", f"model={tiny('llava')}", "seed=0,1", f"output_dir={tmp_path / 'sweep'}", *own]
+    assert main([*sweep, "evaluate.benchmark=[]", "hours=false"]) == 2
+    assert "benign/r7: 3" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()

@@ -82,7 +82,7 @@ def test_the_files_of_one_commit_are_fetched_once_and_read_without_a_network(hub
         ),
         (("path=acme/gated", f"revision={COMMIT}"), "gated: accept its terms on its page, and set HF_TOKEN"),
         (("path=acme/none",), "which commit main is could not be asked: no such repository"),
-        (("path=.", "revision=main"), "path=. is on this machine; a revision is of the hub's"),
+        (("path=.", "revision=main"), "is on this machine; a revision is of the hub's"),
     ],
 )
 def test_what_the_hub_does_not_give_is_said(hub, tmp_path, words, expected):
