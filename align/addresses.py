@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from align.errors import UserError
+from align.errors import UserError, nearest
 from align.settings import Address, JudgeSettings, Judging
 
 CREDENTIAL = re.compile(r"key|token(?!s|_id)|secret|password|authorization|credential", re.IGNORECASE)
@@ -35,8 +35,6 @@ def settings_of(name: str, config: Judging, section: str = "judge") -> SettingsO
 
     Raises UserError for an unknown key.
     """
-    from align.config import nearest
-
     shared = {field.name: getattr(config, field.name) for field in fields(JudgeSettings)}
     own = config.each.get(name) or {}
     where = f"{section}.each.{name}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -10,7 +12,7 @@ from typing import Any
 
 from align import __version__
 from align.chat.budget import begin_command
-from align.errors import UserError
+from align.errors import UserError, nearest, not_permitted
 
 VERBS = {
     "calibrate": (
@@ -93,7 +95,19 @@ TRAIN = "accelerate launch align/train.py recipe=<name> [model=<name>]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status is 2 for something that the user can mend."""
+    """Run one verb; the exit status is 2 for something that the user can correct."""
+    try:
+        status = _main(arguments)
+        sys.stdout.flush()
+        return status
+    except (
+        BrokenPipeError
+    ):  # of `align ... | head`: nobody reads any more, also what Python itself would flush at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("--help", "-h", "help"):
         print(usage())
@@ -103,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     verb, *rest = words
     if verb not in VERBS:
-        print(f"error: there is no `align {verb}`\n\n{usage()}", file=sys.stderr)
+        print(f"error: there is no `align {verb}`{nearest(verb, list(VERBS))}\n\n{usage()}", file=sys.stderr)
         return 2
     command, schema, summary = VERBS[verb]
     if any(word in ("--help", "-h") for word in rest):
@@ -114,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _load(command)(rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except PermissionError as error:
+        print(f"error: {not_permitted(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -23,7 +23,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from align.addresses import check_addresses
 from align.catalog import benchmark_names
-from align.errors import UserError
+from align.config_errors import explained
+from align.errors import UserError, nearest
 from align.paths import resolve_paths
 from align.settings import TRACKS, EvalConfig, Evaluate, Judging, ModelSettings, RunConfig
 
@@ -270,14 +271,6 @@ def fingerprint_of(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
-    """The end of an error message: which of the names may be meant."""
-    import difflib
-
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[Layer]]:
     """Arguments -> (the ones that pick YAML files, the overrides as one layer an argument)."""
     chosen: dict[str, str] = {}
@@ -314,6 +307,10 @@ def _load(kind: str, name: str) -> tuple[str, Layer]:
     file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not file.is_file():
         names = available("" if kind == "recipe" else f"{kind}s")
+        if "," in name:
+            raise UserError(
+                f"{kind}={name}: expected one {kind}; `align sweep {kind}={name}` trains each of several, `align compare` compares them"
+            )
         raise UserError(
             f"{kind}={name}: no such {kind}{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
         )
@@ -415,12 +412,10 @@ def _merged(schema: type, layers: list[Layer]) -> Composed:
             # "unsafe" is that it changes what it is given, which nobody reads here; the other one copies all of it for each layer.
             merged = OmegaConf.unsafe_merge(config, OmegaConf.create(values))
         except (OmegaConfBaseException, ValueError) as error:
-            message = str(getattr(error, "msg", None) or error).splitlines()[0]
-            key = getattr(error, "full_key", None)
             # What stands in a place that is none may be a key.
             unknown = isinstance(error, ConfigKeyError | ConfigAttributeError) and layer.key
             origin = f"argument '{layer.key}='" if unknown else layer.origin
-            raise UserError(f"{origin}: {message}" + (f" (at {key})" if key and key not in message else "")) from error
+            raise UserError(f"{origin}: {explained(error)}") from error
         assert isinstance(merged, DictConfig)
         config = merged
         origins |= {key: layer.origin for key, _ in flatten(values)}

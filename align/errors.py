@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
+
 
 class UserError(Exception):
     """Something the user gave cannot be used; the message names it, what was expected and what to do.
@@ -21,3 +24,14 @@ class BadRow(UserError):
 def message_of(error: UserError) -> str:
     """The message alone: torch puts the traceback of a data loader's worker in front of it."""
     return str(error).rpartition(f"{UserError.__module__}.{type(error).__qualname__}: ")[2].strip()
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The end of an error message: which of the names may be meant."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def not_permitted(error: PermissionError) -> str:
+    """What a user may do about a file or folder that the system does not let this process use."""
+    return f"{error.filename or error}: no permission; give another folder (output_dir=, XDG_CACHE_HOME), or change its permissions"

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from align.complaint import complain
 from align.data.assembly import TrainingData
-from align.errors import UserError, message_of
+from align.errors import UserError, message_of, not_permitted
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, share, write_text
 from align.generation.stored import asking
@@ -241,4 +241,7 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
         complain(message_of(error))
+        sys.exit(2)
+    except PermissionError as error:
+        complain(not_permitted(error))
         sys.exit(2)

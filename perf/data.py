@@ -45,9 +45,9 @@ def main(arguments: Sequence[str]) -> None:
     measured = []
     with tempfile.TemporaryDirectory() as room:
         folder = Path(room)
-        _draw(folder / "drawn", int(given["pictures"]))
+        draw(folder / "drawn", int(given["pictures"]))
         for size in map(int, given["rows"].split(",")):
-            file = _write(folder / str(size), folder / "drawn", size, int(given["files"]))
+            file = write(folder / str(size), folder / "drawn", size, int(given["files"]))
             command = [
                 sys.executable,
                 __file__,
@@ -136,7 +136,8 @@ def _mib() -> int:
     return int(psutil.Process().memory_info().rss >> 20)
 
 
-def _draw(folder: Path, pictures: int) -> None:
+def draw(folder: Path, pictures: int) -> None:
+    """Write so many different JPEGs into a new folder."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(pictures):
@@ -148,7 +149,8 @@ def _draw(folder: Path, pictures: int) -> None:
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.jpg", quality=85)
 
 
-def _write(folder: Path, drawn: Path, size: int, files: int) -> Path:
+def write(folder: Path, drawn: Path, size: int, files: int) -> Path:
+    """Write rows.jsonl of so many rows, and image files of those drawn, into a new folder -> rows.jsonl."""
     (folder / "images").mkdir(parents=True)
     pictures = sorted(drawn.iterdir())
     with (folder / "rows.jsonl").open("w") as file:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from align.cli import VERBS, main
+from tests.support.launch import ROOT
 
 
 def test_help_lists_every_verb_and_imports_nothing_heavy():
@@ -29,7 +30,7 @@ def test_a_mistake_exits_with_status_2_and_one_line(capsys):
     assert main(["tabel"]) == 2
     assert "there is no `align tabel`" in capsys.readouterr().err
     assert main(["table", "runz=x"]) == 2
-    assert "error: argument 'runz=': Key 'runz' not in 'TableConfig'. Did you mean: 'runs'?" in capsys.readouterr().err
+    assert "error: argument 'runz=': there is no setting runz (did you mean 'runs'?)" in capsys.readouterr().err
     assert main(["table", "runs=/nowhere"]) == 2
     assert "error: runs=/nowhere: not a folder" in capsys.readouterr().err
 
@@ -44,3 +45,44 @@ def test_a_command_that_may_ask_nothing_of_a_model_does_not_wait_for_torch(comma
     probe = f"import sys, align.commands.{command}; print([m for m in ('torch', 'transformers', 'sklearn') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        (["lora.r=8,16"], ["lora.r", "align sweep lora.r=8,16"]),
+        (["lora.rank=8"], ["lora.rank", " r, lora_alpha"]),
+        (["lora=8"], ["lora=8", "<section>.<setting>"]),
+        (["seed=one"], ["seed", "whole number", "'one'"]),
+        (["data.own.pth=x"], ["data.own.pth", "'path'"]),
+        (["recipe=t_sft,mm_sft"], ["align sweep recipe=t_sft,mm_sft", "align compare"]),
+    ],
+)
+def test_a_mistake_names_the_setting_what_is_expected_and_no_class(words, facts, capsys):
+    assert main(["train", "recipe=mm_sft", "dry_run=true", *words]) == 2
+    said = capsys.readouterr().err
+    assert all(fact in said for fact in facts), said
+    assert not any(name in said for name in ("ListConfig", "RunConfig", "Lora'", "Part'"))
+
+
+def test_the_nearest_verb_is_named(capsys):
+    assert main(["trian", "recipe=mm_sft"]) == 2
+    assert "'train'" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_a_reader_that_reads_no_further_is_no_error():
+    piped = subprocess.run(
+        f"{sys.executable} -m align.cli | head -1", shell=True, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert (len(piped.stdout.splitlines()), piped.stderr) == (1, "")
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path, capsys, monkeypatch):
+    from align.commands import table
+
+    def refused(_):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "out"))
+
+    monkeypatch.setattr(table, "main", refused)  # the tests may run as root, who may write everywhere
+    assert main(["table", f"runs={tmp_path}"]) == 2
+    assert str(tmp_path / "out") in capsys.readouterr().err

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.config import Composed, schema_of
+from align.config_errors import explained
 from align.data.layout import LAYOUTS
 from align.errors import UserError
 from align.methods.launcher import machine_defaults
@@ -97,7 +98,7 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
     try:
         arguments = config_class(**values)
     except (TypeError, ValueError, ImportError) as error:
-        raise UserError(f"train: {config_class.__name__} refuses these settings: {error}") from error
+        raise UserError(f"train: {error}") from error
     if arguments.train_sampling_strategy not in STRATEGIES:
         raise UserError(
             f"{composed.origin('train.train_sampling_strategy')}: train.train_sampling_strategy={arguments.train_sampling_strategy}: "
@@ -152,8 +153,7 @@ def _check_fields(given: dict[str, Any], config_class: type, composed: Composed)
         try:
             given[key] = _typed(schema, key, value)
         except (OmegaConfBaseException, ValueError) as error:
-            message = str(getattr(error, "msg", None) or error).splitlines()[0]
-            raise UserError(f"{composed.origin(f'train.{key}')}: train.{key}: {message}") from error
+            raise UserError(f"{composed.origin(f'train.{key}')}: {explained(error, 'train.')}") from error
 
 
 def _typed(schema: Any, key: str, value: Any) -> Any:

@@ -18,13 +18,12 @@ from align.config import (
     compose,
     flatten,
     launch_file,
-    nearest,
     parse_value,
     read_yaml,
     schema_node,
     shipped_folder,
 )
-from align.errors import UserError
+from align.errors import UserError, nearest
 from align.settings import Cluster, Judging, LaunchConfig, RunConfig, SweepConfig
 
 OWN = tuple(field.name for field in fields(SweepConfig))

@@ -47,10 +47,10 @@ def test_accumulation_is_derived_from_the_global_batch(arguments, world, size, a
         (
             ("train.learning_rat=1",),
             1,
-            "argument 'train.learning_rat=1': train.learning_rat: .*Did you mean: 'learning_rate'",
+            "argument 'train.learning_rat=1': .* train.learning_rat .*'learning_rate'",
         ),
         (("train.max_steps=many",), 1, "argument 'train.max_steps=many': train.max_steps"),
-        (("train.save_strategy=sometimes",), 1, "SFTConfig refuses these settings"),
+        (("train.save_strategy=sometimes",), 1, "train: .*sometimes"),
     ],
 )
 def test_what_cannot_be_is_an_error(arguments, world, expected):
