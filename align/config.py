@@ -26,6 +26,7 @@ from align.catalog import benchmark_names
 from align.config_errors import explained
 from align.errors import UserError, nearest
 from align.paths import resolve_paths
+from align.rates import fill_rates
 from align.settings import TRACKS, EvalConfig, Evaluate, Judging, ModelSettings, RunConfig
 
 DEFAULT_MODEL = "mini_llava"
@@ -117,6 +118,7 @@ def compose_run(arguments: Sequence[str]) -> Composed:
         raise UserError(
             f"{composed.origin('evaluate.every_steps')}: evaluate.every_steps={every}: expected at least 1, or null"
         )
+    fill_rates(composed)
     _name_parts(composed.config.evaluate)
     composed.config.evaluate.data_root = composed.config.evaluate.data_root or composed.config.data_root
     return composed

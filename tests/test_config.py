@@ -193,3 +193,22 @@ def test_a_run_of_an_earlier_version_is_read(tmp_path, judge):
     run.record(status="finished")
     assert run.config().evaluate.judge.name == judge
     assert compose_eval([f"run={tmp_path}"]).config.judge.name == judge
+
+
+@pytest.mark.parametrize(
+    ("words", "rate", "epochs", "origin"),
+    [
+        (["recipe=mm_sft"], 1e-4, 3, "default for sft of an adapter"),
+        (["recipe=mm_sft", "lora=null"], 2e-5, 3, "default for sft of all parameters"),
+        (["recipe=mm_dpo"], 5e-6, 1, "default for dpo of an adapter"),
+        (["recipe=mm_dpo", "lora=null"], 5e-7, 1, "default for dpo of all parameters"),
+        (["recipe=t_unlearning"], 1e-4, 3, "default for unlearning of an adapter"),
+        (["recipe=mm_sft", "train.learning_rate=3e-4"], 3e-4, 3, "argument 'train.learning_rate=3e-4'"),
+        (["recipe=mm_sft", "train.max_steps=9"], 1e-4, None, "default for sft of an adapter"),
+    ],
+)
+def test_a_model_without_rates_of_its_own_gets_those_of_the_method(words, rate, epochs, origin):
+    composed = compose_run([*words, "model=owner/name"])
+    assert composed.config.train["learning_rate"] == rate
+    assert composed.config.train.get("num_train_epochs") == epochs
+    assert composed.origin("train.learning_rate") == origin

@@ -16,6 +16,7 @@ from align.data.rendering import Rendered
 from align.evaluation.curve import point_steps
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.generation.stored import foreseen
+from align.methods.arguments import shown
 from align.methods.build import build_trainer
 from align.methods.order import steps
 from align.models.loading import parameters_per_tower, tower_line
@@ -50,6 +51,10 @@ def show(composed: Composed) -> None:
         f"Steps: {steps(trainer.order, args)}, each {composed.config.global_batch_size} rows = {args.world_size} processes x "
         f"{args.per_device_train_batch_size} rows x {args.gradient_accumulation_steps} accumulated"
     )
+    console.print(
+        "Training: " + ", ".join(_with_origin(composed, key, value) for key, value in shown(args).items()),
+        highlight=False,
+    )
     if every := composed.config.evaluate.every_steps:
         kept = point_steps(every, steps(trainer.order, args))
         console.print(
@@ -59,6 +64,11 @@ def show(composed: Composed) -> None:
     console.print(f"\nRow {row.id} as the model reads it; the loss is on what is marked:")
     for field, rendered in trainer.data_collator.render(row).items():
         console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
+
+
+def _with_origin(composed: Composed, key: str, value: Any) -> str:
+    origin = composed.origin(f"train.{key}")
+    return escape(f"{key} {value} ({'trl' if origin == 'default' else origin})")
 
 
 def _saved(model: Any) -> str:

@@ -168,12 +168,39 @@ def _typed(schema: Any, key: str, value: Any) -> Any:
         raise error
 
 
+SHOWN = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps", "optim", "weight_decay"),
+    *(
+        "max_grad_norm",
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "max_length",
+        "loss_type",
+        "beta",
+        "label_smoothing",
+    ),
+    *("bf16", "fp16", "gradient_checkpointing"),
+)
+"""Fields that say how a run trains: recorded and shown whoever set them."""
+
+
+def shown(arguments: Any) -> dict[str, Any]:
+    """`SHOWN` of a configuration that has them, and the method's own."""
+    classes = [base for base in type(arguments).__mro__ if base.__module__.startswith("align.")]
+    own = [name for base in classes for name in vars(base).get("__annotations__", {})]
+    values = asdict(arguments)
+    # Enumerations of transformers by what one would type.
+    return {key: getattr(values[key], "value", values[key]) for key in dict.fromkeys([*SHOWN, *own]) if key in values}
+
+
 def describe(arguments: Any) -> dict[str, Any]:
-    """The resolved fields that differ from the class's own defaults, for the manifest."""
+    """The resolved fields that differ from the class's own defaults or say how a run trains, for the manifest."""
+    always = shown(arguments)
     defaults = {name: field.default for name, field in type(arguments).__dataclass_fields__.items()}
     values = asdict(arguments)
     return {
         key: values[key]
         for key in sorted(values)
-        if values[key] != defaults.get(key) and isinstance(values[key], str | int | float | bool)
+        if (values[key] != defaults.get(key) or key in always) and isinstance(values[key], str | int | float | bool)
     }
