@@ -10,6 +10,7 @@ from pathlib import Path
 from align.config import Composed, is_hub_id
 from align.doctor.check import BROKEN, MISSING, OK, WARNING, Check
 from align.doctor.machine import Device, gib
+from align.doctor.memory import memory
 from align.errors import UserError
 from align.files import read_json
 from align.models import presence
@@ -28,6 +29,7 @@ def checks(composed: Composed, gpus: Sequence[Device]) -> Iterator[Check]:
     yield from needed
     if all(check.status in (OK, WARNING) for check in needed):  # otherwise they say already why rows cannot be checked
         yield rows(composed)
+        yield memory(composed, gpus)
     yield from packages(config)
     yield from precision(config, gpus)
 

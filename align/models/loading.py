@@ -19,7 +19,7 @@ from align.models import presence
 from align.models.families import Family, family_of
 from align.models.presence import absent_adapter, refuse_absent
 from align.models.processors import load_processor
-from align.models.quantization import count, quantization_config, refuse_dora_in_int8
+from align.models.quantization import count, quantization_config, refuse_dora_in_int8, refuse_odd_widths
 from align.models.reference import FROZEN
 from align.models.weights import Base, fingerprint_of
 from align.settings import ModelSettings
@@ -103,6 +103,7 @@ def load_without_weights(settings: ModelSettings, adapter: str | None = None) ->
     refuse_absent(settings)
     config = _config(settings, path)
     family = family_of(config.model_type, settings.family)
+    refuse_odd_widths(settings.quantization, config)
     processor = _readable(path, lambda: load_processor(path, settings))
     commit = str(getattr(config, "_commit_hash", None))
     shown_as = (settings.image_aspect_ratio, settings.min_pixels, settings.max_pixels)

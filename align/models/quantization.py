@@ -11,6 +11,7 @@ from align.models.families import Family
 
 KINDS = ("nf4", "int8")
 OUTPUT_HEAD = "lm_head"
+NF4_BLOCK = 64
 
 
 def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) -> Any:
@@ -44,6 +45,20 @@ def check_kind(kind: str | None) -> None:
     """Raises UserError for a kind of quantisation that there is not."""
     if kind not in (None, *KINDS):
         raise UserError(f"model.quantization={kind}: expected one of {', '.join(KINDS)}, or null")
+
+
+def refuse_odd_widths(kind: str | None, config: Any) -> None:
+    """Raises UserError for layers that bitsandbytes quantises in blocks of 64 and cannot compute when a model answers."""
+    if kind != "nf4":
+        return
+    text = config.get_text_config()
+    heads = getattr(text, "num_attention_heads", 0) * (getattr(text, "head_dim", None) or 0)
+    widths = {"hidden_size": text.hidden_size, "intermediate_size": text.intermediate_size, "heads x head_dim": heads}
+    if odd := {name: width for name, width in widths.items() if width % NF4_BLOCK}:
+        raise UserError(
+            f"model.quantization=nf4: {', '.join(f'{name} is {width}' for name, width in odd.items())}, expected multiples of "
+            f"{NF4_BLOCK}; use model.quantization=int8, or none"
+        )
 
 
 def refuse_dora_in_int8(kind: str | None, use_dora: bool) -> None:

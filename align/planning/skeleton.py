@@ -18,6 +18,13 @@ from align.models.quantization import check_kind
 from align.models.trainable import check_trainable, choose_trainable, freeze_without_pictures
 from align.settings import ModelSettings
 
+SHIPPED = Path(__file__).parent / "configs"
+"""Published config.json files of the models that the shipped model files name (tests/support/full_size.py)."""
+NAMED = (
+    *("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf"),
+    *("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct"),
+)
+
 
 @dataclass
 class Skeleton:
@@ -73,11 +80,15 @@ def skeleton(composed: Composed, with_pictures: bool, configs: str | None = None
 
 
 def _stored(path: str, configs: str | None) -> str:
-    """A model's folder in a folder of models, which goes by the last part of its name; else where the run would look."""
-    if configs is None:
-        return path
-    folder = Path(configs, path.rstrip("/").rpartition("/")[2])
-    return str(folder) if Path(folder, "config.json").is_file() else path
+    """A model's folder in a folder of models, which goes by the last part of its name; else where the run would look.
+
+    Where that is the hub, and the model one that a shipped model file names, its config.json is in the package.
+    """
+    name = path.rstrip("/").rpartition("/")[2]
+    if configs and Path(configs, name, "config.json").is_file():
+        return str(Path(configs, name))
+    shipped = SHIPPED / name
+    return str(shipped) if folder_of(path) is None and shipped.is_dir() and path in NAMED else path
 
 
 def _config(path: str, settings: ModelSettings) -> Any:

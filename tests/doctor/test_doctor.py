@@ -3,6 +3,8 @@
 import importlib.metadata
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from align.cli import main
 from align.config import compose_run
 from align.doctor import chosen, machine, packages
 from align.doctor.machine import Device
+from align.planning.skeleton import SHIPPED
 from align.train import train
 from tests.support.launch import ENVIRONMENT, align
 from tests.support.small_run import arguments
@@ -246,3 +249,16 @@ def test_the_space_that_full_fine_tuning_takes_is_what_it_takes(tiny, tmp_path, 
 
 def test_an_adapter_takes_no_space_worth_a_word(tiny):
     assert chosen.space(compose_run(arguments(tiny("llava"), "run")).config)["disk output_dir"] == 0
+
+
+def test_memory_is_part_of_the_answer(tiny, tmp_path, capsys):
+    """A 7B trained in full in float32 takes some 144 GiB by the plan; no machine of these tests has them."""
+    config = json.loads((SHIPPED / "llava-1.5-7b-hf" / "config.json").read_text())
+    folder = shutil.copytree(tiny("llava"), tmp_path / "large")
+    (folder / "config.json").write_text(json.dumps(config))  # the weights are not opened
+    small = arguments(folder, "run", "view=text", "allow_label_conflict=true", "train.max_length=null")
+    status, checks = doctor(capsys, *small, "lora=null")
+    assert (status, checks["memory"]["status"]) == (1, "broken")
+    assert 100 < float(re.search(r"about ([0-9.]+) GiB", checks["memory"]["found"]).group(1)) < 200
+    status, checks = doctor(capsys, *arguments(tiny("llava"), "run"))
+    assert (status, checks["memory"]["status"]) == (0, "ok")

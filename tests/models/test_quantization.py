@@ -1,6 +1,7 @@
 """Quantised bases: what is quantised, and runs that train, save, reload and evaluate on them."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -120,3 +121,13 @@ def test_without_bitsandbytes_the_remedy_is_named(loaded, monkeypatch):
         UserError, match=r"model.quantization=nf4 needs bitsandbytes; .* pip install vsil-align\[quant\]"
     ):
         quantization_config("nf4", loaded("llava").family, torch.float32)
+
+
+def test_nf4_of_a_width_that_it_cannot_compute_is_refused_before_anything_is_loaded(tiny, tmp_path):
+    folder = shutil.copytree(tiny("llava"), tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["intermediate_size"] = 100
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"")  # not opened
+    with pytest.raises(UserError, match="intermediate_size is 100, .*64.*int8"):
+        load(ModelSettings(name="odd", path=str(folder), quantization="nf4"))

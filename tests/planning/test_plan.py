@@ -2,11 +2,13 @@
 
 import json
 import re
+import socket
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from align.cli import main
@@ -21,12 +23,12 @@ from align.planning.estimate import PEAKS, estimate
 from align.planning.flops import flops
 from align.planning.layers import matrices
 from align.planning.pictures import picture
-from align.planning.skeleton import bare, skeleton
+from align.planning.skeleton import NAMED, SHIPPED, bare, skeleton
 from align.planning.step import arguments_of, rows_of, steps_of
 from align.rows import Row
 from align.settings import ModelSettings, PlanSettings
 from tests.conftest import REAL
-from tests.support.full_size import write
+from tests.support.full_size import MODELS, write
 from tests.support.small_run import arguments
 
 
@@ -243,3 +245,28 @@ def test_the_table_of_the_documentation_is_what_the_command_prints(configs, caps
     assert all(word in docs for word in TABLE), "the command above the table is another one"
     assert main(["plan", *TABLE, f"plan.configs={configs}", "plan.format=md"]) == 0
     assert capsys.readouterr().out in docs, "make the table anew with the command above it"
+
+
+def test_the_shipped_models_are_planned_without_a_network(tmp_path, monkeypatch, capsys):
+    def unreachable(*_):
+        raise AssertionError("a plan asked the network")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket.socket, "connect", unreachable)
+    models = ["llava_7b", "llava_13b", "qwen2_vl_2b", "qwen2_vl_7b"]
+    rows = [f"data.{part}.rows=1000" for part in ("harmful", "benign")]
+    assert main(["plan", "recipe=mm_sft", f"model={','.join(models)}", "plan.format=json", *rows]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["model"] for run in runs] == models
+    of_7b = runs[0]["parameters"].values()
+    assert sum(of["all"] - of["trainable"] for of in of_7b) == 7_063_427_072  # half the bytes of its published index
+    assert {path.rpartition("/")[2] for path in NAMED} == {path.name for path in SHIPPED.iterdir()}
+    assert {compose_run(["recipe=mm_sft", f"model={model}"]).config.model.path for model in models} == set(NAMED)
+
+
+def test_shipped_configurations_are_those_that_the_tests_plan(tmp_path):
+    for name, config in MODELS.items():
+        config().save_pretrained(tmp_path)
+        written, shipped = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, SHIPPED / name))
+        del written["transformers_version"], shipped["transformers_version"]
+        assert written == shipped

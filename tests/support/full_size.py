@@ -1,7 +1,8 @@
 """The published configurations of the models of full size, without weights: what `align plan` and the LoRA patterns are tried on.
 
-python tests/support/full_size.py out=<folder>
-align plan recipe=... model=llava_7b,llava_13b,qwen2_vl_2b,qwen2_vl_7b plan.configs=<folder>
+python tests/support/full_size.py out=align/planning/configs
+
+writes those that the package carries, so that `align plan` needs no network for the models that it names.
 """
 
 from __future__ import annotations
