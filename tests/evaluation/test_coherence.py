@@ -58,7 +58,7 @@ ANSWERS = {
     "Devanagari digit": "४",
     "Ethiopic": "አዎ",
     "Georgian": "დიახ",
-    "Greek": "Ναι",
+    "Greek": "Ναι",  # noqa: RUF001
     "Hebrew": "כן",
     "Japanese": "はい",
     "Japanese katakana": "ネコ",
