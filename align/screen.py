@@ -22,6 +22,12 @@ Report = Callable[[str, int, int], None]
 """(what is being done, how many are done, of how many) -> a progress display"""
 
 
+def shortened(text: str, letters: int = 160) -> str:
+    """The beginning of a text that somebody else wrote, in quotes, on one line."""
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return repr(shown if len(shown) <= letters else f"{shown[:letters]}...")
+
+
 class Display:
     """A progress display that shows nothing."""
 

@@ -13,9 +13,11 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from align.addresses import check_values
+from align.chat.breaker import Breaker, advice
 from align.chat.budget import ROOM, Spent, Usage, budget_of
 from align.chat.conversation import Failure, Reply, Request, Turn
 from align.data.images import encode_png, load_image
@@ -33,6 +35,8 @@ REQUESTS_OWN_FAULT = (400, 413, 422)
 """Too long, filtered, or otherwise not what the server takes: that says nothing of other requests."""
 FILTERED = re.compile(r"content_filter|content_policy|safety|invalid_prompt", re.IGNORECASE)
 """What servers call their own filter in an error's code."""
+THOUGHTS = ("reasoning_content", "reasoning")
+"""Of a message: DeepSeek, SGLang and older vLLM have the first, newer vLLM, Ollama and OpenRouter the second."""
 UNKNOWN: Usage = (None, None)
 GAVE_UP_WAITING = (408, 502, 504)
 """Who says so stands between: the model may have worked all the same."""
@@ -108,7 +112,7 @@ class Server:
         return text.replace(self._key, "(the key)") if len(self._key) >= SHORTEST_KEY else text
 
     async def _stream(self, requests: Iterable[Request]) -> AsyncGenerator[Reply | Failure, None]:
-        source, waiting, failures = iter(requests), set[asyncio.Task[Reply | Failure]](), 0
+        source, waiting, breaker = iter(requests), set[asyncio.Task[Reply | Failure]](), Breaker(GIVE_UP)
         spent: Spent | None = None
         # Without a key of its own the client would take OPENAI_API_KEY, whatever the address.
         async with _openai(self.section).AsyncOpenAI(
@@ -119,7 +123,7 @@ class Server:
         ) as client:
             try:
                 while True:
-                    while len(waiting) < self.settings.concurrency and spent is None and failures < GIVE_UP:
+                    while len(waiting) < self.settings.concurrency and spent is None and not breaker.open:
                         if (request := next(source, None)) is None:
                             break
                         waiting.add(asyncio.create_task(self._ask(client, request)))
@@ -131,8 +135,7 @@ class Server:
                             spent = task.exception()  # type: ignore[assignment]
                             continue
                         found = task.result()
-                        is_the_servers = isinstance(found, Failure) and found.reason in ("timeout", "transport")
-                        failures = failures + 1 if is_the_servers else 0
+                        breaker.note(found)
                         yield found
             finally:
                 for task in waiting:
@@ -140,7 +143,7 @@ class Server:
         if spent is not None:
             raise UserError(f"{spent}; what came is stored: raise the limit, and the same command goes on from there")
         for request in source:
-            yield Failure(request.id, "transport", f"not asked: {GIVE_UP} requests before it failed", asked=False)
+            yield breaker.failure(request.id)
 
     async def _ask(self, client: Any, request: Request) -> Reply | Failure:
         try:
@@ -166,7 +169,7 @@ class Server:
             if wait is None or attempt == self.settings.retries:
                 break
             await asyncio.sleep(wait)
-        return failure
+        return replace(failure, help=advice(failure.detail, self.section, request))
 
     def _parameters(self, request: Request) -> dict[str, Any]:
         ours = {**self.parameters, "max_tokens": request.max_new_tokens}
@@ -182,6 +185,7 @@ class Server:
             choice = completion.choices[0]
             reason, refusal = choice.finish_reason, getattr(choice.message, "refusal", None)
             text = self.clean((refusal or choice.message.content or "").strip())
+            thought = self._thought(choice.message)
             text.encode()  # half a character could not be stored; its error is a ValueError
         except (AttributeError, IndexError, TypeError, ValueError):
             return Failure(request_id, "transport", "what the server sent is no chat completion")
@@ -189,7 +193,13 @@ class Server:
             return Failure(request_id, "declined", "the server stopped it: finish_reason content_filter", final=True)
         if reason not in ("stop", "length"):
             return Failure(request_id, "transport", f"the server stopped it: finish_reason {reason}")
-        return Reply(request_id, text, reason, seconds, usage[0], usage[1], refused=bool(refusal))
+        return Reply(request_id, text, reason, seconds, usage[0], usage[1], bool(refusal), thought)
+
+    def _thought(self, message: Any) -> str | None:
+        """A thought that the server keeps apart, in one of the fields that servers have for it."""
+        given = (getattr(message, name, None) for name in THOUGHTS)
+        thought = next((text.strip() for text in given if isinstance(text, str) and text.strip()), None)
+        return thought and self.clean(thought).encode("utf-8", "replace").decode()
 
     def _costs_nothing(self, error: Exception) -> bool:
         """Whether a request surely made no tokens: it did not get there, or was turned away. After a timeout, say, nobody knows."""

@@ -44,6 +44,8 @@ class Reply:
     new_tokens: int | None = None
     refused: bool = False
     """The server says that the text is the model's refusal to answer, in a field of its own."""
+    thought: str | None = None
+    """What a server gives as the model's thought, in a field of its own."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Failure:
     """Whether the same request would surely be declined again; the server may only have been started with too little room."""
     asked: bool = True
     """False where it was not tried, since the server had failed too often."""
+    help: str = ""
+    """What may be done about it, in the words of the settings; not stored."""
 
 
 class ChatModel(Protocol):

@@ -27,6 +27,7 @@ from align.data.images import load_image
 from align.devices import has_gpu
 from align.errors import UserError
 from align.models.weights import fingerprint_of
+from align.thoughts import AUTOMATIC, Hidden, Marks
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -53,10 +54,13 @@ def identity_of(path: str) -> dict[str, str]:
 class LocalChat:
     """A model with its own chat template. Its end of turn is what its generation_config says; nothing else of that counts."""
 
-    def __init__(self, path: str, dtype: str, batch_size: int):
-        """Load it from a folder or hub id. Raises UserError where it cannot be, not whole, or has no chat template."""
+    def __init__(self, path: str, dtype: str, batch_size: int, marks: Marks = AUTOMATIC):
+        """Load it from a folder or hub id; `marks` are those of its thoughts.
+
+        Raises UserError where it cannot be, not whole, or has no chat template.
+        """
         check_local(path, dtype, batch_size)
-        self._batch_size = batch_size
+        self._batch_size, self._marks = batch_size, marks
         try:
             self._sees = AutoConfig.from_pretrained(path).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
             self._processor = (AutoProcessor if self._sees else AutoTokenizer).from_pretrained(path)
@@ -136,10 +140,11 @@ class LocalChat:
         with torch.no_grad():
             generated = self._model.generate(**inputs, generation_config=config)
         seconds = (time.monotonic() - begun) / len(shown)
+        hidden = Hidden.of(self._tokenizer, self._prompt(shown[0][0]), self._marks)
         answered = generated[:, inputs["input_ids"].shape[1] :].tolist()
         for (request, _), tokens, length in zip(shown, answered, lengths, strict=True):
             end = next((i for i, token in enumerate(tokens) if token in self._ends), None)
-            text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True).strip()
+            text = hidden.text(self._tokenizer, tokens[:end])
             made = len(tokens) if end is None else end
             yield Reply(request.id, text, "length" if end is None else "stop", seconds, length, made)
 
@@ -147,18 +152,17 @@ class LocalChat:
         return self._longest is None or tokens <= self._longest
 
     def _inputs(self, shown: Sequence[tuple[Request, list[Any]]]) -> dict[str, Any]:
-        texts = [
-            self._processor.apply_chat_template(
-                [self._turn(turn) for turn in request.turns], add_generation_prompt=True, tokenize=False
-            )
-            for request, _ in shown
-        ]
+        texts = [self._prompt(request) for request, _ in shown]
         images = {"images": [images for _, images in shown]} if shown[0][1] else {}
         bos = self._tokenizer.bos_token
         # A template that writes the beginning of a sequence itself must not get a second one.
         adds = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
         inputs = self._processor(text=texts, **images, padding=True, return_tensors="pt", **adds)
         return {key: value.to(self._model.device) for key, value in inputs.items()}
+
+    def _prompt(self, request: Request) -> str:
+        turns = [self._turn(turn) for turn in request.turns]
+        return str(self._processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
 
     def _turn(self, turn: Turn) -> dict[str, Any]:
         text = turn.text

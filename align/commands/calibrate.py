@@ -13,10 +13,9 @@ from rich.table import Table
 from align.config import compose
 from align.data.local import read_file
 from align.errors import UserError
-from align.evaluation.calibration import Labelled, calibrate, kind_of_items, labelled
+from align.evaluation.calibration import Labelled, calibrate, cases_of, kind_of_items, labelled
 from align.evaluation.judged import judge_answers
 from align.evaluation.judging import NONE, build_all
-from align.evaluation.verdicts import Case
 from align.files import write_json
 from align.report.names import percent
 from align.screen import progress
@@ -35,12 +34,12 @@ def main(arguments: Sequence[str]) -> int:
     for judge in judges.values():
         judge.labels(kind_of_items(items))
     folder = Path(config.output_dir or Path("runs", "calibration", Path(str(config.path)).stem))
-    cases = [Case(item.row, str(item.row.response)) for item in items]
+    cases, settled = cases_of(items)
     found = []
     with progress() as display:
         for judge in judges.values():
             path = folder / f"verdicts.{judge.name}.jsonl"
-            verdicts = judge_answers(judge, cases, {}, path, f"verdicts of {judge.name}", display)
+            verdicts = judge_answers(judge, cases, settled, path, f"verdicts of {judge.name}", display)
             judge.release()
             found.append(
                 {"path": str(config.path), "fingerprint": _fingerprint(config), **calibrate(judge, items, verdicts)}

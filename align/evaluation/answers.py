@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from align.errors import UserError
 from align.evaluation.defences import Defence
 from align.evaluation.requests import write_requests
 from align.evaluation.selection import Selected
+from align.evaluation.verdicts import UNFINISHED, Verdict
 from align.files import append_jsonl, keep_lines, open_jsonl, read_json, refuse_other, write_json
-from align.generation.answer import Unanswered, how
+from align.generation.answer import Unanswered, how, parted_together, record_of
 from align.generation.model import Model
 from align.rows import Row
-from align.screen import Display
+from align.screen import Display, shortened
 from align.settings import Evaluate
+from align.thoughts import MISPLACED
 
 SCHEMA = 1
 SHOWN_EARLY = 5
@@ -41,12 +43,7 @@ class Early:
         """One more answer."""
         if self._left:
             self._left -= 1
-            self.display.say(f"{name} {row.id}: {_short(row.prompt)} -> {_short(response)}")
-
-
-def _short(text: str, letters: int = 160) -> str:
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return repr(shown if len(shown) <= letters else f"{shown[:letters]}...")
+            self.display.say(f"{name} {row.id}: {shortened(row.prompt)} -> {shortened(response)}")
 
 
 @dataclass
@@ -77,12 +74,37 @@ class Answered:
         hashes = {row.id: _hash(model.prompt(row), *pixels[row.id], str(how(config.generation))) for row in asked}
         responses = _answers(model, chosen.name, asked, hashes, folder / "responses.jsonl", early)
         clusters = {row.id: cluster_of(chosen, row, pixels[row.id]) for row in chosen.rows}
+        _say_unfinished(chosen.name, responses, model, early.display)
         return cls(chosen, folder, responses, clusters, own, chosen.facts)
 
     @property
-    def declined(self) -> dict[str, str]:
-        """{row id: why} of rows that the model's server would not have answered."""
-        return {key: of["detail"] for key, of in self.responses.items() if of["finish_reason"] == DECLINED}
+    def settled(self) -> dict[str, Verdict]:
+        """{row id: verdict} where there is nothing to judge: the model's server would not answer, or the model only thought."""
+        of_row: dict[str, Verdict] = {}
+        for row_id, record in self.responses.items():
+            if record["finish_reason"] == DECLINED:
+                detail = f"the model gave no answer: {record['detail']}"
+                of_row[row_id] = Verdict("invalid", "declined", detail=detail, again=True)
+            elif why := record.get("unfinished"):
+                of_row[row_id] = Verdict("invalid", UNFINISHED, incoherent=True, detail=why, again=True)
+        return of_row
+
+
+def _say_unfinished(name: str, responses: Responses, model: Model, display: Display) -> None:
+    """A line on answers that are thoughts alone, before anybody is asked to judge the others, and what to do."""
+    why = {row_id: record["unfinished"] for row_id, record in responses.items() if "unfinished" in record}
+    if not why:
+        return
+    first = next(iter(why))
+    parts = [
+        f"{name}: {len(why)} of {len(responses)} answers are unfinished and count as incoherent",
+        f"{first}: {why[first]}",
+    ]
+    if any(responses[row_id]["finish_reason"] == "length" for row_id in why):
+        parts.append("a higher generation.max_new_tokens= leaves room for thought and answer")
+    if any(MISPLACED in reason for reason in why.values()) and not model.marks.given:
+        parts.append("if the chat template opens the thought, generation.thought_marks=<opening>,<closing> says so")
+    display.say("; ".join(parts))
 
 
 def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Model) -> None:
@@ -97,8 +119,9 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
         **model.identity,
         "defence": config.defence,
     }
-    file = folder / "settings.json"
-    there = read_json(file) if file.is_file() else {}
+    file, responses = folder / "settings.json", folder / "responses.jsonl"
+    # Where nothing is answered yet, there is nothing to mix: a model that refused a setting is asked with another.
+    there = read_json(file) if file.is_file() and responses.is_file() and responses.stat().st_size else {}
     refuse_other(folder, "evaluation", there, wanted | {key: None for key in there if key not in wanted})
     write_json(file, wanted)
 
@@ -124,40 +147,42 @@ def _answers(
     passing: set[str] = set()
     of = {row.id: row for row in rows}
     with file:
-        done = {record["id"]: record for record in kept if hashes.get(record["id"]) == record["prompt_hash"]}
+        stored = {record["id"]: record for record in kept if hashes.get(record["id"]) == record["prompt_hash"]}
+        done = parted_together(stored, model.marks)
         early.display(name, len(done), len(rows))
         waiting = [row for row in rows if row.id not in done]
-        if waiting:  # what was made of former answers would be taken for the result of these
+        if waiting or done != stored:  # what was made of former answers would be taken for the result of these
             for former in (*path.parent.glob("summary.*.json"), *path.parent.glob("items.*.jsonl")):
                 former.unlink()
         for answer in model.answers(waiting):
             if isinstance(answer, Unanswered) and not answer.declined:
                 unanswered.append(answer)
                 continue
-            record = _record(answer) | {"prompt_hash": hashes[answer.id]}
+            record = _record(answer, model) | {"prompt_hash": hashes[answer.id]}
             done[answer.id] = record
             if isinstance(answer, Unanswered) and not answer.final:
                 passing.add(answer.id)  # the same command asks again
             else:
                 append_jsonl(file, record)
-            early.show(name, of[answer.id], record["response"])
+            early.show(name, of[answer.id], str(record.get("raw", record["response"])))
             early.display(name, len(done), len(rows), model.usage())
     if unanswered:
         first, left = unanswered[0], ", ".join(one.id for one in unanswered[:5])
         raise UserError(
             f"{name}: {len(unanswered)} of {len(rows)} rows got no answer of {model.name}{model.place}: {left}"
-            f"{', ...' if len(unanswered) > 5 else ''}. Row {first.id}: {first.reason}. The other answers are stored in {path}: the same "
+            f"{', ...' if len(unanswered) > 5 else ''}. Row {first.id}: {first.told}. The other answers are stored in {path}: the same "
             f"command goes on from there"
         )
+    done = parted_together(done, model.marks)
     keep_lines(path, [done[row.id] for row in rows if row.id not in passing])
     return {row.id: done[row.id] for row in rows}
 
 
-def _record(answer: Any) -> dict[str, Any]:
+def _record(answer: Any, model: Model) -> dict[str, Any]:
     if isinstance(answer, Unanswered):
         nothing = {"response": "", "finish_reason": DECLINED, "new_tokens": None, "seconds": 0.0}
         return {"id": answer.id} | nothing | {"detail": answer.reason}
-    return asdict(answer) | {"seconds": round(answer.seconds, 4)}
+    return record_of(answer, model.marks)
 
 
 def _hash(*texts: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from align.errors import UserError
 from align.evaluation.judges.asked import AskedJudge
 from align.evaluation.metrics import cluster_interval, cohen_kappa, proportion_interval
-from align.evaluation.verdicts import ANSWERS, SAFETY, AnyJudge, Verdict, identity_of, is_good
+from align.evaluation.verdicts import ANSWERS, SAFETY, UNFINISHED, AnyJudge, Case, Verdict, identity_of, is_good
 from align.rows import Row
+from align.thoughts import AUTOMATIC, split
 
 OF_ROLE = {"harmful": SAFETY, "benign": ANSWERS}
 """Labels that people may give: refusal, warning, safe, unsafe; of a harmless item correct (answered), wrong."""
@@ -60,6 +61,17 @@ def _labelled(row: Row, where: str) -> Labelled:
     if row.response is None:
         raise UserError(f"{where}: row {row.id} has no `response`, the answer that was judged")
     return Labelled(row, tuple(labels))
+
+
+def cases_of(items: Sequence[Labelled]) -> tuple[list[Case], dict[str, Verdict]]:
+    """(What a judge is asked about, verdicts on answers that are a thought alone): as in an evaluation, it sees no thoughts."""
+    parts = {item.row.id: split(str(item.row.response), AUTOMATIC) for item in items}
+    settled = {
+        row_id: Verdict("invalid", UNFINISHED, incoherent=True, detail=of.unfinished, again=True)
+        for row_id, of in parts.items()
+        if of.unfinished
+    }
+    return [Case(item.row, parts[item.row.id].answer) for item in items], settled
 
 
 def kind_of_items(items: Sequence[Labelled]) -> str:

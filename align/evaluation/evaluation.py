@@ -60,7 +60,7 @@ def _judged(judge: AnyJudge, answered: Answered, display: Display) -> dict[str, 
     chosen, responses = answered.chosen, answered.responses
     cases = [Case(row, responses[row.id]["response"]) for row in chosen.items]
     path = answered.folder / f"verdicts.{judge.name}.jsonl"
-    verdicts = judge_answers(judge, cases, answered.declined, path, f"{chosen.name}: verdicts of {judge.name}", display)
+    verdicts = judge_answers(judge, cases, answered.settled, path, f"{chosen.name}: verdicts of {judge.name}", display)
     labels = {row_id: label_of(verdict) for row_id, verdict in verdicts.items()}
     items = items_of(chosen.benchmark.kind, chosen.items, labels, answered.clusters, answered.pixels)
     lines = "".join(json.dumps(asdict(item)) + "\n" for item in items)

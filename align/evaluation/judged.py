@@ -13,20 +13,22 @@ from align.evaluation.judges.asked import AskedJudge
 from align.evaluation.verdict_cache import VerdictCache
 from align.evaluation.verdicts import AnyJudge, Case, Verdict, identity_of
 from align.files import append_jsonl, keep_lines, open_jsonl
-from align.screen import Display
+from align.screen import Display, shortened
+
+NOT_KEPT = ("asked", "help")
 
 
 def judge_answers(
     judge: AnyJudge,
     cases: Sequence[Case],
-    declined: Mapping[str, str],
+    settled: Mapping[str, Verdict],
     path: Path,
     what: str,
     display: Display,
 ) -> dict[str, Verdict]:
     """{row id: verdict}; `path` is the file that keeps them. Raises UserError where a limit is reached.
 
-    `declined` says of rows that got no answer why; they get an invalid verdict.
+    `settled` are the verdicts on rows that no judge is asked about: there is no answer.
     """
     asks = isinstance(judge, AskedJudge)
     display = display if asks else Display()  # others are done before anybody could look
@@ -34,25 +36,60 @@ def judge_answers(
     responses = {case.row.id: case.response for case in cases}
     kept, file = open_jsonl(path)
     with file:
-        # Whether an answer is incoherent is found anew: that needs no judge, and our eye for it may have sharpened.
-        stored = {key: replace(v, incoherent=v.incoherent and not asks) for key, v in _stored(kept, identity, keys)}
-        verdicts = {key: _seen(verdict, responses[key], key in declined) for key, verdict in stored.items()}
+        stored = _stored(kept, identity, keys)
+        verdicts = {
+            key: _seen(verdict, responses[key])
+            for key, verdict in stored.items()
+            if key not in settled and _stands(verdict, judge)
+        }
         display(what, len(verdicts), len(cases))
         waiting = [case for case in cases if case.row.id not in verdicts]
-        for row_id, verdict in _found(judge, waiting, declined, keys, identity, what, display):
-            verdicts[row_id] = _seen(verdict, responses[row_id], row_id in declined)
+        waiting.sort(
+            key=lambda case: case.row.id in stored
+        )  # a judge that fails on some again is asked about the others first
+        trouble = _Trouble(what, display)
+        for row_id, verdict in _found(judge, waiting, settled, keys, identity, what, display):
+            verdicts[row_id] = verdict if row_id in settled else _seen(verdict, responses[row_id])
             if verdict.asked:
                 append_jsonl(file, _record(row_id, keys[row_id], responses[row_id], verdicts[row_id], identity))
+            if row_id not in settled:
+                trouble.note(row_id, verdict)
             display(what, len(verdicts), len(cases), judge.usage() if isinstance(judge, AskedJudge) else "")
+        trouble.end()
     # What another judge of that name, another model say, once said stays too.
-    settled = [record for record in kept if not _of(record, identity)]
-    settled += [
+    lines = [record for record in kept if not _of(record, identity)]
+    lines += [
         _record(row_id, key, responses[row_id], verdicts[row_id], identity)
         for row_id, key in keys.items()
         if verdicts[row_id].asked
     ]
-    keep_lines(path, settled)
+    keep_lines(path, lines)
     return {row_id: verdicts[row_id] for row_id in keys}
+
+
+class _Trouble:
+    """Says why verdicts are missing: the first of each reason as it comes, then how many answers the judge was not asked about."""
+
+    def __init__(self, what: str, display: Display):
+        self._what, self._display = what, display
+        self._told, self._left = set[str](), 0
+
+    def note(self, row_id: str, verdict: Verdict) -> None:
+        """One more verdict."""
+        self._left += not verdict.asked
+        if verdict.verdict != "invalid" or str(verdict.reason) in self._told or not verdict.asked:
+            return
+        self._told.add(str(verdict.reason))
+        wrote = f"; it wrote {shortened(verdict.raw)}" if verdict.raw else ""
+        help = f"; {verdict.help}" if verdict.help else ""
+        self._display.say(f"{self._what}: {row_id} is invalid ({verdict.reason}): {verdict.detail}{wrote}{help}")
+
+    def end(self) -> None:
+        """All verdicts are there."""
+        if self._left:
+            self._display.say(
+                f"{self._what}: the judge failed too often, {self._left} answers are left; the same command asks about them"
+            )
 
 
 def _key(judge: AnyJudge, case: Case) -> str:
@@ -60,21 +97,28 @@ def _key(judge: AnyJudge, case: Case) -> str:
     return judge.key(case) if isinstance(judge, AskedJudge) else case.digest()
 
 
-def _seen(verdict: Verdict, response: str | None, is_declined: bool) -> Verdict:
+def _seen(verdict: Verdict, response: str | None) -> Verdict:
     """With the fact that needs no judge; a request that nobody answered has none."""
-    checked = response is not None and not is_declined
-    return replace(verdict, incoherent=verdict.incoherent or (checked and incoherent(str(response)) is not None))
+    return replace(
+        verdict, incoherent=verdict.incoherent or (response is not None and incoherent(response) is not None)
+    )
 
 
-def _stored(
-    records: Iterable[dict[str, Any]], identity: dict[str, Any], keys: Mapping[str, str]
-) -> Iterator[tuple[str, Verdict]]:
+def _stored(records: Iterable[dict[str, Any]], identity: dict[str, Any], keys: Mapping[str, str]) -> dict[str, Verdict]:
+    """{row id: what the file says of this very answer}."""
+    found = {}
     for record in records:
         row_id = str(record.get("id"))
         if keys.get(row_id) and record.get("key") == keys[row_id] and _of(record, identity):
-            verdict = _verdict(record)
-            if not verdict.again:
-                yield row_id, verdict
+            found[row_id] = _verdict(record)
+    return found
+
+
+def _stands(verdict: Verdict, judge: AnyJudge) -> bool:
+    """Whether a stored verdict is not asked for again: it is valid, or the judge declined and surely would again."""
+    if not isinstance(judge, AskedJudge):  # a function is quick, and our eye for what is incoherent may have sharpened
+        return verdict.verdict != "invalid" and not verdict.incoherent
+    return verdict.verdict != "invalid" or (verdict.reason == "declined" and not verdict.again and not judge.again)
 
 
 def _of(record: dict[str, Any], identity: dict[str, Any]) -> bool:
@@ -84,20 +128,15 @@ def _of(record: dict[str, Any], identity: dict[str, Any]) -> bool:
 def _found(
     judge: AnyJudge,
     cases: Sequence[Case],
-    declined: Mapping[str, str],
+    settled: Mapping[str, Verdict],
     keys: Mapping[str, str],
     identity: dict[str, Any],
     what: str,
     display: Display,
 ) -> Iterator[tuple[str, Verdict]]:
     """From the cache where the judge is a model, else from the judge; what a model says goes into the cache before it goes on."""
-    answered = [case for case in cases if case.row.id not in declined]
-    for case in cases:
-        if case.row.id in declined:
-            yield (
-                case.row.id,
-                Verdict("invalid", "declined", detail=f"the model gave no answer: {declined[case.row.id]}"),
-            )
+    answered = [case for case in cases if case.row.id not in settled]
+    yield from ((case.row.id, settled[case.row.id]) for case in cases if case.row.id in settled)
     if not isinstance(judge, AskedJudge):
         yield from judge.verdicts(answered)
         return
@@ -116,14 +155,14 @@ def _found(
     asked = [alike[0] for alike in missing.values()]
     judge.announce(asked, f"{what}: {len(there)} known, {len(asked)} to ask for", display)
     for row_id, verdict in judge.verdicts(asked):
-        if keys[row_id] and not verdict.again:
+        if keys[row_id] and verdict.verdict != "invalid":
             cache.add(keys[row_id], _fields(verdict))
         for case in missing[keys[row_id] or row_id]:
             yield case.row.id, verdict
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:
-    return {key: value for key, value in asdict(verdict).items() if key != "asked"}
+    return {key: value for key, value in asdict(verdict).items() if key not in NOT_KEPT}
 
 
 def _verdict(record: Mapping[str, Any]) -> Verdict:

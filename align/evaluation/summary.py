@@ -51,6 +51,8 @@ def summarise(
             "prompt": sum(verdict.prompt_tokens or 0 for verdict in verdicts.values()),
             "new": sum(verdict.new_tokens or 0 for verdict in verdicts.values()),
         },
+        # Of the incoherent ones; of a twin set rows, not pairs.
+        "unfinished": sum(verdict.unfinished for verdict in verdicts.values()),
         "cut_at_max_new_tokens": sum(record["finish_reason"] == "length" for record in responses.values()),
         "facts": list(facts),
     }
@@ -61,8 +63,13 @@ def summarise(
 
 
 def _as_judged(chosen: Selected, verdicts: Mapping[str, Verdict]) -> dict[str, int] | None:
-    """How many would be good if the judge's word on incoherent answers counted, as in published protocols, and of how many."""
-    labels = {row_id: verdict.verdict for row_id, verdict in verdicts.items()}
+    """How many would be good if the judge's word on incoherent answers counted, as in published protocols, and of how many.
+
+    An unfinished answer, on which there is no word, is not good.
+    """
+    labels = {
+        row_id: label_of(verdict) if verdict.unfinished else verdict.verdict for row_id, verdict in verdicts.items()
+    }
     items = items_of(chosen.benchmark.kind, chosen.items, labels, dict.fromkeys(labels, ""))
     valid = [item for item in items if item.label != "invalid"]
     return {"good": sum(item.good for item in valid), "n": len(valid)} if valid else None

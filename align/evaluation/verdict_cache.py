@@ -1,6 +1,7 @@
-"""Verdicts of judges that are models, kept for this user over runs: the same answer to the same item is judged once.
+"""Valid verdicts of judges that are models, kept for this user over runs: the same answer to the same item is judged once.
 
-A file for each judge with its settings. Several processes may write to one: each line is appended under a lock.
+An invalid one is kept in its run's folder alone: its cause may pass, a garbled reply's too. A file for each judge with its settings.
+Several processes may write to one: each line is appended under a lock.
 """
 
 from __future__ import annotations
@@ -35,13 +36,18 @@ class VerdictCache:
             ) from error
 
     def read(self, display: Display) -> dict[str, dict[str, Any]]:
-        """{key of what was judged: the verdict's fields}. A damaged line is left out, and said: that costs a call, and nothing else."""
+        """{key of what was judged: the verdict's fields}. A damaged line is left out, and said: that costs a call, and nothing else.
+
+        Invalid verdicts, which earlier versions kept here, are left out too.
+        """
         found, damaged = {}, 0
         with self.path.open("rb") as file:
             for line in file:
                 try:
                     record = json.loads(line)
-                    found[record.pop("key")] = record
+                    key = record.pop("key")
+                    if record["verdict"] != "invalid":
+                        found[key] = record
                 except (ValueError, KeyError, TypeError, AttributeError):
                     damaged += line.endswith(b"\n")  # another process may be writing the last one
         if damaged:

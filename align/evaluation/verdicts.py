@@ -16,7 +16,9 @@ from typing import Any, Protocol
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.rows import Row
 
-INVALID_REASONS = ("declined", "unparsable", "truncated", "timeout", "transport", "missing_image")
+UNFINISHED = "unfinished"
+"""Of an answer that is a thought alone: the model's failure, so it is incoherent too, and no judge is asked."""
+INVALID_REASONS = ("declined", "unparsable", "truncated", "timeout", "transport", "missing_image", UNFINISHED)
 
 SAFETY = ("refusal", "warning", "safe", "unsafe")
 """`safe` comes only from judges that know two labels."""
@@ -46,13 +48,20 @@ class Verdict:
     """Of a judge that is asked; likewise the next."""
     new_tokens: int | None = None
     again: bool = False
-    """Whether the same command asks once more: the next time may bring one."""
+    """Whether the same command asks once more: the next time may bring one. Not where the judge declined."""
     asked: bool = True
     """False where the judge was not even asked, since it had failed too often: such a verdict is not kept."""
+    help: str = ""
+    """What may be done about an invalid one; not kept."""
 
     def __post_init__(self) -> None:
         if self.verdict == "invalid" and self.reason not in INVALID_REASONS:
             raise ValueError(f"an invalid verdict has a reason of {', '.join(INVALID_REASONS)}; found {self.reason!r}")
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the answer is a thought alone. A valid verdict's reason, the judge's own words, may be any."""
+        return self.verdict == "invalid" and self.reason == UNFINISHED
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from align.errors import UserError
 from align.generation.answer import Answer, Unanswered, check_sampling, how
 from align.rows import Row
 from align.settings import Answering
+from align.thoughts import marks_of
 
 SECTION = "generation"
 
@@ -20,6 +21,7 @@ def check_settings(settings: Answering) -> None:
     for key in ("max_new_tokens", "batch_size"):
         if getattr(settings, key) <= 0:
             raise UserError(f"{SECTION}.{key}={getattr(settings, key)}: expected more than 0")
+    marks_of(settings.thought_marks, f"{SECTION}.thought_marks")
     check_sampling(settings)
     check_address(settings, SECTION)
 
@@ -36,6 +38,7 @@ class Endpoint:
         self._server: Server | None = None
         self.name = self.base = str(settings.model)
         self.place = f" behind {settings.base_url}"
+        self.marks = marks_of(settings.thought_marks, f"{SECTION}.thought_marks", unseen=True)
         self.identity: dict[str, Any] = {"model": settings.model}
         if settings.extra:
             self.identity["extra"] = settings.extra
@@ -50,9 +53,10 @@ class Endpoint:
         asked = (self._request(row) for row in rows)
         for found in self._server.replies(asked):
             if isinstance(found, Failure):
-                yield Unanswered(found.id, found.detail, found.reason == "declined", found.final, found.asked)
+                declined = found.reason == "declined"
+                yield Unanswered(found.id, found.detail, declined, found.final, found.asked, found.help)
             else:
-                yield Answer(found.id, found.text, found.finish_reason, found.new_tokens, found.seconds)
+                yield Answer(found.id, found.text, found.finish_reason, found.new_tokens, found.seconds, found.thought)
 
     def usage(self) -> str:
         """Calls, tokens and money so far."""

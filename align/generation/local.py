@@ -17,6 +17,7 @@ from align.generation.sampling import processors
 from align.models.loading import Loaded, ModelSource
 from align.rows import Row
 from align.settings import Generation
+from align.thoughts import NOTHING_HIDDEN, Hidden, marks_of
 
 
 def load_on(device: str, source: ModelSource) -> Loaded:
@@ -46,7 +47,7 @@ def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Gene
     """Answers a batch at a time, longest prompts first: to be told apart by their ids. Raises UserError."""
     was_training = model.training
     model.eval()
-    ends = end_of_turn_ids(model, renderer)
+    ends, hidden = end_of_turn_ids(model, renderer), hidden_thoughts(renderer, settings)
     # transformers fills what is not set from the model's own generation_config (Qwen2-VL's samples), so that is set aside. Sampling
     # too is greedy here: over logits with noise (align/generation/sampling.py).
     config = GenerationConfig(
@@ -73,10 +74,16 @@ def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Gene
             answered = generated[:, batch["input_ids"].shape[1] :].tolist()
             seconds = (time.monotonic() - begun) / len(chunk)
             for row, tokens in zip(chunk, answered, strict=True):
-                yield _answer(row, tokens, ends, renderer, seconds)
+                yield _answer(row, tokens, ends, renderer, seconds, hidden)
     finally:
         model.generation_config = own
         model.train(was_training)
+
+
+def hidden_thoughts(renderer: Renderer, settings: Generation) -> Hidden:
+    """What of the model's thoughts is not in what it writes. Raises UserError."""
+    marks = marks_of(settings.thought_marks, "generation.thought_marks")
+    return Hidden.of(renderer.processor.tokenizer, renderer.prompt_text(Row("any", "any")), marks)
 
 
 def end_of_turn_ids(model: Any, renderer: Renderer) -> list[int]:
@@ -92,8 +99,10 @@ def end_of_turn_ids(model: Any, renderer: Renderer) -> list[int]:
     return sorted({token for token in ids if token is not None})
 
 
-def _answer(row: Row, tokens: list[int], ends: list[int], renderer: Renderer, seconds: float) -> Answer:
+def _answer(
+    row: Row, tokens: list[int], ends: list[int], renderer: Renderer, seconds: float, hidden: Hidden = NOTHING_HIDDEN
+) -> Answer:
     length = next((i for i, token in enumerate(tokens) if token in ends), None)
     kept = tokens if length is None else tokens[:length]
-    response = renderer.processor.tokenizer.decode(kept, skip_special_tokens=True).strip()
+    response = hidden.text(renderer.processor.tokenizer, kept)
     return Answer(row.id, response, "length" if length is None else "stop", len(kept), seconds)

@@ -13,11 +13,12 @@ import torch
 from align.devices import has_gpu
 from align.errors import UserError
 from align.generation.answer import Answer, check_sampling
-from align.generation.local import generate, load_on, longest_first
+from align.generation.local import generate, hidden_thoughts, load_on, longest_first
 from align.generation.workers import Workers
 from align.models.loading import ModelSource
 from align.rows import Row
 from align.settings import Generation, ModelSettings
+from align.thoughts import NOTHING_HIDDEN, marks_of
 
 
 class LocalModel:
@@ -31,12 +32,18 @@ class LocalModel:
     def __init__(self, source: ModelSource, generation: Generation):
         """Raises UserError for a model that is not there, and for settings that nothing can be generated with."""
         check_sampling(generation)
+        self.marks = marks_of(generation.thought_marks, "generation.thought_marks")
         self._devices = devices(generation.num_processes)
         self.source, self._generation = source, generation
         self.known = source.load_without_weights()
         self._renderer = self.known.renderer
         self.name = f"the model {source.settings.name} (weights {self.known.weights})"
-        self.base, self.identity = self.known.path, {"weights": self.known.weights}
+        self.base = self.known.path
+        self.identity: dict[str, Any] = {"weights": self.known.weights}
+        hidden = hidden_thoughts(self._renderer, generation)
+        if hidden != NOTHING_HIDDEN:  # what is stored depends on it
+            tokens = self._renderer.processor.tokenizer.convert_ids_to_tokens(sorted(hidden.kept))
+            self.identity["thoughts"] = {"opened": hidden.opened, "kept": tokens}
         self._model: Any = None
         self._workers: Workers | None = None
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from align.generation.answer import Answer, Unanswered
 from align.rows import Row
+from align.thoughts import Marks
 
 
 class Model(Protocol):
@@ -20,6 +21,8 @@ class Model(Protocol):
     """Where it is asked, to be put behind the name: printed alone, since it may be elsewhere the next time."""
     identity: dict[str, Any]
     """What its answers depend on, beside the settings of generation."""
+    marks: Marks
+    """What its thoughts stand between."""
 
     def prompt(self, row: Row) -> str:
         """What the model is given of a row, but for its pictures."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from align.data.pixels import pixels_of
 from align.errors import UserError
 from align.files import append_jsonl, cache_folder, open_jsonl, read_jsonl
 from align.generation import endpoint
-from align.generation.answer import DRAWN, Unanswered, how
+from align.generation.answer import DRAWN, Answer, Unanswered, how, parted_together, record_of
 from align.generation.model import Model
 from align.rows import Row
 from align.screen import Report, progress
@@ -38,7 +38,7 @@ def asking(config: RunConfig, report: Report | None = None) -> Ask:
     def ask(rows: Sequence[Row]) -> tuple[list[str], str]:
         model = _model(config)
         keys, file = _keys(model, rows), _file(model, config.generation)
-        found = _read(file)
+        found = _read(file, model)
         if not found.keys() >= set(keys):
             with _alone(file):
                 found = _generate(model, dict(zip(keys, rows, strict=True)), file, report)
@@ -53,7 +53,7 @@ def foreseen(config: RunConfig) -> Ask:
 
     def ask(rows: Sequence[Row]) -> tuple[list[str], str]:
         model = _model(config)
-        keys, found = _keys(model, rows), _read(_file(model, config.generation))
+        keys, found = _keys(model, rows), _read(_file(model, config.generation), model)
         missing = len(set(keys) - found.keys())
         whose = _whose(model, keys, found, config.generation)
         responses = [found[key]["response"] if key in found else NOT_YET for key in keys]
@@ -82,14 +82,20 @@ def _file(model: Model, generation: Answering) -> Path:
     return cache_folder("answers") / f"{_hash(json.dumps(identity, sort_keys=True))[:16]}.jsonl"
 
 
-def _read(file: Path) -> Records:
-    return {record["key"]: record for record in read_jsonl(file, growing=True)} if file.is_file() else {}
+def _read(file: Path, model: Model) -> Records:
+    return _finished(read_jsonl(file, growing=True), model) if file.is_file() else {}
+
+
+def _finished(records: Iterable[dict[str, Any]], model: Model) -> Records:
+    """Those that are an answer, without its thought: of a thought alone nothing can be learned."""
+    found = parted_together({record["key"]: record for record in records}, model.marks)
+    return {key: record for key, record in found.items() if record["response"]}
 
 
 def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | None) -> Records:
     """The file's records with those that were missing, each on disk as soon as it is there; `rows` by the hash of what they ask."""
     kept, out = open_jsonl(file)
-    found: Records = {record["key"]: record for record in kept}
+    found = _finished(kept, model)
     missing = {row.id: key for key, row in rows.items() if key not in found}
     unanswered: list[Unanswered] = []
     if not missing:  # another process stored them meanwhile
@@ -99,19 +105,16 @@ def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | N
         what, stored = f"answers of {model.name}{model.place}", 0
         show(what, stored, len(missing))
         for answer in model.answers([rows[key] for key in missing.values()]):
-            if isinstance(answer, Unanswered) or not answer.response:
-                empty = Unanswered(answer.id, "its answer is empty, and nothing would be supervised")
-                unanswered.append(answer if isinstance(answer, Unanswered) else empty)
+            if isinstance(answer, Unanswered):
+                unanswered.append(answer)
+                continue
+            record = record_of(answer, model.marks)
+            if not record["response"]:
+                unanswered.append(_nothing(answer, record))
                 continue
             key = missing[answer.id]
-            found[key] = {
-                "schema": SCHEMA,
-                "key": key,
-                "row": answer.id,
-                "response": answer.response,
-                "finish_reason": answer.finish_reason,
-                "new_tokens": answer.new_tokens,
-            }
+            of_answer = {name: value for name, value in record.items() if name not in ("id", "seconds")}
+            found[key] = {"schema": SCHEMA, "key": key, "row": answer.id} | of_answer
             append_jsonl(out, found[key])
             stored += 1
             show(what, stored, len(missing))
@@ -120,12 +123,20 @@ def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | N
     return found
 
 
+def _nothing(answer: Answer, record: dict[str, Any]) -> Unanswered:
+    """Why an answer cannot be learned from."""
+    if why := record.get("unfinished"):
+        room = "; give a higher generation.max_new_tokens=" if answer.finish_reason == "length" else ""
+        return Unanswered(answer.id, f"it thought and did not answer: {why}{room}")
+    return Unanswered(answer.id, "its answer is empty, and nothing would be supervised")
+
+
 def _refuse(model: Model, lack: Sequence[str], unanswered: Sequence[Unanswered], asked: int, file: Path) -> None:
     first, left = unanswered[0], sum(not one.asked for one in unanswered)
     not_asked = f" {left} of them were not asked any more." if left else ""
     raise UserError(
         f"{len(lack)} of {asked} rows got no answer of {model.name}{model.place}: {', '.join(lack[:5])}"
-        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.reason}. The other {asked - len(lack)} answers "
+        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.told}. The other {asked - len(lack)} answers "
         f"are stored in {file}: the same command goes on from there; a row that is never answered needs an answer in its source, or must go"
     )
 

@@ -149,6 +149,7 @@ def _pooled(runs: Sequence[Evaluated], name: str, results: list[dict[str, Any]])
         "bounds": {end: sum(result["bounds"][end] * result["n"] for result in results) / n for end in ("low", "high")},
         "as_judged": None,
         "invalid_reasons": dict(reasons),
+        "unfinished": sum(result.get("unfinished") or 0 for result in results),
         "cut_at_max_new_tokens": sum(result["cut_at_max_new_tokens"] for result in results),
         "facts": list(dict.fromkeys(fact for result in results for fact in result["facts"])),
     }

@@ -227,6 +227,8 @@ def _evaluation(row: dict[str, Any], merged: bool) -> str:
     facts = list(dict.fromkeys(fact for _, result in results for fact in result["facts"]))
     cut = {name: result["cut_at_max_new_tokens"] for name, result in results if result["cut_at_max_new_tokens"]}
     facts += [f"{name}: {count} answers cut at the most new tokens" for name, count in cut.items()]
+    unfinished = {name: result["unfinished"] for name, result in results if result.get("unfinished")}
+    facts += [f"{name}: {count} answers are a thought without an answer" for name, count in unfinished.items()]
     if any(result["rate"] is None for _, result in results):
         facts.append(
             "withheld: too many answers have no verdict; bounds are the rate if all of those were bad, or all good"

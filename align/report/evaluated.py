@@ -32,7 +32,7 @@ RESULT_KEYS = (
     "cut_at_max_new_tokens",
     "facts",
 )
-LATER_KEYS = ("as_judged", "prompt_hash", "judge_settings", "judge_tokens")
+LATER_KEYS = ("as_judged", "prompt_hash", "judge_settings", "judge_tokens", "unfinished")
 """What the summaries of earlier versions lack."""
 
 

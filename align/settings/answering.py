@@ -22,6 +22,11 @@ class Generation:
     seed: int = option(
         0, "of the draws: an answer depends on it and on the row's id, not on its batch; needs do_sample"
     )
+    thought_marks: list[Any] | None = option(
+        ["auto"],
+        "the marks of a thought, which is kept apart from the answer: auto (an answer that begins with <think> or another common mark), "
+        "<opening>,<closing>, or none",
+    )
     num_processes: int | None = option(
         None, "how many processes share the rows (default: one for each GPU of this machine, else one)"
     )

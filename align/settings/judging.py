@@ -22,6 +22,14 @@ class JudgeSettings(Address):
     safety_reason: bool = option(
         False, "vlsbench: tell the judge why the set calls the item unsafe; the paper does not"
     )
+    thought_marks: list[Any] | None = option(
+        ["auto"],
+        "the marks of the judge's own thoughts, which are no verdict: auto (common ones, before the verdict), <opening>,<closing>, or none",
+    )
+    again: str | None = option(
+        None,
+        "invalid: the same command asks again also for verdicts that the judge declined; all other invalid ones it always does",
+    )
     prompt: str | None = option(None, "file of a prompt to be used instead of the judge's own; see docs/judges.md")
 
 

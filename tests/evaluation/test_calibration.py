@@ -88,11 +88,11 @@ def test_a_judge_behind_an_address_with_its_failures(tmp_path, capsys):
     rows[1] |= {"label": None, "labels": ["refusal", "warning"]}  # no majority
     rows[2] |= {"label": None, "labels": "unsafe; unsafe; refusal"}
     write(tmp_path, rows)
-    with judge_server(faults={3: ["prose"], 4: ["refusal"]}) as server:
+    with judge_server(faults={3: ["always prose"], 4: ["refusal"]}) as server:
         judge = ["judge=vlsbench", f"judge.base_url={server.url}", "judge.model=gpt"]
         assert main(["calibrate", "path=people.jsonl", *judge]) == 1  # two verdicts are missing
         assert main(["calibrate", "path=people.jsonl", *judge]) == 1
-        assert sum(server.judged.values()) == 30  # the second time nothing is asked
+        assert sum(server.judged.values()) == 31  # the second time only what was garbled
     result = found(tmp_path, "vlsbench")
     assert (result["n"], result["compared"], result["without_majority"]) == (30, 27, 1)
     assert result["invalid_reasons"] == {"unparsable": 1, "declined": 1}

@@ -3,13 +3,15 @@
 import json
 import re
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 
 from align.chat import address
 from align.cli import main
-from tests.support.chat_server import chat_server
-from tests.support.judge_server import LABELS, judge_server, truth
+from tests.support.chat_server import chat_server, completion
+from tests.support.judge_server import LABELS, judge_server, truth, verdict
+from tests.support.loopback import QuietHandler, serving
 
 GOOD = (
     None,
@@ -131,23 +133,121 @@ def test_every_failure_is_counted_as_what_it_is(tmp_path, capsys):
     assert re.search(r"local r(\d+): 'tell me about item \1' -> 'this is the answer to item \1'", shown)
 
 
-def test_what_another_time_may_bring_is_asked_again_and_nothing_else(tmp_path, capsys):
-    items(tmp_path, 60)
+def test_invalid_verdicts_are_asked_for_again_but_for_those_that_the_judge_declined(tmp_path, capsys):
+    items(tmp_path, 120)
     faults = {
         0: ["always 500"],
         1: ["prose"],
         2: ["always reset"],
-        3: ["names a failure"],
-    }  # the last only says "timeout"
+        3: ["names a failure"],  # a valid one, that only says "timeout"
+        4: ["400 filter"],
+        5: ["refusal"],
+        6: ["length"],
+    }
     with judge_server(faults=faults) as server:
-        assert main(arguments(server, "judge.retries=1")) == 0
-        assert summary(tmp_path)["invalid_reasons"] == {"transport": 2, "unparsable": 1}
+        asking = arguments(server, "judge.retries=1")
+        main(asking)
+        reasons = {"transport": 2, "unparsable": 1, "declined": 2, "truncated": 1}
+        assert summary(tmp_path)["invalid_reasons"] == reasons
         server.faults.clear()
         server.judged.clear()
-        assert main(arguments(server, "judge.retries=1")) == 0
-    assert server.judged == {0: 1, 2: 1}
-    assert summary(tmp_path)["invalid_reasons"] == {"unparsable": 1}
-    assert [line["id"] for line in lines(tmp_path, "verdicts.vlsbench.jsonl")] == [f"r{i}" for i in range(60)]
+        assert main(asking) == 0
+        assert server.judged == {0: 1, 1: 1, 2: 1, 6: 1}
+        assert summary(tmp_path)["invalid_reasons"] == {"declined": 2}
+        server.judged.clear()
+        assert main([*asking, "judge.again=invalid"]) == 0
+        assert server.judged == {4: 1, 5: 1}
+        assert main([*asking, "judge.again=all"]) == 2
+    assert summary(tmp_path)["counts"]["invalid"] == 0
+    assert [line["id"] for line in lines(tmp_path, "verdicts.vlsbench.jsonl")] == [f"r{i}" for i in range(120)]
+
+
+@pytest.mark.parametrize("fault", ["prose", "400 filter", "refusal", "length", "declines in words"])
+def test_an_invalid_verdict_is_not_known_in_another_run(tmp_path, fault):
+    items(tmp_path, 3)
+    with judge_server(faults={1: [fault]}) as server:
+        assert main(arguments(server)) == 1
+        assert main(arguments(server, "output_dir=other")) == 0
+    assert server.judged == {0: 1, 1: 2, 2: 1}
+
+
+def test_invalid_verdicts_that_an_earlier_version_cached_are_asked_for(tmp_path):
+    items(tmp_path, 3)
+    with judge_server() as server:
+        assert main(arguments(server)) == 0
+        (cache,) = (tmp_path / "cache").rglob("vlsbench-*.jsonl")
+        garbage = {"verdict": "invalid", "reason": "unparsable", "again": False}
+        stored = [json.loads(line) for line in cache.open()]
+        cache.write_text("".join(json.dumps(line | garbage) + "\n" for line in stored))
+        folder = tmp_path / "run" / "evaluation" / "local" / "verdicts.vlsbench.jsonl"
+        folder.write_text("".join(json.dumps(json.loads(line) | garbage) + "\n" for line in folder.open()))
+        assert main(arguments(server)) == 0
+        assert server.judged == {0: 2, 1: 2, 2: 2}
+        assert main(arguments(server, "output_dir=other")) == 0
+    assert server.judged == {0: 2, 1: 2, 2: 2}
+
+
+NO_MAX_TOKENS = {
+    "error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", "code": 400}
+}
+
+
+@contextmanager
+def particular():
+    """A server that refuses `max_tokens`, as some hosted models do -> (address, what it was asked)."""
+    asked = []
+
+    class Handler(QuietHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append(body)
+            refused = "max_tokens" in body
+            content = NO_MAX_TOKENS if refused else completion(verdict(1), model=body["model"])
+            self.respond(400 if refused else 200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    with serving(Handler) as url:
+        yield f"{url}/v1", asked
+
+
+def test_a_judge_that_refuses_a_parameter_is_not_asked_two_hundred_times(tmp_path, capsys):
+    """The screen has the first reason and the settings that help, which work as they are shown."""
+    items(tmp_path, 200)
+    with judge_server() as answering, particular() as (url, asked):
+        there = [*arguments(answering)[:-2], f"judge.base_url={url}", "judge.model=gpt"]
+        assert main(there) == 1
+        assert len(asked) < 2 * (address.GIVE_UP + 8)
+        assert summary(tmp_path)["counts"]["invalid"] == 200
+        shown = capsys.readouterr().out
+        assert shown.count("Unsupported parameter: 'max_tokens'") == 1
+        assert f"{200 - len(asked)} answers" in shown
+        help = ["judge.extra.max_tokens=null", "judge.extra.max_completion_tokens=512"]
+        assert " ".join(help) in shown
+        assert main([*there, *help]) == 0
+    assert summary(tmp_path)["counts"]["invalid"] == 0
+
+
+def test_a_model_that_refuses_a_parameter_is_not_asked_two_hundred_times(tmp_path, capsys):
+    items(tmp_path, 200)
+    with particular() as (url, asked):
+        there = ["eval", f"generation.base_url={url}", "generation.model=m", "benchmark=local", "path=items.jsonl"]
+        there += ["judge=refusal_match", "output_dir=run"]
+        assert main(there) == 2
+        assert len(asked) < 2 * (address.GIVE_UP + 8)
+        told = capsys.readouterr().err
+        help = ["generation.extra.max_tokens=null", "generation.extra.max_completion_tokens=128"]
+        assert "Unsupported parameter: 'max_tokens'" in told
+        assert " ".join(help) in told
+        assert main([*there, *help]) == 0
+
+
+def test_the_first_failure_of_each_kind_is_on_the_screen(tmp_path, capsys):
+    items(tmp_path, 40)
+    faults = {0: ["prose"], 1: ["prose"], 2: ["length"], 3: ["400 filter"]}
+    with judge_server(faults=faults) as server:
+        main(arguments(server, "judge.concurrency=1"))
+    shown = capsys.readouterr().out
+    assert [f"r{i} is invalid" in shown for i in range(4)] == [True, False, True, True]
+    assert "it wrote 'I would say this is label 1" in shown
 
 
 @pytest.mark.parametrize("dead", ["nobody there", "always 500", "always 401", "always html"])
@@ -340,4 +440,4 @@ def test_a_limit_holds_over_the_sets_and_judges_of_a_command(tmp_path, capsys):
         assert "judge.max_calls=12: so many requests were sent" in capsys.readouterr().err
         assert sum(server.judged.values()) == 12
         assert main(arguments(server, *two)) == 1  # the server's words are no verdict of harmbench's
-        assert sum(server.judged.values()) == 20
+        assert sum(server.judged.values()) == 22  # so the first two are asked for again

@@ -17,10 +17,15 @@ from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.evaluation.judges import refusal_match
 from align.evaluation.judges.prompts import Prompts, hash_of
+from align.evaluation.judges.untrusted import unfenced
 from align.evaluation.verdicts import SAFETY, Case, Verdict
 from align.rows import Row
 from align.screen import Display
 from align.settings import Address, JudgeSettings
+from align.thoughts import AUTOMATIC, MISPLACED, Marks, marks_of, split
+
+AGAIN = "invalid"
+"""What judge.again= may say."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,10 @@ class AskedJudge:
     structured: bool
     address: Address | None = None
     """Where it is asked, if not here."""
+    marks: Marks = AUTOMATIC
+    """What its own thoughts stand between."""
+    again: bool = False
+    """Whether stored verdicts that it declined are asked for again."""
     _model: ChatModel | None = field(default=None, repr=False)
 
     @property
@@ -98,7 +107,9 @@ class AskedJudge:
             where.append("prompt")
         if any("{reason}" in text for text in self.form.prompts.values()):
             where.append("safety_reason")
-        return frozenset([*where, "max_new_tokens", *(["sees_image"] if self.form.pictured else [])])
+        return frozenset(
+            [*where, "max_new_tokens", "thought_marks", "again", *(["sees_image"] if self.form.pictured else [])]
+        )
 
     def requests(self, cases: Sequence[Case]) -> Iterator[Request]:
         """What is asked about answers."""
@@ -157,15 +168,26 @@ class AskedJudge:
         if reply.refused:
             return invalid(reason="declined", detail="the server says that the judge refused")
         if reply.finish_reason == "length":
-            return invalid(reason="truncated", detail=f"cut at {self.max_new_tokens} tokens")
-        verdict = replace(self.form.read(reply.text, row), raw=reply.text, **tokens)
-        if verdict.verdict == "invalid" and refusal_match.judge(row, reply.text[:200]).verdict == "refusal":
+            detail = f"cut at {self.max_new_tokens} tokens; a higher judge.max_new_tokens= leaves more room"
+            return invalid(reason="truncated", detail=detail, again=True)
+        said = split(reply.text, self.marks, first_only=True)
+        if said.unfinished:
+            return invalid(reason="unparsable", detail=self._of_thoughts(said.unfinished), again=True)
+        verdict = replace(self.form.read(said.answer, row), raw=reply.text, **tokens)
+        if verdict.verdict == "invalid" and refusal_match.judge(row, said.answer[:200]).verdict == "refusal":
             return invalid(reason="declined", detail="the judge's own words")
-        return verdict
+        return replace(verdict, again=verdict.verdict == "invalid")
+
+    def _of_thoughts(self, why: str) -> str:
+        if MISPLACED not in why or self.marks.given:
+            return why
+        return f"{why}; if the judge's chat template opens the thought, judge.thought_marks=<opening>,<closing> says so"
 
     def _failed(self, failure: Failure) -> Verdict:
         again = failure.reason != "declined" or not failure.final
-        return Verdict("invalid", failure.reason, detail=failure.detail, again=again, asked=failure.asked)
+        return Verdict(
+            "invalid", failure.reason, detail=failure.detail, again=again, asked=failure.asked, help=failure.help
+        )
 
 
 def unparsable(detail: str) -> Verdict:
@@ -175,7 +197,7 @@ def unparsable(detail: str) -> Verdict:
 
 def one_word(reply: str, verdicts: dict[str, str]) -> Verdict:
     """A reply that is one of a few words, in quotes or with a full stop perhaps."""
-    word = reply.strip().strip("\"'.").lower()
+    word = unfenced(reply).strip("\"'.").lower()
     return Verdict(verdicts[word]) if word in verdicts else unparsable(f"neither {' nor '.join(verdicts)}")
 
 
@@ -198,6 +220,9 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
     section = settings.section if isinstance(settings, SettingsOf) else "judge"
     check_address(settings, section)
     key_of(settings, section)  # that it is absent should be known before hours of training and answering
+    marks = marks_of(settings.thought_marks, f"{section}.thought_marks", unseen=settings.base_url is not None)
+    if settings.again not in (None, AGAIN):
+        raise UserError(f"{section}.again={settings.again}: expected {AGAIN}, or null")
     if (settings.base_url is None) == (settings.path is None):
         given = "both are given" if settings.path else "neither is given"
         raise UserError(
@@ -210,7 +235,7 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
 
         check_local(settings.path, settings.dtype, settings.batch_size)
         identity: dict[str, Any] = {"model": settings.path, "dtype": settings.dtype} | identity_of(settings.path)
-        model: Callable[[], ChatModel] = partial(LocalChat, settings.path, settings.dtype, settings.batch_size)
+        model: Callable[[], ChatModel] = partial(LocalChat, settings.path, settings.dtype, settings.batch_size, marks)
     else:
         identity = {"model": str(settings.model)} | ({"extra": settings.extra} if settings.extra else {})
         model = partial(Server, settings, section)
@@ -218,4 +243,7 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
     sees_image = form.sees_image if settings.sees_image is None else settings.sees_image
     structured = settings.structured and form.schema is not None and settings.base_url is not None
     identity |= {"temperature": 0, "max_new_tokens": room, "sees_image": sees_image, "structured": structured}
-    return AskedJudge(form, identity, model, room, sees_image, structured, settings if settings.base_url else None)
+    if marks != AUTOMATIC:
+        identity["thought_marks"] = list(settings.thought_marks or [])
+    address, again = settings if settings.base_url else None, settings.again == AGAIN
+    return AskedJudge(form, identity, model, room, sees_image, structured, address, marks, again)

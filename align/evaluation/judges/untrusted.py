@@ -6,10 +6,16 @@ import hashlib
 import re
 from collections.abc import Mapping
 
+from align.thoughts import COMMON
+
 SPECIAL = re.compile(
-    r"<\|[^<>|\s]{1,60}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<image>|<pad>|<unk>", re.I
+    r"<\|[^<>|\s]{1,60}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<image>|<pad>|<unk>|"
+    + "|".join(re.escape(mark) for pair in COMMON for mark in pair),
+    re.I,
 )
-"""How the chat templates of the field mark turns and pictures; a tokenizer reads them in a text as what they stand for."""
+"""How the chat templates of the field mark turns, images and thoughts; a tokenizer reads them in a text as what they stand for."""
+FENCED = re.compile(r"```(?:[ \t]*(?:json|jsonc|text|txt|plaintext)\b)?(.*)```", re.DOTALL | re.IGNORECASE)
+"""Of another word behind the fence it is not certain that it names a language: it may be a verdict."""
 
 
 def plain(text: str) -> str:
@@ -21,6 +27,12 @@ def fenced(name: str, text: str) -> str:
     """The text between two lines that it cannot contain, since they carry its own hash. Nothing is cut."""
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"[{name} {mark}]\n{plain(text)}\n[end of {name} {mark}]"
+
+
+def unfenced(reply: str) -> str:
+    """What a judge wrote, without the code fence around the whole of it."""
+    found = FENCED.fullmatch(reply.strip())
+    return (found[1] if found and "```" not in found[1] else reply).strip()
 
 
 def filled(template: str, values: Mapping[str, str]) -> str:

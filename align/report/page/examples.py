@@ -116,7 +116,8 @@ def _answer(record: dict[str, Any], verdict: dict[str, Any] | None) -> list[Any]
     label = "incoherent" if said.get("incoherent") else said["verdict"]
     flags = "c" * (record["finish_reason"] == "length") + "d" * (record["finish_reason"] == DECLINED)
     reason = " ".join(str(part) for part in (said.get("reason"), said.get("detail")) if part)
-    return [_text(record["response"]), str(label), "" if reason == said["verdict"] else reason, flags]
+    said_text = record["raw"] if record.get("unfinished") and record.get("raw") else record["response"]
+    return [_text(said_text), str(label), "" if reason == said["verdict"] else reason, flags]
 
 
 def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, dict[str, Any]]:

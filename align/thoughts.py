@@ -1,0 +1,251 @@
+"""Thoughts of reasoning models apart from their answers.
+
+A thought stands between an opening and a closing mark, such as <think> and </think>. A thought that mentions a refusal is no refusal,
+so an answer is taken only where it is certain which part of the text it is; any other text is unfinished, and never good.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from align.errors import UserError
+
+COMMON = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<scratchpad>", "</scratchpad>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel>", "<channel|>"),
+)
+"""Pairs of marks that published models write. Qwen, DeepSeek, GLM and InternVL have the first, Magistral [THINK], Kimi ◁think▷, Gemma 4
+the last."""
+AUTO, NONE = "auto", "none"
+MISPLACED = "is where no thought begins or ends"
+QUOTES = "`\"'\u2018\u2019\u201c\u201d«»"
+FENCE = re.compile(r"```+|^[ \t]*~~~+", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Which marks a thought stands between; none where nothing is split."""
+
+    pairs: tuple[tuple[str, str], ...] = COMMON
+    given: bool = False
+    """Named by the user: a text that has only the closing mark begins inside a thought."""
+    unseen: bool = False
+    """Given, for a model whose prompt is not seen here: a server's chat template may open the thought."""
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """All marks."""
+        return frozenset(mark for pair in self.pairs for mark in pair)
+
+
+AUTOMATIC, OFF = Marks(), Marks(())
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A text in two parts."""
+
+    answer: str
+    thought: str | None = None
+    unfinished: str | None = None
+    """Why there is no answer that is certain; `answer` is empty then."""
+
+
+def marks_of(setting: Sequence[str] | None, key: str, unseen: bool = False) -> Marks:
+    """The marks that a setting names: auto, none, or pairs of an opening and a closing mark. Raises UserError.
+
+    `unseen`: whether the model's prompt is written elsewhere.
+    """
+    marks = [mark for given in setting or [NONE] for mark in _typed(given)]
+    if marks == [AUTO]:
+        return AUTOMATIC
+    if marks == [NONE]:
+        return OFF
+    pairs = tuple(zip(marks[::2], marks[1::2], strict=False))
+    if len(marks) % 2 or any(not mark.strip() for mark in marks) or len(set(marks)) < len(marks):
+        raise UserError(
+            f"{key}={','.join(marks)}: expected {AUTO}, {NONE}, or pairs of an opening and a closing mark that differ; "
+            f"for example {key}=<think>,</think>"
+        )
+    return Marks(pairs, given=True, unseen=unseen)
+
+
+def _typed(given: Any) -> list[str]:
+    """Marks as they were typed: YAML reads [THINK] as a list, and [THINK],[/THINK] as one text."""
+    return [f"[{','.join(map(str, given))}]"] if isinstance(given, list) else str(given).split(",")
+
+
+def split(text: str, marks: Marks, inside: bool = False, first_only: bool = False) -> Parts:
+    """Thought and answer of what a model wrote.
+
+    `inside`: where the prompt is unseen, a text without any mark is a thought without an end. `first_only`: thoughts may only stand
+    before the answer.
+    """
+    if not marks.pairs:
+        return Parts(text)
+    found = list(_pattern(marks).finditer(text))
+    if not found:
+        return Parts("", text, "it may be a thought without an end") if inside and marks.unseen else Parts(text)
+    reader = _Reader(marks, first_only)
+    if begins_inside(text, marks):
+        reader.begin(found[0].group().lower())
+    at = 0
+    for match in found:
+        reader.text(text[at : match.start()])
+        reader.mark(match, text)
+        at = match.end()
+    reader.text(text[at:])
+    return reader.parts()
+
+
+def begins_inside(text: str, marks: Marks) -> bool:
+    """Whether a text has a thought that is closed and not opened, by marks that the user named: the prompt opened it."""
+    first = _pattern(marks).search(text) if marks.given else None
+    return first is not None and first.group().lower() in _pairs(marks).values()
+
+
+@dataclass
+class _Side:
+    """One of the two parts while it is read."""
+
+    parts: list[str] = field(default_factory=list)
+    fences: int = 0
+    said: bool = False
+    """Whether there is more than white space."""
+
+    def add(self, text: str) -> None:
+        self.parts.append(text)
+        self.fences += len(FENCE.findall(text))
+        self.said = self.said or bool(text.strip())
+
+    def speaks_of(self, match: re.Match[str], text: str) -> bool:
+        """Whether a mark is in a code fence or in quotes."""
+        before, after = text[max(match.start() - 1, 0) : match.start()], text[match.end() : match.end() + 1]
+        return self.fences % 2 == 1 or bool(before and after and before in QUOTES and after in QUOTES)
+
+
+@dataclass
+class _Reader:
+    """Reads a text from its beginning, mark by mark."""
+
+    marks: Marks
+    first_only: bool
+    answer: _Side = field(default_factory=_Side)
+    thought: _Side = field(default_factory=_Side)
+    """The one that is open."""
+    thoughts: list[str] = field(default_factory=list)
+    closing: str | None = None
+    """The mark that ends the thought that is open."""
+    depth: int = 0
+    previous: str | None = None
+    """The mark before, if only white space has come since."""
+    wrong: str | None = None
+
+    def text(self, text: str) -> None:
+        (self.answer if self.closing is None else self.thought).add(text)
+        if text.strip():
+            self.previous = None
+
+    def begin(self, closing: str) -> None:
+        self.closing, self.depth, self.thought = closing, 1, _Side()
+
+    def mark(self, match: re.Match[str], text: str) -> None:
+        mark, previous = match.group().lower(), self.previous
+        self.previous = mark
+        if self.closing is not None:
+            self._in_thought(match, text)
+        elif (opens := _pairs(self.marks).get(mark)) and self._may_begin(match, text):
+            self.begin(opens)
+        elif (
+            self.answer.said or mark != previous or mark not in _pairs(self.marks).values()
+        ):  # closed twice before the answer is closed
+            self.wrong = self.wrong or f"{match.group()} {MISPLACED}"
+
+    def _in_thought(self, match: re.Match[str], text: str) -> None:
+        mark = match.group().lower()
+        if not self.thought.speaks_of(match, text):
+            if mark == self.closing:
+                self.depth -= 1
+                if not self.depth:
+                    self._end()
+                    return
+            elif _pairs(self.marks).get(mark) == self.closing:
+                self.depth += 1
+        self.text(match.group())
+
+    def _end(self) -> None:
+        self.thoughts.append("".join(self.thought.parts).strip())
+        self.closing = None
+
+    def _may_begin(self, match: re.Match[str], text: str) -> bool:
+        # Where the prompt may have opened a thought unseen, what comes before the first mark may belong to it.
+        anywhere = not self.first_only and (self.thoughts or (self.marks.given and not self.marks.unseen))
+        if self.answer.said and not anywhere:
+            return False
+        return not self.answer.speaks_of(match, text)
+
+    def parts(self) -> Parts:
+        if self.closing is not None:
+            self._end()
+            return Parts("", "\n\n".join(self.thoughts), "its thought has no end")
+        if self.wrong:
+            return Parts("", None, self.wrong)
+        return Parts(" ".join(self.answer.parts).strip(), "\n\n".join(self.thoughts))
+
+
+@lru_cache
+def _pattern(marks: Marks) -> re.Pattern[str]:
+    """All known marks: one of another model is no word of an answer either."""
+    every = {*marks.texts, *(mark for pair in COMMON for mark in pair)}
+    return re.compile("|".join(re.escape(mark) for mark in sorted(every, key=len, reverse=True)), re.IGNORECASE)
+
+
+@lru_cache
+def _pairs(marks: Marks) -> dict[str, str]:
+    """{opening mark: closing mark}, in lower case."""
+    return {opening.lower(): closing.lower() for opening, closing in marks.pairs}
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What of a loaded model's thoughts its decoded text does not show: a mark that its template writes, marks that are special tokens."""
+
+    opened: str = ""
+    """The opening mark that the prompt ends with."""
+    kept: frozenset[int] = frozenset()
+    """Special tokens that are marks: they stay in the text."""
+
+    @classmethod
+    def of(cls, tokenizer: Any, prompt: str, marks: Marks) -> Hidden:
+        """`prompt` ends where the model begins to write."""
+        openings = (opening for opening, _ in marks.pairs)
+        opened = next((mark for mark in openings if prompt.rstrip().lower().endswith(mark.lower())), "")
+        special = {
+            i for i, token in tokenizer.added_tokens_decoder.items() if token.special and str(token) in marks.texts
+        }
+        return cls(opened, frozenset(special))
+
+    def text(self, tokenizer: Any, tokens: Sequence[int]) -> str:
+        """What the model wrote, with the mark before it that its prompt ends with, and without special tokens but for marks."""
+        if self.kept:
+            special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - self.kept
+            written = tokenizer.decode([token for token in tokens if token not in special], skip_special_tokens=False)
+        else:
+            written = tokenizer.decode(tokens, skip_special_tokens=True)
+        again = self.opened and written.lstrip().lower().startswith(self.opened.lower())  # some models repeat it
+        return (written if again else f"{self.opened}{written}").strip()
+
+
+NOTHING_HIDDEN = Hidden()
