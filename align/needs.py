@@ -18,8 +18,9 @@ from align.data.assembly import read_part
 from align.data.views import split_view
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark
-from align.evaluation.judging import NONE, build, judges_for
+from align.evaluation.judging import NONE, build, judges_for, refuse_foreign
 from align.evaluation.selection import selections_of
+from align.evaluation.verdicts import AnyJudge, Judge
 from align.generation.endpoint import check_settings
 from align.models import presence
 from align.rows import Row
@@ -94,10 +95,29 @@ def missing_judges(config: RunConfig) -> list[str]:
     lines = [f"evaluate.benchmark={','.join(of)}: {line}" for line, of in lacking.items()]
     if benchmarks and not lines:
         try:
-            judges_for(judging, list(benchmarks.values()))
+            judges = judges_for(judging, list(benchmarks.values()))
         except UserError as error:
-            lines.append(_of_run(error))
+            return [_of_run(error)]
+        of_others = (_foreign_rows(config, benchmark, judges[name]) for name, benchmark in benchmarks.items())
+        lines += [_of_run(error) for error in of_others if error]
     return lines
+
+
+def _foreign_rows(config: RunConfig, benchmark: Benchmark, judges: Sequence[AnyJudge]) -> UserError | None:
+    """Why a judge that knows one world cannot judge the rows of a file; they are read only where there is such a judge."""
+    knowing_one = [
+        judge for judge in judges if isinstance(judge, Judge) and judge.foreign and judge.name not in benchmark.judges
+    ]
+    try:
+        rows, _ = _selected(config, benchmark.name) if knowing_one else ([], [])
+    except UserError:  # what is wrong with the files is told where they are read
+        return None
+    try:
+        for judge in knowing_one:
+            refuse_foreign(judge, rows, f"benchmark {benchmark.name}", benchmark.judges)
+    except UserError as error:
+        return error
+    return None
 
 
 def _of_run(error: UserError, section: str = "judge") -> str:

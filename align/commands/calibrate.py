@@ -15,7 +15,7 @@ from align.data.local import read_file
 from align.errors import UserError
 from align.evaluation.calibration import Labelled, calibrate, cases_of, kind_of_items, labelled
 from align.evaluation.judged import judge_answers
-from align.evaluation.judging import NONE, build_all
+from align.evaluation.judging import NONE, build_all, refuse_foreign
 from align.files import write_json
 from align.report.names import percent
 from align.screen import progress
@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     items = _items(config)
     for judge in judges.values():
         judge.labels(kind_of_items(items))
+        refuse_foreign(judge, [item.row for item in items], str(config.path))
     folder = Path(config.output_dir or Path("runs", "calibration", Path(str(config.path)).stem))
     cases, settled = cases_of(items)
     found = []

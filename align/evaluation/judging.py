@@ -12,6 +12,7 @@ from align.evaluation.judge_settings import refuse_idle
 from align.evaluation.judges.asked import AskedJudge
 from align.evaluation.selection import Selected
 from align.evaluation.verdicts import AnyJudge, Case, Judge
+from align.rows import Row
 from align.settings import Judging
 
 NONE = "none"
@@ -24,6 +25,7 @@ def judges_of(config: Judging, selections: Sequence[Selected]) -> dict[str, list
     judges = {chosen.name: of_benchmarks[chosen.benchmark.name] for chosen in selections}
     for chosen in selections:
         for judge in judges[chosen.name]:
+            refuse_foreign(judge, chosen.items, f"benchmark {chosen.name}", chosen.benchmark.judges)
             if isinstance(judge, AskedJudge):  # what it cannot be asked should be known before the first answer
                 for _ in judge.requests([Case(row, "") for row in chosen.items]):
                     pass
@@ -40,10 +42,34 @@ def judges_for(config: Judging, benchmarks: Sequence[Benchmark]) -> dict[str, li
     built = build_all(wanted, config)
     judges = {name: [built[judge] for judge in of_set if judge != NONE] for name, of_set in names.items()}
     for benchmark in benchmarks:
+        for judge in judges[benchmark.name]:
+            if _is_foreign(judge, benchmark):
+                raise _foreign(judge, f"benchmark {benchmark.name}", benchmark.judges)
         if benchmark.kind in KINDS:  # that of local files is what their rows say
             for judge in judges[benchmark.name]:
                 judge.labels(benchmark.kind)
     return judges
+
+
+def refuse_foreign(judge: AnyJudge, rows: Sequence[Row], where: str, own: Sequence[str] = ()) -> None:
+    """Raises UserError where a judge that knows one world is asked about another; `own` are the judges to name instead."""
+    if not isinstance(judge, Judge) or judge.foreign is None:
+        return
+    for row in rows:
+        if why := judge.foreign(row):
+            raise _foreign(judge, f"{where}: row {row.id}: {why}", own)
+
+
+def _is_foreign(judge: AnyJudge, benchmark: Benchmark) -> bool:
+    """Whether a benchmark is of another world, whatever its rows are. That of somebody's files is what their rows say."""
+    knows_one = isinstance(judge, Judge) and judge.foreign is not None
+    return knows_one and judge.name not in benchmark.judges and bool(benchmark.published)
+
+
+def _foreign(judge: AnyJudge, where: str, own: Sequence[str]) -> UserError:
+    others = [name for name in own or JUDGES if name != judge.name]
+    names = ", ".join(dict.fromkeys([*others, "refusal_match", NONE]))
+    return UserError(f"{where}: judge={judge.name} judges answers of its own world alone; give judge= one of {names}")
 
 
 def build_all(names: Sequence[str], config: Judging, catalog: dict[str, str] = JUDGES) -> dict[str, AnyJudge]:

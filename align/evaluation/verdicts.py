@@ -122,6 +122,8 @@ class Judge:
     """kind of benchmark -> the labels that this judge gives there"""
     settings: dict[str, Any] = field(default_factory=dict)
     prompt_hash: str | None = None
+    foreign: Callable[[Row], str | None] | None = None
+    """(the item as it is) -> why this judge knows nothing of answers to it; None where it does"""
 
     def verdicts(self, cases: Iterable[Case]) -> Iterator[tuple[str, Verdict]]:
         """(row id, verdict) for each answer."""

@@ -90,10 +90,10 @@ def test_shares_worked_out_by_hand(tmp_path, capsys):
 def test_what_the_judge_did_not_say_counts_for_nothing(tmp_path, capsys, n, withheld):
     """Two items without a verdict, one on its pair and one on its text: of 40 5%, of 20 more, but of the texts alone 5%."""
     items = write(tmp_path / "set", n)
-    with judge_server(reply=word, faults={3: ["prose"], 5: [None, "refusal"]}) as server:
+    with judge_server(reply=word, faults={3: ["prose", None, "prose"], 5: [None, "refusal"]}) as server:
         assert main(["leakage", "benchmark=local", items, *asking(server)]) == withheld
         assert main(["leakage", "benchmark=local", items, *asking(server)]) == withheld
-        assert len(server.bodies) == 2 * n  # the second time nothing is asked
+        assert len(server.bodies) == 2 * n + 1  # the second time only what was garbled
     result, flags = found(tmp_path)
     assert result["invalid_reasons"] == {"pair": {"unparsable": 1}, "text": {"declined": 1}}
     assert (result["n"], result["n_valid"], result["counts"]["invalid"]) == (n, n - 2, 2)
