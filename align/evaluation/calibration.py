@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from align.errors import UserError
 from align.evaluation.judges.asked import AskedJudge
-from align.evaluation.metrics import cluster_interval, cohen_kappa, proportion_interval
+from align.evaluation.metrics import cohen_kappa, kappa_interval, proportion_interval
 from align.evaluation.verdicts import ANSWERS, SAFETY, UNFINISHED, AnyJudge, Case, Verdict, identity_of, is_good
 from align.rows import Row
 from align.thoughts import AUTOMATIC, split
@@ -151,7 +151,5 @@ def _share_where(
 
 
 def _kappa(people: Sequence[str], machine: Sequence[str], clusters: Sequence[Hashable]) -> dict[str, float | None]:
-    pairs = list(zip(people, machine, strict=True))
-    statistic: Callable[[Sequence[tuple[str, str]]], float | None] = lambda some: cohen_kappa(*zip(*some, strict=True))  # noqa: E731
-    low, high = cluster_interval(pairs, clusters, statistic)
-    return {"value": statistic(pairs), "low": low, "high": high}
+    low, high = kappa_interval(people, machine, clusters)
+    return {"value": cohen_kappa(people, machine), "low": low, "high": high}

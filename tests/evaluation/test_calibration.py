@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import chi2
 
 from align.cli import main
-from align.evaluation.metrics import cluster_interval, cohen_kappa
+from align.evaluation.metrics import cluster_interval, cohen_kappa, kappa_interval
 from tests.support.judge_server import LABELS, judge_server, truth
 
 
@@ -35,6 +37,55 @@ def test_kappa_against_a_worked_example():
     assert cohen_kappa(first, second) == pytest.approx(0.4)
     assert cohen_kappa(["a", "b"], ["b", "a"]) == pytest.approx(-1.0)
     assert cohen_kappa(["a", "a"], ["a", "a"]) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "clusters", "low"),
+    [
+        # z = 1.95996, z^2 = 3.84146. Wilson's lower end of 20 of 20: 20 / 23.84146 = .838875. By chance .5 * .5 + .5 * .5 = .5.
+        (["a"] * 10 + ["b"] * 10, range(20), (0.838875 - 0.5) / 0.5),
+        # By chance .75^2 + .25^2 = .625.
+        (["a"] * 15 + ["b"] * 5, range(20), (0.838875 - 0.625) / 0.375),
+        # Three labels: .5^2 + .3^2 + .2^2 = .38.
+        (["a"] * 10 + ["b"] * 6 + ["c"] * 4, range(20), (0.838875 - 0.38) / 0.62),
+        # One b of twenty says little of agreement beyond chance, .905.
+        (["a"] * 19 + ["b"], range(20), (0.838875 - 0.905) / 0.095),
+        # Ten images with two items each: 10 / 13.84146 = .722467.
+        (["a"] * 10 + ["b"] * 10, [i // 2 for i in range(20)], (0.722467 - 0.5) / 0.5),
+        # A hundred: 100 / 103.84146 = .963006.
+        (["a"] * 50 + ["b"] * 50, range(100), (0.963006 - 0.5) / 0.5),
+    ],
+)
+def test_where_all_agree_the_interval_of_kappa_has_a_width(labels, clusters, low):
+    assert kappa_interval(labels, labels, list(clusters)) == (pytest.approx(low, abs=1e-5), 1.0)
+
+
+def test_where_all_agree_on_one_label_kappa_has_no_interval():
+    assert kappa_interval(["a"] * 20, ["a"] * 20, list(range(20))) == (None, None)
+
+
+@pytest.mark.parametrize(("n", "ones"), [(20, 10), (50, 25), (200, 100), (20, 5), (60, 6)])
+def test_it_is_the_goodness_of_fit_interval_of_donner_and_eliasziw_or_wider(n, ones):
+    """Of their model both say 1 with p^2 + k p q, both 0 with q^2 + k p q, and differ with 2 p q (1 - k); chi-squared has 1 degree."""
+    p = ones / n
+
+    def distance(kappa):
+        q, d = 1 - p, (1 - kappa) * p * (1 - p)
+        observed, expected = (n * p, n * q, 0.0), (n * (p - d), n * (q - d), 2 * n * d)
+        return sum((o - e) ** 2 / e for o, e in zip(observed, expected, strict=True)) - chi2.ppf(0.95, 1)
+
+    theirs = brentq(distance, max(-p / (1 - p), -(1 - p) / p) + 1e-9, 1 - 1e-9)
+    ours, _ = kappa_interval([True] * ones + [False] * (n - ones), [True] * ones + [False] * (n - ones), list(range(n)))
+    assert ours == pytest.approx(theirs, abs=1e-6) if 2 * ones == n else ours <= theirs
+
+
+def test_twenty_rows_on_which_all_agree(tmp_path, capsys):
+    write(tmp_path, [answer(True, "refusal")] * 10 + [answer(False, "unsafe")] * 10)
+    assert main(["calibrate", "path=people.jsonl", "judge=refusal_match"]) == 0
+    kappa = found(tmp_path, "refusal_match")["kappa"]
+    assert (kappa["value"], kappa["high"]) == (1.0, 1.0)
+    assert kappa["low"] == pytest.approx(0.67775, abs=1e-5)
+    assert "0.68 to 1.00" in capsys.readouterr().out
 
 
 def test_the_interval_of_kappa_is_wider_where_items_recur():
