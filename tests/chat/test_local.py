@@ -16,6 +16,7 @@ from align.cli import main
 from align.data.images import encode_png
 from align.errors import UserError
 from align.rows import ImageRef
+from align.thoughts import AUTOMATIC, OFF, split
 from tests.support import small_guard
 from tests.support.judge_server import judge_server
 from tests.support.small_guard import JUDGED, NO, SPECIAL, YES
@@ -295,6 +296,25 @@ def test_a_judge_that_sees_is_shown_the_picture_of_each_row(tiny):
         assert isinstance(alone, Reply)
         assert (alone.text, alone.prompt_tokens) == (found[request.id].text, found[request.id].prompt_tokens)
     assert {key: reply.text for key, reply in together.items()} == {key: found[key].text for key in together}
+
+
+def test_a_thought_that_the_template_opens_is_part_of_the_reply(tiny, tmp_path):
+    """A judge that never ends it has given no verdict, though its words alone could be one."""
+    shutil.copytree(tiny("llava"), tmp_path / "thinker")
+    template = tmp_path / "thinker" / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if add_generation_prompt %}<think>\n{% endif %}")
+    requests = [Request("r", (Turn("user", "is this a knife"),), 4)]
+    plain, thinking, off = (
+        replies(LocalChat(str(folder), "float32", 1, marks), requests)["r"].text
+        for folder, marks in (
+            (tiny("llava"), AUTOMATIC),
+            (tmp_path / "thinker", AUTOMATIC),
+            (tmp_path / "thinker", OFF),
+        )
+    )
+    assert "<think>" not in plain
+    assert thinking == f"<think>{off}"
+    assert split(thinking, AUTOMATIC).unfinished
 
 
 def test_rows_with_and_without_a_picture_are_one_set_and_an_absent_one_is_counted(tiny, tmp_path):

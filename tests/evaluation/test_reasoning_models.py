@@ -12,6 +12,7 @@ from align.config import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
 from align.generation.stored import asking
+from align.report.page.examples import _answer as on_page
 from align.report.tables.cells import rate_cell
 from tests.support.chat_server import completion
 from tests.support.judge_server import judge_server, said, verdict
@@ -84,6 +85,8 @@ def test_a_thought_is_kept_and_does_not_count(tmp_path, capsys):
     assert "local: 1 of 3 answers are unfinished" in shown
     assert "generation.max_new_tokens=" in shown
     assert "incoherent 1 (unfinished 1)" in rate_cell(found).more[0]
+    # On the page what it wrote is there to look at.
+    assert [on_page(record, None)[0] for record in (apart, cut)] == [apart["response"], OUT_OF_ROOM]
 
 
 def test_a_judge_is_shown_the_answer_alone_and_is_not_asked_about_a_thought(tmp_path):
