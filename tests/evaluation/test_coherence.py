@@ -126,6 +126,22 @@ def test_a_number_of_one_digit_is_a_number_up_to_twenty_places(digits):
     assert incoherent("7" * digits) is None
 
 
+def test_a_list_of_words_looks_again_at_what_an_earlier_version_called_incoherent(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = {"id": "r0", "prompt": "what is item 0", "role": "benign"}
+    (tmp_path / "items.jsonl").write_text(json.dumps(row) + "\n")
+    with judge_server(answer=lambda i, _: "3") as server:
+        asking = ["eval", f"generation.base_url={server.url}", "generation.model=answerer", "benchmark=local"]
+        asking += ["path=items.jsonl", "judge=refusal_match", "output_dir=run"]
+        assert main(asking) == 0
+        folder = tmp_path / "run" / "evaluation" / "local"
+        verdicts = folder / "verdicts.refusal_match.jsonl"
+        verdicts.write_text(verdicts.read_text().replace('"incoherent": false', '"incoherent": true'))
+        assert main(asking) == 0
+    counts = json.loads((folder / "summary.refusal_match.json").read_text())["counts"]
+    assert counts == {"refusal": 0, "other": 1, "incoherent": 0, "invalid": 0}
+
+
 def test_benign_requests_with_short_answers_are_answered(tmp_path, monkeypatch):
     """The judge says Answered of each: the rate is 100%, no answer is incoherent."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -70,6 +70,8 @@ class AskedJudge:
     """What its own thoughts stand between."""
     again: bool = False
     """Whether stored verdicts that it declined are asked for again."""
+    section: str = "judge"
+    """What its settings are called."""
     _model: ChatModel | None = field(default=None, repr=False)
 
     @property
@@ -168,7 +170,7 @@ class AskedJudge:
         if reply.refused:
             return invalid(reason="declined", detail="the server says that the judge refused")
         if reply.finish_reason == "length":
-            detail = f"cut at {self.max_new_tokens} tokens; a higher judge.max_new_tokens= leaves more room"
+            detail = f"cut at {self.max_new_tokens} tokens; a higher {self.section}.max_new_tokens= leaves more room"
             return invalid(reason="truncated", detail=detail, again=True)
         said = split(reply.text, self.marks, first_only=True)
         if said.unfinished:
@@ -181,7 +183,7 @@ class AskedJudge:
     def _of_thoughts(self, why: str) -> str:
         if MISPLACED not in why or self.marks.given:
             return why
-        return f"{why}; if the judge's chat template opens the thought, judge.thought_marks=<opening>,<closing> says so"
+        return f"{why}; if the judge's chat template opens the thought, {self.section}.thought_marks=<opening>,<closing> says so"
 
     def _failed(self, failure: Failure) -> Verdict:
         again = failure.reason != "declined" or not failure.final
@@ -246,4 +248,4 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
     if marks != AUTOMATIC:
         identity["thought_marks"] = list(settings.thought_marks or [])
     address, again = settings if settings.base_url else None, settings.again == AGAIN
-    return AskedJudge(form, identity, model, room, sees_image, structured, address, marks, again)
+    return AskedJudge(form, identity, model, room, sees_image, structured, address, marks, again, section)
