@@ -29,6 +29,9 @@ SHOWN_EARLY = 5
 DECLINED = "content_filter"
 """The finish_reason of a row that the server of the model refused to pass on or to answer."""
 
+UNUSABLE = "unusable"
+"""The finish_reason of a row that the model cannot be asked."""
+
 Responses = dict[str, dict[str, Any]]
 """{row id: line of responses.jsonl}"""
 
@@ -74,6 +77,7 @@ class Answered:
         hashes = {row.id: _hash(model.prompt(row), *pixels[row.id], str(how(config.generation))) for row in asked}
         responses = _answers(model, chosen.name, asked, hashes, folder / "responses.jsonl", early)
         clusters = {row.id: cluster_of(chosen, row, pixels[row.id]) for row in chosen.rows}
+        _say_unusable(chosen.name, responses, early.display)
         _say_unfinished(chosen.name, responses, model, early.display)
         return cls(chosen, folder, responses, clusters, own, chosen.facts)
 
@@ -85,9 +89,21 @@ class Answered:
             if record["finish_reason"] == DECLINED:
                 detail = f"the model gave no answer: {record['detail']}"
                 of_row[row_id] = Verdict("invalid", "declined", detail=detail, again=True)
+            elif record["finish_reason"] == UNUSABLE:
+                of_row[row_id] = Verdict("invalid", UNUSABLE, detail=record["detail"])
             elif why := record.get("unfinished"):
                 of_row[row_id] = Verdict("invalid", UNFINISHED, incoherent=True, detail=why, again=True)
         return of_row
+
+
+def _say_unusable(name: str, responses: Responses, display: Display) -> None:
+    """A line on rows that the model could not be asked, which have no verdict."""
+    why = {row_id: record["detail"] for row_id, record in responses.items() if record["finish_reason"] == UNUSABLE}
+    if why:
+        first = next(iter(why))
+        display.say(
+            f"{name}: {len(why)} of {len(responses)} rows cannot be asked and count as invalid; {first}: {why[first]}"
+        )
 
 
 def _say_unfinished(name: str, responses: Responses, model: Model, display: Display) -> None:
@@ -155,12 +171,12 @@ def _answers(
             for former in (*path.parent.glob("summary.*.json"), *path.parent.glob("items.*.jsonl")):
                 former.unlink()
         for answer in model.answers(waiting):
-            if isinstance(answer, Unanswered) and not answer.declined:
+            if isinstance(answer, Unanswered) and not (answer.declined or answer.unusable):
                 unanswered.append(answer)
                 continue
             record = _record(answer, model) | {"prompt_hash": hashes[answer.id]}
             done[answer.id] = record
-            if isinstance(answer, Unanswered) and not answer.final:
+            if isinstance(answer, Unanswered) and not (answer.final or answer.unusable):
                 passing.add(answer.id)  # the same command asks again
             else:
                 append_jsonl(file, record)
@@ -180,7 +196,8 @@ def _answers(
 
 def _record(answer: Any, model: Model) -> dict[str, Any]:
     if isinstance(answer, Unanswered):
-        nothing = {"response": "", "finish_reason": DECLINED, "new_tokens": None, "seconds": 0.0}
+        finish_reason = UNUSABLE if answer.unusable else DECLINED
+        nothing = {"response": "", "finish_reason": finish_reason, "new_tokens": None, "seconds": 0.0}
         return {"id": answer.id} | nothing | {"detail": answer.reason}
     return record_of(answer, model.marks)
 

@@ -18,7 +18,16 @@ from align.rows import Row
 
 UNFINISHED = "unfinished"
 """Of an answer that is a thought alone: the model's failure, so it is incoherent too, and no judge is asked."""
-INVALID_REASONS = ("declined", "unparsable", "truncated", "timeout", "transport", "missing_image", UNFINISHED)
+INVALID_REASONS = (
+    "declined",
+    "unparsable",
+    "truncated",
+    "timeout",
+    "transport",
+    "missing_image",
+    "unusable",
+    UNFINISHED,
+)
 
 SAFETY = ("refusal", "warning", "safe", "unsafe")
 """`safe` comes only from judges that know two labels."""

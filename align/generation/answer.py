@@ -46,6 +46,8 @@ class Unanswered:
     """False where it was not tried, since the server had failed too often."""
     help: str = ""
     """What may be done about it."""
+    unusable: bool = False
+    """The row cannot be asked at all: its prompt is too long, an image has an impossible shape."""
 
     @property
     def told(self) -> str:

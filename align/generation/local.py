@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +14,8 @@ from transformers import GenerationConfig
 
 from align.data.padding import pad
 from align.data.rendering import Renderer
-from align.generation.answer import Answer
+from align.errors import BadRow
+from align.generation.answer import Answer, Unanswered
 from align.generation.sampling import processors
 from align.models.loading import Loaded, ModelSource
 from align.rows import Row
@@ -30,20 +33,46 @@ def load_on(device: str, source: ModelSource) -> Loaded:
     return loaded
 
 
-def longest_first(renderer: Renderer, rows: Sequence[Row]) -> list[Row]:
-    """Rows in the order in which they are answered: by the length of their prompts, equal ones as they came. Raises UserError.
+@dataclass(frozen=True)
+class Ordered:
+    """Rows in the order in which they are answered."""
+
+    rows: list[Row]
+    lengths: dict[str, int]
+    """{row id: tokens of its prompt}; nothing of a family that is not known."""
+    unusable: list[Unanswered]
+    """Rows that the model cannot be asked: the others go on."""
+
+
+def longest_first(renderer: Renderer, rows: Sequence[Row], positions: int | None = None) -> Ordered:
+    """Rows by the length of their prompts, equal ones as they came, and those that cannot be asked. Raises UserError.
 
     If the memory does not suffice it shows in the first batch, and rows of one batch need little padding. Rows of a family that is not
-    known, which are answered one by one, stay as they are.
+    known, which are answered one by one, stay as they are. `positions` is the longest sequence that the model was made for.
     """
     if not renderer.family.known:
-        return list(rows)
-    lengths = {id(row): renderer.prompt_length(row) for row in rows}
-    return sorted(rows, key=lambda row: -lengths[id(row)])
+        return Ordered(list(rows), {}, [])
+    lengths: dict[str, int] = {}
+    unusable = []
+    for row in rows:
+        try:
+            length, _ = renderer.measure(row, [])
+        except BadRow as error:
+            unusable.append(Unanswered(row.id, str(error), unusable=True))
+            continue
+        if positions is not None and length >= positions:
+            why = f"its prompt has {length:,} tokens, the model's context is {positions:,}"
+            unusable.append(Unanswered(row.id, why, unusable=True))
+        else:
+            lengths[row.id] = length
+    good = [row for row in rows if row.id in lengths]
+    return Ordered(sorted(good, key=lambda row: -lengths[row.id]), lengths, unusable)
 
 
 @torch.no_grad()
-def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Generation) -> Iterator[Answer]:
+def generate(
+    model: Any, renderer: Renderer, rows: Sequence[Row], settings: Generation
+) -> Iterator[Answer | Unanswered]:
     """Answers a batch at a time, longest prompts first: to be told apart by their ids. Raises UserError."""
     was_training = model.training
     model.eval()
@@ -60,21 +89,33 @@ def generate(model: Any, renderer: Renderer, rows: Sequence[Row], settings: Gene
     )
     own, model.generation_config = model.generation_config, config
     try:
-        ordered = longest_first(renderer, rows)
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        ordered = longest_first(renderer, rows, positions)
+        yield from ordered.unusable
         # How a processor's outputs are put side by side is known of known families only.
         size = settings.batch_size if renderer.family.known else 1
-        for start in range(0, len(ordered), size):
-            chunk = ordered[start : start + size]
+        for start in range(0, len(ordered.rows), size):
+            chunk = ordered.rows[start : start + size]
             begun = time.monotonic()
-            batch = pad([renderer.render(row) for row in chunk], renderer.pad_token_id, left=True)
+            try:
+                rendered = [renderer.render(row) for row in chunk]
+            except BadRow as error:  # of a family that is not known, whose rows are rendered one by one
+                if len(chunk) > 1:
+                    raise
+                yield Unanswered(chunk[0].id, str(error), unusable=True)
+                continue
+            # What a row may write is bounded by the model's context, whatever rows are beside it in its batch.
+            room = [min(settings.max_new_tokens, (positions or math.inf) - len(row.prompt_ids)) for row in rendered]
+            config.max_new_tokens = int(max(room))
+            batch = pad(rendered, renderer.pad_token_id, left=True)
             del batch["labels"]
             batch = {key: value.to(model.device) for key, value in batch.items()}
             drawing = processors(settings, [row.id for row in chunk], model.device)
             generated = model.generate(**batch, generation_config=config, logits_processor=drawing)
             answered = generated[:, batch["input_ids"].shape[1] :].tolist()
             seconds = (time.monotonic() - begun) / len(chunk)
-            for row, tokens in zip(chunk, answered, strict=True):
-                yield _answer(row, tokens, ends, renderer, seconds, hidden)
+            for row, tokens, most in zip(chunk, answered, room, strict=True):
+                yield _answer(row, tokens[: int(most)], ends, renderer, seconds, hidden)
     finally:
         model.generation_config = own
         model.train(was_training)

@@ -12,7 +12,7 @@ import torch
 
 from align.devices import has_gpu
 from align.errors import UserError
-from align.generation.answer import Answer, check_sampling
+from align.generation.answer import Answer, Unanswered, check_sampling
 from align.generation.local import generate, hidden_thoughts, load_on, longest_first
 from align.generation.workers import Workers
 from align.models.loading import ModelSource
@@ -55,7 +55,7 @@ class LocalModel:
         """What was paid so far: nothing."""
         return ""
 
-    def answers(self, rows: Sequence[Row]) -> Iterator[Answer]:
+    def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         """Answers as they come, not in the order of the rows. Raises UserError, also where a process that shares the rows ends."""
         if not rows:
             return
@@ -74,10 +74,12 @@ class LocalModel:
         gc.collect()
         torch.cuda.empty_cache()
 
-    def _answers_of_workers(self, rows: Sequence[Row]) -> Iterator[Answer]:
+    def _answers_of_workers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         if self._workers is None or self._workers.closed:
             self._workers = Workers(self.source, self._generation, self._devices)
-        yield from self._workers.answers(longest_first(self._renderer, rows))
+        ordered = longest_first(self._renderer, rows, self.known.positions)
+        yield from ordered.unusable
+        yield from self._workers.answers(ordered.rows)
 
 
 class BaseModel(LocalModel):
@@ -87,7 +89,7 @@ class BaseModel(LocalModel):
         super().__init__(ModelSource(replace(settings, adapter=None)), generation)
         self.name = f"the base model {settings.name} (weights {self.known.weights})"
 
-    def answers(self, rows: Sequence[Row]) -> Iterator[Answer]:
+    def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         """Answers as they come; when all have come the model is let go. Raises UserError."""
         try:
             yield from super().answers(rows)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from align.errors import UserError
-from align.generation.answer import Answer
+from align.generation.answer import Answer, Unanswered
 from align.generation.local import generate, load_on
 from align.models.loading import Loaded, ModelSource
 from align.rows import Row
@@ -66,7 +66,7 @@ class Workers:
             there.close()  # the process alone holds it now, so that its end is the end of the pipe
             self._workers.append(Worker(process, here, device))
 
-    def answers(self, rows: Sequence[Row]) -> Iterator[Answer]:
+    def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         """Answers as they come; rows are dealt in turn. Raises UserError when a process ends, after the answers that came."""
         n, working, finished = len(self._workers), [], False
         try:
@@ -79,7 +79,7 @@ class Workers:
                 ready = wait([worker.connection for worker in working])
                 for worker in [worker for worker in working if worker.connection in ready]:
                     message = _receive(worker)
-                    if isinstance(message, Answer):
+                    if isinstance(message, Answer | Unanswered):
                         yield message
                         continue
                     working.remove(worker)
@@ -124,9 +124,9 @@ def _receive(worker: Worker) -> Any:
         return Failure(f"it was ended by the signal {signal.Signals(-status).name}", explained=False)
 
 
-def _came_already(workers: Sequence[Worker]) -> Iterator[Answer]:
+def _came_already(workers: Sequence[Worker]) -> Iterator[Answer | Unanswered]:
     for worker in workers:
-        while worker.connection.poll() and isinstance(message := _receive(worker), Answer):
+        while worker.connection.poll() and isinstance(message := _receive(worker), Answer | Unanswered):
             yield message
 
 

@@ -21,6 +21,7 @@ from align.data.padding import pad
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.files import building, cache_folder, write_json
+from align.generation.answer import Answer
 from align.generation.local import generate
 from align.miniature import world
 from align.miniature.models import build
@@ -169,7 +170,9 @@ def check(model: Any, renderer: Renderer, rng: random.Random, n: int = 400) -> d
     asked = {row.id: row for row in rows}
     for answer in generate(model, renderer, rows, Generation(max_new_tokens=20, batch_size=200)):
         row = asked[answer.id]
-        right.setdefault("seeing" if row.images else "reading", []).append(answer.response == row.response)
+        right.setdefault("seeing" if row.images else "reading", []).append(
+            isinstance(answer, Answer) and answer.response == row.response
+        )
     return {kind: sum(values) / len(values) for kind, values in right.items()}
 
 

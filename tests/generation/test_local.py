@@ -62,7 +62,7 @@ def test_the_longest_prompts_are_answered_first_and_equal_ones_in_the_order_of_t
     lengths = {row.id: len(it.renderer.render(row).prompt_ids) for row in rows}
     wanted = sorted(lengths, key=lambda row_id: -lengths[row_id])  # sorted() is stable
     assert wanted != list(lengths)
-    assert [row.id for row in longest_first(it.renderer, rows)] == wanted
+    assert [row.id for row in longest_first(it.renderer, rows).rows] == wanted
     given = [answer.id for answer in generate(it.model, it.renderer, rows, Generation(max_new_tokens=1, batch_size=5))]
     assert given == wanted
 
