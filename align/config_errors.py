@@ -14,6 +14,10 @@ EXPECTED = {"Integer": "a whole number", "Float": "a number", "Boolean": "true o
 """OmegaConf's names of types."""
 
 
+LISTED = 20
+"""Settings of a section up to which all are named where none is near."""
+
+
 def explained(error: Exception, within: str = "") -> str:
     """The error of merging one value, in a line; `within` is what stands before its key, `train.` say."""
     message = str(getattr(error, "msg", None) or error).splitlines()[0]
@@ -36,5 +40,9 @@ def _unknown(key: str, section: Any) -> str:
     names = [field.name for field in fields(section)] if is_dataclass(section) else []
     where, _, last = key.rpartition(".")
     near = nearest(last, names)
-    listed = f"; {f'{where} has' if where else 'there are'} {', '.join(names)}" if names and not near else ""
+    listed = (
+        f"; {f'{where} has' if where else 'there are'} {', '.join(names)}"
+        if 0 < len(names) <= LISTED and not near
+        else ""
+    )
     return f"there is no setting {key}{near}{listed}"

@@ -232,7 +232,7 @@ PAPER = ["recipe=t_sft,mm_sft"]
             [*PAPER, "override.train.per_device_train_batch_size=3"],
             "which train.per_device_train_batch_size=3 does not",
         ),
-        ([ARMS, "method=sft,dpo", "override.train.beta=0.1"], "train.beta: "),
+        ([ARMS, "method=sft,dpo", "override.train.beta=0.1"], "no setting train.beta"),
     ],
 )
 def test_what_cannot_be_trained_or_shown_is_refused_before_anything_is_loaded(
@@ -297,3 +297,15 @@ def test_answers_that_arms_lack_are_generated_once_for_all_of_them(model_file, t
 def test_an_unknown_track_is_an_error(capsys):
     assert main(["compare", "track=papr"]) == 2
     assert "track=papr: expected paper or controlled" in capsys.readouterr().err
+
+
+def test_a_row_that_cannot_be_used_stops_a_comparison_before_anything_is_trained(tiny, tmp_path, capsys):
+    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "red " * (300 if i == 7 else 3)} for i in range(9)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = [f"override.data.own={{source: local, path: {tmp_path / 'own.jsonl'}, role: harmful}}", "override.view=text"]
+    small = ["override.train.max_steps=1", "override.global_batch_size=2", "override.evaluate.benchmark=[mini_vsil]"]
+    words = ["compare", "recipe=t_sft", f"model={tiny('llava')}", f"output_dir={tmp_path / 'out'}", *own, *small]
+    assert main(words) == 2
+    assert "t_sft on tiny-llava0" in (said := capsys.readouterr().err)
+    assert "own/r7: 3" in said
+    assert not (tmp_path / "out").exists()

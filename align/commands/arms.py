@@ -56,6 +56,7 @@ def plan(given: Composed) -> tuple[Cells, dict[str, list[EvalConfig]]]:
         for arm in arms:
             refuse_missing(arm.config)
         _refuse_impossible_settings(arms)
+        _refuse_bad_rows(arms)
         _refuse_uncontrolled_plans(arms)
     return cells, references
 
@@ -138,6 +139,18 @@ def _refuse_impossible_settings(cells: Sequence[Composed]) -> None:
     for cell in reversed(first.values()):
         method = resolve("method", cell.config.method, METHODS)
         training_arguments(cell, method, RunFolder(Path(cell.config.output_dir)), 1)
+
+
+def _refuse_bad_rows(cells: Sequence[Composed]) -> None:
+    """The rows of each arm, under its first seed, so that a row that cannot be used stops nothing after hours of other arms."""
+    from align.training.prepare import look_over
+
+    first = {(cell.config.recipe, cell.config.method): cell for cell in reversed(cells)}
+    for cell in reversed(first.values()):
+        try:
+            look_over(cell)
+        except UserError as error:
+            raise UserError(f"{cell.config.recipe} on {cell.config.model.name}: {error}") from error
 
 
 def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:

@@ -73,7 +73,9 @@ def look_over(composed: Composed) -> str:
         return f"rows are not checked: {lines[0]}"
     data = training_data(config)
     processes = config.num_processes or world_size()
-    faults, _ = check_rows(composed, data.answered(config, _placeholders), run_folder(config), processes=processes)
+    with _display(None) as shown:
+        answered = data.answered(config, _placeholders)
+        faults, _ = check_rows(composed, answered, run_folder(config), shown, processes)
     if config.on_bad_row == "error":
         refuse(faults, len(data.rows))
     return f"{len(data.rows):,} rows checked" + (
