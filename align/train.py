@@ -212,6 +212,9 @@ def evaluate_afterwards(run: RunFolder, config: Any) -> int:
     if not config.evaluate.benchmark:
         from align.evaluation.curve import lacking
 
+        print(
+            f"Nothing is evaluated, since evaluate.benchmark= names nothing; later: align eval run={run.path} benchmark=<names>"
+        )
         if line := lacking(run, config.evaluate.every_steps):
             print(line, flush=True)
         return 0

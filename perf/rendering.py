@@ -6,7 +6,7 @@
 thin layers with the real vocabulary. Measured in one process of one thread, turn by turn, unless it says otherwise:
 
 - rendering: the first row after the processor was loaded (cold), then rows a second (warm), each a JPEG of 640 x 480 and an answer;
-- the same where every answer asks the tokenizer for its whole vocabulary, as versions before 0.2 did to find the end of a turn;
+- the same where every answer asks the tokenizer for its whole vocabulary, as earlier versions did to find the end of a turn;
 - `recipe=mm_sft` on `rows` rows, `steps` steps of 20, either way, and the share that rendering takes;
 - the check of `checked` rows, an image file each, before a start: the first time on all processors, and again.
 """
