@@ -187,18 +187,23 @@ def compose(schema: type, arguments: Sequence[str]) -> Composed:
 
 
 def _parsed(argument: str, text: str) -> Any:
-    """`parse_value` of an argument. Raises UserError where it begins as a list, a mapping or a quoted text and does not end as one."""
-    value, ends = parse_value(text), {"[": "]", "{": "}", '"': '"', "'": "'"}
-    if (
-        isinstance(value, str)
-        and text[:1] in ends
-        and (text[:1] in "[{" or not text.endswith(text[0]) or len(text) == 1)
-    ):
+    """`parse_value` of an argument. Raises UserError where a list, a mapping or a quoted text is begun and not ended."""
+    value = parse_value(text)
+    if isinstance(value, str) and (lacking := _not_closed(text)):
         raise UserError(
-            f"argument {argument!r}: {text[0]} is not closed by {ends[text[0]]}, or what is between them is no YAML; if the text is meant "
-            f"as it stands, put it in quotes: {argument.partition('=')[0]}='\"...\"'"
+            f"argument {argument!r}: {text[0]} at the beginning is not closed by {lacking}; close it, or put a text that is meant as it "
+            f"stands into quotes: {argument.partition('=')[0]}='\"...\"'"
         )
     return value
+
+
+def _not_closed(text: str) -> str | None:
+    """What would close a bracket or a quote that a text begins with; None where all are closed."""
+    if text[:1] in ("'", '"'):
+        return text[0] if len(text) == 1 or not text.endswith(text[0]) else None
+    pairs = {"[": "]", "{": "}"}
+    closing = pairs.get(text[:1])
+    return closing if closing and text.count(text[0]) > text.count(closing) else None
 
 
 def parse_value(text: str) -> Any:
