@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 from align.catalog import METHODS, resolve
 from align.config import Composed, to_dict
@@ -29,18 +30,25 @@ MAX_UNKNOWN = 0.1
 
 def refuse_settings(composed: Composed, run: RunFolder) -> None:
     """Raises UserError for settings of training or of the method that cannot be; no file of data is opened."""
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    from align.methods.arguments import training_arguments
     from align.models.trainable import check_trainable
 
     config = composed.config
     if config.on_bad_row not in ("error", "drop"):
         raise UserError(f"{composed.origin('on_bad_row')}: on_bad_row={config.on_bad_row}: expected error or drop")
     check_trainable(composed)
-    training_arguments(composed, resolve("method", config.method, METHODS), run, world_size())
-    # These arguments switched ZeRO-3 on for every model that is loaded, also for one that only answers.
+    _arguments(composed, run, world_size())
+
+
+def _arguments(composed: Composed, run: RunFolder, processes: int) -> Any:
+    """The run's training arguments, to be looked at. Raises UserError."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    from align.methods.arguments import training_arguments
+
+    arguments = training_arguments(composed, resolve("method", composed.config.method, METHODS), run, processes)
+    # Under ZeRO-3 they also divide every model that is loaded from now on, even one that only answers.
     unset_hf_deepspeed_config()
+    return arguments
 
 
 def checked_data(composed: Composed, run: RunFolder, ask: answers.Ask, report: Report | None = None) -> TrainingData:
@@ -95,14 +103,13 @@ def check_rows(
     processes: int | None = None,
 ) -> tuple[list[Fault], list[Measured | Fault]]:
     """(The rows that cannot be trained on, what every row measures). Raises UserError where rows do not go together."""
-    from align.methods.arguments import training_arguments
     from align.models.loading import load_without_weights
 
     config = composed.config
     method = resolve("method", config.method, METHODS)
     method.check_rows(data.rows)
     loaded = load_without_weights(config.model)
-    arguments = training_arguments(composed, method, run, processes or world_size())
+    arguments = _arguments(composed, run, processes or world_size())
     checker = Checker(method.collator(loaded.renderer, arguments), method.check_row)
     name = json.dumps([to_dict(part) for part in config.data.values()], sort_keys=True)
     found = measured(checker, data.rows, f"{config.method} {name}", report)
