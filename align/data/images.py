@@ -1,4 +1,7 @@
-"""Images: bounded, decoded on demand, and recognised by their pixels."""
+"""Images: bounded, decoded on demand, turned upright, and recognised by their pixels.
+
+Every image that a model, a judge, the report or a hash sees is opened here.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from PIL import Image
 
 from align.data.files import archive, parquet
 from align.data.files.stamp import Stamp, stamp_of
+from align.data.orientation import upright, upright_size
 from align.errors import UserError
 from align.rows import ImageRef, Row
 
@@ -25,20 +29,33 @@ MAX_PIXELS = 100_000_000
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats of which mode `I` stands for values of 16 bits."""
 
+DECODING = 2
+"""Changes when the same file decodes to other pixels: hashes that an earlier version cached are not reused (2: upright)."""
+
 
 def load_image(image: ImageRef, where: str) -> Image.Image:
-    """Decode one image to RGB. `where` names the row in errors. Raises UserError."""
+    """Decode one image to RGB, upright. `where` names the row in errors. Raises UserError.
+
+    Nothing of the file but its pixels is returned: an orientation tag that stays would turn them a second time.
+    """
     with _opened(image, where) as opened:
         _refuse_damaged(opened)
-        if opened.mode.startswith("I"):  # 16 bits of grey, which convert() would cut to 8 and not scale
-            return Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-        return opened.convert("RGB")
+        opened.load()
+        decoded = upright(_rgb(opened), opened)
+    decoded.info = {}
+    return decoded
+
+
+def _rgb(opened: Image.Image) -> Image.Image:
+    if opened.mode.startswith("I"):  # 16 bits of grey, which convert() would cut to 8 and not scale
+        return Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
+    return opened.convert("RGB")
 
 
 def image_size(image: ImageRef, where: str) -> tuple[int, int]:
     """(width, height) in pixels, as `load_image` gives it, from the header alone. Raises UserError."""
     with _opened(image, where) as opened:
-        return opened.size
+        return upright_size(opened)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from align.data.files.stamp import stamp_of
-from align.data.images import decoded_hash, pixel_hash
+from align.data.images import DECODING, decoded_hash, pixel_hash
 from align.errors import UserError
 from align.files import cache_folder
 from align.rows import ImageRef, Row
@@ -117,7 +117,7 @@ class _Kept:
     """What the cache has of one folder or archive."""
 
     def __init__(self, folder: str):
-        self.path = cache_folder("pixels") / f"{hashlib.sha256(folder.encode()).hexdigest()[:16]}.jsonl"
+        self.path = cache_folder(f"pixels-{DECODING}") / f"{hashlib.sha256(folder.encode()).hexdigest()[:16]}.jsonl"
         self._folder = folder
 
     def known(self, images: Sequence[ImageRef]) -> tuple[Found, list[ImageRef]]:

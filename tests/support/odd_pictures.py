@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def png(*colour: int, size: tuple[int, int] = (8, 6)) -> bytes:
@@ -62,13 +62,13 @@ def _sixteen_bits(rgb: bool) -> tuple[bytes, np.ndarray]:
 def as_pil(content: bytes) -> np.ndarray:
     with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as opened:
         warnings.simplefilter("ignore")
-        return np.asarray(opened.convert("RGB"))
+        return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
 
 
-def _turned() -> bytes:
+def _turned(kind: str) -> bytes:
     turned = Image.Exif()
     turned[274] = 6
-    return saved(_gradient(), "PNG", exif=turned)
+    return saved(_gradient(), kind, exif=turned)
 
 
 def _two_views() -> bytes:
@@ -96,7 +96,8 @@ def pictures() -> dict[str, tuple[bytes, np.ndarray | None]]:
         "BMP": saved(_gradient(), "BMP"),
         "TIFF": saved(_gradient(), "TIFF"),
         "two lenses": _two_views(),
-        "turned by EXIF": _turned(),  # pixels as they are stored, as the sets' own code reads them
+        "turned by EXIF": _turned("PNG"),
+        "JPEG turned by EXIF": _turned("JPEG"),
         "something behind the end": base + b"behind",
     }
     refused = {
