@@ -23,7 +23,7 @@ def cache(tmp_path, monkeypatch):
     """A cache of its own for each test, and nothing known from another one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     images._pixel_hash.cache_clear()
-    return tmp_path / "cache" / "vsil-align" / "pixels"
+    return tmp_path / "cache" / "vsil-align" / f"pixels-{images.DECODING}"
 
 
 @pytest.fixture
