@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from align.catalog import REQUEST_JUDGES
+from align.catalog import GROUPS, REQUEST_JUDGES, benchmark_names
 from align.chat.budget import Budget
 from align.config import compose
 from align.data.views import split_view
@@ -83,6 +83,9 @@ def _sets(config: LeakageConfig, judges: dict[str, AnyJudge]) -> tuple[dict[str,
     """(the sets by name, the one that the probe sets against each). Read before anybody is asked."""
     if not config.benchmark:
         raise UserError("nothing to measure: give benchmark=<names>")
+    config.benchmark = benchmark_names(config.benchmark)
+    if config.against in GROUPS:
+        raise UserError(f"against={config.against}: that is a group; name one of {', '.join(GROUPS[config.against])}")
     for name in [*config.benchmark, *([config.against] if config.against else [])]:
         if split_view(name)[1] is not None:
             raise UserError(

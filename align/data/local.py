@@ -24,12 +24,15 @@ def read(part: Part) -> list[Row]:
     return read_file("source=local", part, part.role)
 
 
-def read_file(what: str, where: Where, role: str | None) -> list[Row]:
-    """Rows of a file; `role` is what they are where the file does not say it. Raises UserError that names file, row and column."""
+def read_file(what: str, where: Where, role: str | None, answered: bool = True) -> list[Row]:
+    """Rows of a file; `role` is what they are where the file does not say it. Raises UserError that names file, row and column.
+
+    A blank answer is an error for rows to train on (`answered`), and none at all for a benchmark's.
+    """
     folder = DataFolder.open(what, where)
     rows, seen = [], set()
     for number, record in enumerate(folder.records(*folder.tables()), start=1):
-        row = _row(record, f"{record.file.stem}-{number}", folder, role)
+        row = _row(record, f"{record.file.stem}-{number}", folder, role, answered)
         if row.id in seen:
             raise UserError(f"{record.where}: id {brief(row.id)} stands twice; ids must be unique")
         seen.add(row.id)
@@ -37,7 +40,7 @@ def read_file(what: str, where: Where, role: str | None) -> list[Row]:
     return rows
 
 
-def _row(record: Record, default_id: str, folder: DataFolder, default_role: str | None) -> Row:
+def _row(record: Record, default_id: str, folder: DataFolder, default_role: str | None, answered: bool) -> Row:
     where = record.where
     texts = {column: text_column(record, column, where) for column in TEXTS}
     texts |= {column: text or None for column, text in texts.items() if column not in ("prompt", *ANSWERS)}
@@ -46,8 +49,10 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
     if not texts["prompt"].strip():
         raise UserError(f"{where}: `prompt` is empty")
     for column in ANSWERS:
-        if texts[column] is not None and not texts[column].strip():  # type: ignore[union-attr]
-            raise UserError(f"{where}: `{column}` is empty; remove the row or give an answer")
+        if (text := texts[column]) is not None and not text.strip():
+            if answered:
+                raise UserError(f"{where}: `{column}` is empty; remove the row or give an answer")
+            texts[column] = None
     role, harm_in = texts.pop("role") or default_role, texts.pop("harm_in")
     if role not in ROLES:
         raise UserError(

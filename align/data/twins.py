@@ -16,6 +16,8 @@ from align.rows import ImageRef, Row
 from align.settings import Part
 
 TEXTS = ("caption", "query_leak", "query_free", "response", "benign_caption", "benign_response")
+QUERIES = ("query_leak", "query_free")
+"""The texts that an evaluation needs: it compares with no answer, and shows captions in one view alone."""
 IMAGES = ("image", "benign_image")
 SUBSETS = ("leak", "free", "benign", "pairs")
 
@@ -26,13 +28,13 @@ class Twin:
 
     id: str
     image: ImageRef
-    caption: str
+    caption: str | None
     query_leak: str
     query_free: str
-    response: str
+    response: str | None
     benign_image: ImageRef
-    benign_caption: str
-    benign_response: str
+    benign_caption: str | None
+    benign_response: str | None
     harmful_response: str | None = None
     """The answer to be forgotten, or not preferred; the same in every arm, so whatever is asked about the unsafe picture."""
     source: str = ""
@@ -96,31 +98,35 @@ def read(part: Part) -> list[Row]:
     return [row for twin in read_twins("source=twins", part) for row in rows_of(twin, part.subset)]
 
 
-def read_twins(what: str, where: Where) -> list[Twin]:
-    """The twins of a jsonl, json, csv or parquet file. Raises UserError that names file, row and column."""
+def read_twins(what: str, where: Where, trained: bool = True) -> list[Twin]:
+    """The twins of a jsonl, json, csv or parquet file. Raises UserError that names file, row and column.
+
+    Answers and captions may be absent or blank where nobody is `trained` on them.
+    """
     folder = DataFolder.open(what, where)
     twins: dict[str, Twin] = {}
     for record in folder.records(*folder.tables()):
-        twin = _twin(record, folder)
+        twin = _twin(record, folder, trained)
         if twin.id in twins:
             raise UserError(f"{record.where}: id {brief(twin.id)} stands twice; ids must be unique")
         twins[twin.id] = twin
     return list(twins.values())
 
 
-def _twin(record: Record, folder: DataFolder) -> Twin:
+def _twin(record: Record, folder: DataFolder, trained: bool) -> Twin:
     where = record.where
-    lacking = [column for column in ("id", *IMAGES, *TEXTS) if record.get(column) in (None, "")]
+    needed = TEXTS if trained else QUERIES
+    lacking = [column for column in ("id", *IMAGES, *needed) if record.get(column) in (None, "")]
     if lacking:
         raise UserError(
-            f"{where}: a twin lacks {', '.join(lacking)}; expected the columns id, {', '.join((*IMAGES, *TEXTS))}, "
+            f"{where}: a twin lacks {', '.join(lacking)}; expected the columns id, {', '.join((*IMAGES, *needed))}, "
             f"found {', '.join(map(str, record)) or 'nothing'}"
         )
-    given = [*TEXTS, *(["harmful_response"] if record.get("harmful_response") is not None else [])]
-    texts = {column: str(text_column(record, column, where)) for column in given}
-    blank = [column for column, text in texts.items() if not text.strip()]
-    if blank:
-        raise UserError(f"{where}: `{blank[0]}` is empty")
+    texts = {column: text_column(record, column, where) for column in (*TEXTS, "harmful_response")}
+    blank = [column for column, text in texts.items() if text is not None and not text.strip()]
+    if refused := [column for column in blank if trained or column in QUERIES]:
+        raise UserError(f"{where}: `{refused[0]}` is empty")
+    texts |= dict.fromkeys(blank)
     images = {column: folder.cell(record, column) for column in IMAGES}
     if images["image"] == images["benign_image"]:
         raise UserError(

@@ -18,6 +18,7 @@ from align.evaluation.verdicts import Verdict
 from align.rows import Row
 from tests.support.judge_server import judge_server, pictures, said
 from tests.support.launch import ENVIRONMENT, ROOT
+from tests.support.layouts import write_csv
 
 PAIRS, TEXTS = {0, 1, 2, 3, 4, 5, 6}, {0, 1, 2, 3, 8}
 """Of items by their last digit: those whose pair, and those whose text alone, the judge calls unsafe."""
@@ -339,6 +340,17 @@ def test_words_of_ones_own(tmp_path):
 NOWHERE = ["judge.base_url=http://127.0.0.1:9/v1", "judge.model=m"]
 
 
+def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
+    rows = [{"id": i, "prompt": f"How do I boil egg {i}?", "type": "eggs", "label": "safe"} for i in range(3)]
+    rows += [one | {"id": 9 + one["id"], "label": "unsafe"} for one in rows[:2]]
+    write_csv(tmp_path / "xstest_prompts.csv", rows)
+    words = ["leakage", "benchmark=xstest", f"settings.xstest.path={tmp_path}", "against=mini_benign", "dry_run=true"]
+    assert main([*words, f"output_dir={tmp_path / 'out'}"]) == 0
+    told = capsys.readouterr().out
+    assert "xstest_safe: 3 rows" in told
+    assert "xstest_unsafe: 2 rows" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -361,6 +373,7 @@ NOWHERE = ["judge.base_url=http://127.0.0.1:9/v1", "judge.model=m"]
         (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no picture, first r0"),
         (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
         (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
+        (["benchmark=mini_vsil", "against=xstest"], "name one of xstest_safe, xstest_unsafe"),
     ],
 )
 def test_what_cannot_be_measured_is_named(tmp_path, capsys, arguments, expected):

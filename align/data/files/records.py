@@ -56,6 +56,13 @@ class Record(dict[str, Any]):
         """A column that may hold text; None where it is absent, null or empty. Raises UserError for anything else."""
         return text_column(self, column, self.where) or None
 
+    def answer(self, column: str, needed: bool = True) -> str | None:
+        """A column of answers; where it is not `needed` None for one that is absent or blank. Raises UserError."""
+        if needed:
+            return self.text(column)
+        found = self.optional(column)
+        return found if found and found.strip() else None
+
     def name(self, column: str) -> str:
         """A column that names something: text or a whole number. Raises UserError."""
         value = self.get(column)

@@ -40,8 +40,11 @@ def read(part: Part) -> Read:
     return Read([row for row in pairs(folder, "train") if row.columns["kind"] in kinds])
 
 
-def pairs(folder: DataFolder, split: str) -> Iterator[Row]:
-    """Every pair of instruction and response of `train` or `test`; the column `kind` is a key of KINDS. Raises UserError."""
+def pairs(folder: DataFolder, split: str, answered: bool = True) -> Iterator[Row]:
+    """Every pair of instruction and response of `train` or `test`; the column `kind` is a key of KINDS. Raises UserError.
+
+    `answered` says that each pair must have its response: of the test set 17 are empty, and nobody trains on them.
+    """
     unique = UniqueIds()
     pictures = f"{split}/" if any((folder.pictures / f"{split}{end}").exists() for end in ("", *ENDINGS)) else ""
     for record in folder.records(f"{split}.json"):
@@ -64,7 +67,7 @@ def pairs(folder: DataFolder, split: str) -> Iterator[Row]:
                 item=name,
                 prompt=pair.text(next(key for key in INSTRUCTIONS if key in pair)),
                 images=(image,),
-                response=pair.text("response"),
+                response=pair.answer("response", answered),
                 role=role,
                 harm_in=harm_in,
                 source="vlguard",

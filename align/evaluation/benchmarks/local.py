@@ -10,7 +10,7 @@ from align.settings import BenchmarkSettings
 
 def read(settings: BenchmarkSettings) -> list[Row]:
     """The rows of the file at `path`. Raises UserError that names file, row and column."""
-    return read_file("benchmark=local", settings, role="harmful")
+    return read_file("benchmark=local", settings, role="harmful", answered=False)
 
 
 LOCAL = Benchmark("local", "as its rows say", read, judges=("vlsbench",))

@@ -20,7 +20,7 @@ def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:
             id=record.name("question_id"),
             prompt=record.text("question"),
             images=(image,),
-            response=record.optional("reference_answer"),
+            response=record.answer("reference_answer", needed=False),
             role="harmful",
             harm_in="image",
             category=record.text("category"),

@@ -10,7 +10,7 @@ from align.settings import BenchmarkSettings
 
 def _benchmark(name: str, kind: str, subset: str) -> Benchmark:
     def read(settings: BenchmarkSettings) -> list[Row]:
-        twins = read_twins(f"benchmark={name}", settings)
+        twins = read_twins(f"benchmark={name}", settings, trained=False)
         return [row for twin in twins for row in rows_of(twin, subset)]
 
     return Benchmark(name, kind, read, judges=("vlsbench",))

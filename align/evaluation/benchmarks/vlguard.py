@@ -15,7 +15,7 @@ from align.rows import Row
 
 def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:
     """Every pair of the test set, of all three kinds. Raises UserError."""
-    return pairs(folder, "test")
+    return pairs(folder, "test", answered=False)
 
 
 def _benchmark(pair: str, kind: str, judges: tuple[str, ...], count: int) -> Benchmark:
