@@ -18,7 +18,7 @@ from align.data.overlap import Overlap, find_overlap, index, question_hash, shor
 from align.data.summary import Looked, look, summarise
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, differences, select
-from align.evaluation.selection import settings_of
+from align.evaluation.selection import narrowing, settings_of
 from align.rows import ImageRef, Row
 from align.screen import Report, progress
 from align.settings import DataConfig, EvalConfig, Part
@@ -106,13 +106,15 @@ def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row],
     names = benchmark_names(config.benchmark)
     # Beside a source, path= and the like are the source's.
     short = ("path", "revision", "image_root", "subset") if config.source is None else ()
-    given = {key: getattr(config, key) for key in short}
+    given = {key: getattr(config, key) for key in (*short, "limit", "limit_order", "limit_seed")}
     evaluation = EvalConfig(benchmark=names, settings=config.settings, data_root=config.data_root, **given)
     for name in names:
         benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
         settings = settings_of(evaluation, name)
         every = benchmark.read(settings)
-        yield name, benchmark, select(benchmark, every, settings), differences(benchmark, every, settings.subset)
+        facts = differences(benchmark, every, settings.subset)
+        facts += [f"{name}: only {narrowed}"] if (narrowed := narrowing(settings)) else []
+        yield name, benchmark, select(benchmark, every, settings), facts
 
 
 def _in_common(trained: _Set, evaluated: _Set) -> dict[str, Any]:

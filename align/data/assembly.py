@@ -19,6 +19,7 @@ from align.data.images import drop_missing
 from align.data.overlap import question_hash, short_hash
 from align.data.pixels import Found, hashes_of, readable
 from align.data.reading import Read, at_root
+from align.data.sampling import stratified
 from align.data.views import READS_PICTURES, check_labels, check_view, show
 from align.errors import UserError
 from align.rows import Row
@@ -209,8 +210,11 @@ def read_source(what: str, part: Part, data_root: str | None = None) -> Read:
         rows, again = without_duplicates(rows)
         facts.append(f"{again} rows left out that repeat an earlier one (deduplicate: true)")
     if part.rows is not None and len(rows) > part.rows:
-        # A seeded sample in the file's own order.
-        rows = [rows[i] for i in sorted(random.Random(part.seed).sample(range(len(rows)), part.rows))]
+        taken = stratified(rows, part.rows, part.seed)
+        facts.append(
+            f"rows={part.rows}: {len(taken)} of {len(rows)} rows, a sample stratified by role, category and source (seed={part.seed})"
+        )
+        rows = taken
     elif part.rows is not None and len(rows) < part.rows:
         facts.append(f"rows={part.rows} asked for, there are {len(rows)}")
     return Read(rows, facts)

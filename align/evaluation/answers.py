@@ -138,8 +138,14 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
     file, responses = folder / "settings.json", folder / "responses.jsonl"
     # Where nothing is answered yet, there is nothing to mix: a model that refused a setting is asked with another.
     there = read_json(file) if file.is_file() and responses.is_file() and responses.stat().st_size else {}
+    selection, asked = chosen.narrowed or "all rows", there.pop("selection", "not recorded")
+    if there and there.get("rows") != rows:
+        raise UserError(
+            f"{folder} holds answers to other rows of {chosen.name} (selection: {asked}); this evaluation asks {len(chosen.rows)} rows "
+            f"(selection: {selection}). Give another output_dir=, or remove that folder"
+        )
     refuse_other(folder, "evaluation", there, wanted | {key: None for key in there if key not in wanted})
-    write_json(file, wanted)
+    write_json(file, wanted | {"selection": selection})
 
 
 def cluster_of(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from align.data.files.folder import DataFolder
+from align.data.sampling import stratified
 from align.errors import UserError
 from align.rows import Row
 from align.settings import BenchmarkSettings
 
+LIMIT_ORDERS = ("sample", "first")
 KINDS = ("vsil", "vsil_free", "benign", "ability", "twin")
 SAFETY_KINDS = ("vsil", "vsil_free")
 
@@ -139,13 +141,24 @@ def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -
                 f"benchmark {benchmark.name}: where.{column}: no row has {', '.join(absent)}; found {there}"
             )
         rows = [row for row, value in zip(rows, found, strict=True) if value in values]
-    if settings.limit is not None and settings.limit < 1:
-        raise UserError(f"benchmark {benchmark.name}: limit={settings.limit}: expected at least 1")
-    # An item of a twin set is a pair of rows.
-    rows = rows[: settings.limit and settings.limit * (2 if benchmark.kind == "twin" else 1)]
+    rows = _limited(benchmark, rows, settings)
     if not rows:
         raise UserError(f"benchmark {benchmark.name}: no rows left by where={settings.where}, limit={settings.limit}")
     return rows
+
+
+def _limited(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -> list[Row]:
+    """As many rows as `limit` says. Raises UserError for settings that say nothing."""
+    if settings.limit_order not in LIMIT_ORDERS:
+        raise UserError(
+            f"benchmark {benchmark.name}: limit_order={settings.limit_order}: expected {' or '.join(LIMIT_ORDERS)}"
+        )
+    if settings.limit is None:
+        return rows
+    if settings.limit < 1:
+        raise UserError(f"benchmark {benchmark.name}: limit={settings.limit}: expected at least 1")
+    n = settings.limit * (2 if benchmark.kind == "twin" else 1)  # an item of a twin set is a pair of rows
+    return rows[:n] if settings.limit_order == "first" else stratified(rows, n, settings.limit_seed)
 
 
 def kind_of(rows: list[Row], name: str, mixed: bool = False) -> str:

@@ -18,6 +18,9 @@ from align.evaluation.benchmark import Benchmark, check_twins, differences, kind
 from align.rows import Row
 from align.settings import BenchmarkSettings, Evaluate, LeakageConfig, RunConfig, ShortForms
 
+OF_EVERY_BENCHMARK = ("limit", "limit_order", "limit_seed", "on_missing_image")
+"""Short forms that mean something for several benchmarks at once."""
+
 
 @dataclass
 class Selected:
@@ -31,6 +34,8 @@ class Selected:
     """What was selected or is absent, each a line to print and to keep with the numbers."""
     items: list[Row]
     """The same as they are, whatever the view: what a judge is shown."""
+    narrowed: str | None = None
+    """Which rows of the set these are, in words; None for all."""
 
     @property
     def name(self) -> str:
@@ -41,6 +46,11 @@ class Selected:
 def narrowing(settings: BenchmarkSettings) -> str | None:
     """Which rows of a set its settings leave, in words; None where that is all."""
     given = {key: getattr(settings, key) for key in ("subset", "limit", "where") if getattr(settings, key)}
+    if "limit" in given:
+        first = settings.limit_order == "first"
+        given["limit"] = (
+            f"{settings.limit} ({'the first rows' if first else f'a stratified sample, seed {settings.limit_seed}'})"
+        )
     return ", ".join(f"{key}={value}" for key, value in given.items()) or None
 
 
@@ -75,7 +85,7 @@ def select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool =
     facts = differences(benchmark, every, settings.subset)
     if narrowed := narrowing(settings):
         facts.append(f"{name}: only {narrowed}")
-    return Selected(benchmark, view, shown, facts + ([missing] if missing else []), rows)
+    return Selected(benchmark, view, shown, facts + ([missing] if missing else []), rows, narrowed)
 
 
 def _whole_pairs(rows: list[Row], missing: str) -> tuple[list[Row], str]:
@@ -104,13 +114,11 @@ def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSett
         )
     if not isinstance(config, ShortForms):
         return settings
-    short = {
-        key: getattr(config, key) for key in ("path", "revision", "image_root", "subset", "limit", "on_missing_image")
-    }
+    short = {key: getattr(config, key) for key in ("path", "revision", "image_root", "subset", *OF_EVERY_BENCHMARK)}
     short = {key: value for key, value in short.items() if value is not None} | (
         {"where": config.where} if config.where else {}
     )
-    alone = [key for key in short if key not in ("limit", "on_missing_image")]
+    alone = [key for key in short if key not in OF_EVERY_BENCHMARK]
     against = [config.against] if isinstance(config, LeakageConfig) and config.against else []
     several = len({data_set_of(split_view(benchmark)[0]) for benchmark in [*config.benchmark, *against]})
     if alone and several > 1:

@@ -21,6 +21,8 @@ class ShortForms:
     image_root: str | None = option(None, "likewise")
     subset: str | None = option(None, "likewise")
     limit: int | None = option(None, "likewise, for every benchmark named")
+    limit_order: str | None = option(None, "likewise, for every benchmark named")
+    limit_seed: int | None = option(None, "likewise, for every benchmark named")
     where: dict[str, Any] = option(dict, "likewise")
     on_missing_image: str | None = option(None, "likewise, for every benchmark named")
 
@@ -95,6 +97,9 @@ class DataConfig(Part):
         "per benchmark: path, subset, ...; without source= path=, revision=, image_root= and subset= are short for one's",
     )
     data_root: str | None = option(None, "folder that holds data sets by name (default: $VSIL_ALIGN_DATA)")
+    limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark named")
+    limit_order: str | None = option(None, "short for settings.<benchmark>.limit_order")
+    limit_seed: int | None = option(None, "short for settings.<benchmark>.limit_seed")
     summary: bool = option(False, "print one JSON object a set instead, on a line of its own")
     sample: int | None = option(None, "show so many rows, drawn with `seed`")
     validate: bool = option(

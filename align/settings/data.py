@@ -32,7 +32,9 @@ class Part:
         False,
         "leave out rows that ask what an earlier one asks (case, punctuation, spacing apart) about the same pixels",
     )
-    rows: int | None = option(None, "take this many rows, a seeded sample")
+    rows: int | None = option(
+        None, "take this many rows: a sample drawn with `seed`, stratified by role, category and source"
+    )
     seed: int = option(0, "seed of the sample, or of the miniature's pictures")
     role: str | None = option(None, "harmful | benign: what the rows are, where the source does not say it itself")
     on_missing_image: str = option("error", "error | drop: what to do with a row whose image file is absent")
@@ -56,7 +58,11 @@ class BenchmarkSettings:
     revision: str | None = option(None, "commit of the hub's dataset")
     image_root: str | None = option(None, "folder or zip archive of its images (default: beside its file)")
     subset: str | None = option(None, "a named subset of the benchmark")
-    limit: int | None = option(None, "only the first rows")
+    limit: int | None = option(
+        None, "evaluate this many rows, of a twin set pairs: a sample stratified by category and source"
+    )
+    limit_order: str = option("sample", "sample | first: limit= draws a seeded sample, or takes the first rows")
+    limit_seed: int = option(0, "seed of the sample that limit= draws")
     where: dict[str, Any] = option(dict, "keep rows by a column, e.g. where.task_id=4,5")
     on_missing_image: str = option(
         "error", "error | drop: what to do with rows whose image file is absent (counted either way)"

@@ -108,6 +108,27 @@ def test_answers_to_other_questions_are_not_mixed_with_those_that_are_there(load
         evaluate(it, other, tmp_path)
 
 
+def test_another_selection_in_the_same_folder_is_named_with_the_one_that_is_there(loaded, tmp_path):
+    it = loaded("llava")
+    evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
+    other = {"mini_vsil": BenchmarkSettings(limit=4, limit_order="first")}
+    with pytest.raises(UserError) as error:
+        evaluate(it, settings(benchmark=["mini_vsil"], settings=other), tmp_path)
+    assert "limit=10 (a stratified sample, seed 0)" in str(error.value)
+    assert "4 rows (selection: limit=4 (the first rows))" in str(error.value)
+
+
+def test_a_folder_of_an_earlier_version_goes_on_where_its_rows_are_the_same(loaded, tmp_path):
+    it, same = loaded("llava"), settings(benchmark=["mini_vsil"])
+    first = evaluate(it, same, tmp_path)
+    file = tmp_path / "mini_vsil" / "settings.json"
+    kept = json.loads(file.read_text())
+    del kept["selection"]
+    file.write_text(json.dumps(kept))
+    assert evaluate(it, same, tmp_path) == first
+    assert json.loads(file.read_text())["selection"] == "limit=10 (a stratified sample, seed 0)"
+
+
 def test_another_batch_size_goes_on_with_what_is_there(loaded, tmp_path):
     it = loaded("llava")
     first = evaluate(it, settings(benchmark=["mini_vsil"]), tmp_path)
@@ -135,7 +156,7 @@ def test_answers_of_other_weights_are_not_passed_off_as_this_models(loaded, tmp_
 
 def test_a_selection_is_told_with_the_numbers(loaded, tmp_path):
     (result,) = evaluate(loaded("llava"), settings(benchmark=["mini_vsil"]), tmp_path).values()
-    assert result["facts"] == ["mini_vsil: only limit=10"]
+    assert result["facts"] == ["mini_vsil: only limit=10 (a stratified sample, seed 0)"]
 
 
 def test_nothing_to_evaluate_is_an_error(loaded, tmp_path):

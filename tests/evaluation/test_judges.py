@@ -45,7 +45,7 @@ def asked(server, *more):
 def test_a_judge_sees_the_item_as_it_is_whatever_the_model_saw(view):
     rows = {load_image(row.images[0], "").tobytes(): row for row in evaluation_rows("vsil_free", 3)}
     with judge_server() as server:
-        status, sent = asked(server, "benchmark=mini_vsil_free", f"view={view}")
+        status, sent = asked(server, "benchmark=mini_vsil_free", f"view={view}", "limit_order=first")
     assert (status, len(sent)) == (0, 3)
     for body in sent:
         (image,) = pictures(body)

@@ -34,7 +34,7 @@ def test_an_evaluation_is_asked_for_in_full_and_composes(tmp_path):
         assert composed.benchmark == ["mini_vsil", "mini_twin"]
         assert composed.settings["mini_vsil"].where == {"category": ["a", "b"]}
         assert (composed.judge.name, composed.data_root) == (["rule"], "x")
-        assert task.narrowed == {"mini_vsil": "limit=3, where={'category': ['a', 'b']}"}
+        assert task.narrowed == {"mini_vsil": "limit=3 (a stratified sample, seed 0), where={'category': ['a', 'b']}"}
 
 
 def test_without_sets_there_is_nothing_to_evaluate_and_with_lmms_eval_alone_there_is(tmp_path):

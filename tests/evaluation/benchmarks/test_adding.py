@@ -48,7 +48,7 @@ def test_the_pages_benchmark_runs_with_the_pages_command(kettles, capsys):
 
 
 def test_what_the_page_says_comes_with_it_does(kettles):
-    settings = BenchmarkSettings(path=str(zipped(kettles)), where={"source": "attic"}, limit=2)
+    settings = BenchmarkSettings(path=str(zipped(kettles)), where={"source": "attic"}, limit=2, limit_order="first")
     chosen = select_rows("mine:KETTLES", "text", settings)
     assert (chosen.name, [row.id for row in chosen.rows]) == ("kettles.text", ["1", "2"])
     kettles.mkdir()

@@ -115,14 +115,17 @@ def test_mssbench_is_pairs_of_both_tasks_or_of_one(mssbench, zip_it, capsys):
     }
     (chat,) = summaries(capsys, "benchmark=mssbench", f"path={path}", "subset=chat")
     (embodied,) = summaries(capsys, "benchmark=mssbench", f"path={path}", "subset=embodied")
-    assert (chat["rows"], chat["facts"]) == (6, ["mssbench chat: 6 rows found, 1200 are published"])
-    assert (embodied["rows"], embodied["facts"]) == (2, ["mssbench embodied: 2 rows found, 760 are published"])
+    for found, subset, rows, published in ((chat, "chat", 6, 1200), (embodied, "embodied", 2, 760)):
+        facts = [f"mssbench {subset}: {rows} rows found, {published} are published", f"mssbench: only subset={subset}"]
+        assert (found["rows"], found["facts"]) == (rows, facts)
 
 
 def test_a_limit_on_mssbench_counts_pairs(mssbench):
-    rows = select_rows("mssbench", "text", BenchmarkSettings(path=str(mssbench), limit=1)).rows
-    assert [row.id for row in rows] == ["chat-1-1-unsafe", "chat-1-1-safe"]
-    assert {row.twin for row in rows} == {"chat-1-1"}
+    for order in ("sample", "first"):
+        settings = BenchmarkSettings(path=str(mssbench), limit=1, limit_order=order)
+        rows = select_rows("mssbench", "text", settings).rows
+        assert [row.id for row in rows] == [f"{rows[0].twin}-unsafe", f"{rows[0].twin}-safe"]
+    assert rows[0].twin == "chat-1-1"
 
 
 def test_what_mssbench_lacks_is_named(mssbench, tmp_path):
