@@ -265,6 +265,10 @@ def trained_by(config: dict[str, Any]) -> dict[str, Any]:
     """What of a configuration in plain containers says what is trained."""
     values = {key: value for key, value in config.items() if key not in NOT_TRAINED}
     values["train"] = {key: value for key, value in values["train"].items() if trains(key)}
+    # Where files are found is no part of what is trained on, which the data's own fingerprint tells.
+    values["data"] = {
+        name: {k: v for k, v in part.items() if k != "follow_links"} for name, part in values["data"].items()
+    }
     generation = values.pop("generation")
     if any("generate" in (part["response"], part["harmful_response"]) for part in values["data"].values()):
         drawn = ("do_sample", "temperature", "top_p", "seed") if generation["do_sample"] else ()

@@ -15,6 +15,7 @@ from align.catalog import BENCHMARKS, SOURCES, resolve
 from align.config import is_hub_id
 from align.data.answers import FIELDS, GENERATE
 from align.data.assembly import read_part
+from align.data.files.folder import named_roots
 from align.data.views import split_view
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark
@@ -54,10 +55,11 @@ def missing(config: RunConfig) -> list[str]:
         if name in evaluated and name in BENCHMARKS
     }
     for name, settings in files.items():
-        for key in ("path", "image_root"):
-            path = getattr(settings, key)
-            if (
-                path and not Path(path).exists() and not (key == "path" and is_hub_id(path))
+        places = [("path", settings.path)] if settings.path else []
+        places += [("image_root", root) for root in named_roots(settings.image_root)]
+        for key, path in places:
+            if not Path(path).exists() and not (
+                key == "path" and is_hub_id(path)
             ):  # the hub's is fetched when it is read
                 lines.append(f"{name}.{key}={path}: does not exist here; correct the path, or put the data there")
     lines += _impossible_answering(config)

@@ -53,7 +53,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _items(config: CalibrateConfig) -> list[Labelled]:
-    rows = read_file("align calibrate", Part(path=config.path, image_root=config.image_root), config.role)
+    rows = read_file(
+        "align calibrate",
+        Part(path=config.path, image_root=config.image_root, follow_links=config.follow_links),
+        config.role,
+    )
     if config.limit is not None and config.limit < 1:
         raise UserError(f"limit={config.limit}: expected at least 1")
     return labelled(rows[: config.limit], str(config.path))

@@ -107,6 +107,7 @@ def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row],
     # Beside a source, path= and the like are the source's.
     short = ("path", "revision", "image_root", "subset") if config.source is None else ()
     given = {key: getattr(config, key) for key in (*short, "limit", "limit_order", "limit_seed")}
+    given["follow_links"] = (config.follow_links and config.source is None) or None
     evaluation = EvalConfig(benchmark=names, settings=config.settings, data_root=config.data_root, **given)
     for name in names:
         benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)

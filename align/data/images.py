@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from align.data.files import archive, parquet
+from align.data.files.formats import ending_of
 from align.data.files.stamp import Stamp, stamp_of
 from align.data.orientation import upright, upright_size
 from align.errors import UserError
@@ -86,7 +87,7 @@ def _encoded(image: ImageRef) -> Path | io.BytesIO:
     file = Path(str(image.path))
     if image.inside is None:
         return file
-    if file.suffix == ".parquet":
+    if ending_of(file) == ".parquet":
         return io.BytesIO(parquet.picture(file, image.inside))
     return io.BytesIO(archive.content(file, image.inside))
 
@@ -131,7 +132,7 @@ def exists(image: ImageRef) -> bool:
     file = Path(image.path)
     if not file.is_file():
         return False
-    return image.inside is None or file.suffix == ".parquet" or image.inside in archive.members(file)
+    return image.inside is None or ending_of(file) == ".parquet" or image.inside in archive.members(file)
 
 
 def encode_png(image: Image.Image) -> ImageRef:

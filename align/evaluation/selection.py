@@ -18,7 +18,7 @@ from align.evaluation.benchmark import Benchmark, check_twins, differences, kind
 from align.rows import Row
 from align.settings import BenchmarkSettings, Evaluate, LeakageConfig, RunConfig, ShortForms
 
-OF_EVERY_BENCHMARK = ("limit", "limit_order", "limit_seed", "on_missing_image")
+OF_EVERY_BENCHMARK = ("follow_links", "limit", "limit_order", "limit_seed", "on_missing_image")
 """Short forms that mean something for several benchmarks at once."""
 
 

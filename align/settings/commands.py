@@ -18,7 +18,8 @@ class ShortForms:
 
     path: str | None = option(None, "short for settings.<benchmark>.path where one benchmark is named")
     revision: str | None = option(None, "likewise")
-    image_root: str | None = option(None, "likewise")
+    image_root: Any = option(None, "likewise")
+    follow_links: bool | None = option(None, "likewise, for every benchmark named")
     subset: str | None = option(None, "likewise")
     limit: int | None = option(None, "likewise, for every benchmark named")
     limit_order: str | None = option(None, "likewise, for every benchmark named")
@@ -52,7 +53,8 @@ class CalibrateConfig:
     path: str | None = option(
         None, "jsonl, csv or parquet: prompt, response, label (or labels of several people), image?, role?, category?"
     )
-    image_root: str | None = option(None, "folder of its images (default: beside the file)")
+    image_root: Any = option(None, "folder or zip archive of its images, or several (default: beside the file)")
+    follow_links: bool = option(False, "allow links in the folder to lead out of it; image paths still may not")
     role: str = option("harmful", "harmful | benign: what the items are, where the file does not say it")
     limit: int | None = option(None, "only the first items")
     judge: Judging = option(Judging, "")

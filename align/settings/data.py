@@ -18,9 +18,12 @@ class Part:
         "file, folder or zip archive of a local copy, or id of a dataset of the hub (default: by name in data_root)",
     )
     revision: str | None = option(None, "commit of the hub's dataset")
-    image_root: str | None = option(
-        None, "folder or zip archive that image paths are relative to and must stay inside (default: beside the file)"
+    image_root: Any = option(
+        None,
+        "folder or zip archive that image paths are relative to and must stay inside, or a list of several "
+        "(default: beside the file)",
     )
+    follow_links: bool = option(False, "allow links in the folder to lead out of it; image paths still may not")
     subset: str | None = option(None, "a named subset of the source")
     twins: bool = option(
         False, "vlguard, mssbench: the controlled track's items that are in the set, instead of the set's own rows"
@@ -56,7 +59,8 @@ class BenchmarkSettings:
         None, "folder or zip archive of a local copy, or id of a dataset of the hub (default: by name in data_root)"
     )
     revision: str | None = option(None, "commit of the hub's dataset")
-    image_root: str | None = option(None, "folder or zip archive of its images (default: beside its file)")
+    image_root: Any = option(None, "folder or zip archive of its images, or several (default: beside its file)")
+    follow_links: bool = option(False, "allow links in the folder to lead out of it; image paths still may not")
     subset: str | None = option(None, "a named subset of the benchmark")
     limit: int | None = option(
         None, "evaluate this many rows, of a twin set pairs: a sample stratified by category and source"

@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from align.data.files.formats import ARCHIVES, ending_of
 from align.data.files.stamp import Stamp, stamp_of
 
 MAX_BYTES = 1 << 30
 """A member that says it is larger is not unpacked into memory."""
-ENDINGS = (".zip", ".tar")
-"""Of a tar that is compressed no member could be read without those before it."""
+ENDINGS = ARCHIVES
 
 
 READING = threading.RLock()
@@ -45,7 +45,7 @@ def archive(file: Path) -> zipfile.ZipFile:
 @functools.lru_cache(maxsize=32)
 def _archive(file: str, stamp: Stamp, process: int) -> zipfile.ZipFile | tarfile.TarFile:
     # One for each process: what is said of threads above is true of processes that were forked.
-    return tarfile.open(file, "r:") if file.endswith(".tar") else zipfile.ZipFile(file)
+    return tarfile.open(file, "r:") if ending_of(Path(file)) == ".tar" else zipfile.ZipFile(file)
 
 
 def members(file: Path) -> Mapping[str, str]:

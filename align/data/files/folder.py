@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import fnmatch
-import posixpath
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from align.config import is_hub_id
 from align.data.files import archive
+from align.data.files.formats import KNOWN, ending_of
 from align.data.files.hub import snapshot
 from align.data.files.parquet import INSIDE
 from align.data.files.records import READERS, UNREADABLE, File, Record, as_text, records, shown
+from align.data.files.roots import ImageRoot, ImageRoots, refuse_outside
+from align.data.hints import option
 from align.data.images import exists
 from align.errors import UserError
 from align.rows import ImageRef
@@ -24,8 +26,10 @@ class Where(Protocol):
     """What settings say of where files are; a part of the training data and a benchmark say it alike."""
 
     path: str | None
-    image_root: str | None
+    image_root: Any
+    """One folder or zip archive, or a list of them."""
     revision: str | None
+    follow_links: bool
 
 
 @dataclass(frozen=True)
@@ -36,44 +40,41 @@ class DataFolder:
     """Whose they are, as errors say it."""
     root: File
     """The folder, or the folder in an archive."""
-    pictures: File
+    images: ImageRoots
     """What image paths are relative to."""
     index: Path | None = None
     """The one file that `path` named, if it named a file."""
     bound: Path | None = None
     """What files must stay inside, where it is not `root`: the hub's cache links from a snapshot to the files beside it."""
+    follow_links: bool = False
+    """Whether links may lead out of the folder."""
 
     @classmethod
     def open(cls, what: str, where: Where, hub: str | None = None, patterns: Sequence[str] | None = None) -> DataFolder:
         """The files at `where.path`; `hub` is the id that the set has there, and `patterns` the files that are read. Raises UserError."""
         if where.path is None:
-            there = f", path={hub} revision=<commit> for the hub's" if hub else ""
+            there = f", {option(f'path={hub}')} {option('revision=<commit>')} for the hub's" if hub else ""
             raise UserError(
-                f"{what}: give path=<folder, file or zip archive>{there}, or data_root=<folder that holds data sets by name>"
+                f"{what}: give {option('path=<folder, file or zip archive>')}{there}, or data_root=<folder that holds data sets by name>"
             )
-        path, index, bound = Path(where.path), None, None
+        path, index = Path(where.path), None
         if where.revision is not None and path.exists():
             raise UserError(
-                f"{what}: revision={where.revision}: path={path} is on this machine; a revision is of the hub's"
+                f"{what}: {option(f'revision={where.revision}')} is of a dataset of the hub, and {option(f'path={path}')} is on this "
+                f"machine; remove the revision"
             )
-        if not path.exists() and is_hub_id(where.path) and path.suffix not in (*READERS, ".zip"):
+        if not path.exists() and is_hub_id(where.path) and path.suffix not in KNOWN:
             path = snapshot(where.path, where.revision, what, patterns)
-            bound = path.parent.parent
         if not path.exists():
-            raise UserError(f"{what}: path={path} does not exist")
-        path = path.absolute()  # pictures are known by their names, from wherever a run is started
-        root: File = path
-        if path.suffix == ".zip":
-            root = _top(what, path)
-        elif path.is_file():
+            raise UserError(f"{what}: {option(f'path={path}')} does not exist")
+        path = path.absolute()  # images are known by their names, from wherever a run is started
+        root, bound, follow = path, _hub_cache(path), _follows(where)
+        if path.is_file() and ending_of(path) == ".zip":
+            top = top_of(what, path)
+            return cls(what, top, _roots(what, where, ImageRoot(top)), None, bound, follow)
+        if path.is_file():
             root, index = path.parent, path
-        pictures = root if where.image_root is None else _pictures(what, Path(where.image_root).absolute())
-        return cls(what, root, pictures, index, bound)
-
-    @property
-    def _picture_bound(self) -> Path:
-        assert isinstance(self.pictures, Path)
-        return self.bound if self.bound and self.pictures == self.root else self.pictures
+        return cls(what, root, _roots(what, where, ImageRoot(root, bound, follow)), index, bound, follow)
 
     @property
     def name(self) -> str:
@@ -84,6 +85,32 @@ class DataFolder:
         """Whether there is a file or folder of that name."""
         return (self.root / name).exists()
 
+    def holding(self, names: Sequence[str], places: Sequence[str]) -> DataFolder:
+        """The place that has one of the files `names`: the folder itself, or a folder or zip archive in it called one of `places`.
+
+        The folder itself if none has. Raises UserError for a place that is a link out of the folder.
+        """
+        if self.index is not None or any(map(self._matching, names)):
+            return self
+        inner = (self._inner(place) for place in places)
+        return next((folder for folder in inner if folder and any(map(folder._matching, names))), self)
+
+    def _inner(self, place: str) -> DataFolder | None:
+        at: File
+        if isinstance(self.root, zipfile.Path):
+            at, bound = self.root / place, None
+            if not at.is_dir():
+                return None
+        else:
+            bound, file = self.bound or self.root, self.root / f"{place}.zip"
+            at = self.root / place
+            if not at.is_dir() and not file.is_file():
+                return None
+            refuse_outside(at if at.is_dir() else file, bound, self.follow_links)
+            at = at if at.is_dir() else top_of(self.what, file)
+        images = self.images if self.images.given else ImageRoots((ImageRoot(at, bound, self.follow_links),))
+        return replace(self, root=at, images=images, bound=bound)
+
     def files(self, *patterns: str) -> list[File]:
         """The files that the first pattern that fits any names, sorted: `train.json`, `data/train-*.parquet`. Raises UserError."""
         if self.index is not None:
@@ -91,7 +118,7 @@ class DataFolder:
         for pattern in patterns:
             if found := self._matching(pattern):
                 for file in found:
-                    _refuse_outside(file, self.bound or self.root)
+                    refuse_outside(file, self.bound or self.root, self.follow_links)
                 return found
         raise UserError(f"{self.what}: there is no {' or '.join(patterns)} in {self.root}")
 
@@ -112,31 +139,13 @@ class DataFolder:
         if len(found) > 1 and self.index is None:
             named = ", ".join(names[0].name for names in found.values())
             raise UserError(
-                f"{self.what}: {self.root} holds tables of several formats ({named}); name one: path=<file>"
+                f"{self.what}: {self.root} holds tables of several formats ({named}); name one: {option('path=<file>')}"
             )
         return patterns
 
     def image(self, name: str, where: str) -> ImageRef:
-        """The picture that a set calls `name`, there or not. Raises UserError where it would lie outside the folder."""
-        outside = UserError(
-            f"{where}: image path {name[:80]!r} leads outside its folder {self.pictures}; keep images inside it or set image_root"
-        )
-        if "\0" in name:
-            raise UserError(f"{where}: image path {name[:80]!r} holds a character that no file name can")
-        if isinstance(self.pictures, zipfile.Path):
-            member = archive.within(self.pictures.at, name)
-            if member is None:
-                raise outside
-            return ImageRef(path=str(self.pictures.root.filename), inside=member)
-        try:
-            path = (self.pictures / name).resolve()
-            path.exists()
-        except (OSError, RuntimeError) as error:  # a name too long, links in a circle
-            said = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"{where}: image path {name[:80]!r} cannot be followed: {said}") from error
-        if not path.is_relative_to(self._picture_bound.resolve()):
-            raise outside
-        return self._zipped(name) or ImageRef(path=str(path))
+        """The image that a set calls `name`, there or not. Raises UserError where it would lie outside the folder."""
+        return self.images.image(name, where)
 
     def find_image(self, names: Sequence[str], places: Sequence[str], where: str) -> ImageRef:
         """The picture that a set calls one of `names`, in the first of the folders `places` that has it, or right where pictures are.
@@ -144,7 +153,7 @@ class DataFolder:
         If none has it, what is absent is the first name in the first place; right in `image_root` where that is given. Raises UserError.
         """
         prefixes = [*(f"{place}/" for place in places), ""]
-        if self.pictures != self.root:
+        if self.images.given:
             prefixes.reverse()
         tried = [self.image(prefix + name, where) for name in names for prefix in prefixes]
         return next((image for image in tried if exists(image)), tried[0])
@@ -170,26 +179,6 @@ class DataFolder:
             raise UserError(f"{record.where}: `{column}` is {shown(item)}, expected a path")
         return self.image(as_text(name, column, record.where), record.where)
 
-    def _zipped(self, name: str) -> ImageRef | None:
-        """`train/a.png` in train.zip or train.tar, where the archive that a set came in was not unpacked."""
-        first, _, rest = posixpath.normpath(name).partition("/")
-        assert isinstance(self.pictures, Path)
-        if not rest or (self.pictures / first).exists():
-            return None
-        file = next(
-            (self.pictures / f"{first}{end}" for end in archive.ENDINGS if (self.pictures / f"{first}{end}").is_file()),
-            None,
-        )
-        if file is None:
-            return None
-        _refuse_outside(file, self._picture_bound)
-        try:
-            held = archive.members(file)
-        except UNREADABLE as error:
-            raise UserError(f"{self.what}: {file} cannot be read: {error}") from error
-        whole = posixpath.normpath(name)
-        return ImageRef(path=str(file.resolve()), inside=whole if whole in held else rest)
-
     def _matching(self, pattern: str) -> list[File]:
         if isinstance(self.root, zipfile.Path):
             # The one folder of an archive may be the set's own, as PKU-SafeRLHF's `data`.
@@ -207,25 +196,13 @@ def _members(folder: zipfile.Path, pattern: str) -> list[File]:
     return [folder / name for name in sorted(inner) if _fits(name, pattern)]
 
 
-def _refuse_outside(file: File, folder: File) -> None:
-    """Raises UserError for a link out of a folder: what comes with a set does not say which other files are read."""
-    if not isinstance(file, Path) or not isinstance(folder, Path):
-        return
-    try:
-        leads_to = file.resolve()
-    except (OSError, RuntimeError) as error:  # links in a circle
-        raise UserError(f"{file} cannot be followed: {error}") from error
-    if not leads_to.is_relative_to(folder.resolve()):
-        raise UserError(f"{file} is a link to {leads_to}, outside {folder}; put the file itself there")
-
-
 def _fits(name: str, pattern: str) -> bool:
     """As a folder's glob: a star stands for no slash."""
     parts, wanted = name.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
-def _top(what: str, file: Path) -> zipfile.Path:
+def top_of(what: str, file: Path) -> zipfile.Path:
     """The folder of an archive that holds its files: the archive itself, or the one folder in it. Raises UserError."""
     try:
         top = zipfile.Path(archive.archive(file))
@@ -236,9 +213,34 @@ def _top(what: str, file: Path) -> zipfile.Path:
         raise UserError(f"{what}: {file} is not readable as a zip archive: {error}") from error
 
 
-def _pictures(what: str, root: Path) -> File:
-    if root.suffix == ".zip" and root.is_file():
-        return _top(what, root)
-    if not root.is_dir():
-        raise UserError(f"{what}: image_root={root} is neither a folder nor a zip archive")
-    return root
+def named_roots(image_root: Any) -> list[str]:
+    """`image_root` as a list: of one path, or of several. A comma in a path that exists divides nothing."""
+    if image_root is None:
+        return []
+    roots = [str(root) for root in image_root] if isinstance(image_root, list | tuple) else [str(image_root)]
+    return [",".join(roots)] if len(roots) > 1 and Path(",".join(roots)).exists() else roots
+
+
+def _roots(what: str, where: Where, own: ImageRoot) -> ImageRoots:
+    """Those that the user names, or the set's own folder. Raises UserError for one that is not there."""
+    roots = tuple(_root(what, Path(root).absolute(), where) for root in named_roots(where.image_root))
+    return ImageRoots(roots, given=True) if roots else ImageRoots((own,))
+
+
+def _root(what: str, path: Path, where: Where) -> ImageRoot:
+    if path.is_file() and ending_of(path) == ".zip":
+        return ImageRoot(top_of(what, path))
+    if not path.is_dir():
+        raise UserError(f"{what}: {option(f'image_root={path}')} is neither a folder nor a zip archive")
+    return ImageRoot(path, _hub_cache(path), _follows(where))
+
+
+def _follows(where: Where) -> bool:
+    return bool(getattr(where, "follow_links", False))  # settings of somebody's own may lack it
+
+
+def _hub_cache(path: Path) -> Path | None:
+    """The hub's cache of a repository, of which `path` is or is in a snapshot: its names are links to files in `blobs`."""
+    parents = (*path.parents, *path.resolve().parents)
+    caches = (folder.parent for folder in parents if folder.name == "snapshots")
+    return next((cache for cache in caches if (cache / "blobs").is_dir()), None)

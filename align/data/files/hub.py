@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from align.data.hints import option
 from align.errors import UserError
 from align.hub_errors import said
 
@@ -19,11 +20,12 @@ def snapshot(name: str, revision: str | None, what: str, patterns: Sequence[str]
     """
     from huggingface_hub import snapshot_download
 
-    named = f"{what}: path={name} is nothing on this machine; as a dataset of the hub"
+    named = f"{what}: {option(f'path={name}')} does not exist on this machine; as a dataset of the hub"
     if not COMMIT.fullmatch(revision or ""):
         given = f" (found revision={revision})" if revision else ""
         raise UserError(
-            f"{named} it needs revision=<commit>{given}; {_now(name, revision)}. Correct path= if it is not meant to be one"
+            f"{named} it needs {option('revision=<commit>')}{given}; {_now(name, revision)}. If it is not meant to be one, correct "
+            f"{option('path=')}"
         )
     try:
         return Path(
@@ -32,7 +34,7 @@ def snapshot(name: str, revision: str | None, what: str, patterns: Sequence[str]
             )
         )
     except OSError as error:  # the hub's errors are OSErrors
-        raise UserError(f"{named}, revision {revision}: {said(error, 'revision=')}") from error
+        raise UserError(f"{named}, revision {revision}: {said(error, option('revision='))}") from error
 
 
 def _now(name: str, revision: str | None) -> str:
@@ -42,4 +44,4 @@ def _now(name: str, revision: str | None) -> str:
     try:
         return f"{named} is revision={HfApi().dataset_info(name, revision=revision).sha} now"
     except OSError as error:
-        return f"which commit {named} is could not be asked: {said(error, 'revision=')}"
+        return f"which commit {named} is could not be asked: {said(error, option('revision='))}"

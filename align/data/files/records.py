@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from align.data.files.formats import ending_of
 from align.errors import UserError
 
 File = Path | zipfile.Path
@@ -121,11 +122,10 @@ def records(file: File, part: str | None = None) -> Iterator[Record]:
 
     A json file is a list of records or an object of them. Raises UserError that names file and row.
     """
-    reader = READERS.get(Path(file.name).suffix)
+    ending = ending_of(file) if isinstance(file, Path) else Path(file.name).suffix
+    reader = READERS.get(ending)
     if reader is None:
-        raise UserError(
-            f"{file}: cannot tell its format from the ending {Path(file.name).suffix!r}; expected {', '.join(READERS)}"
-        )
+        raise UserError(f"{file}: cannot tell its format from the ending {ending!r}; expected {', '.join(READERS)}")
     number = 0
     try:
         found = reader(file) if part is None else _part(file, part)

@@ -1,6 +1,7 @@
 """MSSBench (arXiv 2410.06172): the same query with a safe and with an unsafe picture, in a chat and to an embodied agent.
 
-Files: combined.json {chat: [...], embodied: [...]} and the pictures in chat/ and embodied/. 600 pairs of a chat (300 situations with two
+Files: combined.json, in the authors' code combine.json, {chat: [...], embodied: [...]}, and the images in chat/ and embodied/; all of it
+in a folder, or in mssbench/ or mssbench.zip in that. 600 pairs of a chat (300 situations with two
 queries) and 380 of an agent: 1,960 rows. An agent's two instructions may differ in words. The set has no answers.
 """
 
@@ -17,6 +18,7 @@ from align.rows import ImageRef, Row
 from align.settings import Part
 
 HUB = "kzhou35/mssbench"
+INDEXES = ("combined.json", "combine.json")
 TASKS = ("chat", "embodied")
 TWINS = {"free": "harmful", "benign": "benign"}
 
@@ -57,8 +59,8 @@ def read(part: Part) -> Read:
 
 def pairs(folder: DataFolder, task: str) -> Iterator[Row]:
     """Two rows for each pair of a task, the one with the unsafe picture first. Raises UserError."""
-    fields = FIELDS[task]
-    for record in folder.records("combined.json", part=task):
+    fields, folder = FIELDS[task], folder.holding(INDEXES, ("mssbench",))
+    for record in folder.records(*INDEXES, part=task):
         safe_image = folder.image(f"{task}/{record.text(fields.safe_image)}", record.where)
         unsafe_image = folder.image(f"{task}/{record.text(fields.unsafe_image)}", record.where)
         safe, unsafe = _queries(record, fields.safe_queries), _queries(record, fields.unsafe_queries)

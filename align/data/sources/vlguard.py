@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from align.data.files.archive import ENDINGS
 from align.data.files.folder import DataFolder
 from align.data.files.records import Record
 from align.data.reading import Read, UniqueIds, check_subset
@@ -46,7 +45,7 @@ def pairs(folder: DataFolder, split: str, answered: bool = True) -> Iterator[Row
     `answered` says that each pair must have its response: of the test set 17 are empty, and nobody trains on them.
     """
     unique = UniqueIds()
-    pictures = f"{split}/" if any((folder.pictures / f"{split}{end}").exists() for end in ("", *ENDINGS)) else ""
+    pictures = f"{split}/" if folder.images.has(split) else ""
     for record in folder.records(f"{split}.json"):
         safe = record.flag("safe")
         name = unique(record.name("id"))

@@ -1,7 +1,8 @@
 """JailBreakV-28K's mini set (arXiv 2404.03027): 280 harmful requests, asked as they are and wrapped into a jailbreak.
 
-Files: mini_JailBreakV_28K.csv and the pictures that its image_path names, beside it or, as on the hub, all in JailBreakV_28K/. The hub
-holds few of the pictures. Two benchmarks over the same pictures: `jailbreakv_raw` asks redteam_query, `jailbreakv_jailbreak`
+Files: mini_JailBreakV_28K.csv, or JailBreakV_28K.csv whose column selected_mini says which rows are in it, and the images that image_path
+names. All of it is in one folder, or, as on the hub and in the authors' archive, in JailBreakV_28K/ or JailBreakV_28k/ (also zipped) in
+that. The hub holds few of the images. Two benchmarks over the same pictures: `jailbreakv_raw` asks redteam_query, `jailbreakv_jailbreak`
 jailbreak_query; judges are told redteam_query of both, as in the published evaluation.
 """
 
@@ -10,18 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from align.data.files.folder import DataFolder
+from align.data.files.records import Record, shown
+from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, Counts, published
 from align.rows import Row
 
-CSV = "mini_JailBreakV_28K.csv"
-HUB_FOLDER = "JailBreakV_28K"
+MINI, WHOLE = "mini_JailBreakV_28K.csv", "JailBreakV_28K.csv"
+PLACES = ("JailBreakV_28K", "JailBreakV_28k", "JailBreakV_28K/JailBreakV_28k", "JailBreakV_28K/JailBreakV_28K")
 COLUMNS = ("format", "policy", "from", "transfer_from_llm")
 
 
 def _benchmark(name: str, query: str) -> Benchmark:
     def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:
-        places = [HUB_FOLDER] if folder.has(HUB_FOLDER) else []
-        for record in folder.records(CSV, f"{HUB_FOLDER}/{CSV}"):
+        places = [place for place in PLACES[:2] if folder.has(place)]
+        folder = folder.holding([MINI], PLACES).holding([MINI, WHOLE], PLACES)
+        for record in folder.records(MINI, WHOLE):
+            if record.file.name == WHOLE and not _selected(record):
+                continue
             request = record.text("redteam_query")
             yield Row(
                 id=record.name("id"),
@@ -38,6 +44,16 @@ def _benchmark(name: str, query: str) -> Benchmark:
 
     counts: dict[str | None, Counts] = {None: Counts(rows=280, categories=16)}
     return published(name, "vsil", rows, ("vlsbench", "llamaguard"), counts, hub="JailbreakV-28K/JailBreakV-28k")
+
+
+def _selected(record: Record) -> bool:
+    """Whether a row of the whole set is in the mini set. Raises UserError."""
+    said = str(record.get("selected_mini")).lower()
+    if said not in ("true", "false"):
+        raise UserError(
+            f"{record.where}: `selected_mini` is {shown(record.get('selected_mini'))}, expected True or False"
+        )
+    return said == "true"
 
 
 JAILBREAKV_RAW = _benchmark("jailbreakv_raw", "redteam_query")
