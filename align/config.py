@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
@@ -22,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from align.addresses import check_addresses
+from align.argument_text import as_typed
 from align.catalog import benchmark_names
 from align.config_errors import explained
 from align.errors import UserError, nearest
@@ -42,6 +43,17 @@ class Layer:
     values: dict[str, Any]
     key: str = ""
     """Of an argument."""
+    text: str = ""
+    """Its value as it was typed."""
+
+    def for_schema(self, schema: type) -> Layer:
+        """The layer with an argument's own text where the schema wants text. Raises UserError."""
+        if not self.key:
+            return self
+        parts, value = _parts(self.key), self.values
+        for part in parts:
+            value = value[part]
+        return replace(self, values=_nested(parts, as_typed(schema, parts, self.text, value)))
 
 
 @dataclass
@@ -294,13 +306,17 @@ def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[
         if key in files:
             chosen[key] = text
             continue
-        values = _parsed(argument, text)
-        for part in reversed(_parts(key)):
-            values = {part: values}
+        values = _nested(_parts(key), _parsed(argument, text))
         # A new source replaces its part, so it goes before the settings of that part, wherever it was typed.
         names_source = key.startswith("data.") and (key.endswith(".source") or key.count(".") == 1)
-        (sources if names_source else layers).append(Layer(f"argument {argument!r}", values, key))
+        (sources if names_source else layers).append(Layer(f"argument {argument!r}", values, key, text))
     return chosen, sources + layers
+
+
+def _nested(parts: Sequence[str], value: Any) -> Any:
+    for part in reversed(parts):
+        value = {part: value}
+    return value
 
 
 def _parts(key: str) -> list[str]:
@@ -418,7 +434,7 @@ def _merged(schema: type, layers: list[Layer]) -> Composed:
     config = copy.deepcopy(schema_of(schema))
     origins: dict[str, str] = {}
     for layer in layers:
-        values = _fit(config, layer, origins)
+        values = _fit(config, layer.for_schema(schema), origins)
         try:
             # "unsafe" is that it changes what it is given, which nobody reads here; the other one copies all of it for each layer.
             merged = OmegaConf.unsafe_merge(config, OmegaConf.create(values))

@@ -1,5 +1,6 @@
 """Composition: recipe < suite < model < command line, each value with its origin, each mistake with its place."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,33 @@ def test_a_model_without_rates_of_its_own_gets_those_of_the_method(words, rate, 
     assert composed.config.train["learning_rate"] == rate
     assert composed.config.train.get("num_train_epochs") == epochs
     assert composed.origin("train.learning_rate") == origin
+
+
+@pytest.mark.parametrize("text", ["a,b.jsonl", "0123", "true", "1e3", "00000000000000000000", "x.jsonl", "a: b"])
+def test_a_value_for_text_is_taken_as_it_is_typed(text, tmp_path, monkeypatch):
+    """A comma in the name of a file that is there, and digits that are a name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / text).touch()
+    config = compose_run(["recipe=mm_sft", f"data.own.path={text}", f"output_dir={text}"]).config
+    assert (config.data["own"].path, config.output_dir) == (str(tmp_path / text), text)
+    assert compose_eval(["checkpoint=x", f"settings.vlsbench.path={text}"]).config.settings["vlsbench"].path == str(tmp_path / text)
+    assert compose(CompareConfig, [f"checkpoint.mine={text}"]).config.checkpoint == {"mine": text}
+
+
+def test_a_comma_in_a_value_for_text_is_quoted_where_no_such_file_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        compose_run(["recipe=mm_sft", "data.own.path=/data/a,b.jsonl"])
+    assert "argument 'data.own.path=/data/a,b.jsonl'" in str(error.value)
+    quoted = re.search(r"'(data.own.path=\"[^']*)'", str(error.value))[1]
+    assert compose_run(["recipe=mm_sft", quoted]).config.data["own"].path == "/data/a,b.jsonl"
+
+
+@pytest.mark.parametrize("text", ["null", ""])
+def test_no_value_for_text_is_none(text):
+    assert compose_run(["recipe=mm_sft", f"data.own.path={text}"]).config.data["own"].path is None
+
+
+def test_a_comma_still_makes_a_list_where_one_is_wanted():
+    config = compose_run(["recipe=mm_sft", "trainable=a,b", "data.own.image_root=x,y"]).config
+    assert (config.trainable, config.data["own"].image_root) == (["a", "b"], ["x", "y"])
