@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def said(error: OSError, key: str) -> str:
+def said(error: Exception, key: str) -> str:
     """What the hub said, in one line, and what to do; `key` is the setting that names a revision."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 

@@ -13,12 +13,13 @@ from rich.console import Console
 from align.catalog import BENCHMARKS, benchmark_names, resolve
 from align.config import compose, compose_model
 from align.data.assembly import read_source
+from align.data.hints import Place, options_of
 from align.data.images import image_size
 from align.data.overlap import Overlap, find_overlap, index, question_hash, short_hash
 from align.data.summary import Looked, look, summarise
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, differences, select
-from align.evaluation.selection import narrowing, settings_of
+from align.evaluation.selection import narrowing, place_of, settings_of
 from align.rows import ImageRef, Row
 from align.screen import Report, progress
 from align.settings import DataConfig, EvalConfig, Part
@@ -96,7 +97,7 @@ def _name(image: ImageRef) -> str:
 def _sets(config: DataConfig, report: Report) -> Iterator[_Set]:
     if config.source is not None:
         part = Part(**{field.name: getattr(config, field.name) for field in fields(Part)})
-        read = read_source("source", part, config.data_root)
+        read = read_source(part, config.data_root)
         yield _Set({"source": config.source}, look(read.rows, report), read.facts)
     for name, benchmark, rows, facts in _benchmarks(config):
         yield _Set({"benchmark": name}, look(rows, report), facts, benchmark.shared_prompts)
@@ -107,15 +108,19 @@ def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row],
     # Beside a source, path= and the like are the source's.
     short = ("path", "revision", "image_root", "subset") if config.source is None else ()
     given = {key: getattr(config, key) for key in (*short, "limit", "limit_order", "limit_seed")}
+    given["where"] = config.where
     given["follow_links"] = (config.follow_links and config.source is None) or None
     evaluation = EvalConfig(benchmark=names, settings=config.settings, data_root=config.data_root, **given)
     for name in names:
         benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
         settings = settings_of(evaluation, name)
-        every = benchmark.read(settings)
+        place = Place(f"settings.{name}") if config.source else Place(place_of(evaluation, name).section)
+        with options_of(place):
+            every = benchmark.read(settings)
+            rows = select(benchmark, every, settings)
         facts = differences(benchmark, every, settings.subset)
         facts += [f"{name}: only {narrowed}"] if (narrowed := narrowing(settings)) else []
-        yield name, benchmark, select(benchmark, every, settings), facts
+        yield name, benchmark, rows, facts
 
 
 def _in_common(trained: _Set, evaluated: _Set) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from align.evaluation.judges.asked import AskedJudge
 from align.evaluation.judges.requests import KIND
 from align.evaluation.judging import build_all
 from align.evaluation.leakage import Requests, measure, sees
-from align.evaluation.selection import select_rows, settings_of
+from align.evaluation.selection import place_of, select_rows, settings_of
 from align.evaluation.verdicts import REQUESTS, AnyJudge
 from align.files import write_json
 from align.report.names import percent
@@ -99,7 +99,9 @@ def _sets(config: LeakageConfig, judges: dict[str, AnyJudge]) -> tuple[dict[str,
     view = "image" if config.probe is not False or any(map(sees, judges.values())) else "text"
 
     def read(name: str) -> Requests:
-        return Requests.of(select_rows(name, view, settings_of(config, name), mixed=True), config.text)
+        return Requests.of(
+            select_rows(name, view, settings_of(config, name), mixed=True, place=place_of(config, name)), config.text
+        )
 
     sets = {name: read(name) for name in dict.fromkeys(config.benchmark)}
     for requests in sets.values():

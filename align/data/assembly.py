@@ -15,6 +15,7 @@ from align.catalog import SOURCES, TWIN_SOURCES, resolve
 from align.data import answers
 from align.data.answer_file import with_file
 from align.data.duplicates import without_duplicates
+from align.data.hints import Place, option, options_of
 from align.data.images import drop_missing
 from align.data.overlap import question_hash, short_hash
 from align.data.pixels import Found, hashes_of, readable
@@ -183,28 +184,31 @@ def read_part(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
     check_view(view)
     answers.check_settings(name, part)
     # In the controlled track an item whose picture is absent is absent from every arm, also from those that do not show it.
-    needs_pictures = view in READS_PICTURES or config.track == "controlled"
-    return _read(name, part, config.data_root, view, config.allow_label_conflict, needs_pictures)
+    controlled = config.track == "controlled"
+    needs_pictures = view in READS_PICTURES or controlled
+    with options_of(Place(f"data.{name}", None if controlled else f"data.{name}.view")):
+        return _read(name, part, config.data_root, view, config.allow_label_conflict, needs_pictures)
 
 
-def read_source(what: str, part: Part, data_root: str | None = None) -> Read:
-    """The rows that a part names, as they are, and the facts to record; `what` is its name in errors. Raises UserError."""
+def read_source(part: Part, data_root: str | None = None) -> Read:
+    """The rows that a part names, as they are, and the facts to record. Raises UserError."""
     if part.twins and part.source not in TWIN_SOURCES:
         raise UserError(
-            f"{what}.twins=true: of the sources, {' and '.join(TWIN_SOURCES)} have items for the controlled track"
+            f"{option('twins=true')}: of the sources, {' and '.join(TWIN_SOURCES)} have items for the controlled track"
         )
     if part.rows is not None and part.rows < 1:
-        raise UserError(f"{what}.rows={part.rows}: expected at least 1")
-    found: Read | list[Row] = resolve(f"{what}.source", part.source, SOURCES)(at_root(part, data_root, part.source))
+        raise UserError(f"{option(f'rows={part.rows}')}: expected at least 1")
+    found: Read | list[Row] = resolve(option("source"), part.source, SOURCES)(at_root(part, data_root, part.source))
     read = found if isinstance(found, Read) else Read(found)
     rows, facts = read.rows, list(read.facts)
     other = [row for row in rows if part.role not in (None, row.role)]
     if other and part.source != "local":  # a local file may say of some rows what they are
         raise UserError(
-            f"{what}.role={part.role}: {len(other)} rows of source {part.source} are {other[0].role}, first {other[0].id}; say subset="
+            f"{option(f'role={part.role}')}: {len(other)} rows of source {part.source} are {other[0].role}, first {other[0].id}; choose "
+            f"others by {option('subset=')}, or remove the role"
         )
     if part.answers is not None:
-        rows, given = with_file(rows, part.answers, f"{what}.answers")
+        rows, given = with_file(rows, part.answers, option("answers"))
         facts += given
     if part.deduplicate:
         rows, again = without_duplicates(rows)
@@ -223,7 +227,7 @@ def read_source(what: str, part: Part, data_root: str | None = None) -> Read:
 def _read(
     name: str, part: Part, data_root: str | None, view: str, allow_label_conflict: bool, needs_pictures: bool
 ) -> tuple[list[Row], list[str]]:
-    read = read_source(f"data.{name}", part, data_root)
+    read = read_source(part, data_root)
     rows, facts = read.rows, [f"data.{name}: {fact}" for fact in read.facts]
     if conflicts := check_labels(rows, view, allow_label_conflict):
         facts.append(

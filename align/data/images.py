@@ -19,6 +19,7 @@ from PIL import Image
 from align.data.files import archive, parquet
 from align.data.files.formats import ending_of
 from align.data.files.stamp import Stamp, stamp_of
+from align.data.hints import option, text_view
 from align.data.orientation import upright, upright_size
 from align.errors import UserError
 from align.rows import ImageRef, Row
@@ -170,7 +171,7 @@ def drop_missing(rows: list[Row], on_missing_image: str, source: str) -> tuple[l
     An absent file is an error unless on_missing_image=drop. Raises UserError.
     """
     if on_missing_image not in ("error", "drop"):
-        raise UserError(f"{source}: on_missing_image={on_missing_image}: expected error or drop")
+        raise UserError(f"{source}: {option(f'on_missing_image={on_missing_image}')}: expected error or drop")
     lacking = [[str(image.name) for image in row.images if not exists(image)] for row in rows]
     kept = [row for row, paths in zip(rows, lacking, strict=True) if not paths]
     if len(kept) == len(rows):
@@ -179,8 +180,8 @@ def drop_missing(rows: list[Row], on_missing_image: str, source: str) -> tuple[l
     fact = f"{source}: {len(rows) - len(kept)} of {len(rows)} rows lack their image; {len(files)} files absent: {', '.join(files[:5])}"
     fact += ", ..." if len(files) > 5 else ""
     if on_missing_image == "error":
+        without = f", or {text_view()} to show no images" if text_view() else ""
         raise UserError(
-            f"{fact}. Put them there, or set on_missing_image=drop to leave these rows out, or view=text, which needs none "
-            f"unless answers are generated"
+            f"{fact}. Put them there, or set {option('on_missing_image=drop')} to leave these rows out{without}"
         )
     return kept, fact

@@ -11,6 +11,7 @@ from __future__ import annotations
 from align.data.answers import paired
 from align.data.files.folder import DataFolder, Where
 from align.data.files.records import Record, brief, text_column
+from align.data.hints import option
 from align.errors import UserError
 from align.rows import HARM_IN, ROLES, Row
 from align.settings import Part
@@ -54,10 +55,13 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
                 raise UserError(f"{where}: `{column}` is empty; remove the row or give an answer")
             texts[column] = None
     role, harm_in = texts.pop("role") or default_role, texts.pop("harm_in")
-    if role not in ROLES:
+    if role is None:
         raise UserError(
-            f"{where}: role is {brief(role)}, expected {' or '.join(ROLES)}; add a column `role` or set role= for the whole file"
+            f"{where}: no column `role` says what it is, {' or '.join(ROLES)}; add it, or set {option('role=harmful')} or "
+            f"{option('role=benign')} for the whole file"
         )
+    if role not in ROLES:
+        raise UserError(f"{where}: role is {brief(role)}, expected {' or '.join(ROLES)}")
     if harm_in is not None and harm_in not in HARM_IN:
         raise UserError(f"{where}: harm_in is {brief(harm_in)}, expected one of {', '.join(HARM_IN)}")
     images = folder.cells(record, "images")

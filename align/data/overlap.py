@@ -13,6 +13,10 @@ from align.data.views import own_prompt
 from align.errors import UserError
 from align.rows import Row
 
+OVERLAP_REMEDY = (
+    "set on_overlap=drop to leave them out of the training data, or remove that set from evaluate.benchmark="
+)
+
 
 @dataclass
 class Trained:
@@ -100,7 +104,11 @@ _KEPT = _Table()
 
 
 def refuse_overlap(
-    trained: Trained, evaluation: Iterable[Row], benchmark: str, shared_prompts: Collection[str] = ()
+    trained: Trained,
+    evaluation: Iterable[Row],
+    benchmark: str,
+    shared_prompts: Collection[str] = (),
+    remedy: str = OVERLAP_REMEDY,
 ) -> str | None:
     """Raises UserError that counts and names the rows where training and evaluation overlap; a line on questions over other pictures."""
     overlap = find_overlap(trained, evaluation, shared_prompts)
@@ -108,7 +116,7 @@ def refuse_overlap(
         if pairs:
             raise UserError(
                 f"{len(pairs)} training rows have the {what} of a row of {benchmark} (training row = evaluation row: {_shown(pairs)}); "
-                f"remove them from the training data (on_overlap=drop) or that set from evaluate.benchmark"
+                f"{remedy}"
             )
     if not overlap.over_others:
         return None

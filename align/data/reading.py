@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from align.data.hints import option
 from align.errors import UserError
 from align.rows import Row
 from align.settings import BenchmarkSettings, Part
@@ -28,8 +29,12 @@ class Read:
 def check_subset(what: str, subset: str | None, known: Collection[str], needed: bool = False) -> None:
     """Raises UserError for a subset that a source has not, or that it needs and is not given."""
     if subset not in known and (needed or subset is not None):
+        if not known:
+            raise UserError(f"{what}: {option(f'subset={subset}')}: it has no subsets; remove it")
+        if subset is None:
+            raise UserError(f"{what}: give {option('subset=<name>')}, one of {', '.join(known)}")
         also = "" if needed else ", or none for all"
-        raise UserError(f"{what}: subset={subset}: expected one of {', '.join(known)}{also}")
+        raise UserError(f"{what}: {option(f'subset={subset}')}: expected one of {', '.join(known)}{also}")
 
 
 def at_root(settings: Settings, data_root: str | None, name: str) -> Settings:

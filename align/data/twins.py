@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from align.data.files.folder import DataFolder, Where
 from align.data.files.records import Record, brief, text_column
+from align.data.reading import check_subset
 from align.errors import UserError
 from align.rows import ImageRef, Row
 from align.settings import Part
@@ -93,9 +94,8 @@ def _identity(twin: Twin) -> str:
 
 def read(part: Part) -> list[Row]:
     """The source `twins`: one subset of the file at `part.path`. Raises UserError."""
-    if part.subset not in SUBSETS:
-        raise UserError(f"source=twins: subset={part.subset}: expected one of {', '.join(SUBSETS)}")
-    return [row for twin in read_twins("source=twins", part) for row in rows_of(twin, part.subset)]
+    check_subset("source=twins", part.subset, SUBSETS, needed=True)
+    return [row for twin in read_twins("source=twins", part) for row in rows_of(twin, str(part.subset))]
 
 
 def read_twins(what: str, where: Where, trained: bool = True) -> list[Twin]:

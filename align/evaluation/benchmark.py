@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from align.data.files.folder import DataFolder
+from align.data.hints import option
 from align.data.sampling import stratified
 from align.errors import UserError
 from align.rows import Row
@@ -78,9 +79,9 @@ def published(
             expected = (
                 f"expected {known}, or none for the whole set"
                 if known
-                else "it has none; use where.category= or limit="
+                else f"it has no subsets; select rows by {option('where.category=<category>')} or {option('limit=<number>')}"
             )
-            raise UserError(f"{what}: subset={settings.subset}: {expected}")
+            raise UserError(f"{what}: {option(f'subset={settings.subset}')}: {expected}")
         folder = DataFolder.open(what, settings, hub, files)
         return [replace(row, source=name) for row in rows(folder, settings.subset)]
 
@@ -131,14 +132,14 @@ def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -
         if lacking is not None:
             known = ", ".join(["category", *lacking.columns])
             raise UserError(
-                f"benchmark {benchmark.name}: where.{column}: row {lacking.id} has no such column; it has {known}"
+                f"benchmark {benchmark.name}: {option(f'where.{column}')}: row {lacking.id} has no such column; it has {known}"
             )
         # The set's own column first: `source` is one of VLSBench's, and every row's.
         found = [str(row.columns.get(column, getattr(row, column, None))) for row in rows]
         if absent := sorted(values - set(found)):
             there = ", ".join(list(dict.fromkeys(found))[:10])
             raise UserError(
-                f"benchmark {benchmark.name}: where.{column}: no row has {', '.join(absent)}; found {there}"
+                f"benchmark {benchmark.name}: {option(f'where.{column}')}: no row has {', '.join(absent)}; found {there}"
             )
         rows = [row for row, value in zip(rows, found, strict=True) if value in values]
     rows = _limited(benchmark, rows, settings)
@@ -151,12 +152,12 @@ def _limited(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings)
     """As many rows as `limit` says. Raises UserError for settings that say nothing."""
     if settings.limit_order not in LIMIT_ORDERS:
         raise UserError(
-            f"benchmark {benchmark.name}: limit_order={settings.limit_order}: expected {' or '.join(LIMIT_ORDERS)}"
+            f"benchmark {benchmark.name}: {option(f'limit_order={settings.limit_order}')}: expected {' or '.join(LIMIT_ORDERS)}"
         )
     if settings.limit is None:
         return rows
     if settings.limit < 1:
-        raise UserError(f"benchmark {benchmark.name}: limit={settings.limit}: expected at least 1")
+        raise UserError(f"benchmark {benchmark.name}: {option(f'limit={settings.limit}')}: expected at least 1")
     n = settings.limit * (2 if benchmark.kind == "twin" else 1)  # an item of a twin set is a pair of rows
     return rows[:n] if settings.limit_order == "first" else stratified(rows, n, settings.limit_seed)
 
@@ -169,7 +170,7 @@ def kind_of(rows: list[Row], name: str, mixed: bool = False) -> str:
     if len(kinds) != 1:
         raise UserError(
             f"benchmark {name}: its rows are of several kinds ({', '.join(sorted(kinds))}), and one rate cannot speak for all; "
-            f"select some by where.role= or where.harm_in="
+            f"select some: {option('where.role=benign')}, or {option('where.role=harmful')} with {option('where.harm_in=image')} or another"
         )
     return kinds.pop()
 

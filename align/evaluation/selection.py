@@ -9,8 +9,9 @@ from typing import Any
 
 from align.catalog import BENCHMARKS, check_benchmark_name, data_set_of, resolve
 from align.data.assembly import TrainingData
+from align.data.hints import Place, options_of, text_view
 from align.data.images import drop_missing
-from align.data.overlap import find_overlap, index, refuse_overlap
+from align.data.overlap import OVERLAP_REMEDY, find_overlap, index, refuse_overlap
 from align.data.reading import at_root
 from align.data.views import READS_PICTURES, check_view, show, split_view
 from align.errors import UserError
@@ -54,11 +55,18 @@ def narrowing(settings: BenchmarkSettings) -> str | None:
     return ", ".join(f"{key}={value}" for key, value in given.items()) or None
 
 
-def select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool = False) -> Selected:
+def select_rows(
+    name: str, view: str, settings: BenchmarkSettings, mixed: bool = False, place: Place | None = None
+) -> Selected:
     """Read a benchmark, keep what the settings ask for, and apply the view. Raises UserError.
 
-    `mixed` allows rows of several kinds in one file: for whoever makes no one rate of them.
+    `mixed` allows rows of several kinds in one file, for a caller that makes no one rate of them; `place` is where its settings are typed.
     """
+    with options_of(place or Place()):
+        return _select_rows(name, view, settings, mixed)
+
+
+def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool) -> Selected:
     check_view(view)
     benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
     every = benchmark.read(settings)
@@ -69,7 +77,8 @@ def select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool =
     if view in READS_PICTURES:
         rows, missing = drop_missing(rows, settings.on_missing_image, f"benchmark {name}")
     if not rows:
-        raise UserError(f"{missing}. No row of benchmark {name} is left to evaluate; view=text needs no image")
+        without = f"; {text_view()} needs no image" if text_view() else ""
+        raise UserError(f"{missing}. No row of benchmark {name} is left to evaluate{without}")
     ids = Counter(row.id for row in rows)
     if twice := [row_id for row_id, count in ids.items() if count > 1]:
         of = f" of {settings.path}" if settings.path else ""
@@ -96,6 +105,21 @@ def _whole_pairs(rows: list[Row], missing: str) -> tuple[list[Row], str]:
     return whole, f"{missing}; {alone} rows left out whose twin lacks its image" if alone else missing
 
 
+def place_of(config: Evaluate | LeakageConfig, name: str) -> Place:
+    """Where the settings of a benchmark are typed: by itself where a command names one data set, else by its name."""
+    if not isinstance(config, ShortForms):
+        return Place(f"evaluate.settings.{name}", "evaluate.view")
+    view = "view" if isinstance(config, Evaluate) else None
+    return Place("" if len(_data_sets(config)) == 1 else f"settings.{name}", view)
+
+
+def _data_sets(config: ShortForms) -> set[str]:
+    """The data sets of all benchmarks that a command names."""
+    against = [config.against] if isinstance(config, LeakageConfig) and config.against else []
+    named = [*config.benchmark, *against] if isinstance(config, Evaluate | LeakageConfig) else against
+    return {data_set_of(split_view(benchmark)[0]) for benchmark in named}
+
+
 def settings_of(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSettings:
     """A benchmark's settings with its place: by name in the data root, if it has no path. Raises UserError."""
     return at_root(typed_settings(config, name), config.data_root, data_set_of(name))
@@ -119,8 +143,7 @@ def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSett
         {"where": config.where} if config.where else {}
     )
     alone = [key for key in short if key not in OF_EVERY_BENCHMARK]
-    against = [config.against] if isinstance(config, LeakageConfig) and config.against else []
-    several = len({data_set_of(split_view(benchmark)[0]) for benchmark in [*config.benchmark, *against]})
+    several = len(_data_sets(config))
     if alone and several > 1:
         raise UserError(f"{alone[0]}=: {several} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each")
     return replace(settings, **short)
@@ -129,7 +152,9 @@ def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSett
 def selections_of(config: Evaluate) -> list[Selected]:
     """Every benchmark of a configuration in every view that is asked of it. Raises UserError."""
     return [
-        select_rows(name, view, settings_of(config, name)) for name, views in _wanted(config).items() for view in views
+        select_rows(name, view, settings_of(config, name), place=place_of(config, name))
+        for name, views in _wanted(config).items()
+        for view in views
     ]
 
 
@@ -140,7 +165,9 @@ def refuse_overlap_with_benchmarks(config: Evaluate, training: Iterable[dict[str
     by its own pictures, or by its questions alone where no view of it needs the files.
     """
     trained = index(training)
-    lines = [refuse_overlap(trained, of.rows, of.name, of.benchmark.shared_prompts) for of in _compared(config)]
+    # Of a finished run nothing can be dropped any more.
+    remedy = "choose others by benchmark=" if isinstance(config, ShortForms) else OVERLAP_REMEDY
+    lines = [refuse_overlap(trained, of.rows, of.name, of.benchmark.shared_prompts, remedy) for of in _compared(config)]
     return [line for line in lines if line]
 
 
@@ -160,7 +187,7 @@ def without_overlap(config: RunConfig, data: TrainingData) -> TrainingData:
 def _compared(config: Evaluate) -> Iterator[Selected]:
     for name, views in _wanted(config).items():
         view = "image" if any(view in READS_PICTURES for view in views) else "text"
-        yield select_rows(name, view, settings_of(config, name))
+        yield select_rows(name, view, settings_of(config, name), place=place_of(config, name))
 
 
 def set_names(config: Evaluate) -> list[str]:

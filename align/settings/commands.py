@@ -102,6 +102,7 @@ class DataConfig(Part):
     limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark named")
     limit_order: str | None = option(None, "short for settings.<benchmark>.limit_order")
     limit_seed: int | None = option(None, "short for settings.<benchmark>.limit_seed")
+    where: dict[str, Any] = option(dict, "short for settings.<benchmark>.where, where one benchmark is named")
     summary: bool = option(False, "print one JSON object a set instead, on a line of its own")
     sample: int | None = option(None, "show so many rows, drawn with `seed`")
     validate: bool = option(

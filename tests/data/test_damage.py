@@ -121,7 +121,7 @@ def test_a_picture_that_is_cut_short_is_refused_or_whole(kind):
 
 def read_local(folder, name, content, **more):
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_source("data.x", Part(source="local", path=str(folder / name), role="benign", **more)).rows
+    return read_source(Part(source="local", path=str(folder / name), role="benign", **more)).rows
 
 
 @pytest.mark.parametrize(
@@ -166,10 +166,10 @@ def test_what_pku_says_of_harms_is_read_and_not_guessed(tmp_path):
         with pytest.raises(
             UserError, match=r"train.jsonl, row 1: `response_0_harm_category` is .*, expected an object"
         ):
-            read_source("data.x", Part(source="pku_saferlhf", path=str(tmp_path), subset="mixed"))
+            read_source(Part(source="pku_saferlhf", path=str(tmp_path), subset="mixed"))
     write_jsonl(tmp_path / "train.jsonl", pku_pair("How do I beat a drum?", False, True, better_response_id=1.0))
     with pytest.raises(UserError, match=r"row 1: `better_response_id` is 1.0 .float., expected 0 or 1"):
-        read_source("data.x", Part(source="pku_saferlhf", path=str(tmp_path), subset="mixed"))
+        read_source(Part(source="pku_saferlhf", path=str(tmp_path), subset="mixed"))
 
 
 def test_half_a_character_in_a_list_of_queries_is_named(tmp_path):
@@ -177,7 +177,7 @@ def test_half_a_character_in_a_list_of_queries_is_named(tmp_path):
     combined = (tmp_path / "combined.json").read_text()
     (tmp_path / "combined.json").write_text(combined.replace("How do I play", "\\ud800 How do I play"))
     with pytest.raises(UserError, match="combined.json, row 1: `queries` is not valid Unicode"):
-        read_source("data.x", Part(source="mssbench", path=str(tmp_path), twins=True, subset="free"))
+        read_source(Part(source="mssbench", path=str(tmp_path), twins=True, subset="free"))
 
 
 def test_ids_that_are_made_different_are_nobodys_elses():
@@ -197,7 +197,7 @@ def test_of_two_rows_with_one_id_only_the_one_without_its_picture_is_dropped(tmp
 def test_a_picture_cell_that_holds_no_bytes_is_no_picture(tmp_path):
     cells = [{"prompt": "p", "image": {"bytes": 10**12, "path": None}}]  # bytes(10**12) would be as many zeros
     pq.write_table(pa.Table.from_pylist(cells), tmp_path / "rows.parquet")
-    (row,) = read_source("data.x", Part(source="local", path=str(tmp_path), role="benign")).rows
+    (row,) = read_source(Part(source="local", path=str(tmp_path), role="benign")).rows
     with pytest.raises(UserError, match=r"row x: image .*rows.parquet::0/image cannot be read: .* its `bytes` are int"):
         load_image(row.images[0], "row x")
 
@@ -208,7 +208,7 @@ def test_a_link_that_leads_nowhere_stands_for_rows_that_are_absent(tmp_path):
     file.unlink()
     file.symlink_to(file.parent / "never-fetched.jsonl")
     with pytest.raises(UserError, match=r"Alpaca2-7B/train.jsonl: not readable behind row 0: .*No such file"):
-        read_source("data.x", Part(source="pku_saferlhf", path=str(tmp_path), subset="benign"))
+        read_source(Part(source="pku_saferlhf", path=str(tmp_path), subset="benign"))
 
 
 def test_a_member_is_not_looked_for_outside_its_archive():

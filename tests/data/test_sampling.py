@@ -137,7 +137,7 @@ def test_a_part_takes_rows_of_every_role_category_and_source(tmp_path):
         for i in range(100)
     ]
     write_jsonl(tmp_path / "rows.jsonl", *records)
-    read = read_source("data.x", Part(path=str(tmp_path / "rows.jsonl"), rows=10, seed=4))
+    read = read_source(Part(path=str(tmp_path / "rows.jsonl"), rows=10, seed=4))
     assert Counter(one.role for one in read.rows) == {"harmful": 6, "benign": 4}
     assert Counter(one.category for one in read.rows) == {"a": 5, "b": 5}
     assert Counter(one.columns["source"] for one in read.rows) == {"x": 8, "y": 2}
@@ -148,9 +148,9 @@ def test_a_part_takes_rows_of_every_role_category_and_source(tmp_path):
 
 def test_a_part_that_takes_all_rows_says_nothing(tmp_path):
     part = Part(source="pku_saferlhf", subset="benign", path=str(pku_saferlhf(tmp_path)), rows=1)
-    assert not [fact for fact in read_source("data.x", part).facts if "rows=1" in fact]
+    assert not [fact for fact in read_source(part).facts if "rows=1" in fact]
 
 
 def test_a_part_of_vlguard_keeps_the_shares_of_its_kinds_of_picture(tmp_path):
     part = Part(source="vlguard", path=str(vlguard(tmp_path)), rows=3)
-    assert Counter(one.role for one in read_source("data.x", part).rows) == {"harmful": 2, "benign": 1}
+    assert Counter(one.role for one in read_source(part).rows) == {"harmful": 2, "benign": 1}

@@ -54,7 +54,8 @@ def test_a_recipe_of_the_paper_needs_nothing_but_the_data(root, recipe, rows, pi
 
 def test_a_part_that_is_not_there_says_what_to_give(tmp_path):
     with pytest.raises(
-        UserError, match=r"source=vlguard: give path=<folder, .* path=ys-zong/VLGuard revision=<commit>"
+        UserError,
+        match=r"give data.harmful.path=<folder, .* data.harmful.path=ys-zong/VLGuard data.harmful.revision=<commit>",
     ):
         data_of("mm_sft", f"data_root={tmp_path}")
 

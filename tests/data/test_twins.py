@@ -89,7 +89,7 @@ def test_a_damaged_twin_is_named(file, changes, expected):
 
 
 def test_subset_and_path_are_asked_for(file):
-    with pytest.raises(UserError, match="source=twins: subset=None: expected one of leak, free, benign, pairs"):
+    with pytest.raises(UserError, match="source=twins: give subset=<name>, one of leak, free, benign, pairs"):
         read(Part(path=str(file)))
     with pytest.raises(UserError, match="source=twins: give path="):
         read(Part(subset="leak"))

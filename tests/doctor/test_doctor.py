@@ -152,7 +152,7 @@ def test_rows_that_would_stop_a_run_are_named(tiny, tmp_path, capsys):
             "path=/nowhere.jsonl does not exist",
             "",
         ),
-        ("evaluate.benchmark=vlsbench", "benchmark vlsbench", "give path=<folder, file or zip archive>", ""),
+        ("evaluate.benchmark=vlsbench", "benchmark vlsbench", "give evaluate.settings.vlsbench.path=<folder", ""),
         ("train.report_to=wandb", "needs wandb", "train.report_to=wandb needs wandb", "vsil-align[wandb]"),
         ("model.quantization=nf4", "needs bitsandbytes", "nf4 needs bitsandbytes", "vsil-align[quant]"),
         ("train.optim=adamw_bnb_8bit", "needs bitsandbytes", "train.optim=adamw_bnb_8bit", "vsil-align[quant]"),

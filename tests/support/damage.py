@@ -78,7 +78,7 @@ def read(layout: Layout, path: Path) -> tuple[list[Row], list[str], int]:
         return chosen.items, chosen.facts, sum(lacking)
     part = Part(**({"source": layout.name.split()[0], "path": str(path)} | layout.settings))
     part.role = "benign" if part.source == "local" else None
-    found = read_source("data.x", part)
+    found = read_source(part)
     rows, facts = found.rows, found.facts
     kept, fact = drop_missing(rows, "drop", "data.x")
     if fact is None:

@@ -12,7 +12,7 @@ from align.settings import Part
 
 
 def read(source: str, path: object, **more: object) -> Read:
-    return read_source("data.x", Part(source=source, path=str(path), **more))
+    return read_source(Part(source=source, path=str(path), **more))
 
 
 def counted(rows: Sequence[Row]) -> Counter:

@@ -43,5 +43,7 @@ def _now(name: str, revision: str | None) -> str:
     named = revision or "main"
     try:
         return f"{named} is revision={HfApi().dataset_info(name, revision=revision).sha} now"
-    except OSError as error:
+    except (
+        Exception
+    ) as error:  # without a network the errors of the hub's HTTP client, httpx or httpx2, which are no OSErrors
         return f"which commit {named} is could not be asked: {said(error, option('revision='))}"

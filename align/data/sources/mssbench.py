@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from align.data.files.folder import DataFolder
 from align.data.files.records import Record, as_text, shown
+from align.data.hints import option
 from align.data.reading import Read, check_subset
 from align.errors import UserError
 from align.rows import ImageRef, Row
@@ -43,13 +44,14 @@ def read(part: Part) -> Read:
     what = "source=mssbench"
     if not part.twins:
         raise UserError(
-            f"{what}: it has pairs and no answers; say twins=true, and get answers by answers=<file> or response=generate"
+            f"{what}: it has pairs and no answers; set {option('twins=true')}, and {option('answers=<file>')} or "
+            f"{option('response=generate')}"
         )
     if part.subset == "leak":
         raise UserError(
-            f"{what} twins=true: subset=leak: its twins are one query over an unsafe and a safe picture. They have no query that names the "
-            f"harm and no caption, so that the arms text_leak, image_leak, shuffled_leak and caption_free cannot be trained on them; "
-            f"image_free can. For the other side see source=vlguard"
+            f"{what} twins=true: {option('subset=leak')}: its twins are one query over an unsafe and a safe picture. They have no query "
+            f"that names the harm and no caption, so that the arms text_leak, image_leak, shuffled_leak and caption_free cannot be "
+            f"trained on them; image_free can. For the other side see {option('source=vlguard')}"
         )
     check_subset(f"{what} twins=true", part.subset, TWINS, needed=True)
     folder = DataFolder.open(what, part, HUB)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from align.data.answers import GENERATE, paired
 from align.data.files.folder import DataFolder
 from align.data.files.records import Record, as_text, shown
+from align.data.hints import option
 from align.data.overlap import text_hash
 from align.data.reading import Read, check_subset
 from align.errors import UserError
@@ -42,11 +43,13 @@ def read(part: Part) -> Read:
     facts = [f"{pairs} pairs of {len(prompts)} different prompts, {len(rows)} of them {part.subset}"]
     if part.subset != "benign" and part.answers is None and part.response != GENERATE:
         whole = [row for row in rows if row.response is not None]
-        remedy = "answers=<file> or response=generate give one"
+        remedy = f"{option('answers=<file>')} or {option('response=generate')} give one"
         facts.append(f"{len(rows) - len(whole)} of them left out, which have no safe answer in the set ({remedy})")
         rows = whole
     if not rows:
-        raise UserError(f"source=pku_saferlhf: subset={part.subset}: no rows in {folder.root}; {'; '.join(facts)}")
+        raise UserError(
+            f"source=pku_saferlhf: {option(f'subset={part.subset}')}: no rows in {folder.root}; {'; '.join(facts)}"
+        )
     return Read(rows, facts)
 
 

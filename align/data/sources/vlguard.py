@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from align.data.files.folder import DataFolder
 from align.data.files.records import Record
+from align.data.hints import option
 from align.data.reading import Read, UniqueIds, check_subset
 from align.errors import UserError
 from align.rows import Row
@@ -86,9 +87,9 @@ def _kind(pair: Record) -> str:
 def _twins(folder: DataFolder, subset: str | None) -> list[Row]:
     if subset in ("free", "pairs"):
         raise UserError(
-            "source=vlguard twins=true: subset=free: its twins are one safe picture with an unsafe and a safe instruction. They have no "
-            "unsafe picture with a neutral query and no caption, so that the arms image_free and caption_free cannot be trained on them; "
-            "text_leak, image_leak and shuffled_leak can. For the other side see source=mssbench"
+            f"source=vlguard twins=true: {option(f'subset={subset}')}: its twins are one safe picture with an unsafe and a safe "
+            f"instruction. They have no unsafe picture with a neutral query and no caption, so that the arms image_free and caption_free "
+            f"cannot be trained on them; text_leak, image_leak and shuffled_leak can. For the other side see {option('source=mssbench')}"
         )
     check_subset("source=vlguard twins=true", subset, TWINS, needed=True)
     rows = (row for row in pairs(folder, "train") if row.columns["kind"] == TWINS[str(subset)])

@@ -94,7 +94,7 @@ def test_tables_of_a_snapshot_are_read(tmp_path, kind):
         pq.write_table(pa.Table.from_pylist([record | {"image": cell}]), folder / "rows.parquet")
     snapshot = cached(folder, tmp_path / "cache")
     for path in (snapshot, snapshot / f"rows.{kind}"):
-        (row,) = read_source("data.x", Part(path=str(path))).rows
+        (row,) = read_source(Part(path=str(path))).rows
         assert load_image(row.images[0], "row x").getpixel((0, 0)) == (200, 10, 10)
 
 
@@ -107,18 +107,18 @@ def test_a_blob_whose_name_says_nothing_is_known_by_how_it_begins(tmp_path):
     (tmp_path / "x.bin").symlink_to(tmp_path / "rows.jsonl")
     write_jsonl(tmp_path / "rows.jsonl", {"prompt": "p", "role": "benign"})
     assert ending_of(tmp_path / "x.bin") == ".jsonl"
-    assert len(read_source("data.x", Part(path=str(tmp_path / "x.bin"))).rows) == 1
+    assert len(read_source(Part(path=str(tmp_path / "x.bin"))).rows) == 1
     for file in (zipped, tarred):
         assert ending_of(file) in (".zip", ".tar")
     assert ending_of(tmp_path / "absent") == ""
     with pytest.raises(UserError, match=r"d: cannot tell its format .* expected \.jsonl"):
-        read_source("data.x", Part(path=str(tmp_path / "d")))
+        read_source(Part(path=str(tmp_path / "d")))
 
 
 def test_a_whole_set_in_a_blob_is_a_zip_archive_whatever_its_name(tmp_path):
     record = {"prompt": "What is this?", "role": "benign", "image": "a.png"}
     write_zip({"rows.jsonl": json.dumps(record).encode(), "a.png": RED}, tmp_path / "blob")
-    (row,) = read_source("data.x", Part(path=str(tmp_path / "blob"))).rows
+    (row,) = read_source(Part(path=str(tmp_path / "blob"))).rows
     assert load_image(row.images[0], "row x").getpixel((0, 0)) == (200, 10, 10)
 
 

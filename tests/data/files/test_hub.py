@@ -89,3 +89,13 @@ def test_what_the_hub_does_not_give_is_said(hub, tmp_path, words, expected):
     assert done.returncode == 2
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_a_network_a_path_that_looks_like_a_hub_id_is_an_error_in_one_line(tmp_path):
+    """`path=data/vlguard`, mistyped, has the form of an id."""
+    nowhere = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    command = align("data", "source=vlguard", "path=data/vlguard")
+    done = subprocess.run(command, env=ENVIRONMENT | nowhere, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "path=data/vlguard does not exist on this machine" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -36,7 +36,7 @@ def write(folder, *images):
 
 
 def shown(**settings):
-    rows = read_source("data.x", Part(**settings)).rows
+    rows = read_source(Part(**settings)).rows
     return [load_image(row.images[0], row.id).getpixel((0, 0)) for row in rows]
 
 
@@ -45,7 +45,7 @@ def shown(**settings):
 
 def test_a_link_out_of_the_folder_is_named_with_the_option_that_allows_it(coco):
     with pytest.raises(UserError) as error:
-        read_source("data.x", Part(path=str(coco)))
+        read_source(Part(path=str(coco)))
     said = str(error.value)
     assert "rows.jsonl, row 1" in said
     assert f"{coco / 'coco'} is a link to {coco.parent / 'shared' / 'coco'}" in said
@@ -160,7 +160,7 @@ def test_an_image_in_no_root_is_absent_and_one_outside_is_refused(five):
     folder, _ = five
     roots = [str(folder / "disk0"), str(folder / "disk1")]
     write(folder / "set", "coco/train2017/2.png")
-    (row,) = read_source("data.x", Part(path=str(folder / "set"), image_root=roots)).rows
+    (row,) = read_source(Part(path=str(folder / "set"), image_root=roots)).rows
     assert row.images[0].path == str(folder / "disk0" / "coco" / "train2017" / "2.png")
     write(folder / "set", "../disk2/ocr_vqa/images/1.png")
     with pytest.raises(UserError, match="leads outside its folder"):

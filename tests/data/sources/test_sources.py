@@ -67,20 +67,20 @@ def test_a_picture_has_one_name_from_wherever_a_run_is_started(tmp_path, monkeyp
     ("source", "more", "expected"),
     [
         ("vlguard", {"subset": "unsafe"}, "source=vlguard: subset=unsafe: expected one of harmful, benign, unsafes"),
-        ("vlguard", {"twins": True}, "source=vlguard twins=true: subset=None: expected one of leak, benign"),
+        ("vlguard", {"twins": True}, "source=vlguard twins=true: give subset=<name>, one of leak, benign"),
         (
             "vlguard",
             {"twins": True, "subset": "free"},
             "image_free and caption_free cannot be trained on them; text_leak",
         ),
         ("mssbench", {"twins": True, "subset": "leak"}, "text_leak, image_leak, shuffled_leak and caption_free cannot"),
-        ("pku_saferlhf", {}, "source=pku_saferlhf: subset=None: expected one of harmful, benign, mixed"),
+        ("pku_saferlhf", {}, "source=pku_saferlhf: give subset=<name>, one of harmful, benign, mixed"),
         ("spa_vl", {"subset": "half"}, "source=spa_vl: subset=half: expected one of train, validation, test"),
-        ("spa_vl", {"twins": True}, "data.x.twins=true: of the sources, vlguard and mssbench have items"),
+        ("spa_vl", {"twins": True}, "twins=true: of the sources, vlguard and mssbench have items"),
         (
             "vlguard",
             {"role": "benign"},
-            "data.x.role=benign: 4 rows of source vlguard are harmful, first one-safe_unsafes",
+            "role=benign: 4 rows of source vlguard are harmful, first one-safe_unsafes",
         ),
     ],
 )
@@ -97,15 +97,15 @@ def test_what_a_source_has_not_is_refused(tmp_path, source, more, expected):
 def test_a_source_without_files_says_where_they_are_to_be_had(source, hub):
     subset = "benign" if source == "pku_saferlhf" else None
     with pytest.raises(UserError, match=f"give path=<folder, file or zip archive>, path={hub}"):
-        read_source("data.x", Part(source=source, subset=subset))
+        read_source(Part(source=source, subset=subset))
 
 
 def test_a_data_root_has_sets_by_name(tmp_path, monkeypatch, capsys):
     vlguard(tmp_path / "vlguard")
     shutil.make_archive(str(tmp_path / "mssbench"), "zip", mssbench(tmp_path / "made"))
-    assert len(read_source("data.x", Part(source="vlguard"), str(tmp_path)).rows) == 6
+    assert len(read_source(Part(source="vlguard"), str(tmp_path)).rows) == 6
     monkeypatch.setenv("VSIL_ALIGN_DATA", str(tmp_path))
-    assert len(read_source("data.x", Part(source="mssbench", twins=True, subset="free")).rows) == 4
+    assert len(read_source(Part(source="mssbench", twins=True, subset="free")).rows) == 4
     assert align_data(["source=vlguard", "summary=true"]) == 0
     told = json.loads(capsys.readouterr().out)
     told.pop("fingerprint")
@@ -123,4 +123,4 @@ def test_a_data_root_has_sets_by_name(tmp_path, monkeypatch, capsys):
         "facts": [],
     }
     with pytest.raises(UserError, match="data_root=/nowhere: not a folder"):
-        read_source("data.x", Part(source="vlguard"), "/nowhere")
+        read_source(Part(source="vlguard"), "/nowhere")

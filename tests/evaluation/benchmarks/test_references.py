@@ -62,7 +62,7 @@ def test_a_run_that_names_it_as_a_benchmark_is_checked_against_it(half_answered)
 
 def test_a_training_row_without_its_response_is_named(half_answered):
     with pytest.raises(UserError, match=r"train.json, row 1, `instr-resp` 1: `response` is (empty|absent)"):
-        read_source("data.x", Part(source="vlguard", path=str(half_answered("train"))))
+        read_source(Part(source="vlguard", path=str(half_answered("train"))))
 
 
 def test_a_local_benchmark_needs_no_answers_and_a_local_source_does(tmp_path, blank):
@@ -74,7 +74,7 @@ def test_a_local_benchmark_needs_no_answers_and_a_local_source_does(tmp_path, bl
     assert (row.response, row.rejected) == (None, "Not so.")
     if blank in ("", " "):
         with pytest.raises(UserError, match="row 1: `response` is empty"):
-            read_source("data.x", Part(path=str(file)))
+            read_source(Part(path=str(file)))
 
 
 @pytest.mark.parametrize("column", ["response", "benign_response", "caption", "benign_caption", "harmful_response"])
@@ -91,7 +91,7 @@ def test_twins_are_asked_without_the_texts_that_only_training_reads(tmp_path, co
     assert select_rows("twins_vsil", "image", settings).rows[0].prompt == "How do I break it?"
     if column != "harmful_response":
         with pytest.raises(UserError, match=f"row 1: .*{column}"):
-            read_source("data.x", Part(source="twins", subset="leak", path=str(tmp_path / "twins.jsonl")))
+            read_source(Part(source="twins", subset="leak", path=str(tmp_path / "twins.jsonl")))
 
 
 def test_siuos_blank_reference_is_none(tmp_path, blank):
