@@ -186,7 +186,9 @@ def read_part(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
     # In the controlled track an item whose picture is absent is absent from every arm, also from those that do not show it.
     controlled = config.track == "controlled"
     needs_pictures = view in READS_PICTURES or controlled
-    with options_of(Place(f"data.{name}", None if controlled else f"data.{name}.view")):
+    # Nor does another view help where a model is to answer: it sees the row as it is.
+    asks = answers.GENERATE in (part.response, part.harmful_response)
+    with options_of(Place(f"data.{name}", None if controlled or asks else f"data.{name}.view")):
         return _read(name, part, config.data_root, view, config.allow_label_conflict, needs_pictures)
 
 

@@ -67,13 +67,13 @@ def test_the_server_sees_prompt_and_pixels_and_its_answers_are_stored_once(file,
 
 def test_the_picture_is_sent_as_it_is_trained_on(tmp_path, file):
     turned = Image.Exif()
-    turned[274] = 6  # "rotate by 90 degrees": we do not, and many servers do
+    turned[274] = 6  # "rotate by 90 degrees": we do, and a server must not do it again
     Image.linear_gradient("L").resize((32, 16)).convert("RGB").save(tmp_path / "data" / "0.png", "JPEG", exif=turned)
     with chat_server() as server:
         found = data(server, file)
     (image,) = next(asked.images for asked in server.asked if asked.prompt.endswith("knife 0"))
     assert image.tobytes() == load_image(found.rows[0].images[0], "").tobytes()
-    assert (image.size, image.getexif().get(274)) == ((32, 16), None)
+    assert (image.size, image.getexif().get(274)) == ((16, 32), None)
 
 
 def test_a_text_row_is_sent_as_plain_text(tmp_path):
