@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
 def measure(file: Path, model: str, batches: int) -> dict[str, Any]:
     """Seconds, and MiB of this process after each part."""
     found: dict[str, Any] = {}
-    rows = _timed(found, "rows read", lambda: read_file("perf", Part(path=str(file)), "benign"))
+    rows = _timed(found, "rows read", lambda: read_file("perf", Part(path=str(file)), "benign").rows)
     user_cache = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(file.parent / "cache")  # the hashes of pictures that are gone afterwards
     for what in ("pictures hashed", "pictures hashed again"):

@@ -36,6 +36,6 @@ def test_training_on_real_input_teaches_the_answers_through_a_live_vision_path(f
         "check",
         Part(path=str(tmp_path / "harmful.jsonl"), image_root=str(shared / "data" / "figstep" / "images")),
         "harmful",
-    )[:4]
+    ).rows[:4]
     answers = [generate(it.model, it.renderer, rows, Generation(max_new_tokens=32)) for it in (adapted, merged)]
     assert [answer.response for answer in answers[0]] == [answer.response for answer in answers[1]] == [REFUSAL] * 4

@@ -224,7 +224,7 @@ def test_rows_without_answer_are_named_before_anything_is_loaded(tiny, tmp_path)
 
 def test_an_image_run_whose_rows_have_no_image_is_refused(tiny, tmp_path):
     file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps({"prompt": "p", "response": "r", "img": "x.png"}) + "\n")
+    file.write_text(json.dumps({"prompt": "p", "response": "r", "colour": "red"}) + "\n")
     more = ["data.harmful=null", "data.benign={source: local, path: " + str(file) + ", role: benign}"]
     with pytest.raises(UserError, match="none of the 1 training rows has an image; check the column `image`"):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))

@@ -12,9 +12,11 @@ from rich.table import Table
 
 from align.config import compose
 from align.data.local import read_file
+from align.data.reading import tell_unread_images
 from align.errors import UserError
 from align.evaluation.calibration import Labelled, calibrate, cases_of, kind_of_items, labelled
 from align.evaluation.judged import judge_answers
+from align.evaluation.judges.asked import AskedJudge
 from align.evaluation.judging import NONE, build_all, refuse_foreign
 from align.files import write_json
 from align.report.names import percent
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     if NONE in config.judge.name:
         raise UserError("judge=none: nothing would be compared with people")
     judges = build_all(config.judge.name, config.judge)
-    items = _items(config)
+    items = _items(config, any(isinstance(judge, AskedJudge) and judge.sees_image for judge in judges.values()))
     for judge in judges.values():
         judge.labels(kind_of_items(items))
         refuse_foreign(judge, [item.row for item in items], str(config.path))
@@ -52,15 +54,16 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if any(result["invalid_reasons"] for result in found) else 0
 
 
-def _items(config: CalibrateConfig) -> list[Labelled]:
-    rows = read_file(
+def _items(config: CalibrateConfig, with_images: bool) -> list[Labelled]:
+    read = read_file(
         "align calibrate",
         Part(path=config.path, image_root=config.image_root, follow_links=config.follow_links),
         config.role,
     )
+    tell_unread_images("align calibrate", read, with_images)
     if config.limit is not None and config.limit < 1:
         raise UserError(f"limit={config.limit}: expected at least 1")
-    return labelled(rows[: config.limit], str(config.path))
+    return labelled(read.rows[: config.limit], str(config.path))
 
 
 def _fingerprint(config: CalibrateConfig) -> str:

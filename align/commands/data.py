@@ -16,6 +16,7 @@ from align.data.assembly import read_source
 from align.data.hints import Place, options_of
 from align.data.images import image_size
 from align.data.overlap import Overlap, find_overlap, index, question_hash, short_hash
+from align.data.reading import Read
 from align.data.summary import Looked, look, summarise
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, differences, select
@@ -98,7 +99,7 @@ def _sets(config: DataConfig, report: Report) -> Iterator[_Set]:
     if config.source is not None:
         part = Part(**{field.name: getattr(config, field.name) for field in fields(Part)})
         read = read_source(part, config.data_root)
-        yield _Set({"source": config.source}, look(read.rows, report), read.facts)
+        yield _Set({"source": config.source}, look(read.rows, report), _facts(read))
     for name, benchmark, rows, facts in _benchmarks(config):
         yield _Set({"benchmark": name}, look(rows, report), facts, benchmark.shared_prompts)
 
@@ -116,11 +117,15 @@ def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row],
         settings = settings_of(evaluation, name)
         place = Place(f"settings.{name}") if config.source else Place(place_of(evaluation, name).section)
         with options_of(place):
-            every = benchmark.read(settings)
-            rows = select(benchmark, every, settings)
-        facts = differences(benchmark, every, settings.subset)
+            read = benchmark.every(settings)
+            rows = select(benchmark, read.rows, settings)
+        facts = [*_facts(read), *differences(benchmark, read.rows, settings.subset)]
         facts += [f"{name}: only {narrowed}"] if (narrowed := narrowing(settings)) else []
         yield name, benchmark, rows, facts
+
+
+def _facts(read: Read) -> list[str]:
+    return [*read.facts, *([read.unread_images] if read.unread_images else [])]
 
 
 def _in_common(trained: _Set, evaluated: _Set) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from align.data.hints import Place, option, options_of
 from align.data.images import drop_missing
 from align.data.overlap import question_hash, short_hash
 from align.data.pixels import Found, hashes_of, readable
-from align.data.reading import Read, at_root
+from align.data.reading import Read, at_root, tell_unread_images
 from align.data.sampling import stratified
 from align.data.views import READS_PICTURES, check_labels, check_view, show
 from align.errors import UserError
@@ -223,7 +223,7 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         rows = taken
     elif part.rows is not None and len(rows) < part.rows:
         facts.append(f"rows={part.rows} asked for, there are {len(rows)}")
-    return Read(rows, facts)
+    return Read(rows, facts, read.unread_images)
 
 
 def _read(
@@ -231,6 +231,8 @@ def _read(
 ) -> tuple[list[Row], list[str]]:
     read = read_source(part, data_root)
     rows, facts = read.rows, [f"data.{name}: {fact}" for fact in read.facts]
+    wants_images = needs_pictures or answers.GENERATE in (part.response, part.harmful_response)
+    facts += tell_unread_images(f"data.{name}", read, wants_images)
     if conflicts := check_labels(rows, view, allow_label_conflict):
         facts.append(
             f"data.{name}: view={view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)"

@@ -11,34 +11,38 @@ from __future__ import annotations
 from align.data.answers import paired
 from align.data.files.folder import DataFolder, Where
 from align.data.files.records import Record, brief, text_column
+from align.data.files.unread import UnreadImages
 from align.data.hints import option
+from align.data.reading import Read
 from align.errors import UserError
 from align.rows import HARM_IN, ROLES, Row
 from align.settings import Part
 
 ANSWERS = ("response", "chosen", "rejected", "harmful_response")
 TEXTS = ("prompt", *ANSWERS, "caption", "twin", "category", "role", "harm_in")
+COLUMNS = frozenset((*TEXTS, "id", "image", "images"))
 
 
-def read(part: Part) -> list[Row]:
+def read(part: Part) -> Read:
     """The source `local`: the rows of the file at `part.path`. Raises UserError."""
     return read_file("source=local", part, part.role)
 
 
-def read_file(what: str, where: Where, role: str | None, answered: bool = True) -> list[Row]:
+def read_file(what: str, where: Where, role: str | None, answered: bool = True) -> Read:
     """Rows of a file; `role` is what they are where the file does not say it. Raises UserError that names file, row and column.
 
     A blank answer is an error for rows to train on (`answered`), and none at all for a benchmark's.
     """
     folder = DataFolder.open(what, where)
-    rows, seen = [], set()
+    rows, seen, unread = [], set(), UnreadImages(COLUMNS)
     for number, record in enumerate(folder.records(*folder.tables()), start=1):
+        unread.see(record)
         row = _row(record, f"{record.file.stem}-{number}", folder, role, answered)
         if row.id in seen:
             raise UserError(f"{record.where}: id {brief(row.id)} stands twice; ids must be unique")
         seen.add(row.id)
         rows.append(row)
-    return rows
+    return Read(rows, unread_images=unread.told)
 
 
 def _row(record: Record, default_id: str, folder: DataFolder, default_role: str | None, answered: bool) -> Row:
@@ -77,7 +81,7 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
         harm_in=harm_in or ("none" if role == "benign" else "image" if images else "text"),
         source=folder.name,
         cluster=images[0].name if images else None,
-        columns={key: value for key, value in record.items() if key not in (*TEXTS, "id", "image", "images")},
+        columns={key: value for key, value in record.items() if key not in COLUMNS},
         **texts,  # type: ignore[arg-type]
     )
     return paired(row)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from align.data.hints import option
+from align.data.hints import option, text_view
 from align.errors import UserError
 from align.rows import Row
 from align.settings import BenchmarkSettings, Part
@@ -24,6 +24,20 @@ class Read:
 
     rows: list[Row]
     facts: list[str] = field(default_factory=list)
+    unread_images: str | None = None
+    """Columns that look like images and are not read, in words (align/data/files/unread.py)."""
+
+
+def tell_unread_images(what: str, read: Read, wanted: bool) -> list[str]:
+    """A line on columns that look like images and are not read. Raises UserError where images are wanted and no row has one."""
+    if read.unread_images is None or not (wanted or any(row.images for row in read.rows)):
+        return []
+    if any(row.images for row in read.rows):
+        return [f"{what}: {read.unread_images}"]
+    without = f"set {text_view()}" if text_view() else "remove the others"
+    raise UserError(
+        f"{what}: no row has an image, and {read.unread_images}. Rename the right one to `image`; if no images are meant, {without}"
+    )
 
 
 def check_subset(what: str, subset: str | None, known: Collection[str], needed: bool = False) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from align.data.files.folder import DataFolder
 from align.data.hints import option
+from align.data.reading import Read
 from align.data.sampling import stratified
 from align.errors import UserError
 from align.rows import Row
@@ -39,7 +40,7 @@ class Benchmark:
     kind: str
     """vsil: the text tells that the request is harmful; vsil_free: only image and text together do; benign; ability; twin.
     `as its rows say` for local files."""
-    read: Callable[[BenchmarkSettings], list[Row]]
+    read: Callable[[BenchmarkSettings], list[Row] | Read]
     judges: tuple[str, ...]
     """The first is the main judge of the table; the others stand beside it."""
     shared_prompts: tuple[str, ...] = ()
@@ -48,6 +49,11 @@ class Benchmark:
     """{subset, None for the whole: what the publication counts}; a difference is reported."""
     part: Callable[[Row], bool] | None = None
     """Which rows of its set are its own, where the set has rows of several kinds (a group of align/catalog.py)."""
+
+    def every(self, settings: BenchmarkSettings) -> Read:
+        """Every row of the set, and what its reader has to tell of them. Raises UserError."""
+        found = self.read(settings)
+        return found if isinstance(found, Read) else Read(found)
 
     def own(self, rows: Sequence[Row]) -> list[Row]:
         """Those of the rows of its set that are its own."""

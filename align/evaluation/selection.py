@@ -12,7 +12,7 @@ from align.data.assembly import TrainingData
 from align.data.hints import Place, options_of, text_view
 from align.data.images import drop_missing
 from align.data.overlap import OVERLAP_REMEDY, find_overlap, index, refuse_overlap
-from align.data.reading import at_root
+from align.data.reading import at_root, tell_unread_images
 from align.data.views import READS_PICTURES, check_view, show, split_view
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, check_twins, differences, kind_of, select
@@ -69,7 +69,9 @@ def select_rows(
 def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool) -> Selected:
     check_view(view)
     benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
-    every = benchmark.read(settings)
+    read = benchmark.every(settings)
+    unread = tell_unread_images(f"benchmark {name}", read, view in READS_PICTURES)
+    every = read.rows
     rows = select(benchmark, every, settings)
     if benchmark.kind == "as its rows say":
         benchmark = replace(benchmark, kind=kind_of(rows, name, mixed))
@@ -91,7 +93,7 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
     pictured = [row for row in rows if row.images]
     shown = [show(row, view, pictured) for row in rows]
     check_twins(benchmark, rows)
-    facts = differences(benchmark, every, settings.subset)
+    facts = [*read.facts, *unread, *differences(benchmark, every, settings.subset)]
     if narrowed := narrowing(settings):
         facts.append(f"{name}: only {narrowed}")
     return Selected(benchmark, view, shown, facts + ([missing] if missing else []), rows, narrowed)

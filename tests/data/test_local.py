@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from align.data.images import drop_missing, load_image
-from align.data.local import read, read_file
+from align.data.local import read_file
 from align.errors import UserError
 from align.settings import Part
+
+
+def read(part):
+    return read_file("source=local", part, part.role).rows
 
 
 def write(folder, *records):
@@ -167,7 +171,7 @@ def test_an_image_beside_an_empty_list_of_images_is_kept(tmp_path):
 
 def test_a_harmful_row_without_image_has_its_harm_in_the_text(tmp_path):
     file = write(tmp_path, {"prompt": "p"})
-    assert read_file("test", Part(path=str(file)), "harmful")[0].harm_in == "text"
+    assert read_file("test", Part(path=str(file)), "harmful").rows[0].harm_in == "text"
 
 
 def test_missing_images_are_an_error_by_default_and_counted_when_dropped(tmp_path):

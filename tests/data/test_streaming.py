@@ -19,7 +19,7 @@ from align.settings import Part
 
 held = lambda: psutil.Process().memory_info().rss
 before = held()
-rows = read_file("test", Part(path=sys.argv[1]), "benign")
+rows = read_file("test", Part(path=sys.argv[1]), "benign").rows
 dataset = to_dataset(rows)
 after = held()
 for record in dataset.select(range(0, len(dataset), max(len(dataset) // 1000, 1))):

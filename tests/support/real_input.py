@@ -157,7 +157,7 @@ def check_answers(run_folder: Path, limit: int | None = None) -> dict[str, int]:
     from align.settings import Generation
 
     part = OmegaConf.load(run_folder / "config.yaml").data.harmful
-    rows = read_file("check", part, "harmful")[:limit]
+    rows = read_file("check", part, "harmful").rows[:limit]
     it = load_checkpoint(str(run_folder / "checkpoint"))
     renderer = it.renderer
     answers = list(generate(it.model, renderer, rows, Generation(max_new_tokens=32, batch_size=8)))

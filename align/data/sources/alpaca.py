@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from align.data.files.folder import DataFolder
+from align.data.files.unread import UnreadImages
 from align.data.reading import Read, check_subset
 from align.errors import UserError
 from align.rows import Row
@@ -15,8 +16,9 @@ def read(part: Part) -> Read:
     """The source `alpaca`: rows without an answer, of which the set has some, are left out and counted. Raises UserError."""
     check_subset("source=alpaca", part.subset, ())
     folder = DataFolder.open("source=alpaca", part, HUB, ["data/*.parquet"])
-    rows, empty = [], 0
+    rows, empty, unread = [], 0, UnreadImages(("instruction", "input", "output"))
     for number, record in enumerate(folder.records("*.json", "*.jsonl", "*.parquet", "data/*.parquet"), start=1):
+        unread.see(record)
         asked = [record.text("instruction"), *([given] if (given := record.optional("input")) else [])]
         answer = record.text("output", empty=True)
         if not answer.strip():
@@ -25,4 +27,4 @@ def read(part: Part) -> Read:
         rows.append(Row(id=f"alpaca-{number}", prompt="\n".join(asked), response=answer, source="alpaca"))
     if not rows:
         raise UserError(f"source=alpaca: none of the {empty} rows of {folder.root} has an `output`")
-    return Read(rows, [f"{empty} rows without an answer left out"] if empty else [])
+    return Read(rows, [f"{empty} rows without an answer left out"] if empty else [], unread.told)

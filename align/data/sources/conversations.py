@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from align.data.files.folder import DataFolder
 from align.data.files.records import Record
+from align.data.files.unread import UnreadImages
 from align.data.reading import Read, UniqueIds, check_subset
 from align.errors import UserError
 from align.rows import Row
@@ -22,7 +23,9 @@ def read(part: Part) -> Read:
     check_subset("source=conversations", part.subset, ())
     folder = DataFolder.open("source=conversations", part)
     unique, rows, longer, silent = UniqueIds(), [], 0, 0
+    unread = UnreadImages(("id", "image", "conversations"))
     for number, record in enumerate(folder.records("*.json", "*.jsonl", "*.parquet", "data/*.parquet"), start=1):
+        unread.see(record)
         turns = record.records("conversations")
         request, answer = _first(record, turns)
         images = folder.cells(record, "image")
@@ -52,7 +55,7 @@ def read(part: Part) -> Read:
     facts += [f"{silent} conversations whose first request has no words left out"] if silent else []
     if not rows:
         raise UserError(f"source=conversations: no rows; {'; '.join(facts)}")
-    return Read(rows, facts)
+    return Read(rows, facts, unread.told)
 
 
 def _first(record: Record, turns: list[Record]) -> tuple[str, str]:

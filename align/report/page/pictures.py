@@ -79,7 +79,7 @@ class Pictures:
         if set_name not in self._made:
             rows: list[Row] = []
             for subset in (None, "validation"):
-                rows += resolve("benchmark", set_name, BENCHMARKS).read(BenchmarkSettings(subset=subset))
+                rows += resolve("benchmark", set_name, BENCHMARKS).every(BenchmarkSettings(subset=subset)).rows
             self._made[set_name] = {row.id: row.images for row in rows}
         return self._made[set_name]
 

@@ -1,0 +1,61 @@
+"""Columns that look like images and are not read: a file that calls its images `image_path` is no file without images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from align.data.files.parquet import INSIDE
+from align.data.files.records import Record, brief
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
+LONGEST_NAME = 1000
+BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
+TEXT_BEGINNINGS = ("data:image/", "iVBORw0KGgo", "/9j/")
+"""Of images written as text: a data URL; PNG and JPEG in base64."""
+
+
+class UnreadImages:
+    """What the records of a file hold beside the columns that are read."""
+
+    def __init__(self, read: Collection[str]):
+        self._read = read
+        self._columns: dict[str, None] = {}
+        self._filled, self._alike = Counter[str](), Counter[str]()
+        self._first: dict[str, str] = {}
+
+    def see(self, record: Record) -> None:
+        """One more record."""
+        self._columns |= dict.fromkeys(record)
+        for column in record.keys() - self._read:
+            value = record[column]
+            if value in (None, "", []):
+                continue
+            self._filled[column] += 1
+            if looks_like_image(value):
+                self._alike[column] += 1
+                self._first.setdefault(column, f"{record.where}: {brief(value)}")
+
+    @property
+    def told(self) -> str | None:
+        """What a user should know, with the file's columns; None where no column is mostly images."""
+        found = [column for column in self._columns if self._alike[column] * 2 > self._filled[column]]
+        if not found:
+            return None
+        named = ", ".join(f"`{column}` ({self._first[column]})" for column in found)
+        return f"these columns look like images and are not read: {named}. The file has the columns {', '.join(self._columns)}"
+
+
+def looks_like_image(value: Any) -> bool:
+    """Whether a value is an image file's name, an encoded image, a cell of `datasets`, or a list of these."""
+    if isinstance(value, list):
+        return bool(value) and all(map(looks_like_image, value))
+    if isinstance(value, dict):
+        return INSIDE in value or isinstance(value.get("bytes"), bytes | str) or looks_like_image(value.get("path"))
+    if isinstance(value, bytes):
+        return value.startswith(BEGINNINGS)
+    if not isinstance(value, str):
+        return False
+    named = len(value) <= LONGEST_NAME and "\n" not in value and value.rstrip().lower().endswith(ENDINGS)
+    return named or value.startswith(TEXT_BEGINNINGS)
