@@ -25,6 +25,8 @@ from align.rows import ImageRef, Row
 from align.screen import Report, progress
 from align.settings import DataConfig, EvalConfig, Part
 
+OF_BENCHMARKS = ("limit", "limit_order", "limit_seed", "where")
+"""Options that a source has not."""
 NAMED = 5
 """Of many pictures or rows with one fault these are named; all are counted."""
 
@@ -50,6 +52,11 @@ def main(arguments: Sequence[str]) -> int:
     config: DataConfig = compose(DataConfig, arguments).config
     if config.source is None and not config.benchmark:
         raise UserError("nothing to look at: give source=<name> or benchmark=<names>")
+    unused = [key for key in OF_BENCHMARKS if getattr(config, key) not in (None, {})]
+    if unused and not config.benchmark:
+        raise UserError(
+            f"{unused[0]}= would have no effect: it selects rows of benchmark=; of a source, rows= takes a sample"
+        )
     if config.sample is not None and config.sample < 1:
         raise UserError(f"sample={config.sample}: expected at least 1")
     with progress(stderr=True) as display:
@@ -108,8 +115,7 @@ def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row],
     names = benchmark_names(config.benchmark)
     # Beside a source, path= and the like are the source's.
     short = ("path", "revision", "image_root", "subset") if config.source is None else ()
-    given = {key: getattr(config, key) for key in (*short, "limit", "limit_order", "limit_seed")}
-    given["where"] = config.where
+    given = {key: getattr(config, key) for key in (*short, *OF_BENCHMARKS)}
     given["follow_links"] = (config.follow_links and config.source is None) or None
     evaluation = EvalConfig(benchmark=names, settings=config.settings, data_root=config.data_root, **given)
     for name in names:

@@ -128,6 +128,12 @@ def test_align_data_shows_what_a_limit_takes(tmp_path, capsys):
     assert summary["facts"][-1] == "mssbench: only limit=2 (a stratified sample, seed 1)"
 
 
+@pytest.mark.parametrize("option", ["limit=2", "limit_order=first", "limit_seed=1", "where.category=a"])
+def test_align_data_takes_no_limit_for_a_source(option, capsys):
+    assert main(["data", "source=miniature", "subset=text_benign", "rows=3", option]) == 2
+    assert "rows=" in capsys.readouterr().err
+
+
 # rows= of a part of the training data
 
 

@@ -37,6 +37,16 @@ def test_an_evaluation_is_asked_for_in_full_and_composes(tmp_path):
         assert task.narrowed == {"mini_vsil": "limit=3 (a stratified sample, seed 0), where={'category': ['a', 'b']}"}
 
 
+def test_settings_of_a_benchmark_reach_the_evaluation_of_a_run(tmp_path):
+    of_set = "{limit: 3, limit_order: first, limit_seed: 4, follow_links: true, image_root: [a, 'b,c']}"
+    settings = f"evaluate={{benchmark: [mini_vsil], settings: {{mini_vsil: {of_set}}}}}"
+    run, _ = plan_of(typed(tmp_path, settings, "evaluate.judge=rule")).rows
+    found = compose_eval(["checkpoint=c", *run.tasks[1].arguments[1:]]).config.settings["mini_vsil"]
+    assert (found.limit_order, found.limit_seed, found.follow_links) == ("first", 4, True)
+    assert found.image_root == ["a", "b,c"]
+    assert run.tasks[1].narrowed == {"mini_vsil": "limit=3 (the first rows)"}
+
+
 def test_without_sets_there_is_nothing_to_evaluate_and_with_lmms_eval_alone_there_is(tmp_path):
     assert [len(row.tasks) for row in plan_of(typed(tmp_path, "evaluate.benchmark=[]")).rows] == [1]
     run, beside = plan_of(typed(tmp_path, "evaluate.benchmark=[]", "evaluate.lmms_eval.tasks=mme")).rows
