@@ -222,7 +222,9 @@ def test_a_value_for_text_is_taken_as_it_is_typed(text, tmp_path, monkeypatch):
     (tmp_path / text).touch()
     config = compose_run(["recipe=mm_sft", f"data.own.path={text}", f"output_dir={text}"]).config
     assert (config.data["own"].path, config.output_dir) == (str(tmp_path / text), text)
-    assert compose_eval(["checkpoint=x", f"settings.vlsbench.path={text}"]).config.settings["vlsbench"].path == str(tmp_path / text)
+    assert compose_eval(["checkpoint=x", f"settings.vlsbench.path={text}"]).config.settings["vlsbench"].path == str(
+        tmp_path / text
+    )
     assert compose(CompareConfig, [f"checkpoint.mine={text}"]).config.checkpoint == {"mine": text}
 
 
