@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
 def measure(model: Path, file: Path, steps: int) -> dict[str, Any]:
     """Rows a second of rendering, and seconds of training, either way."""
     torch.set_num_threads(1)
-    rows = read_file("perf", Part(path=str(file)), "benign")
+    rows = read_file("perf", Part(path=str(file)), "benign").rows
     loaded = load_without_weights(ModelSettings(name="small", path=str(model)))
     cold = _seconds(lambda: Renderer(loaded.processor, loaded.family).render(rows[0], rows[0].response))
     found: dict[str, Any] = {"seconds of the first row (cold)": round(cold, 4)}
@@ -126,7 +126,7 @@ def _train(kind: type[Renderer], model: Path, file: Path, steps: int) -> float:
 
 def check(model: Path, file: Path) -> dict[str, Any]:
     """Seconds of checking rows before a start, the first time and again."""
-    rows = read_file("perf", Part(path=str(file)), "benign")
+    rows = read_file("perf", Part(path=str(file)), "benign").rows
     loaded = load_without_weights(ModelSettings(name="small", path=str(model)))
     checker = Checker(Collator(loaded.renderer))
     found: dict[str, Any] = {"rows": len(rows), "processes": usable_processors()}

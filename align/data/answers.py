@@ -32,12 +32,16 @@ def paired(row: Row) -> Row:
 
     Only where it lacks them. What a benign row rejects need not be harmful, so that it is left as it is.
     """
-    row = replace(row, response=row.response or row.chosen, chosen=row.chosen or row.response)
+    row = replace(row, response=_first(row.response, row.chosen), chosen=_first(row.chosen, row.response))
     if row.role != "harmful":
         return row
-    return replace(
-        row, harmful_response=row.harmful_response or row.rejected, rejected=row.rejected or row.harmful_response
-    )
+    harmful, rejected = row.harmful_response, row.rejected
+    return replace(row, harmful_response=_first(harmful, rejected), rejected=_first(rejected, harmful))
+
+
+def _first(answer: str | None, other: str | None) -> str | None:
+    """An answer, or the other where there is none; a blank one is no reason to take the other."""
+    return other if answer is None else answer
 
 
 def lacking(row: Row, part: Part) -> list[str]:

@@ -8,6 +8,8 @@ is read as both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from align.data.answers import paired
 from align.data.files.folder import DataFolder, Where
 from align.data.files.records import Record, brief, text_column
@@ -31,7 +33,8 @@ def read(part: Part) -> Read:
 def read_file(what: str, where: Where, role: str | None, answered: bool = True) -> Read:
     """Rows of a file; `role` is what they are where the file does not say it. Raises UserError that names file, row and column.
 
-    A blank answer is an error for rows to train on (`answered`), and none at all for a benchmark's.
+    Of rows to train on (`answered`) a blank prompt or answer stays blank, to be counted with all other rows that cannot be used
+    (align/training/row_checks.py); a benchmark's blank answer is none.
     """
     folder = DataFolder.open(what, where)
     rows, seen, unread = [], set(), UnreadImages(COLUMNS)
@@ -42,7 +45,18 @@ def read_file(what: str, where: Where, role: str | None, answered: bool = True) 
             raise UserError(f"{record.where}: id {brief(row.id)} stands twice; ids must be unique")
         seen.add(row.id)
         rows.append(row)
-    return Read(rows, unread_images=unread.told)
+    return Read(rows, _blank(rows), unread.told)
+
+
+def _blank(rows: Sequence[Row]) -> list[str]:
+    """A line for each column in which texts are blank."""
+    found = {
+        column: [row.id for row in rows if (text := getattr(row, column)) is not None and not text.strip()]
+        for column in ("prompt", *ANSWERS)
+    }
+    return [
+        f"{len(ids)} rows have an empty `{column}`, first {', '.join(ids[:5])}" for column, ids in found.items() if ids
+    ]
 
 
 def _row(record: Record, default_id: str, folder: DataFolder, default_role: str | None, answered: bool) -> Row:
@@ -51,13 +65,10 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
     texts |= {column: text or None for column, text in texts.items() if column not in ("prompt", *ANSWERS)}
     if texts["prompt"] is None:
         raise UserError(f"{where}: no column `prompt`; found {', '.join(map(str, record)) or 'nothing'}")
-    if not texts["prompt"].strip():
-        raise UserError(f"{where}: `prompt` is empty")
-    for column in ANSWERS:
-        if (text := texts[column]) is not None and not text.strip():
-            if answered:
-                raise UserError(f"{where}: `{column}` is empty; remove the row or give an answer")
-            texts[column] = None
+    if not answered:
+        if not texts["prompt"].strip():
+            raise UserError(f"{where}: `prompt` is empty")
+        texts |= {column: None for column in ANSWERS if not (texts[column] or "").strip()}
     role, harm_in = texts.pop("role") or default_role, texts.pop("harm_in")
     if role is None:
         raise UserError(

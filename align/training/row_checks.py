@@ -33,6 +33,7 @@ NAMED = 5
 """Of rows with one kind of fault these are named; all are counted."""
 DESCRIBED = {
     "no_answer": "without an answer that the method needs",
+    "empty_prompt": "with an empty prompt",
     "empty_answer": "with an empty answer",
     "same_answers": "with the same answer as the wanted and the unwanted one",
     "special_token": "with one of the model's own tokens in a text",
@@ -94,6 +95,8 @@ class Checker:
 
     def measure(self, row: Row) -> Measured | Fault:
         """What a row measures, or why it cannot be rendered."""
+        if not row.prompt.strip():
+            return Fault(row.id, "empty_prompt", f"row {row.id}: its prompt is empty")
         try:
             if self._check:
                 self._check(row)

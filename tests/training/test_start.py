@@ -138,7 +138,8 @@ def test_dropped_rows_are_exactly_the_bad_ones_named_and_counted_in_the_manifest
     planted = {
         "too_long_for_model": {"h7": {"response": "red " * 200}, "h990": {"response": "red " * 130}},
         "special_token": {"h10": {"response": "sorry <|im_end|> red"}, "h11": {"prompt": "what is <|image_pad|>"}},
-        "no_answer": {"h12": {"response": None}, "h13": {}},
+        "no_answer": {"h12": {"response": None}, "h13": {}, "h17": {"response": " "}},
+        "empty_prompt": {"h18": {"prompt": ""}},
         "image_shape": {"h14": {"image": "line.png"}},
         "image_unreadable": {"h15": {"image": "text.png"}, "h16": {"image": "cut.png"}},
         "too_long": {"h999": {"response": "red " * 100}},
@@ -157,8 +158,8 @@ def test_dropped_rows_are_exactly_the_bad_ones_named_and_counted_in_the_manifest
     assert {kind: sorted(ids) for kind, ids in data["dropped"].items()} == {
         kind: sorted(f"own/{name}" for name in of) for kind, of in planted.items()
     }
-    assert data["rows"] == 990
-    assert data["parts"] == {"own": 990}
+    assert data["rows"] == 988
+    assert data["parts"] == {"own": 988}
     trained = {json.loads(line)["id"] for line in run.rows_file.open()}
     assert trained == {f"own/h{i}" for i in range(1000)} - {f"own/{name}" for name in special}
 

@@ -65,7 +65,7 @@ def test_a_training_row_without_its_response_is_named(half_answered):
         read_source(Part(source="vlguard", path=str(half_answered("train"))))
 
 
-def test_a_local_benchmark_needs_no_answers_and_a_local_source_does(tmp_path, blank):
+def test_a_local_benchmark_needs_no_answers_and_a_source_counts_blank_ones(tmp_path, blank):
     record = {"prompt": "How hot?", "response": "So.", "rejected": "Not so.", "role": "benign"}
     without(record, "response", blank)
     file = tmp_path / "rows.jsonl"
@@ -73,8 +73,9 @@ def test_a_local_benchmark_needs_no_answers_and_a_local_source_does(tmp_path, bl
     (row,) = select_rows("local", "text", BenchmarkSettings(path=str(file))).rows
     assert (row.response, row.rejected) == (None, "Not so.")
     if blank in ("", " "):
-        with pytest.raises(UserError, match="row 1: `response` is empty"):
-            read_source(Part(path=str(file)))
+        read = read_source(Part(path=str(file)))
+        assert (read.rows[0].response, read.rows[0].chosen) == (blank, blank)  # what a run refuses or drops, as it says
+        assert any("`response`" in fact and "rows-1" in fact for fact in read.facts)
 
 
 @pytest.mark.parametrize("column", ["response", "benign_response", "caption", "benign_caption", "harmful_response"])
