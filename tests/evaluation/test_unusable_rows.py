@@ -29,7 +29,9 @@ def own(tmp_path):
     return tmp_path / "own.jsonl"
 
 
-@pytest.mark.parametrize("more", [[], ["generation.num_processes=2"]], ids=["one process", "two"])
+@pytest.mark.parametrize(
+    "more", [[], pytest.param(["generation.num_processes=2"], marks=pytest.mark.slow)], ids=["one process", "two"]
+)
 def test_rows_that_cannot_be_asked_are_invalid_and_the_others_are_answered(tiny, own, tmp_path, capsys, more):
     words = ["benchmark=local", f"path={own}", "judge=refusal_match", "generation.max_new_tokens=2", *more]
     out = tmp_path / "out"
