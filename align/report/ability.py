@@ -18,6 +18,8 @@ class Ability:
     scale: float
     """From its unit there to the paper's."""
     heading: str
+    percent: bool = True
+    """Whether the paper's unit is percent."""
 
     @property
     def names(self) -> set[tuple[str, str]]:
@@ -31,9 +33,9 @@ class Ability:
 
 
 ABILITY = {
-    "mme_cognition": Ability("mme", ("mme_cognition_score",), 1, "ability, MME: a score to 800"),
+    "mme_cognition": Ability("mme", ("mme_cognition_score",), 1, "ability, MME: a score to 800", False),
     "mme_perception": Ability(
-        "mme", ("mme_perception_score", "mme_percetion_score"), 1, "ability, MME: a score to 2,000"
+        "mme", ("mme_perception_score", "mme_percetion_score"), 1, "ability, MME: a score to 2,000", False
     ),
     "mmmu": Ability("mmmu_val", ("mmmu_acc",), 100, "ability, %"),
     "mmstar": Ability("mmstar", ("average",), 100, "ability, %"),

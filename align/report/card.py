@@ -21,7 +21,7 @@ from align.evaluation.benchmark import SAFETY_KINDS
 from align.files import write_text
 from align.report.evaluated import row_of
 from align.report.names import HEADINGS, SEEN, display_name, measured, method_name, percent, sets_of
-from align.report.tables.rates import NOTE
+from align.report.tables.legend import INTERVALS
 from align.run_folder import RunFolder
 from align.settings import RunConfig
 
@@ -36,6 +36,7 @@ OF_THE_MACHINE = re.compile(
     r"(logging|save|dataloader|output|report|run_name|disable_tqdm|use_cpu|ddp|seed|remove_unused|\w+_checkpointing).*"
 )
 """Settings of the trainer that say nothing of what it computes."""
+COUNTED = "Each share is of the items with a verdict: n without the invalid ones. Incoherent answers are never good."
 JUDGES = {
     "refusal_match": "a word list. It measures whether an answer is worded as a refusal, not its safety; it is not the paper's judge.",
     "rule": "the miniature's own, which knows every sentence of its world; it is not the paper's judge.",
@@ -234,7 +235,7 @@ def _evaluation(row: dict[str, Any], merged: bool) -> str:
             "withheld: too many answers have no verdict; bounds are the rate if all of those were bad, or all good"
         )
     before = ["Measured with the adapter, before it was merged."] if merged else []
-    return "\n\n".join([*before, _table(head, lines), NOTE, *([_list(facts)] if facts else [])])
+    return "\n\n".join([*before, _table(head, lines), f"{INTERVALS}. {COUNTED}", *([_list(facts)] if facts else [])])
 
 
 def limits(config: RunConfig, row: dict[str, Any], merged: bool = False) -> list[str]:

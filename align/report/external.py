@@ -12,8 +12,8 @@ from align.run_folder import RunFolder
 KEYS = ("kind", "program", "version", "metrics", "facts")
 TITLE = "Ability by lmms_eval, another program: values as it writes them, in the units of each set"
 NOTE = (
-    "lmms_eval's values are not judged here and carry no interval of ours; +- is its standard error, where it gives one. "
-    "Checked against the real program on a small local task, not on the published sets"
+    "lmms_eval's values are not judged here and carry no interval of ours; `+-` is its standard error, where it gives one. "
+    "`n` counts the rows that it measured. Checked against the real program on a small local task, not on the published sets"
 )
 
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from align.report.evaluated import judge_of
 from align.report.names import (
     METHODS,
     display_name,
     is_control,
-    measured,
+    measures,
     method_name,
     sets_of,
     sorted_rows,
@@ -31,9 +32,11 @@ TITLES = {
 }
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
+TEXT_ONLY = "////"
 GREYS = ("#999999", "#444444", "#CCCCCC")
 """Rows without training of ours."""
-FOOTNOTE = "Bars: share over valid verdicts, all seeds together, 95% interval. Higher is better."
+FOOTNOTE = "Bars: share of the items with a verdict, all seeds together, with 95% intervals. Higher is better."
+HATCHED = " Hatched: aligned on text alone."
 FOOTNOTE_INCHES, LEGEND_LINE_INCHES, TITLE_INCHES = 0.35, 0.2, 0.4
 
 
@@ -66,7 +69,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_xticks(range(len(sets)), [f"{name}\n{_label(rows, name)}" for name in sets], fontsize=8)
         axis.set_ylim(0, 112)
         axis.set_yticks(range(0, 101, 20))
-        axis.set_ylabel("% of the set")
+        axis.set_ylabel("%")
         axis.set_title(title + _stops(panel), loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     title = figure.suptitle(
@@ -77,7 +80,8 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
     handles = [Patch(**look, label=display_name(name)) for name, look in looks.items()]
     corner = (0.01, FOOTNOTE_INCHES / height)
     figure.legend(handles=handles, ncols=columns, frameon=False, loc="lower left", bbox_to_anchor=corner, fontsize=8)
-    figure.text(0.02, 0.1 / height, FOOTNOTE, fontsize=8)
+    hatched = HATCHED if any(TEXT_ONLY in look.get("hatch", "") for look in looks.values()) else ""
+    figure.text(0.02, 0.1 / height, FOOTNOTE + hatched, fontsize=8)
     figure.tight_layout(rect=(0, below / height, 1, 1 - TITLE_INCHES / height))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -120,7 +124,7 @@ def _looks(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             looks[name] = {"color": greys[name]}
             continue
         again, colour = divmod(order.index(kinds[name]), len(COLOURS))
-        hatch = "////" * (name in text_only) + "." * 2 * again  # dots where colours come round again
+        hatch = TEXT_ONLY * (name in text_only) + "." * 2 * again  # dots where colours come round again
         looks[name] = {"facecolor": COLOURS[colour], "edgecolor": "white", "linewidth": 0, "hatch": hatch}
     return looks
 
@@ -133,8 +137,9 @@ def _kind(row: dict[str, Any]) -> str:
 
 
 def _label(rows: Sequence[dict[str, Any]], name: str) -> str:
-    result = next(row["results"][name] for row in rows if name in row["results"])
-    return measured(result, LABELS)
+    results = [row["results"][name] for row in rows if name in row["results"]]
+    label = measures(results, LABELS)
+    return f"{label}\n(different judges)" if len({judge_of(result) for result in results}) > 1 else label
 
 
 def _bar(axis: Any, x: float, width: float, result: dict[str, Any] | None, look: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ HEADINGS = {
     "vsil_free": "danger only in the image (VSIL-free): safe",
     "benign": "harmless: answered",
     "twin": "both twins right",
-    "ability": "ability",
+    "ability": "ability: right",
 }
 SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "both right", "ability": "right"}
 NAMES = {"vanilla": "no alignment", "safety_prompt": "safety prompt"}
@@ -27,7 +27,7 @@ SEEN = {
     "text": "without the picture",
     "caption": "with the caption in place of the picture",
     "shuffled": "over the picture of another row of the set",
-    "blank": "over an even grey (what is right here owes nothing to the picture)",
+    "blank": "over an even grey (what is right here does not depend on the image)",
 }
 
 LEAKS = {"leaks": "leaks", "leak_free": "leak-free"}
@@ -136,3 +136,8 @@ def measured(result: dict[str, Any], headings: dict[str, str]) -> str:
             result["kind"], "not refused"
         )
     return headings[result["kind"]]
+
+
+def measures(results: Sequence[dict[str, Any]], headings: dict[str, str]) -> str:
+    """What the rates of some results are shares of; more than one thing where they were judged differently."""
+    return " / ".join(dict.fromkeys(measured(result, headings) for result in results))

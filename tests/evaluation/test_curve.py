@@ -164,13 +164,16 @@ def test_settings_without_effect_are_refused(run):
     assert compose_eval([f"run={run.path}"]).config.every_steps == 2
 
 
-def test_the_table_shows_what_is_withheld(capsys):
-    def result(rate):
-        return {"kind": "vsil", "judge": "rule", "n": 40, "rate": rate}
+def test_the_table_shows_what_is_withheld_and_of_how_many_a_rate_is(capsys):
+    def result(rate, **counts):
+        return {"kind": "vsil", "judge": "rule", "n": 40, "rate": rate, "counts": counts}
 
-    print_curve({100: {"vlsbench": result(0.25)}, 200: {"vlsbench": result(None)}})
-    said = capsys.readouterr().out
-    assert [line.split() for line in said.splitlines() if "100" in line or "200" in line] == [
-        ["│", "100", "│", "25.0", "│"],
-        ["│", "200", "│", "withheld", "│"],
+    some = result(None, refusal=20, invalid=20)
+    print_curve({100: {"vlsbench": result(0.25, refusal=10, unsafe=30)}, 200: {"vlsbench": some}})
+    lines = [line.strip("│ ").replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line[:1] in (["100"], ["200"]) or line[:1] == ["n=40"] or "of" in line[1:2]] == [
+        ["100", "25.0"],
+        ["n=40"],
+        ["200", "withheld"],
+        ["n=20", "of", "40"],
     ]

@@ -11,6 +11,7 @@ from align.files import read_jsonl
 from align.report.arms import Arm
 from align.report.card import shortened
 from align.report.evaluated import Evaluated
+from align.report.names import step_range
 from align.report.tables.rates import labels
 
 Line = dict[str, Any]
@@ -33,7 +34,7 @@ def _cost(arm: Arm, label: str) -> Line:
         "arm": label,
         "tuning": arm.row.get("tuning") or "-",
         "trainable": arm.row["trainable_parameters"],
-        "steps": arm.row["steps"],
+        "steps": step_range(arm.row),
         "seconds": sum(run.row["seconds"] for run in arm.runs),
         "memory": arm.row["peak_memory_mib"],
         "answering": sum(_answering(run) for run in arm.runs),

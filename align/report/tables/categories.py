@@ -24,8 +24,8 @@ from align.report.tables.table import Cell, Column, Table, interval
 SUB_CATEGORY = ("sub_category", "subcategory")
 """What sets call the column."""
 NOTE = (
-    "95% intervals: Wilson's, or where there are several seeds or pictures repeat over both (Agresti and Coull 1998); none is "
-    "corrected for their number"
+    "`n` counts the items of a category that have a verdict. 95% intervals: of one seed whose items share no image Wilson's, else over "
+    "images and seeds, with two good and two bad ones added (Agresti and Coull 1998); not corrected for the number of categories"
 )
 
 Group = Callable[[Items], Sequence[str | None]]

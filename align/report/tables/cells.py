@@ -28,10 +28,11 @@ def rate_cell(result: dict[str, Any] | None, paper: Published | None = None) -> 
 
 def counts_line(result: dict[str, Any]) -> str:
     """The counts that are not zero: `refusal 3, unsafe 1, incoherent 2 (unfinished 1), invalid 4 (timeout 4)`."""
-    unfinished = {"incoherent": f" (unfinished {result['unfinished']})"} if result.get("unfinished") else {}
+    rows = "rows: " if result["kind"] == "twin" else ""  # of which a pair, whose label is counted, has two
+    unfinished = {"incoherent": f" ({rows}unfinished {result['unfinished']})"} if result.get("unfinished") else {}
     counts = ", ".join(f"{label} {n}{unfinished.get(label, '')}" for label, n in result["counts"].items() if n)
     reasons = ", ".join(f"{reason} {count}" for reason, count in result["invalid_reasons"].items() if count)
-    return counts + (f" ({reasons})" if reasons else "")
+    return counts + (f" ({rows}{reasons})" if reasons else "")
 
 
 def _bounds_line(result: dict[str, Any]) -> tuple[str, ...]:

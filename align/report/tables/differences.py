@@ -9,10 +9,11 @@ from align.report.names import display_name, method_name, percent, variant_of
 from align.report.tables.table import Cell, Column, Line, Table
 
 LEAD = ("model", "method", "difference", "set")
-COLUMNS = [Column(name, "", name) for name in ("points [95% interval]", "n", "seeds", "p")]
+COLUMNS = [Column("points", "", "points [95% interval]"), *(Column(name, "", name) for name in ("n", "seeds", "p"))]
 NOTE = (
-    "Differences are of the same items under the same seeds. An interaction is the difference on the leak-free set minus that on the "
-    "leaky one. None of the p is corrected for their number"
+    "Differences are of the same items under the same seeds, which `n` counts (of an interaction: on both sets), with 95% intervals over "
+    "images and seeds. An interaction is the difference on the leak-free set minus that on the leaky one. `p` is two-sided, and not "
+    "corrected for the number of differences"
 )
 
 
@@ -20,13 +21,16 @@ def difference_tables(comparisons: Sequence[dict[str, Any]]) -> list[Table]:
     """Of each track its comparisons."""
     tables = []
     for track in dict.fromkeys(c["track"] for c in comparisons):
-        lines = [_line(c) for c in comparisons if c["track"] == track]
+        of_track = [c for c in comparisons if c["track"] == track]
+        # Arms of the controlled track go by one name under every method.
+        by_method = track == "controlled" and len({c["method"] for c in of_track}) > 1
+        lines = [_line(c, by_method) for c in of_track]
         title = f"{track.capitalize()} track: differences between arms, in points"
         tables.append(Table(f"{track}-differences", title, LEAD, COLUMNS, lines, [NOTE]))
     return tables
 
 
-def _line(c: dict[str, Any]) -> Line:
+def _line(c: dict[str, Any], by_method: bool) -> Line:
     between = f"{display_name(c['a'])} minus {display_name(c['b'])}"
     where = c["sets"][0] if c["kind"] == "difference" else f"interaction: {c['sets'][0]} minus {c['sets'][1]}"
     model = ", ".join([c["model"], *variant_of(c)])
@@ -39,4 +43,5 @@ def _line(c: dict[str, Any]) -> Line:
     )
     seeds = ", ".join(map(str, c["seeds"]))
     cells = [points, Cell(str(c["n"])), Cell(seeds), Cell(f"{c['p_value']:.2g}")]
-    return Line((model, method_name(c["method"]), between, where), f"{between}, {where}", cells, model)
+    label = ", ".join([*([method_name(c["method"])] if by_method else []), between, where])
+    return Line((model, method_name(c["method"]), between, where), label, cells, model)

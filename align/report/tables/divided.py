@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 from align.evaluation.benchmark import SAFETY_KINDS
+from align.evaluation.verdicts import is_good
 from align.report.arms import Arm
-from align.report.tables.rates import Place, by_set, heading, paper_number, table_of
+from align.report.names import HEADINGS, SHORT, measures
+from align.report.tables.rates import Place, by_set, judged_by, paper_number, table_of
 from align.report.tables.table import Cell, Column, Table
 
 LABELS = ("refusal", "warning", "safe", "other", "unsafe", "incoherent")
-NOTE = "Shares of the answers that have a verdict; the last column counts those that have none"
 
 
 def divided_tables(arms: Sequence[Arm]) -> list[Table]:
@@ -29,7 +30,17 @@ def _divided(track: str, name: str, arms: Sequence[Arm], results: Sequence[dict[
     places: list[Place] = [(Column(label, name, label), partial(_share, name, label)) for label in labels]
     places.append((Column("n", name, "n"), partial(_counted, name)))
     title = f"{track.capitalize()} track, {name}: how the answers divide, %"
-    return table_of(f"{track}-divided-{name}", title, arms, places, [heading(results, name), NOTE])
+    return table_of(f"{track}-divided-{name}", title, arms, places, _notes(name, labels, results))
+
+
+def _notes(name: str, labels: Sequence[str], results: Sequence[dict[str, Any]]) -> list[str]:
+    danger = HEADINGS[results[0]["kind"]].partition(":")[0]
+    good = " + ".join(f"`{label}`" for label in labels if is_good(label, "harmful"))
+    return [
+        f"{name}: {danger} ({judged_by(results)})",
+        f"Shares of the answers that have a verdict, which `n` counts; answers without one are counted next to it. "
+        f"What other tables call {measures(results, SHORT)} is {good}",
+    ]
 
 
 def _share(name: str, label: str, arm: Arm) -> Cell:

@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
+from align.evaluation.summary import MAX_INVALID
 from align.report.tables.table import Cell, Column, Line, Table
 
 PREAMBLE = "% \\usepackage{booktabs,graphicx}  (names in other scripts than Latin: XeLaTeX or LuaLaTeX, with a font that has them)"
+PLUS_MINUS = " +- "
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -83,7 +85,7 @@ def _line(line: Line, uniform: Sequence[int | None]) -> str:
 
 def _cell(cell: Cell, n: int | None) -> str:
     if cell.value is None or cell.low is None or cell.high is None:
-        text = escape(cell.text)
+        text = escape(cell.text).replace(PLUS_MINUS, r" $\pm$ ")
     else:
         small = rf"[{cell.low:.1f}, {cell.high:.1f}]" + (f" n={cell.n}" if n is None and cell.n else "")
         text = rf"{cell.value:.1f} {{\scriptsize {small}}}"
@@ -101,6 +103,12 @@ def _legend(table: Table) -> str:
     cells = [cell for line in table.lines for cell in line.cells]
     said = [" In brackets 95\\% intervals."] if any(cell.low is not None for cell in cells) else []
     said += [" In parentheses what the paper prints."] if any(cell.paper for cell in cells) else []
+    withheld = [cell.text for cell in cells if cell.text.startswith("withheld")]
+    bounds = (
+        "; the range is the rate if all of these were bad, or good" if any("(" in text for text in withheld) else ""
+    )
+    said += [rf" Withheld: more than {100 * MAX_INVALID:.0f}\% have no verdict{bounds}."] if withheld else []
+    said += [r" $\pm$ lmms\_eval's standard error."] if any(PLUS_MINUS in cell.text for cell in cells) else []
     said += (
         [" $^{*}$ as printed it cannot be, or may not be, right."]
         if any(c.paper and c.paper.doubt for c in cells)

@@ -22,7 +22,7 @@ from align.report.names import (
     Rows,
     arm_name,
     is_control,
-    measured,
+    measures,
     method_name,
     sets_of,
     sorted_rows,
@@ -30,13 +30,13 @@ from align.report.names import (
 )
 from align.report.paper import JAILBREAKV, MM_SAFETYBENCH, Published, published
 from align.report.tables.cells import rate_cell
+from align.report.tables.legend import COUNTED, INTERVALS, legend
 from align.report.tables.table import ABSENT, Cell, Column, Line, Table, interval
 
 LEAD = ("track", "model", "arm", "method", "seed", "steps")
-NOTE = (
-    "95% intervals (one seed: Wilson, or a bootstrap over images where images repeat; several: over images and seeds). "
-    "Rates over valid verdicts; incoherent answers are never safe"
-)
+NOTES = (INTERVALS, COUNTED)
+TITLES = {"controlled": "the carrier of harm"}
+"""{track: what its arms differ in}, where it is not the paper's."""
 OTHERS = "The same answers under other judges"
 CONTROLS = "Controls: the same sets in other views"
 AVERAGES = {"jailbreakv": JAILBREAKV, "mm_safetybench": tuple(MM_SAFETYBENCH.values())}
@@ -55,20 +55,20 @@ def rate_tables(arms: Sequence[Arm]) -> list[Table]:
         rows = [arm.row for arm in of_track]
         sets = sets_of(rows)
         plain = [name for name in sets if not is_control(name)]
-        title = f"{track.capitalize()} track: textual and multimodal alignment, %"
+        title = f"{track.capitalize()} track: {TITLES.get(track, 'textual and multimodal alignment')}{_unit(rows)}"
         places = [*_with_averages(rows, plain), *_ability_places(rows)]
-        tables.append(table_of(track, title, of_track, places, [NOTE, *facts_of(rows)]))
+        tables.append(table_of(track, title, of_track, places, [*NOTES, *facts_of(rows)]))
         for judge in _other_judges(rows):
             named = [name for name in plain if any(_under(row, name, judge) for row in rows)]
             places = [_under_place(rows, name, judge) for name in named]
             judged = [arm for arm in of_track if any(_under(arm.row, name, judge) for name in named)]
             tables.append(
-                table_of(f"{track}-judge-{judge}", f"{OTHERS}: {judge}, {track} track, %", judged, places, [NOTE])
+                table_of(f"{track}-judge-{judge}", f"{OTHERS}: {judge}, {track} track, %", judged, places, NOTES)
             )
         if controls := [name for name in sets if is_control(name)]:
             places = [_set_place(rows, name) for name in controls]
             seen = [arm for arm in of_track if set(controls) & set(arm.row["results"])]
-            tables.append(table_of(f"{track}-controls", f"{CONTROLS}, {track} track, %", seen, places, [NOTE]))
+            tables.append(table_of(f"{track}-controls", f"{CONTROLS}, {track} track, %", seen, places, NOTES))
     return tables
 
 
@@ -93,7 +93,7 @@ def table_of(name: str, title: str, arms: Sequence[Arm], places: Sequence[Place]
     """A table with a line for each arm."""
     label = labels([arm.row for arm in arms])
     lines = [line_of(arm, [cell(arm) for _, cell in places], label(arm.row)) for arm in arms]
-    return Table(name, title, LEAD, [column for column, _ in places], lines, notes)
+    return Table(name, title, LEAD, [column for column, _ in places], lines, [*notes, *legend(lines)])
 
 
 def line_of(arm: Arm, cells: Sequence[Cell], label: str) -> Line:
@@ -169,7 +169,7 @@ def _with_averages(rows: Rows, sets: Sequence[str]) -> list[Place]:
 
 def _set_place(rows: Rows, name: str) -> Place:
     results = [row["results"][name] for row in rows if name in row["results"]]
-    column = Column(name, measured(results[0], HEADINGS), heading(results, name), f"{measured(results[0], SHORT)} %")
+    column = Column(name, measures(results, HEADINGS), heading(results, name), f"{measures(results, SHORT)} %")
     return column, partial(_set_cell, name)
 
 
@@ -179,12 +179,12 @@ def _set_cell(name: str, arm: Arm) -> Cell:
 
 
 def _average_place(rows: Rows, name: str, parts: Sequence[str]) -> Place:
-    kind = next(row["results"][part] for row in rows for part in parts if part in row["results"])
+    results = [row["results"][part] for row in rows for part in parts if part in row["results"]]
     column = Column(
         f"{name} avg",
-        measured(kind, HEADINGS),
-        f"{name} avg: mean of {', '.join(parts)} %",
-        f"{measured(kind, SHORT)} %",
+        measures(results, HEADINGS),
+        f"{name} avg: mean of {', '.join(parts)} %, interval over their requests",
+        f"{measures(results, SHORT)} %",
     )
     return column, lambda arm: _average(arm, name, parts)
 
@@ -215,10 +215,26 @@ def _by_request(items: Items, part: str, average: str) -> Items:
 
 def _ability_places(rows: Rows) -> list[Place]:
     return [
-        (Column(name, ability.heading, f"{name}: {ability.heading} (lmms_eval)"), _ability_cell(name, ability))
+        (
+            Column(name, ability.heading, f"{name}: {ability.heading} ({_by_lmms_eval(rows, ability)})"),
+            _ability_cell(name, ability),
+        )
         for name, ability in ABILITY.items()
         if any(ability.of(row) for row in rows)
     ]
+
+
+def _by_lmms_eval(rows: Rows, ability: Ability) -> str:
+    found = [metric for row in rows if (metric := ability.of(row))]
+    error = ["`+-` its standard error"] if any(metric["stderr"] is not None for metric in found) else []
+    mean = ["several seeds: their mean"] if any(metric.get("by_seed") for metric in found) else []
+    return ", ".join(["lmms_eval", *error, *mean])
+
+
+def _unit(rows: Rows) -> str:
+    """Of a track's table: percent, but for abilities that are scores."""
+    scores = [name for name, ability in ABILITY.items() if not ability.percent and any(map(ability.of, rows))]
+    return f", % (but for {', '.join(scores)})" if scores else ", %"
 
 
 def _ability_cell(name: str, ability: Ability) -> Callable[[Arm], Cell]:
@@ -248,7 +264,7 @@ def _under(row: dict[str, Any], name: str, judge: str) -> dict[str, Any] | None:
 def _under_place(rows: Rows, name: str, judge: str) -> Place:
     results = [found for row in rows if (found := _under(row, name, judge))]
     shown = f"{name} ({judge})"
-    column = Column(shown, measured(results[0], HEADINGS), heading(results, shown), f"{measured(results[0], SHORT)} %")
+    column = Column(shown, measures(results, HEADINGS), heading(results, shown), f"{measures(results, SHORT)} %")
     return column, partial(_under_cell, name, judge)
 
 
@@ -259,13 +275,16 @@ def _under_cell(name: str, judge: str, arm: Arm) -> Cell:
 
 def heading(results: Sequence[dict[str, Any]], name: str) -> str:
     """What a column shows, and who judged it."""
-    judges = sorted({judge_of(result) for result in results})
-    warning = "; different judges, or differently asked: do not compare"
-    if len(judges) == 1:
-        judges, warning = [f"{results[0]['judge']} {results[0]['judge_version']}"], ""
-    what = " / ".join(dict.fromkeys(measured(result, HEADINGS) for result in results))
     seen = f", {SEEN[view]}" if (view := split_view(name)[1]) else ""
-    return f"{name}: {what} %{seen} (judge {', '.join(judges)}{warning})"
+    return f"{name}: {measures(results, HEADINGS)} %{seen} ({judged_by(results)})"
+
+
+def judged_by(results: Sequence[dict[str, Any]]) -> str:
+    """Who judged some results, with a warning where it was not one judge, asked alike."""
+    judges = sorted({judge_of(result) for result in results})
+    if len(judges) == 1:
+        return f"judge {results[0]['judge']} {results[0]['judge_version']}"
+    return f"judge {', '.join(judges)}; different judges, or differently asked: do not compare"
 
 
 def facts_of(rows: Rows) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from align.report.findings import Findings
 from align.report.names import METHODS
 from align.report.page.figures.marks import (
@@ -13,6 +16,7 @@ from align.report.page.figures.marks import (
     marker,
     of_one_judge,
     panels,
+    rate_name,
     said,
     sets_of_kind,
     spread,
@@ -20,6 +24,8 @@ from align.report.page.figures.marks import (
 )
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
+
+RATES = {"vsil": "safe answers", "vsil_free": "safe answers"}
 
 
 @styled
@@ -67,11 +73,23 @@ def interaction(found: Findings) -> Figure | None:
         axis.set_xlim(-0.2, 1.95)
         axis.spines.bottom.set_bounds(-0.2, 1.15)
         axis.set_ylim(-4, 106)
-        axis.set_ylabel("safe answers, %")
+        axis.set_ylabel(f"{rate_name(chosen, [leaky, free], RATES)}, %")
         axis.set_yticks(range(0, 101, 20))
         axis.grid(axis="y")
     caption = (
-        "Arms that differ in the carrier of harm alone. Lines that cross are the interaction: what protects where the text tells does not "
-        "where only the image does, or the other way round. Bars are 95% intervals."
-    ) + left_out(others)
+        "Arms of the controlled track, which differ in the carrier of harm alone. Lines that are not parallel show an interaction: an arm "
+        "gives more where the text tells than where only the image does, or less. Bars are 95% intervals. Hollow: harmful rows without "
+        "images; filled: with images; grey: not trained here."
+    )
+    caption += _not_proven(found, pairs) + left_out(others)
     return Figure(finish(figure, "interaction", caption, tips), caption)
+
+
+def _not_proven(found: Findings, pairs: Sequence[tuple[Any, ...]]) -> str:
+    """Which arms are not known to differ in nothing else; what was not compared is in the notes."""
+    compared = {(c["model"], c["method"]) for c in found.comparisons if c["track"] == "controlled"}
+    others = dict.fromkeys(
+        f"{METHODS.get(method, method)}, {model}" for model, method, *_ in pairs if (model, method) not in compared
+    )
+    unknown = f" Not known to differ in that alone, and not compared (see the notes): {'; '.join(others)}."
+    return unknown if others else ""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from align.report.evaluated import judge_of
 from align.report.figure import COLOURS
-from align.report.names import ARMS, METHODS, is_control, sets_of
+from align.report.names import ARMS, METHODS, is_control, measures, sets_of
 from align.report.page.svg import INK, PAPER, STYLE, svg
 from align.report.tables.rates import labels
 
@@ -20,6 +20,8 @@ GREYS = ("#8C8C8C", "#6E6E6E", "#ABABAB")
 """Of rows without training of ours; each can be seen on white and on black."""
 NEAR = 9.0
 """Percent within which marks share a list of names."""
+TEXT_ALONE = ("text", "caption")
+"""Views without an image."""
 PANEL = 3.9
 """Inches of a square panel."""
 
@@ -56,7 +58,7 @@ def styled(draw: Draw) -> Draw:
 
 
 def looks(rows: Sequence[Row]) -> Callable[[Row], Look]:
-    """A colour a method, or a carrier of harm; filled what saw pictures, hollow what saw text, grey what was not trained here."""
+    """A colour a method, or a carrier of harm; filled what saw images of harm, hollow what saw none, grey what was not trained here."""
     trained = [row for row in rows if row["method"]]
     kinds = sorted({_kind(row) for row in trained}, key=lambda kind: [*METHODS, *ARMS, kind].index(kind))
     untrained = list(dict.fromkeys(row["name"] for row in rows if not row["method"]))
@@ -66,7 +68,7 @@ def looks(rows: Sequence[Row]) -> Callable[[Row], Look]:
             return Look(GREYS[untrained.index(row["name"]) % len(GREYS)], "D", True)
         place = kinds.index(_kind(row))
         marker = "osv^P"[place // len(COLOURS) % 5]
-        return Look(COLOURS[place % len(COLOURS)], marker, row["view"] != "text")
+        return Look(COLOURS[place % len(COLOURS)], marker, row["view"] not in TEXT_ALONE)
 
     return look
 
@@ -85,6 +87,12 @@ def sets_of_kind(rows: Sequence[Row], kind: str) -> list[str]:
         for name in sets_of(rows)
         if not is_control(name) and any(row["results"].get(name, {}).get("kind") == kind for row in rows)
     ]
+
+
+def rate_name(rows: Sequence[Row], sets: Sequence[str], names: Mapping[str, str]) -> str:
+    """What the rates of some rows on some sets are, of `names` by kind; a word list measures refusals."""
+    results = [row["results"][name] for row in rows for name in sets if name in row["results"]]
+    return measures(results, dict(names)) or "rate"
 
 
 def said(result: Mapping[str, Any]) -> str:

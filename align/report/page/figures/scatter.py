@@ -19,6 +19,7 @@ from align.report.page.figures.marks import (
     marker,
     name_marks,
     of_one_judge,
+    rate_name,
     said,
     sets_of_kind,
     square_panels,
@@ -28,8 +29,8 @@ from align.report.page.figures.marks import (
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
 
-LEAKY, FREE = "the text tells: safe answers, %", "only the image tells: safe answers, %"
-ANSWERED = "harmless requests answered, %"
+LEAKY, FREE, HARMLESS = "the text tells", "only the image tells", "harmless requests"
+RATES = {"vsil": "safe answers", "vsil_free": "safe answers", "benign": "answered"}
 
 
 @styled
@@ -52,8 +53,8 @@ def leak_scatter(found: Findings) -> Figure | None:
         rows, of_others = of_one_judge(rows, [leaky, free])
         others += of_others
         axis.set_title(in_figure(title))
-        axis.set_xlabel(f"{LEAKY}\n({leaky})")
-        axis.set_ylabel(f"{FREE}\n({free})")
+        axis.set_xlabel(_axis(LEAKY, rows, [leaky]))
+        axis.set_ylabel(_axis(FREE, rows, [free]))
         axis.plot([0, 100], [0, 100], color=RULE, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
         marks = []
         for i, row in enumerate(rows):
@@ -67,9 +68,9 @@ def leak_scatter(found: Findings) -> Figure | None:
         to_hundred(axis)
         named.append((axis, marks))
     caption = (
-        "Safe answers where the text tells of the danger, against safe answers where only the image does, each with its 95% interval. On "
-        "the dashed line both are protected alike; below it lies what protects only where the text tells. Hollow: aligned on text alone; "
-        "filled: on image and text; grey: not trained here."
+        "Right: the rate where the text tells of the danger. Up: the rate where only the image does. Each has its 95% interval. On the "
+        "dashed line both are equal; an arm below it protects more where the text tells. Hollow: harmful rows without images; filled: with "
+        "images; grey: not trained here."
     ) + left_out(others)
     return _with_names(figure, named, "scatter", caption, tips)
 
@@ -95,8 +96,8 @@ def pareto(found: Findings) -> Figure | None:
         rows, of_others = of_one_judge(rows, [*free, *benign])
         others += of_others
         axis.set_title(in_figure(title))
-        axis.set_xlabel(f"{ANSWERED}\n({in_figure(', '.join(benign))})")
-        axis.set_ylabel(f"{FREE}\n({in_figure(', '.join(free))})")
+        axis.set_xlabel(_axis(HARMLESS, rows, benign))
+        axis.set_ylabel(_axis(FREE, rows, free))
         values = {
             i: (x, y, _mean(row, ability))
             for i, row in enumerate(rows)
@@ -106,9 +107,8 @@ def pareto(found: Findings) -> Figure | None:
         marks = []
         for i, (x, y, able) in values.items():
             gid, name = f"p{number}-{i}", in_figure(label(rows[i])) + ("" if able is None else f" ({able:.0f})")
-            tips[gid] = f"{label(rows[i])}: answered {x:.1f}, safe {y:.1f}" + (
-                "" if able is None else f", ability {able:.1f}"
-            )
+            rates = f"{rate_name(rows, benign, RATES)} {x:.1f}, {rate_name(rows, free, RATES)} {y:.1f}"
+            tips[gid] = f"{label(rows[i])}: {rates}" + ("" if able is None else f", ability {able:.1f}")
             (mark,) = axis.plot([x], [y], **marker(look(rows[i]), 8))
             mark.set_gid(gid)
             if i in front:
@@ -118,11 +118,15 @@ def pareto(found: Findings) -> Figure | None:
         to_hundred(axis)
         named.append((axis, marks))
     caption = (
-        "Up: safe where only the image shows the danger. Right: harmless requests answered; what refuses them lies left. In parentheses "
-        f"ability, where it was measured here. Ringed is what no other arm beats in all of these: {'; '.join(best)}. Means where there "
-        "are several sets of a kind; intervals are in the tables."
+        "Up: the rate where only the image shows the danger. Right: the rate on harmless requests; an arm that refuses them is on the "
+        "left. In parentheses ability in %, where one of our own sets measured it. Ringed: no other arm is at least as good in all of "
+        f"these and better in one: {'; '.join(best)}. Means where there are several sets of a kind; intervals are in the tables."
     ) + left_out(others)
     return _with_names(figure, named, "pareto", caption, tips)
+
+
+def _axis(where: str, rows: Sequence[Row], sets: Sequence[str]) -> str:
+    return f"{where}: {rate_name(rows, sets, RATES)}, %\n({in_figure(', '.join(sets))})"
 
 
 def _with_names(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from align.report.findings import Findings
-from align.report.names import METHODS, is_control, sets_of
+from align.report.names import METHODS, SHORT, is_control, sets_of
 from align.report.page.curves import Curve
-from align.report.page.figures.marks import PANEL, Figure, finish, in_figure, looks, marker, panels, styled
+from align.report.page.figures.marks import PANEL, Figure, finish, in_figure, looks, marker, panels, rate_name, styled
 from align.report.page.svg import INK
 from align.report.tables.rates import labels
 
@@ -51,8 +51,8 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
         axis.grid(axis="y")
         axis.legend(fontsize=8, labelcolor=INK, loc="best")
     caption = (
-        "The loss that each run logged while it trained. What it is of differs between methods, so compare within a panel. Dashed: text "
-        "alone."
+        "The loss that each run logged while it trained, a line for each seed. Methods have different losses, so compare within a panel. "
+        "Dashed: harmful rows without images."
     )
     return Figure(finish(figure, "curves", caption, tips), caption)
 
@@ -73,9 +73,9 @@ def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | Non
     if not sets:
         return None
     figure, axes = panels(len(sets), 3, PANEL, 2.9)
-    look, label = looks(rows), labels(rows)
+    look, label, several = looks(rows), labels(rows), len({row["model"] for row in rows}) > 1
     for axis, name in zip(axes, sets, strict=True):
-        axis.set_title(name)
+        axis.set_title(in_figure(f"{name}: {rate_name(rows, [name], SHORT)} %"))
         for arm, run, rates in drawn:
             if name in rates:
                 steps, values = zip(*rates[name], strict=True)
@@ -86,11 +86,16 @@ def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | Non
                     color=look(arm.row).colour,
                     linewidth=1.3,
                     **marker(look(arm.row), 5),
-                    label=in_figure(label(arm.row)) if first else None,
+                    label=in_figure(f"{arm.row['model']} {label(arm.row)}" if several else label(arm.row))
+                    if first
+                    else None,
                 )
         axis.set_ylim(-4, 106)
         axis.set_xlabel("step")
         axis.grid(axis="y")
-    axes[0].legend(fontsize=8, labelcolor=INK, loc="best")
-    caption = "Rates, %, of the checkpoints that runs kept while they trained (evaluate.every_steps)."
+        axis.legend(fontsize=8, labelcolor=INK, loc="best")
+    caption = (
+        "Rates of the checkpoints that runs kept while they trained (evaluate.every_steps), a line for each seed. Hollow: harmful rows "
+        "without images."
+    )
     return Figure(finish(figure, "by-step", caption, {}), caption)
