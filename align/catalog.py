@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from align.errors import UserError
@@ -112,11 +112,19 @@ def benchmark_names(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
-def check_benchmark_name(key: str, name: str) -> None:
-    """Raises UserError where settings name a benchmark that there is not, and so would have no effect."""
+def check_benchmark_name(key: str, name: str, own: Mapping[str, Sequence[str]]) -> None:
+    """Raises UserError where settings name a benchmark that there is not, and so would have no effect, or one of two.
+
+    `own` are the short names of the user's own benchmarks, {name: their `module:NAME`}.
+    """
     names = [*BENCHMARKS, *GROUPS]
+    if name in names and name in own:
+        raise UserError(
+            f"{key}: {own[name][0]} calls itself {name}, which is the name of another benchmark; write its settings under "
+            f"{key.removesuffix(name)}{own[name][0]}, or give it another name"
+        )
     if name not in names and ":" not in name:
-        close = difflib.get_close_matches(name, names, n=1)
+        close = difflib.get_close_matches(name, [*own, *names], n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UserError(
             f"{key}: there is no benchmark {name}{hint}; expected one of {', '.join(names)}, or module:name"

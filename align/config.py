@@ -26,6 +26,7 @@ from align.argument_text import as_typed
 from align.catalog import benchmark_names
 from align.config_errors import explained
 from align.errors import UserError, nearest
+from align.own_benchmarks import in_full, used_by
 from align.paths import resolve_paths
 from align.rates import fill_rates
 from align.settings import TRACKS, EvalConfig, Evaluate, Judging, ModelSettings, RunConfig
@@ -433,8 +434,9 @@ MERGED_AT_MOST = 256
 def _merged(schema: type, layers: list[Layer]) -> Composed:
     config = copy.deepcopy(schema_of(schema))
     origins: dict[str, str] = {}
+    names = used_by([layer.values for layer in layers])
     for layer in layers:
-        values = _fit(config, layer.for_schema(schema), origins)
+        values = in_full(_fit(config, layer.for_schema(schema), origins), names)
         try:
             # "unsafe" is that it changes what it is given, which nobody reads here; the other one copies all of it for each layer.
             merged = OmegaConf.unsafe_merge(config, OmegaConf.create(values))

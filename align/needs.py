@@ -100,18 +100,20 @@ def missing_judges(config: RunConfig) -> list[str]:
             judges = judges_for(judging, list(benchmarks.values()))
         except UserError as error:
             return [_of_run(error)]
-        of_others = (_foreign_rows(config, benchmark, judges[name]) for name, benchmark in benchmarks.items())
+        of_others = (
+            _foreign_rows(config, name, benchmark, judges[benchmark.name]) for name, benchmark in benchmarks.items()
+        )
         lines += [_of_run(error) for error in of_others if error]
     return lines
 
 
-def _foreign_rows(config: RunConfig, benchmark: Benchmark, judges: Sequence[AnyJudge]) -> UserError | None:
+def _foreign_rows(config: RunConfig, name: str, benchmark: Benchmark, judges: Sequence[AnyJudge]) -> UserError | None:
     """Why a judge that knows one world cannot judge the rows of a file; they are read only where there is such a judge."""
     knowing_one = [
         judge for judge in judges if isinstance(judge, Judge) and judge.foreign and judge.name not in benchmark.judges
     ]
     try:
-        rows, _ = _selected(config, benchmark.name) if knowing_one else ([], [])
+        rows, _ = _selected(config, name) if knowing_one else ([], [])
     except UserError:  # what is wrong with the files is told where they are read
         return None
     try:

@@ -126,7 +126,7 @@ def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row],
             read = benchmark.every(settings)
             rows = select(benchmark, read.rows, settings)
         facts = [*_facts(read), *differences(benchmark, read.rows, settings.subset)]
-        facts += [f"{name}: only {narrowed}"] if (narrowed := narrowing(settings)) else []
+        facts += [f"{benchmark.name}: only {narrowed}"] if (narrowed := narrowing(settings)) else []
         yield name, benchmark, rows, facts
 
 

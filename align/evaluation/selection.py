@@ -16,6 +16,7 @@ from align.data.reading import at_root, tell_unread_images
 from align.data.views import READS_PICTURES, check_view, show, split_view
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, check_twins, differences, kind_of, select
+from align.own_benchmarks import short_names
 from align.rows import Row
 from align.settings import BenchmarkSettings, Evaluate, LeakageConfig, RunConfig, ShortForms
 
@@ -95,7 +96,7 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
     check_twins(benchmark, rows)
     facts = [*read.facts, *unread, *differences(benchmark, every, settings.subset)]
     if narrowed := narrowing(settings):
-        facts.append(f"{name}: only {narrowed}")
+        facts.append(f"{benchmark.name}: only {narrowed}")
     return Selected(benchmark, view, shown, facts + ([missing] if missing else []), rows, narrowed)
 
 
@@ -130,8 +131,7 @@ def settings_of(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSetting
 def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSettings:
     """A benchmark's own settings, with the short forms of the command line laid over them. Raises UserError."""
     data_set = data_set_of(name)
-    for key in config.settings:
-        check_benchmark_name(f"settings.{key}", key)
+    _check_names(config)
     # What is said of the part goes over what is said of its set.
     settings = config.settings.get(data_set, BenchmarkSettings())
     if own := config.settings.get(name):
@@ -149,6 +149,20 @@ def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSett
     if alone and several > 1:
         raise UserError(f"{alone[0]}=: {several} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each")
     return replace(settings, **short)
+
+
+def _check_names(config: Evaluate | LeakageConfig) -> None:
+    """Raises UserError for settings of no benchmark, and for two benchmarks of one name, which would share files and a column."""
+    section = "settings" if isinstance(config, ShortForms) else "evaluate.settings"
+    own = short_names(config.benchmark)
+    for key in config.settings:
+        check_benchmark_name(f"{section}.{key}", key, own)
+    named = {split_view(name)[0] for name in config.benchmark}
+    for name, those in own.items():
+        if len(alike := [*those, *({name} & named)]) > 1:
+            raise UserError(
+                f"benchmark={','.join(alike)}: files and tables call both {name}; give one of them another name"
+            )
 
 
 def selections_of(config: Evaluate) -> list[Selected]:
@@ -192,8 +206,15 @@ def _compared(config: Evaluate) -> Iterator[Selected]:
         yield select_rows(name, view, settings_of(config, name), place=place_of(config, name))
 
 
+def set_name(benchmark: str) -> str:
+    """What a benchmark is called in files and tables. Raises UserError for an unknown one."""
+    found: Benchmark = resolve("benchmark", benchmark, BENCHMARKS)
+    return found.name
+
+
 def set_names(config: Evaluate) -> list[str]:
     """What the results of an evaluation will be called: its sets, each in its views. Raises UserError for an unknown benchmark."""
+    _check_names(config)
     return [
         Selected(resolve("benchmark", name, BENCHMARKS), view, [], [], []).name
         for name, views in _wanted(config).items()

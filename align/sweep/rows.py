@@ -15,7 +15,7 @@ from align.config import compose_run, flatten
 from align.data.views import split_view
 from align.errors import UserError
 from align.evaluation.judging import NONE
-from align.evaluation.selection import narrowing, set_names, typed_settings
+from align.evaluation.selection import narrowing, set_name, set_names, typed_settings
 from align.run_folder import RunFolder
 from align.settings import BenchmarkSettings, Evaluate
 from align.sweep.cells import Cell, without_launch
@@ -157,7 +157,7 @@ def _asked(evaluate: Evaluate) -> dict[str, Any]:
         "sets": tuple(set_names(evaluate)),
         "judges": tuple(evaluate.judge.name),
         "measured": tuple(evaluate.lmms_eval.tasks),
-        "narrowed": {name: text for name, of in settings.items() if (text := narrowing(of))},
+        "narrowed": {set_name(name): text for name, of in settings.items() if (text := narrowing(of))},
         "served": any(one.get("model") and not one.get("base_url") and not one.get("path") for one in told)
         and not evaluate.judge.base_url,
     }

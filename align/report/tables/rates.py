@@ -57,7 +57,8 @@ def rate_tables(arms: Sequence[Arm]) -> list[Table]:
         plain = [name for name in sets if not is_control(name)]
         title = f"{track.capitalize()} track: {TITLES.get(track, 'textual and multimodal alignment')}{_unit(rows)}"
         places = [*_with_averages(rows, plain), *_ability_places(rows)]
-        tables.append(table_of(track, title, of_track, places, [*NOTES, *facts_of(rows)]))
+        if places:
+            tables.append(table_of(track, title, of_track, places, [*NOTES, *facts_of(rows, plain)]))
         for judge in _other_judges(rows):
             named = [name for name in plain if any(_under(row, name, judge) for row in rows)]
             places = [_under_place(rows, name, judge) for name in named]
@@ -68,7 +69,8 @@ def rate_tables(arms: Sequence[Arm]) -> list[Table]:
         if controls := [name for name in sets if is_control(name)]:
             places = [_set_place(rows, name) for name in controls]
             seen = [arm for arm in of_track if set(controls) & set(arm.row["results"])]
-            tables.append(table_of(f"{track}-controls", f"{CONTROLS}, {track} track, %", seen, places, NOTES))
+            notes = [*NOTES, *facts_of(rows, controls)]
+            tables.append(table_of(f"{track}-controls", f"{CONTROLS}, {track} track, %", seen, places, notes))
     return tables
 
 
@@ -287,6 +289,7 @@ def judged_by(results: Sequence[dict[str, Any]]) -> str:
     return f"judge {', '.join(judges)}; different judges, or differently asked: do not compare"
 
 
-def facts_of(rows: Rows) -> list[str]:
-    """What evaluations say of their sets: selections, absent pictures, differences from the published size."""
-    return sorted({fact for row in rows for result in row["results"].values() for fact in result["facts"]})
+def facts_of(rows: Rows, sets: Sequence[str]) -> list[str]:
+    """What evaluations say of some sets: selections, absent pictures, differences from the published size."""
+    results = (row["results"][name] for row in rows for name in sets if name in row["results"])
+    return sorted({fact for result in results for fact in result["facts"]})
