@@ -88,7 +88,7 @@ VERBS = {
     "train": (
         "align.commands.train:main",
         "align.settings:TrainConfig",
-        "train one recipe on one model on this machine's GPUs, then evaluate: recipe=<name> [model=<name>] [launch.config=zero2]",
+        "train one recipe on one model on this machine's GPUs, then evaluate: recipe=<name> [model=<name>] [launch.config=ddp]",
     ),
 }
 TRAIN = "accelerate launch align/train.py recipe=<name> [model=<name>]"

@@ -1,0 +1,101 @@
+"""What pages say of the shipped recipes, models and launch configurations is what these files give."""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+import pytest
+from trl import DPOConfig
+
+from align.config import available, compose_run
+from align.planning.estimate import estimate
+from align.planning.memory import LAUNCHES
+from align.settings import PlanSettings
+
+ROOT = Path(__file__).parents[1]
+METHODS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+HEAD = "| `model=` | `train.loss_type` | `train.loss_weights` | `train.beta` |"
+OWN = "a folder or hub id"
+RECIPES = [["recipe=t_dpo"], ["recipe=mm_dpo"]]
+RECIPES += [[f"recipe={name}", "method=dpo"] for name in available() if name.startswith("controlled/")]
+
+
+def told():
+    """{model: [losses, weights, beta]} as docs/methods.md has it."""
+    found = {}
+    lines = METHODS[METHODS.index(HEAD) :].splitlines()[2:]
+    for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("|"))]:
+        models, losses, weights, beta, _ = (cell.strip() for cell in line.split("|")[1:-1])
+        values = [
+            losses.split(", "),
+            None if weights == "none" else [float(it) for it in weights.split(", ")],
+            float(beta),
+        ]
+        found |= dict.fromkeys(re.findall(r"`(\w+)`", models) or [models], values)
+    return found
+
+
+def test_the_page_speaks_of_every_shipped_model_and_of_others():
+    assert sorted(told()) == sorted([*available("models"), OWN])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=" ".join)
+def test_losses_of_dpo_are_those_of_the_page(recipe, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for model, values in told().items():
+        path = tmp_path if model == OWN else model
+        train = compose_run([*recipe, f"model={path}"]).config.train
+        given = [train["loss_type"], train["loss_weights"], train.get("beta", DPOConfig.beta)]
+        assert given == values, model
+
+
+CONSTANTS = {
+    "safe_unlearning": {"alpha": 0.3, "gamma": 0.3, "logp": "mean"},
+    "unlearning": {"harmful_weight": -0.5, "safe_weight": 1, "kl_weight": 1},
+}
+
+
+@pytest.mark.parametrize(("method", "constants"), CONSTANTS.items())
+def test_constants_of_unlearning_are_those_of_the_page(method, constants):
+    assert "alpha = gamma = 0.3" in METHODS
+    assert "Weights -0.5, 1, 1;" in METHODS
+    assert re.search(r"`train.proportion` is\s+\[1, 1\], in the model files of full size \[2, 1\]", METHODS)
+    for model in available("models"):
+        for recipe in (f"t_{method}", f"mm_{method}"):
+            train = compose_run([f"recipe={recipe}", f"model={model}"]).config.train
+            assert {key: train[key] for key in constants} == constants
+            assert train.get("proportion", [1, 1]) == ([1, 1] if model.startswith("mini_") else [2, 1])
+
+
+def launched():
+    """(file, recipe, model, launch configuration, GPUs) of every command that launches a run of a shipped model on several GPUs."""
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes" / "models").glob("*.yaml")]
+    files += [*(ROOT / "slurm").glob("*.sh"), *(ROOT / "accelerate_configs").glob("*.yaml")]
+    for file in sorted(files):
+        text = re.sub(r" \\\n#?\s*", " ", file.read_text(encoding="utf-8"))
+        for line in re.findall(r"^(?:#  |  )\s+((?:align|accelerate launch|sbatch) .*)$", text, re.MULTILINE):
+            words = shlex.split(re.sub(r"<[^>]*>", "yours", line), comments=True)
+            values = dict(word.split("=", 1) for word in words if "=" in word)
+            config = values.get("launch.config") or (re.findall(r"accelerate_configs/(\w+)\.yaml", line) or [None])[0]
+            models = [name for name in values.get("model", "").split(",") if name in available("models")]
+            recipes = [name for name in values.get("recipe", "").split(",") if name in available() and "/" not in name]
+            given = re.findall(r"--num_processes (\d+)|num_processes=(\d+)", line)
+            gpus = int("".join(given[0])) if given else 8 * int(values.get("--nodes", 1))
+            if config in LAUNCHES:
+                yield from ((file.name, recipe, model, config, gpus) for recipe in recipes for model in models)
+
+
+@cache
+def first_that_fits(recipe, model, gpus):
+    (on,) = estimate(compose_run([f"recipe={recipe}", f"model={model}"]), PlanSettings(gpus=[gpus])).launched
+    return on.fits
+
+
+def test_commands_launch_with_the_first_configuration_that_fits():
+    found = {one for one in launched() if not one[2].startswith("mini_")}
+    assert {"README.md", "recipes.md", "cluster.md", "llava_7b.yaml", "train.sh", "zero3.yaml"} <= {
+        one[0] for one in found
+    }
+    for file, recipe, model, config, gpus in sorted(found):
+        assert config == first_that_fits(recipe, model, gpus), (file, recipe, model, gpus)
