@@ -151,6 +151,22 @@ def test_a_misspelt_command_would_be_found(line):
         take(verb, arguments)
 
 
+def anchors(page):
+    """What links may point to in a page: its headings, as GitHub makes anchors of them."""
+    heads = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page):
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", PAGES[page]):
+        file, _, anchor = target.partition("#")
+        path = folder / file if file else folder / page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), target
+
+
 @pytest.mark.parametrize("table", [against_trl, on_paper])
 def test_tables_of_performance_are_of_the_results_that_lie_there(table):
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from trl import DPOConfig
 
-from align.config import available, compose_run
+from align.config import NOT_TRAINED, NOT_TRAINED_ARGUMENTS, available, compose_run
 from align.planning.estimate import estimate
 from align.planning.memory import LAUNCHES
+from align.rates import RATES, Rate
 from align.settings import PlanSettings
+from align.training.row_checks import DESCRIBED
 
 ROOT = Path(__file__).parents[1]
 METHODS = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
@@ -66,6 +68,32 @@ def test_constants_of_unlearning_are_those_of_the_page(method, constants):
             train = compose_run([f"recipe={recipe}", f"model={model}"]).config.train
             assert {key: train[key] for key in constants} == constants
             assert train.get("proportion", [1, 1]) == ([1, 1] if model.startswith("mini_") else [2, 1])
+
+
+RECIPES_PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+
+
+def test_rates_of_a_model_of_ones_own_are_those_of_the_page():
+    line = r"^\| ((?:`\w+`(?:, )?)+) \| (\S+e-\d) \| (\S+e-\d) \| (\d) \|$"
+    shown = {
+        method: Rate(float(lora), float(full), float(epochs))
+        for methods, lora, full, epochs in re.findall(line, RECIPES_PAGE, re.MULTILINE)
+        for method in re.findall(r"\w+", methods)
+    }
+    assert shown == RATES
+
+
+def test_kinds_of_rows_that_cannot_be_used_are_those_of_the_page():
+    section = RECIPES_PAGE.partition("## Rows are checked first")[2].partition("\n## ")[0]
+    heads = re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
+    assert {kind for head in heads for kind in re.findall(r"\w+", head)} == set(DESCRIBED)
+
+
+def test_settings_that_leave_a_run_the_same_are_those_of_the_page():
+    section = RECIPES_PAGE.partition("## One folder, one run")[2].partition("\n## ")[0]
+    shown = set(re.findall(r"`([\w.]+)`", section.partition("These settings may change")[2].partition("\n\n")[0]))
+    free = {f"train.{name}" for name in NOT_TRAINED_ARGUMENTS} | set(NOT_TRAINED)
+    assert shown == free - {"output_dir", "dry_run"}  # another folder is another run; a dry run is none
 
 
 def launched():
