@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from align.evaluation.summary import MAX_INVALID
 from align.report.evaluated import judge_of
 from align.report.names import (
     METHODS,
@@ -37,6 +38,7 @@ GREYS = ("#999999", "#444444", "#CCCCCC")
 """Rows without training of ours."""
 FOOTNOTE = "Bars: share of the items with a verdict, all seeds together, with 95% intervals. Higher is better."
 HATCHED = " Hatched: aligned on text alone."
+WITHHELD = f" Withheld: more than {MAX_INVALID:.0%} of the items have no verdict."
 FOOTNOTE_INCHES, LEGEND_LINE_INCHES, TITLE_INCHES = 0.35, 0.2, 0.4
 
 
@@ -81,7 +83,10 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
     corner = (0.01, FOOTNOTE_INCHES / height)
     figure.legend(handles=handles, ncols=columns, frameon=False, loc="lower left", bbox_to_anchor=corner, fontsize=8)
     hatched = HATCHED if any(TEXT_ONLY in look.get("hatch", "") for look in looks.values()) else ""
-    figure.text(0.02, 0.1 / height, FOOTNOTE + hatched, fontsize=8)
+    withheld = (
+        WITHHELD if any(row["results"].get(name, {"rate": 0})["rate"] is None for row in rows for name in sets) else ""
+    )
+    figure.text(0.02, 0.1 / height, FOOTNOTE + hatched + withheld, fontsize=8)
     figure.tight_layout(rect=(0, below / height, 1, 1 - TITLE_INCHES / height))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)

@@ -10,7 +10,7 @@ from align.files import write_json
 from align.report.arms import arms_of
 from align.report.collect import collect
 from align.report.evaluated import Evaluated
-from align.report.figure import FOOTNOTE, HATCHED
+from align.report.figure import FOOTNOTE, HATCHED, WITHHELD
 from align.report.findings import Findings, findings
 from align.report.page.costs import costs
 from align.report.page.curves import Curve
@@ -192,11 +192,14 @@ def test_a_caption_in_latex_explains_what_is_withheld_only_where_something_is(ta
     assert r"$\pm$" not in caption("paper-controls")
 
 
+@pytest.mark.parametrize("invalid", [0, 4])
 @pytest.mark.parametrize("view", ["text", "image"])
-def test_hatching_is_explained_where_there_is_some(drawn, tmp_path, view):  # noqa: F811
-    it = run(tmp_path / "a", view=view)
+def test_hatching_and_gaps_are_explained_where_there_are_some(drawn, tmp_path, view, invalid):  # noqa: F811
+    it = run(tmp_path / "a", view=view, invalid=invalid)
     figure, *_ = drawn([arm.row for arm in arms_of([Evaluated(it)])[0]], tmp_path / "a.png")
-    assert (FOOTNOTE + HATCHED * (view == "text")) in [text.get_text() for text in figure.texts]
+    assert (FOOTNOTE + HATCHED * (view == "text") + WITHHELD * bool(invalid)) in [
+        text.get_text() for text in figure.texts
+    ]
     Image.open(tmp_path / "a.png").verify()
 
 
