@@ -259,11 +259,12 @@ def fingerprint(config: RunConfig) -> str:
 
 NOT_TRAINED = (
     *("output_dir", "resume", "dry_run", "num_processes", "layout", "stored_reference", "stored_features"),
-    *("evaluate", "evaluate_afterwards", "data_root", "variant", "on_bad_row", "on_overlap"),
+    *("evaluate", "evaluate_afterwards", "data_root", "variant", "on_bad_row", "on_overlap", "allow_label_conflict"),
 )
 """Settings of a run that do not change what is trained, or only through the rows, which are known by their own fingerprint."""
 NOT_TRAINED_ARGUMENTS = (
-    *("max_length", "gradient_checkpointing", "report_to", "run_name", "disable_tqdm", "ddp_timeout"),
+    *("max_length", "per_device_train_batch_size", "gradient_checkpointing"),
+    *("report_to", "run_name", "disable_tqdm", "ddp_timeout"),
     *("log_", "logging_", "save_", "dataloader_"),
 )
 """The same of trl's (`train.`): names, and beginnings of names. Nothing is truncated, so `max_length` only bounds."""
@@ -272,6 +273,17 @@ NOT_TRAINED_ARGUMENTS = (
 def trains(argument: str) -> bool:
     """Whether a field of trl's configuration changes what is trained."""
     return not argument.startswith(NOT_TRAINED_ARGUMENTS)
+
+
+FOUND_BY = re.compile(
+    r"data\.[^.]+\.(path|revision|image_root|answers|on_missing_image)|model\.(path|revision|adapter)"
+)
+"""Settings that say where data and weights are found."""
+
+
+def found_by(key: str) -> bool:
+    """Whether a setting says where something is found whose content is known otherwise."""
+    return FOUND_BY.fullmatch(key) is not None
 
 
 def trained_by(config: dict[str, Any]) -> dict[str, Any]:

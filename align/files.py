@@ -7,12 +7,9 @@ import json
 import os
 import tempfile
 import uuid
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from align.errors import UserError
 
@@ -146,22 +143,6 @@ def building(folder: Path) -> Iterator[Path]:
             draft.rename(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: could not be written")
-
-
-def damage_of(folder: Path) -> str | None:
-    """Why a file in a folder cannot be what was written: JSON, safetensors or torch's zip archives cut short; None where all can."""
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        try:
-            if file.suffix == ".json":
-                json.loads(file.read_bytes())
-            elif file.suffix == ".safetensors":
-                with safe_open(file, "np"):  # compares its header with its size
-                    pass
-            elif file.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(file):
-                return f"{file.name} is cut short"
-        except (ValueError, OSError, SafetensorError) as error:
-            return f"{file.name}: {error}"
-    return None
 
 
 def refuse_other(folder: Path, what: str, there: dict[str, Any], wanted: dict[str, Any], more: str = "") -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from align.config import fingerprint, flatten, stored, to_dict, trained_by
+from align.checkpoint_files import damage_of
+from align.config import fingerprint, flatten, found_by, stored, to_dict, trained_by
 from align.errors import UserError
-from align.files import damage_of, read_json, refuse_other, write_json, write_text
+from align.files import read_json, refuse_other, write_json, write_text
 from align.models.weights import Base
 from align.settings import RunConfig
 
@@ -137,16 +138,14 @@ class RunFolder:
         """Add facts to the manifest."""
         write_json(self.manifest_file, self.manifest() | facts)
 
-    def check(self, config: RunConfig, data: dict[str, Any], base: Base) -> None:
-        """Raises UserError where this folder holds another run: other settings of what is trained, other rows or other base weights."""
+    def check(self, config: RunConfig, data: dict[str, Any], base: Base, rendering: str) -> None:
+        """Raises UserError where this folder holds another run: other settings of what is trained, other rows, other base weights, or
+        another way of writing rows as tokens and pixels (`Renderer.identity`).
+        """
         there = self.manifest()
         if not there:
             return
-        now, then = (dict(flatten(trained_by(to_dict(of)))) for of in (config, self._stored_config()))
-        if different := [key for key in {**then, **now} if then.get(key) != now.get(key)]:
-            key = different[0]
-            more = f" ({len(different) - 1} more settings differ)" if len(different) > 1 else ""
-            refuse_other(self.path, "run", {key: then.get(key)}, {key: now.get(key)}, more)
+        self._refuse_other_settings(config, there)
         rows = {f"data.{key}": data.get(key) for key in ("fingerprint", "order")}
         refuse_other(
             self.path, "run", {f"data.{key}": there["data"].get(key) for key in ("fingerprint", "order")}, rows
@@ -155,6 +154,24 @@ class RunFolder:
             refuse_other(
                 self.path, "run", there, {"base_weights": base.weights}, f": the weights in {base} were replaced"
             )
+        if there.get("rendering"):
+            replaced = f": the chat template, tokenizer or image processor in {base} was replaced"
+            refuse_other(self.path, "run", there, {"rendering": rendering}, replaced)
+
+    def _refuse_other_settings(self, config: RunConfig, there: dict[str, Any]) -> None:
+        """Raises UserError unless the settings that say what is trained are those of this run."""
+        if not (self.path / "config.yaml").is_file():
+            refuse_other(self.path, "run", there, {"fingerprint": fingerprint(config)})
+            return
+        now, then = (dict(flatten(trained_by(to_dict(of)))) for of in (config, self._stored_config()))
+        # Data and base are compared by their content.
+        by_content = [
+            key for key in {**then, **now} if found_by(key) and (there.get("base_weights") or key.startswith("data."))
+        ]
+        if different := [k for k in {**then, **now} if then.get(k) != now.get(k) and k not in by_content]:
+            key = different[0]
+            more = f" ({len(different) - 1} more settings differ)" if len(different) > 1 else ""
+            refuse_other(self.path, "run", {key: then.get(key)}, {key: now.get(key)}, more)
 
     def _stored_config(self) -> RunConfig:
         config: RunConfig = stored(RunConfig, self.path / "config.yaml")
@@ -164,9 +181,9 @@ class RunFolder:
         """Write the resolved configuration."""
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
 
-    def begin(self, config: RunConfig, data: dict[str, Any], base: Base) -> None:
+    def begin(self, config: RunConfig, data: dict[str, Any], base: Base, rendering: str) -> None:
         """Write configuration and manifest. Raises UserError where the folder holds another run."""
-        self.check(config, data, base)
+        self.check(config, data, base, rendering)
         there = self.manifest()
         self.write_config(config)
         self.record(
@@ -184,6 +201,7 @@ class RunFolder:
             data=data,
             base=str(base),
             base_weights=base.weights,
+            rendering=rendering,
             command=[Path(sys.argv[0]).name, *sys.argv[1:]],
             started=there.get("started", time.strftime("%Y-%m-%dT%H:%M:%S%z")),
             versions=versions(),
@@ -208,7 +226,8 @@ class RunFolder:
 
     def _checkpoints(self) -> list[Path]:
         """The newest first."""
-        return sorted(self.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True)
+        numbered = (path for path in self.checkpoints.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit())
+        return sorted(numbered, key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -29,15 +29,16 @@ LOCK, HOLDER = ".running.lock", ".running.json"
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold a run's folder on the main process of a launch. Raises UserError that names who holds it."""
-    if (
-        int(os.environ.get("RANK", "0")) > 0
-    ):  # the main process holds it for all; if it is refused, the launcher ends the others
+    # The main process holds it for all; if it is refused, the launcher ends the others.
+    if int(os.environ.get("RANK", "0")) > 0:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK)
     try:
         _acquire(lock, folder)
+    except PermissionError:
+        raise
     except (OSError, NotImplementedError) as error:
         print(
             f"{folder}: this file system has no locks ({error}); start this run once only", file=sys.stderr, flush=True
@@ -64,7 +65,7 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         except Timeout:
             holder = _holder(folder)
         waited = time.monotonic() - begun
-        who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}"
+        who = "process {pid} on {host}, since {since}".format(**holder) if holder else "another process"
         if _is_alive(holder) or waited > PATIENCE:
             raise UserError(f"{folder}: this run is being trained already by {who}; wait for it, or stop it first")
         if waited < 1:

@@ -56,10 +56,11 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
 def _train(
     composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any], report: Report | None
 ) -> None:
-    from align.models.loading import base_of, tower_line
+    from align.models.loading import base_of, load_without_weights, tower_line
 
     config = composed.config
-    run.check(config, data.manifest(), base_of(config.model))
+    rendering = load_without_weights(config.model).renderer.identity
+    run.check(config, data.manifest(), base_of(config.model), rendering)
     alike = refuse_overlap_with_benchmarks(config.evaluate, data.records())
     if run.finished():
         if report is None:
@@ -85,7 +86,7 @@ def _train(
         run.manifest_file.unlink(missing_ok=True)
     if report is None:
         say(f"Run folder: {run.path}" + (f", resumed from step {step_of(last)}" if last else ""))
-    _start(trainer, composed, data, run, alike)
+    _start(trainer, composed, data, run, alike, rendering)
     if report is None and trainer.accelerator.is_main_process:
         say(tower_line(run.manifest()["parameters"]))
     with tracked(run, trainer.args) if trainer.accelerator.is_main_process else contextlib.nullcontext():
@@ -108,7 +109,9 @@ def _refuse_different_data(data: TrainingData) -> None:
         )
 
 
-def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder, alike: Sequence[str]) -> None:
+def _start(
+    trainer: Any, composed: Composed, data: TrainingData, run: RunFolder, alike: Sequence[str], rendering: str
+) -> None:
     from align.methods.arguments import describe
     from align.models.loading import parameters_per_tower
 
@@ -117,7 +120,7 @@ def _start(trainer: Any, composed: Composed, data: TrainingData, run: RunFolder,
     for fact in [*data.facts, *alike, *trainer.order.facts(), *trainer.layout_facts]:
         print(fact, flush=True)
     towers = parameters_per_tower(trainer.model, trainer.family)
-    run.begin(composed.config, data.manifest(), trainer.base)
+    run.begin(composed.config, data.manifest(), trainer.base, rendering)
     write_text(run.rows_file, "".join(json.dumps(record) + "\n" for record in data.records()))
     run.record(
         parameters=towers,

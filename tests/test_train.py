@@ -133,14 +133,14 @@ def test_a_folder_of_another_run_is_not_written_into(tiny, tmp_path):
     run = RunFolder(tmp_path / "run")
     config = compose_run(arguments(tiny("llava"), run.path)).config
     base, replaced = Base("base", None, "weights"), Base("base", None, "others")
-    run.begin(config, {"fingerprint": "a"}, base)
+    run.begin(config, {"fingerprint": "a"}, base, "r")
     with pytest.raises(UserError, match='data.fingerprint is "a".* "b".* output_dir='):
-        run.begin(config, {"fingerprint": "b"}, base)
+        run.begin(config, {"fingerprint": "b"}, base, "r")
     with pytest.raises(UserError, match='base_weights is "weights".* "others"'):
-        run.begin(config, {"fingerprint": "a"}, replaced)
+        run.begin(config, {"fingerprint": "a"}, replaced, "r")
     config.seed = 9
     with pytest.raises(UserError, match="its seed is 0, .* 9"):
-        run.begin(config, {"fingerprint": "a"}, base)
+        run.begin(config, {"fingerprint": "a"}, base, "r")
 
 
 def test_training_on_an_evaluation_row_is_refused_or_such_rows_are_left_out(tiny, tmp_path):

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-import transformers
 from PIL import Image
 
 from align.data.images import MAX_PIXELS, encode_png, image_size, load_image
@@ -91,14 +90,18 @@ class Renderer:
         """The same for renderers that make the same of every row: tokenizer, template, image processor and settings."""
         tokenizer, images = self.processor.tokenizer, self.processor.image_processor
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
-        words = backend.to_str() if hasattr(backend, "to_str") else f"{tokenizer.name_or_path} {len(tokenizer)}"
-        said = [words, self.processor.chat_template, type(images).__name__, images.to_dict()]
-        said += [
-            self.settings.system_prompt,
-            self.settings.image_aspect_ratio,
-            self.end_of_turn,
-            transformers.__version__,
-        ]
+        words: Any = f"{tokenizer.name_or_path} {len(tokenizer)}"
+        if hasattr(backend, "to_str"):  # a call may leave its padding in it
+            words = {
+                key: value
+                for key, value in json.loads(backend.to_str()).items()
+                if key not in ("padding", "truncation")
+            }
+        said = [words, str(tokenizer.special_tokens_map), self.processor.chat_template]
+        # How many tokens an image becomes is said by plain values of the processor (LLaVA's patch_size).
+        said += [{key: value for key, value in vars(self.processor).items() if isinstance(value, str | int | float)}]
+        said += [type(images).__name__, images.to_dict(), self.image_token, self.end_of_turn]
+        said += [self.settings.system_prompt, self.settings.image_aspect_ratio]
         return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()[:16]
 
     def prompt_text(self, row: Row) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers.trainer_utils import rotate_checkpoints
 
+from align.checkpoint_files import write_list
 from align.files import share
 
 
@@ -36,6 +37,7 @@ class WholeCheckpoints:
         if self.accelerator.is_main_process:
             for checkpoint in draft.iterdir():
                 share(checkpoint)
+                write_list(checkpoint)
                 shutil.rmtree(checkpoints / checkpoint.name, ignore_errors=True)
                 checkpoint.rename(checkpoints / checkpoint.name)
             draft.rmdir()

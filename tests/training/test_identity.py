@@ -207,3 +207,61 @@ def test_a_folder_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypat
     with pytest.raises(UserError, match=str(tmp_path / "run" / "manifest.json")) as refused:
         collect(tmp_path)
     assert "damaged" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "optimizer.pt").unlink(),
+        lambda folder: (folder / "scheduler.pt").unlink(),
+        lambda folder: (folder / "adapter_model.safetensors").unlink(),
+        lambda folder: (folder / "trainer_state.json").unlink(),
+        lambda folder: (folder / "trainer_state.json").write_text("[]"),
+        lambda folder: (folder / "optimizer.pt").write_bytes(changed((folder / "optimizer.pt").read_bytes())),
+        lambda folder: [file.unlink() for file in folder.iterdir()],
+    ],
+    ids=["no optimizer", "no scheduler", "no adapter", "no state", "another state", "changed bytes", "empty"],
+)
+def test_a_checkpoint_that_lacks_or_changes_something_is_not_resumed_from(saved_run, tmp_path, damage):
+    run = RunFolder(shutil.copytree(saved_run, tmp_path / "run"))
+    (run.checkpoints / "checkpoint-old").mkdir()
+    assert run.last_checkpoint() == run.checkpoints / "checkpoint-2"
+    damage(run.checkpoints / "checkpoint-2")
+    assert run.last_checkpoint() == run.checkpoints / "checkpoint-1"
+
+
+def changed(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes(255 - byte for byte in content[middle : middle + 20]) + content[middle + 20 :]
+
+
+@pytest.fixture(scope="module")
+def saved_run(tiny, tmp_path_factory):
+    """A run with two checkpoints."""
+    folder = tmp_path_factory.mktemp("saved") / "run"
+    words = ["train.max_steps=2", "train.save_steps=1", "train.save_total_limit=3", "evaluate.benchmark=[]"]
+    return train(compose_run(arguments(tiny("llava"), folder, *words))).path
+
+
+def test_another_chat_template_behind_the_same_path_is_another_run(base, tmp_path):
+    command = arguments(base, tmp_path / "run", "train.max_steps=1", "evaluate.benchmark=[]")
+    run = train(compose_run(command))
+    run.record(status="running")
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text().replace("user", "one"))
+    with pytest.raises(UserError, match="its rendering is"):
+        train(compose_run(command))
+
+
+def test_how_a_step_is_cut_and_where_files_are_leave_a_run_the_same(base, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "what is this", "response": "a cup", "role": "benign"}\n')
+    data = ["data.harmful=null", "view=text", "train.max_steps=1", "evaluate.benchmark=[]"]
+    file = f"data.benign={{source: local, path: {tmp_path / 'rows.jsonl'}}}"
+    run = train(compose_run(arguments(base, tmp_path / "run", file, *data)))
+    (tmp_path / "moved").mkdir()
+    shutil.copy(tmp_path / "rows.jsonl", tmp_path / "moved")
+    (tmp_path / "link").symlink_to(base)
+    run.record(status="running")
+    moved = f"data.benign={{source: local, path: {tmp_path / 'moved' / 'rows.jsonl'}, on_missing_image: drop}}"
+    words = [*arguments(tmp_path / "link", run.path, moved, *data), "model.name=base", "allow_label_conflict=true"]
+    assert train(compose_run([*words, "train.per_device_train_batch_size=2"])).finished()

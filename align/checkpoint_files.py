@@ -1,0 +1,76 @@
+"""Whether a checkpoint is what was saved: a list of its files, written with them, and compared before a run resumes from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from align.errors import UserError
+from align.files import read_json, write_json
+
+LIST = "files.json"
+"""In a checkpoint: {file: [bytes, sha256 or null]}."""
+HASHED = 2**30
+"""Bytes of a file up to which its content is hashed; of larger ones, a full model's optimizer say, the size is compared."""
+STATE = "trainer_state.json"
+
+
+def write_list(checkpoint: Path) -> None:
+    """List the files of a checkpoint that is whole."""
+    write_json(checkpoint / LIST, {name: _stamp(checkpoint / name) for name in _names(checkpoint)})
+
+
+def damage_of(checkpoint: Path) -> str | None:
+    """Why a run cannot resume from a checkpoint, in a line; None where it can."""
+    try:
+        state = read_json(checkpoint / STATE)
+    except UserError:
+        return f"{STATE} is absent or damaged"
+    if not isinstance(state, dict) or "global_step" not in state:
+        return f"{STATE} is not the state of a trainer"
+    if not (checkpoint / LIST).is_file():  # saved by an earlier version
+        return _unreadable(checkpoint)
+    try:
+        listed = dict(read_json(checkpoint / LIST))
+    except (UserError, TypeError, ValueError):
+        return f"{LIST} is damaged"
+    for name, stamp in listed.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{name} is absent"
+        if _stamp(file) != stamp:
+            return f"{name} is not what was saved"
+    return None
+
+
+def _names(checkpoint: Path) -> list[str]:
+    return sorted(str(file.relative_to(checkpoint)) for file in checkpoint.rglob("*") if file.is_file())
+
+
+def _stamp(file: Path) -> list[Any]:
+    size = file.stat().st_size
+    if size > HASHED:
+        return [size, None]
+    with file.open("rb") as content:
+        return [size, hashlib.file_digest(content, "sha256").hexdigest()]
+
+
+def _unreadable(folder: Path) -> str | None:
+    """Why a file cannot be what was written: JSON, safetensors or torch's zip archives cut short."""
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_bytes())
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "np"):  # compares its header with its size
+                    pass
+            elif file.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(file):
+                return f"{file.name} is cut short"
+        except (ValueError, OSError, SafetensorError) as error:
+            return f"{file.name}: {error}"
+    return None
