@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
@@ -195,3 +197,17 @@ def test_more_processes_than_the_run_wants_are_an_error(tiny, tmp_path):
         "num_processes=1, but 2 processes are running; launch with `accelerate launch --num_processes 1"
         in failed.stderr
     )
+
+
+@pytest.mark.parametrize("more", [[], ["trainable=[language_model]"]], ids=["default towers", "language model"])
+def test_full_fine_tuning_resumes_from_the_weights_of_its_checkpoint(tiny, family_name, tmp_path, more):
+    full = ["lora=null", "train.learning_rate=1e-3", "train.save_total_limit=3", "evaluate.benchmark=[]", *more]
+    command = arguments(tiny(family_name), tmp_path / "run", *full)
+    run = train(compose_run(command))
+    whole = load_file(run.weights / "model.safetensors")
+    shutil.rmtree(run.checkpoints / "checkpoint-6")
+    run.record(status="running")
+    train(compose_run(command))
+    again = load_file(run.weights / "model.safetensors")
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)

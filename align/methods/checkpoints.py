@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.trainer_utils import rotate_checkpoints
 
 from align.checkpoint_files import write_list
@@ -17,11 +18,27 @@ class WholeCheckpoints:
 
     args: Any
     accelerator: Any
+    model: Any
+    is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
     _draft: Path | None = None
     """Where a checkpoint is being written."""
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._draft or super()._get_output_dir(trial))  # type: ignore[misc]
+
+    def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
+        """Read a full model's weights through `from_pretrained`, which knows the names that they are saved under.
+
+        transformers' trainer compares these names with those in memory, and would go on from the base without an error.
+        """
+        model = model or self.model
+        if hasattr(model, "peft_config") or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(checkpoint, model)  # type: ignore[misc]
+            return
+        # In float32 every value is exact, whatever types the parameters have in memory.
+        saved = type(model).from_pretrained(checkpoint, dtype=torch.float32)
+        model.load_state_dict(saved.state_dict())
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         checkpoints = Path(self.args.output_dir)
