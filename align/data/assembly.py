@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -53,10 +53,14 @@ class TrainingData:
 
     def without_faults(self, faults: Mapping[str, list[str]], facts: list[str]) -> TrainingData:
         """Without rows that cannot be trained on: {kind of fault: ids}. Raises UserError where a part is left empty."""
-        kept = self._kept({row for of in faults.values() for row in of}, facts, "on_bad_row=drop")
+        kept = self._kept({row for of in faults.values() for row in of}, [], "on_bad_row=drop")
+        return kept.with_dropped(faults, facts)
+
+    def with_dropped(self, faults: Mapping[str, list[str]], facts: list[str]) -> TrainingData:
+        """The same with a record of rows that were left out."""
         kinds = [*self.dropped, *faults]
         dropped = {kind: [*self.dropped.get(kind, []), *faults.get(kind, [])] for kind in kinds}
-        return replace(kept, dropped=dropped)
+        return replace(self, dropped=dropped, facts=self.facts + facts)
 
     def _kept(self, out: set[str], facts: list[str], option: str) -> TrainingData:
         kept = [i for i, row in enumerate(self.rows) if row.id not in out]
@@ -139,11 +143,32 @@ class TrainingData:
         return self._found or {}
 
 
+@dataclass
+class OwnRows:
+    """The rows of all parts with their own images, before their view changes them."""
+
+    rows: list[Row]
+    parts: dict[str, int]
+    facts: list[str]
+
+    def without(self, ids: set[str]) -> OwnRows:
+        """The others."""
+        rows = [row for row in self.rows if row.id not in ids]
+        parts = {part: sum(row.id.startswith(f"{part}/") for row in rows) for part in self.parts}
+        return OwnRows(rows, parts, self.facts)
+
+
 def training_data(config: RunConfig, ask: answers.Ask | None = None) -> TrainingData:
     """Read every part of a run's data; `ask` gives the answers that parts want generated, which are left out without it.
 
     Raises UserError.
     """
+    data = shown(config, own_rows(config))
+    return data.answered(config, ask) if ask else data
+
+
+def own_rows(config: RunConfig) -> OwnRows:
+    """Read every part of a run's data. Raises UserError."""
     if not config.data:
         raise UserError(
             f"recipe {config.recipe}: no data; name a suite, or give data.<part>.source= and data.<part>.path="
@@ -165,16 +190,27 @@ def training_data(config: RunConfig, ask: answers.Ask | None = None) -> Training
     repeated = [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]
     if repeated:
         raise UserError(f"row id {repeated[0]!r} stands twice in the training data; ids must be unique within a part")
-    # A shuffled row gets a benign row's picture: then the pictures are of one kind whatever is answered, and tell nothing of it.
-    pictured = [row for row in rows if row.images]
+    return OwnRows(rows, parts, facts)
+
+
+def shown(config: RunConfig, own: OwnRows) -> TrainingData:
+    """Rows as the model sees them. Raises UserError where a part is empty, or the view wants images and no row has one."""
+    if empty := [part for part, count in own.parts.items() if not count]:
+        raise UserError(f"data.{empty[0]}: no rows left")
+    # A shuffled row gets a benign row's image: then the images are of one kind whatever is answered, and tell nothing of it.
+    pictured = [row for row in own.rows if row.images]
     placebo = [row for row in pictured if row.role == "benign" and row.view == "image"] or pictured
-    seen = [show(row, row.view, placebo) for row in rows]
-    if config.view in READS_PICTURES and not any(row.images for row in seen):
+    data = TrainingData([show(row, row.view, placebo) for row in own.rows], own.parts, own.facts, own.rows)
+    refuse_blind(config, data.rows)
+    return data
+
+
+def refuse_blind(config: RunConfig, rows: Sequence[Row]) -> None:
+    """Raises UserError where the run's view shows images and no row has one."""
+    if config.view in READS_PICTURES and not any(row.images for row in rows):
         raise UserError(
             f"view={config.view}, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
         )
-    data = TrainingData(seen, parts, facts, rows)
-    return data.answered(config, ask) if ask else data
 
 
 def read_part(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:

@@ -68,6 +68,10 @@ def digest_of(image_inputs: dict[str, torch.Tensor], before: bytes = b"") -> byt
     return digest.digest()[:16]
 
 
+FILLER = (28, 28)
+"""Width and height of an image that only stands for one."""
+
+
 class Renderer:
     """Rows -> Rendered, with one processor, the conventions of its family, and what the settings say of prompts and pictures."""
 
@@ -109,10 +113,9 @@ class Renderer:
         return self._template(self._turns(row), add_generation_prompt=True)
 
     def prompt_length(self, row: Row) -> int:
-        """Tokens of the prompt, image tokens included, from the sizes of its pictures: none is decoded. Raises UserError.
+        """Tokens of the prompt, image tokens included, from the sizes of its images: none is decoded. Raises UserError.
 
-        Exact for LLaVA and Qwen2-VL. Not counted is what a processor writes around an image (Gemma 3: a few tokens), nor the image
-        itself where a processor does not say how many tokens it becomes.
+        Exact for the known families. Not counted is an image whose processor does not say how many tokens it becomes.
         """
         return len(self._ids(self.prompt_text(row))) + self._image_tokens(row)
 
@@ -125,13 +128,25 @@ class Renderer:
         ids = [self._answer_ids(row, prompt, prompt_ids, answer, where) for answer in answers]
         return len(prompt_ids) + self._image_tokens(row), ids
 
+    def check_shape(self, image: ImageRef, where: str) -> None:
+        """Raises BadRow for an image whose shape the processor cannot resize, UserError for one whose header cannot be read."""
+        self._size(image_size(image, where), image, where)
+
     def _image_tokens(self, row: Row) -> int:
         """Image tokens of a row, less the one that the template writes for each image. Raises UserError."""
         sizes = [self._size(image_size(image, _where(row)), image, _where(row)) for image in row.images]
         if not sizes or not hasattr(self.processor, "_get_num_multimodal_tokens"):
             return 0
         counted = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width) for width, height in sizes])
-        return sum(counted.num_image_tokens) - len(sizes)
+        return sum(counted.num_image_tokens) + len(sizes) * (self._around_image - 1)
+
+    @cached_property
+    def _around_image(self) -> int:
+        """Tokens that the processor writes around an image: none but for Gemma 3."""
+        row = Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),))
+        counted = self.processor._get_num_multimodal_tokens(image_sizes=[FILLER[::-1]])
+        written = len(self.render(row).prompt_ids) - len(self._ids(self.prompt_text(row)))
+        return written + 1 - sum(counted.num_image_tokens)
 
     def render(self, row: Row, answer: str | None = None) -> Rendered:
         """Token ids and image tensors of a row; with an answer, its supervised span too.
@@ -147,9 +162,7 @@ class Renderer:
         self._refuse_special_tokens(row.prompt, given, where)
         prompt = self.prompt_text(row)
         before = self._ids(prompt) if given else []
-        images = [self._picture(load_image(image, where)) for image in row.images]
-        for shown_as, image in zip(images, row.images, strict=True):
-            self._size(shown_as.size, image, where)
+        images = [self._loaded(image, where) for image in row.images]
         shown = {"images": [images]} if images else {}
         inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self._adds_tokens(prompt)))
         prompt_ids = inputs.pop("input_ids")
@@ -162,7 +175,7 @@ class Renderer:
 
     def filler(self) -> Rendered:
         """The image tokens of one small grey picture and nothing else: see `align.data.collation.pad`."""
-        picture = self.render(Row("filler", "", images=(encode_png(Image.new("RGB", (28, 28), "grey")),)))
+        picture = self.render(Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),)))
         kept = [i for i, token in enumerate(picture.prompt_ids) if token == self.image_token_id]
         aligned = {key: [values[i] for i in kept] for key, values in picture.aligned.items()}
         tokens = [self.image_token_id] * len(kept)
@@ -221,17 +234,19 @@ class Renderer:
 
     def _size(self, size: tuple[int, int], image: ImageRef, where: str) -> tuple[int, int]:
         """The (width, height) at which the processor gets an image. Raises BadRow for a shape that it cannot resize."""
-        width, height = size if self.settings.image_aspect_ratio != "pad" else (max(size),) * 2
+        width, height = shown = size if self.settings.image_aspect_ratio != "pad" else (max(size),) * 2
         processor = self.processor.image_processor
         why = None
-        if hasattr(processor, "get_number_of_image_patches"):
+        if width * height > MAX_PIXELS:
+            why = f"padded to a square, it would have {width * height:,} pixels; at most {MAX_PIXELS:,}"
+        elif hasattr(processor, "get_number_of_image_patches"):
             try:
                 processor.get_number_of_image_patches(height, width, {})
             except ValueError as error:  # Qwen2-VL's bound of the aspect ratio
                 why = str(error)
         elif shortest := dict(getattr(processor, "size", None) or {}).get("shortest_edge"):
             # LLaVA's scales the shorter side up and crops afterwards: of a line it would make a huge image.
-            pixels = shortest**2 * max(size) // min(size)
+            pixels = shortest**2 * max(shown) // min(shown)
             why = f"resized, it would have {pixels:,} pixels; at most {MAX_PIXELS:,}" if pixels > MAX_PIXELS else None
         if why:
             raise BadRow(
@@ -239,6 +254,12 @@ class Renderer:
                 "image_shape",
             )
         return width, height
+
+    def _loaded(self, image: ImageRef, where: str) -> Image.Image:
+        """An image as the processor gets it. Raises UserError."""
+        decoded = load_image(image, where)
+        self._size(decoded.size, image, where)
+        return self._picture(decoded)
 
     def _picture(self, image: Image.Image) -> Image.Image:
         """As the processor gets it: as it is, or on a square of the processor's mean colour, as LLaVA-1.5 was trained."""

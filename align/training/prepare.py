@@ -11,8 +11,9 @@ from typing import Any
 from align.catalog import METHODS, resolve
 from align.config import Composed, to_dict
 from align.data import answers
-from align.data.assembly import TrainingData, training_data
+from align.data.assembly import TrainingData, own_rows, refuse_blind, shown
 from align.data.conflicts import conflicts_of
+from align.data.pixels import hashes_of, readable
 from align.errors import UserError
 from align.evaluation.selection import without_overlap
 from align.methods.launcher import world_size
@@ -20,9 +21,10 @@ from align.needs import missing, missing_model, refuse_missing
 from align.rows import Row
 from align.run_folder import RunFolder, run_folder
 from align.screen import Report, progress
+from align.settings import RunConfig
 from align.training.row_checks import Bounds, Checker, Fault, Measured, by_kind, described, faults_of, measured, refuse
 
-PLACEHOLDER = "(an answer that is not generated yet)"
+PLACEHOLDER = "."
 """What rows are checked with that will get an answer from a model."""
 MAX_UNKNOWN = 0.1
 """Share of supervised tokens that the tokenizer may not know: above it the model learns to write `<unk>`."""
@@ -55,21 +57,61 @@ def checked_data(composed: Composed, run: RunFolder, ask: answers.Ask, report: R
     """The rows that a run trains on, each checked before an answer is generated or a model loaded. Raises UserError."""
     config = composed.config
     refuse_missing(config)
-    data = training_data(config)
-    with _display(report) as shown:
-        faults, found = check_rows(composed, data.answered(config, _placeholders), run, shown)
-        data = _without(composed, data, faults)
+    with _display(report) as display:
+        data, lengths = _usable(composed, run, display)
     answered = data.answered(config, ask)
-    with _display(report) as shown:
-        if answered.facts != data.facts:  # there are generated answers now
-            faults, found = check_rows(composed, answered, run, shown)
+    with _display(report) as display:
+        if answers.GENERATE in {of for part in config.data.values() for of in (part.response, part.harmful_response)}:
+            faults, lengths = check_rows(composed, answered, run, display)
             answered = _without(composed, answered, faults)
-        answered.facts += _unknown_tokens(found)
-        answered.look_at_pictures(shown)
+        answered.look_at_pictures(display)
     unreadable = [Fault(row, "image_unreadable", str(error)) for row, error in answered.unreadable()]
     data = without_overlap(config, _without(composed, answered, unreadable))
+    # What is right with all rows need not be right without some.
+    refuse_blind(config, data.rows)
+    resolve("method", config.method, METHODS).check_rows(data.rows)
+    data.facts += _unknown_tokens([lengths[row.id] for row in data.rows])
     data.facts += conflicts_of(data.rows, data.pixels, config.allow_label_conflict)
     return data
+
+
+def _usable(composed: Composed, run: RunFolder, report: Report) -> tuple[TrainingData, dict[str, Measured]]:
+    """The rows that can be rendered, and what they measure. Raises UserError."""
+    config = composed.config
+    own = own_rows(config)
+    faults = own_image_faults(config, own.rows, report)
+    if faults and config.on_bad_row == "error":
+        refuse(faults, len(own.rows))
+    data = shown(config, own.without({fault.row for fault in faults}))
+    data = data.with_dropped(_by_row(faults), _dropped_facts(faults))
+    faults, lengths = check_rows(composed, data.answered(config, _placeholders), run, report)
+    return _without(composed, data, faults), lengths
+
+
+def own_image_faults(config: RunConfig, rows: Sequence[Row], report: Report | None = None) -> list[Fault]:
+    """Rows whose own image cannot be used, or that lack a caption, where a view shows something else in its place.
+
+    Otherwise the row that is shown a bad image would be left out, and not the one that it belongs to. In the controlled track every arm
+    has the same items, also one that shows no images. Raises UserError.
+    """
+    from align.models.loading import load_without_weights
+
+    uncaptioned = [row for row in rows if row.view == "caption" and row.images and row.caption is None]
+    faults = [
+        Fault(row.id, "no_caption", f"row {row.id} has no `caption`, which view=caption shows") for row in uncaptioned
+    ]
+    if config.track != "controlled" and not any(row.view in ("shuffled", "blank") for row in rows):
+        return faults
+    pictured = [row for row in rows if row.images]
+    found, renderer = hashes_of(pictured, report), load_without_weights(config.model).renderer
+    for row in pictured:
+        try:
+            for image in row.images:
+                readable(found[image])
+                renderer.check_shape(image, f"row {row.id}")
+        except UserError as error:
+            faults.append(Fault(row.id, getattr(error, "kind", "image_unreadable"), str(error)))
+    return faults
 
 
 def look_over(composed: Composed) -> str:
@@ -79,14 +121,15 @@ def look_over(composed: Composed) -> str:
         return f"rows are checked when the run starts, since {config.model.name} is built then"
     if lines := [*missing(config), *missing_model(config, strict=True)]:
         return f"rows are not checked: {lines[0]}"
-    data = training_data(config)
-    processes = config.num_processes or world_size()
-    with _display(None) as shown:
-        answered = data.answered(config, _placeholders)
-        faults, _ = check_rows(composed, answered, run_folder(config), shown, processes)
+    own = own_rows(config)
+    with _display(None) as display:
+        bad = own_image_faults(config, own.rows, display)
+        data = shown(config, own.without({fault.row for fault in bad})).answered(config, _placeholders)
+        faults, _ = check_rows(composed, data, run_folder(config), display, config.num_processes or world_size())
+    faults = [*bad, *faults]
     if config.on_bad_row == "error":
-        refuse(faults, len(data.rows))
-    return f"{len(data.rows):,} rows checked" + (
+        refuse(faults, len(own.rows))
+    return f"{len(own.rows):,} rows checked" + (
         f", {len(faults)} of them left out (on_bad_row: drop)" if faults else ""
     )
 
@@ -101,8 +144,8 @@ def check_rows(
     run: RunFolder,
     report: Report | None = None,
     processes: int | None = None,
-) -> tuple[list[Fault], list[Measured | Fault]]:
-    """(The rows that cannot be trained on, what every row measures). Raises UserError where rows do not go together."""
+) -> tuple[list[Fault], dict[str, Measured]]:
+    """(The rows that cannot be trained on, what the others measure). Raises UserError where rows do not go together."""
     from align.models.loading import load_without_weights
 
     config = composed.config
@@ -113,16 +156,16 @@ def check_rows(
     checker = Checker(method.collator(loaded.renderer, arguments), method.check_row)
     name = json.dumps([to_dict(part) for part in config.data.values()], sort_keys=True)
     found = measured(checker, data.rows, f"{config.method} {name}", report)
-    return faults_of(data.rows, found, Bounds(arguments.max_length, loaded.positions)), found
+    lengths = {row.id: of for row, of in zip(data.rows, found, strict=True) if isinstance(of, Measured)}
+    return faults_of(data.rows, found, Bounds(arguments.max_length, loaded.positions)), lengths
 
 
-def _unknown_tokens(found: Sequence[Measured | Fault]) -> list[str]:
+def _unknown_tokens(found: Sequence[Measured]) -> list[str]:
     """A line on answers that the tokenizer cannot write. Raises UserError where the model would learn to write `<unk>`."""
-    measured_rows = [of for of in found if isinstance(of, Measured)]
-    supervised, unknown = (sum(getattr(of, what) for of in measured_rows) for what in ("supervised", "unknown"))
+    supervised, unknown = sum(of.supervised for of in found), sum(of.unknown for of in found)
     if not unknown:
         return []
-    having = sum(of.unknown > 0 for of in measured_rows)
+    having = sum(of.unknown > 0 for of in found)
     line = f"{unknown:,} of {supervised:,} supervised tokens ({unknown / supervised:.1%}, in {having} rows) are unknown to the tokenizer"
     if unknown > MAX_UNKNOWN * supervised:
         raise UserError(
@@ -137,13 +180,20 @@ def _without(composed: Composed, data: TrainingData, faults: Sequence[Fault]) ->
         return data
     if composed.config.on_bad_row == "error":
         refuse(faults, len(data.rows))
-    kinds = {kind: [fault.row for fault in of] for kind, of in by_kind(faults).items()}
-    return data.without_faults(kinds, [f"left out (on_bad_row: drop): {line}" for line in described(faults)])
+    return data.without_faults(_by_row(faults), _dropped_facts(faults))
+
+
+def _by_row(faults: Sequence[Fault]) -> dict[str, list[str]]:
+    return {kind: [fault.row for fault in of] for kind, of in by_kind(faults).items()}
+
+
+def _dropped_facts(faults: Sequence[Fault]) -> list[str]:
+    return [f"left out (on_bad_row: drop): {line}" for line in described(faults)]
 
 
 @contextmanager
 def _display(report: Report | None) -> Iterator[Report]:
     """The caller's display, or one of its own on the first process of a launch."""
     silent = int(os.environ.get("RANK", 0)) > 0
-    with nullcontext(report) if report else nullcontext(lambda *_: None) if silent else progress() as shown:
-        yield shown
+    with nullcontext(report) if report else nullcontext(lambda *_: None) if silent else progress() as display:
+        yield display

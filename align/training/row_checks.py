@@ -10,11 +10,12 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import transformers
 from filelock import FileLock
 
 from align.data.collation import Collator
@@ -26,6 +27,8 @@ from align.interruption import begin_worker
 from align.rows import Row
 from align.screen import Report
 
+SCHEMA = 1
+"""Another one where the checks themselves change."""
 MANY = 4096
 """Rows from which on processes of their own measure them; starting those takes longer than measuring few rows."""
 CHUNK = 256
@@ -33,6 +36,7 @@ NAMED = 5
 """Of rows with one kind of fault these are named; all are counted."""
 DESCRIBED = {
     "no_answer": "without an answer that the method needs",
+    "no_caption": "without a caption that their view shows",
     "empty_prompt": "with an empty prompt",
     "empty_answer": "with an empty answer",
     "same_answers": "with the same answer as the wanted and the unwanted one",
@@ -56,6 +60,9 @@ class Measured:
     """Tokens of all its answers."""
     unknown: int
     """How many of those the tokenizer does not know."""
+
+
+NAMES = tuple(field.name for field in fields(Measured))
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,8 @@ class Checker:
             return Fault(row.id, error.kind, str(error))
         except UserError as error:  # of reading the header of an image
             return Fault(row.id, "image_unreadable", str(error))
+        if len(answers) > len({tuple(ids) for ids in answers.values()}):
+            return Fault(row.id, "same_answers", f"row {row.id}: {' and '.join(answers)} are the same tokens")
         unknown = self.collator.renderer.unknown_token_id
         return Measured(
             {"prompt": prompt} | {field: prompt + len(ids) for field, ids in answers.items()},
@@ -123,7 +132,8 @@ class Checker:
 
 def measured(checker: Checker, rows: Sequence[Row], name: str, report: Report | None = None) -> list[Measured | Fault]:
     """Every row, measured; `name` says which rows these are. Of processes that start with the same rows one measures them."""
-    file = cache_folder("rows") / f"{_hash(f'{checker.collator.renderer.identity} {name}'.encode())[:16]}.jsonl"
+    told = f"{SCHEMA} {transformers.__version__} {checker.collator.renderer.identity} {name}"
+    file = cache_folder("rows") / f"{_hash(told.encode())[:16]}.jsonl"
     keys = [checker.key(row) for row in rows]
     with _cached(file) as (known, keep):
         todo = [i for i, key in enumerate(keys) if key not in known]
@@ -225,7 +235,21 @@ def _cached(file: Path) -> Iterator[tuple[dict[str, Measured], Callable[[dict[st
             yield {}, lambda record: None
             return
         with out:
-            yield {record.pop("key"): Measured(**record) for record in records}, partial(append_jsonl, out)
+            yield _measured_before(records), partial(_kept, out)
+
+
+def _kept(out: Any, record: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # a full disk
+        append_jsonl(out, record)
+
+
+def _measured_before(records: Sequence[Any]) -> dict[str, Measured]:
+    """What the cache has; a record of another shape, of another version say, counts as none."""
+    found = {}
+    for record in records:
+        with contextlib.suppress(TypeError, KeyError, AttributeError):
+            found[record["key"]] = Measured(**{name: record[name] for name in NAMES})
+    return found
 
 
 def _opened(file: Path) -> tuple[list[dict[str, Any]], Any]:

@@ -78,3 +78,11 @@ def test_a_family_of_ones_own_is_named_by_where_it_is():
     assert family_of("llava_like", "llava").model_type == "llava"
     with pytest.raises(UserError, match="model.family=lava: unknown .did you mean 'llava'"):
         family_of("mllama", "lava")
+
+
+def test_gemma_3s_rows_measure_what_they_are_rendered_to(folder):
+    it = load(ModelSettings(path=str(folder("gemma3")), dtype="float32")).renderer
+    images = tuple(encode_png(Image.new("RGB", size, "red")) for size in ((40, 30), (64, 64)))
+    for n in range(3):
+        row = Row("r", "what is this", images=images[:n])
+        assert it.measure(row, ["a cup"])[0] == len(it.render(row, "a cup").prompt_ids)

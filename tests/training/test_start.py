@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import struct
 import zlib
 
@@ -11,9 +12,15 @@ from PIL import Image
 from align.commands.dry_run import show
 from align.config import compose_run
 from align.data.assembly import training_data
-from align.errors import UserError
+from align.data.rendering import Renderer
+from align.errors import BadRow, UserError
+from align.models.families import family_of
+from align.models.processors import load_processor
+from align.rows import ImageRef, Row
 from align.run_folder import RunFolder
+from align.settings import ModelSettings
 from align.train import train
+from tests.conftest import REAL
 from tests.support.small_run import arguments
 
 RED = "this is a red ball"
@@ -146,8 +153,9 @@ def test_dropped_rows_are_exactly_the_bad_ones_named_and_counted_in_the_manifest
     }
     picture(tmp_path / "cut.png", (400, 400))
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-40])  # only decoding shows it
+    picture(tmp_path / "good.png")
     special = {name: fields for of in planted.values() for name, fields in of.items()}
-    given = rows(1000, **special)
+    given = rows(1000, **special, h500={"image": "good.png"})
     del given[13]["response"]
     command = local_run(
         tiny("qwen2_vl"), tmp_path, given, "on_bad_row=drop", "train.max_length=110", "train.max_steps=1", view="image"
@@ -165,8 +173,6 @@ def test_dropped_rows_are_exactly_the_bad_ones_named_and_counted_in_the_manifest
 
 
 def test_rows_are_measured_once_and_those_that_changed_again(tiny, tmp_path, cache, monkeypatch):
-    from align.data.rendering import Renderer
-
     measured = []
     own = Renderer.measure
     monkeypatch.setattr(
@@ -311,3 +317,93 @@ def test_training_data_is_not_changed_by_the_check(tiny, tmp_path):
     words = local_run(tiny("llava"), tmp_path, rows(8), "train.max_steps=1")
     config = compose_run(words).config
     assert train(compose_run(words)).manifest()["data"] == training_data(config).manifest()
+
+
+@pytest.mark.parametrize("view", ["image", "shuffled", "blank"])
+def test_the_row_whose_own_image_is_bad_is_dropped_whatever_is_shown_in_its_place(tiny, tmp_path, view):
+    for i in range(8):
+        Image.new("RGB", (32, 32), (20 * i, 30, 30)).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_text("no image")
+    (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:-40])
+    pictured = [row | {"image": f"{i}.png", "harm_in": "text"} for i, row in enumerate(rows(8))]
+    words = local_run(tiny("llava"), tmp_path, pictured, "on_bad_row=drop", "train.max_steps=1", view=view)
+    data = train(compose_run(words)).manifest()["data"]
+    assert data["dropped"] == {"image_unreadable": ["own/h3", "own/h5"]}
+    assert data["rows"] == 6
+
+
+def test_a_row_without_the_caption_that_its_view_shows_is_one_of_the_bad_rows(tiny, tmp_path):
+    picture(tmp_path / "a.png")
+    pictured = [row | {"image": "a.png", "caption": "a cup", "harm_in": "text"} for row in rows(8)]
+    del pictured[2]["caption"]
+    words = local_run(tiny("llava"), tmp_path, pictured, "on_bad_row=drop", "train.max_steps=1", view="caption")
+    assert train(compose_run(words)).manifest()["data"]["dropped"] == {"no_caption": ["own/h2"]}
+
+
+def test_what_a_method_needs_of_all_rows_holds_for_those_that_are_left(tiny, tmp_path):
+    harmful = [row | {"role": "harmful", "harmful_response": "red " * 200} for row in rows(4)]
+    benign = [row | {"role": "benign", "id": f"b{i}"} for i, row in enumerate(rows(4))]
+    words = local_run(tiny("llava"), tmp_path, [*harmful, *benign], "method=unlearning", "on_bad_row=drop")
+    with pytest.raises(UserError, match="none of the 4 rows is harmful"):
+        train(compose_run(words))
+
+
+def test_words_of_rows_that_are_left_out_are_not_counted_as_unknown(tiny, tmp_path):
+    words = local_run(
+        tiny("llava"),
+        tmp_path,
+        rows(9, h3={"response": "photosynthesis " * 120}),
+        "on_bad_row=drop",
+        "train.max_steps=1",
+    )
+    assert not any("unknown" in fact for fact in train(compose_run(words)).manifest()["data"]["facts"])
+
+
+def test_answers_that_are_the_same_tokens_teach_nothing(tiny, tmp_path):
+    pair = {"chosen": "a red ball", "rejected": "a  red ball", "prompt": "what is this", "id": "p"}
+    words = local_run(tiny("llava"), tmp_path, [pair], "method=dpo", role="benign")
+    with pytest.raises(UserError, match="own/p: chosen and rejected are the same tokens"):
+        train(compose_run(words))
+
+
+@pytest.mark.parametrize("line", ['{"a": 1}', "[]", "null", '{"key": "k", "lengths": 3}'])
+def test_a_cache_of_another_shape_or_a_full_disk_only_costs_time(tiny, tmp_path, cache, monkeypatch, line):
+    words = local_run(tiny("llava"), tmp_path, rows(4))
+    dry_run(words)
+    (file,) = (cache / "rows").glob("*.jsonl")
+    file.write_text(f"{line}\n{file.read_text()}")
+    dry_run(words)
+    file.unlink()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("align.training.row_checks.append_jsonl", full)
+    dry_run(words)
+
+
+def test_another_patch_size_is_measured_anew(tiny, tmp_path):
+    base = shutil.copytree(tiny("llava"), tmp_path / "base")
+    picture(tmp_path / "a.png")
+    words = local_run(base, tmp_path, [row | {"image": "a.png", "harm_in": "text"} for row in rows(4)], view="image")
+    dry_run([*words, "train.max_length=60"])
+    file = base / "processor_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"patch_size": settings["patch_size"] // 2}))
+    with pytest.raises(UserError, match="4 of 4 training rows"):
+        dry_run([*words, "train.max_length=60"])
+
+
+@pytest.mark.parametrize(("size", "fits"), [((2000, 2), True), ((60_000, 1600), False)])
+def test_a_padded_image_is_as_large_as_its_square(shared, tmp_path, size, fits):
+    settings = ModelSettings(image_aspect_ratio="pad")
+    it = Renderer(load_processor(str(shared / "hub" / REAL["llava"])), family_of("llava"), settings)
+    Image.new("L", size).save(tmp_path / "wide.png")
+    row = Row("r", "what is this", images=(ImageRef(path=str(tmp_path / "wide.png")),))
+    if fits:
+        assert it.measure(row, [])[0] == len(it.render(row).prompt_ids)
+    else:
+        with pytest.raises(BadRow, match="60000 x 1600"):
+            it.measure(row, [])
+        with pytest.raises(BadRow, match="60000 x 1600"):
+            it.render(row)
