@@ -12,9 +12,9 @@ FILE = "VSIL_ALIGN_COMPLAINTS"
 """The environment variable that names a file which all processes of `align train` on one machine share."""
 
 
-def complain(message: str) -> None:
-    """Print an error, unless another process of this launch has printed the same."""
-    line = f"error: {message}\n"
+def complain(message: str, prefix: str = "error: ") -> None:
+    """Print what is wrong, unless another process of this launch has printed the same."""
+    line = f"{prefix}{message}\n"
     if file := os.environ.get(FILE):
         with FileLock(f"{file}.lock"), Path(file).open("a+", encoding="utf-8") as said:
             said.seek(0)

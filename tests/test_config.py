@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from align.config import available, compose, compose_eval, compose_run, fingerprint, parse_value
+from align.config import available, compose, compose_eval, compose_run, parse_value
 from align.errors import UserError
+from align.fingerprint import fingerprint
 from align.run_folder import RunFolder
 from align.settings import CompareConfig
 

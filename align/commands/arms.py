@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from align.catalog import DEFENCES, METHODS, resolve
-from align.config import Composed, compose_run, fingerprint, flatten, to_dict
+from align.config import Composed, compose_run, flatten, to_dict
 from align.data.assembly import training_data
 from align.errors import UserError
+from align.fingerprint import fingerprint
 from align.generation.stored import asking
 from align.needs import refuse_missing
 from align.report.controlled import ground, refuse_uncontrolled

@@ -1,7 +1,7 @@
 """accelerate's launcher with the exit status of the processes that it launches, as `align train` starts it.
 
-accelerate and torch end with status 1 and some thirty lines about any process that fails. A mistake of the user (status 2) has its own
-line on the screen already, and needs no more; anything else is reported as they do.
+accelerate and torch end with status 1 and some thirty lines about any process that fails. Where a process has said what is wrong, a
+mistake of the user or an evaluation that did not succeed, that is enough; anything else is reported as they do.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-MISTAKE = 2
+from align.complaint import complained
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Launch and wait. Raises what the launcher raises where a process failed by no mistake of the user's."""
+    """Launch and wait. Raises what the launcher raises where a process failed and said nothing."""
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
@@ -23,13 +23,13 @@ def main(arguments: Sequence[str]) -> int:
     try:
         launch_command(launch_command_parser().parse_args(arguments))
     except ChildFailedError as error:
-        if MISTAKE not in {failure.exitcode for failure in error.failures.values()}:
+        if not complained():
             raise
-        return MISTAKE
+        return max(failure.exitcode for failure in error.failures.values())
     except subprocess.CalledProcessError as error:
-        if error.returncode != MISTAKE:
+        if not complained():
             raise
-        return MISTAKE
+        return error.returncode
     return 0
 
 

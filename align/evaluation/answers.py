@@ -169,7 +169,12 @@ def _answers(
     passing: set[str] = set()
     of = {row.id: row for row in rows}
     with file:
-        stored = {record["id"]: record for record in kept if hashes.get(record["id"]) == record["prompt_hash"]}
+        stored = {
+            record["id"]: record
+            for record in kept
+            # Whether a row can be asked is looked at again: that costs nothing, and depends on the model's files.
+            if hashes.get(record["id"]) == record["prompt_hash"] and record["finish_reason"] != UNUSABLE
+        }
         done = parted_together(stored, model.marks)
         early.display(name, len(done), len(rows))
         waiting = [row for row in rows if row.id not in done]

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 
+from align.complaint import complain
 from align.files import write_text
 from align.interruption import EXIT_AGAIN, NOTICE, SIGNALS
 from align.run_folder import RunFolder
@@ -51,7 +52,7 @@ def evaluate_in_child(run: RunFolder) -> int:
         write_text(run.evaluation_interrupted, why + "\n")
     if status:
         command = shlex.join(["align", "eval", f"run={run.path}"])
-        print(f"{why}; the run is trained and its checkpoint whole. To go on: {command}", file=sys.stderr, flush=True)
+        complain(f"{why}; the run is trained and its checkpoint whole. To go on: {command}", prefix="")
     return status
 
 

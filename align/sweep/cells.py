@@ -16,8 +16,9 @@ from typing import Any
 
 from omegaconf import IntegerNode
 
-from align.config import Composed, compose_run, fingerprint_of, schema_node, to_dict
+from align.config import Composed, compose_run, schema_node, to_dict
 from align.errors import UserError
+from align.fingerprint import fingerprint_of
 from align.run_folder import folder_within
 from align.settings import RunConfig
 from align.sweep.grid import NAMED, Grid

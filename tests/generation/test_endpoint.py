@@ -9,10 +9,11 @@ from PIL import Image
 
 from align.chat import address
 from align.commands.dry_run import show
-from align.config import compose_run, fingerprint
+from align.config import compose_run
 from align.data.assembly import training_data
 from align.data.images import load_image
 from align.errors import UserError
+from align.fingerprint import fingerprint
 from align.generation.stored import asking
 from tests.support.chat_server import answer_to, chat_server
 from tests.support.launch import ENVIRONMENT, train_command

@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from align.config import fingerprint
 from align.data.assembly import training_data
 from align.data.padding import pad
 from align.errors import UserError
+from align.fingerprint import fingerprint
 from align.generation.answer import check_sampling, how
 from align.generation.local import generate
 from align.generation.local_model import LocalModel

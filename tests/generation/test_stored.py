@@ -12,10 +12,11 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from align.commands.dry_run import show
-from align.config import compose_run, fingerprint
+from align.config import compose_run
 from align.data.assembly import training_data
 from align.data.rendering import Renderer
 from align.errors import UserError
+from align.fingerprint import fingerprint
 from align.generation import local_model
 from align.generation.stored import asking, foreseen
 from align.rows import Row
