@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -200,10 +201,16 @@ def _measure(checker: Checker, rows: Sequence[Row]) -> Iterator[Measured | Fault
         batch_size=CHUNK,
         num_workers=min(usable_processors(), 16),
         collate_fn=list,
-        worker_init_fn=partial(begin_worker, lambda _: None),
+        worker_init_fn=partial(begin_worker, _nothing_more),
+        # A process that was spawned would spawn these too, and each would import everything anew.
+        multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
     )
     for batch in loader:
         yield from batch
+
+
+def _nothing_more(_: int) -> None:
+    """A worker has nothing else to begin with."""
 
 
 @dataclass
