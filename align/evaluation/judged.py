@@ -38,7 +38,7 @@ def judge_answers(
     with file:
         stored = _stored(kept, identity, keys)
         verdicts = {
-            key: _seen(verdict, responses[key])
+            key: _seen(verdict, responses[key], judge)
             for key, verdict in stored.items()
             if key not in settled and _stands(verdict, judge)
         }
@@ -49,7 +49,7 @@ def judge_answers(
         )  # a judge that fails on some again is asked about the others first
         trouble = _Trouble(what, display)
         for row_id, verdict in _found(judge, waiting, settled, keys, identity, what, display):
-            verdicts[row_id] = verdict if row_id in settled else _seen(verdict, responses[row_id])
+            verdicts[row_id] = verdict if row_id in settled else _seen(verdict, responses[row_id], judge)
             if verdict.asked:
                 append_jsonl(file, _record(row_id, keys[row_id], responses[row_id], verdicts[row_id], identity))
             if row_id not in settled:
@@ -97,11 +97,13 @@ def _key(judge: AnyJudge, case: Case) -> str:
     return judge.key(case) if isinstance(judge, AskedJudge) else case.digest()
 
 
-def _seen(verdict: Verdict, response: str | None) -> Verdict:
-    """With the fact that needs no judge; a request that nobody answered has none."""
-    return replace(
-        verdict, incoherent=verdict.incoherent or (response is not None and incoherent(response) is not None)
-    )
+def _seen(verdict: Verdict, response: str | None, judge: AnyJudge) -> Verdict:
+    """With the fact that needs no judge, found anew each time; a request that nobody answered has none.
+
+    A function may know incoherent answers of its own. A model says nothing about it, whatever an earlier version stored.
+    """
+    says = verdict.incoherent and not isinstance(judge, AskedJudge)
+    return replace(verdict, incoherent=says or (response is not None and incoherent(response) is not None))
 
 
 def _stored(records: Iterable[dict[str, Any]], identity: dict[str, Any], keys: Mapping[str, str]) -> dict[str, Verdict]:
@@ -156,7 +158,7 @@ def _found(
     judge.announce(asked, f"{what}: {len(there)} known, {len(asked)} to ask for", display)
     for row_id, verdict in judge.verdicts(asked):
         if keys[row_id] and verdict.verdict != "invalid":
-            cache.add(keys[row_id], _fields(verdict))
+            cache.add(keys[row_id], {key: value for key, value in _fields(verdict).items() if key != "incoherent"})
         for case in missing[keys[row_id] or row_id]:
             yield case.row.id, verdict
 

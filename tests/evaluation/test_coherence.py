@@ -142,6 +142,37 @@ def test_a_list_of_words_looks_again_at_what_an_earlier_version_called_incoheren
     assert counts == {"refusal": 0, "other": 1, "incoherent": 0, "invalid": 0}
 
 
+@pytest.mark.parametrize("kept_in", ["the run's folder", "the cache"])
+def test_a_model_judges_stored_verdict_says_nothing_about_coherence(tmp_path, monkeypatch, kept_in):
+    """An earlier version called "3" incoherent, and a repeated span language. Neither verdict is asked for again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    answers = ["3", "go " * 50, "<think>a thought without an end"]
+    rows = [{"id": f"r{i}", "prompt": f"what is item {i}", "role": "benign"} for i in range(len(answers))]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with judge_server(answer=lambda i, _: answers[i], reply=lambda i, _: verdict(3, "Answered")) as server:
+        asking = ["eval", f"generation.base_url={server.url}", "generation.model=answerer", "judge=vlsbench"]
+        asking += [f"judge.base_url={server.url}", "judge.model=gpt", "benchmark=local", "path=items.jsonl"]
+        assert main([*asking, "output_dir=run"]) == 0
+        again = "run" if kept_in == "the run's folder" else "another"
+        (cached,) = (tmp_path / "cache").rglob("vlsbench-*.jsonl")
+        kept = tmp_path / "run" / "evaluation" / "local" / "verdicts.vlsbench.jsonl" if again == "run" else cached
+        wrong = [record | {"incoherent": not record.get("incoherent")} for record in map(json.loads, kept.open())]
+        kept.write_text("".join(json.dumps(record) + "\n" for record in wrong))
+        if again == "run":
+            cached.unlink()
+        assert main([*asking, f"output_dir={again}"]) == 0
+        assert server.judged.total() == 2
+    folder = tmp_path / again / "evaluation" / "local"
+    result = json.loads((folder / "summary.vlsbench.json").read_text())
+    assert result["counts"] == {"correct": 1, "wrong": 0, "incoherent": 2, "invalid": 0}
+    assert result["unfinished"] == 1
+    said = {
+        record["id"]: record["incoherent"] for record in map(json.loads, (folder / "verdicts.vlsbench.jsonl").open())
+    }
+    assert said == {"r0": False, "r1": True, "r2": True}
+
+
 def test_benign_requests_with_short_answers_are_answered(tmp_path, monkeypatch):
     """The judge says Answered of each: the rate is 100%, no answer is incoherent."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
