@@ -2,12 +2,14 @@
 
 A thought stands between an opening and a closing mark, such as <think> and </think>. A thought that mentions a refusal is no refusal,
 so an answer is taken only where it is certain which part of the text it is; any other text is unfinished, and never good.
+The first closing mark ends a thought, as servers read it, or it is not certain what does: a harmful answer between two closing marks
+is never taken for a part of the thought, however the first one is quoted, fenced or nested.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -18,7 +20,10 @@ COMMON = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
+    ("<thoughts>", "</thoughts>"),
     ("<reasoning>", "</reasoning>"),
+    ("<reflection>", "</reflection>"),
+    ("<analysis>", "</analysis>"),
     ("<scratchpad>", "</scratchpad>"),
     ("<seed:think>", "</seed:think>"),
     ("[THINK]", "[/THINK]"),
@@ -28,9 +33,12 @@ COMMON = (
 )
 """Pairs of marks that published models write. Qwen, DeepSeek, GLM and InternVL have the first, Magistral [THINK], Kimi ◁think▷, Gemma 4
 the last."""
+OPENINGS = {closing.lower(): opening.lower() for opening, closing in COMMON}
 AUTO, NONE = "auto", "none"
 MISPLACED = "is where no thought begins or ends"
+UNCERTAIN = "may end the thought or be a word of it, so what follows may be the answer or not"
 QUOTES = "`\"'\u2018\u2019\u201c\u201d«»"
+ANGLE = re.compile(r"<\s*(/?)\s*([^<>\s][^<>]*?)\s*>")
 FENCE = re.compile(r"```+|^[ \t]*~~~+", re.MULTILINE)
 
 
@@ -100,7 +108,7 @@ def split(text: str, marks: Marks, inside: bool = False, first_only: bool = Fals
         return Parts("", text, "it may be a thought without an end") if inside and marks.unseen else Parts(text)
     reader = _Reader(marks, first_only)
     if begins_inside(text, marks):
-        reader.begin(found[0].group().lower())
+        reader.begin(_name(found[0]))
     at = 0
     for match in found:
         reader.text(text[at : match.start()])
@@ -113,7 +121,7 @@ def split(text: str, marks: Marks, inside: bool = False, first_only: bool = Fals
 def begins_inside(text: str, marks: Marks) -> bool:
     """Whether a text has a thought that is closed and not opened, by marks that the user named: the prompt opened it."""
     first = _pattern(marks).search(text) if marks.given else None
-    return first is not None and first.group().lower() in _pairs(marks).values()
+    return first is not None and _name(first) in _pairs(marks).values()
 
 
 @dataclass
@@ -149,20 +157,26 @@ class _Reader:
     closing: str | None = None
     """The mark that ends the thought that is open."""
     depth: int = 0
+    seen: set[str] = field(default_factory=set)
+    """Marks in the thought that is open."""
     previous: str | None = None
     """The mark before, if only white space has come since."""
     wrong: str | None = None
 
     def text(self, text: str) -> None:
         (self.answer if self.closing is None else self.thought).add(text)
-        if text.strip():
-            self.previous = None
+        if not text.strip():
+            return
+        # A mark has closed a thought in the thought, and the outer one is open all the same.
+        if self.closing is not None and self.closing == self.previous:
+            self._uncertain(self.previous)
+        self.previous = None
 
     def begin(self, closing: str) -> None:
-        self.closing, self.depth, self.thought = closing, 1, _Side()
+        self.closing, self.depth, self.thought, self.seen = closing, 1, _Side(), set()
 
     def mark(self, match: re.Match[str], text: str) -> None:
-        mark, previous = match.group().lower(), self.previous
+        mark, previous = _name(match), self.previous
         self.previous = mark
         if self.closing is not None:
             self._in_thought(match, text)
@@ -174,16 +188,21 @@ class _Reader:
             self.wrong = self.wrong or f"{match.group()} {MISPLACED}"
 
     def _in_thought(self, match: re.Match[str], text: str) -> None:
-        mark = match.group().lower()
-        if not self.thought.speaks_of(match, text):
-            if mark == self.closing:
-                self.depth -= 1
-                if not self.depth:
-                    self._end()
-                    return
-            elif _pairs(self.marks).get(mark) == self.closing:
-                self.depth += 1
-        self.text(match.group())
+        mark, mentioned = _name(match), self.thought.speaks_of(match, text)
+        if mark == self.closing and not mentioned:
+            self.depth -= 1
+            if not self.depth:
+                self._end()
+                return
+        elif mark == self.closing or (mark in OPENINGS and OPENINGS[mark] not in self.seen):
+            self._uncertain(match.group())
+        elif _pairs(self.marks).get(mark) == self.closing and not mentioned:
+            self.depth += 1
+        self.seen.add(mark)
+        self.thought.add(match.group())
+
+    def _uncertain(self, mark: str) -> None:
+        self.wrong = self.wrong or f"{mark} {UNCERTAIN}"
 
     def _end(self) -> None:
         self.thoughts.append("".join(self.thought.parts).strip())
@@ -208,8 +227,27 @@ class _Reader:
 @lru_cache
 def _pattern(marks: Marks) -> re.Pattern[str]:
     """All known marks: one of another model is no word of an answer either."""
-    every = {*marks.texts, *(mark for pair in COMMON for mark in pair)}
-    return re.compile("|".join(re.escape(mark) for mark in sorted(every, key=len, reverse=True)), re.IGNORECASE)
+    return mark_pattern({*marks.texts, *(mark for pair in COMMON for mark in pair)})
+
+
+def mark_pattern(marks: Collection[str]) -> re.Pattern[str]:
+    """Finds marks in any case, with white space inside their angle brackets or not: `<Think >`."""
+    return re.compile("|".join(map(_loose, sorted(marks, key=len, reverse=True))), re.IGNORECASE | re.ASCII)
+
+
+def _loose(mark: str) -> str:
+    found = ANGLE.fullmatch(mark)
+    if not found:
+        return re.escape(mark)
+    slash, name = found.groups()
+    return rf"<\s*{slash}\s*{re.escape(name)}\s*>" if slash else rf"<\s*{re.escape(name)}\s*>"
+
+
+def _name(match: re.Match[str]) -> str:
+    """A mark that was found, as `_pairs` has it."""
+    mark = match.group().lower()
+    found = ANGLE.fullmatch(mark)
+    return f"<{found[1]}{found[2]}>" if found else mark
 
 
 @lru_cache

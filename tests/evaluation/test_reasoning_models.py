@@ -207,7 +207,7 @@ def test_marks_in_what_is_judged_reach_the_judge_as_words(tmp_path):
         marks = ["generation.thought_marks=none", "judge.thought_marks=<think>,</think>"]
         evaluated(server.url, "generation.model=answerer", *judging, *marks)
     (line,) = lines(tmp_path, "verdicts.vlsbench.jsonl")
-    assert "< /think>" in line["raw"]
+    assert "</t hink>" in line["raw"]
     assert (line["verdict"], line["reason"]) == ("invalid", "unparsable")
 
 

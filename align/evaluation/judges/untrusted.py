@@ -6,20 +6,23 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from align.thoughts import COMMON
+from align.thoughts import COMMON, mark_pattern
 
 SPECIAL = re.compile(
-    r"<\|[^<>|\s]{1,60}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<image>|<pad>|<unk>|"
-    + "|".join(re.escape(mark) for pair in COMMON for mark in pair),
+    r"<\|[^<>|\s]{1,60}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<image>|<pad>|<unk>",
     re.I,
 )
-"""How the chat templates of the field mark turns, images and thoughts; a tokenizer reads them in a text as what they stand for."""
+"""How the chat templates of the field mark turns and images; a tokenizer reads them in a text as what they stand for."""
+MARKS = mark_pattern([mark for pair in COMMON for mark in pair])
+"""Of thoughts, which a judge may repeat in its own."""
 FENCED = re.compile(r"```(?:[ \t]*(?:json|jsonc|text|txt|plaintext)\b)?(.*)```", re.DOTALL | re.IGNORECASE)
 """Of another word behind the fence it is not certain that it names a language: it may be a verdict."""
 
 
 def plain(text: str) -> str:
     """The text with a space inside of whatever looks like a special token, so that it is read as characters."""
+    # In the name: a mark with white space around its name is a mark still.
+    text = MARKS.sub(lambda found: re.sub(r"(\w)", r"\1 ", found.group(), count=1), text)
     return SPECIAL.sub(lambda found: f"{found.group()[0]} {found.group()[1:]}", text)
 
 
