@@ -141,7 +141,7 @@ def shape(draw: random.Random, thoughts, answers) -> str:
         parts = [draw.choice(thoughts) for _ in range(draw.randint(1, 3))]
         if depth < 2 and draw.random() < 0.3:
             parts.insert(draw.randint(1, len(parts)), f"{opening}{thinking(depth + 1)}{closing}")
-        if draw.random() < 0.3:
+        if draw.random() < 0.15:  # of such a thought it is not certain where it ends
             parts.insert(draw.randrange(len(parts) + 1), draw.choice(["```\n{}\n```", "`{}`", "'{}'"]).format(closing))
         if draw.random() < 0.2:
             other = draw.choice([pair for pair in COMMON if pair[0] != opening])
