@@ -12,6 +12,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -31,8 +32,8 @@ MAX_PIXELS = 100_000_000
 SIXTEEN_BITS = ("PNG", "PPM")
 """Formats of which mode `I` stands for values of 16 bits."""
 
-DECODING = 2
-"""Changes when the same file decodes to other pixels: hashes that an earlier version cached are not reused (2: upright)."""
+DECODING = 3
+"""Changes when the same file decodes to other pixels: hashes that an earlier version cached are not reused (2: upright, 3: TIFF too)."""
 
 
 def load_image(image: ImageRef, where: str) -> Image.Image:
@@ -67,7 +68,7 @@ def _opened(image: ImageRef, where: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(_encoded(image)) as opened:
+            with _encoded(image) as file, Image.open(file) as opened:
                 _refuse_unclear(opened, f"{where}: image {name}")
                 yield opened
     except FileNotFoundError as error:
@@ -81,13 +82,16 @@ def _opened(image: ImageRef, where: str) -> Iterator[Image.Image]:
         raise UserError(f"{where}: image {name} cannot be read: {said}; replace the file or remove the row") from error
 
 
-def _encoded(image: ImageRef) -> Path | io.BytesIO:
-    """What is to be decoded: a file, or bytes, read from the archive or table that they lie in."""
+def _encoded(image: ImageRef) -> BinaryIO:
+    """What is to be decoded: a file, or bytes, read from the archive or table that they lie in.
+
+    Open, not by its name: Pillow maps a named TIFF into memory as if it were upright, and scrambles one that is turned.
+    """
     if image.bytes is not None:
         return io.BytesIO(image.bytes)
     file = Path(str(image.path))
     if image.inside is None:
-        return file
+        return file.open("rb")
     if ending_of(file) == ".parquet":
         return io.BytesIO(parquet.picture(file, image.inside))
     return io.BytesIO(archive.content(file, image.inside))

@@ -75,6 +75,49 @@ def test_pixels_and_size_are_those_that_datasets_and_transformers_see(kind, orie
     assert decoded.size == ((16, 32) if orientation in (5, 6, 7, 8) else (32, 16))
 
 
+TURNED = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+def noise(mode: str) -> tuple[Image.Image, np.ndarray]:
+    """(an image of a mode, the RGB pixels that it stores)"""
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(values[..., 0].astype(np.uint16) * 256 + 7), values[..., [0, 0, 0]]
+    if mode == "1":
+        image = Image.fromarray(values[..., 0] > 127)
+    elif mode == "P":
+        image = Image.fromarray(values[..., 0]).convert("RGB").quantize(16)
+    else:
+        bands = len(Image.new(mode, (1, 1)).getbands())
+        image = Image.merge(mode, [Image.fromarray(np.ascontiguousarray(values[..., i])) for i in range(bands)])
+    return image, np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB"])
+def test_a_tiff_file_of_any_mode_is_turned_as_its_tag_says(tmp_path, mode, compression):
+    """Pillow maps a file of some modes into memory, and turns it wrongly there."""
+    image, stored = noise(mode)
+    file = tmp_path / "a.tif"
+    for orientation, turned in TURNED.items():
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        image.save(file, "TIFF", exif=exif, **({"compression": compression} if compression else {}))
+        for of in (ImageRef(path=str(file)), ImageRef(bytes=file.read_bytes())):
+            decoded = load_image(of, "row x")
+            assert np.array_equal(np.asarray(decoded), turned(stored)), orientation
+            assert image_size(of, "row x") == decoded.size
+
+
 @pytest.mark.parametrize("orientation", [1, 2, 6])
 def test_a_tag_behind_the_pixels_of_a_png_counts(orientation):
     content = tag_behind_pixels(orientation)
