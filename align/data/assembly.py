@@ -252,7 +252,7 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         rows, again = without_duplicates(rows)
         facts.append(f"{again} rows left out that repeat an earlier one (deduplicate: true)")
     if part.rows is not None and len(rows) > part.rows:
-        taken = stratified(rows, part.rows, part.seed)
+        taken = stratified(rows, part.rows, part.seed, option(f"rows={part.rows}"))
         facts.append(
             f"rows={part.rows}: {len(taken)} of {len(rows)} rows, a sample stratified by role, category and source (seed={part.seed})"
         )

@@ -6,22 +6,27 @@ import random
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
+from align.errors import UserError
 from align.rows import Row
 
 Unit = list[Row]
-"""Rows that are drawn together: both halves of a twin, or one row."""
+"""Rows that are drawn together: all of one twin id, as a rule the two halves of a pair; or one row."""
 T = TypeVar("T")
 
 
-def stratified(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
+def stratified(rows: Sequence[Row], n: int, seed: int, asked: str | None = None, instead: str = "") -> list[Row]:
     """`n` of the rows, in their own order: of each role, category and source as many as is their share of all rows.
 
-    Twins are drawn as pairs, so that one row fewer than `n` may come. All rows where there are no more than `n`.
+    Rows of one twin id are drawn together, so that fewer than `n` may come, as many as no further group has room in: of pairs one row.
+    All rows where there are no more than `n`. Raises UserError where a group is larger than `n`; `asked` is the option that says `n`,
+    and `instead` what else may be given.
     """
     if len(rows) <= n:
         return list(rows)
+    units = _units(rows)
+    _refuse_larger(units, n, asked or f"rows={n}", instead)
     rng = random.Random(seed)
-    by_size = _grouped(_units(rows), len)
+    by_size = _grouped(units, len)
     quotas = _shares([len(units) * len(units[0]) for units in by_size], n, rng)
     drawn = {
         id(row)
@@ -29,7 +34,23 @@ def stratified(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
         for unit in _drawn(units, KEYS, quota // len(units[0]), rng)
         for row in unit
     }
+    room = n - len(drawn)  # where the quota of a size is no whole number of groups
+    left = [unit for unit in units if id(unit[0]) not in drawn and len(unit) <= room]
+    for unit in rng.sample(left, len(left)):
+        if len(unit) <= room:
+            drawn |= {id(row) for row in unit}
+            room -= len(unit)
     return [row for row in rows if id(row) in drawn]
+
+
+def _refuse_larger(units: Sequence[Unit], n: int, asked: str, instead: str) -> None:
+    """A sample without the groups that do not fit would not divide as the whole set does. Raises UserError."""
+    largest = max(units, key=len)
+    if len(largest) > n:
+        raise UserError(
+            f"{asked}: the rows of a twin are drawn together, and twin {largest[0].twin} has {len(largest)} rows; "
+            f"ask for at least {len(largest)} rows{instead}"
+        )
 
 
 def _units(rows: Sequence[Row]) -> list[Unit]:

@@ -165,7 +165,10 @@ def _limited(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings)
     if settings.limit < 1:
         raise UserError(f"benchmark {benchmark.name}: {option(f'limit={settings.limit}')}: expected at least 1")
     n = settings.limit * (2 if benchmark.kind == "twin" else 1)  # an item of a twin set is a pair of rows
-    return rows[:n] if settings.limit_order == "first" else stratified(rows, n, settings.limit_seed)
+    if settings.limit_order == "first":
+        return rows[:n]
+    asked = f"benchmark {benchmark.name}: {option(f'limit={settings.limit}')}"
+    return stratified(rows, n, settings.limit_seed, asked, f", or set {option('limit_order=first')} to take the first")
 
 
 def kind_of(rows: list[Row], name: str, mixed: bool = False) -> str:

@@ -36,7 +36,8 @@ class Part:
         "leave out rows that ask what an earlier one asks (case, punctuation, spacing apart) about the same pixels",
     )
     rows: int | None = option(
-        None, "take this many rows: a sample drawn with `seed`, stratified by role, category and source"
+        None,
+        "take this many rows: a sample drawn with `seed`, stratified by role, category and source; twins stay together",
     )
     seed: int = option(0, "seed of the sample, or of the miniature's pictures")
     role: str | None = option(None, "harmful | benign: what the rows are, where the source does not say it itself")

@@ -41,7 +41,7 @@ def test_a_sample_has_its_size_and_the_sets_own_order_and_shares(kinds, n, seed)
             assert abs(part_categories[category] - in_category * part[role] / count) < 1
 
 
-@given(twins=st.lists(st.sampled_from([1, 2]), min_size=1, max_size=30), n=st.integers(1, 60), seed=st.integers(0, 3))
+@given(twins=st.lists(st.sampled_from([1, 2]), min_size=1, max_size=30), n=st.integers(2, 60), seed=st.integers(0, 3))
 def test_the_halves_of_a_twin_are_drawn_together(twins, n, seed):
     rows = [
         row(f"{i}-{half}", ("harmful", "benign")[half], twin=f"t{i}" if size == 2 else None)
@@ -51,6 +51,43 @@ def test_the_halves_of_a_twin_are_drawn_together(twins, n, seed):
     drawn = stratified(rows, n, seed)
     assert min(n, len(rows)) - 1 <= len(drawn) <= n
     assert all(count == 2 for twin, count in Counter(one.twin for one in drawn).items() if twin)
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=20), n=st.integers(1, 60), seed=st.integers(0, 3))
+def test_groups_of_any_size_are_drawn_whole_and_fewer_rows_come_by_less_than_a_group(sizes, n, seed):
+    rows = [row(f"{i}-{j}", twin=f"t{i}") for i, size in enumerate(sizes) for j in range(size)]
+    if max(sizes) > n and len(rows) > n:
+        with pytest.raises(UserError, match=rf"^rows={n}: .*\bt{sizes.index(max(sizes))}\b.*\b{max(sizes)}\b"):
+            stratified(rows, n, seed)
+        return
+    drawn = stratified(rows, n, seed)
+    assert min(n, len(rows)) - max(sizes) < len(drawn) <= n
+    assert all(count == sizes[int(twin[1:])] for twin, count in Counter(one.twin for one in drawn).items())
+    left = [size for i, size in enumerate(sizes) if f"t{i}" not in {one.twin for one in drawn}]
+    assert not left or min(left) > n - len(drawn)  # no further group has room
+
+
+def twins_of_one_id(tmp_path, n):
+    rows = [{"id": f"r{i}", "prompt": f"p {i}", "response": "x", "role": "benign", "twin": "t"} for i in range(n)]
+    write_jsonl(tmp_path / "rows.jsonl", *rows)
+    return str(tmp_path / "rows.jsonl")
+
+
+def test_a_group_that_is_larger_than_what_a_part_asks_for_is_named(tmp_path):
+    part = Part(path=twins_of_one_id(tmp_path, 10), rows=4)
+    with pytest.raises(UserError, match=r"rows=4\b.*\bt\b.*\b10\b"):
+        read_source(part)
+    part.rows = 10
+    assert len(read_source(part).rows) == 10
+
+
+def test_a_group_that_is_larger_than_the_limit_is_named(tmp_path):
+    settings = BenchmarkSettings(path=twins_of_one_id(tmp_path, 2), limit=1)
+    with pytest.raises(UserError, match=r"local: limit=1\b.*\bt\b.*\b2\b.*limit_order=first"):
+        select_rows("local", "text", settings)
+    assert (
+        len(select_rows("local", "text", BenchmarkSettings(path=settings.path, limit=1, limit_order="first")).rows) == 1
+    )
 
 
 def test_another_seed_draws_others_and_the_largest_remainders_get_the_rest():
