@@ -14,14 +14,16 @@ from align.config import compose
 from align.data.local import read_file
 from align.data.reading import tell_unread_images
 from align.errors import UserError
+from align.evaluation.benchmark import limited
 from align.evaluation.calibration import Labelled, calibrate, cases_of, kind_of_items, labelled
 from align.evaluation.judged import judge_answers
 from align.evaluation.judges.asked import AskedJudge
 from align.evaluation.judging import NONE, build_all, refuse_foreign
+from align.evaluation.selection import narrowing
 from align.files import write_json
 from align.report.names import percent
 from align.screen import progress
-from align.settings import CalibrateConfig, Part
+from align.settings import BenchmarkSettings, CalibrateConfig, Part
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,9 +46,8 @@ def main(arguments: Sequence[str]) -> int:
             path = folder / f"verdicts.{judge.name}.jsonl"
             verdicts = judge_answers(judge, cases, settled, path, f"verdicts of {judge.name}", display)
             judge.release()
-            found.append(
-                {"path": str(config.path), "fingerprint": _fingerprint(config), **calibrate(judge, items, verdicts)}
-            )
+            of_file = {"path": str(config.path), "fingerprint": _fingerprint(config)}
+            found.append(of_file | {"selection": narrowing(_limits(config))} | calibrate(judge, items, verdicts))
             write_json(folder / f"calibration.{judge.name}.json", found[-1])
     for result in found:
         show(result)
@@ -61,9 +62,15 @@ def _items(config: CalibrateConfig, with_images: bool) -> list[Labelled]:
         config.role,
     )
     tell_unread_images("align calibrate", read, with_images)
-    if config.limit is not None and config.limit < 1:
-        raise UserError(f"limit={config.limit}: expected at least 1")
-    return labelled(read.rows[: config.limit], str(config.path))
+    items = labelled(read.rows, str(config.path))
+    people = {item.row.id: item.majority for item in items}
+    kept = limited("align calibrate", read.rows, _limits(config), first=lambda row: people[row.id])
+    drawn = {row.id for row in kept}
+    return [item for item in items if item.row.id in drawn]
+
+
+def _limits(config: CalibrateConfig) -> BenchmarkSettings:
+    return BenchmarkSettings(limit=config.limit, limit_order=config.limit_order, limit_seed=config.limit_seed)
 
 
 def _fingerprint(config: CalibrateConfig) -> str:

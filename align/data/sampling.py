@@ -14,8 +14,17 @@ Unit = list[Row]
 T = TypeVar("T")
 
 
-def stratified(rows: Sequence[Row], n: int, seed: int, asked: str | None = None, instead: str = "") -> list[Row]:
+def stratified(
+    rows: Sequence[Row],
+    n: int,
+    seed: int,
+    asked: str | None = None,
+    instead: str = "",
+    first: Callable[[Row], Hashable] | None = None,
+) -> list[Row]:
     """`n` of the rows, in their own order: of each role, category and source as many as is their share of all rows.
+
+    With `first` its values have their shares before these, of a group that of its first row.
 
     Rows of one twin id are drawn together, so that fewer than `n` may come, as many as no further group has room in: of pairs one row.
     All rows where there are no more than `n`. Raises UserError where a group is larger than `n`; `asked` is the option that says `n`,
@@ -28,10 +37,11 @@ def stratified(rows: Sequence[Row], n: int, seed: int, asked: str | None = None,
     rng = random.Random(seed)
     by_size = _grouped(units, len)
     quotas = _shares([len(units) * len(units[0]) for units in by_size], n, rng)
+    keys = KEYS if first is None else (lambda unit: first(unit[0]), *KEYS)
     drawn = {
         id(row)
         for units, quota in zip(by_size, quotas, strict=True)
-        for unit in _drawn(units, KEYS, quota // len(units[0]), rng)
+        for unit in _drawn(units, keys, quota // len(units[0]), rng)
         for row in unit
     }
     room = n - len(drawn)  # where the quota of a size is no whole number of groups

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from align.data.files.folder import DataFolder
@@ -148,27 +148,35 @@ def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -
                 f"benchmark {benchmark.name}: {option(f'where.{column}')}: no row has {', '.join(absent)}; found {there}"
             )
         rows = [row for row, value in zip(rows, found, strict=True) if value in values]
-    rows = _limited(benchmark, rows, settings)
+    # An item of a twin set is a pair of rows.
+    rows = limited(f"benchmark {benchmark.name}", rows, settings, 2 if benchmark.kind == "twin" else 1)
     if not rows:
         raise UserError(f"benchmark {benchmark.name}: no rows left by where={settings.where}, limit={settings.limit}")
     return rows
 
 
-def _limited(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -> list[Row]:
-    """As many rows as `limit` says. Raises UserError for settings that say nothing."""
+def limited(
+    what: str,
+    rows: list[Row],
+    settings: BenchmarkSettings,
+    of_item: int = 1,
+    first: Callable[[Row], Hashable] | None = None,
+) -> list[Row]:
+    """As many rows as `limit` says, `of_item` for each; `first` as in `stratified`. Raises UserError for settings that say nothing."""
     if settings.limit_order not in LIMIT_ORDERS:
         raise UserError(
-            f"benchmark {benchmark.name}: {option(f'limit_order={settings.limit_order}')}: expected {' or '.join(LIMIT_ORDERS)}"
+            f"{what}: {option(f'limit_order={settings.limit_order}')}: expected {' or '.join(LIMIT_ORDERS)}"
         )
     if settings.limit is None:
         return rows
+    asked = f"{what}: {option(f'limit={settings.limit}')}"
     if settings.limit < 1:
-        raise UserError(f"benchmark {benchmark.name}: {option(f'limit={settings.limit}')}: expected at least 1")
-    n = settings.limit * (2 if benchmark.kind == "twin" else 1)  # an item of a twin set is a pair of rows
+        raise UserError(f"{asked}: expected at least 1")
+    n = settings.limit * of_item
     if settings.limit_order == "first":
         return rows[:n]
-    asked = f"benchmark {benchmark.name}: {option(f'limit={settings.limit}')}"
-    return stratified(rows, n, settings.limit_seed, asked, f", or set {option('limit_order=first')} to take the first")
+    instead = f", or set {option('limit_order=first')} to take the first"
+    return stratified(rows, n, settings.limit_seed, asked, instead, first)
 
 
 def kind_of(rows: list[Row], name: str, mixed: bool = False) -> str:

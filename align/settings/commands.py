@@ -56,7 +56,11 @@ class CalibrateConfig:
     image_root: Any = option(None, "folder or zip archive of its images, or several (default: beside the file)")
     follow_links: bool = option(False, "allow links in the folder to lead out of it; image paths still may not")
     role: str = option("harmful", "harmful | benign: what the items are, where the file does not say it")
-    limit: int | None = option(None, "only the first items")
+    limit: int | None = option(
+        None, "judge this many items: a sample stratified by people's label, category and source"
+    )
+    limit_order: str = option("sample", "sample | first: limit= draws a seeded sample, or takes the first items")
+    limit_seed: int = option(0, "seed of the sample that limit= draws")
     judge: Judging = option(Judging, "")
     output_dir: str | None = option(None, "where verdicts and numbers go (default: runs/calibration/<file's name>)")
 

@@ -121,6 +121,24 @@ def test_a_word_list_against_people(tmp_path, capsys):
     assert "0.78" in shown
 
 
+def test_a_limit_draws_each_label_by_its_share(tmp_path):
+    rows = [answer(True, "refusal", id=f"r{i}") for i in range(30)]
+    rows += [answer(False, "unsafe", id=f"u{i}", category="ab"[i % 2]) for i in range(10)]
+    write(tmp_path, rows)
+    ids = {}
+    for name, more in {"0": [], "again": [], "1": ["limit_seed=1"], "first": ["limit_order=first"]}.items():
+        words = ["path=people.jsonl", "judge=refusal_match", "limit=8", f"output_dir={name}", *more]
+        assert main(["calibrate", *words]) == 0
+        ids[name] = [json.loads(line)["id"] for line in (tmp_path / name / "verdicts.refusal_match.jsonl").open()]
+    assert [one[0] for one in ids["0"]] == ["r"] * 6 + ["u"] * 2
+    assert {int(one[1:]) % 2 for one in ids["0"] if one[0] == "u"} == {0, 1}
+    assert ids["0"] == ids["again"] != ids["1"]
+    assert ids["first"] == [f"r{i}" for i in range(8)]
+    said = [json.loads((tmp_path / name / "calibration.refusal_match.json").read_text()) for name in ("1", "first")]
+    assert [one["selection"] for one in said] == ["limit=8 (a stratified sample, seed 1)", "limit=8 (the first rows)"]
+    assert [one["n"] for one in said] == [8, 8]
+
+
 def test_two_labels_of_people_bring_three_of_a_judge_together(tmp_path):
     write(tmp_path, [answer(True, "safe"), answer(False, "unsafe"), answer(True, "unsafe"), answer(False, "safe")])
     main(["calibrate", "path=people.jsonl", "judge=refusal_match"])
