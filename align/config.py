@@ -22,7 +22,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from align.addresses import check_addresses
 from align.argument_text import as_typed
 from align.catalog import benchmark_names
-from align.config_errors import explained
+from align.config_errors import clash, explained
 from align.errors import UserError, nearest
 from align.own_benchmarks import in_full, used_by
 from align.paths import resolve_paths
@@ -392,6 +392,8 @@ def _merged(schema: type, layers: list[Layer]) -> Composed:
     names = used_by([layer.values for layer in layers])
     for layer in layers:
         values = in_full(_fit(config, layer.for_schema(schema), origins), names)
+        if wrong := clash(config, values):
+            raise UserError(f"{layer.origin}: {wrong}")
         try:
             # "unsafe" is that it changes what it is given, which nobody reads here; the other one copies all of it for each layer.
             merged = OmegaConf.unsafe_merge(config, OmegaConf.create(values))

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from omegaconf import ListConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from align.errors import nearest
 
-EXPECTED = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "a text"}
+WHOLE, NUMBER, SWITCH, TEXT = "a whole number", "a number", "true or false", "a text"
+EXPECTED = {"Integer": WHOLE, "Float": NUMBER, "Boolean": SWITCH, "String": TEXT, "string": TEXT}
+EXPECTED |= {"int": WHOLE, "float": NUMBER, "bool": SWITCH, "str": TEXT, "dict": "settings", "list": "a list"}
 """OmegaConf's names of types."""
-
+TYPE = re.compile(
+    r"could not be converted to (\w+)$|^Cannot convert '\w+' to (\w+)|is not a valid (bool)\b|field of type '(\w+)'$"
+)
+HINT = re.compile(r"incompatible with type hint '(.+)'")
+SECTION = re.compile(r"^Cannot assign \w+ to \w+|is not a subclass of|Invalid type assigned")
 
 LISTED = 20
 """Settings of a section up to which all are named where none is near."""
@@ -28,11 +36,47 @@ def explained(error: Exception, within: str = "") -> str:
     if isinstance(value, ListConfig | list):
         listed = ",".join(map(str, value))
         return f"{key}: expected one value, found the list {listed}; `align sweep {key}={listed}` makes a run of each"
-    if isinstance(error, ValidationError) and (expected := EXPECTED.get(message.rpartition(" ")[2])):
-        return f"{key}: expected {expected}, found {value!r}"
-    if "is not a subclass of" in message:
-        return f"expected settings, each as <section>.<setting>=<value>, found {message.rpartition('value: ')[2]}"
+    if expected := _expected(message):
+        return f"{key}: expected {expected}, found {_shown(value)}"
+    if message.endswith("is not Optional"):
+        return f"{key}: null is no value of this setting; remove it to keep the default"
+    if SECTION.search(message):
+        found = message.rpartition("value: ")[2] if "value: " in message else _shown(value)
+        return f"expected settings, each as {key or '<section>'}.<setting>=<value>, found {found}"
     return message + (f" (at {key})" if key and key not in message else "")
+
+
+def clash(known: Any, values: Mapping[str, Any], within: str = "") -> str | None:
+    """Where a list stands for settings, settings for a list, or a list for one text of a list; OmegaConf does not name the place."""
+    for name, value in values.items():
+        has = isinstance(known, DictConfig) and not known._is_none() and name in known
+        key, node = f"{within}{name}", known._get_node(name) if has else None
+        if isinstance(node, DictConfig) and isinstance(value, list):
+            return f"{key}: expected settings, each as {key}.<setting>=<value>, found the list {value}"
+        if isinstance(node, ListConfig) and isinstance(value, Mapping):
+            return f"{key}: expected a list, as {key}=<one>,<another>, found the settings {value}"
+        if isinstance(node, ListConfig) and isinstance(value, list):
+            nested = [one for one in value if isinstance(one, list | Mapping)]
+            if nested and node._metadata.element_type in (str, int, float, bool):
+                return f"{key}: expected a list of single values, found {nested[0]} in it"
+        if isinstance(value, Mapping) and (found := clash(node, value, f"{key}.")):
+            return found
+    return None
+
+
+def _expected(message: str) -> str | None:
+    if found := TYPE.search(message):
+        return EXPECTED.get(next(name for name in found.groups() if name))
+    if found := HINT.search(message):
+        names = dict.fromkeys(EXPECTED[name] for name in re.findall(r"\w+", found[1]) if name in EXPECTED)
+        return " or ".join(names) or None
+    return None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, DictConfig):
+        value = OmegaConf.to_container(value)
+    return "null" if value is None else repr(value)
 
 
 def _unknown(key: str, section: Any) -> str:
