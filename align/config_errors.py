@@ -38,7 +38,9 @@ def explained(error: Exception, within: str = "") -> str:
         return f"{key}: expected one value, found the list {listed}; `align sweep {key}={listed}` makes a run of each"
     if expected := _expected(message):
         return f"{key}: expected {expected}, found {_shown(value)}"
-    if message.endswith("is not Optional"):
+    if "is not a ListConfig" in message:
+        return f"{key}: expected a list, as {key}=[<one>,<another>], found {_shown(value)}"
+    if message.endswith("is not Optional") or message.startswith("Incompatible value 'None'"):
         return f"{key}: null is no value of this setting; remove it to keep the default"
     if SECTION.search(message):
         found = message.rpartition("value: ")[2] if "value: " in message else _shown(value)

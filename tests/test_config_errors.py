@@ -5,9 +5,11 @@ import re
 import typing
 
 import pytest
+from trl import DPOConfig
 
 from align.config import compose_eval, compose_run
 from align.errors import UserError
+from align.methods.arguments import _check_fields
 from align.settings import EvalConfig, RunConfig
 
 WRONG = ("x", "1.5", "true", "null", "a,b", "{a: 1}", "[[a]]", "[{a: 1}]", "''", "${x}")
@@ -75,6 +77,14 @@ def test_a_value_of_a_wrong_kind_is_named_with_its_key(argument, found):
     assert str(error.value).startswith(where)
     assert argument.partition("=")[0] in said
     assert found in said
+
+
+@pytest.mark.parametrize("argument", ["include_for_metrics={a: 1}", "include_for_metrics=[[a]]", "loss_weights={a: 1}"])
+def test_a_wrong_kind_of_a_field_of_trl_is_named_with_its_key(argument):
+    composed = compose_run(["recipe=mm_dpo", "model=mini_llava", f"train.{argument}"])
+    with pytest.raises(UserError, match=f"train.{argument.partition('=')[0]}: ") as error:
+        _check_fields(composed.config.train, DPOConfig, composed)
+    assert not OF_OMEGACONF.search(str(error.value))
 
 
 def test_a_wrong_kind_in_a_file_is_named_with_the_file(tmp_path):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.config import Composed, schema_of
-from align.config_errors import explained
+from align.config_errors import clash, explained
 from align.data.layout import LAYOUTS
 from align.errors import UserError
 from align.methods.launcher import machine_defaults
@@ -150,6 +150,8 @@ def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[i
 def _check_fields(given: dict[str, Any], config_class: type, composed: Composed) -> None:
     schema = schema_of(config_class)
     for key, value in given.items():
+        if wrong := clash(schema, {key: value}, "train."):
+            raise UserError(f"{composed.origin(f'train.{key}')}: {wrong}")
         try:
             given[key] = _typed(schema, key, value)
         except (OmegaConfBaseException, ValueError) as error:
