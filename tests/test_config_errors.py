@@ -81,9 +81,12 @@ def test_a_value_of_a_wrong_kind_is_named_with_its_key(argument, found):
 
 @pytest.mark.parametrize("argument", ["include_for_metrics={a: 1}", "include_for_metrics=[[a]]", "loss_weights={a: 1}"])
 def test_a_wrong_kind_of_a_field_of_trl_is_named_with_its_key(argument):
-    composed = compose_run(["recipe=mm_dpo", "model=mini_llava", f"train.{argument}"])
-    with pytest.raises(UserError, match=f"train.{argument.partition('=')[0]}: ") as error:
+    def checked():
+        composed = compose_run(["recipe=mm_dpo", "model=mini_llava", f"train.{argument}"])
         _check_fields(composed.config.train, DPOConfig, composed)
+
+    with pytest.raises(UserError, match=f"train.{argument.partition('=')[0]}: ") as error:
+        checked()
     assert not OF_OMEGACONF.search(str(error.value))
 
 
