@@ -396,9 +396,9 @@ def test_processes_with_different_answers_are_refused(tiny, tmp_path, monkeypatc
 
 def of_this_process(part):
     """A source that another process reads otherwise, as if the machines had different caches."""
-    rank = os.environ["RANK"]
+    colour = "red" if os.environ["RANK"] == "0" else "blue"
     return [
-        Row(id=f"{i}", prompt="knife", response="sorry", chosen="sorry", rejected=f"knife {rank}") for i in range(4)
+        Row(id=f"{i}", prompt="knife", response="sorry", chosen="sorry", rejected=f"knife {colour}") for i in range(4)
     ]
 
 
