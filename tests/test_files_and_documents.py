@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from trl import DPOConfig
 
-from align.config import NOT_TRAINED, NOT_TRAINED_ARGUMENTS, available, compose_run
+from align.config import available, compose_run
+from align.fingerprint import NOT_TRAINED, NOT_TRAINED_ARGUMENTS
 from align.planning.estimate import estimate
 from align.planning.memory import LAUNCHES
 from align.rates import RATES, Rate
