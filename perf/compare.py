@@ -4,9 +4,8 @@
     python perf/compare.py before=../before [rounds=2]
 
 Both run at the same time, each on a processor of its own with one thread, which they change from round to round, and with a cache of its
-own that holds nothing but the miniature's base. That is this checkout's for both: a base is pretrained anew where its source has changed,
-and rounding of another machine or number of threads makes another one. `align compare` once in either puts it into the user's cache, from
-where it is taken. The interval is of the arms' training: the mean of its ratios, as logarithms (Student's t, 95%).
+own. A checkout from before the package carried the miniature's base takes it from its cache: there, this checkout's base is put under every
+name that the user's cache has one of. The interval is of the arms' training: the mean of its ratios, as logarithms (Student's t, 95%).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import numpy as np
 from scipy.stats import t
 
 from align.files import cache_folder, write_json
-from align.miniature.pretraining import mini_llava
+from align.miniature.bases import mini_llava
 from align.run_folder import git_commit, versions
 from perf.generation import machine
 

@@ -1,4 +1,4 @@
-"""The base models of the miniature: pretrained on first use, checked, and kept in the user's cache.
+"""How the base models of the miniature are made:  python -m align.miniature.pretraining [llava] [qwen2_vl]
 
 Two stages, as for the large models: first the vision tower learns to see (it classifies objects and colours), then it is frozen
 while projector and language model learn the world's conversations. Without the first stage the language model does not learn
@@ -7,8 +7,10 @@ to look within any patience.
 
 from __future__ import annotations
 
-import hashlib
 import random
+import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,11 @@ from align.data.images import encode_png
 from align.data.padding import pad
 from align.data.rendering import Renderer
 from align.errors import UserError
-from align.files import building, cache_folder, write_json
+from align.files import building, write_json
 from align.generation.answer import Answer
 from align.generation.local import generate
 from align.miniature import world
+from align.miniature.bases import BASES
 from align.miniature.models import build
 from align.models.families import family_of
 from align.rows import Row
@@ -36,26 +39,17 @@ MINIMUM_ACCURACY = 0.95
 """A base that answers fewer of its own validation questions is not trusted as the ground of a comparison."""
 
 
-def mini_llava() -> Path:
-    """The folder of the tiny LLaVA, pretrained now if it is not in the cache."""
-    return _cached("llava")
-
-
-def mini_qwen2_vl() -> Path:
-    """The folder of the tiny Qwen2-VL, pretrained now if it is not in the cache."""
-    return _cached("qwen2_vl")
-
-
-def _cached(model_type: str) -> Path:
-    sources = [Path(__file__), Path(__file__).with_name("world.py"), Path(__file__).with_name("models.py")]
-    version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
-    folder = cache_folder("miniature") / f"{model_type}-{version}"
-    if not folder.is_dir():
-        print(f"First use: pretraining the tiny {model_type} (about a minute on 2 cores), kept in {folder}", flush=True)
-        with building(folder) as draft:
-            accuracy = pretrain(model_type, draft)
-            write_json(draft / "pretraining.json", {"accuracy": accuracy, "minimum": MINIMUM_ACCURACY})
-    return folder
+def main(arguments: Sequence[str]) -> None:
+    """Pretrain the families that are named, all without a name, and replace what the package carries of them."""
+    for family in arguments or list(VISION_STEPS):
+        folder = BASES / family
+        with building(folder.with_name(f"{family}.new")) as draft:
+            accuracy = pretrain(family, draft)
+            made = {"accuracy": accuracy, "minimum": MINIMUM_ACCURACY, "threads": torch.get_num_threads()}
+            write_json(draft / "pretraining.json", made | {"versions": {"torch": torch.__version__}})
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_name(f"{family}.new").rename(folder)
+        print(f"{folder}: {accuracy}", flush=True)
 
 
 def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
@@ -75,13 +69,16 @@ def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
         with Progress(*columns) as progress:
             learn_to_see(model, renderer, random.Random(seed + 1), VISION_STEPS[model_type], progress)
             learn_to_talk(model, renderer, random.Random(seed + 2), LANGUAGE_STEPS[model_type], progress)
+        # As the weights are stored: in float32 they are these very values again.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.bfloat16().float()
         accuracy = check(model, renderer, random.Random(seed + 3))
         poor = {kind: round(value, 3) for kind, value in accuracy.items() if value < MINIMUM_ACCURACY}
         if poor:
             raise UserError(
                 f"the tiny {model_type} did not learn its world (accuracy {poor}, wanted {MINIMUM_ACCURACY}); nothing was kept"
             )
-        model.save_pretrained(folder)
+        model.bfloat16().save_pretrained(folder)
         processor.save_pretrained(folder)
     return accuracy
 
@@ -191,3 +188,7 @@ def _optimizer(parameters: list[Any], rate: float, steps: int) -> Any:
 
 def _to(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {key: value.to(model.device) for key, value in batch.items()}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -40,7 +40,7 @@ def test_batched_answers_are_the_answers_one_by_one(loaded, family_name, monkeyp
 @pytest.mark.long
 @pytest.mark.slow
 def test_batched_answers_of_the_trained_miniature_are_those_one_by_one(family_name, monkeypatch):
-    it, rows = load(ModelSettings(name="mini", build=f"align.miniature.pretraining:mini_{family_name}")), mixed_rows(8)
+    it, rows = load(ModelSettings(name="mini", build=f"align.miniature.bases:mini_{family_name}")), mixed_rows(8)
     assert len(rows) > 200
     alone = tokens_of(it, rows, Generation(max_new_tokens=20, batch_size=1), monkeypatch)
     for size in (3, 32):

@@ -7,9 +7,10 @@ import pytest
 
 from align.errors import UserError
 from align.files import building
-from align.miniature import pretraining, world
+from align.miniature import bases, pretraining, world
 from align.miniature.rows import EVALUATION, SUBSETS, evaluation_rows, training_rows
-from align.settings import Part
+from align.models.loading import load
+from align.settings import ModelSettings, Part
 
 
 def test_every_sentence_means_one_thing():
@@ -75,14 +76,35 @@ def test_an_unknown_subset_names_the_known_ones():
 
 @pytest.mark.slow_for_qwen2_vl
 def test_a_base_that_did_not_learn_is_refused_and_leaves_nothing(family_name, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(pretraining, "BASES", tmp_path)
     monkeypatch.setattr(pretraining, "PICTURES", 200)
     monkeypatch.setattr(pretraining, "CONVERSATIONS", 100)
     monkeypatch.setattr(pretraining, "VISION_STEPS", {family_name: 2})
     monkeypatch.setattr(pretraining, "LANGUAGE_STEPS", {family_name: 2})
     with pytest.raises(UserError, match="did not learn its world"):
-        {"llava": pretraining.mini_llava, "qwen2_vl": pretraining.mini_qwen2_vl}[family_name]()
-    assert list((tmp_path / "vsil-align" / "miniature").iterdir()) == []
+        pretraining.main([family_name])
+    assert list(tmp_path.iterdir()) == []
+
+
+def accuracy_of(folder):
+    it = load(ModelSettings(name="mini", path=str(folder), dtype="float32"))
+    return pretraining.check(it.model, it.renderer, random.Random(7))
+
+
+@pytest.mark.slow_for_qwen2_vl
+def test_the_base_that_the_package_carries_knows_its_world(family_name):
+    folder = bases.BASES / family_name
+    assert min(accuracy_of(folder).values()) >= pretraining.MINIMUM_ACCURACY
+    assert (folder / "model.safetensors").stat().st_size < 2e6
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_base_that_is_made_anew_knows_as_much(family_name, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretraining, "BASES", tmp_path)
+    pretraining.main([family_name])
+    carried, anew = (accuracy_of(root / family_name) for root in (bases.BASES, tmp_path))
+    assert anew == pytest.approx(carried, abs=0.03)
 
 
 def test_a_killed_first_use_leaves_no_half_model(tmp_path):
