@@ -6,6 +6,8 @@ align/methods/callbacks.py).
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -51,6 +53,14 @@ class Notice:
 
 NOTICE = Notice()
 """This process's; it hears nothing until `listen` is called, which only commands do."""
+
+
+def end_with_parent() -> None:
+    """Wait for the end of the parent, in a thread of its own, and end this process: a parent that is killed cannot end its children."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def begin_worker(then: Callable[[int], None], number: int) -> None:

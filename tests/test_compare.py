@@ -1,19 +1,28 @@
 """The comparison: every arm trained and evaluated once, reused, and set against the others on the same items."""
 
 import json
+import multiprocessing
 import random
 import re
+import time
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 
 from align.cli import main
 from align.commands.arms import plan
-from align.config import compose
+from align.commands.at_once import rows_at_once, run_rows
+from align.config import compose, compose_run
+from align.errors import UserError
 from align.miniature.rows import draw_twin
 from align.run_folder import RunFolder
 from align.settings import CompareConfig
+from tests.support.launch import align, call
 from tests.support.unanswered import stored
 
 
@@ -309,3 +318,49 @@ def test_a_row_that_cannot_be_used_stops_a_comparison_before_anything_is_trained
     assert "t_sft on tiny-llava0" in (said := capsys.readouterr().err)
     assert "own/r7: 3" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_how_many_rows_run_at_the_same_time(monkeypatch):
+    def of(words, *model):
+        given = compose(CompareConfig, words).config
+        return rows_at_once(given, [compose_run(["recipe=mm_sft", *model]).config])
+
+    monkeypatch.setattr("align.commands.at_once.usable_processors", lambda: 4)
+    assert of([]) == 4
+    assert of(["at_once=3"], "model=llava_7b") == 3
+    assert of([], "model=llava_7b") == 1
+    assert of([], "generation={base_url: 'http://x/v1', model: m}") == 1  # its limit of calls is one for a command
+    monkeypatch.setattr("align.commands.at_once.has_gpu", lambda: True)
+    assert of([]) == 1
+    with pytest.raises(UserError, match="at_once=0"):
+        of(["at_once=0"])
+
+
+@pytest.mark.slow
+def test_rows_side_by_side_give_what_rows_one_after_the_other_give(model_file, tmp_path):
+    found = []
+    for at_once, processors in ((1, "0"), (2, "0,1")):
+        out = tmp_path / str(at_once)
+        words = ["recipe=t_sft,mm_sft", f"model={model_file}", f"at_once={at_once}", f"output_dir={out}"]
+        done = call(["taskset", "-c", processors, *align("compare", *words)], tmp_path, 300)
+        assert done.returncode == 0, done.stderr
+        runs = [file.parents[1] for file in out.rglob("checkpoint/adapter_model.safetensors")]
+        found.append({run.name: load_file(run / "checkpoint" / "adapter_model.safetensors") for run in runs})
+    assert found[0].keys() == found[1].keys()
+    assert len(found[0]) == 2
+    for name, weights in found[0].items():
+        assert all(torch.equal(weights[key], found[1][name][key]) for key in weights)
+
+
+def test_the_first_row_that_fails_ends_the_others_and_its_error_is_raised():
+    with pytest.raises(UserError, match="row 1"):
+        run_rows([partial(failing, 0), partial(failing, 1)], 2, lambda *_: None)
+    assert [child for child in multiprocessing.active_children() if child.is_alive()] == []
+
+
+def failing(number, report):
+    report(f"row {number}", 0, 1)
+    if number:
+        raise UserError("row 1 cannot be trained")
+    time.sleep(0.1)
+    return RunFolder(Path("none"))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from align.commands.arms import plan
+from align.commands.at_once import rows_at_once, run_rows
 from align.config import Composed, compose
 from align.files import write_json, write_text
 from align.report.controlled import Ground, ground_of, refuse_uncontrolled
@@ -41,12 +43,14 @@ def main(arguments: Sequence[str]) -> int:
     cells, references = plan(given)
     folder = Path(given.config.output_dir)
     untrained, runs = [], []
+    at_once = rows_at_once(given.config, [cell.config for arms in cells.values() for cell in arms])
     with progress() as report:
         for model, arms in cells.items():
-            untrained += [_untrained(evaluation, report) for evaluation in references[model]]
-            trained = [_arm(cell, report) for cell in arms]
-            _refuse_uncontrolled_runs(trained)
-            runs += trained
+            jobs = [partial(_untrained, evaluation) for evaluation in references[model]]
+            found_rows = run_rows([*jobs, *(partial(_arm, cell) for cell in arms)], at_once, report)
+            untrained += found_rows[: len(jobs)]
+            _refuse_uncontrolled_runs(found_rows[len(jobs) :])
+            runs += found_rows[len(jobs) :]
     tracks = list(dict.fromkeys(run.manifest()["track"] for run in runs))
     as_they_are = [Evaluated(run) for run in untrained]
     if "paper" not in tracks:  # under which they are recorded

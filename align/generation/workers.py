@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ import torch
 from align.errors import UserError
 from align.generation.answer import Answer, Unanswered
 from align.generation.local import generate, load_on
+from align.interruption import end_with_parent
 from align.models.loading import Loaded, ModelSource
 from align.rows import Row
 from align.screen import quiet_libraries
@@ -133,7 +133,7 @@ def _came_already(workers: Sequence[Worker]) -> Iterator[Answer | Unanswered]:
 def work(connection: Connection, source: ModelSource, generation: Generation, device: str, threads: int) -> None:
     """What a process does: answer the rows that it is sent, until nobody sends any."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     quiet_libraries()
     torch.set_num_threads(threads)
     loaded: Loaded | None = None
@@ -157,11 +157,3 @@ def work(connection: Connection, source: ModelSource, generation: Generation, de
             lines = str(error).splitlines() or [""]
             connection.send(Failure(f"{type(error).__name__}: {lines[0]}", explained=False))
             sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its children, and one of them may be in the middle of a long batch."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -183,6 +183,10 @@ class CompareConfig:
     checkpoint: dict[str, str] = option(
         dict, "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or hub id>; of one model"
     )
+    at_once: int | None = option(
+        None,
+        "rows that run at the same time, each in a process of its own (default: the miniature's on a CPU one a processor, else 1)",
+    )
     output_dir: str = option("runs/compare", "where runs, tables and the figure go")
     override: dict[str, Any] = option(dict, "settings of every run, e.g. override.train.max_steps=20")
 
