@@ -24,6 +24,7 @@ from align.argument_text import as_typed
 from align.catalog import benchmark_names
 from align.config_errors import clash, explained
 from align.errors import UserError, nearest
+from align.origin import DEFAULT, Origin
 from align.own_benchmarks import in_full, used_by
 from align.paths import resolve_paths
 from align.rates import fill_rates
@@ -38,7 +39,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 class Layer:
     """Values to merge, and the file or argument that they came from."""
 
-    origin: str
+    origin: Origin
     values: dict[str, Any]
     key: str = ""
     """Of an argument."""
@@ -60,15 +61,15 @@ class Composed:
     """A configuration with the origin of each value that is not a default."""
 
     config: Any
-    origins: dict[str, str]
+    origins: dict[str, Origin]
 
-    def origin(self, key: str) -> str:
+    def origin(self, key: str) -> Origin:
         """Where the value of a dotted key came from."""
         while key:
             if key in self.origins:
                 return self.origins[key]
             key = key.rpartition(".")[0]
-        return "default"
+        return DEFAULT
 
 
 def shipped_folder(name: str) -> Path:
@@ -120,7 +121,7 @@ def compose_run(arguments: Sequence[str]) -> Composed:
         layers += _with_special_settings(_load("suite", suite_name)[1], method, recipe_name)
     layers += _with_special_settings(model, method, recipe_name)
     names = {"recipe": recipe_name, "suite": suite_name, "model": {"name": model_name}}
-    layers.insert(0, Layer("command line", names))
+    layers.insert(0, Layer(Origin("names", "command line"), names))
     composed = _merge(RunConfig, [*layers, *overrides])
     if composed.config.track not in TRACKS:
         raise UserError(f"{composed.origin('track')}: track={composed.config.track}: expected {' or '.join(TRACKS)}")
@@ -163,11 +164,11 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
         raise UserError(
             f"give one of run=, checkpoint=, model= or generation.base_url=; found {', '.join(given) or 'none of them'}"
         )
-    if composed.origin("every_steps").startswith("argument"):
+    if composed.origin("every_steps").kind == "argument":
         raise UserError(
             "every_steps= would have no effect: weights are kept while a run trains (evaluate.every_steps= there)"
         )
-    if composed.origin("curve") != "default" and config.run is None:
+    if composed.origin("curve") != DEFAULT and config.run is None:
         raise UserError("curve= would have no effect: only a run of ours has a curve; give run=, or remove it")
     _name_parts(config)
     return composed
@@ -189,7 +190,7 @@ def _name_parts(config: Evaluate) -> None:
 
 def stored(schema: type, file: Path) -> Any:
     """A configuration that was written to a file, by this version or an earlier one. Raises UserError."""
-    return _merge(schema, [Layer(str(file), OmegaConf.to_container(OmegaConf.load(file)))]).config
+    return _merge(schema, [Layer(Origin("run", str(file)), OmegaConf.to_container(OmegaConf.load(file)))]).config
 
 
 def compose(schema: type, arguments: Sequence[str]) -> Composed:
@@ -265,7 +266,9 @@ def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[
         values = _nested(_parts(key), _parsed(argument, text))
         # A new source replaces its part, so it goes before the settings of that part, wherever it was typed.
         names_source = key.startswith("data.") and (key.endswith(".source") or key.count(".") == 1)
-        (sources if names_source else layers).append(Layer(f"argument {argument!r}", values, key, text))
+        (sources if names_source else layers).append(
+            Layer(Origin("argument", f"argument {argument!r}"), values, key, text)
+        )
     return chosen, sources + layers
 
 
@@ -299,7 +302,7 @@ def _load(kind: str, name: str) -> tuple[str, Layer]:
         )
     values = read_yaml(kind, file)
     label = str(file.relative_to(folder.parent)) if file.is_relative_to(folder.parent) else str(file)
-    return (file.stem if name.endswith((".yaml", ".yml")) else name), Layer(label, values)
+    return (file.stem if name.endswith((".yaml", ".yml")) else name), Layer(Origin(kind, label), values)
 
 
 def read_yaml(kind: str, file: Path) -> dict[str, Any]:
@@ -328,7 +331,7 @@ def _load_model(name: str) -> tuple[str, Layer]:
     is_folder = Path(name, "config.json").is_file()
     if is_folder or (is_hub_id(name) and not name.endswith((".yaml", ".yml"))):
         return Path(name).resolve().name if is_folder else name, Layer(
-            f"argument 'model={name}'", {"model": {"path": name}}
+            Origin("argument", f"argument 'model={name}'"), {"model": {"path": name}}
         )
     return _load("model", name)
 
@@ -338,7 +341,7 @@ def _stored_evaluation(run: str) -> Layer:
     file = Path(run, "config.yaml")
     if not file.is_file():
         raise UserError(f"run={run}: not a run folder; there is no config.yaml in it")
-    return Layer(str(file), OmegaConf.to_container(OmegaConf.load(file))["evaluate"])
+    return Layer(Origin("run", str(file)), OmegaConf.to_container(OmegaConf.load(file))["evaluate"])
 
 
 def _with_special_settings(layer: Layer, method: str, recipe: str) -> list[Layer]:
@@ -348,7 +351,7 @@ def _with_special_settings(layer: Layer, method: str, recipe: str) -> list[Layer
         (f"{section}.{name}", (values.pop(section, None) or {}).get(name))
         for section, name in (("methods", method), ("recipes", recipe))
     ]
-    return [Layer(layer.origin, values)] + [Layer(f"{layer.origin}, {where}", own) for where, own in special if own]
+    return [Layer(layer.origin, values)] + [Layer(layer.origin.within(where), own) for where, own in special if own]
 
 
 @lru_cache
@@ -388,7 +391,7 @@ MERGED_AT_MOST = 256
 
 def _merged(schema: type, layers: list[Layer]) -> Composed:
     config = copy.deepcopy(schema_of(schema))
-    origins: dict[str, str] = {}
+    origins: dict[str, Origin] = {}
     names = used_by([layer.values for layer in layers])
     for layer in layers:
         values = in_full(_fit(config, layer.for_schema(schema), origins), names)
@@ -415,7 +418,7 @@ def _merged(schema: type, layers: list[Layer]) -> Composed:
     return composed
 
 
-def _fit(config: DictConfig, layer: Layer, origins: dict[str, str]) -> dict[str, Any]:
+def _fit(config: DictConfig, layer: Layer, origins: dict[str, Origin]) -> dict[str, Any]:
     """A layer's values as the schema wants them: one value for a list becomes a list of one; a new source replaces its part."""
     values = _copy(layer.values)
     parts = values.get("data")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from align.origin import Origin
+
 if TYPE_CHECKING:
     from align.config import Composed
 
@@ -46,4 +48,4 @@ def fill_rates(composed: Composed) -> None:
     for key, value in absent.items():
         if config.train.get(key) is None:
             config.train[key] = value
-            composed.origins[f"train.{key}"] = f"default for {config.method} of {way}"
+            composed.origins[f"train.{key}"] = Origin("rates", f"default for {config.method} of {way}")

@@ -336,6 +336,7 @@ def test_how_many_rows_run_at_the_same_time(monkeypatch):
         of(["at_once=0"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_rows_side_by_side_give_what_rows_one_after_the_other_give(model_file, tmp_path):
     found = []

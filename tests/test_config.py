@@ -39,12 +39,12 @@ def test_later_layers_win_and_each_value_knows_its_origin(tmp_path):
     config = composed.config
     assert config.train == {"learning_rate": 0.2, "logging_steps": 7, "max_steps": 3, "warmup_steps": 9}
     assert (config.global_batch_size, config.seed, config.model.path) == (8, 5, "somewhere")
-    assert composed.origin("global_batch_size") == "argument 'global_batch_size=8'"
-    assert composed.origin("train.learning_rate").endswith("suite.yaml")
-    assert composed.origin("train.max_steps").endswith("suite.yaml, recipes.mine")
-    assert composed.origin("train.warmup_steps").endswith("model.yaml, recipes.mine")
-    assert composed.origin("seed").endswith("mine.yaml")
-    assert composed.origin("resume") == "default"
+    assert str(composed.origin("global_batch_size")) == "argument 'global_batch_size=8'"
+    assert str(composed.origin("train.learning_rate")).endswith("suite.yaml")
+    assert str(composed.origin("train.max_steps")).endswith("suite.yaml, recipes.mine")
+    assert str(composed.origin("train.warmup_steps")).endswith("model.yaml, recipes.mine")
+    assert str(composed.origin("seed")).endswith("mine.yaml")
+    assert str(composed.origin("resume")) == "default"
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_a_model_without_rates_of_its_own_gets_those_of_the_method(words, rate, 
     composed = compose_run([*words, "model=owner/name"])
     assert composed.config.train["learning_rate"] == rate
     assert composed.config.train.get("num_train_epochs") == epochs
-    assert composed.origin("train.learning_rate") == origin
+    assert str(composed.origin("train.learning_rate")) == origin
 
 
 @pytest.mark.parametrize("text", ["a,b.jsonl", "0123", "true", "1e3", "00000000000000000000", "x.jsonl", "a: b"])

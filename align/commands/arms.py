@@ -13,6 +13,7 @@ from align.errors import UserError
 from align.fingerprint import fingerprint
 from align.generation.stored import asking
 from align.needs import refuse_missing
+from align.origin import DEFAULT
 from align.report.controlled import ground, refuse_uncontrolled
 from align.run_folder import RunFolder, folder_within
 from align.settings import CompareConfig, EvalConfig
@@ -124,7 +125,7 @@ def _tracks(cells: Sequence[Composed]) -> set[str]:
 
 
 def _refuse_method_without_effect(given: Composed, cells: Cells) -> None:
-    asked_for = given.origin("method") != "default"
+    asked_for = given.origin("method") != DEFAULT
     if asked_for and not any("controlled" in _tracks(arms) for arms in cells.values()):
         raise UserError(
             f"method={','.join(given.config.method)}: it chooses the method of the controlled track's arms, of which there is none "

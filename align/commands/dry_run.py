@@ -21,6 +21,7 @@ from align.methods.build import build_trainer
 from align.methods.order import steps
 from align.models.loading import parameters_per_tower, tower_line
 from align.models.quantization import count
+from align.origin import DEFAULT
 from align.run_folder import RunFolder, run_folder
 from align.screen import quiet_libraries
 from align.training.prepare import checked_data, refuse_settings
@@ -31,7 +32,7 @@ def show(composed: Composed) -> None:
     quiet_libraries()
     # What all processes of a launch have to say is said once.
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
-    settings = [(key, str(value), composed.origin(key)) for key, value in flatten(to_dict(composed.config))]
+    settings = [(key, str(value), str(composed.origin(key))) for key, value in flatten(to_dict(composed.config))]
     widths = [max(len(setting[i]) for setting in settings if len(setting[i]) < 50) for i in range(2)]
     for key, value, origin in settings:
         console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
@@ -68,7 +69,7 @@ def show(composed: Composed) -> None:
 
 def _with_origin(composed: Composed, key: str, value: Any) -> str:
     origin = composed.origin(f"train.{key}")
-    return escape(f"{key} {value} ({'trl' if origin == 'default' else origin})")
+    return escape(f"{key} {value} ({'trl' if origin == DEFAULT else origin})")
 
 
 def _saved(model: Any) -> str:

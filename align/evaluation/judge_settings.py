@@ -98,7 +98,7 @@ def forget_stored(composed: Composed) -> None:
 
 def _typed(composed: Composed, key: str) -> bool:
     return any(
-        origin.startswith("argument") and (known == key or known.startswith(f"{key}."))
+        origin.kind == "argument" and (known == key or known.startswith(f"{key}."))
         for known, origin in composed.origins.items()
     )
 

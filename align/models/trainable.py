@@ -55,7 +55,10 @@ def _check_full(config: RunConfig) -> None:
 
 
 def _check_continued(composed: Composed) -> None:
-    given = [key for key in composed.origins if key.startswith("lora.") and composed.origin(key).startswith("argument")]
+    # A model's file says what is usual for it; a recipe, or an argument, says what is wanted of this run.
+    given = [
+        key for key, of in composed.origins.items() if key.startswith("lora.") and of.kind in ("recipe", "argument")
+    ]
     if composed.config.trainable:
         given.append("trainable")
     if given:

@@ -54,7 +54,7 @@ def asked(config):
 def test_either_name_reaches_the_benchmark_in_a_training_run(folder, name):
     composed = of_run(f"evaluate.settings.{name}.path={folder}", f"evaluate.settings.{name}.limit=2")
     assert asked(composed.config.evaluate) == 2
-    assert name in composed.origin("evaluate.settings.mine:KETTLES.limit")
+    assert name in str(composed.origin("evaluate.settings.mine:KETTLES.limit"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,7 +13,7 @@ from align.methods.build import build_trainer
 from align.models.loading import load_checkpoint, parameters_per_tower, tower_line
 from align.models.lora import target_modules
 from align.models.merging import probe
-from align.models.trainable import choose_trainable, modules_of
+from align.models.trainable import check_trainable, choose_trainable, modules_of
 from align.run_folder import RunFolder
 from align.settings import Lora, RunConfig
 from align.train import train
@@ -276,3 +276,12 @@ def test_a_tower_beside_an_adapter_is_held_in_float32(tiny, family_name, tmp_pat
     trainer.train()
     moved = [(trainer.model.get_parameter(n) != before).float().mean().item() for n, before in tower.items()]
     assert min(moved) > 0.9  # in bfloat16 most of them would stay where they were
+
+
+@pytest.mark.parametrize("name", ["argument_one", "other_one"])
+def test_a_recipe_of_ones_own_may_not_say_what_a_continued_adapter_decides_whatever_its_name(tmp_path, name):
+    file = tmp_path / f"{name}.yaml"
+    file.write_text("method: sft\nlora: {lora_dropout: 0.1}\n")
+    with pytest.raises(UserError, match=f"{name}.yaml: lora.lora_dropout would have no effect"):
+        check_trainable(compose_run([f"recipe={file}", "model=llava_7b", "model.adapter=a"]))
+    check_trainable(compose_run(["recipe=mm_sft", "model=llava_7b", "model.adapter=a"]))  # what is usual for the model
