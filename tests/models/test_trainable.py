@@ -283,5 +283,5 @@ def test_a_recipe_of_ones_own_may_not_say_what_a_continued_adapter_decides_whate
     file = tmp_path / f"{name}.yaml"
     file.write_text("method: sft\nlora: {lora_dropout: 0.1}\n")
     with pytest.raises(UserError, match=f"{name}.yaml: lora.lora_dropout would have no effect"):
-        check_trainable(compose_run([f"recipe={file}", "model=llava_7b", "model.adapter=a"]))
+        check_trainable(compose_run([f"recipe={file}", "model=owner/name", "model.adapter=a"]))
     check_trainable(compose_run(["recipe=mm_sft", "model=llava_7b", "model.adapter=a"]))  # what is usual for the model
