@@ -26,13 +26,12 @@ from align.config_errors import clash, explained
 from align.errors import UserError, nearest
 from align.origin import DEFAULT, Origin
 from align.own_benchmarks import in_full, used_by
-from align.paths import resolve_paths
+from align.paths import is_hub_id, resolve_paths
 from align.rates import fill_rates
 from align.settings import TRACKS, EvalConfig, Evaluate, Judging, ModelSettings, RunConfig
 
 DEFAULT_MODEL = "mini_llava"
 SEXAGESIMAL = re.compile(r"[-+]?\d+(:\d+)+(\.\d*)?")
-HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass
@@ -130,7 +129,7 @@ def compose_run(arguments: Sequence[str]) -> Composed:
         raise UserError(
             f"{composed.origin('evaluate.every_steps')}: evaluate.every_steps={every}: expected at least 1, or null"
         )
-    fill_rates(composed)
+    fill_rates(composed.config, composed.origins)
     _name_parts(composed.config.evaluate)
     composed.config.evaluate.data_root = composed.config.evaluate.data_root or composed.config.data_root
     return composed
@@ -244,11 +243,6 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain containers, for YAML, JSON and hashing."""
     return asdict(config)
-
-
-def is_hub_id(path: str) -> bool:
-    """Whether a path is `<owner>/<name>` on the Hugging Face hub rather than a folder of this machine."""
-    return HUB_ID.fullmatch(path) is not None and not Path(path).exists()
 
 
 def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[Layer]]:

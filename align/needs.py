@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 from align.catalog import BENCHMARKS, SOURCES, resolve
-from align.config import is_hub_id
 from align.data.answers import FIELDS, GENERATE
 from align.data.assembly import read_part
 from align.data.files.folder import named_roots
@@ -24,6 +23,7 @@ from align.evaluation.selection import selections_of
 from align.evaluation.verdicts import AnyJudge, Judge
 from align.generation.endpoint import check_settings
 from align.models import presence
+from align.paths import is_hub_id
 from align.rows import Row
 from align.settings import BenchmarkSettings, Part, RunConfig
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 READ = ("path", "image_root", "answers", "data_root", "adapter", "prompt")
 """Settings that name what is read. They are stored with a run, and used again from another folder."""
 WRITTEN = ("output_dir", "output", "run", "runs", "checkpoint", "configs", "vision_tower")
@@ -38,3 +40,8 @@ def _resolved(name: str, value: Any) -> Any:
     if name in READ and expanded.exists():  # otherwise it may be the id of a model or data set of the hub
         return str(expanded.absolute())
     return str(expanded) if value.startswith("~") else value
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether a path is `<owner>/<name>` on the Hugging Face hub rather than a folder of this machine."""
+    return HUB_ID.fullmatch(path) is not None and not Path(path).exists()

@@ -7,12 +7,9 @@ SFT LLaVA's own scripts (2e-5 in full, 2e-4 with LoRA, here half of it), for DPO
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from align.origin import Origin
-
-if TYPE_CHECKING:
-    from align.config import Composed
+from align.settings import RunConfig
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,8 @@ RATES = {
 """By method; one of somebody's own has trl's."""
 
 
-def fill_rates(composed: Composed) -> None:
+def fill_rates(config: RunConfig, origins: dict[str, Origin]) -> None:
     """Set what is absent, with its origin, so that it is shown and recorded as any other setting."""
-    config = composed.config
     rate = RATES.get(config.method)
     if rate is None:
         return
@@ -48,4 +44,4 @@ def fill_rates(composed: Composed) -> None:
     for key, value in absent.items():
         if config.train.get(key) is None:
             config.train[key] = value
-            composed.origins[f"train.{key}"] = Origin("rates", f"default for {config.method} of {way}")
+            origins[f"train.{key}"] = Origin("rates", f"default for {config.method} of {way}")

@@ -22,11 +22,11 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from align.chat.conversation import Failure, Reply, Request, Turn
-from align.config import is_hub_id
 from align.data.images import load_image
 from align.devices import has_gpu
 from align.errors import UserError
 from align.models.weights import fingerprint_of
+from align.paths import is_hub_id
 from align.thoughts import AUTOMATIC, Hidden, Marks
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

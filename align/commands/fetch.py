@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.config import compose_run, each_run, is_hub_id
+from align.config import compose_run, each_run
 from align.errors import UserError
 from align.files import cache_folder
 from align.generation.endpoint import check_settings
 from align.models import presence
 from align.needs import answers_to_come, missing_model, surveyed
+from align.paths import is_hub_id
 from align.settings import ModelSettings, RunConfig
 
 MIB = 1 << 20

@@ -8,9 +8,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from align.config import HUB_ID, compose, is_hub_id
+from align.config import compose
 from align.errors import UserError
 from align.files import read_json
+from align.paths import HUB_ID, is_hub_id
 from align.report.card import CARD, name_base
 from align.run_folder import RunFolder
 from align.settings import PushConfig

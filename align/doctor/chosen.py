@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from align.config import Composed, is_hub_id
+from align.config import Composed
 from align.doctor.check import BROKEN, MISSING, OK, WARNING, Check
 from align.doctor.machine import Device, gib
 from align.doctor.memory import memory
@@ -15,6 +15,7 @@ from align.errors import UserError
 from align.files import read_json
 from align.models import presence
 from align.models.families import FAMILIES
+from align.paths import is_hub_id
 from align.settings import RunConfig
 
 SHORT = ("bfloat16", "float16")

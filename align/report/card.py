@@ -15,10 +15,10 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from align.config import is_hub_id
 from align.data.views import split_view
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.files import write_text
+from align.paths import is_hub_id
 from align.report.evaluated import row_of
 from align.report.names import HEADINGS, SEEN, display_name, measured, method_name, percent, sets_of
 from align.report.tables.legend import INTERVALS
