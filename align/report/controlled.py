@@ -68,7 +68,8 @@ def ground_of(run: RunFolder) -> Ground:
         assert isinstance(config, dict)
         it = ground(manifest["recipe"], config, list(read_jsonl(run.rows_file)))
         it.settings |= {key: manifest[key] for key in ("base", "steps")}
-        it.settings["base_weights"] = manifest.get("base_weights")
+        if "base_weights" in manifest:  # earlier versions recorded the path alone
+            it.settings["base_weights"] = manifest["base_weights"]
         recorded = {"parameters": manifest["parameters"], "versions": manifest["versions"]}
         recorded["trained with"] = {key: v for key, v in manifest["train"].items() if not is_free(key)}
         it.settings |= dict(flatten(recorded))

@@ -33,6 +33,8 @@ SCHEMA = 1
 MANY = 4096
 """Rows from which on processes of their own measure them; starting those takes longer than measuring few rows."""
 CHUNK = 256
+OPPOSITE = (("chosen", "rejected"), ("response", "harmful_response"))
+"""Answers of a row of which one is wanted and the other is not."""
 NAMED = 5
 """Of rows with one kind of fault these are named; all are counted."""
 DESCRIBED = {
@@ -113,8 +115,9 @@ class Checker:
             return Fault(row.id, error.kind, str(error))
         except UserError as error:  # of reading the header of an image
             return Fault(row.id, "image_unreadable", str(error))
-        if len(answers) > len({tuple(ids) for ids in answers.values()}):
-            return Fault(row.id, "same_answers", f"row {row.id}: {' and '.join(answers)} are the same tokens")
+        for wanted, unwanted in OPPOSITE:
+            if wanted in answers and answers[wanted] == answers.get(unwanted):
+                return Fault(row.id, "same_answers", f"row {row.id}: {wanted} and {unwanted} are the same tokens")
         unknown = self.collator.renderer.unknown_token_id
         return Measured(
             {"prompt": prompt} | {field: prompt + len(ids) for field, ids in answers.items()},
