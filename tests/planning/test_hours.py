@@ -71,7 +71,8 @@ def test_gpu_hours_of_the_grids_are_the_sums_of_their_runs():
         assert [float(hours) for hours in shown] == pytest.approx(sums, rel=0.04)  # these are rounded figures
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_gpu_hours_of_the_grids_are_those_of_a_dry_run():
     for cells, _, shown in grids():
-        assert shown == [f"{hours:.2g}" for hours in cost_of(cells, 8).hours.values()] @ pytest.mark.long
+        assert shown == [f"{hours:.2g}" for hours in cost_of(cells, 8).hours.values()]
