@@ -165,11 +165,12 @@ class RunFolder:
             refuse_other(self.path, "run", there, {"fingerprint": fingerprint(config)})
             return
         now, then = (dict(flatten(trained_by(to_dict(of)))) for of in (config, self._stored_config()))
-        # Data and base are compared by their content.
-        by_content = [
-            key for key in {**then, **now} if found_by(key) and (there.get("base_weights") or key.startswith("data."))
+        different = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        # Data are compared by their content, and so is the base, unless an earlier version recorded its path alone.
+        different = [
+            key for key in different if not (found_by(key) and (there.get("base_weights") or key.startswith("data.")))
         ]
-        if different := [k for k in {**then, **now} if then.get(k) != now.get(k) and k not in by_content]:
+        if different:
             key = different[0]
             more = f" ({len(different) - 1} more settings differ)" if len(different) > 1 else ""
             refuse_other(self.path, "run", {key: then.get(key)}, {key: now.get(key)}, more)
@@ -215,13 +216,13 @@ class RunFolder:
 
     def set_aside_damaged(self) -> list[str]:
         """Rename checkpoints that are newer than the last one that can be read -> a line on each."""
-        last, lines = self.last_checkpoint(), []
+        lines: list[str] = []
         for path in self._checkpoints():
-            if path == last:
+            if (why := damage_of(path)) is None:
                 break
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
-            lines.append(f"{path} is damaged ({damage_of(path)}) and not used; it is now {aside.name}")
+            lines.append(f"{path} is damaged ({why}) and not used; it is now {aside.name}")
             path.rename(aside)
         return lines
 

@@ -23,6 +23,7 @@ from align.miniature.rows import draw_twin
 from align.run_folder import RunFolder
 from align.settings import CompareConfig
 from tests.support.launch import align, call
+from tests.support.small_run import one_long_row
 from tests.support.unanswered import stored
 
 
@@ -309,9 +310,8 @@ def test_an_unknown_track_is_an_error(capsys):
 
 
 def test_a_row_that_cannot_be_used_stops_a_comparison_before_anything_is_trained(tiny, tmp_path, capsys):
-    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "red " * (300 if i == 7 else 3)} for i in range(9)]
-    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = [f"override.data.own={{source: local, path: {tmp_path / 'own.jsonl'}, role: harmful}}", "override.view=text"]
+    file = one_long_row(tmp_path)
+    own = [f"override.data.own={{source: local, path: {file}, role: harmful}}", "override.view=text"]
     small = ["override.train.max_steps=1", "override.global_batch_size=2", "override.evaluate.benchmark=[mini_vsil]"]
     words = ["compare", "recipe=t_sft", f"model={tiny('llava')}", f"output_dir={tmp_path / 'out'}", *own, *small]
     assert main(words) == 2

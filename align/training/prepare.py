@@ -34,11 +34,14 @@ def refuse_settings(composed: Composed, run: RunFolder) -> None:
     """Raises UserError for settings of training or of the method that cannot be; no file of data is opened."""
     from align.models.trainable import check_trainable
 
-    config = composed.config
-    if config.on_bad_row not in ("error", "drop"):
-        raise UserError(f"{composed.origin('on_bad_row')}: on_bad_row={config.on_bad_row}: expected error or drop")
+    _check_on_bad_row(composed)
     check_trainable(composed)
     _arguments(composed, run, world_size())
+
+
+def _check_on_bad_row(composed: Composed) -> None:
+    if (chosen := composed.config.on_bad_row) not in ("error", "drop"):
+        raise UserError(f"{composed.origin('on_bad_row')}: on_bad_row={chosen}: expected error or drop")
 
 
 def _arguments(composed: Composed, run: RunFolder, processes: int) -> Any:
@@ -116,6 +119,7 @@ def own_image_faults(config: RunConfig, rows: Sequence[Row], report: Report | No
 
 def look_over(composed: Composed) -> str:
     """Check every row of a run that is not started, where its data and its model's files are here -> a line. Raises UserError."""
+    _check_on_bad_row(composed)
     config = composed.config
     if not config.model.path:
         return f"rows are checked when the run starts, since {config.model.name} is built then"

@@ -17,7 +17,7 @@ from align.doctor.machine import Device
 from align.planning.skeleton import SHIPPED
 from align.train import train
 from tests.support.launch import ENVIRONMENT, align
-from tests.support.small_run import arguments
+from tests.support.small_run import arguments, one_long_row
 
 SECRET = "sk-a-secret-of-mine"
 
@@ -122,11 +122,10 @@ def test_a_run_that_can_start(tiny, capsys):
 
 
 def test_rows_that_would_stop_a_run_are_named(tiny, tmp_path, capsys):
-    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "red " * (300 if i == 7 else 3)} for i in range(9)]
-    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = one_long_row(tmp_path)
     own = [
         "data.harmful=null",
-        f"data.benign={{source: local, path: {tmp_path / 'own.jsonl'}, role: benign}}",
+        f"data.benign={{source: local, path: {file}, role: benign}}",
         "view=text",
     ]
     status, checks = doctor(capsys, *arguments(tiny("llava"), "run"), *own)

@@ -1,5 +1,7 @@
 """A small run on an untrained tiny model: as arguments of the command, and as trl's own settings of a trainer."""
 
+import json
+
 TWO_STEPS = {
     "max_steps": 2,
     "per_device_train_batch_size": 4,
@@ -30,3 +32,11 @@ def arguments(model, out, *more):
         "train.logging_steps=1",
     ]
     return ["recipe=mm_sft", f"model={model}", f"output_dir={out}", *data, *train, "model.dtype=float32", *more]
+
+
+def one_long_row(folder):
+    """A file of nine rows, of which r7 is longer than the tiny models' context."""
+    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "red " * (300 if i == 7 else 3)} for i in range(9)]
+    file = folder / "own.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file

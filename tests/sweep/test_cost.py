@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from align.cli import main
@@ -14,6 +12,7 @@ from align.settings import PlanSettings
 from align.sweep.cells import cells_of
 from align.sweep.cost import cost_of
 from align.sweep.grid import read_grid
+from tests.support.small_run import one_long_row
 
 
 def cells(*arguments):
@@ -50,14 +49,18 @@ def test_a_setting_that_trl_does_not_have_is_refused_before_anything_runs(tmp_pa
 
 
 def test_rows_that_would_stop_a_run_stop_the_sweep_before_it_is_planned(tiny, tmp_path, capsys):
-    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "red " * (300 if i == 7 else 3)} for i in range(9)]
-    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = one_long_row(tmp_path)
     own = [
         "data.harmful=null",
-        f"data.benign={{source: local, path: {tmp_path / 'own.jsonl'}, role: benign}}",
+        f"data.benign={{source: local, path: {file}, role: benign}}",
         "view=text",
     ]
     sweep = ["sweep", "recipe=t_sft", f"model={tiny('llava')}", "seed=0,1", f"output_dir={tmp_path / 'sweep'}", *own]
     assert main([*sweep, "evaluate.benchmark=[]", "hours=false"]) == 2
     assert "benign/r7: 3" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_choice_about_bad_rows_that_does_not_exist_stops_the_sweep_too(tmp_path, capsys):
+    assert main(["sweep", "recipe=t_sft", "on_bad_row=skip", f"output_dir={tmp_path / 'sweep'}", "hours=false"]) == 2
+    assert "on_bad_row=skip" in capsys.readouterr().err
