@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from align.cli import main
 from align.commands.arms import plan
 from align.commands.at_once import rows_at_once, run_rows
+from align.commands.board import board
 from align.config import compose, compose_run
 from align.errors import UserError
 from align.miniature.rows import draw_twin
@@ -57,8 +58,11 @@ def test_compare_writes_its_files_and_reuses_finished_runs(model_file, tmp_path,
     shown = capsys.readouterr().out
     assert "T-SFT" in shown
     assert "safety prompt" in shown
-    assert "small, paper track, seeds 0, 1: " in shown
-    assert "mechanism in a jar" in shown
+    assert "Not shown. On mini_vsil_free" in shown  # two steps teach nothing
+    assert "2 seeds" in " ".join(shown.split())
+    assert [line for line in shown.splitlines() if len(line) > 80 and str(tmp_path) not in line] == []
+    assert [line.split()[0] for line in shown.splitlines() if " of 6  " in line] == ["1", "2", "3", "4", "5", "6"]
+    assert str(tmp_path / "out" / "report.html") in shown
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert (result["schema"], len(result["rows"])) == (1, 6)
     assert [(row["name"], row["seed"], row["steps"]) for row in result["rows"]] == [
@@ -101,9 +105,9 @@ ARMS = "recipe=controlled/text_leak,controlled/image_leak,controlled/image_free"
 def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file, tmp_path, capsys):
     command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", ARMS]
     assert main(command) == 0
-    assert (
-        "small, controlled track, SFT, seed 0: on requests whose harm only the image shows" in capsys.readouterr().out
-    )
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "image_free gives 0.0 points more safe responses than image_leak" in shown
+    assert "Not shown." not in shown  # which answers the question about text-only alignment, and no arm here is that
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {row["track"] for row in result["rows"]} == {"controlled"}
     assert [row["name"] for row in result["rows"]] == ["vanilla", "text_leak", "image_leak", "image_free"]
@@ -354,13 +358,13 @@ def test_rows_side_by_side_give_what_rows_one_after_the_other_give(model_file, t
 
 
 def test_the_first_row_that_fails_ends_the_others_and_its_error_is_raised():
-    with pytest.raises(UserError, match="row 1"):
-        run_rows([partial(failing, 0), partial(failing, 1)], 2, lambda *_: None)
+    with pytest.raises(UserError, match="row 1"), board(["row 0", "row 1"], [1, 1]) as shown:
+        run_rows({0: partial(failing, 0), 1: partial(failing, 1)}, 2, shown)
     assert [child for child in multiprocessing.active_children() if child.is_alive()] == []
 
 
-def failing(number, report):
-    report(f"row {number}", 0, 1)
+def failing(number, tell):
+    tell("first step", 0.0)
     if number:
         raise UserError("row 1 cannot be trained")
     time.sleep(0.1)

@@ -10,23 +10,35 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import forkserver
 from typing import Any
 
+from align.commands.board import Board, Tell
 from align.devices import has_gpu, usable_processors
 from align.errors import UserError
 from align.interruption import end_with_parent
 from align.run_folder import RunFolder
-from align.screen import Display, Report, quiet_libraries
+from align.screen import quiet_libraries
 from align.settings import CompareConfig, RunConfig
 
-Job = Callable[[Report], RunFolder]
-"""A row: it tells a display how far it is, and gives its run folder. It can be sent to another process."""
+Job = Callable[[Tell], RunFolder]
+"""A row: it tells how far it is, and gives its run folder. It can be sent to another process."""
 PATIENCE = 5.0
 """Seconds that a process has to end when it is told to."""
+NEEDED = (
+    "align.methods.build",
+    "align.methods.sft",
+    "align.methods.dpo",
+    "align.commands.evaluate",
+    "align.generation.local_model",
+)
+"""Modules that take seconds to import."""
 LISTENING = 0.2
 """Seconds between two looks at whether a row is done."""
 
@@ -46,18 +58,36 @@ def rows_at_once(config: CompareConfig, runs: Sequence[RunConfig]) -> int:
     return usable_processors() if small and not asked and not has_gpu() else 1
 
 
-def run_rows(jobs: Sequence[Job], at_once: int, report: Report) -> list[RunFolder]:
-    """The run folders of rows, in their order. The first one that fails ends the others, and its error is raised."""
+def run_rows(jobs: Mapping[int, Job], at_once: int, board: Board) -> list[RunFolder]:
+    """The run folders of {index on the board: row}, in their order. The first row that fails ends the others, and its error is raised."""
     if at_once == 1 or len(jobs) < 2:
-        return [job(report) for job in jobs]
-    context = multiprocessing.get_context("spawn")  # neither CUDA nor torch's threads survive a fork
+        return [_run_here(index, job, board) for index, job in jobs.items()]
+    context = multiprocessing.get_context(_start_method())
     told = context.Queue()
     workers = min(at_once, len(jobs))
     threads = max(usable_processors() // workers, 1)
-    with _pool(workers, context, (told, threads)) as pool:
-        rows = [pool.submit(_run, job) for job in jobs]
-        _listen(rows, told, report)
-        return [row.result() for row in rows]
+    with _pool(workers, context, (told, threads, dict(os.environ))) as pool:
+        rows = {index: pool.submit(_run, index, job) for index, job in jobs.items()}
+        _listen(rows, told, board)
+        return [row.result() for row in rows.values()]
+
+
+def _run_here(index: int, job: Job, board: Board) -> RunFolder:
+    run = job(partial(board.row, index))
+    board.done(index)
+    return run
+
+
+def warm_up() -> None:
+    """Import in another process, while this one plans, what rows need: those that run side by side begin with it."""
+    if _start_method() == "forkserver":
+        multiprocessing.set_forkserver_preload(list(NEEDED))
+        forkserver.ensure_running()
+
+
+def _start_method() -> str:
+    """How a process of a row starts: neither CUDA nor macOS's libraries survive a fork."""
+    return "forkserver" if sys.platform == "linux" and not has_gpu() else "spawn"
 
 
 @contextmanager
@@ -79,44 +109,40 @@ def _pool(workers: int, context: Any, shared: tuple[Any, ...]) -> Iterator[Proce
     pool.shutdown()
 
 
-def _listen(rows: Sequence[Future[RunFolder]], told: Any, report: Report) -> None:
-    """Pass on what rows tell until all are done, or one has failed."""
-    while True:
-        done, waiting = wait(rows, timeout=LISTENING)
+def _listen(rows: Mapping[int, Future[RunFolder]], told: Any, board: Board) -> None:
+    """Show what rows tell until all are done, or one has failed."""
+    left = dict(rows)
+    while left:
+        done, _ = wait(left.values(), timeout=LISTENING, return_when=FIRST_COMPLETED)
         while True:
             try:
-                report(*told.get_nowait())
+                index, doing, share = told.get_nowait()
             except queue.Empty:
                 break
-        if not waiting or any(row.exception() for row in done):
-            return
+            if index in left:
+                board.row(index, doing, share)
+        for index in [index for index, row in left.items() if row in done]:
+            if left.pop(index).exception():
+                return
+            board.done(index)
 
 
-class _Told(Display):
-    """The display of a process whose parent shows it."""
-
-    def __init__(self, told: Any):
-        self._told = told
-
-    def __call__(self, name: str, done: int, total: int, beside: str = "") -> None:
-        self._told.put((name, done, total))
+_TOLD: Any = None
+"""The queue to the parent, in a process that runs rows."""
 
 
-_DISPLAY = Display()
-"""Of this process, where it is one that runs rows."""
-
-
-def _begin(told: Any, threads: int) -> None:
+def _begin(told: Any, threads: int, environment: Mapping[str, str]) -> None:
     import torch
 
-    global _DISPLAY
+    global _TOLD
+    os.environ.update(environment)  # the server that forked this process may be older than its parent's settings
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends this process
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     quiet_libraries()
-    _DISPLAY = _Told(told)
+    _TOLD = told
 
 
-def _run(job: Job) -> RunFolder:
-    return job(_DISPLAY)
+def _run(index: int, job: Job) -> RunFolder:
+    return job(lambda doing, share: _TOLD.put((index, doing, share)))

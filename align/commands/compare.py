@@ -5,52 +5,52 @@ Runs that are finished are reused; a killed comparison goes on where it stopped.
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from align.commands.arms import plan
-from align.commands.at_once import rows_at_once, run_rows
+from rich.console import Console
+
+from align.commands.arms import Cells, plan
+from align.commands.at_once import rows_at_once, run_rows, warm_up
+from align.commands.board import RowDisplay, Tell, board
 from align.config import Composed, compose
 from align.files import write_json, write_text
+from align.report.answer import answer
 from align.report.controlled import Ground, ground_of, refuse_uncontrolled
 from align.report.evaluated import Evaluated
 from align.report.findings import Findings, findings
+from align.report.names import display_name
 from align.report.page.page import ROOM, page
+from align.report.tables.brief import print_brief
 from align.report.tables.everything import tables_of
 from align.report.tables.markdown import markdown
-from align.report.tables.terminal import print_tables
 from align.report.tracking import log_results
 from align.run_folder import RunFolder
-from align.screen import Named
 from align.settings import CompareConfig, EvalConfig
 
 SCHEMA = 1
-CAVEAT = (
-    "The miniature is a mechanism in a jar: it shows how the comparison works, not how safe any model is for people."
-)
+CAVEAT = "The miniature is a toy model: it shows how the comparison works, not how safe any model is for people."
+NOTES_SHOWN = 3
+WORK = 1.0, 0.3
+"""How much work a row is, with and without training; it weighs rows for the time left."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, print and write everything. Raises UserError."""
-    from align.screen import progress, quiet_libraries
+    from align.screen import quiet_libraries
 
     begun = time.monotonic()
+    warm_up()
     quiet_libraries()
     given = compose(CompareConfig, arguments)
     cells, references = plan(given)
     folder = Path(given.config.output_dir)
-    untrained, runs = [], []
     at_once = rows_at_once(given.config, [cell.config for arms in cells.values() for cell in arms])
-    with progress() as report:
-        for model, arms in cells.items():
-            jobs = [partial(_untrained, evaluation) for evaluation in references[model]]
-            found_rows = run_rows([*jobs, *(partial(_arm, cell) for cell in arms)], at_once, report)
-            untrained += found_rows[: len(jobs)]
-            _refuse_uncontrolled_runs(found_rows[len(jobs) :])
-            runs += found_rows[len(jobs) :]
+    untrained, runs = _train_and_evaluate(cells, references, at_once, folder)
     tracks = list(dict.fromkeys(run.manifest()["track"] for run in runs))
     as_they_are = [Evaluated(run) for run in untrained]
     if "paper" not in tracks:  # under which they are recorded
@@ -61,15 +61,70 @@ def main(arguments: Sequence[str]) -> int:
     values |= {"arms": [arm.row for arm in found.arms], "comparisons": found.comparisons, "notes": found.notes}
     write_json(folder / "comparison.json", values)
     miniature = any(cell.config.suite == "miniature" for arms in cells.values() for cell in arms)
+    caveats = [CAVEAT] if miniature else []
     for track in found.tracks:
-        _show_track(track, found, folder, [CAVEAT] if miniature else [])
-    print("\n".join(found.notes))
+        _write_track(track, found, folder, caveats)
     write_text(folder / "report.html", page(found, [], [], ROOM))
-    files = ", ".join(f"{track}.{ending}" for track in found.tracks for ending in ("md", "png"))
-    print(
-        f"Written to {folder}: report.html (open it in a browser), comparison.json, {files}; {time.monotonic() - begun:.0f} s"
-    )
+    print(f"\nDone in {time.monotonic() - begun:.0f} s")
+    _show(found, caveats, folder)
     return 0
+
+
+def _train_and_evaluate(
+    cells: Cells, references: dict[str, list[EvalConfig]], at_once: int, folder: Path
+) -> tuple[list[RunFolder], list[RunFolder]]:
+    """(Rows without training of ours, trained rows) of every model. Raises UserError."""
+    log = folder / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    several = len(cells) > 1
+    rows = {
+        model: [(_label_of(one, several), partial(_untrained, one)) for one in references[model]]
+        + [(_label(cell, several), partial(_arm, cell)) for cell in arms]
+        for model, arms in cells.items()
+    }
+    labels = [label for of_model in rows.values() for label, _ in of_model]
+    work = [WORK[number < len(references[model])] for model in rows for number in range(len(rows[model]))]
+    print(f"{len(labels)} rows (models and trained arms), {at_once} at a time", flush=True)
+    untrained: list[RunFolder] = []
+    runs: list[RunFolder] = []
+    with board(labels, work) as shown:
+        for model, of_model in rows.items():
+            begin = len(untrained) + len(runs)
+            jobs = {begin + i: partial(_logged, job, log, label) for i, (label, job) in enumerate(of_model)}
+            found = run_rows(jobs, at_once, shown)
+            untrained += found[: len(references[model])]
+            _refuse_uncontrolled_runs(found[len(references[model]) :])
+            runs += found[len(references[model]) :]
+    return untrained, runs
+
+
+def _label_of(evaluation: EvalConfig, several: bool) -> str:
+    assert evaluation.model is not None
+    name = display_name(str(evaluation.name))
+    return f"{evaluation.model.name} {name}" if several else name
+
+
+def _label(cell: Composed, several: bool) -> str:
+    """A row's name for people: as in tables, with what else its runs differ in."""
+    config = cell.config
+    name = display_name(Path(config.recipe).stem)
+    parts = [config.model.name] if several else []
+    return " ".join(
+        [*parts, name, *([f"{config.method}"] if config.track == "controlled" else []), f"seed {config.seed}"]
+    )
+
+
+def _logged(job: Callable[[Tell], RunFolder], log: Path, label: str, tell: Tell) -> RunFolder:
+    """A row whose printed lines go to a file: several print at the same time."""
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            return job(tell)
+    finally:
+        if said.getvalue():
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"{label}\n{said.getvalue()}\n")
 
 
 def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> None:
@@ -86,15 +141,14 @@ def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> None:
         refuse_uncontrolled(arms)
 
 
-def _untrained(evaluation: EvalConfig, report: Any) -> RunFolder:
+def _untrained(evaluation: EvalConfig, tell: Tell) -> RunFolder:
     """A row without training of ours, evaluated as every arm is."""
     from align.commands.evaluate import run_evaluation
 
-    assert evaluation.model is not None
-    return run_evaluation(evaluation, Named(report, f"{evaluation.model.name} {evaluation.name}"))[0]
+    return run_evaluation(evaluation, RowDisplay(tell, False, len(evaluation.benchmark)))[0]
 
 
-def _arm(cell: Composed, report: Any) -> RunFolder:
+def _arm(cell: Composed, tell: Tell) -> RunFolder:
     """One recipe on one model with one seed: trained, then evaluated in this process."""
     from align.commands.evaluate import run_curve, run_evaluation
     from align.methods.callbacks import StepReport
@@ -102,29 +156,35 @@ def _arm(cell: Composed, report: Any) -> RunFolder:
     from align.train import train
 
     config = cell.config
-    name = f"{config.model.name} {config.recipe} {config.method} seed {config.seed}"
+    display = RowDisplay(tell, True, len(config.evaluate.benchmark))
     reset_peak_memory()
-    steps = StepReport(lambda done, total: report(f"{name} training", done, total))
-    run = train(cell, callbacks=[steps], report=Named(report, name))
+    run = train(cell, callbacks=[StepReport(display.step)], report=display.preparing)
     evaluation = EvalConfig(**vars(config.evaluate), run=str(run.path))
-    _, results = run_evaluation(evaluation, Named(report, name))
-    run_curve(run, results, evaluation, Named(report, name))
+    _, results = run_evaluation(evaluation, display)
+    run_curve(run, results, evaluation, display)
     log_results(run)
     return run
 
 
-def _show_track(track: str, found: Findings, folder: Path, caveats: list[str]) -> None:
-    """One track's table, figure, differences and conclusions: on the terminal and as <track>.md and <track>.png."""
+def _write_track(track: str, found: Findings, folder: Path, caveats: Sequence[str]) -> None:
+    """One track's tables, figure, differences and conclusions, as <track>.md and <track>.png."""
     from align.report.figure import draw_comparison
 
     of_track = found.of_track(track)
-    for model in dict.fromkeys(arm.row["model"] for arm in of_track.arms):
-        arms = [arm for arm in of_track.arms if arm.row["model"] == model]
-        seeds = ", ".join(dict.fromkeys(arm.row["seed"] for arm in arms if arm.row["method"]))
-        print(f"\n{track.capitalize()} track, {model}, seed {seeds}")
-        print_tables(tables_of(arms, [], ("rates", "divided", "measured")))
     sentences = [*of_track.conclusions, *caveats]
-    print("\n".join(sentences) + "\n")
     text = markdown(tables_of(of_track.arms, of_track.comparisons), found.notes, sentences)
     write_text(folder / f"{track}.md", text)
     draw_comparison([arm.row for arm in of_track.arms], folder / f"{track}.png")
+
+
+def _show(found: Findings, caveats: Sequence[str], folder: Path) -> None:
+    """One small table, the answer, and where the rest is."""
+    console = Console()
+    console.print()
+    print_brief(found.arms, console)
+    left = [f"{more} more notes are in the page" for more in [len(found.notes) - NOTES_SHOWN] if more > 0]
+    for line in [answer(found), *caveats, *found.notes[:NOTES_SHOWN], *left]:
+        console.print(f"\n{line}", markup=False, highlight=False)
+    tables = ", ".join(f"{track}.md, {track}.png" for track in found.tracks)
+    console.print(f"\nMore in {folder}: {tables}, comparison.json, log.txt", markup=False, highlight=False)
+    console.print(f"Open in a browser: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)

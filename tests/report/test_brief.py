@@ -1,0 +1,61 @@
+"""What a comparison ends with: one small table, and one sentence."""
+
+import pytest
+from rich.console import Console
+
+from align.report.answer import NOTHING, answer
+from align.report.evaluated import Evaluated
+from align.report.findings import findings
+from align.report.tables.brief import print_brief
+from tests.report.test_comparisons import NO, YES, arm
+
+MIXED = (True, False) * 50
+
+
+def paper(folder, name, free, **more):
+    view = "text" if name.startswith("t_") else "image"
+    given = {"track": "paper", "view": view, "method": name.partition("_")[2]} | more
+    return Evaluated(arm(folder, name, YES, free, free, **given))
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "start", "number"),
+    [
+        (NO, YES, "No. ", "MM-SFT gives 100.0 points more safe responses than T-SFT"),
+        (YES, NO, "Yes. ", "MM-SFT gives 100.0 points fewer safe responses than T-SFT"),
+        (MIXED, MIXED, "Not shown. ", "MM-SFT gives 0.0 points more safe responses than T-SFT"),
+    ],
+)
+def test_the_answer_is_the_sign_of_the_difference_and_its_interval(tmp_path, text, image, start, number):
+    said = answer(findings([paper(tmp_path, "t_sft", text), paper(tmp_path, "mm_sft", image)]))
+    assert said.startswith(start)
+    assert number in said
+    assert "1 seed)" in said
+
+
+def test_methods_that_differ_are_not_one_answer(tmp_path):
+    runs = [paper(tmp_path, "t_sft", NO), paper(tmp_path, "mm_sft", YES)]
+    runs += [paper(tmp_path, "t_dpo", YES), paper(tmp_path, "mm_dpo", YES)]
+    said = answer(findings(runs))
+    assert not said.startswith(("No.", "Yes.", "Not shown."))
+    assert "the same sign in 1 of 2 pairs" in said
+
+
+def test_one_arm_answers_nothing(tmp_path):
+    assert answer(findings([paper(tmp_path, "mm_sft", YES)])) == NOTHING
+
+
+@pytest.mark.parametrize(("width", "shown"), [(100, ["leaky", "free", "benign", "twins"]), (56, ["leaky", "free"])])
+def test_the_small_table_has_a_line_for_each_arm_and_the_columns_that_fit(tmp_path, width, shown):
+    found = findings([paper(tmp_path, "t_safe_unlearning", NO), paper(tmp_path, "mm_safe_unlearning", YES)])
+    console = Console(width=width, record=True, quiet=False)
+    print_brief(found.arms, console)
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    heading = " ".join(lines[: next(i for i, line in enumerate(lines) if line.startswith("─"))])
+    assert [name for name in ("leaky", "free", "benign", "twins") if name in heading] == shown
+    (text,) = [line for line in lines if line.startswith("T-SafeUnlearning")]
+    assert text.split()[1:5] == ["100.0", "(100-100)", "0.0", "(0-0)"]
+    left = [line for line in lines if "No room for" in line]
+    assert bool(left) == (len(shown) < 4)
+    assert all("benign" in line for line in left)
