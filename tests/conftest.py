@@ -86,12 +86,13 @@ def loaded(tiny):
 
 @pytest.fixture(scope="session")
 def renderer(loaded):
-    """A function: family -> its renderer."""
+    """A function: family -> its renderer, as a run has it."""
+    from align.data.fast import renderer_of
     from align.data.rendering import Renderer
 
     def make(family: str) -> Renderer:
         it = loaded(family)
-        return Renderer(it.processor, it.family)
+        return renderer_of(it.processor, it.family)
 
     return make
 
@@ -101,12 +102,12 @@ def any_renderer(request, family_name, renderer):
     """The renderer of both families, miniature and real."""
     if request.param == "miniature":
         return renderer(family_name)
-    from align.data.rendering import Renderer
+    from align.data.fast import renderer_of
     from align.models.families import family_of
     from align.models.processors import load_processor
 
     shared: Path = request.getfixturevalue("shared")
-    return Renderer(load_processor(str(shared / "hub" / REAL[family_name])), family_of(family_name))
+    return renderer_of(load_processor(str(shared / "hub" / REAL[family_name])), family_of(family_name))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""Rendering: one row -> token ids, the supervised span, and image tensors. Laying rows out in a batch is collation's."""
+"""Rendering: one row -> token ids, the supervised span, and image tensors. Laying rows out in a batch is collation's.
+
+This is the plain path, through the processor itself. `align.data.fast` gives the same for known families in less time.
+"""
 
 from __future__ import annotations
 
@@ -110,23 +113,21 @@ class Renderer:
 
     def prompt_text(self, row: Row) -> str:
         """The prompt as the chat template writes it, up to where the answer begins."""
-        return self._template(self._turns(row), add_generation_prompt=True)
+        return self._written(row)
 
     def prompt_length(self, row: Row) -> int:
         """Tokens of the prompt, image tokens included, from the sizes of its images: none is decoded. Raises UserError.
 
         Exact for the known families. Not counted is an image whose processor does not say how many tokens it becomes.
         """
-        return len(self._ids(self.prompt_text(row))) + self._image_tokens(row)
+        return len(self._tokenised([self.prompt_text(row)])[0]) + self._image_tokens(row)
 
     def measure(self, row: Row, answers: Sequence[str]) -> tuple[int, list[list[int]]]:
         """(Tokens of the prompt as `prompt_length` counts them, ids of each answer). Raises BadRow as `render_answers` does."""
-        where = _where(row)
+        where = where_of(row)
         self._refuse_special_tokens(row.prompt, answers, where)
-        prompt = self.prompt_text(row)
-        prompt_ids = self._ids(prompt)
-        ids = [self._answer_ids(row, prompt, prompt_ids, answer, where) for answer in answers]
-        return len(prompt_ids) + self._image_tokens(row), ids
+        before, ids = self._ids_of(row, self.prompt_text(row), answers, where)
+        return len(before) + self._image_tokens(row), ids
 
     def check_shape(self, image: ImageRef, where: str) -> None:
         """Raises BadRow for an image whose shape the processor cannot resize, UserError for one whose header cannot be read."""
@@ -134,7 +135,7 @@ class Renderer:
 
     def _image_tokens(self, row: Row) -> int:
         """Image tokens of a row, less the one that the template writes for each image. Raises UserError."""
-        sizes = [self._size(image_size(image, _where(row)), image, _where(row)) for image in row.images]
+        sizes = [self._size(image_size(image, where_of(row)), image, where_of(row)) for image in row.images]
         if not sizes or not hasattr(self.processor, "_get_num_multimodal_tokens"):
             return 0
         counted = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width) for width, height in sizes])
@@ -145,7 +146,7 @@ class Renderer:
         """Tokens that the processor writes around an image: none but for Gemma 3."""
         row = Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),))
         counted = self.processor._get_num_multimodal_tokens(image_sizes=[FILLER[::-1]])
-        written = len(self.render(row).prompt_ids) - len(self._ids(self.prompt_text(row)))
+        written = len(self.render(row).prompt_ids) - len(self._tokenised([self.prompt_text(row)])[0])
         return written + 1 - sum(counted.num_image_tokens)
 
     def render(self, row: Row, answer: str | None = None) -> Rendered:
@@ -157,21 +158,16 @@ class Renderer:
 
     def render_answers(self, row: Row, answers: Sequence[str | None]) -> list[Rendered]:
         """The same for several answers to one row, whose prompt and pictures are rendered once. Raises UserError."""
-        where = _where(row)
+        where = where_of(row)
         given = [answer for answer in answers if answer is not None]
         self._refuse_special_tokens(row.prompt, given, where)
         prompt = self.prompt_text(row)
-        before = self._ids(prompt) if given else []
         images = [self._loaded(image, where) for image in row.images]
-        shown = {"images": [images]} if images else {}
-        inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self._adds_tokens(prompt)))
-        prompt_ids = inputs.pop("input_ids")
-        del inputs["attention_mask"]
-        aligned = {key: value[0].tolist() for key, value in inputs.items() if value.shape == prompt_ids.shape}
-        image_inputs = {key: value for key, value in inputs.items() if key not in aligned}
-        ids = [[] if answer is None else self._answer_ids(row, prompt, before, answer, where) for answer in answers]
-        read = prompt_ids[0].tolist()
-        return [Rendered(row.id, read, answer_ids, aligned, image_inputs, row.images) for answer_ids in ids]
+        before, found = self._ids_of(row, prompt, given, where)
+        prompt_ids, aligned, image_inputs = self._read(prompt, before, images)
+        of_answers = iter(found)
+        ids = [[] if answer is None else next(of_answers) for answer in answers]
+        return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs, row.images) for answer_ids in ids]
 
     def filler(self) -> Rendered:
         """The image tokens of one small grey picture and nothing else: see `align.data.collation.pad`."""
@@ -192,45 +188,62 @@ class Renderer:
                     "special_token",
                 )
 
-    def _answer_ids(self, row: Row, prompt: str, before: list[int], answer: str, where: str) -> list[int]:
-        """Ids of an answer behind a prompt, whose own ids are `before`. Raises BadRow."""
-        if not answer.strip():
-            raise BadRow(f"{where}: its answer is empty; nothing would be supervised", "empty_answer")
-        text = self._opening(row, prompt, answer, where) + answer + self.end_of_turn
+    def _ids_of(self, row: Row, prompt: str, answers: Sequence[str], where: str) -> tuple[list[int], list[list[int]]]:
+        """(Ids of a prompt, each image still one token; ids of each answer behind it). Raises BadRow."""
+        texts = [self._behind(row, prompt, answer, where) for answer in answers]
         # Tokenised in its context: a sentencepiece tokenizer writes the first word differently when it stands alone. The image
         # placeholder is not expanded here, which changes nothing behind it.
-        whole = self._ids(prompt + text)
-        if whole[: len(before)] == before:
-            return whole[len(before) :]
-        # Prompt and answer merge into one token at the seam. In generation the prompt is tokenised alone, so the answer must be too.
-        return self.processor.tokenizer(text, add_special_tokens=False).input_ids
+        before, *whole = self._tokenised([prompt, *(prompt + text for text in texts)])
+        # Where prompt and answer merge into one token at the seam, the answer is tokenised alone, as the prompt is in generation.
+        ids = [
+            ids[len(before) :]
+            if ids[: len(before)] == before
+            else list(self.processor.tokenizer(text, add_special_tokens=False).input_ids)
+            for ids, text in zip(whole, texts, strict=True)
+        ]
+        return before, ids
 
-    def _opening(self, row: Row, prompt: str, answer: str, where: str) -> str:
-        """What the template writes between the generation prompt and the answer: a space for LLaVA, nothing for Qwen2-VL."""
-        turn = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        whole = self._template([*self._turns(row), turn])
+    def _behind(self, row: Row, prompt: str, answer: str, where: str) -> str:
+        """What stands behind a prompt: what the template writes before an answer (a space for LLaVA), it, and its end. Raises BadRow."""
+        if not answer.strip():
+            raise BadRow(f"{where}: its answer is empty; nothing would be supervised", "empty_answer")
+        whole = self._written(row, answer)
         if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
             raise BadRow(
                 f"{where}: the chat template does not continue its generation prompt with the answer as it stands "
                 f"(it may trim or rewrite it), so the supervised span is unknown; change the answer or the template",
                 "template",
             )
-        return whole[len(prompt) :].partition(answer)[0]
+        return whole[len(prompt) :].partition(answer)[0] + answer + self.end_of_turn
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self.processor.tokenizer(text, **self._adds_tokens(text)).input_ids)
+    def _read(
+        self, prompt: str, before: list[int], images: Sequence[Image.Image]
+    ) -> tuple[list[int], dict[str, list[int]], dict[str, torch.Tensor]]:
+        """(Prompt ids with image tokens, `aligned`, `image_inputs`) of a prompt whose own ids are `before`."""
+        shown = {"images": [list(images)]} if images else {}
+        inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self._adds_tokens(prompt)))
+        ids = inputs.pop("input_ids")
+        del inputs["attention_mask"]
+        aligned = {key: value[0].tolist() for key, value in inputs.items() if value.shape == ids.shape}
+        return ids[0].tolist(), aligned, {key: value for key, value in inputs.items() if key not in aligned}
+
+    def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text."""
+        return [list(self.processor.tokenizer(text, **self._adds_tokens(text)).input_ids) for text in texts]
 
     def _adds_tokens(self, text: str) -> dict[str, bool]:
         """A template that writes the beginning of a sequence itself (Gemma's, Llama's) must not get a second one."""
         beginning = self.processor.tokenizer.bos_token
         return {"add_special_tokens": False} if beginning and text.startswith(beginning) else {}
 
-    def _turns(self, row: Row) -> list[dict[str, Any]]:
-        pictures: list[dict[str, str]] = [{"type": "image"} for _ in row.images]
-        user = {"role": "user", "content": [*pictures, {"type": "text", "text": row.prompt}]}
-        if self.settings.system_prompt is None:  # the template may have one of its own
-            return [user]
-        return [{"role": "system", "content": [{"type": "text", "text": self.settings.system_prompt}]}, user]
+    def _turns(self, row: Row, answer: str | None = None) -> list[dict[str, Any]]:
+        images: list[dict[str, str]] = [{"type": "image"} for _ in row.images]
+        turns = [("user", images, row.prompt)]
+        if self.settings.system_prompt is not None:  # the template may have one of its own
+            turns.insert(0, ("system", [], self.settings.system_prompt))
+        if answer is not None:
+            turns.append(("assistant", [], answer))
+        return [{"role": role, "content": [*shown, {"type": "text", "text": text}]} for role, shown, text in turns]
 
     def _size(self, size: tuple[int, int], image: ImageRef, where: str) -> tuple[int, int]:
         """The (width, height) at which the processor gets an image. Raises BadRow for a shape that it cannot resize."""
@@ -270,9 +283,12 @@ class Renderer:
         square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
         return square
 
-    def _template(self, turns: list[dict[str, Any]], add_generation_prompt: bool = False) -> str:
-        return self.processor.apply_chat_template(turns, add_generation_prompt=add_generation_prompt, tokenize=False)
+    def _written(self, row: Row, answer: str | None = None) -> str:
+        """What the chat template writes of a row, up to where an answer begins; with an answer, all of it."""
+        turns = self._turns(row, answer)
+        return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
 
 
-def _where(row: Row) -> str:
+def where_of(row: Row) -> str:
+    """What errors call a row."""
     return f"row {row.id}" + (f" of {row.source}" if row.source else "")

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from align.catalog import resolve
+from align.data.fast import renderer_of
 from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models import presence
@@ -45,7 +46,7 @@ class Loaded:
     @property
     def renderer(self) -> Renderer:
         """What writes rows as this model reads them."""
-        return Renderer(self.processor, self.family, self.settings)
+        return renderer_of(self.processor, self.family, self.settings)
 
 
 def locate(settings: ModelSettings) -> str:

@@ -1,0 +1,177 @@
+"""Image tensors as CLIP's and Qwen2-VL's image processors make them: bytes are resized, and a table makes numbers of them.
+
+An image processor multiplies, rounds, subtracts and divides for every pixel. Here it does so once for each of 256 values and each channel,
+so the numbers are its own to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil, LlavaProcessor, Qwen2VLImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+BICUBIC = Image.Resampling.BICUBIC
+COVERED = {
+    "do_convert_rgb": True,
+    "do_resize": True,
+    "resample": BICUBIC,
+    "do_rescale": True,
+    "do_normalize": True,
+}
+"""The settings of an image processor that are followed here; with others it is asked itself."""
+COVERED_CLIP = COVERED | {"do_center_crop": True}
+NUMBERS = {
+    "rescale_factor",
+    "image_mean",
+    "image_std",
+    "size",
+    "crop_size",
+    "patch_size",
+    "temporal_patch_size",
+    "merge_size",
+}
+"""Settings whose values do not matter."""
+OF_FILES = {"image_processor_type", "processor_class", "default_to_square", "data_format", "min_pixels", "max_pixels"}
+"""What is kept beside the settings and changes nothing: sizes are in `size`."""
+
+Inputs = dict[str, torch.Tensor]
+
+
+class Images(Protocol):
+    """How the images of a row become tensors and tokens."""
+
+    def inputs(self, images: Sequence[Image.Image]) -> tuple[Inputs, list[int]]:
+        """(`image_inputs` of a row, image tokens of each image)."""
+
+    def tokens(self, width: int, height: int) -> int | None:
+        """Image tokens of an image of that size; None where only its tensors say."""
+
+
+@dataclass(frozen=True)
+class AsTheProcessor:
+    """The processor's own image processor, for settings and classes that are not covered: torchvision's, say."""
+
+    processor: Any
+
+    def inputs(self, images: Sequence[Image.Image]) -> tuple[Inputs, list[int]]:
+        """(`image_inputs` of a row, image tokens of each image)."""
+        made = self.processor.image_processor([list(images)], return_tensors="pt")
+        written = [self.processor.replace_image_token(made, i) for i in range(len(images))]
+        return dict(made), [len(text) // len(self.processor.image_token) for text in written]
+
+    def tokens(self, width: int, height: int) -> None:
+        """Not known before there are tensors."""
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """LLaVA-1.5: the shorter side is scaled to one length, and the middle is cut out."""
+
+    table: np.ndarray
+    """(3, 256) float32"""
+    edge: int
+    crop: tuple[int, int]
+    """(height, width)"""
+    tokens_of_each: int
+
+    def inputs(self, images: Sequence[Image.Image]) -> tuple[Inputs, list[int]]:
+        """(`pixel_values` (images, 3, height, width), image tokens of each image)."""
+        pixels = np.empty((len(images), 3, *self.crop), np.float32)
+        for image, filled in zip(images, pixels, strict=True):
+            for channel, values in enumerate(self._cut(image)):
+                np.take(
+                    self.table[channel], values, out=filled[channel], mode="clip"
+                )  # a byte needs no check of bounds
+        return {"pixel_values": torch.from_numpy(pixels)}, [self.tokens_of_each] * len(images)
+
+    def tokens(self, width: int, height: int) -> int:
+        """Image tokens of an image of that size."""
+        return self.tokens_of_each
+
+    def _cut(self, image: Image.Image) -> np.ndarray:
+        """The middle of a resized image, (3, height, width) bytes."""
+        shorter = min(image.size)
+        width, height = (int(self.edge * side / shorter) for side in image.size)
+        top, left = ((have - want) // 2 for have, want in zip((height, width), self.crop, strict=True))
+        cut = image.resize((width, height), BICUBIC).crop((left, top, left + self.crop[1], top + self.crop[0]))
+        return np.ascontiguousarray(np.asarray(cut).transpose(2, 0, 1))
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Qwen2-VL: every image has sides of whole patches, which lie in the order in which they are merged."""
+
+    table: np.ndarray
+    """(3, 256) float32"""
+    pixels: tuple[int, int]
+    """The least and the most of an image."""
+    patch: int
+    merge: int
+    frames: int
+    """How often an image stands as the frames of a film."""
+
+    def inputs(self, images: Sequence[Image.Image]) -> tuple[Inputs, list[int]]:
+        """(`pixel_values` (patches, 3 x frames x patch x patch), `image_grid_thw` (images, 3); image tokens of each image)."""
+        each = [self._patches(image) for image in images]
+        pixels = each[0] if len(each) == 1 else np.concatenate(each)
+        sides = [self._sides(*image.size) for image in images]
+        grids = torch.tensor([[1, height // self.patch, width // self.patch] for height, width in sides])
+        tokens = [self.tokens(*image.size) for image in images]
+        return {"pixel_values": torch.from_numpy(pixels), "image_grid_thw": grids}, tokens
+
+    def tokens(self, width: int, height: int) -> int:
+        """Image tokens of an image of that size."""
+        rows, columns = (side // (self.patch * self.merge) for side in self._sides(width, height))
+        return rows * columns
+
+    def _sides(self, width: int, height: int) -> tuple[int, int]:
+        """The (height, width) to which an image is resized."""
+        return smart_resize(height, width, self.patch * self.merge, *self.pixels)
+
+    def _patches(self, image: Image.Image) -> np.ndarray:
+        """(patches, 3 x frames x patch x patch) of one image."""
+        side, merged = self.patch, self.patch * self.merge
+        height, width = self._sides(*image.size)
+        resized = np.asarray(image.resize((width, height), BICUBIC))
+        split = resized.reshape(height // merged, self.merge, side, width // merged, self.merge, side, 3)
+        # Bytes are moved, a quarter of what the numbers made of them would be: (3, rows, columns, merge, merge, side, side)
+        ordered = np.ascontiguousarray(split.transpose(6, 0, 3, 1, 4, 2, 5)).reshape(3, -1, side * side)
+        filled = np.empty((ordered.shape[1], 3, self.frames, side * side), np.float32)
+        for channel, values in enumerate(ordered):
+            filled[:, channel] = np.take(self.table[channel], values, mode="clip")[:, None]
+        return filled.reshape(len(filled), -1)
+
+
+def images_of(processor: Any) -> Images:
+    """How the images of a processor become tensors: in the fast way where its settings are covered, else as it makes them."""
+    images = processor.image_processor
+    values = {key: value for key, value in images.to_dict().items() if value is not None and key not in OF_FILES}
+    settings = {key: value for key, value in values.items() if key not in NUMBERS}
+    size = {edge: length for edge, length in dict(images.size).items() if length is not None}
+    three = all(isinstance(of, list | tuple) and len(of) == 3 for of in (images.image_mean, images.image_std))
+    if type(images) is CLIPImageProcessorPil and isinstance(processor, LlavaProcessor):
+        crop = (images.crop_size["height"], images.crop_size["width"])
+        fits = size.keys() == {"shortest_edge"} and max(crop) <= size["shortest_edge"]
+        if three and fits and settings == COVERED_CLIP:
+            tokens = (crop[0] // processor.patch_size) * (crop[1] // processor.patch_size)
+            tokens += processor.num_additional_image_tokens - (processor.vision_feature_select_strategy == "default")
+            return Cropped(_table(images), size["shortest_edge"], crop, tokens)
+    elif type(images) is Qwen2VLImageProcessorPil:
+        bounded = size.keys() == {"shortest_edge", "longest_edge"}
+        if three and bounded and settings == COVERED:
+            geometry = images.patch_size, images.merge_size, images.temporal_patch_size
+            return Patches(_table(images), (size["shortest_edge"], size["longest_edge"]), *geometry)
+    return AsTheProcessor(processor)
+
+
+def _table(images: Any) -> np.ndarray:
+    """(3, 256) float32: what an image processor makes of each byte, in each channel."""
+    every = np.arange(256, dtype=np.uint8).reshape(1, 1, 256).repeat(3, axis=0)
+    scaled = images.rescale(every, images.rescale_factor)
+    return np.ascontiguousarray(images.normalize(scaled, images.image_mean, images.image_std).reshape(3, 256))
