@@ -99,5 +99,5 @@ def _writes_only(template: nodes.Template) -> bool:
             return getattr(statement.call.node, "name", None) == GENERATION
         return type(statement) in STATEMENTS and not getattr(statement, "recursive", False)
 
-    named = {str(node.name) for node in template.find_all((nodes.Name, nodes.Filter))}
+    named = {getattr(node, "name", None) for node in template.find_all((nodes.Name, nodes.Filter))}
     return all(map(plain, template.find_all(nodes.Stmt))) and not named.intersection(CHANGING)
