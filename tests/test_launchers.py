@@ -196,7 +196,9 @@ def test_workers_that_hear_a_schedulers_signal_too_go_on_until_their_run_has_sav
     same_trajectory(whole.path, run.path)
 
 
-@pytest.mark.parametrize(("usable", "here", "workers"), [(16, 1, 2), (16, 8, 1), (2, 2, 0), (1, 1, 0), (64, 8, 2)])
+@pytest.mark.parametrize(
+    ("usable", "here", "workers"), [(16, 1, 4), (16, 8, 1), (2, 2, 0), (2, 1, 1), (1, 1, 0), (64, 8, 4)]
+)
 def test_beside_a_gpu_rows_are_prepared_on_the_processors_that_are_left(usable, here, workers, monkeypatch):
     monkeypatch.setattr("align.methods.launcher.usable_processors", lambda: usable)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))

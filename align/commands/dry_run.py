@@ -18,6 +18,7 @@ from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.generation.stored import foreseen
 from align.methods.arguments import shown
 from align.methods.build import build_trainer
+from align.methods.launcher import machine_defaults
 from align.methods.order import steps
 from align.models.loading import parameters_per_tower, tower_line
 from align.models.quantization import count
@@ -69,7 +70,8 @@ def show(composed: Composed) -> None:
 
 def _with_origin(composed: Composed, key: str, value: Any) -> str:
     origin = composed.origin(f"train.{key}")
-    return escape(f"{key} {value} ({'trl' if origin == DEFAULT else origin})")
+    default = "this machine" if key in machine_defaults() else "trl"
+    return escape(f"{key} {value} ({default if origin == DEFAULT else origin})")
 
 
 def _saved(model: Any) -> str:

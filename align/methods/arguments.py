@@ -182,7 +182,7 @@ SHOWN = (
         "beta",
         "label_smoothing",
     ),
-    *("bf16", "fp16", "gradient_checkpointing"),
+    *("bf16", "fp16", "gradient_checkpointing", "dataloader_num_workers"),
 )
 """Fields that say how a run trains: recorded and shown whoever set them."""
 

@@ -19,8 +19,8 @@ FSDP_LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
 SHARDING = ("DEEPSPEED", "FSDP")
 """What divides a model among processes, by accelerate's names."""
 
-PREPARING = 2
-"""Workers of a training process: one renders some 150 rows a second (docs/data.md), many times what a GPU trains a 7B model on."""
+PREPARING = 4
+"""Data loader workers of a training process, at most: docs/performance.md has what one renders and what GPUs train on."""
 
 
 def world_size() -> int:
@@ -44,13 +44,15 @@ def machine_defaults() -> dict[str, Any]:
         return several | {"bf16": torch.cuda.is_bf16_supported(), "dataloader_num_workers": spare_workers()}
     # DeepSpeed has a notion of a CPU of its own (DS_ACCELERATOR=cpu); with `use_cpu` it would not be used at all.
     cpu = {"ddp_backend": "gloo"} if sharding() == "DEEPSPEED" else {"use_cpu": True}
-    return several | cpu | {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False}
+    alone = {"dataloader_num_workers": 0, "dataloader_pin_memory": False}
+    return several | cpu | alone | {"bf16": False, "gradient_checkpointing": False}
 
 
 def spare_workers() -> int:
-    """Processes that decode pictures and render rows while the GPU computes: what processors this process may use, less its own one.
+    """Data loader workers of this process where a GPU computes: its share of the machine's usable processors, less its own one.
 
-    On a CPU there are none, since training computes on all of them.
+    On a CPU there are none, since training computes on all processors. Workers end with each epoch: persistent ones would take fewer
+    draws of torch's generator, so that dropout on a CPU would differ from that of a run without workers.
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(0, min(PREPARING, usable_processors() // here - 1))
