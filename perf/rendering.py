@@ -1,20 +1,23 @@
-"""The data path behind the real processors: rows checked before a start, rows rendered, and their share of a step.
+"""The data path behind the real processors: rows checked before a start, rows rendered either way, and their share of a step.
 
-    python -m perf.rendering hub=<folder> [rows=40] [steps=10] [checked=100000]
+    python -m perf.rendering hub=<folder> [rows=40] [rounds=15] [steps=10] [checked=100000]
 
-`hub` holds the processor files of llava-1.5-7b-hf and qwen2-vl-7b-instruct, without weights. Behind each stands a random model of three
-thin layers with the real vocabulary. Measured in one process of one thread, turn by turn, unless it says otherwise:
+`hub` holds the processor files of llava-1.5-7b-hf and qwen2-vl-7b-instruct, without weights. Measured in one process of one thread, the
+plain path (through the processor) and the fast one (align/data/fast/) in turns, in CPU seconds. A ratio is the mean of the rounds', as
+logarithms, with its interval (Student's t, 95%). Before anything is measured, every row is rendered both ways and compared to the bit.
 
-- rendering: the first row after the processor was loaded (cold), then rows a second (warm), each a JPEG of 640 x 480 and an answer;
-- the same where every answer asks the tokenizer for its whole vocabulary, as earlier versions did to find the end of a turn;
-- `recipe=mm_sft` on `rows` rows, `steps` steps of 20, either way, and the share that rendering takes;
-- the check of `checked` rows, an image file each, before a start: the first time on all processors, and again.
+- rendering: rows with a JPEG of 640 x 480 and an answer, the same without the image, and a pair of answers to a row with an image;
+- where the time of the fast path goes, by Python's profiler: decoding, resizing, making numbers, tokenising;
+- the check of rows before a start, either way; `checked` rows, an image file each, checked on all processors (0: left out);
+- behind each processor a random model of three thin layers with the real vocabulary: `recipe=mm_sft`, `steps` steps of 20 rows, either way.
 """
 
 from __future__ import annotations
 
+import cProfile
 import os
-import platform
+import pstats
+import statistics
 import sys
 import tempfile
 import time
@@ -25,9 +28,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t
 
 from align.config import compose_run
 from align.data.collation import Collator
+from align.data.fast import FastRenderer, renderer_of
+from align.data.fast.renderer import same
 from align.data.local import read_file
 from align.data.rendering import Renderer
 from align.devices import usable_processors
@@ -40,49 +46,47 @@ from align.settings import ModelSettings, Part
 from align.train import train as run_training
 from align.training.row_checks import Bounds, Checker, faults_of, measured
 from perf.data import draw, write
+from perf.generation import machine
 from tests.support.real_input import HUB, small_model
 
-DEFAULTS = {"rows": "40", "steps": "10", "checked": "100000"}
+DEFAULTS = {"rows": "40", "rounds": "15", "steps": "10", "checked": "100000"}
 BATCH = 20
-
-
-class AsksForTheVocabulary(Renderer):
-    """Finds the end of a turn anew for each answer, in the tokenizer's whole vocabulary."""
-
-    @property
-    def end_of_turn(self) -> str:
-        """What ends an answer."""
-        return self.family.end_of_turn(self.processor)
-
-    @end_of_turn.setter
-    def end_of_turn(self, _: str) -> None:
-        pass
-
-
-WAYS = {"end of a turn found once": Renderer, "end of a turn found for each answer": AsksForTheVocabulary}
+PROMPT = "What is this thing number {}, and how would I use it in a kitchen at home? Describe it in three sentences."
+ANSWER = (
+    "I'm sorry, but I can't help with that. This would be dangerous, and might cause harm to other people around you. Instead, think of "
+    "something nicer to do this afternoon, such as cooking a meal for a friend, or a walk in the park with somebody whom you like."
+)
+PARTS = {
+    "decoding": ("'decode' of 'ImagingDecoder'", "method 'copy' of 'ImagingCore'", "_io.open"),
+    "resizing": ("'resize' of 'ImagingCore'",),
+    "numbers of pixels": ("fast/images.py", "'take' of", "ascontiguousarray", "'encode' of 'ImagingEncoder'"),
+    "tokenising": ("encode_batch_fast", "'ids' of"),
+}
+"""What of the profile counts as what; the rest is Python's own."""
 
 
 def main(arguments: Sequence[str]) -> None:
     """Measure both processors, print, and write results/rendering.json."""
     given = DEFAULTS | dict(argument.split("=", 1) for argument in arguments)
-    rows, steps, checked = (int(given[key]) for key in ("rows", "steps", "checked"))
+    rows, rounds, steps, checked = (int(given[key]) for key in DEFAULTS)
+    torch.set_num_threads(1)
     found = {}
     with tempfile.TemporaryDirectory() as room:
         folder = Path(room)
         draw(folder / "drawn", 100)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-        files = {size: write(folder / str(size), folder / "drawn", size, size) for size in {rows, checked}}
+        files = {size: write(folder / str(size), folder / "drawn", size, size) for size in {rows, checked} if size}
         for family, name in HUB.items():
             small_model(Path(given["hub"], name), folder / family)
-            found[family] = measure(folder / family, files[rows], steps) | {
-                "check": check(folder / family, files[checked])
-            }
+            found[family] = measure(folder / family, files[rows], rounds, steps)
+            if checked:
+                found[family]["check on all processors"] = check(folder / family, files[checked])
             print(family, found[family], flush=True)
     result = {
-        "schema": 1,
+        "schema": 2,
         "name": "rendering",
         "measured": found,
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": machine(),
         "versions": versions(),
         "commit": git_commit(),
         "command": f"python -m perf.rendering hub=<folder> {' '.join(a for a in arguments if not a.startswith('hub='))}".strip(),
@@ -90,38 +94,83 @@ def main(arguments: Sequence[str]) -> None:
     write_json(Path(__file__).parent / "results" / "rendering.json", result)
 
 
-def measure(model: Path, file: Path, steps: int) -> dict[str, Any]:
-    """Rows a second of rendering, and seconds of training, either way."""
-    torch.set_num_threads(1)
-    rows = read_file("perf", Part(path=str(file)), "benign").rows
+def measure(model: Path, file: Path, rounds: int, steps: int) -> dict[str, Any]:
+    """Milliseconds of a row and seconds of training, either way."""
+    rows = [
+        Row(row.id, PROMPT.format(i), row.images, ANSWER)
+        for i, row in enumerate(read_file("perf", Part(path=str(file)), "benign").rows)
+    ]
     loaded = load_without_weights(ModelSettings(name="small", path=str(model)))
-    cold = _seconds(lambda: Renderer(loaded.processor, loaded.family).render(rows[0], rows[0].response))
-    found: dict[str, Any] = {"seconds of the first row (cold)": round(cold, 4)}
-    for name, kind in WAYS.items():
-        rendering = _median_of(kind(loaded.processor, loaded.family), rows)
-        seconds = _train(kind, model, file, steps)
-        found[name] = {
-            "rows a second (warm)": round(1 / rendering, 1),
-            "seconds of training": round(seconds, 2),
-            "share of rendering": round(steps * BATCH * rendering / seconds, 3),
-        }
-    before, after = (found[name]["seconds of training"] for name in reversed(WAYS))
-    return found | {"training, before over after": round(before / after, 2)}
+    plain = Renderer(loaded.processor, loaded.family, loaded.settings)
+    fast = renderer_of(loaded.processor, loaded.family, loaded.settings)
+    assert isinstance(fast, FastRenderer)
+    texts = [Row(row.id, row.prompt) for row in rows]
+    kinds: dict[str, tuple[Sequence[Row], Callable[[Renderer, Row], Any]]] = {
+        "row with an image": (rows, lambda renderer, row: renderer.render_answers(row, [ANSWER])),
+        "row without": (texts, lambda renderer, row: renderer.render_answers(row, [ANSWER])),
+        "pair with an image": (rows, lambda renderer, row: renderer.render_answers(row, [ANSWER, ANSWER + " No."])),
+    }
+    found: dict[str, Any] = {"rows": len(rows)}
+    for kind, (these, render) in kinds.items():
+        for row in these:
+            assert all(same(*pair) for pair in zip(render(plain, row), render(fast, row), strict=True))
+        found[kind] = compared(
+            *(partial(_each, render, renderer, these) for renderer in (plain, fast)), rounds, len(these)
+        )
+    checks = (partial(_each, lambda it, row: it.measure(row, [ANSWER]), renderer, rows) for renderer in (plain, fast))
+    found["row checked"] = compared(*checks, rounds, len(rows))
+    found["where the fast path's time goes"] = where(fast, rows)
+    seconds = {kind: _train(make, model, file, steps) for kind, make in (("plain", Renderer), ("fast", renderer_of))}
+    return found | {"training": {"seconds": seconds, "ratio": round(seconds["plain"] / seconds["fast"], 2)}}
 
 
-def _train(kind: type[Renderer], model: Path, file: Path, steps: int) -> float:
+def compared(plain: Callable[[], None], fast: Callable[[], None], rounds: int, rows: int) -> dict[str, Any]:
+    """CPU milliseconds of a row either way, in turns, and the ratio of the two with its interval."""
+    seconds: dict[str, list[float]] = {"plain": [], "fast": []}
+    for turn in range(rounds):
+        order = [("plain", plain), ("fast", fast)]
+        for name, call in order if turn % 2 else order[::-1]:
+            begun = time.process_time()
+            call()
+            seconds[name].append((time.process_time() - begun) / rows)
+    ratios = np.log(np.array(seconds["plain"]) / np.array(seconds["fast"]))
+    margin = t.ppf(0.975, rounds - 1) * ratios.std(ddof=1) / np.sqrt(rounds)
+    ratio, low, high = (round(float(np.exp(ratios.mean() + side)), 2) for side in (0, -margin, margin))
+    medians = {f"{name}, ms": round(statistics.median(of) * 1e3, 3) for name, of in seconds.items()}
+    return medians | {"ratio": ratio, "low": low, "high": high, "rounds": rounds}
+
+
+def where(fast: Renderer, rows: Sequence[Row]) -> dict[str, float]:
+    """Share of the time of rendering rows with an image that each part takes."""
+    profile = cProfile.Profile()
+    profile.runcall(_each, lambda renderer, row: renderer.render_answers(row, [ANSWER]), fast, rows)
+    own = {f"{file}:{name}": of[2] for (file, _, name), of in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
+    whole = sum(own.values())
+    shares = {
+        part: sum(seconds for name, seconds in own.items() if any(key in name for key in keys)) / whole
+        for part, keys in PARTS.items()
+    }
+    return {part: round(share, 3) for part, share in (shares | {"the rest": 1 - sum(shares.values())}).items()}
+
+
+def _each(call: Callable[[Renderer, Row], Any], renderer: Renderer, rows: Sequence[Row]) -> None:
+    for row in rows:
+        call(renderer, row)
+
+
+def _train(make: Any, model: Path, file: Path, steps: int) -> float:
     """Seconds of so many steps of `recipe=mm_sft`, by the run's own clock."""
     data = [f"data.own={{source: local, path: {file}, role: benign}}", "data.harmful=null", "data.benign=null"]
     settings = [f"train.max_steps={steps}", f"global_batch_size={BATCH}", "train.report_to=none", "model.dtype=float32"]
     pixels = ["model.min_pixels=3136", "model.max_pixels=25088"] if "qwen" in str(model) else []
-    loading.Renderer = kind  # type: ignore[misc]
+    loading.renderer_of = make  # type: ignore[attr-defined]
     try:
         with tempfile.TemporaryDirectory() as run:
             words = ["recipe=mm_sft", f"model={model}", "evaluate.benchmark=[]", f"output_dir={run}/run"]
             done = run_training(compose_run([*words, *data, *settings, *pixels]))
             return float(done.manifest()["seconds"])
     finally:
-        loading.Renderer = Renderer  # type: ignore[misc]
+        loading.renderer_of = renderer_of  # type: ignore[attr-defined]
 
 
 def check(model: Path, file: Path) -> dict[str, Any]:
@@ -135,17 +184,6 @@ def check(model: Path, file: Path) -> dict[str, Any]:
         faults = faults_of(rows, measured(checker, rows, "perf"), Bounds(None, loaded.positions))
         found[turn] = round(time.perf_counter() - begun, 1)
     return found | {"faults": len(faults)}
-
-
-def _median_of(renderer: Renderer, rows: Sequence[Row]) -> float:
-    """Seconds of rendering a row."""
-    return float(np.median([_seconds(partial(renderer.render, row, row.response)) for row in rows]))
-
-
-def _seconds(call: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
 
 
 if __name__ == "__main__":

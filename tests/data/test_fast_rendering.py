@@ -15,7 +15,7 @@ from transformers import CLIPImageProcessorPil
 import align.data.fast.images
 from align.data.fast import FastRenderer, renderer_of
 from align.data.fast.images import AsTheProcessor, Cropped, Patches, images_of
-from align.data.fast.renderer import _same
+from align.data.fast.renderer import same
 from align.data.images import load_image
 from align.data.rendering import Renderer
 from align.models.families import family_of
@@ -114,7 +114,7 @@ def agree(fast, row, answers):
     if isinstance(expected, tuple):
         assert found == expected
     else:
-        assert all(_same(*pair) for pair in zip(expected, found, strict=True))
+        assert all(same(*pair) for pair in zip(expected, found, strict=True))
     texts = [answer for answer in answers if answer is not None]
     assert outcome(fast.measure, row, texts) == outcome(plain.measure, row, texts)
 
@@ -252,7 +252,7 @@ def test_what_a_call_left_in_the_tokenizer_is_taken_out(renderer, family_name):
     fast, row = renderer(family_name), Row("r", "what is this", (FEW[0],))
     expected = fast.render(row, "a knife")
     fast.processor.tokenizer(["what is", "this"], padding="max_length", max_length=50, truncation=True)
-    assert _same(fast.render(row, "a knife"), expected)
+    assert same(fast.render(row, "a knife"), expected)
 
 
 TRIMMED = (

@@ -114,7 +114,7 @@ def _agree(plain: Renderer, fast: FastRenderer) -> bool:
     rows = [Row("probe", " What's this?\n\n", images=(image,) * count) for count in (0, 2)]
     try:
         return all(
-            _same(*pair)
+            same(*pair)
             for row in rows
             for pair in zip(*(it.render_answers(row, [None, "a: b", " c\n"]) for it in (plain, fast)), strict=True)
         )
@@ -125,7 +125,7 @@ def _agree(plain: Renderer, fast: FastRenderer) -> bool:
         return False
 
 
-def _same(one: Rendered, other: Rendered) -> bool:
+def same(one: Rendered, other: Rendered) -> bool:
     """Whether two renderings are the same to the bit."""
     first, second = one.image_inputs, other.image_inputs
     texts = all(
