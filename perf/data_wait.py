@@ -2,7 +2,8 @@
 
     python -m perf.data_wait [shapes=sft_images,dpo_images,sft_mixed] [steps=6]
 
-Rows are rendered in the training process, as on a CPU by default, by the plain path and by the fast one, a run each. The first step warms up.
+Rows are rendered in the training process, as on a CPU by default: by the plain path and by the fast one, a run each. The first step
+warms up.
 """
 
 from __future__ import annotations

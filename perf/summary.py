@@ -41,6 +41,46 @@ def on_paper() -> list[str]:
     return lines
 
 
+KINDS = ("row with an image", "row without", "pair with an image", "row checked")
+RECIPES = ("mm_sft", "mm_dpo", "mm_unlearning", "mm_safe_unlearning")
+RENDERED_AS = {"mm_dpo": "pair with an image"}
+"""What a recipe's rows are rendered as, where that is not a row with an image."""
+
+
+def rendering() -> list[str]:
+    """A row by the plain path and by the fast one."""
+    found = json.loads((RESULTS / "rendering.json").read_text())["measured"]
+    lines = ["| | plain, ms | fast, ms | plain / fast | rounds |", "|---|---|---|---|---|"]
+    for family, of in found.items():
+        for kind in KINDS:
+            it = of[kind]
+            ratio = f"{it['ratio']} [{it['low']}, {it['high']}]"
+            lines.append(f"| {family}: {kind} | {it['plain, ms']} | {it['fast, ms']} | {ratio} | {it['rounds']} |")
+    return lines
+
+
+def data_on_paper() -> list[str]:
+    """What rendering takes of a worker's time on 8 H100, by `align plan` and the milliseconds of results/rendering.json."""
+    from align.config import compose_run
+    from align.planning.estimate import estimate
+    from align.settings import PlanSettings
+
+    found = json.loads((RESULTS / "rendering.json").read_text())["measured"]
+    lines = [
+        "| model | recipe | seconds a step | rows/s of a process | ms a row | of a worker |",
+        "|---|---|---|---|---|---|",
+    ]
+    for family in found:
+        for recipe in RECIPES:
+            it = estimate(compose_run([f"recipe={recipe}", f"model={family}_7b"]), PlanSettings(gpus=[8]))
+            seconds = it.launched[0].hours["H100"] * 3600 / it.steps
+            rows, ms = it.step.rows / seconds / 8, found[family][RENDERED_AS.get(recipe, KINDS[0])]["fast, ms"]
+            lines.append(
+                f"| {family}_7b | `{recipe}` | {seconds:.2f} | {rows:.1f} | {ms:.1f} | {rows * ms / 1e3:.0%} |"
+            )
+    return lines
+
+
 if __name__ == "__main__":
-    for table in (against_trl, on_paper):
+    for table in (against_trl, on_paper, rendering, data_on_paper):
         print("\n".join([*table(), ""]))

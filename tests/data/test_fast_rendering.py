@@ -283,7 +283,7 @@ def test_a_template_that_does_more_with_a_text_than_write_it_is_applied_to_every
     it.processor.chat_template = ODD_TEMPLATES[name]
     fast = FastRenderer(Renderer(it.processor, it.family))
     rows = [Row("r", text, images) for text in ("what is this", " 17 ", "a knife") for images in ((), (FEW[0],))]
-    assert all(fast.around(row, answered) is None for row in rows for answered in (True, False))
+    assert all(fast.around(row, answer) is None for row in rows for answer in ("a", None))
     for row in rows:
         agree(fast, row, ["a knife", " 9"])
 
@@ -292,7 +292,7 @@ def test_another_template_that_writes_texts_as_they_are_is_taken_apart(loaded):
     it = loaded("llava")
     it.processor.chat_template = TRIMMED.replace(" | trim", "")
     fast = FastRenderer(Renderer(it.processor, it.family))
-    assert fast.around(Row("r", "a", (FEW[0],)), True) == ["user: <image>", " assistant: ", " "]
+    assert fast.around(Row("r", "a", (FEW[0],)), "b") == ["user: <image>", " assistant: ", " "]
     agree(fast, Row("r", " what is this\n", (FEW[0],)), [" a knife "])
 
 
@@ -300,7 +300,7 @@ def test_the_templates_that_a_processor_chooses_from_are_left_to_it(loaded):
     it = loaded("llava")
     it.processor.chat_template = {"default": it.processor.chat_template, "other": "x"}
     fast = renderer_of(it.processor, it.family)
-    assert fast.around(Row("r", "a"), False) is None
+    assert fast.around(Row("r", "a"), None) is None
     agree(fast, Row("r", "what is this", (FEW[0],)), ["a knife"])
 
 

@@ -61,9 +61,12 @@ class AsTheProcessor:
 
     def inputs(self, images: Sequence[Image.Image]) -> tuple[Inputs, list[int]]:
         """(`image_inputs` of a row, image tokens of each image)."""
-        made = self.processor.image_processor([list(images)], return_tensors="pt")
-        written = [self.processor.replace_image_token(made, i) for i in range(len(images))]
-        return dict(made), [len(text) // len(self.processor.image_token) for text in written]
+        made = dict(self.processor.image_processor([list(images)], return_tensors="pt"))
+        if "image_grid_thw" in made:
+            return made, [
+                int(n) // self.processor.image_processor.merge_size**2 for n in made["image_grid_thw"].prod(-1)
+            ]
+        return made, [_tokens_of(self.processor, *shown.shape[-2:]) for shown in made["pixel_values"]]
 
     def tokens(self, width: int, height: int) -> None:
         """Not known before there are tensors."""
@@ -159,15 +162,19 @@ def images_of(processor: Any) -> Images:
         crop = (images.crop_size["height"], images.crop_size["width"])
         fits = size.keys() == {"shortest_edge"} and max(crop) <= size["shortest_edge"]
         if three and fits and settings == COVERED_CLIP:
-            tokens = (crop[0] // processor.patch_size) * (crop[1] // processor.patch_size)
-            tokens += processor.num_additional_image_tokens - (processor.vision_feature_select_strategy == "default")
-            return Cropped(_table(images), size["shortest_edge"], crop, tokens)
+            return Cropped(_table(images), size["shortest_edge"], crop, _tokens_of(processor, *crop))
     elif type(images) is Qwen2VLImageProcessorPil:
         bounded = size.keys() == {"shortest_edge", "longest_edge"}
         if three and bounded and settings == COVERED:
             geometry = images.patch_size, images.merge_size, images.temporal_patch_size
             return Patches(_table(images), (size["shortest_edge"], size["longest_edge"]), *geometry)
     return AsTheProcessor(processor)
+
+
+def _tokens_of(processor: Any, height: int, width: int) -> int:
+    """Image tokens of an image that LLaVA-1.5 gets in that size: a token of each patch, and CLIP's own where it is not left out."""
+    patches = (height // processor.patch_size) * (width // processor.patch_size)
+    return patches + processor.num_additional_image_tokens - (processor.vision_feature_select_strategy == "default")
 
 
 def _table(images: Any) -> np.ndarray:

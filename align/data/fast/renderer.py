@@ -44,28 +44,21 @@ class FastRenderer(Renderer):
         self.images = images_of(self.processor)
         self._around: dict[tuple[int, bool], list[str] | None] = {}
 
-    def around(self, row: Row, answered: bool) -> list[str] | None:
+    def around(self, row: Row, answer: str | None) -> list[str] | None:
         """What the chat template writes around the texts of rows like this one; None where it must be applied to each row."""
-        shape = (len(row.images), answered)
+        shape = (len(row.images), answer is not None)
         if shape not in self._around:
-            self._around[shape] = self._taken_apart(row, answered)
+            turns, template = self._turns(row, answer), self.processor.chat_template
+            variables = self.processor.tokenizer.special_tokens_map | {"add_generation_prompt": answer is None}
+            # Of several templates the processor chooses.
+            pieces = around(template, turns, variables) if isinstance(template, str) else None
+            whole = super()._written(row, answer)
+            self._around[shape] = pieces if pieces and _joined(pieces, turns) == whole else None
         return self._around[shape]
 
-    def _taken_apart(self, row: Row, answered: bool) -> list[str] | None:
-        template = self.processor.chat_template
-        if not isinstance(template, str):  # several, of which the processor chooses
-            return None
-        turns = self._turns(row, "" if answered else None)
-        variables = self.processor.tokenizer.special_tokens_map | {"add_generation_prompt": not answered}
-        return around(template, turns, variables)
-
     def _written(self, row: Row, answer: str | None = None) -> str:
-        pieces = self.around(row, answer is not None)
-        if pieces is None:
-            return super()._written(row, answer)
-        system = [] if self.settings.system_prompt is None else [self.settings.system_prompt]
-        texts = [*system, row.prompt, *([] if answer is None else [answer])]
-        return pieces[0] + "".join(text + piece for text, piece in zip(texts, pieces[1:], strict=True))
+        pieces = self.around(row, answer)
+        return super()._written(row, answer) if pieces is None else _joined(pieces, self._turns(row, answer))
 
     def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
         backend = self.processor.tokenizer.backend_tokenizer
@@ -96,6 +89,12 @@ class FastRenderer(Renderer):
         return ids, aligned, inputs
 
 
+def _joined(pieces: Sequence[str], turns: Sequence[dict[str, Any]]) -> str:
+    """Texts with what stands around them."""
+    texts = [part["text"] for turn in turns for part in turn["content"] if part["type"] == "text"]
+    return pieces[0] + "".join(text + piece for text, piece in zip(texts, pieces[1:], strict=True))
+
+
 def _is_known(processor: Any) -> bool:
     """Whether a processor writes an image as one token, repeated, behind a tokenizer that only hands texts on."""
     tokenizer = processor.tokenizer
@@ -103,7 +102,7 @@ def _is_known(processor: Any) -> bool:
         isinstance(processor, KNOWN)
         and type(processor).__call__ in [kind.__call__ for kind in KNOWN]
         and isinstance(tokenizer, PreTrainedTokenizerFast)
-        and type(tokenizer)._encode_plus is PreTrainedTokenizerFast._encode_plus
+        and getattr(type(tokenizer), "_encode_plus", None) is getattr(PreTrainedTokenizerFast, "_encode_plus", None)
     )
 
 
