@@ -31,16 +31,24 @@ def renderer_of(processor: Any, family: Family, settings: ModelSettings | None =
     plain = Renderer(processor, family, settings)
     if not _is_known(processor):
         return plain
-    fast = FastRenderer(plain)
-    return fast if _agree(plain, fast) else plain
+    try:
+        expected = _probed(plain)
+        fast = FastRenderer(plain, typed=TYPES in expected[0].aligned)
+        agree = all(same(*pair) for pair in zip(expected, _probed(fast), strict=True))
+    except (
+        UserError,
+        ValueError,
+    ):  # a template that trims answers, say: which rows it refuses is for the plain path to say
+        return plain
+    return fast if agree else plain
 
 
 class FastRenderer(Renderer):
-    """What a plain renderer gives, in less time."""
+    """What a plain renderer gives, in less time. `typed`: whether its processor tells image tokens from others (`TYPES`)."""
 
-    def __init__(self, plain: Renderer):
+    def __init__(self, plain: Renderer, typed: bool = False):
         vars(self).update(vars(plain))
-        self.plain = plain
+        self.typed = typed
         self.images = images_of(self.processor)
         self._around: dict[tuple[int, bool], list[str] | None] = {}
 
@@ -85,7 +93,7 @@ class FastRenderer(Renderer):
         inputs, tokens = self.images.inputs(images) if images else ({}, [])
         repeats = iter(tokens)
         ids = [token for one in before for token in ([one] * next(repeats) if one == image else [one])]
-        aligned = {TYPES: [int(token == image) for token in ids]} if self.processor.return_mm_token_type_ids else {}
+        aligned = {TYPES: [int(token == image) for token in ids]} if self.typed else {}
         return ids, aligned, inputs
 
 
@@ -106,22 +114,12 @@ def _is_known(processor: Any) -> bool:
     )
 
 
-def _agree(plain: Renderer, fast: FastRenderer) -> bool:
-    """Whether rows come out the same either way: another version of transformers may do otherwise than those that were tried."""
+def _probed(renderer: Renderer) -> list[Rendered]:
+    """A few rows, rendered: another version of transformers may make of them what the fast path does not."""
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     image = encode_png(Image.fromarray(noise))
     rows = [Row("probe", " What's this?\n\n", images=(image,) * count) for count in (0, 2)]
-    try:
-        return all(
-            same(*pair)
-            for row in rows
-            for pair in zip(*(it.render_answers(row, [None, "a: b", " c\n"]) for it in (plain, fast)), strict=True)
-        )
-    except (
-        UserError,
-        ValueError,
-    ):  # a template that trims answers, a system prompt with an image token: the plain path says so
-        return False
+    return [one for row in rows for one in renderer.render_answers(row, [None, "a: b", " c\n"])]
 
 
 def same(one: Rendered, other: Rendered) -> bool:
