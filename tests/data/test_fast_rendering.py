@@ -1,8 +1,10 @@
 """The fast path gives what the plain path gives, to the bit, and steps aside where it would not."""
 
+import copy
 import io
 import re
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from transformers import CLIPImageProcessorPil
 import align.data.fast.images
 from align.data.fast import FastRenderer, renderer_of
 from align.data.fast.images import AsTheProcessor, Cropped, Patches, images_of
-from align.data.fast.renderer import same
+from align.data.fast.renderer import faster, same
 from align.data.images import load_image
 from align.data.rendering import Renderer
 from align.models.families import family_of
@@ -108,8 +110,14 @@ def outcome(render, *given):
         return type(error), re.sub("0x[0-9a-f]+", "", str(error)), getattr(error, "kind", None)
 
 
-def agree(fast, row, answers):
-    plain = Renderer(fast.processor, fast.family, fast.settings)
+@cache
+def plain_of(fast):
+    """Kept, since a tokenizer lists its whole vocabulary for each."""
+    return Renderer(fast.processor, fast.family, fast.settings)
+
+
+def agree(fast, row, answers, plain=None):
+    plain = plain or plain_of(fast)
     expected, found = (outcome(it.render_answers, row, answers) for it in (plain, fast))
     if isinstance(expected, tuple):
         assert found == expected
@@ -143,8 +151,9 @@ def test_any_row_is_the_same_either_way(any_renderer, row, answers):
 @example(row=Row("r", "a"), answer="a", system="look at <image> and <|image_pad|>", aspect=None)
 @example(row=Row("r", "a", (FEW[0],)), answer="a", system="<|video_pad|> <image>", aspect=None)
 def test_so_it_is_behind_a_system_prompt_and_on_a_square(any_renderer, row, answer, system, aspect):
-    told = replace(any_renderer.settings, system_prompt=system, image_aspect_ratio=aspect)
-    agree(renderer_of(any_renderer.processor, any_renderer.family, told), row, [answer])
+    plain = copy.copy(plain_of(any_renderer))
+    plain.settings = replace(any_renderer.settings, system_prompt=system, image_aspect_ratio=aspect)
+    agree(faster(plain), row, [answer], plain)
 
 
 @pytest.mark.parametrize(
@@ -156,8 +165,8 @@ def test_pixels_and_grids_of_larger_images_are_the_same(any_renderer, size, kind
 
 
 @pytest.mark.parametrize("name", sorted(pictures()))
-def test_unusual_files_are_the_same_either_way_and_so_are_damaged_ones(any_renderer, name):
-    agree(any_renderer, Row("r", "what is this", (ImageRef(bytes=pictures()[name][0]),)), ["a knife"])
+def test_unusual_files_are_the_same_either_way_and_so_are_damaged_ones(renderer, family_name, name):
+    agree(renderer(family_name), Row("r", "what is this", (ImageRef(bytes=pictures()[name][0]),)), ["a knife"])
 
 
 @settings(max_examples=25, deadline=None)
