@@ -27,6 +27,7 @@ class Steps(TrainerCallback):
         self.ended: list[float] = []
         self.losses: list[float] = []
         self.tflops: list[float] = []
+        self.waits: list[float] = []
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Training begins."""
@@ -37,8 +38,8 @@ class Steps(TrainerCallback):
         self.ended.append(time.perf_counter())
 
     def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
-        """Keep the loss, and how much was computed a second where the log says it."""
-        for key, kept in (("loss", self.losses), ("tflops", self.tflops)):
+        """Keep the loss; where the log says it, how much was computed a second and how long the step waited for its rows."""
+        for key, kept in (("loss", self.losses), ("tflops", self.tflops), ("data_wait", self.waits)):
             kept += [float(logs[key])] if logs and key in logs else []
 
 
@@ -129,6 +130,7 @@ def main(plan_file: str, result_file: str) -> None:
         "seconds": [round(b - a, 4) for a, b in zip(steps.ended, steps.ended[1:], strict=False)],
         "losses": steps.losses,
         "tflops": steps.tflops,
+        "data_wait": steps.waits,
         "peak_memory_mib": peak_memory_mib(),
         "threads": torch.get_num_threads(),
         "settings": resolved,
