@@ -17,6 +17,7 @@ from align.data.rendering import Renderer
 from align.errors import BadRow
 from align.generation.answer import Answer, Unanswered
 from align.generation.sampling import processors
+from align.generation.seen_images import SeenImages
 from align.models.loading import Loaded, ModelSource
 from align.rows import Row
 from align.settings import Generation
@@ -71,9 +72,12 @@ def longest_first(renderer: Renderer, rows: Sequence[Row], positions: int | None
 
 @torch.no_grad()
 def generate(
-    model: Any, renderer: Renderer, rows: Sequence[Row], settings: Generation
+    model: Any, renderer: Renderer, rows: Sequence[Row], settings: Generation, seen: SeenImages | None = None
 ) -> Iterator[Answer | Unanswered]:
-    """Answers a batch at a time, longest prompts first: to be told apart by their ids. Raises UserError."""
+    """Answers a batch at a time, longest prompts first: to be told apart by their ids. `seen` keeps what the model makes of images.
+
+    Raises UserError.
+    """
     was_training = model.training
     model.eval()
     ends, hidden = end_of_turn_ids(model, renderer), hidden_thoughts(renderer, settings)
@@ -107,6 +111,8 @@ def generate(
             # What a row may write is bounded by the model's context, whatever rows are beside it in its batch.
             room = [min(settings.max_new_tokens, (positions or math.inf) - len(row.prompt_ids)) for row in rendered]
             config.max_new_tokens = int(max(room))
+            if seen is not None:
+                seen.show(rendered)
             batch = pad(rendered, renderer.pad_token_id, left=True)
             del batch["labels"]
             batch = {key: value.to(model.device) for key, value in batch.items()}

@@ -14,6 +14,7 @@ from align.devices import has_gpu
 from align.errors import UserError
 from align.generation.answer import Answer, Unanswered, check_sampling
 from align.generation.local import generate, hidden_thoughts, load_on, longest_first
+from align.generation.seen_images import SeenImages
 from align.generation.workers import Workers
 from align.models.loading import ModelSource
 from align.rows import Row
@@ -45,6 +46,7 @@ class LocalModel:
             tokens = self._renderer.processor.tokenizer.convert_ids_to_tokens(sorted(hidden.kept))
             self.identity["thoughts"] = {"opened": hidden.opened, "kept": tokens}
         self._model: Any = None
+        self._seen: SeenImages | None = None
         self._workers: Workers | None = None
 
     def prompt(self, row: Row) -> str:
@@ -64,13 +66,14 @@ class LocalModel:
             return
         if self._model is None:
             self._model = load_on(self._devices[0], self.source).model
-        yield from generate(self._model, self._renderer, rows, self._generation)
+            self._seen = SeenImages(self._model, self.known.family)
+        yield from generate(self._model, self._renderer, rows, self._generation, self._seen)
 
     def release(self) -> None:
         """Let go of the model, and of what it holds of the devices. It may be asked again, and is loaded anew."""
         if self._workers is not None:
             self._workers.close()
-        self._model = self._workers = None
+        self._model = self._seen = self._workers = None
         gc.collect()
         torch.cuda.empty_cache()
 

@@ -22,6 +22,7 @@ import torch
 from align.errors import UserError
 from align.generation.answer import Answer, Unanswered
 from align.generation.local import generate, load_on
+from align.generation.seen_images import SeenImages
 from align.interruption import end_with_parent
 from align.models.loading import Loaded, ModelSource
 from align.rows import Row
@@ -143,8 +144,10 @@ def work(connection: Connection, source: ModelSource, generation: Generation, de
         except EOFError:
             return
         try:
-            loaded = loaded or load_on(device, source)
-            for answer in generate(loaded.model, loaded.renderer, rows, generation):
+            if loaded is None:
+                loaded = load_on(device, source)
+                seen = SeenImages(loaded.model, loaded.family)
+            for answer in generate(loaded.model, loaded.renderer, rows, generation, seen):
                 connection.send(answer)
             connection.send(None)
         except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -31,7 +32,12 @@ class PicturesOnce:
         self._last: dict[str, torch.Tensor] = {}
         self._encode = base_model.get_image_features
         self._signature = inspect.signature(self._encode)
-        base_model.get_image_features = self._get_image_features
+
+        @functools.wraps(self._encode)  # `generate` looks at the signature for what it may hand over
+        def get_image_features(*args: Any, **kwargs: Any) -> Any:
+            return self._get_image_features(*args, **kwargs)
+
+        base_model.get_image_features = get_image_features
 
     def _get_image_features(self, *args: Any, **kwargs: Any) -> Any:
         call = self._signature.bind(*args, **kwargs).arguments
@@ -50,7 +56,7 @@ class PicturesOnce:
         stored = self._stored([name for name in names if name not in there])
         if self.store is not None and self.store.checked:
             there |= {name: features.to(call["pixel_values"].device) for name, features in stored.items()}
-        if new := [i for i, name in enumerate(names) if name not in there]:
+        if new := [i for i, name in enumerate(names) if name not in there and name not in names[:i]]:
             features = self._counted(_of(call, new, len(names))).pooler_output
             encoded = dict(zip((names[i] for i in new), features, strict=True))
             if self.store is not None:
