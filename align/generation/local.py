@@ -111,13 +111,12 @@ def generate(
             # What a row may write is bounded by the model's context, whatever rows are beside it in its batch.
             room = [min(settings.max_new_tokens, (positions or math.inf) - len(row.prompt_ids)) for row in rendered]
             config.max_new_tokens = int(max(room))
-            if seen is not None:
-                seen.show(rendered)
             batch = pad(rendered, renderer.pad_token_id, left=True)
             del batch["labels"]
             batch = {key: value.to(model.device) for key, value in batch.items()}
             drawing = processors(settings, [row.id for row in chunk], model.device)
-            generated = model.generate(**batch, generation_config=config, logits_processor=drawing)
+            with seen.shown(rendered) if seen is not None else contextlib.nullcontext():
+                generated = model.generate(**batch, generation_config=config, logits_processor=drawing)
             answered = generated[:, batch["input_ids"].shape[1] :].tolist()
             seconds = (time.monotonic() - begun) / len(chunk)
             for row, tokens, most in zip(chunk, answered, room, strict=True):

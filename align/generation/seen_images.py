@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,8 +49,15 @@ class SeenImages:
         if self._once is not None:
             self._once.remembers, self._once.store = True, KeptFeatures(limit)
 
-    def show(self, rows: Sequence[Rendered]) -> None:
-        """These rows are answered next, in one batch. Raises UserError."""
-        if self._once is not None:
-            shown = [inputs for row in rows if row.pictures for inputs in row.inputs_of_pictures()]
-            self._once.keys = names_of(shown)
+    @contextmanager
+    def shown(self, rows: Sequence[Rendered]) -> Iterator[None]:
+        """These rows are answered within, in one batch. Raises UserError."""
+        if self._once is None:
+            yield
+            return
+        images = [inputs for row in rows if row.pictures for inputs in row.inputs_of_pictures()]
+        self._once.keys = names_of(images)
+        try:
+            yield
+        finally:
+            self._once.keys = None

@@ -67,7 +67,8 @@ def test_a_family_that_is_not_known_is_left_alone(loaded):
     it = loaded("llava")
     before = it.model.base_model.get_image_features
     seen = SeenImages(it.model, replace(it.family, lays_out=False))
-    seen.show([])
+    with seen.shown([]):
+        pass
     assert it.model.base_model.get_image_features == before
 
 
