@@ -3,7 +3,8 @@
     python -m perf.data_wait [shapes=sft_images,dpo_images,sft_mixed] [steps=5]
 
 Each shape is trained with the settings that are fastest for it (results/best_settings.json), in a process of its own. Rows are rendered in
-the training process, as on a CPU by default. The first step warms up.
+the training process, as on a CPU by default. The first step warms up. On a busy machine say OMP_NUM_THREADS=1: threads of a step that
+wait for each other make it longer, and the share of rendering smaller than it is.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str]) -> None:
             it = side(plan, Path(room, "cache"))
             waits, seconds = it["data_wait"][WARM_UP:], it["seconds"][WARM_UP:]
             found[shape] = {"data_wait": round(statistics.median(waits), 4), "of each step": waits, "seconds": seconds}
+            found[shape]["threads"] = it["threads"]
             print(shape, found[shape], flush=True)
     result = {
         "schema": 1,
