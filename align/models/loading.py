@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Loaded:
     positions: int | None = None
     """The longest sequence, in tokens, that the model was made for; None where its configuration does not say."""
 
-    @property
+    @cached_property
     def renderer(self) -> Renderer:
         """What writes rows as this model reads them."""
         return renderer_of(self.processor, self.family, self.settings)
