@@ -67,9 +67,11 @@ def run_rows(jobs: Mapping[int, Job], at_once: int, board: Board) -> list[RunFol
     workers = min(at_once, len(jobs))
     threads = max(usable_processors() // workers, 1)
     with _pool(workers, context, (told, threads, dict(os.environ))) as pool:
-        rows = {index: pool.submit(_run, index, job) for index, job in jobs.items()}
+        # The longest first, so that at the end no process waits long for another's last row.
+        order = sorted(jobs, key=lambda index: -board.work[index])
+        rows = {index: pool.submit(_run, index, jobs[index]) for index in order}
         _listen(rows, told, board)
-        return [row.result() for row in rows.values()]
+        return [rows[index].result() for index in jobs]
 
 
 def _run_here(index: int, job: Job, board: Board) -> RunFolder:

@@ -46,7 +46,7 @@ class Board:
     """All rows of a comparison; `work` is how much each one is, next to the others."""
 
     def __init__(self, labels: Sequence[str], work: Sequence[float], progress: Progress, console: Console):
-        self._labels, self._work = labels, work
+        self._labels, self.work = labels, work
         self._shares = [0.0] * len(labels)
         self._begun: dict[int, float] = {}
         self._finished = 0
@@ -78,13 +78,13 @@ class Board:
         self._console.print(f"{line}{f', {left}' if left else ''}", markup=False, highlight=False, soft_wrap=True)
 
     def _update(self) -> None:
-        share = sum(w * s for w, s in zip(self._work, self._shares, strict=True)) / sum(self._work)
+        share = sum(w * s for w, s in zip(self.work, self._shares, strict=True)) / sum(self.work)
         described = f"{self._finished} of {len(self._labels)} rows"
         self._progress.update(self._all, completed=share, description=described, beside=self._left())
 
     def _left(self) -> str:
         """How long the rest takes if it goes on as until now."""
-        share = sum(w * s for w, s in zip(self._work, self._shares, strict=True)) / sum(self._work)
+        share = sum(w * s for w, s in zip(self.work, self._shares, strict=True)) / sum(self.work)
         if not EARLY < share < 1:
             return ""
         seconds = (time.monotonic() - self._start) * (1 - share) / share

@@ -35,8 +35,10 @@ from align.settings import CompareConfig, EvalConfig
 SCHEMA = 1
 CAVEAT = "The miniature is a toy model: it shows how the comparison works, not how safe any model is for people."
 NOTES_SHOWN = 3
-WORK = 1.0, 0.3
-"""How much work a row is, with and without training; it weighs rows for the time left."""
+ONE_ROW = 200 * 32
+"""Steps by rows of a step of a trained row; how much work another one is, is counted in these."""
+UNTRAINED = 0.3
+"""How much work a row without training is."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,19 +81,19 @@ def _train_and_evaluate(
     log.unlink(missing_ok=True)
     several = len(cells) > 1
     rows = {
-        model: [(_label_of(one, several), partial(_untrained, one)) for one in references[model]]
-        + [(_label(cell, several), partial(_arm, cell)) for cell in arms]
+        model: [(_label_of(one, several), UNTRAINED, partial(_untrained, one)) for one in references[model]]
+        + [(_label(cell, several), _work(cell), partial(_arm, cell)) for cell in arms]
         for model, arms in cells.items()
     }
-    labels = [label for of_model in rows.values() for label, _ in of_model]
-    work = [WORK[number < len(references[model])] for model in rows for number in range(len(rows[model]))]
+    labels = [label for of_model in rows.values() for label, *_ in of_model]
+    work = [work for of_model in rows.values() for _, work, _ in of_model]
     print(f"{len(labels)} rows (models and trained arms), {at_once} at a time", flush=True)
     untrained: list[RunFolder] = []
     runs: list[RunFolder] = []
     with board(labels, work) as shown:
         for model, of_model in rows.items():
             begin = len(untrained) + len(runs)
-            jobs = {begin + i: partial(_logged, job, log, label) for i, (label, job) in enumerate(of_model)}
+            jobs = {begin + i: partial(_logged, job, log, label) for i, (label, _, job) in enumerate(of_model)}
             found = run_rows(jobs, at_once, shown)
             untrained += found[: len(references[model])]
             _refuse_uncontrolled_runs(found[len(references[model]) :])
@@ -113,6 +115,14 @@ def _label(cell: Composed, several: bool) -> str:
     return " ".join(
         [*parts, name, *([f"{config.method}"] if config.track == "controlled" else []), f"seed {config.seed}"]
     )
+
+
+def _work(cell: Composed) -> float:
+    """About how much work a trained row is; methods other than SFT read two responses to a prompt, and a reference model does."""
+    config = cell.config
+    steps = config.train.get("max_steps") or 0
+    responses = 1 if config.method == "sft" else 2
+    return responses * (steps * config.global_batch_size / ONE_ROW if steps > 0 else 1.0)
 
 
 def _logged(job: Callable[[Tell], RunFolder], log: Path, label: str, tell: Tell) -> RunFolder:
