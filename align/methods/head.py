@@ -2,7 +2,7 @@
 
 Without Triton trl's fused head projects every position on the vocabulary: for a row of 576 image tokens and a short refusal that is
 nearly all of the work. Hidden states and labels are therefore picked before the head, and its results put back into their places.
-There it also goes several times over tiles of 4,096 tokens by the vocabulary, half a gigabyte in fp32; smaller ones stay in the cache.
+On a CPU a frozen head is computed by align/methods/frozen_head.py; every other head is trl's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from transformers.utils import is_triton_available
 from trl.kernels import chunked_logprob
 
 from align.data.padding import IGNORED
+from align.methods.frozen_head import head_of
 from align.models.layout import laid_out
 from align.models.pictures import PicturesOnce
 from align.planning.spent import Computed
@@ -25,7 +26,9 @@ PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1
 
 TRLS_TILE = chunked_logprob.TOKEN_CHUNK_SIZE
 TILE = 128
-"""Tokens that the head takes at a time without Triton, of a vocabulary of 32,000 in fp32 16 MB; a plan is of GPUs, which keep trl's."""
+"""Tokens that trl's head takes at a time without Triton, 16 MB of logits in fp32: its own 4,096 are slower there, since they leave the
+cache. A plan is of GPUs, which keep trl's.
+"""
 if not is_triton_available():
     chunked_logprob.TOKEN_CHUNK_SIZE = TILE
 
@@ -36,10 +39,14 @@ class SupervisedHead:
     A `layout` in the batch says where the model computes these (align/data/layout.py); labels and outputs are of the padded rows.
 
     `hidden` is what the last such forward gave the head: (supervised tokens, hidden size), row by row.
+
+    `policy` is the head of the policy, where this one is of a copy of its model: both are computed in the same way, so that equal
+    models give equal numbers.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, policy: SupervisedHead | None = None):
         self.projection = model.get_output_embeddings()
+        self._decides = policy or self
         self.hidden = torch.empty(0)
         self.pictures = PicturesOnce(model.base_model)
         self._model = model
@@ -57,6 +64,11 @@ class SupervisedHead:
 
         model.forward = types.MethodType(forward, model)
 
+    @property
+    def trained(self) -> bool:
+        """Whether any parameter of the head is trained, its own or an adapter's."""
+        return any(parameter.requires_grad for parameter in self.projection.parameters())
+
     def _on_supervised(
         self, *, labels: torch.Tensor, layout: dict[str, torch.Tensor] | None = None, **inputs: Any
     ) -> Any:
@@ -70,11 +82,14 @@ class SupervisedHead:
         self._picked = layout.get("predicts", torch.nn.functional.pad(supervised, (0, 1)).flatten().nonzero()[:, 0])
         rows, length = inputs["input_ids"].shape
         try:
-            output = self._fused(shift_labels=following[supervised][None], fused_lm_head=True, **inputs)
+            with head_of(self._decides.trained) as head:
+                output = self._fused(shift_labels=following[supervised][None], fused_lm_head=True, **inputs)
         finally:
             predicted, self._picked = len(self._picked), None
             self.pictures.order = self.pictures.keys = None
-        self.passes.append(Computed(rows, length, *self.pictures.encoded, predicted, torch.is_grad_enabled()))
+        self.passes.append(
+            Computed(rows, length, *self.pictures.encoded, predicted, torch.is_grad_enabled(), head.logits_again)
+        )
         for name in PER_TOKEN:
             picked = getattr(output, name)
             if picked is not None:

@@ -97,7 +97,9 @@ class RowsTrainer(WholeCheckpoints):
         self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
         # An adapter's reference is the same base; full fine-tuning has a copy of the model, with a head of its own.
         copy = getattr(self, "ref_model", None)
-        self.reference_head = self.head if copy is None else SupervisedHead(self.accelerator.unwrap_model(copy))
+        self.reference_head = (
+            self.head if copy is None else SupervisedHead(self.accelerator.unwrap_model(copy), policy=self.head)
+        )
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset

@@ -4,8 +4,8 @@ A matrix of n weights that T positions pass costs 2 n T forward; backward as muc
 before it needs one, and as much for the gradient of its weights, if they are trained; once more forward if its layer is checkpointed
 (Kaplan et al. 2020, arXiv 2001.08361, table 1, gives 6 N per token for training everything: these three without the fourth).
 Attention of width d over L positions costs 4 L^2 d a layer forward (queries by keys, weights by values; the whole square, as kernels that
-take a mask compute it), and twice that backward. The head is passed by supervised positions alone, forward twice, since its kernel
-computes logits again in the backward pass.
+take a mask compute it), and twice that backward. The head is passed by supervised positions alone, forward twice where its kernel
+computes logits again in the backward pass (`Pass.logits_again`).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _head(spent: Flops, head: Matrix, step: Step) -> None:
     a_position = 2.0 * head.weights
     # Log-probabilities of all answers; where distributions are compared, student and teacher once more.
     spent.forward += a_position * (step.policy.supervised + 2 * step.divergence)
-    spent.recomputed += a_position * (step.policy.supervised + 2 * step.divergence)
+    spent.recomputed += a_position * (step.policy.supervised * step.policy.logits_again + 2 * step.divergence)
     spent.backward += a_position * (step.policy.supervised + step.divergence) * (1 + head.trained)
     if step.reference:
         spent.reference += a_position * step.reference.supervised

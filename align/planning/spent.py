@@ -35,6 +35,8 @@ class Computed:
     supervised: int
     is_policy: bool
     """Whether a backward pass follows it; else it is the reference's."""
+    logits_again: bool = True
+    """Whether that backward pass computes the head's logits again."""
 
 
 class Spending:
@@ -59,7 +61,7 @@ class Spending:
         return total
 
     def _step(self, one: Computed) -> Step:
-        these = Pass(one.rows, one.length, one.pictures, one.supervised)
+        these = Pass(one.rows, one.length, one.pictures, one.supervised, one.logits_again)
         if one.is_policy:
             return Step(0, self._picture(one), these, None, 0.0)
         # Where distributions are compared, both heads work on what the reference is asked about.

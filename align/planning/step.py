@@ -32,6 +32,10 @@ class Pass:
     pictures: float
     supervised: float
     """Positions that the output head works on (align/methods/head.py)."""
+    logits_again: bool = True
+    """Whether the head computes its logits again in the backward pass: on a GPU, and on a CPU where it is trained
+    (align/methods/frozen_head.py). A plan is of GPUs.
+    """
 
 
 @dataclass(frozen=True)
