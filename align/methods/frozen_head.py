@@ -26,7 +26,7 @@ TOKENS, WORDS = 1024, 2048
 """Size of a tile. Two in fp32 take 16 MiB. On a CPU fewer tokens make slower products; more words are no faster."""
 
 Fields = tuple[torch.Tensor | None, ...]
-"""log_probs, entropy, log_sum_sq_probs, mean_logits and is_top1 as in trl's `FusedCausalLMOutput`, (tokens,) each, None if not asked for."""
+"""log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 of trl's `FusedCausalLMOutput`: (tokens,) each, None if not asked for."""
 
 
 def unsuited(
@@ -71,12 +71,12 @@ class Head:
     ) -> Fields:
         """As trl's: `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `bias` (vocabulary,), `targets` (tokens,)."""
         if self.trained or unsuited(hidden, weight, bias, temperature, softcap, scale):
-            return ChunkedLogProbFunction.apply(  # type: ignore[no-any-return]
+            return ChunkedLogProbFunction.apply(
                 hidden, weight, bias, targets, temperature, chunk_size, softcap, scale, outputs
             )
         self.logits_again = False
         if torch.is_grad_enabled() and hidden.requires_grad:
-            return _Differentiable.apply(hidden, weight, targets, outputs)  # type: ignore[no-any-return]
+            return _Differentiable.apply(hidden, weight, targets, outputs)
         return log_probs_of(hidden, weight, targets, outputs, _compute_dtype(hidden))[0]
 
 
@@ -206,7 +206,7 @@ class _Differentiable(torch.autograd.Function):
         return fields
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, of_log_probs: torch.Tensor | None, of_entropy: torch.Tensor | None, *_: Any) -> Any:
         hidden, weight, targets, gradient = ctx.saved_tensors
         total = None if of_log_probs is None else gradient * of_log_probs[:, None]

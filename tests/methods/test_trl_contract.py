@@ -14,6 +14,7 @@ from trl import DPOTrainer, SFTTrainer
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 from trl.models import utils
+from trl.trainer import utils as utils_of_trainers
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head, use_adapter
 
 from align.methods.head import PER_TOKEN, TILE
@@ -45,6 +46,14 @@ def test_training_runs_through_our_overrides(loaded, renderer, mini_rows, tmp_pa
 
 def test_the_fused_head_gives_these_values_per_position():
     assert set(PER_TOKEN) <= set(FusedCausalLMOutput.__dataclass_fields__)
+
+
+def test_the_fused_head_looks_its_function_up_when_it_is_called():
+    assert utils_of_trainers._ChunkedLogProbFunction is ChunkedLogProbFunction
+    assert "_ChunkedLogProbFunction.apply(" in inspect.getsource(add_fused_lm_head)
+    parameters = list(inspect.signature(ChunkedLogProbFunction.forward).parameters)
+    assert parameters[:5] == ["ctx", "hidden", "weight", "bias", "targets"]
+    assert parameters[5:] == ["temperature", "chunk_size", "final_logit_softcapping", "logit_scale", "outputs"]
 
 
 def test_the_fused_head_takes_labels_that_are_shifted_already(loaded, renderer, mini_rows):
