@@ -1,10 +1,12 @@
 """Samples per second and peak memory of a training here, over those of plain trl on the same rows, model, adapter, batch and precision.
 
-    python -m perf.against_trl [shapes=dpo_images,sft_images,sft_text,sft_mixed] [rounds=3] [steps=5] [layout=auto]
+    python -m perf.against_trl [shapes=dpo_images,sft_images,sft_text,sft_mixed] [rounds=3] [steps=5] [allocator=kept] [layout=auto]
 
 Every round is a process of each side, in turns; its first step warms up, and the others count together, since their rows differ. The ratio
 is the mean of the rounds', as logarithms, with its interval (Student's t, 95%). No ratio is printed unless the first five losses agree.
 Each side is told what is fastest for it (results/best_settings.json, which `python -m perf.best_settings` searches).
+`allocator=default` leaves out the settings of glibc's allocator, which both sides otherwise have -> results/<shape>_default_allocator.json.
+The shapes of Qwen2-VL need the published processor: ALIGN_SHARED names a folder with hub/qwen2-vl-7b-instruct.
 """
 
 from __future__ import annotations
@@ -25,11 +27,12 @@ from scipy.stats import t
 from align.files import write_json
 from align.run_folder import git_commit, versions
 from perf.generation import machine
-from perf.shapes import SHAPES, Shape, write_model, write_rows
+from perf.shapes import SHAPES, Shape, at_hand, write_model, write_rows
 
 HERE = Path(__file__).parent
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 """glibc keeps freed memory, for both sides: otherwise a step waits for pages of its large tensors, each time for another while."""
+ALLOCATORS = {"kept": KEPT, "default": {}}
 WARM_UP = 1
 COMPARED = 5
 TRAIN = {
@@ -46,7 +49,8 @@ TRAIN = {
 
 def best_settings(name: str) -> dict[str, list[str]]:
     """{side: what is fastest for it} of a shape."""
-    found = json.loads((HERE / "results" / "best_settings.json").read_text())[name]
+    searched = SHAPES[name].settings_of or name
+    found = json.loads((HERE / "results" / "best_settings.json").read_text())[searched]
     return {which: it["best"] for which, it in found.items()}
 
 
@@ -56,12 +60,21 @@ def side(plan: dict[str, Any], cache: Path, module: str = "perf.one_side") -> di
         plan_file, result_file = Path(name, "plan.json"), Path(name, "result.json")
         plan_file.write_text(json.dumps(plan))
         command = [sys.executable, "-m", module, str(plan_file), str(result_file)]
-        environment = os.environ | KEPT | {"XDG_CACHE_HOME": str(cache)}
+        inherited = {key: value for key, value in os.environ.items() if key not in KEPT}
+        environment = inherited | ALLOCATORS[plan.get("allocator", "kept")] | {"XDG_CACHE_HOME": str(cache)}
         done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise SystemExit(f"{plan['side']}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
         result: dict[str, Any] = json.loads(result_file.read_text())
         return result
+
+
+def folder_with_model(room: Path, shape: Shape) -> Path:
+    """A folder of its own for each kind of model, in which `model` is written once."""
+    folder = room / shape.model
+    if not folder.exists():
+        write_model(folder / "model", shape.model)
+    return folder
 
 
 def plan_of(shape: Shape, folder: Path, steps: int) -> dict[str, Any]:
@@ -82,9 +95,11 @@ def agree(ours: Sequence[float], theirs: Sequence[float]) -> bool:
     return bool(np.allclose(ours[:COMPARED], theirs[:COMPARED], rtol=1e-4))
 
 
-def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence[str], command: Sequence[str]) -> None:
+def measure(
+    name: str, folder: Path, rounds: int, steps: int, allocator: str, settings: Sequence[str], command: Sequence[str]
+) -> None:
     """Train in turns, print the ratios, and keep everything in results/<name>.json; with a stored reference, <name>_stored.json."""
-    plan, cache = plan_of(SHAPES[name], folder, steps), folder / "cache"
+    plan, cache = plan_of(SHAPES[name], folder, steps) | {"allocator": allocator}, folder / "cache"
     best = best_settings(name)
     sides = {
         which: plan | {"side": which, "settings": [*best[which], *given]}
@@ -99,8 +114,10 @@ def measure(name: str, folder: Path, rounds: int, steps: int, settings: Sequence
             results[which].append(side(sides[which], cache))
             print(f"{name} round {turn + 1}: {which} {step_of(results[which][-1]):.2f} s a step", flush=True)
     theirs = results.pop("trl")
+    suffix = "" if allocator == "kept" else f"_{allocator}_allocator"
     for which, ours in results.items():
-        report(name if which == "align" else f"{name}_{which}", name, ours, theirs, command)
+        file = (name if which == "align" else f"{name}_{which}") + suffix
+        report(file, name, ours, theirs, {"command": list(command), "environment": ALLOCATORS[allocator]})
 
 
 def report(
@@ -108,7 +125,7 @@ def report(
     shape: str,
     ours: Sequence[dict[str, Any]],
     theirs: Sequence[dict[str, Any]],
-    command: Sequence[str],
+    how: dict[str, Any],
 ) -> None:
     """Print a ratio and write it, if the losses are the same."""
     if not all(agree(one["losses"], theirs[0]["losses"]) for one in (*ours, *theirs)):
@@ -116,9 +133,10 @@ def report(
         print(f"{name}: losses differ, so no ratio: {losses}, trl {others}")
         return
     rounds = len(ours)
-    ratios = np.log([step_of(b) / step_of(a) for a, b in zip(ours, theirs, strict=True)])
-    margin = t.ppf(0.975, rounds - 1) * ratios.std(ddof=1) / np.sqrt(rounds) if rounds > 1 else np.nan
-    ratio, low, high = (round(float(np.exp(ratios.mean() + side)), 2) for side in (0, -margin, margin))
+    ratio, low, high = interval([step_of(b) / step_of(a) for a, b in zip(ours, theirs, strict=True)])
+    of_cpu = interval(
+        [step_of(b, "cpu_seconds") / step_of(a, "cpu_seconds") for a, b in zip(ours, theirs, strict=True)]
+    )
     peaks = [statistics.median(one["peak_memory_mib"] for one in of) for of in (ours, theirs)]
     result = {
         "schema": 1,
@@ -128,6 +146,7 @@ def report(
         "low": low,
         "high": high,
         "rounds": rounds,
+        "ratio_of_cpu_seconds": of_cpu,
         "memory_ratio": round(peaks[0] / peaks[1], 3),
         "shape": vars(SHAPES[shape]),
         "losses_agree": COMPARED,
@@ -136,7 +155,7 @@ def report(
         "machine": machine(),
         "versions": versions(),
         "git_commit": git_commit(),
-        "command": list(command),
+        **how,
     }
     file = HERE / "results" / f"{name}.json"
     write_json(file, result)
@@ -147,9 +166,17 @@ def report(
     )
 
 
-def step_of(result: dict[str, Any]) -> float:
-    """Mean seconds of a step, warm."""
-    return statistics.mean(result["seconds"][WARM_UP:])
+def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """(Mean of the rounds' ratios as logarithms, and its 95% interval by Student's t: nan for one round)."""
+    logs = np.log(ratios)
+    margin = t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)) if len(logs) > 1 else np.nan
+    mean, low, high = (round(float(np.exp(logs.mean() + side)), 2) for side in (0, -margin, margin))
+    return mean, low, high
+
+
+def step_of(result: dict[str, Any], of: str = "seconds") -> float:
+    """Mean seconds of a step, warm; `cpu_seconds` are those of the training process alone, without its workers."""
+    return statistics.mean(result[of][WARM_UP:])
 
 
 def summary(name: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -157,6 +184,7 @@ def summary(name: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "samples_per_second": round(SHAPES[name].batch / statistics.median(map(step_of, results)), 3),
         "seconds_of_steps": [one["seconds"] for one in results],
+        "cpu_seconds_of_steps": [one["cpu_seconds"] for one in results],
         "peak_memory_mib": [one["peak_memory_mib"] for one in results],
         "losses": results[0]["losses"],
         "settings": results[0]["settings"],
@@ -167,17 +195,17 @@ def summary(name: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> None:
     """Every shape that was asked for."""
     given = dict(argument.split("=", 1) for argument in arguments)
-    own = {"shapes": ",".join(SHAPES), "rounds": "3", "steps": str(COMPARED)}
+    own = {"shapes": ",".join(at_hand()), "rounds": "3", "steps": str(COMPARED), "allocator": "kept"}
     told = own | {key: value for key, value in given.items() if key in own}
     settings = [f"{key}={value}" for key, value in given.items() if key not in own]
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder, "model"))
         for name in told["shapes"].split(","):
             measure(
                 name,
-                Path(folder),
+                folder_with_model(Path(folder), SHAPES[name]),
                 int(told["rounds"]),
                 int(told["steps"]),
+                told["allocator"],
                 settings,
                 ["perf/against_trl.py", *arguments],
             )

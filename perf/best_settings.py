@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from align.files import write_json
-from perf.against_trl import agree, plan_of, side, step_of
-from perf.shapes import SHAPES, Shape, write_model
+from perf.against_trl import agree, folder_with_model, plan_of, side, step_of
+from perf.shapes import SHAPES, Shape
 
 FILE = Path(__file__).parent / "results" / "best_settings.json"
 STEPS = 3
@@ -64,13 +64,14 @@ def search(name: str, which: str, folder: Path, limit: float = float("inf")) -> 
 
 def main(arguments: Sequence[str]) -> None:
     """Search each shape that was asked for; others stay as they were."""
-    names = arguments[0].removeprefix("shapes=").split(",") if arguments else list(SHAPES)
+    own = [name for name, shape in SHAPES.items() if shape.settings_of is None]
+    names = arguments[0].removeprefix("shapes=").split(",") if arguments else own
     found = json.loads(FILE.read_text()) if FILE.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder, "model"))
         for name in names:
-            theirs = search(name, "trl", Path(folder))
-            ours = search(name, "align", Path(folder), theirs["peak_memory_mib"])
+            room = folder_with_model(Path(folder), SHAPES[name])
+            theirs = search(name, "trl", room)
+            ours = search(name, "align", room, theirs["peak_memory_mib"])
             found[name] = {"trl": theirs, "align": ours}
             write_json(FILE, found)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,22 @@ class Steps(TrainerCallback):
 
     def __init__(self) -> None:
         self.ended: list[float] = []
+        self.cpu: list[float] = []
         self.losses: list[float] = []
         self.tflops: list[float] = []
         self.waits: list[float] = []
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Training begins."""
-        self.ended.append(time.perf_counter())
+        self._note()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """A step ended."""
+        self._note()
+
+    def _note(self) -> None:
         self.ended.append(time.perf_counter())
+        self.cpu.append(time.process_time())
 
     def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
         """Keep the loss; where the log says it, how much was computed a second and how long the step waited for its rows."""
@@ -84,7 +90,9 @@ def trls(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
     config = composed(plan, folder).config
     it = load(config.model)
     adapter = choose_trainable(it.model, it.family, config)
-    bos, end = it.processor.tokenizer.bos_token, it.family.end_of_turn(it.processor)
+    # LLaVA's template begins with a token that it does not write, and ends a prompt without the space before the answer.
+    llava, end = it.family.model_type == "llava", it.family.end_of_turn(it.processor)
+    start, gap = (f"{it.processor.tokenizer.bos_token} ", " ") if llava else ("", "")
     records = []
     for row in training_data(config).rows:
         answers = (
@@ -94,10 +102,10 @@ def trls(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
         )
         records.append(
             {
-                "prompt": f"{bos} {it.renderer.prompt_text(row)}",
+                "prompt": f"{start}{it.renderer.prompt_text(row)}",
                 "images": [load_image(one, row.id) for one in row.images],
             }
-            | {key: f" {answer}{end}" for key, answer in answers.items()}
+            | {key: f"{gap}{answer}{end}" for key, answer in answers.items()}
         )
     configure, trainer = {"dpo": (DPOConfig, DPOTrainer), "sft": (SFTConfig, SFTTrainer)}[plan["method"]]
     train = {"per_device_train_batch_size": plan["batch"]} | dict(config.train)
@@ -127,7 +135,8 @@ def main(plan_file: str, result_file: str) -> None:
     torch.manual_seed(0)
     resolved = {"align": ours, "trl": trls}[plan["side"]](plan, Path(result_file).parent, steps)
     result = {
-        "seconds": [round(b - a, 4) for a, b in zip(steps.ended, steps.ended[1:], strict=False)],
+        "seconds": [round(b - a, 4) for a, b in pairwise(steps.ended)],
+        "cpu_seconds": [round(b - a, 4) for a, b in pairwise(steps.cpu)],
         "losses": steps.losses,
         "tflops": steps.tflops,
         "data_wait": steps.waits,

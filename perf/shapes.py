@@ -1,18 +1,21 @@
-"""What training is measured with: a LLaVA of some 80 million parameters and 576 image tokens, and rows of the field's shapes.
+"""What training is measured with: a LLaVA of some 80 million parameters and 576 image tokens, a Qwen2-VL of 51.6 million with the
+published vocabulary and processor and 144 image tokens, and rows of the field's shapes.
 
-Words are the miniature's, one token each, drawn at random: what they say does not matter to what they cost.
+Words are the miniature's, about one token each, drawn at random: what they say does not matter to what they cost.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from align.miniature.models import build
 from align.miniature.world import vocabulary
@@ -31,6 +34,10 @@ class Shape:
     with_image: float
     batch: int
     """Rows, or pairs, of an optimizer step: one forward pass."""
+    model: str = "llava"
+    """llava | qwen2_vl"""
+    settings_of: str | None = None
+    """Another shape, whose fastest settings are taken instead of searching this one's."""
 
 
 SHAPES = {
@@ -38,10 +45,22 @@ SHAPES = {
     "sft_images": Shape("sft", (40, 40), (60, 60), 1.0, 4),  # VLGuard
     "sft_text": Shape("sft", (20, 80), (50, 300), 0.0, 8),  # PKU-SafeRLHF: lengths differ
     "sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8),  # 30 rows with a picture to 70 without
+    "qwen2_vl_sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8, "qwen2_vl", "sft_mixed"),
+    "qwen2_vl_dpo_images": Shape("dpo", (50, 50), (150, 150), 1.0, 2, "qwen2_vl", "dpo_images"),
 }
 
 
-def write_model(folder: Path) -> None:
+def at_hand() -> list[str]:
+    """The shapes that can be measured: the published processor is found through ALIGN_SHARED."""
+    return [name for name, shape in SHAPES.items() if shape.model == "llava" or "ALIGN_SHARED" in os.environ]
+
+
+def write_model(folder: Path, name: str = "llava") -> None:
+    """The model of a shape, with its processor."""
+    {"llava": _write_llava, "qwen2_vl": _write_qwen2_vl}[name](folder)
+
+
+def _write_llava(folder: Path) -> None:
     """The miniature's LLaVA with LLaVA-1.5's picture, a vocabulary of 32,000, and twelve layers of 512."""
     torch.manual_seed(0)
     model, processor = build("llava")
@@ -57,6 +76,24 @@ def write_model(folder: Path) -> None:
     processor.patch_size = PATCH
     AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
     processor.save_pretrained(folder)
+
+
+def _write_qwen2_vl(folder: Path) -> None:
+    """Qwen2-VL's configuration, vocabulary of 152,064 with a tied head, and processor; eight layers of 256, and a tower of six."""
+    published = Path(os.environ["ALIGN_SHARED"], "hub", "qwen2-vl-7b-instruct")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(published)
+    text, vision = config.text_config, config.vision_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 256, 704, 8
+    text.num_attention_heads = text.num_key_value_heads = 4
+    text.layer_types = ["full_attention"] * text.num_hidden_layers
+    text.rope_parameters = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]}
+    config.tie_word_embeddings = text.tie_word_embeddings = True
+    vision.embed_dim, vision.depth, vision.num_heads, vision.hidden_size = 256, 6, 4, 256
+    text.dtype = vision.dtype = config.dtype = "float32"
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    for file in ("chat_template.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(published / file, folder)
 
 
 def write_rows(folder: Path, shape: Shape, count: int) -> Path:
@@ -77,10 +114,18 @@ def write_rows(folder: Path, shape: Shape, count: int) -> Path:
             else {"response": answers[0]}
         )
         if has_image:
-            picture = Image.frombytes("RGB", (SIZE, SIZE), random.Random(i).randbytes(3 * SIZE * SIZE))
-            picture.save(folder / f"{i}.png")
-            row["image"] = f"{i}.png"
+            row["image"] = _write_image(folder, i, shape.model)
         lines.append(json.dumps(row) + "\n")
     file = folder / "rows.jsonl"
     file.write_text("".join(lines))
     return file
+
+
+def _write_image(folder: Path, number: int, model: str) -> str:
+    """The name of an image file: of noise as PNG for the LLaVA, of large squares as a small JPEG for Qwen2-VL."""
+    noise = random.Random(number)
+    if model == "llava":
+        Image.frombytes("RGB", (SIZE, SIZE), noise.randbytes(3 * SIZE * SIZE)).save(folder / f"{number}.png")
+        return f"{number}.png"
+    Image.frombytes("RGB", (12, 12), noise.randbytes(3 * 12 * 12)).resize((SIZE, SIZE)).save(folder / f"{number}.jpg")
+    return f"{number}.jpg"

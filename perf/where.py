@@ -19,10 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from align.files import write_json
 from align.run_folder import git_commit, versions
-from perf.against_trl import HERE, best_settings, plan_of, side
+from perf.against_trl import HERE, best_settings, folder_with_model, plan_of, side
 from perf.generation import machine
 from perf.one_side import Steps, ours, trls
-from perf.shapes import SHAPES, VOCABULARY, write_model
+from perf.shapes import SHAPES, VOCABULARY
 
 STEPS = 2
 
@@ -65,8 +65,7 @@ def measure(name: str) -> None:
     """Each side of a shape, printed and written."""
     best, found = best_settings(name), {}
     with tempfile.TemporaryDirectory() as folder:
-        write_model(Path(folder, "model"))
-        plan = plan_of(SHAPES[name], Path(folder), STEPS)
+        plan = plan_of(SHAPES[name], folder_with_model(Path(folder), SHAPES[name]), STEPS)
         for which in ("trl", "align"):
             told = plan | {"side": which, "settings": best[which]}
             found[which] = side(told, Path(folder, "cache"), "perf.where")
