@@ -149,7 +149,7 @@ def report(
         "ratio_of_cpu_seconds": of_cpu,
         "memory_ratio": round(peaks[0] / peaks[1], 3),
         "shape": vars(SHAPES[shape]),
-        "losses_agree": COMPARED,
+        "losses_agree": min(COMPARED, len(ours[0]["losses"])),
         "ours": summary(shape, ours),
         "peer": summary(shape, theirs),
         "machine": machine(),
