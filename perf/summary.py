@@ -27,6 +27,7 @@ def against_trl() -> list[str]:
 
 REAL_VOCABULARY = {
     "qwen2_vl_sft_mixed": "`qwen2_vl_sft_mixed`: 30% of rows 144 image + 50 + 150 tokens, the others 50 + 150, 8 rows a step",
+    "qwen2_vl_sft_mixed_default_allocator": "the same with `steps=2 rounds=2 allocator=default`, on a busier machine",
 }
 
 
