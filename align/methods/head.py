@@ -26,8 +26,8 @@ PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1
 
 TRLS_TILE = chunked_logprob.TOKEN_CHUNK_SIZE
 TILE = 128
-"""Tokens that trl's head takes at a time without Triton, 16 MB of logits in fp32. Its own 4,096 take more memory, and with glibc's default
-allocator more time. A plan is of GPUs, which keep trl's.
+"""Tokens that trl's head takes at a time without Triton, 16 MB of logits in fp32. Its own 4,096 take four times the memory for 750 tokens
+(perf/results/head.json). A plan is of GPUs, which keep trl's.
 """
 if not is_triton_available():
     chunked_logprob.TOKEN_CHUNK_SIZE = TILE
