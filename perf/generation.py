@@ -1,8 +1,11 @@
-"""Answers per second of batched generation over those one by one, of one model in one process, in turns.
+"""Responses per second of batched generation over those one by one, of one model in one process, in turns.
 
-    python perf/generation.py [key=value...]
+    python -m perf.generation [key=value...]
 
 The keys are those of `align eval` (model=, benchmark=, limit=, generation.batch_size=, ...), and rounds=, how often each way is timed.
+`model=qwen2_vl` is the small random Qwen2-VL of perf/shapes.py behind the published processor (ALIGN_SHARED must point to it).
+Batches are asked as an evaluation asks them: features of an image are kept for other rows and views; one by one nothing is kept.
+CPU seconds are counted, which other work on the machine changes less than the time that passes; on a GPU it is the time.
 The interval is that of the mean logarithm of the rounds' ratios (Student's t, 95%).
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,11 +31,14 @@ from align.evaluation.selection import selections_of
 from align.files import write_json
 from align.generation.local import generate, load_on
 from align.generation.local_model import devices
+from align.generation.seen_images import SeenImages
 from align.models.loading import ModelSource
 from align.run_folder import git_commit, versions
 from align.screen import quiet_libraries
 from align.settings import Generation
+from perf.shapes import write_model
 
+SMALL_QWEN2_VL = "model=qwen2_vl"
 DEFAULTS = (
     "model=mini_llava",
     "benchmark=mini_vsil,mini_vsil_free,mini_ability",
@@ -46,15 +53,24 @@ def main(arguments: Sequence[str]) -> None:
     rounds = int(next((one.removeprefix("rounds=") for one in arguments if one.startswith("rounds=")), 7))
     if rounds < 2:
         raise UserError(f"rounds={rounds}: an interval needs 2 or more")
-    config = compose_eval([*DEFAULTS, *(one for one in arguments if not one.startswith("rounds="))]).config
-    quiet_libraries()
-    loaded = load_on(devices(1)[0], ModelSource(config.model))
+    given = [one for one in arguments if not one.startswith("rounds=")]
+    with tempfile.TemporaryDirectory() as folder:
+        if SMALL_QWEN2_VL in given:
+            write_model(Path(folder), "qwen2_vl")
+            given = [f"model={folder}" if one == SMALL_QWEN2_VL else one for one in given] + ["model.dtype=float32"]
+        config = compose_eval([*DEFAULTS, *given]).config
+        quiet_libraries()
+        loaded = load_on(devices(1)[0], ModelSource(config.model))
+    named = "qwen2_vl_small" if SMALL_QWEN2_VL in arguments else config.model.name
+    now = time.perf_counter if torch.cuda.is_available() else time.process_time
     rows = [replace(row, id=f"{chosen.name}/{row.id}") for chosen in selections_of(config) for row in chosen.rows]
 
     def seconds(generation: Generation) -> tuple[float, dict[str, str]]:
-        begun = time.perf_counter()
-        responses = {one.id: one.response for one in generate(loaded.model, loaded.renderer, rows, generation)}
-        return time.perf_counter() - begun, responses
+        begun = now()
+        seen = SeenImages(loaded.model, loaded.family) if generation.batch_size > 1 else None
+        found = generate(loaded.model, loaded.renderer, rows, generation, seen)
+        responses = {one.id: one.response for one in found}
+        return now() - begun, responses
 
     ways = {"batched": config.generation, "one by one": replace(config.generation, batch_size=1)}
     answers = {way: seconds(generation)[1] for way, generation in ways.items()}  # and it warms up
@@ -73,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
             "seconds": [round(one, 3) for one in took[way]],
         }
 
-    name = f"generation_{config.model.name}"
+    name = f"generation_{named}"
     identical = sum(answers["batched"][row.id] == answers["one by one"][row.id] for row in rows)
     result = {
         "schema": 1,
@@ -91,12 +107,12 @@ def main(arguments: Sequence[str]) -> None:
         "machine": machine(),
         "versions": versions(),
         "git_commit": git_commit(),
-        "command": ["perf/generation.py", *arguments],
+        "command": ["-m perf.generation", *arguments],
     }
     file = Path(__file__).parent / "results" / f"{name}.json"
     write_json(file, result)
     print(
-        f"{config.model.name}: {ratio} times as many answers per second in batches of {config.generation.batch_size} as one by one "
+        f"{named}: {ratio} times as many answers per second in batches of {config.generation.batch_size} as one by one "
         f"(95%: {low} to {high}, {rounds} rounds of {len(rows)} rows); {identical} of {len(rows)} answers identical; {file}"
     )
 
