@@ -103,7 +103,12 @@ def _methods(config: CompareConfig, model: str, recipe: str) -> list[str | None]
 def _compose(config: CompareConfig, model: str, recipe: str, method: str | None, seed: int) -> Composed:
     overrides = [f"{key}={'null' if value is None else value}" for key, value in flatten(config.override)]
     overrides += [f"method={method}"] if method else []
-    composed = compose_run([f"recipe={recipe}", f"model={model}", f"seed={seed}", *overrides])
+    words = [f"recipe={recipe}", f"model={model}", f"seed={seed}"]
+    composed = compose_run([*words, *overrides])
+    if composed.config.suite == "miniature" and not any(
+        key.startswith("train.save") for key, _ in flatten(config.override)
+    ):
+        composed = compose_run([*words, *overrides, "train.save_strategy=no"])  # a run of seconds needs no checkpoints
     run = composed.config
     run.output_dir = str(folder_within(config.output_dir, run.model.name, recipe, seed, fingerprint(run)))
     return composed
