@@ -110,6 +110,7 @@ def test_a_models_own_generation_settings_do_not_leak_in(loaded):
     assert it.model.generation_config.no_repeat_ngram_size == 1
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_the_base_answers_without_the_adapter_that_a_run_continues(tiny, loaded, family_name, tmp_path):
     adapter = saved(adapted(loaded(family_name)), tmp_path)
     base = ModelSettings(name="tiny", path=str(tiny(family_name)), dtype="float32")
@@ -123,6 +124,7 @@ def test_the_base_answers_without_the_adapter_that_a_run_continues(tiny, loaded,
     assert tuned != answers[0]
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_a_checkpoint_is_loaded_once_for_several_sets_and_again_after_its_release(
     tiny, loaded, family_name, tmp_path, monkeypatch
 ):

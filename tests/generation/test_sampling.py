@@ -75,6 +75,7 @@ def test_a_models_first_tokens_are_drawn_from_its_softmax(loaded, family_name, m
     assert found.pvalue > UNLIKELY
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_an_answer_owes_nothing_to_its_batch(loaded, family_name, monkeypatch):
     it, rows = loaded(family_name), mixed_rows(1)
     asked = Generation(max_new_tokens=8, batch_size=16, do_sample=True, temperature=0.7, top_p=0.9, seed=5)
@@ -89,6 +90,7 @@ def test_an_answer_owes_nothing_to_its_batch(loaded, family_name, monkeypatch):
     assert tokens_of(it, rows, replace(asked, seed=6), monkeypatch) != batched
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_the_lower_the_temperature_the_nearer_to_greedy(loaded, family_name, monkeypatch):
     it, rows = loaded(family_name), mixed_rows(1)
     greedy = tokens_of(it, rows, Generation(max_new_tokens=8), monkeypatch)

@@ -53,6 +53,7 @@ def data(*arguments):
     return training_data(it, asking(it))
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_the_base_models_own_answer_becomes_the_harmful_and_the_rejected_one(
     tiny, loaded, family_name, tmp_path, questions
 ):
