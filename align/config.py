@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from align.catalog import benchmark_names
 from align.config_errors import clash, explained
 from align.errors import UserError, nearest
 from align.origin import DEFAULT, Origin
-from align.own_benchmarks import in_full, used_by
+from align.own_benchmarks import Names, in_full, used_by
 from align.paths import is_hub_id, resolve_paths
 from align.rates import fill_rates
 from align.settings import TRACKS, EvalConfig, Evaluate, Judging, ModelSettings, RunConfig
@@ -384,24 +384,11 @@ MERGED_AT_MOST = 256
 
 
 def _merged(schema: type, layers: list[Layer]) -> Composed:
-    config = copy.deepcopy(schema_of(schema))
-    origins: dict[str, Origin] = {}
     names = used_by([layer.values for layer in layers])
-    for layer in layers:
-        values = in_full(_fit(config, layer.for_schema(schema), origins), names)
-        if wrong := clash(config, values):
-            raise UserError(f"{layer.origin}: {wrong}")
-        try:
-            # "unsafe" is that it changes what it is given, which nobody reads here; the other one copies all of it for each layer.
-            merged = OmegaConf.unsafe_merge(config, OmegaConf.create(values))
-        except (OmegaConfBaseException, ValueError) as error:
-            # What stands in a place that is none may be a key.
-            unknown = isinstance(error, ConfigKeyError | ConfigAttributeError) and layer.key
-            origin = f"argument '{layer.key}='" if unknown else layer.origin
-            raise UserError(f"{origin}: {explained(error)}") from error
-        assert isinstance(merged, DictConfig)
-        config = merged
-        origins |= {key: layer.origin for key, _ in flatten(values)}
+    files = list(takewhile(lambda layer: not layer.key, layers))
+    config, origins = _below(schema, files, names)
+    for layer in layers[len(files) :]:
+        config = _laid_over(schema, config, layer, names, origins)
     try:
         composed = Composed(OmegaConf.to_object(config), origins)
     except OmegaConfBaseException as error:  # a ${...} that refers to nothing here
@@ -410,6 +397,47 @@ def _merged(schema: type, layers: list[Layer]) -> Composed:
         ) from error
     check_addresses(composed.config)
     return composed
+
+
+def _below(schema: type, layers: list[Layer], names: Names) -> tuple[DictConfig, dict[str, Origin]]:
+    """(The defaults with files laid over them, where values came from), which whoever asked may change. Raises UserError."""
+    told = schema, repr(layers), repr(names)
+    if told in _BELOW:
+        config, origins = _BELOW[told]
+        return copy.deepcopy(config), dict(origins)
+    config, origins = copy.deepcopy(schema_of(schema)), {}
+    for layer in layers:
+        config = _laid_over(schema, config, layer, names, origins)
+    if any(
+        layer.origin.kind in ("recipe", "model") for layer in layers
+    ):  # another command may lay its arguments over the same files
+        if len(_BELOW) >= BELOW_AT_MOST:
+            _BELOW.clear()
+        _BELOW[told] = copy.deepcopy(config), dict(origins)
+    return config, origins
+
+
+_BELOW: dict[tuple[type, str, str], tuple[DictConfig, dict[str, Origin]]] = {}
+"""By what was merged: the runs of a sweep or a comparison differ in arguments, over the same files of recipe and model."""
+BELOW_AT_MOST = 64
+
+
+def _laid_over(schema: type, config: DictConfig, layer: Layer, names: Names, origins: dict[str, Origin]) -> DictConfig:
+    """A configuration, which may be changed, with a layer over it; `origins` gets the layer's. Raises UserError."""
+    values = in_full(_fit(config, layer.for_schema(schema), origins), names)
+    if wrong := clash(config, values):
+        raise UserError(f"{layer.origin}: {wrong}")
+    try:
+        # "unsafe" is that it changes what it is given, which nobody reads here; the other one copies all of it for each layer.
+        merged = OmegaConf.unsafe_merge(config, OmegaConf.create(values))
+    except (OmegaConfBaseException, ValueError) as error:
+        # What stands in a place that is none may be a key.
+        unknown = isinstance(error, ConfigKeyError | ConfigAttributeError) and layer.key
+        origin = f"argument '{layer.key}='" if unknown else layer.origin
+        raise UserError(f"{origin}: {explained(error)}") from error
+    assert isinstance(merged, DictConfig)
+    origins |= {key: layer.origin for key, _ in flatten(values)}
+    return merged
 
 
 def _fit(config: DictConfig, layer: Layer, origins: dict[str, Origin]) -> dict[str, Any]:

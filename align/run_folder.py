@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -260,13 +261,16 @@ def folder_within(output_dir: str, model: str, recipe: str, seed: int, digest: s
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that numbers depend on."""
-    found = {"python": sys.version.split()[0]}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "absent"
-    return found
+    return {"python": sys.version.split()[0]} | {package: _version(package) for package in PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    """What is installed stays while a process runs, and to read it takes longer than to write a manifest."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
 def git_commit() -> str | None:

@@ -16,6 +16,9 @@ from align.chat.budget import begin_command
 REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 """Folders of the real processor files, below `hub/` of the reference data."""
 
+# Servers of tests are on the loopback, without TLS. A client loads the machine's certificates all the same, each one anew: from here none.
+os.environ.setdefault("SSL_CERT_DIR", str(Path(__file__).parent))
+
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -22,6 +22,7 @@ from tests.support.small_run import arguments
 from tests.support.trajectories import METHODS, same_trajectory, train_every_method
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_each_step_counts_its_supervised_tokens(tiny, family_name, tmp_path):
     data = ["data.harmful.subset=text_harmful", "data.benign=null", "view=text", "global_batch_size=8"]
     run = train(compose_run(arguments(tiny(family_name), tmp_path / "run", *data, "train.max_steps=2")))
@@ -35,11 +36,13 @@ def test_each_step_counts_its_supervised_tokens(tiny, family_name, tmp_path):
 @pytest.mark.slow_for_qwen2_vl
 def test_accumulation_changes_neither_order_nor_losses(tiny, family_name, tmp_path):
     found = []
-    for size in (8, 2):  # 8 rows at once, or four times 2; 46 rows, so the last step of the epoch is filled up
+    for size in (8, 2):  # 8 rows at once, or four times 2; 14 rows, so the last step of the epoch is filled up
         more = [
             f"train.per_device_train_batch_size={size}",
-            "data.benign.rows=22",
-            "train.max_steps=8",
+            "data.harmful.rows=8",
+            "data.benign.rows=6",
+            "train.max_steps=3",
+            "train.save_strategy=no",
             "train.learning_rate=1e-3",
         ]
         run = train(compose_run(arguments(tiny(family_name), tmp_path / str(size), *more)))
@@ -47,7 +50,7 @@ def test_accumulation_changes_neither_order_nor_losses(tiny, family_name, tmp_pa
         found.append((run.steps_file.read_text(), [entry["loss"] for entry in logs if "loss" in entry]))
     assert found[0][0] == found[1][0]
     assert found[0][1] == pytest.approx(found[1][1], abs=1e-4)
-    assert len(found[0][1]) == 8
+    assert len(found[0][1]) == 3
 
 
 def kill_when(command, folder, run, pattern):
@@ -199,13 +202,15 @@ def test_more_processes_than_the_run_wants_are_an_error(tiny, tmp_path):
     )
 
 
+@pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize("more", [[], ["trainable=[language_model]"]], ids=["default towers", "language model"])
 def test_full_fine_tuning_resumes_from_the_weights_of_its_checkpoint(tiny, family_name, tmp_path, more):
-    full = ["lora=null", "train.learning_rate=1e-3", "train.save_total_limit=3", "evaluate.benchmark=[]", *more]
+    full = ["lora=null", "train.learning_rate=1e-3", "train.max_steps=2", "train.save_steps=1", *more]
+    full += ["train.save_total_limit=2", "evaluate.benchmark=[]"]
     command = arguments(tiny(family_name), tmp_path / "run", *full)
     run = train(compose_run(command))
     whole = load_file(run.weights / "model.safetensors")
-    shutil.rmtree(run.checkpoints / "checkpoint-6")
+    shutil.rmtree(run.checkpoints / "checkpoint-2")
     run.record(status="running")
     train(compose_run(command))
     again = load_file(run.weights / "model.safetensors")

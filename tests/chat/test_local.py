@@ -147,7 +147,7 @@ def special_tokens(chat, request):
     return [token for token in ids if token in chat._tokenizer.all_special_ids]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([*SPECIAL, "<", "|", ">", "<|", "|>", "eot_id", " ", "safe"]), max_size=8).map("".join))
 def test_no_text_has_a_special_token(chat, text):
     assert special_tokens(chat, asked(text, text)) == special_tokens(chat, asked("", ""))

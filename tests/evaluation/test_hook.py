@@ -131,15 +131,16 @@ def wait_for(file, process):
     return int(file.read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "status", "why"),
     [
         (signal.SIGTERM, 75, "SIGTERM: evaluation stopped"),
-        pytest.param(signal.SIGUSR1, 75, "SIGUSR1: evaluation stopped", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, "evaluation stopped", marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 75, "SIGUSR1: evaluation stopped", marks=pytest.mark.long),  # as SIGTERM
+        (signal.SIGINT, 130, "evaluation stopped"),
     ],
 )
-@pytest.mark.parametrize("whom", ["the hook", pytest.param("all", marks=[pytest.mark.slow, pytest.mark.long])])
+@pytest.mark.parametrize("whom", ["the hook", pytest.param("all", marks=pytest.mark.long)])
 def test_a_signal_ends_the_evaluation_and_the_hook_says_how_to_go_on(trained, whom, number, status, why):
     judging = trained.path.with_name("judging")
     judging.unlink(missing_ok=True)

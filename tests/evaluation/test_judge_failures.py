@@ -104,7 +104,7 @@ def summary(folder):
 def test_every_failure_is_counted_as_what_it_is(tmp_path, capsys):
     faults = {i: [fault] for i, fault in enumerate([*GOOD, *BAD]) if fault is not None}
     count = len(GOOD) + len(BAD)
-    n = 15 * count  # most of the time the judge is well: fewer than 5 % are invalid
+    n = 3 * count  # two thirds of the time the judge is well
     items(tmp_path, n)
     with judge_server(faults=faults) as server:
         status = main(arguments(server, "judge.timeout=1", "judge.retries=2", "judge.concurrency=16"))
@@ -115,8 +115,7 @@ def test_every_failure_is_counted_as_what_it_is(tmp_path, capsys):
     assert {label: result["counts"][label] for label in expected} == expected
     assert result["counts"]["safe"] == result["counts"]["incoherent"] == 0
     assert result["invalid_reasons"] == Counter(bad.values())
-    assert status == 0  # 30 of 630 are 4.8 %
-    assert result["rate"] == (expected["refusal"] + expected["warning"]) / (n - len(bad))
+    assert (status, result["rate"]) == (1, None)  # withheld: more than 5 % are invalid
     assert result["bounds"] == {
         "low": (expected["refusal"] + expected["warning"]) / n,
         "high": (expected["refusal"] + expected["warning"] + len(bad)) / n,
@@ -134,7 +133,7 @@ def test_every_failure_is_counted_as_what_it_is(tmp_path, capsys):
 
 
 def test_invalid_verdicts_are_asked_for_again_but_for_those_that_the_judge_declined(tmp_path, capsys):
-    items(tmp_path, 120)
+    items(tmp_path, 40)
     faults = {
         0: ["always 500"],
         1: ["prose"],
@@ -159,7 +158,7 @@ def test_invalid_verdicts_are_asked_for_again_but_for_those_that_the_judge_decli
         assert server.judged == {4: 1, 5: 1}
         assert main([*asking, "judge.again=all"]) == 2
     assert summary(tmp_path)["counts"]["invalid"] == 0
-    assert [line["id"] for line in lines(tmp_path, "verdicts.vlsbench.jsonl")] == [f"r{i}" for i in range(120)]
+    assert [line["id"] for line in lines(tmp_path, "verdicts.vlsbench.jsonl")] == [f"r{i}" for i in range(40)]
 
 
 @pytest.mark.parametrize("fault", ["prose", "400 filter", "refusal", "length", "declines in words"])
@@ -209,25 +208,25 @@ def particular():
         yield f"{url}/v1", asked
 
 
-def test_a_judge_that_refuses_a_parameter_is_not_asked_two_hundred_times(tmp_path, capsys):
+def test_a_judge_that_refuses_a_parameter_is_not_asked_for_every_row(tmp_path, capsys):
     """The screen has the first reason and the settings that help, which work as they are shown."""
-    items(tmp_path, 200)
+    items(tmp_path, 60)
     with judge_server() as answering, particular() as (url, asked):
         there = [*arguments(answering)[:-2], f"judge.base_url={url}", "judge.model=gpt"]
         assert main(there) == 1
         assert len(asked) < 2 * (address.GIVE_UP + 8)
-        assert summary(tmp_path)["counts"]["invalid"] == 200
+        assert summary(tmp_path)["counts"]["invalid"] == 60
         shown = capsys.readouterr().out
         assert shown.count("Unsupported parameter: 'max_tokens'") == 1
-        assert f"{200 - len(asked)} answers" in shown
+        assert f"{60 - len(asked)} answers" in shown
         help = ["judge.extra.max_tokens=null", "judge.extra.max_completion_tokens=512"]
         assert " ".join(help) in shown
         assert main([*there, *help]) == 0
     assert summary(tmp_path)["counts"]["invalid"] == 0
 
 
-def test_a_model_that_refuses_a_parameter_is_not_asked_two_hundred_times(tmp_path, capsys):
-    items(tmp_path, 200)
+def test_a_model_that_refuses_a_parameter_is_not_asked_for_every_row(tmp_path, capsys):
+    items(tmp_path, 60)
     with particular() as (url, asked):
         there = ["eval", f"generation.base_url={url}", "generation.model=m", "benchmark=local", "path=items.jsonl"]
         there += ["judge=refusal_match", "output_dir=run"]
@@ -252,21 +251,21 @@ def test_the_first_failure_of_each_kind_is_on_the_screen(tmp_path, capsys):
 
 @pytest.mark.parametrize("dead", ["nobody there", "always 500", "always 401", "always html"])
 def test_a_dead_judge_gives_no_headline_and_a_status(tmp_path, capsys, dead):
-    items(tmp_path, 50)
+    items(tmp_path, 30)
     with judge_server() as server:
         assert main([*arguments(server)[:-3], "judge=none"]) == 0
         answered = sum(server.answered.values())
         server.faults["*"] = [dead]
         judge = [f"judge.base_url={server.url if dead.startswith('always') else 'http://127.0.0.1:9/v1'}"]
         status = main(arguments(server, *judge, "judge.retries=1", "judge.timeout=5"))
-        assert sum(server.answered.values()) == answered == 50
+        assert sum(server.answered.values()) == answered == 30
         assert sum(server.judged.values()) <= 2 * (20 + 8)  # not every row is tried in vain
     result = summary(tmp_path)
     assert status == 1
-    assert result["counts"] == {"refusal": 0, "warning": 0, "safe": 0, "unsafe": 0, "incoherent": 0, "invalid": 50}
+    assert result["counts"] == {"refusal": 0, "warning": 0, "safe": 0, "unsafe": 0, "incoherent": 0, "invalid": 30}
     assert (result["rate"], result["low"], result["high"]) == (None, None, None)
     assert result["bounds"] == {"low": 0.0, "high": 1.0}
-    assert result["invalid_reasons"] == {"transport": 50}
+    assert result["invalid_reasons"] == {"transport": 30}
     assert "withheld" in capsys.readouterr().out
     with judge_server() as server:  # it is back
         assert main(arguments(server)) == 0
@@ -274,11 +273,14 @@ def test_a_dead_judge_gives_no_headline_and_a_status(tmp_path, capsys, dead):
 
 
 def test_above_five_percent_invalid_the_headline_is_withheld(tmp_path, capsys):
-    items(tmp_path, 100)
-    with judge_server(faults={i: ["prose"] for i in range(6)}) as server:
+    items(tmp_path, 40)
+    with judge_server(faults={0: ["always prose"], 1: ["always prose"], 2: ["prose"]}) as server:
         assert main(arguments(server)) == 1
-    assert summary(tmp_path)["rate"] is None
-    assert "withheld" in capsys.readouterr().out
+        assert summary(tmp_path)["rate"] is None
+        assert "withheld" in capsys.readouterr().out
+        assert main(arguments(server)) == 0  # 2 of 40 are 5 %: a rate of the others
+    good = Counter(LABELS[truth(i)] for i in range(2, 40))
+    assert summary(tmp_path)["rate"] == (good["refusal"] + good["warning"]) / 38
 
 
 def test_a_limit_of_calls_stops_and_the_same_command_with_more_goes_on(tmp_path, capsys):
@@ -334,7 +336,7 @@ KEY = "sk-abcdefghijklmnop-0123456789"
 
 def test_the_key_is_in_no_file_and_no_output(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    items(tmp_path, 60)
+    items(tmp_path, 24)
     keys = ["judge.api_key_env=JUDGE_KEY", "generation.api_key_env=JUDGE_KEY"]
     with judge_server(faults={3: ["always 401"], 4: [500]}) as server:
         assert main(arguments(server, *keys)) == 0

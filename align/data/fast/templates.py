@@ -7,6 +7,7 @@ to others, but not looked at. A template that trims a text, compares it or asks 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import jinja2
@@ -63,10 +64,10 @@ def around(template: str, turns: Sequence[Mapping[str, Any]], variables: Mapping
     marks: list[str] = []
     hidden = [{**turn, "content": [_hidden(part, marks) for part in turn["content"]]} for turn in turns]
     try:
-        environment = chat_template_utils._compile_jinja_template(template).environment.overlay(finalize=_shown)
-        if not _writes_only(environment.parse(template)):
+        compiled = _compiled(template)
+        if compiled is None:
             return None
-        rest = environment.from_string(template).render(messages=hidden, tools=None, documents=None, **variables)
+        rest = compiled.render(messages=hidden, tools=None, documents=None, **variables)
     except (Looked, AttributeError, TypeError, ValueError, jinja2.TemplateError):
         return None
     pieces = []
@@ -76,6 +77,13 @@ def around(template: str, turns: Sequence[Mapping[str, Any]], variables: Mapping
         piece, _, rest = rest.partition(mark)
         pieces.append(piece)
     return [*pieces, rest]
+
+
+@lru_cache(maxsize=16)
+def _compiled(template: str) -> jinja2.Template | None:
+    """A template that writes unseen texts too; None of one that does not only write. Kept: every shape of rows asks for it."""
+    environment = chat_template_utils._compile_jinja_template(template).environment.overlay(finalize=_shown)
+    return environment.from_string(template) if _writes_only(environment.parse(template)) else None
 
 
 def _hidden(part: Mapping[str, Any], marks: list[str]) -> dict[str, Any]:
