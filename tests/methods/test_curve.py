@@ -139,9 +139,9 @@ def test_the_step_at_which_a_run_stops_is_no_point(tiny, tmp_path):
 
 
 def test_a_run_that_begins_anew_has_no_points_of_the_former_attempt(tiny, tmp_path):
-    command = arguments(tiny("llava"), tmp_path / "run", "train.save_steps=3")
+    command = arguments(tiny("llava"), tmp_path / "run", "train.save_steps=3", "train.max_steps=4")
     with pytest.raises(KeyboardInterrupt):
-        train(compose_run([*command, CURVE]), callbacks=[At(5, killed)])
+        train(compose_run([*command, CURVE]), callbacks=[At(3, killed)])
     run = train(compose_run([*command, "evaluate.every_steps=3", "resume=false"]))
     assert list(run.curve_points()) == [3]
 
@@ -169,10 +169,11 @@ def test_what_is_no_number_of_steps_is_refused_before_training(tiny, tmp_path, e
 
 @pytest.mark.parametrize("more", [[], ["lora=null"]], ids=["adapter", "full"])
 def test_a_dry_run_says_how_many_points_there_will_be_and_their_size(tiny, tmp_path, capsys, more):
-    composed = compose_run(arguments(tiny("llava"), tmp_path / "run", "train.max_steps=3", CURVE, *more))
+    once = ["train.max_steps=2", "evaluate.every_steps=1", "train.save_strategy=no"]
+    composed = compose_run(arguments(tiny("llava"), tmp_path / "run", *once, *more))
     show(composed)
     said = re.search(
-        r"Curve: the weights of 1 steps are kept \(evaluate.every_steps=2\), ([\d.]+) MiB each", capsys.readouterr().out
+        r"Curve: the weights of 1 steps are kept \(evaluate.every_steps=1\), ([\d.]+) MiB each", capsys.readouterr().out
     )
     (point,) = train(composed).curve_points().values()
     [file] = point.weights.glob("*.safetensors")

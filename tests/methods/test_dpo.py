@@ -67,6 +67,7 @@ def log_of(it, *keys):
     return [[entry[key] for key in keys] for entry in it.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize(
     ("part", "loss_type"), [("text_harmful", "sigmoid"), ("image_harmful", "sigmoid"), ("image_harmful", "ipo")]
 )

@@ -16,11 +16,12 @@ from tests.support.shards import falsify_features
 from tests.support.small_run import arguments
 
 PICTURED = ["data.benign={source: miniature, subset: image_benign, rows: 24}", "train.save_strategy=no"]
+STEPS = 2
 
 
 def ready(model, out, method, *more):
     """A trainer whose rows all have pictures."""
-    composed = compose_run(arguments(model, out, f"method={method}", "train.max_steps=3", *PICTURED, *more))
+    composed = compose_run(arguments(model, out, f"method={method}", f"train.max_steps={STEPS}", *PICTURED, *more))
     return build_trainer(composed, training_data(composed.config), RunFolder(out))
 
 
@@ -59,7 +60,7 @@ def test_each_is_encoded_once_a_step(method, settings, tiny, family_name, tmp_pa
     twice.head.pictures.remembers = False
     losses, weights, encoded = trained(ready(tiny(family_name), tmp_path / "once", method, *settings))
     other_losses, other_weights, by_each = trained(twice)
-    shown = 3 * 8  # of three steps of eight rows
+    shown = STEPS * 8  # each step has eight rows
     assert by_each[True] == shown
     assert by_each[False] > 0
     assert encoded.total() == shown
@@ -80,7 +81,7 @@ def test_each_is_encoded_once_a_step(method, settings, tiny, family_name, tmp_pa
 )
 def test_what_the_reference_may_see_otherwise_it_encodes_for_itself(settings, tiny, tmp_path):
     encoded = trained(ready(tiny("llava"), tmp_path / "run", "dpo", *settings))[2]
-    assert encoded == {True: 3 * 8, False: 3 * 8}
+    assert encoded == {True: STEPS * 8, False: STEPS * 8}
 
 
 def test_an_adapter_of_the_tower_that_a_run_continues_is_not_the_same_as_none(tiny, tmp_path):
@@ -116,7 +117,7 @@ def test_another_run_takes_what_was_stored_and_ends_with_the_same_weights(
         assert new.total() <= passes
         for name, weight in weights.items():
             assert (weight - other_weights[name]).abs().max() <= 1e-4 * weight.abs().max(), name
-    assert len(list(cache.glob("*/*.safetensors"))) == 3 * 8
+    assert len(list(cache.glob("*/*.safetensors"))) == STEPS * 8
     assert "anew" not in capsys.readouterr().err
 
     other = ready(model, tmp_path / "other", method, "stored_features=1", "model.dtype=bfloat16")
@@ -125,9 +126,9 @@ def test_another_run_takes_what_was_stored_and_ends_with_the_same_weights(
 
 def test_methods_share_what_is_stored_and_a_base_with_another_projector_does_not(tiny, tmp_path, cache):
     encoded = trained(ready(tiny("llava"), tmp_path / "sft", "sft", "stored_features=1"))[2]
-    assert encoded.total() == 3 * 8
+    assert encoded.total() == STEPS * 8
     after = trained(ready(tiny("llava"), tmp_path / "dpo", "dpo", "stored_features=1"))[2]
-    assert after.total() < 3 * 8
+    assert after.total() < STEPS * 8
 
     base = AutoModelForImageTextToText.from_pretrained(tiny("llava"))
     base.model.multi_modal_projector.linear_2.bias.data[0] += 1e-3

@@ -139,6 +139,7 @@ def test_the_loss_is_the_definition_with_the_adapter_switched_off_as_reference(
         assert it.compute_loss(it.model, batch).item() == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize("method", METHODS)
 def test_padding_changes_nothing(loaded, renderer, family_name, mini_rows, tmp_path, method):
     rows, losses = mini_rows["image_harmful"][:2] + mini_rows["image_benign"][:2], []
