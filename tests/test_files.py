@@ -15,12 +15,19 @@ def test_a_text_is_replaced_at_once_and_leaves_nothing_beside_it(tmp_path):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["f.txt"]
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for all examples."""
+    return tmp_path_factory.mktemp("jsonl")
+
+
 @given(
     st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=8) | st.integers()), max_size=5),
     st.integers(min_value=0),
 )
-def test_wherever_a_kill_cuts_the_whole_records_before_it_remain(tmp_path_factory, records, cut):
-    path = tmp_path_factory.mktemp("jsonl") / "f.jsonl"
+def test_wherever_a_kill_cuts_the_whole_records_before_it_remain(place, records, cut):
+    path = place / "f.jsonl"
+    path.unlink(missing_ok=True)
     kept, file = open_jsonl(path)
     assert kept == []
     with file:

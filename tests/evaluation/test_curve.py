@@ -139,6 +139,7 @@ def test_a_run_without_points_has_no_curve_and_says_which_were_asked_for_too_lat
     assert not run.curve_file.exists()
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_full_fine_tuning_has_a_curve_of_models(tiny, family_name, tmp_path):
     full = ["lora=null", "train.learning_rate=1e-4", "train.max_steps=2", "evaluate.every_steps=1"]
     run = train(compose_run(arguments(tiny(family_name), tmp_path / "run", *full)))

@@ -30,6 +30,7 @@ def settings(**more):
     return Evaluate(**(defaults | more))
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_files_and_counts(loaded, family_name, tmp_path):
     results = evaluate(loaded(family_name), settings(), tmp_path)
     assert set(results) == {"mini_vsil", "mini_twin"}

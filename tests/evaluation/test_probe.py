@@ -53,6 +53,13 @@ def phrase(rng, n=6):
     return " ".join(rng.choices(WORDS, k=n))
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """As many permutations as p = 1 / 21 takes: more are asked of a user."""
+    monkeypatch.setattr("align.evaluation.probe.FEWEST_PERMUTATIONS", 20)
+    return 20
+
+
 def run(rows, clusters=None, folds=5, permutations=100):
     return probe(rows, clusters or [one.id for one in rows], folds, permutations, seed=0, what="a set")
 
@@ -139,18 +146,18 @@ def test_a_share_of_harmful_labels_goes_to_another_group():
     assert drawn == {(4, 0), (0, 4)}
 
 
-def test_words_that_tell_and_words_that_do_not():
+def test_words_that_tell_and_words_that_do_not(few):
     rng = random.Random(1)
     rows = [row(i, phrase(rng), i % 2 == 0) for i in range(80)]
-    result = run(rows, folds=2)
+    result = run(rows, folds=2, permutations=few)
     assert result["auc"]["value"] < result["auc"]["permuted"]["q95"]
     assert result["auc"]["permuted"]["p_value"] > 0.05
     assert result["auc"]["permuted"]["mean"] == pytest.approx(0.5, abs=0.05)
     assert result["auc"]["low"] < result["auc"]["value"] < result["auc"]["high"]
     told = [row(i, f"{one.prompt} {'now' if i % 2 else 'later'}", i % 2 == 0) for i, one in enumerate(rows)]
-    result = run(told, folds=2)
+    result = run(told, folds=2, permutations=few)
     assert result["auc"]["value"] > 0.9
-    assert result["auc"]["permuted"]["p_value"] == pytest.approx(1 / 101)
+    assert result["auc"]["permuted"]["p_value"] == pytest.approx(1 / 21)
     assert (result["n"], result["harmful"], result["groups"], result["folds"]) == (80, 40, 80, 2)
     assert result["majority"] == 0.5
 
@@ -162,20 +169,20 @@ def test_pieces_are_words_their_pairs_and_strings_of_characters_inside_of_spaces
 
 
 @pytest.mark.parametrize("told", ["把水烧开", "お湯をわかす", "ต้มน้ำให้เดือด"])
-def test_a_phrase_inside_of_a_text_without_spaces_tells(told):
+def test_a_phrase_inside_of_a_text_without_spaces_tells(few, told):
     """Forty sentences of other signs each, which would be one word each, and in half of them one phrase."""
     rng = random.Random(2)
     letters = [chr(code) for code in range(0x4E00, 0x4E00 + 300)]
     texts = ["".join(rng.choices(letters, k=12)) for _ in range(40)]
     rows = [row(i, f"{text[:6]}{told if i % 2 else ''}{text[6:]}", i % 2) for i, text in enumerate(texts)]
-    result = run(rows, folds=2)
+    result = run(rows, folds=2, permutations=few)
     assert result["auc"]["value"] > 0.95
-    assert result["auc"]["permuted"]["p_value"] == pytest.approx(1 / 101)
+    assert result["auc"]["permuted"]["p_value"] == pytest.approx(1 / 21)
 
 
-def test_texts_of_signs_alone_are_probed():
+def test_texts_of_signs_alone_are_probed(few):
     marks = ["?!", "...", "!!", "?", "-", ":)", "!?!", "..", "**", ";"]
-    result = run([row(i, mark, i % 2) for i, mark in enumerate(marks)], folds=2)
+    result = run([row(i, mark, i % 2) for i, mark in enumerate(marks)], folds=2, permutations=few)
     assert (result["n"], result["texts"]) == (10, 10)
 
 
@@ -185,14 +192,16 @@ def test_a_fold_that_is_fitted_on_empty_texts_learns_nothing():
     assert scores[4:].tolist() == [0, 0]
 
 
-def test_the_miniature_leaks_where_it_was_built_to(tmp_path, monkeypatch, capsys):
+def test_the_miniature_leaks_where_it_was_built_to(few, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["leakage", "benchmark=mini_vsil", "against=mini_benign", "limit=80", "folds=3"]) == 0
+    permutations = f"permutations={few}"
+    assert main(["leakage", "benchmark=mini_vsil", "against=mini_benign", "limit=80", "folds=3", permutations]) == 0
     result = json.loads((tmp_path / "runs" / "leakage" / "mini_vsil" / "probe.json").read_text())
     assert (result["against"], result["harmful"], result["benign"]) == ("mini_benign", 80, 80)
     assert result["balanced_accuracy"]["value"] > 0.95
     assert result["auc"]["permuted"]["p_value"] < 0.05
-    assert main(["leakage", "benchmark=mini_twin", "against=mini_benign", "limit=40"]) == 0  # it is its own match
+    twins = ["benchmark=mini_twin", "against=mini_benign", "limit=40"]
+    assert main(["leakage", *twins, permutations]) == 0  # it is its own match
     result = json.loads((tmp_path / "runs" / "leakage" / "mini_twin" / "probe.json").read_text())
     assert result["auc"]["value"] <= result["auc"]["permuted"]["q95"]
     assert result["balanced_accuracy"]["value"] == 0.5

@@ -243,6 +243,7 @@ def test_a_thought_that_the_chat_template_opens_has_no_end_until_the_model_ends_
     assert main([*asking, "generation.max_new_tokens=4", "output_dir=run", "generation.thought_marks=none"]) == 2
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_a_model_without_marks_is_asked_and_stored_as_before(tiny, tmp_path, family_name):
     asking = ["eval", f"model={tiny(family_name)}", "model.dtype=float32", "benchmark=mini_vsil", "limit=2"]
     asking += ["judge=refusal_match", "generation.max_new_tokens=4", "output_dir=run"]

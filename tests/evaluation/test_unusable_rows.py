@@ -47,6 +47,7 @@ def test_rows_that_cannot_be_asked_are_invalid_and_the_others_are_answered(tiny,
     assert "3 of 40 rows cannot be asked" in capsys.readouterr().out
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_an_answer_ends_with_the_models_context_whatever_is_beside_it(loaded, family_name):
     it = loaded(family_name)
     it.model.generation_config.eos_token_id = None

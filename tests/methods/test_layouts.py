@@ -16,7 +16,7 @@ from tests.support.small_run import arguments
 from tests.support.trajectories import METHODS
 
 MIXED = ["data.words={source: miniature, subset: text_harmful, rows: 24}", "data.benign.rows=22"]
-STEPS = 3
+STEPS = 2
 """Of a small run."""
 
 

@@ -17,6 +17,7 @@ from tests.support.small_run import arguments
 
 PICTURED = ["data.benign={source: miniature, subset: image_benign, rows: 24}", "train.save_strategy=no"]
 STEPS = 2
+BFLOAT16 = ["model.dtype=bfloat16", "train.bf16=true", "train.gradient_checkpointing=true"]
 
 
 def ready(model, out, method, *more):
@@ -49,7 +50,7 @@ def trained(trainer):
     ("method", "settings"),
     [
         ("dpo", []),
-        ("dpo", ["model.dtype=bfloat16", "train.bf16=true", "train.gradient_checkpointing=true"]),
+        pytest.param("dpo", BFLOAT16, marks=pytest.mark.slow),
         ("unlearning", []),
         ("safe_unlearning", []),
     ],
@@ -102,7 +103,9 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow_for_qwen2_vl
-@pytest.mark.parametrize("method", ["sft", "dpo", "safe_unlearning"])
+@pytest.mark.parametrize(
+    "method", ["dpo", *(pytest.param(it, marks=pytest.mark.slow) for it in ("sft", "safe_unlearning"))]
+)
 def test_another_run_takes_what_was_stored_and_ends_with_the_same_weights(
     method, tiny, family_name, tmp_path, cache, capsys
 ):

@@ -183,7 +183,7 @@ def asked(composed, folder):
     return [it.ask_reference(batch["reference"]).clone() for _ in range(2)], it
 
 
-@pytest.mark.parametrize("method", ["unlearning", "safe_unlearning"])
+@pytest.mark.parametrize("method", [pytest.param("unlearning", marks=pytest.mark.slow), "safe_unlearning"])
 def test_a_continued_adapter_is_compared_with_itself_without_its_dropout(tiny, tmp_path, method):
     first = ["lora.lora_dropout=0.5", "train.learning_rate=3e-2"]
     adapter = train(compose_run(parts_run(tiny("llava"), tmp_path / "first", method, *first))).weights

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from functools import partial
 
 import pytest
 
@@ -77,8 +78,11 @@ def test_an_unknown_subset_names_the_known_ones():
 @pytest.mark.slow_for_qwen2_vl
 def test_a_base_that_did_not_learn_is_refused_and_leaves_nothing(family_name, tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, "BASES", tmp_path)
-    monkeypatch.setattr(pretraining, "PICTURES", 200)
-    monkeypatch.setattr(pretraining, "CONVERSATIONS", 100)
+    monkeypatch.setattr(pretraining, "PICTURES", 20)
+    monkeypatch.setattr(pretraining, "CONVERSATIONS", 20)
+    monkeypatch.setattr(pretraining, "VISION_BATCH", 4)
+    monkeypatch.setattr(pretraining, "LANGUAGE_BATCH", 4)
+    monkeypatch.setattr(pretraining, "check", partial(pretraining.check, n=20))
     monkeypatch.setattr(pretraining, "VISION_STEPS", {family_name: 2})
     monkeypatch.setattr(pretraining, "LANGUAGE_STEPS", {family_name: 2})
     with pytest.raises(UserError, match="did not learn its world"):

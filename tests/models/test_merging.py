@@ -99,6 +99,7 @@ def test_a_merged_model_is_read_by_plain_transformers(loaded, family_name, tmp_p
     assert torch.equal(found["ids"], batches["text"]["input_ids"])
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_a_merged_model_is_trained_further(tiny, loaded, family_name, tmp_path):
     merge(saved(adapted(loaded(family_name)), tmp_path / "adapter"), tmp_path / "merged", ModelSettings())
     run = train(compose_run(arguments(tmp_path / "merged", tmp_path / "run", "train.max_steps=1")))

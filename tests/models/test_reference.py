@@ -52,6 +52,7 @@ def adapter(loaded, family_name, tmp_path):
     return saved(adapted(loaded(family_name), in_full=["multi_modal_projector"]), tmp_path / "adapter")
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_a_fresh_adapter_is_compared_with_the_base(tiny, loaded, family_name, tmp_path):
     command = dpo(tiny(family_name), tmp_path, "trainable=multi_modal_projector")
     trainer = trained_trainer(command, tmp_path)
@@ -63,6 +64,7 @@ def test_a_fresh_adapter_is_compared_with_the_base(tiny, loaded, family_name, tm
     assert not torch.equal(logits(trainer, trainer.model), base)
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_a_continued_adapter_is_compared_with_itself_at_the_start(tiny, loaded, family_name, adapter, tmp_path):
     command = dpo(tiny(family_name), tmp_path / "run", f"model.adapter={adapter}")
     trainer = trained_trainer(command, tmp_path / "run")
@@ -80,6 +82,7 @@ def test_a_continued_adapter_is_compared_with_itself_at_the_start(tiny, loaded, 
     assert not any(parameter.requires_grad for name, parameter in trainer.model.named_parameters() if ".ref." in name)
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_full_fine_tuning_is_compared_with_a_frozen_copy(tiny, loaded, family_name, tmp_path):
     trainer = trained_trainer(dpo(tiny(family_name), tmp_path, "lora=null"), tmp_path)
     assert trainer.reference == "a copy of the model"
@@ -90,6 +93,7 @@ def test_full_fine_tuning_is_compared_with_a_frozen_copy(tiny, loaded, family_na
     assert not torch.equal(logits(trainer, trainer.model), base)
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_the_run_says_which_reference_and_saves_the_trained_adapter_alone(tiny, loaded, family_name, adapter, tmp_path):
     run = train(compose_run(dpo(tiny(family_name), tmp_path / "run", f"model.adapter={adapter}")))
     assert run.manifest()["reference"] == "the adapter it continues, frozen"

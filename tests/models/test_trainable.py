@@ -109,6 +109,7 @@ def test_a_tower_in_full_beside_the_adapter(loaded, family_name, tower):
     assert f"{tower} {before[tower]['all']:,} of {before[tower]['all']:,}" in tower_line(counts)
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_switching_the_adapter_off_brings_back_the_base_to_the_bit(loaded, family_name):
     """Also where a projector was trained in full: peft keeps the original."""
     base = probe(loaded(family_name))
@@ -138,6 +139,7 @@ def test_rslora_divides_by_the_root_of_the_rank(loaded, lora, scale):
     assert layer.scaling["default"] == scale
 
 
+@pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize("lora", [{"use_rslora": True}, {"use_dora": True}, {"in_full": ["multi_modal_projector"]}])
 def test_what_was_trained_is_what_is_reloaded(loaded, family_name, tmp_path, lora):
     it = adapted(loaded(family_name), **lora)
@@ -162,6 +164,7 @@ def test_full_fine_tuning_trains_what_is_named_and_not_the_vision_tower_unasked(
     assert all(of["trainable"] in (0, of["all"]) for of in counts.values())
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_full_fine_tuning_leaves_the_vision_tower_as_it_was(tiny, loaded, family_name, tmp_path, capsys):
     run = train(compose_run(arguments(tiny(family_name), tmp_path / "run", "lora=null", "train.max_steps=2")))
     family = loaded(family_name).family
@@ -174,6 +177,7 @@ def test_full_fine_tuning_leaves_the_vision_tower_as_it_was(tiny, loaded, family
     assert "peak memory" in shown
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_full_fine_tuning_on_text_leaves_the_projector_as_it_was_and_says_so(
     tiny, loaded, family_name, tmp_path, capsys
 ):
@@ -267,6 +271,7 @@ def test_short_weights_are_not_trained_in_full_without_a_float32_copy(tiny, tmp_
         train(compose_run(command))
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_a_tower_beside_an_adapter_is_held_in_float32(tiny, family_name, tmp_path):
     more = ["trainable=multi_modal_projector", "model.dtype=bfloat16", "train.bf16=true", "train.learning_rate=1e-5"]
     composed = compose_run(arguments(tiny(family_name), tmp_path / "run", *more))

@@ -98,6 +98,7 @@ def planned(composed, seen):
     return SimpleNamespace(it=it, step=step, checkpointing=checkpointing, matrices=matrices(it, checkpointing))
 
 
+@pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
@@ -132,6 +133,7 @@ def in_mixed_precision(*more):
     return ["model.dtype=bfloat16", "train.bf16=true", "model.attn_implementation=sdpa", *more]
 
 
+@pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize(
     "settings",
     [
@@ -201,6 +203,7 @@ class Saved:
         return sum(size for size, _ in self.tensors.values())
 
 
+@pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize(
     ("method", "settings"),
     [

@@ -160,7 +160,10 @@ def test_frozen_towers_are_passed_backward_only_with_a_trained_part_and_checkpoi
     assert len(found) == reached
 
 
-@pytest.mark.parametrize(("model", "share"), [("llava_7b", 0.02), ("qwen2_vl_7b", 0.14), ("qwen2_vl_2b", 0.36)])
+@pytest.mark.parametrize(
+    ("model", "share"),
+    [("llava_7b", 0.02), pytest.param("qwen2_vl_7b", 0.14, marks=pytest.mark.slow), ("qwen2_vl_2b", 0.36)],
+)
 def test_what_that_spares(configs, model, share):
     it = skeleton(compose_run(["recipe=mm_sft", f"model={model}"]), True, configs)
     step = plan(configs, "recipe=mm_sft", f"model={model}").step

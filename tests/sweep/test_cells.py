@@ -39,7 +39,7 @@ def grids(draw):
     return {"recipe": ["mm_sft"]} | axes
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(grids())
 def test_each_is_what_align_train_makes_of_its_arguments(axes):
     cells = cells_of(read_grid([f"{key}={','.join(values)}" for key, values in axes.items()]))

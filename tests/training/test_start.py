@@ -14,12 +14,14 @@ from align.config import compose_run
 from align.data.assembly import training_data
 from align.data.rendering import Renderer
 from align.errors import BadRow, UserError
+from align.generation.stored import asking
 from align.models.families import family_of
 from align.models.processors import load_processor
 from align.rows import ImageRef, Row
-from align.run_folder import RunFolder
+from align.run_folder import RunFolder, run_folder
 from align.settings import ModelSettings
 from align.train import train
+from align.training.prepare import checked_data
 from tests.conftest import REAL
 from tests.support.small_run import arguments
 
@@ -79,6 +81,12 @@ def dry_run(words):
 
 def run_of(words):
     train(compose_run(words))
+
+
+def data_of(words):
+    """What a run would train on, as its manifest has it."""
+    composed = compose_run(words)
+    return checked_data(composed, run_folder(composed.config), asking(composed.config)).manifest()
 
 
 @pytest.mark.parametrize("start", [dry_run, run_of])
@@ -244,8 +252,8 @@ def test_one_request_with_opposite_answers_is_refused_and_counted_on_request(tin
         "train.max_steps=1",
     ]
     with pytest.raises(UserError, match="8 requests .*own/s0 and more/s0.*allow_label_conflict=true"):
-        train(compose_run(words))
-    facts = train(compose_run([*words, "allow_label_conflict=true"])).manifest()["data"]["facts"]
+        data_of(words)
+    facts = data_of([*words, "allow_label_conflict=true"])["facts"]
     assert any(fact.startswith("8 requests") and "own/s0 and more/s0" in fact for fact in facts)
 
 
@@ -260,16 +268,10 @@ def test_pairs_that_prefer_an_answer_both_ways_are_opposite(tiny, tmp_path):
 def test_answers_that_the_tokenizer_cannot_write_are_refused_and_a_few_are_counted(tiny, tmp_path):
     foreign = {"response": "Photosynthesis converts sunlight into carbohydrates"}
     few = local_run(tiny("llava"), tmp_path, rows(h3=foreign), "train.max_steps=1")
-    facts = train(compose_run(few)).manifest()["data"]["facts"]
+    facts = data_of(few)["facts"]
     assert any("(2.1%, in 1 rows)" in fact for fact in facts), facts
     with pytest.raises(UserError, match=r"83.3%, in 40 rows"):
-        train(
-            compose_run(
-                local_run(
-                    tiny("llava"), tmp_path, [row | foreign for row in rows()], "output_dir=" + str(tmp_path / "b")
-                )
-            )
-        )
+        data_of(local_run(tiny("llava"), tmp_path, [row | foreign for row in rows()]))
 
 
 def test_a_row_longer_than_the_models_context_is_refused(tiny, tmp_path):
@@ -327,7 +329,7 @@ def test_the_row_whose_own_image_is_bad_is_dropped_whatever_is_shown_in_its_plac
     (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:-40])
     pictured = [row | {"image": f"{i}.png", "harm_in": "text"} for i, row in enumerate(rows(8))]
     words = local_run(tiny("llava"), tmp_path, pictured, "on_bad_row=drop", "train.max_steps=1", view=view)
-    data = train(compose_run(words)).manifest()["data"]
+    data = data_of(words)
     assert data["dropped"] == {"image_unreadable": ["own/h3", "own/h5"]}
     assert data["rows"] == 6
 
@@ -337,7 +339,7 @@ def test_a_row_without_the_caption_that_its_view_shows_is_one_of_the_bad_rows(ti
     pictured = [row | {"image": "a.png", "caption": "a cup", "harm_in": "text"} for row in rows(8)]
     del pictured[2]["caption"]
     words = local_run(tiny("llava"), tmp_path, pictured, "on_bad_row=drop", "train.max_steps=1", view="caption")
-    assert train(compose_run(words)).manifest()["data"]["dropped"] == {"no_caption": ["own/h2"]}
+    assert data_of(words)["dropped"] == {"no_caption": ["own/h2"]}
 
 
 def test_what_a_method_needs_of_all_rows_holds_for_those_that_are_left(tiny, tmp_path):
@@ -356,7 +358,7 @@ def test_words_of_rows_that_are_left_out_are_not_counted_as_unknown(tiny, tmp_pa
         "on_bad_row=drop",
         "train.max_steps=1",
     )
-    assert not any("unknown" in fact for fact in train(compose_run(words)).manifest()["data"]["facts"])
+    assert not any("unknown" in fact for fact in data_of(words)["facts"])
 
 
 def test_answers_that_are_the_same_tokens_teach_nothing(tiny, tmp_path):
@@ -366,13 +368,14 @@ def test_answers_that_are_the_same_tokens_teach_nothing(tiny, tmp_path):
         train(compose_run(words))
 
 
-@pytest.mark.parametrize("line", ['{"a": 1}', "[]", "null", '{"key": "k", "lengths": 3}'])
-def test_a_cache_of_another_shape_or_a_full_disk_only_costs_time(tiny, tmp_path, cache, monkeypatch, line):
+def test_a_cache_of_another_shape_or_a_full_disk_only_costs_time(tiny, tmp_path, cache, monkeypatch):
     words = local_run(tiny("llava"), tmp_path, rows(4))
     dry_run(words)
     (file,) = (cache / "rows").glob("*.jsonl")
-    file.write_text(f"{line}\n{file.read_text()}")
-    dry_run(words)
+    written = file.read_text()
+    for line in ('{"a": 1}', "[]", "null", '{"key": "k", "lengths": 3}'):
+        file.write_text(f"{line}\n{written}")
+        data_of(words)
     file.unlink()
 
     def full(*_):

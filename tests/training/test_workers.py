@@ -12,9 +12,9 @@ from align.train import train
 from tests.support.small_run import arguments
 
 WORKERS = "train.dataloader_num_workers=2"
-EPOCHS_OF_FOUR_STEPS = ["data.harmful.rows=16", "data.benign.rows=16", "train.max_steps=10", "evaluate.benchmark=[]"]
+EPOCHS_OF_TWO_STEPS = ["data.harmful.rows=8", "data.benign.rows=8", "train.max_steps=5", "evaluate.benchmark=[]"]
 # Where a draw is taken from torch's generator that another run does not take, dropout differs.
-SETTINGS = [*EPOCHS_OF_FOUR_STEPS, "lora.lora_dropout=0.2", "train.save_steps=500"]
+SETTINGS = [*EPOCHS_OF_TWO_STEPS, "lora.lora_dropout=0.2", "train.save_steps=500"]
 
 
 class StopAfter(TrainerCallback):
@@ -41,7 +41,7 @@ def test_a_run_with_workers_has_the_results_of_one_without_also_where_it_resumes
     run = compose_run(arguments(tiny("llava"), tmp_path / "with", *SETTINGS, WORKERS))
     with monkeypatch.context() as patch:
         try:
-            train(run, [StopAfter(6, patch)])
+            train(run, [StopAfter(3, patch)])
         except Interrupted:
             pass
         else:
@@ -49,7 +49,7 @@ def test_a_run_with_workers_has_the_results_of_one_without_also_where_it_resumes
     resumed = train(run)
     assert resumed.manifest()["train"]["dataloader_num_workers"] == 2
     assert without.manifest()["train"]["dataloader_num_workers"] == 0
-    assert len(result(without)[1]) == 10
+    assert len(result(without)[1]) == 5
     assert result(resumed) == result(without)
 
 

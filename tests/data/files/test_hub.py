@@ -4,12 +4,12 @@ The hub is a server on the loopback (tests/support/hub_mirror.py); the client is
 """
 
 import json
-import subprocess
+import sys
 
 import pytest
 
 from tests.support.hub_mirror import COMMIT, hub_server
-from tests.support.launch import ENVIRONMENT, align
+from tests.support.launch import ROOT, align, call
 from tests.support.published import picture, vlguard
 
 VLGUARD = "ys-zong/VLGuard"
@@ -29,16 +29,12 @@ def hub(tmp_path_factory):
         yield server
 
 
+def network(hub, home):
+    return {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home)}
+
+
 def look(hub, home, *words, **more):
-    network = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home)}
-    return subprocess.run(
-        align("data", "source=vlguard", *words),
-        env=ENVIRONMENT | network | more,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return call(align("data", "source=vlguard", *words), ROOT, **network(hub, home) | more)
 
 
 def test_without_a_revision_the_commit_that_main_is_now_is_told(hub, tmp_path):
@@ -66,36 +62,45 @@ def test_the_files_of_one_commit_are_fetched_once_and_read_without_a_network(hub
     assert (again.returncode, json.loads(again.stdout)) == (0, told)
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        ((f"path={VLGUARD}", "revision=main"), f"(found revision=main); main is revision={COMMIT} now"),
-        (
-            (f"path={VLGUARD}", "revision=v9"),
-            "which commit v9 is could not be asked: no such revision: correct revision=",
-        ),
-        ((f"path={VLGUARD}", "revision=" + 40 * "0"), "no such revision: correct revision="),
-        (
-            ("path=acme/none", f"revision={COMMIT}"),
-            "no such repository, or a private one: correct the name, or set HF_TOKEN",
-        ),
-        (("path=acme/gated", f"revision={COMMIT}"), "gated: accept its terms on its page, and set HF_TOKEN"),
-        (("path=acme/none",), "which commit main is could not be asked: no such repository"),
-        (("path=.", "revision=main"), "revision=main is of a dataset of the hub, and path=/"),
-    ],
-)
-def test_what_the_hub_does_not_give_is_said(hub, tmp_path, words, expected):
-    done = look(hub, tmp_path, *words)
-    assert done.returncode == 2
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
+NOT_GIVEN = {
+    (f"path={VLGUARD}", "revision=main"): f"(found revision=main); main is revision={COMMIT} now",
+    (f"path={VLGUARD}", "revision=v9"): "which commit v9 is could not be asked: no such revision: correct revision=",
+    (f"path={VLGUARD}", "revision=" + 40 * "0"): "no such revision: correct revision=",
+    (
+        "path=acme/none",
+        f"revision={COMMIT}",
+    ): "no such repository, or a private one: correct the name, or set HF_TOKEN",
+    ("path=acme/gated", f"revision={COMMIT}"): "gated: accept its terms on its page, and set HF_TOKEN",
+    ("path=acme/none",): "which commit main is could not be asked: no such repository",
+    ("path=.", "revision=main"): "revision=main is of a dataset of the hub, and path=/",
+}
+"""{what is asked for: what is said}"""
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, sys
+from align.cli import main
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        status = main(["data", "source=vlguard", *words])
+    print(json.dumps([status, said.getvalue()]))
+"""
+
+
+def test_what_the_hub_does_not_give_is_said(hub, tmp_path):
+    command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(list(NOT_GIVEN))]
+    done = call(command, tmp_path, **network(hub, tmp_path / "home"))
+    assert done.returncode == 0, done.stderr  # no traceback ended it
+    for (words, expected), line in zip(NOT_GIVEN.items(), done.stdout.splitlines(), strict=True):
+        status, said = json.loads(line)
+        assert status == 2, words
+        assert expected in said, words
+        assert "Traceback" not in said, words
 
 
 def test_without_a_network_a_path_that_looks_like_a_hub_id_is_an_error_in_one_line(tmp_path):
     """`path=data/vlguard`, mistyped, has the form of an id."""
     nowhere = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     command = align("data", "source=vlguard", "path=data/vlguard")
-    done = subprocess.run(command, env=ENVIRONMENT | nowhere, capture_output=True, text=True, timeout=120, check=False)
+    done = call(command, ROOT, **nowhere)
     assert done.returncode == 2
     assert "path=data/vlguard does not exist on this machine" in done.stderr
     assert "Traceback" not in done.stderr

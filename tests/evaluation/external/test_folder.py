@@ -81,6 +81,7 @@ def test_a_turn_of_a_task_stays_where_the_class_writes_none(loaded, tmp_path):
     assert "ours" in theirs.apply_chat_template(turns[1:], tokenize=False)
 
 
+@pytest.mark.slow_for_qwen2_vl
 def test_an_adapter_is_merged_and_nothing_is_left(loaded, family_name, tmp_path):
     it = adapted(loaded(family_name))
     adapter = saved(it, tmp_path / "adapter")
