@@ -25,12 +25,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The mark `slow_for_qwen2_vl` makes a test slow under that family alone; `slurm` makes every test slow."""
+    """The mark `slow_for_qwen2_vl` makes a test slow under that family alone; `slurm` makes every test slow, and one of the first.
+
+    What waits for SLURM's clock leaves its core to others, while there are others.
+    """
     for item in items:
         if item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow_for_qwen2_vl") and "qwen2_vl" in item.name:
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 
 def pytest_collection_finish():

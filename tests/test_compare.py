@@ -169,7 +169,8 @@ def test_arms_that_are_not_comparable_are_refused_before_anything_is_trained(
     settings = OmegaConf.load(model_file)
     settings.recipes["controlled/image_leak"] = OmegaConf.merge(settings.recipes["controlled/image_leak"], change)
     model_file.write_text(OmegaConf.to_yaml(settings))
-    assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", ARMS]) == 2
+    arms = "recipe=controlled/text_leak,controlled/image_leak"
+    assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", arms]) == 2
     message = capsys.readouterr().err
     assert "controlled/text_leak and controlled/image_leak are no controlled comparison: " in message
     assert re.search(expected, message)
