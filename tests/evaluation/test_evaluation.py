@@ -73,9 +73,9 @@ def test_a_killed_evaluation_goes_on_to_the_same_files(loaded, tmp_path, monkeyp
     (file.parent / "verdicts.rule.jsonl").write_text("")
     asked = []
 
-    def counted(model, renderer, rows, generation) -> Iterator:
+    def counted(model, renderer, rows, *others) -> Iterator:
         asked.extend(row.id for row in rows)
-        return generate(model, renderer, rows, generation)
+        return generate(model, renderer, rows, *others)
 
     monkeypatch.setattr(local_model, "generate", counted)
     evaluate(it, wanted, tmp_path / "killed")

@@ -39,8 +39,8 @@ def questions(monkeypatch):
     asked = []
     generate = local_model.generate
 
-    def counted(model, renderer, rows, generation):
-        for answer in generate(model, renderer, rows, generation):
+    def counted(*arguments):
+        for answer in generate(*arguments):
             asked.append(answer.id)
             yield answer
 
