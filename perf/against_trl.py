@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,23 @@ def best_settings(name: str) -> dict[str, list[str]]:
     return {which: it["best"] for which, it in found.items()}
 
 
-def side(plan: dict[str, Any], cache: Path, module: str = "perf.one_side") -> dict[str, Any]:
+def side(
+    plan: dict[str, Any], cache: Path, module: str = "perf.one_side", python: str | Path = sys.executable
+) -> dict[str, Any]:
     """One training in a process of its own -> what `module` tells of it. `cache` is where it keeps what it stores."""
     with tempfile.TemporaryDirectory() as name:
         plan_file, result_file = Path(name, "plan.json"), Path(name, "result.json")
         plan_file.write_text(json.dumps(plan))
-        command = [sys.executable, "-m", module, str(plan_file), str(result_file)]
+        command = [str(python), "-m", module, str(plan_file), str(result_file)]
         inherited = {key: value for key, value in os.environ.items() if key not in KEPT}
         environment = inherited | ALLOCATORS[plan.get("allocator", "kept")] | {"XDG_CACHE_HOME": str(cache)}
+        began = time.time()
         done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             raise SystemExit(f"{plan['side']}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
         result: dict[str, Any] = json.loads(result_file.read_text())
+        if "first_step_done" in result:
+            result["seconds_to_first_step"] = round(result.pop("first_step_done") - began, 2)
         return result
 
 

@@ -8,45 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 
 from align.config import compose_run
 from align.files import write_json
-from align.methods.memory import peak_memory_mib
-
-
-class Steps(TrainerCallback):
-    """When each optimizer step ended, and its loss."""
-
-    def __init__(self) -> None:
-        self.ended: list[float] = []
-        self.cpu: list[float] = []
-        self.losses: list[float] = []
-        self.tflops: list[float] = []
-        self.waits: list[float] = []
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Training begins."""
-        self._note()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        """A step ended."""
-        self._note()
-
-    def _note(self) -> None:
-        self.ended.append(time.perf_counter())
-        self.cpu.append(time.process_time())
-
-    def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
-        """Keep the loss; where the log says it, how much was computed a second and how long the step waited for its rows."""
-        for key, kept in (("loss", self.losses), ("tflops", self.tflops), ("data_wait", self.waits)):
-            kept += [float(logs[key])] if logs and key in logs else []
+from perf.steps import Steps, noted
 
 
 def composed(plan: dict[str, Any], folder: Path) -> Any:
@@ -134,16 +103,7 @@ def main(plan_file: str, result_file: str) -> None:
     plan, steps = json.loads(Path(plan_file).read_text()), Steps()
     torch.manual_seed(0)
     resolved = {"align": ours, "trl": trls}[plan["side"]](plan, Path(result_file).parent, steps)
-    result = {
-        "seconds": [round(b - a, 4) for a, b in pairwise(steps.ended)],
-        "cpu_seconds": [round(b - a, 4) for a, b in pairwise(steps.cpu)],
-        "losses": steps.losses,
-        "tflops": steps.tflops,
-        "data_wait": steps.waits,
-        "peak_memory_mib": peak_memory_mib(),
-        "threads": torch.get_num_threads(),
-        "settings": resolved,
-    }
+    result = noted(steps) | {"settings": resolved}
     write_json(Path(result_file), result)
 
 

@@ -35,7 +35,7 @@ class Shape:
     batch: int
     """Rows, or pairs, of an optimizer step: one forward pass."""
     model: str = "llava"
-    """llava | qwen2_vl"""
+    """llava | qwen2_vl | llava_1_5: the last two with the published vocabulary and processor"""
     settings_of: str | None = None
     """Another shape, whose fastest settings are taken instead of searching this one's."""
 
@@ -47,6 +47,8 @@ SHAPES = {
     "sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8),  # 30 rows with a picture to 70 without
     "qwen2_vl_sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8, "qwen2_vl", "sft_mixed"),
     "qwen2_vl_dpo_images": Shape("dpo", (50, 50), (150, 150), 1.0, 2, "qwen2_vl", "dpo_images"),
+    "llava_1_5_sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8, "llava_1_5", "sft_mixed"),
+    "llava_1_5_dpo_images": Shape("dpo", (50, 50), (150, 150), 1.0, 2, "llava_1_5", "dpo_images"),
 }
 
 
@@ -57,7 +59,7 @@ def at_hand() -> list[str]:
 
 def write_model(folder: Path, name: str = "llava") -> None:
     """The model of a shape, with its processor."""
-    {"llava": _write_llava, "qwen2_vl": _write_qwen2_vl}[name](folder)
+    {"llava": _write_llava, "qwen2_vl": _write_qwen2_vl, "llava_1_5": _write_llava_1_5}[name](folder)
 
 
 def _write_llava(folder: Path) -> None:
@@ -94,6 +96,23 @@ def _write_qwen2_vl(folder: Path) -> None:
     AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
     for file in ("chat_template.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(published / file, folder)
+
+
+def _write_llava_1_5(folder: Path) -> None:
+    """LLaVA-1.5's configuration, vocabulary of 32,064, 576 image tokens and processor; eight layers of 384, and a tower of six."""
+    published = Path(os.environ["ALIGN_SHARED"], "hub", "llava-1.5-7b-hf")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(published)
+    text, vision = config.text_config, config.vision_config
+    text.hidden_size, text.intermediate_size, text.num_hidden_layers = 384, 1024, 8
+    text.num_attention_heads = text.num_key_value_heads = 6
+    text.head_dim = 64
+    vision.hidden_size, vision.intermediate_size, vision.num_hidden_layers, vision.num_attention_heads = 256, 1024, 6, 4
+    text.dtype = vision.dtype = config.dtype = "float32"
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    for file in published.iterdir():
+        if file.name not in ("config.json", "model.safetensors.index.json"):
+            shutil.copy(file, folder)
 
 
 def write_rows(folder: Path, shape: Shape, count: int) -> Path:

@@ -21,8 +21,9 @@ from align.files import write_json
 from align.run_folder import git_commit, versions
 from perf.against_trl import HERE, best_settings, folder_with_model, plan_of, side
 from perf.generation import machine
-from perf.one_side import Steps, ours, trls
+from perf.one_side import ours, trls
 from perf.shapes import SHAPES, VOCABULARY
+from perf.steps import Steps
 
 STEPS = 2
 

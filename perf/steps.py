@@ -1,0 +1,60 @@
+"""What a training process notes of its optimizer steps. Imported in the peers' environments too, so it needs only torch and transformers."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from align.methods.memory import peak_memory_mib
+
+
+class Steps(TrainerCallback):
+    """When each optimizer step ended, and its loss."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = []
+        self.cpu: list[float] = []
+        self.losses: list[float] = []
+        self.tflops: list[float] = []
+        self.waits: list[float] = []
+        self.first_step_done = 0.0
+        self.trainable = 0
+
+    def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
+        """Training begins."""
+        self.trainable = sum(it.numel() for it in model.parameters() if it.requires_grad)
+        self._note()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """A step ended."""
+        self.first_step_done = self.first_step_done or time.time()
+        self._note()
+
+    def _note(self) -> None:
+        self.ended.append(time.perf_counter())
+        self.cpu.append(time.process_time())
+
+    def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
+        """Keep the loss; where the log says it, how much was computed a second and how long the step waited for its rows."""
+        for key, kept in (("loss", self.losses), ("tflops", self.tflops), ("data_wait", self.waits)):
+            kept += [float(logs[key])] if logs and key in logs else []
+
+
+def noted(steps: Steps) -> dict[str, Any]:
+    """What `steps` saw, and the process's peak memory; `first_step_done` is a time of the clock in seconds."""
+    return {
+        "seconds": [round(b - a, 4) for a, b in pairwise(steps.ended)],
+        "cpu_seconds": [round(b - a, 4) for a, b in pairwise(steps.cpu)],
+        "cpu_seconds_to_first_step": round(steps.cpu[1], 2),
+        "first_step_done": steps.first_step_done,
+        "trainable": steps.trainable,
+        "losses": steps.losses,
+        "tflops": steps.tflops,
+        "data_wait": steps.waits,
+        "peak_memory_mib": peak_memory_mib(),
+        "threads": torch.get_num_threads(),
+    }
