@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help compare test test-all test-min test-slurm coverage real-input pictures perf lint format clean
+.PHONY: help compare test test-all test-min test-slurm coverage real-input pictures perf perf-peers lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
@@ -21,6 +21,7 @@ help:
 	@echo "make real-input  train and evaluate small random models behind the real processors (ALIGN_SHARED must point to them)"
 	@echo "make pictures    the README's pictures, of runs/compare/ (Debian: chromium)"
 	@echo "make perf        training against plain trl: samples per second and peak memory (about an hour on 2 cores)"
+	@echo "make perf-peers  training against LLaMA-Factory and ms-swift (ALIGN_SHARED must point to processors; 4 GB, about an hour)"
 	@echo "make lint        ruff and mypy          make format   ruff, mending what it can"
 	@echo "make clean       remove the environment and tool caches (runs/ is kept)"
 
@@ -64,6 +65,9 @@ pictures: $(READY)
 perf: $(READY)
 	$(BIN)/python -m perf.against_trl
 
+perf-peers: $(READY)
+	$(BIN)/python -m perf.against_peers
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -74,4 +78,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-min build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) .venv-min .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis

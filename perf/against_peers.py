@@ -3,9 +3,10 @@
     ALIGN_SHARED=<folder with hub/> python -m perf.against_peers [shapes=...] [rounds=3] [steps=3] [rows_a_pass=1]
 
 Random models behind the published processors, the same LoRA, global batch 8, fp32, one thread. Every round is a process of each side, in
-turns; its first step warms up -> results/peers_<shape>.json, written after each round. The ratio is the mean of the rounds', as logarithms, of
-processor seconds, since the clock's depend on what else the machine does. No ratio unless all train as many weights and the first losses
-agree to `TOLERANCE`. `rows_a_pass=1,2,8` tries numbers of rows a forward pass instead of measuring -> results/peers_rows_a_pass.json.
+turns; its first step warms up -> results/peers_<shape>.json, written after each round. The ratio is the mean of the
+rounds', as logarithms, of processor seconds, since the clock's depend on what else the machine does. No ratio unless
+all train as many weights and the first losses agree to `TOLERANCE`.
+`rows_a_pass=1,2,8` tries numbers of rows a forward pass instead of measuring -> results/peers_rows_a_pass.json.
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ def trained(plan: dict[str, Any], cache: Path) -> dict[str, Any]:
 def fastest(name: str) -> dict[str, int]:
     """{side: rows of a forward pass}, of what was tried; 1 where nothing was."""
     tried = json.loads(TRIED.read_text())["shapes"].get(name, {}) if TRIED.is_file() else {}
-    return {which: min(tried[which], key=tried[which].get, default=1) if which in tried else 1 for which in SIDES}
+    return {which: int(min(tried[which], key=tried[which].get)) if which in tried else 1 for which in SIDES}
 
 
 def measure(name: str, folder: Path, rounds: int, steps: int, command: Sequence[str]) -> None:
     """Train in turns, print, and write after each round."""
-    told = plans(name, folder, steps, {which: int(rows) for which, rows in fastest(name).items()})
+    told = plans(name, folder, steps, fastest(name))
     results: dict[str, list[dict[str, Any]]] = {which: [] for which in SIDES}
     for turn in range(rounds):
         for which in SIDES if turn % 2 else SIDES[::-1]:

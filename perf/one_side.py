@@ -15,6 +15,7 @@ import torch
 
 from align.config import compose_run
 from align.files import write_json
+from perf.profiled import steps_of
 from perf.steps import Steps, noted
 
 
@@ -100,7 +101,8 @@ def trls(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
 
 def main(plan_file: str, result_file: str) -> None:
     """Train, and write what it took."""
-    plan, steps = json.loads(Path(plan_file).read_text()), Steps()
+    plan = json.loads(Path(plan_file).read_text())
+    steps = steps_of(plan)
     torch.manual_seed(0)
     resolved = {"align": ours, "trl": trls}[plan["side"]](plan, Path(result_file).parent, steps)
     result = noted(steps) | {"settings": resolved}

@@ -1,4 +1,7 @@
-"""What a training process notes of its optimizer steps. Imported in the peers' environments too, so it needs only torch and transformers."""
+"""What a training process notes of its optimizer steps.
+
+Imported in the peers' environments too, so it needs only torch and transformers.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ class Steps(TrainerCallback):
         self.waits: list[float] = []
         self.first_step_done = 0.0
         self.trainable = 0
+        self.work: dict[str, float] = {}
 
     def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
         """Training begins."""
@@ -53,6 +57,7 @@ def noted(steps: Steps) -> dict[str, Any]:
         "first_step_done": steps.first_step_done,
         "trainable": steps.trainable,
         "losses": steps.losses,
+        "work": steps.work,
         "tflops": steps.tflops,
         "data_wait": steps.waits,
         "peak_memory_mib": peak_memory_mib(),

@@ -37,9 +37,11 @@ def define_torchvision_operators() -> None:
 def run(peer: Any, plan_file: Path, result_file: Path) -> None:
     """Write a peer's rows and configuration, train, and write what it took."""
     define_torchvision_operators()
-    from perf.steps import Steps, noted
+    from perf.profiled import steps_of
+    from perf.steps import noted
 
-    plan, folder, steps = json.loads(plan_file.read_text()), result_file.parent, Steps()
+    plan, folder = json.loads(plan_file.read_text()), result_file.parent
+    steps = steps_of(plan)
     peer.write_rows(plan, ordered_rows(plan), folder)
     told = peer.configuration(plan, folder)
     peer.train(plan, told, steps)
