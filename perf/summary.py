@@ -49,6 +49,36 @@ def _interval(ratio: float, low: float, high: float, rounds: int) -> str:
     return f"{ratio} [{low}, {high}]" if rounds > 1 else f"{ratio}"
 
 
+PEERS = {"ms-swift": "ms-swift", "llama-factory": "LLaMA-Factory"}
+AGAINST_PEERS = {
+    "qwen2_vl_sft_mixed": "Qwen2-VL SFT, 30% of rows with an image",
+    "qwen2_vl_dpo_images": "Qwen2-VL DPO, an image in every pair",
+    "llava_1_5_sft_mixed": "LLaVA-1.5 SFT, 30% of rows with an image",
+    "llava_1_5_dpo_images": "LLaVA-1.5 DPO, an image in every pair",
+}
+
+
+def against_peers() -> list[str]:
+    """Each shape over each peer; seconds and memory are medians."""
+    lines = [
+        "| shape | over | samples per processor second | rounds | peak memory | processor seconds a step, ours / peer's | "
+        "until the first step is done, ours / peer's | first loss, ours / peer's |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, what in AGAINST_PEERS.items():
+        it = json.loads((RESULTS / f"peers_{name}.json").read_text())
+        for peer, over in it["over"].items():
+            both = [it["sides"][which] for which in ("align", peer)]
+            step = " / ".join(f"{of['cpu_seconds_of_a_step']:.1f}" for of in both)
+            start = " / ".join(f"{statistics.median(of['cpu_seconds_to_first_step']):.0f}" for of in both)
+            loss = " / ".join(f"{of['losses'][0]:.5f}" for of in both)
+            ratio = _interval(over["ratio"], over["low"], over["high"], it["rounds"])
+            lines.append(
+                f"| {what} | {PEERS[peer]} | {ratio} | {it['rounds']} | {over['memory_ratio']} | {step} | {start} | {loss} |"
+            )
+    return lines
+
+
 def head() -> list[str]:
     """The output head alone."""
     it = json.loads((RESULTS / "head.json").read_text())
@@ -124,5 +154,5 @@ def data_on_paper() -> list[str]:
 
 
 if __name__ == "__main__":
-    for table in (head, against_trl, real_vocabulary, on_paper, rendering, data_on_paper):
+    for table in (head, against_trl, real_vocabulary, against_peers, on_paper, rendering, data_on_paper):
         print("\n".join([*table(), ""]))
