@@ -44,16 +44,18 @@ WHY_LOSSES_DIFFER = {
 TRIED = HERE / "results" / "peers_rows_a_pass.json"
 
 
-def shape_of(name: str) -> Shape:
+def shape_of(name: str, batch: int = BATCH) -> Shape:
     """A shape with the global batch of this comparison."""
-    return replace(SHAPES[name], batch=BATCH)
+    return replace(SHAPES[name], batch=batch)
 
 
-def plans(name: str, folder: Path, steps: int, rows_a_pass: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def plans(
+    name: str, folder: Path, steps: int, rows_a_pass: Mapping[str, int], batch: int = BATCH
+) -> dict[str, dict[str, Any]]:
     """{side: what it is told}."""
-    shape = shape_of(name)
+    shape = shape_of(name, batch)
     plan = plan_of(shape, folder, steps)
-    order = list(WholeBatches(BATCH * steps, BATCH, seed=0, step=lambda: 0))
+    order = list(WholeBatches(batch * steps, batch, seed=0, step=lambda: 0))
     both = plan | {"family": shape.model, "order": order}
     return {
         which: both

@@ -1,9 +1,9 @@
 """Where the time of a step goes, on every side at its fastest settings:
 
-    python -m perf.where [shapes=sft_mixed,...] [peers=true]
+    python -m perf.where [shapes=sft_mixed,...] [peers=true [batch=8]]
 
 The second step under torch's profiler, each side in a process of its own: seconds by kind of work -> results/where_<shape>.json.
-With `peers=true` the sides are those of perf/against_peers.py -> results/where_peers_<shape>.json.
+With `peers=true` the sides are those of perf/against_peers.py, `batch` rows or pairs a step -> results/where_peers_<shape>.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers import AutoConfig
 from align.files import write_json
 from align.methods.frozen_head import WORDS
 from align.run_folder import git_commit, versions
-from perf.against_peers import fastest, plans, trained
+from perf.against_peers import BATCH, fastest, plans, trained
 from perf.against_trl import HERE, best_settings, folder_with_model, plan_of, side
 from perf.generation import machine
 from perf.profiled import STEPS
@@ -33,12 +33,12 @@ def sides_with_trl(name: str, folder: Path) -> dict[str, dict[str, Any]]:
     return {which: plan | {"side": which, "settings": best[which]} for which in ("trl", "align")}
 
 
-def measure(name: str, with_peers: bool, command: Sequence[str]) -> None:
+def measure(name: str, with_peers: bool, batch: int, command: Sequence[str]) -> None:
     """Each side of a shape, printed and written."""
     found, settings = {}, {}
     with tempfile.TemporaryDirectory() as room:
         folder = folder_with_model(Path(room), SHAPES[name])
-        told = plans(name, folder, STEPS, fastest(name)) if with_peers else sides_with_trl(name, folder)
+        told = plans(name, folder, STEPS, fastest(name), batch) if with_peers else sides_with_trl(name, folder)
         vocabulary = AutoConfig.from_pretrained(folder / "model").get_text_config().vocab_size
         for which, plan in told.items():
             # The frozen head works on tiles of WORDS words.
@@ -64,11 +64,12 @@ def measure(name: str, with_peers: bool, command: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure the shapes that are asked for."""
-    given = {"shapes": "sft_mixed", "peers": "false"} | dict(argument.split("=", 1) for argument in arguments)
+    own = {"shapes": "sft_mixed", "peers": "false", "batch": str(BATCH)}
+    given = own | dict(argument.split("=", 1) for argument in arguments)
     if given["peers"] == "true":
         os.environ["OMP_NUM_THREADS"] = "1"
     for name in given["shapes"].split(","):
-        measure(name, given["peers"] == "true", ["perf/where.py", *arguments])
+        measure(name, given["peers"] == "true", int(given["batch"]), ["perf/where.py", *arguments])
 
 
 if __name__ == "__main__":
