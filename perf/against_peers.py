@@ -1,6 +1,6 @@
 """Samples per processor second, memory and start of a training here, over LLaMA-Factory's and ms-swift's on the same rows and model.
 
-    ALIGN_SHARED=<folder with hub/> python -m perf.against_peers [shapes=...] [rounds=3] [steps=3] [rows_a_pass=1]
+    ALIGN_SHARED=<folder with hub/> python -m perf.against_peers [shapes=...] [rounds=3] [steps=3] [batch=8] [rows_a_pass=1]
 
 Random models behind the published processors, the same LoRA, global batch 8, fp32, one thread. Every round is a process of each side, in
 turns; its first step warms up -> results/peers_<shape>.json, written after each round. The ratio is the mean of the
@@ -56,7 +56,9 @@ def plans(
     shape = shape_of(name, batch)
     plan = plan_of(shape, folder, steps)
     order = list(WholeBatches(batch * steps, batch, seed=0, step=lambda: 0))
-    both = plan | {"family": shape.model, "order": order}
+    # A recipe warms up over 3% of its steps, here the first one, in which nothing would be learned; the peers do not warm up.
+    train = plan["train"] | {"warmup_steps": 0}
+    both = plan | {"family": shape.model, "order": order, "train": train}
     return {
         which: both
         | {
@@ -82,9 +84,9 @@ def fastest(name: str) -> dict[str, int]:
     return {which: int(min(tried[which], key=tried[which].get)) if which in tried else 1 for which in SIDES}
 
 
-def measure(name: str, folder: Path, rounds: int, steps: int, command: Sequence[str]) -> None:
+def measure(name: str, folder: Path, rounds: int, steps: int, batch: int, command: Sequence[str]) -> None:
     """Train in turns, print, and write after each round."""
-    told = plans(name, folder, steps, fastest(name))
+    told = plans(name, folder, steps, fastest(name), batch)
     results: dict[str, list[dict[str, Any]]] = {which: [] for which in SIDES}
     for turn in range(rounds):
         for which in SIDES if turn % 2 else SIDES[::-1]:
@@ -93,13 +95,17 @@ def measure(name: str, folder: Path, rounds: int, steps: int, command: Sequence[
             print(
                 f"{name} round {turn + 1}: {which} {step_of(one, 'cpu_seconds'):.2f} s of processor a step", flush=True
             )
-        result = compared(name, results) | {"machine": machine(), "versions": versions(), "git_commit": git_commit()}
+        result = compared(name, results, batch) | {
+            "machine": machine(),
+            "versions": versions(),
+            "git_commit": git_commit(),
+        }
         result |= {"command": list(command), "environment": KEPT | {"OMP_NUM_THREADS": "1"}}
         write_json(HERE / "results" / f"peers_{name}.json", result)
         print({peer: of["ratio"] for peer, of in result["over"].items()}, flush=True)
 
 
-def compared(name: str, results: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
+def compared(name: str, results: Mapping[str, Sequence[dict[str, Any]]], batch: int = BATCH) -> dict[str, Any]:
     """All sides over all rounds, and the ratios of ours over each peer's."""
     ours = results["align"]
     same_as_ours(results)
@@ -107,9 +113,9 @@ def compared(name: str, results: Mapping[str, Sequence[dict[str, Any]]]) -> dict
         "schema": 1,
         "name": f"peers_{name}",
         "what": "samples per processor second of an optimizer step, over each peer's",
-        "shape": vars(shape_of(name)),
+        "shape": vars(shape_of(name, batch)),
         "rounds": len(ours),
-        "sides": {which: summary(of) for which, of in results.items()},
+        "sides": {which: summary(of, batch) for which, of in results.items()},
         "over": {peer: ratios(ours, results[peer]) for peer in PEERS},
         "why_first_losses_differ": WHY_LOSSES_DIFFER[SHAPES[name].model],
         "peers": {peer: constraints(peer).read_text().splitlines()[1:] for peer in PEERS},
@@ -138,11 +144,11 @@ def ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> 
     return {"ratio": ratio, "low": low, "high": high, "memory_ratio": round(memory[0] / memory[1], 3)}
 
 
-def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summary(results: Sequence[dict[str, Any]], batch: int) -> dict[str, Any]:
     """One side over all rounds."""
     seconds = statistics.median(step_of(it, "cpu_seconds") for it in results)
     return {
-        "samples_per_cpu_second": round(BATCH / seconds, 3),
+        "samples_per_cpu_second": round(batch / seconds, 3),
         "cpu_seconds_of_a_step": round(seconds, 3),
         "cpu_seconds_of_steps": [it["cpu_seconds"] for it in results],
         "seconds_of_steps": [it["seconds"] for it in results],
@@ -171,7 +177,8 @@ def try_rows(name: str, folder: Path, numbers: Sequence[int], command: Sequence[
 
 def main(arguments: Sequence[str]) -> None:
     """Every shape that was asked for."""
-    given = {"shapes": ",".join(MEASURED), "rounds": "3", "steps": "3"} | dict(it.split("=", 1) for it in arguments)
+    own = {"shapes": ",".join(MEASURED), "rounds": "3", "steps": "3", "batch": str(BATCH)}
+    given = own | dict(it.split("=", 1) for it in arguments)
     if "ALIGN_SHARED" not in os.environ:
         raise SystemExit("perf.against_peers: ALIGN_SHARED is not set. Set it to a folder with hub/ (perf/README.md).")
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -182,7 +189,7 @@ def main(arguments: Sequence[str]) -> None:
             if "rows_a_pass" in given:
                 try_rows(name, folder, [int(it) for it in given["rows_a_pass"].split(",")], command)
             else:
-                measure(name, folder, int(given["rounds"]), int(given["steps"]), command)
+                measure(name, folder, int(given["rounds"]), int(given["steps"]), int(given["batch"]), command)
 
 
 if __name__ == "__main__":

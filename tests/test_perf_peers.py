@@ -186,3 +186,10 @@ def test_operations_are_told_apart_by_the_sizes_of_the_head(operation, shapes, k
 
 def test_shapes_of_the_comparison_have_published_processors():
     assert {SHAPES[name].model for name in SHAPES if SHAPES[name].model != "llava"} == set(FAMILIES)
+
+
+def test_nobody_warms_up_so_that_later_losses_can_be_compared(tmp_path):
+    told = plans("qwen2_vl_sft_mixed", tmp_path, 2, dict.fromkeys(SIDES, 1))["align"]
+    assert told["train"]["warmup_steps"] == 0
+    for peer in (llama_factory, ms_swift):
+        assert not {"warmup_steps", "warmup_ratio"} & peer.configuration(told, tmp_path).keys()
