@@ -1,12 +1,12 @@
 """Samples per processor second, memory and start of a training here, over LLaMA-Factory's and ms-swift's on the same rows and model.
 
-    ALIGN_SHARED=<folder with hub/> python -m perf.against_peers [shapes=...] [rounds=3] [steps=3] [batch=8] [rows_a_pass=1]
+    ALIGN_SHARED=<folder with hub/> python -m perf.against_peers [shapes=...] [rounds=3] [steps=3] [batch=8] [rows_a_pass=1,2,8 [sides=...]]
 
 Random models behind the published processors, the same LoRA, global batch 8, fp32, one thread. Every round is a process of each side, in
 turns; its first step warms up -> results/peers_<shape>.json, written after each round. The ratio is the mean of the
 rounds', as logarithms, of processor seconds, since the clock's depend on what else the machine does. No ratio unless
 all train as many weights and the first losses agree to `TOLERANCE`.
-`rows_a_pass=1,2,8` tries numbers of rows a forward pass instead of measuring -> results/peers_rows_a_pass.json.
+`rows_a_pass=1,2,8` tries numbers of rows a forward pass on all or some sides, instead of measuring -> results/peers_rows_a_pass.json.
 """
 
 from __future__ import annotations
@@ -162,22 +162,25 @@ def summary(results: Sequence[dict[str, Any]], batch: int) -> dict[str, Any]:
     }
 
 
-def try_rows(name: str, folder: Path, numbers: Sequence[int], command: Sequence[str]) -> None:
-    """Two steps of every side with each number of rows a pass: processor seconds of the second."""
+def try_rows(
+    name: str, folder: Path, numbers: Sequence[int], sides: Sequence[str], batch: int, command: Sequence[str]
+) -> None:
+    """Two steps of each side with each number of rows a pass: processor seconds of the second, beside what was tried before."""
     found = json.loads(TRIED.read_text()) if TRIED.is_file() else {"schema": 1, "shapes": {}}
-    seconds: dict[str, dict[int, float]] = {which: {} for which in SIDES}
+    of_shape = found["shapes"].setdefault(name, {})
     for number in numbers:
-        for which, plan in plans(name, folder, 2, dict.fromkeys(SIDES, number)).items():
-            seconds[which][number] = round(step_of(trained(plan, folder / "cache"), "cpu_seconds"), 2)
-            print(name, which, number, seconds[which][number], flush=True)
+        told = plans(name, folder, 2, dict.fromkeys(SIDES, number), batch)
+        for which in sides:
+            seconds = round(step_of(trained(told[which], folder / "cache"), "cpu_seconds"), 2)
+            of_shape.setdefault(which, {})[str(number)] = seconds
+            print(name, which, number, seconds, flush=True)
     found["what"] = "processor seconds of a step by rows (of DPO: pairs) of a forward pass"
-    found["shapes"][name] = seconds
     write_json(TRIED, found | {"machine": machine(), "git_commit": git_commit(), "command": list(command)})
 
 
 def main(arguments: Sequence[str]) -> None:
     """Every shape that was asked for."""
-    own = {"shapes": ",".join(MEASURED), "rounds": "3", "steps": "3", "batch": str(BATCH)}
+    own = {"shapes": ",".join(MEASURED), "rounds": "3", "steps": "3", "batch": str(BATCH), "sides": ",".join(SIDES)}
     given = own | dict(it.split("=", 1) for it in arguments)
     if "ALIGN_SHARED" not in os.environ:
         raise SystemExit("perf.against_peers: ALIGN_SHARED is not set. Set it to a folder with hub/ (perf/README.md).")
@@ -187,7 +190,8 @@ def main(arguments: Sequence[str]) -> None:
         for name in given["shapes"].split(","):
             folder = folder_with_model(Path(room), SHAPES[name])
             if "rows_a_pass" in given:
-                try_rows(name, folder, [int(it) for it in given["rows_a_pass"].split(",")], command)
+                numbers = [int(it) for it in given["rows_a_pass"].split(",")]
+                try_rows(name, folder, numbers, given["sides"].split(","), int(given["batch"]), command)
             else:
                 measure(name, folder, int(given["rounds"]), int(given["steps"]), int(given["batch"]), command)
 

@@ -79,6 +79,21 @@ def against_peers() -> list[str]:
     return lines
 
 
+KINDS_OF_WORK = ("the layers' products", "the head's products", "the head's softmax", "attention", "the rest")
+
+
+def where_peers() -> list[str]:
+    """Seconds of a step by kind of work, ours and the peers'."""
+    lines = [f"| shape | side | {' | '.join(KINDS_OF_WORK)} |", "|---|---|---|---|---|---|---|"]
+    for name, what in AGAINST_PEERS.items():
+        file = RESULTS / f"where_peers_{name}.json"
+        found = json.loads(file.read_text())["seconds"] if file.is_file() else {}
+        for which, seconds in found.items():
+            cells = " | ".join(f"{seconds[kind]:.1f}" for kind in KINDS_OF_WORK)
+            lines.append(f"| {what} | {PEERS.get(which, 'this project')} | {cells} |")
+    return lines
+
+
 def head() -> list[str]:
     """The output head alone."""
     it = json.loads((RESULTS / "head.json").read_text())
@@ -154,5 +169,5 @@ def data_on_paper() -> list[str]:
 
 
 if __name__ == "__main__":
-    for table in (head, against_trl, real_vocabulary, against_peers, on_paper, rendering, data_on_paper):
+    for table in (head, against_trl, real_vocabulary, against_peers, where_peers, on_paper, rendering, data_on_paper):
         print("\n".join([*table(), ""]))

@@ -23,7 +23,7 @@ from align.settings import DoctorConfig, LaunchConfig, PlanSettings, SweepConfig
 from align.sweep.cells import cells_of
 from align.sweep.grid import read_grid
 from align.sweep.rows import rows_of
-from perf.summary import against_peers, against_trl, head, on_paper, real_vocabulary
+from perf.summary import against_peers, against_trl, head, on_paper, real_vocabulary, where_peers
 from tests.evaluation.benchmarks.test_adding import EXAMPLE
 
 ROOT = Path(__file__).parents[1]
@@ -167,7 +167,7 @@ def test_links_of_a_page_lead_somewhere(page):
         assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), target
 
 
-@pytest.mark.parametrize("table", [head, against_trl, real_vocabulary, against_peers, on_paper])
+@pytest.mark.parametrize("table", [head, against_trl, real_vocabulary, against_peers, where_peers, on_paper])
 def test_tables_of_performance_are_of_the_results_that_lie_there(table):
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert "\n".join(table()) in page, "make it anew: python -m perf.summary"
