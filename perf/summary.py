@@ -54,7 +54,7 @@ AGAINST_PEERS = {
     "qwen2_vl_sft_mixed": "Qwen2-VL SFT, 30% of rows with an image",
     "qwen2_vl_dpo_images": "Qwen2-VL DPO, an image in every pair",
     "llava_1_5_sft_mixed": "LLaVA-1.5 SFT, 30% of rows with an image",
-    "llava_1_5_dpo_images": "LLaVA-1.5 DPO, an image in every pair",
+    "llava_1_5_dpo_images": "LLaVA-1.5 DPO, an image in every pair, 2 pairs a step",
 }
 
 
