@@ -28,6 +28,12 @@ from tests.support.small_run import one_long_row
 from tests.support.unanswered import stored
 
 
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    """Rows run here, one after another: no process is started for them that imports torch and is not used."""
+    monkeypatch.setattr("align.commands.compare.warm_up", lambda: None)
+
+
 @pytest.fixture
 def model_file(tiny, tmp_path):
     """A model file over the untrained tiny model, small enough for the machinery."""
