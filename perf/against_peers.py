@@ -140,8 +140,8 @@ def ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> 
     )
     memory = [statistics.median(it["peak_memory_mib"] for it in of) for of in (ours, theirs)]
     # The interval of one round is not known; JSON has no nan.
-    low, high = (None if np.isnan(it) else it for it in (low, high))
-    return {"ratio": ratio, "low": low, "high": high, "memory_ratio": round(memory[0] / memory[1], 3)}
+    known = {key: None if np.isnan(it) else it for key, it in (("low", low), ("high", high))}
+    return {"ratio": ratio, **known, "memory_ratio": round(memory[0] / memory[1], 3)}
 
 
 def summary(results: Sequence[dict[str, Any]], batch: int) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def try_rows(
     name: str, folder: Path, numbers: Sequence[int], sides: Sequence[str], batch: int, command: Sequence[str]
 ) -> None:
     """Two steps of each side with each number of rows a pass: processor seconds of the second, beside what was tried before."""
-    found = json.loads(TRIED.read_text()) if TRIED.is_file() else {"schema": 1, "shapes": {}}
+    found: dict[str, Any] = json.loads(TRIED.read_text()) if TRIED.is_file() else {"schema": 1, "shapes": {}}
     of_shape = found["shapes"].setdefault(name, {})
     for number in numbers:
         told = plans(name, folder, 2, dict.fromkeys(SIDES, number), batch)
