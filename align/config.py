@@ -408,9 +408,8 @@ def _below(schema: type, layers: list[Layer], names: Names) -> tuple[DictConfig,
     config, origins = copy.deepcopy(schema_of(schema)), {}
     for layer in layers:
         config = _laid_over(schema, config, layer, names, origins)
-    if any(
-        layer.origin.kind in ("recipe", "model") for layer in layers
-    ):  # another command may lay its arguments over the same files
+    # Another command may lay its arguments over the same files.
+    if any(layer.origin.kind in ("recipe", "model") for layer in layers):
         if len(_BELOW) >= BELOW_AT_MOST:
             _BELOW.clear()
         _BELOW[told] = copy.deepcopy(config), dict(origins)

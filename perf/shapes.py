@@ -12,6 +12,7 @@ import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -80,11 +81,16 @@ def _write_llava(folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
+def _published(name: str) -> tuple[Path, Any]:
+    """(The folder of a published processor, its model's configuration); the weights that are drawn next have a fixed seed."""
+    folder = Path(os.environ["ALIGN_SHARED"], "hub", name)
+    torch.manual_seed(0)
+    return folder, AutoConfig.from_pretrained(folder)
+
+
 def _write_qwen2_vl(folder: Path) -> None:
     """Qwen2-VL's configuration, vocabulary of 152,064 with a tied head, and processor; eight layers of 256, and a tower of six."""
-    published = Path(os.environ["ALIGN_SHARED"], "hub", "qwen2-vl-7b-instruct")
-    torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(published)
+    published, config = _published("qwen2-vl-7b-instruct")
     text, vision = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 256, 704, 8
     text.num_attention_heads = text.num_key_value_heads = 4
@@ -100,9 +106,7 @@ def _write_qwen2_vl(folder: Path) -> None:
 
 def _write_llava_1_5(folder: Path) -> None:
     """LLaVA-1.5's configuration, vocabulary of 32,064, 576 image tokens and processor; eight layers of 384, and a tower of six."""
-    published = Path(os.environ["ALIGN_SHARED"], "hub", "llava-1.5-7b-hf")
-    torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(published)
+    published, config = _published("llava-1.5-7b-hf")
     text, vision = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 384, 1024, 8
     text.num_attention_heads = text.num_key_value_heads = 6

@@ -137,6 +137,7 @@ def _begin(told: Any, threads: int, environment: Mapping[str, str]) -> None:
     import torch
 
     global _TOLD
+    os.environ.clear()
     os.environ.update(environment)  # the server that forked this process may be older than its parent's settings
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends this process
     threading.Thread(target=end_with_parent, daemon=True).start()

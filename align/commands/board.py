@@ -31,6 +31,10 @@ class RowDisplay(Display):
         """A training step is done."""
         self._tell(f"step {done} of {total}", self._training * done / total)
 
+    def say(self, text: str) -> None:
+        """A line of this row, for the log of the comparison: what is printed goes there."""
+        print(text)
+
     def preparing(self, name: str, done: int, total: int) -> None:
         """Something that comes before the first step."""
         self._tell(name, 0.0)
@@ -78,13 +82,16 @@ class Board:
         self._console.print(f"{line}{f', {left}' if left else ''}", markup=False, highlight=False, soft_wrap=True)
 
     def _update(self) -> None:
-        share = sum(w * s for w, s in zip(self.work, self._shares, strict=True)) / sum(self.work)
         described = f"{self._finished} of {len(self._labels)} rows"
-        self._progress.update(self._all, completed=share, description=described, beside=self._left())
+        self._progress.update(self._all, completed=self._share(), description=described, beside=self._left())
+
+    def _share(self) -> float:
+        """How much of all work is done."""
+        return sum(w * s for w, s in zip(self.work, self._shares, strict=True)) / sum(self.work)
 
     def _left(self) -> str:
         """How long the rest takes if it goes on as until now."""
-        share = sum(w * s for w, s in zip(self.work, self._shares, strict=True)) / sum(self.work)
+        share = self._share()
         if not EARLY < share < 1:
             return ""
         seconds = (time.monotonic() - self._start) * (1 - share) / share

@@ -46,9 +46,10 @@ def main(arguments: Sequence[str]) -> int:
     from align.screen import quiet_libraries
 
     begun = time.monotonic()
-    warm_up()
-    quiet_libraries()
     given = compose(CompareConfig, arguments)
+    if given.config.at_once != 1:
+        warm_up()
+    quiet_libraries()
     cells, references = plan(given)
     folder = Path(given.config.output_dir)
     at_once = rows_at_once(given.config, [cell.config for arms in cells.values() for cell in arms])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from align.report.comparisons import sign
 from align.report.findings import Findings
 from align.report.names import display_name, is_control, percent
 
@@ -25,7 +26,7 @@ def answer(found: Findings) -> str:
     pairs = paper or _pairs(found.comparisons, "controlled")
     if not pairs:
         return NOTHING
-    signs = tuple({_sign(pair) for pair in pairs})
+    signs = tuple({sign(pair) for pair in pairs})
     start = STARTS.get(signs, MIXED) if paper else ""
     first, seeds = pairs[0], len(pairs[0]["seeds"])
     what = "refusals" if first["judge"] == "refusal_match" else "safe responses"
@@ -50,12 +51,7 @@ def _pairs(comparisons: Sequence[dict[str, Any]], track: str) -> list[dict[str, 
     ]
 
 
-def _sign(comparison: dict[str, Any]) -> int:
-    """The sign of a difference; 0 where its interval includes 0."""
-    return (comparison["low"] > 0) - (comparison["high"] < 0)
-
-
 def _alike(pairs: Sequence[dict[str, Any]]) -> str:
     """How many pairs have the sign of the first one, where there are several."""
-    alike = sum(_sign(pair) == _sign(pairs[0]) for pair in pairs)
+    alike = sum(sign(pair) == sign(pairs[0]) for pair in pairs)
     return f", the same sign in {alike} of {len(pairs)} pairs" if len(pairs) > 1 else ""

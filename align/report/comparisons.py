@@ -203,7 +203,7 @@ def _effect(comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str,
         1: "tells more unsafe pictures from their safe twins",
         -1: "tells fewer unsafe pictures from their safe twins",
         0: "tells unsafe pictures from their safe twins no better and no worse, as far as can be told from chance",
-    }[_sign(twins)]
+    }[sign(twins)]
     return f"{_gives(gain)}, and {told} ({_points(twins)})"
 
 
@@ -216,7 +216,7 @@ def _gives(difference: dict[str, Any] | None) -> str:
         -1: f"gives fewer {what}",
         0: f"makes no difference in {what} that can be told from chance",
     }
-    return f"{more[_sign(difference)]} ({_points(difference)})"
+    return f"{more[sign(difference)]} ({_points(difference)})"
 
 
 def _find(
@@ -236,7 +236,7 @@ def _find(
     )
 
 
-def _sign(comparison: dict[str, Any]) -> int:
+def sign(comparison: dict[str, Any]) -> int:
     """Which way a difference goes, 0 where its interval holds 0."""
     if comparison["low"] <= 0 <= comparison["high"]:
         return 0
