@@ -152,7 +152,7 @@ def test_the_arms_of_a_comparison_have_their_curves(tiny, tmp_path):
     evaluation = "evaluate={benchmark: [mini_vsil], settings: {mini_vsil: {limit: 3}}, generation: {max_new_tokens: 4}}"
     command = arguments(tiny("llava"), tmp_path / "run", evaluation, "evaluate.every_steps=1", "train.max_steps=2")
     reported = []
-    run = _arm(compose_run(command), lambda name, done, total: reported.append(name))
+    run = _arm(compose_run(command), lambda name, share: reported.append(name))
     assert list(curve(run)) == [1, 2]
     assert any(name.endswith(" mm_sft sft seed 0 step 1 mini_vsil") for name in reported)
 
