@@ -22,7 +22,7 @@ help:
 	@echo "make pictures    the README's pictures, of runs/compare/ (Debian: chromium)"
 	@echo "make perf        training against plain trl: samples per second and peak memory (about an hour on 2 cores)"
 	@echo "make perf-peers  training against LLaMA-Factory and ms-swift (ALIGN_SHARED must point to processors; 4 GB, about an hour)"
-	@echo "make lint        ruff and mypy          make format   ruff, mending what it can"
+	@echo "make lint        ruff, mypy, import-linter          make format   ruff, mending what it can"
 	@echo "make clean       remove the environment and tool caches (runs/ is kept)"
 
 $(CORE): pyproject.toml $(CONSTRAINTS)
@@ -72,6 +72,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 from align import __version__
-from align.chat.budget import begin_command
+from align.answering.budget import begin_command
+from align.config.help import describe
 from align.errors import UserError, nearest, not_permitted
 
 VERBS = {
@@ -146,21 +146,6 @@ def usage() -> str:
         "Arguments are key=value; a comma makes a list; a.b=c sets a field of a section.\n"
         "`align <verb> --help` lists its keys; `dry_run=true` shows a training run without training."
     )
-
-
-def describe(schema: Any, prefix: str = "") -> str:
-    """The keys of a configuration with their defaults and meanings."""
-    lines = []
-    for field in fields(schema):
-        default = field.default_factory() if callable(field.default_factory) else field.default
-        if is_dataclass(default):
-            lines.append(describe(type(default), f"{prefix}{field.name}."))
-        else:
-            shown = ",".join(map(str, default)) if isinstance(default, list) else default
-            lines.append(
-                f"  {prefix + field.name:<26} {field.metadata.get('help', '')} [{'' if shown in (None, {}) else shown}]"
-            )
-    return "\n".join(lines)
 
 
 def _load(target: str) -> Any:

@@ -1,7 +1,7 @@
 """A scheduler takes the machine back: SIGTERM or SIGUSR1 -> a checkpoint at the next step, and an exit status that asks to be run again.
 
 The signal may reach one process of many, so it is noted where it arrives, and all agree on it at the end of a step (`Preemption` in
-align/methods/callbacks.py).
+align/training/callbacks.py).
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ from typing import Any
 
 ROLES = ("harmful", "benign")
 HARM_IN = ("text", "image", "both", "none")
+VIEWS = ("image", "text", "caption", "shuffled", "blank")
+"""What of a row the model sees (align/data/views.py)."""
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,9 @@ class Row:
         """The inverse of `to_dict`."""
         images = tuple(ImageRef(**image) for image in record["images"])
         return cls(**(record | {"images": images}))
+
+
+def split_view(name: str) -> tuple[str, str | None]:
+    """`<benchmark>.<view>` -> its two parts; a name that does not end in a view's name is a benchmark's alone."""
+    benchmark, _, view = name.rpartition(".")
+    return (benchmark, view) if benchmark and view in VIEWS else (name, None)

@@ -18,10 +18,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from align.checkpoint_files import damage_of
-from align.config import flatten, stored, to_dict
+from align.config.fingerprint import fingerprint, found_by, trained_by
+from align.config.merge import stored
+from align.config.values import flatten, to_dict
 from align.errors import UserError
 from align.files import read_json, refuse_other, write_json, write_text
-from align.fingerprint import fingerprint, found_by, trained_by
 from align.models.weights import Base
 from align.settings import RunConfig
 

@@ -6,172 +6,29 @@ trains nothing; the same command again continues an unfinished run.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import shutil
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 try:
-    from align.config import Composed, compose_run
+    from align.config.compose import compose_run
 except ImportError as missing:
     sys.exit(f"{missing}; install the package first: `pip install -e .` in the checkout, or `pip install vsil-align`")
 
-from safetensors import SafetensorError
 
 from align.complaint import complain
-from align.data.assembly import TrainingData
+from align.console import quiet_deprecations
 from align.errors import UserError, message_of, not_permitted
-from align.evaluation.selection import refuse_overlap_with_benchmarks
-from align.files import read_jsonl, share, write_text
-from align.generation.stored import asking
 from align.interruption import EXIT_AGAIN, NOTICE, Interrupted
-from align.report.card import write_card
-from align.report.tracking import tracked
-from align.run_folder import RunFolder, run_folder, step_of
-from align.run_lock import alone
-from align.screen import Report, quiet_deprecations, say
-
-
-def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | None = None) -> RunFolder:
-    """Train a run to its end, or find it finished. Raises UserError.
-
-    A caller with a display of its own gives `report`, and callbacks that feed it; only facts are printed then.
-    """
-    from align.training.prepare import (  # imports torch, which a misspelt key need not wait for
-        checked_data,
-        refuse_settings,
-    )
-
-    config, run = composed.config, run_folder(composed.config)
-    refuse_settings(composed, run)
-    data = checked_data(composed, run, asking(config, report), report)
-    with alone(run.path):
-        _train(composed, data, run, callbacks, report)
-    return run
-
-
-def _train(
-    composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any], report: Report | None
-) -> None:
-    from align.models.loading import base_of, load_without_weights, tower_line
-
-    config = composed.config
-    rendering = load_without_weights(config.model).renderer.identity
-    run.check(config, data.manifest(), base_of(config.model), rendering)
-    alike = refuse_overlap_with_benchmarks(config.evaluate, data.records())
-    if run.finished():
-        if report is None:
-            say(f"{run.path} is trained already; nothing is left to train")
-        run.write_config(config)  # what is evaluated may have changed
-        write_card(run)  # a kill may have come between the two
-        return
-    # Imported here: a misspelt key should not wait for trl.
-    from align.methods.build import build_trainer
-    from align.methods.launcher import refuse_other_launch
-
-    trainer = build_trainer(composed, data, run, callbacks)
-    last = run.last_checkpoint() if config.resume else None
-    if last:
-        refuse_other_launch(run.manifest(), trainer.accelerator)
-    _refuse_different_data(data)
-    if trainer.accelerator.is_main_process and config.resume:
-        for line in run.set_aside_damaged():
-            say(line)
-    if trainer.accelerator.is_main_process and not config.resume:
-        # A former attempt's checkpoints and seconds would be mistaken for this one's.
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
-        run.manifest_file.unlink(missing_ok=True)
-    if report is None:
-        say(f"Run folder: {run.path}" + (f", resumed from step {step_of(last)}" if last else ""))
-    _start(trainer, composed, data, run, alike, rendering)
-    if report is None and trainer.accelerator.is_main_process:
-        say(tower_line(run.manifest()["parameters"]))
-    with tracked(run, trainer.args) if trainer.accelerator.is_main_process else contextlib.nullcontext():
-        _until_finished_or_asked(trainer, run, str(last) if last else None)
-        _finish(trainer, run)
-    if report is None and trainer.accelerator.is_main_process:
-        done = run.manifest()
-        say(f"Trained in {done['seconds']:.0f} s, peak memory {done['peak_memory_mib']:,} MiB: {run.weights}")
-
-
-def _refuse_different_data(data: TrainingData) -> None:
-    """Raises UserError unless all processes train on the same: each reads for itself, perhaps from the cache of another machine."""
-    from accelerate.utils import gather_object
-
-    found = gather_object([data.fingerprint])
-    if len(set(found)) > 1:
-        raise UserError(
-            f"the processes have different training data (fingerprints {', '.join(found)}): files or generated answers differ between "
-            f"their machines; put them, and XDG_CACHE_HOME, where all machines see the same"
-        )
-
-
-def _start(
-    trainer: Any, composed: Composed, data: TrainingData, run: RunFolder, alike: Sequence[str], rendering: str
-) -> None:
-    from align.methods.arguments import describe
-    from align.models.loading import parameters_per_tower
-
-    if not trainer.accelerator.is_main_process:
-        return
-    for fact in [*data.facts, *alike, *trainer.order.facts(), *trainer.layout_facts]:
-        print(fact, flush=True)
-    towers = parameters_per_tower(trainer.model, trainer.family)
-    run.begin(composed.config, data.manifest(), trainer.base, rendering)
-    write_text(run.rows_file, "".join(json.dumps(record) + "\n" for record in data.records()))
-    run.record(
-        parameters=towers,
-        trainable_parameters=sum(tower["trainable"] for tower in towers.values()),
-        world_size=trainer.accelerator.num_processes,
-        distributed_type=str(trainer.accelerator.distributed_type.value),
-        train=describe(trainer.args),
-        order_facts=trainer.order.facts(),
-        reference=trainer.reference,
-    )
-
-
-def _until_finished_or_asked(trainer: Any, run: RunFolder, checkpoint: str | None) -> None:
-    """Raises Interrupted where the run was asked to stop, whether or not it could be saved: a former checkpoint stands then."""
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to Python, torch and safetensors
-        NOTICE.deferred = False
-        if not trainer.preemption.asked:
-            raise
-        print(
-            f"the last checkpoint could not be written: {error}; the one before it stands", file=sys.stderr, flush=True
-        )
-    if trainer.preemption.asked:
-        if trainer.accelerator.is_main_process:
-            run.record(status="interrupted")
-        raise Interrupted(f"interrupted at step {trainer.state.global_step} of {trainer.state.max_steps}")
-
-
-def _finish(trainer: Any, run: RunFolder) -> None:
-    from align.methods.memory import peak_memory_mib
-
-    trainer.save_model(str(run.weights))
-    if trainer.accelerator.is_main_process:
-        share(run.weights)
-        run.record(
-            status="finished",
-            steps=trainer.state.global_step,
-            supervised_tokens=sum(line["supervised_tokens"] for line in read_jsonl(run.steps_file)),
-            peak_memory_mib=peak_memory_mib(),
-            finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        )
-        write_card(run)  # over the stock one that peft writes
-    trainer.accelerator.wait_for_everyone()
+from align.run_folder import RunFolder
+from align.training.run import train
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command: train, then evaluate in a process of its own. Returns the exit status: 75 where it was interrupted, see `Notice`."""
     composed = compose_run(arguments)
     if composed.config.dry_run:
-        from align.commands.dry_run import show
+        from align.training.dry_run import show
 
         show(composed)
         return 0
@@ -238,7 +95,7 @@ def _close_process_group() -> bool:
 
 if __name__ == "__main__":
     if {"--help", "-h"} & set(sys.argv[1:]):
-        from align.cli import describe
+        from align.config.help import describe
         from align.settings import RunConfig
 
         print(f"{__doc__}\n{describe(RunConfig)}")

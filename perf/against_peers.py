@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from align.files import write_json
-from align.methods.order import WholeBatches
+from align.methods.sampler import WholeBatches
 from align.run_folder import git_commit, versions
 from perf.against_trl import HERE, KEPT, folder_with_model, interval, plan_of, side, step_of
 from perf.generation import machine

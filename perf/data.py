@@ -82,7 +82,7 @@ def measure(file: Path, model: str, batches: int) -> dict[str, Any]:
         _timed(found, what, data.look_at_pictures)
     os.environ.pop("XDG_CACHE_HOME")
     os.environ |= {} if user_cache is None else {"XDG_CACHE_HOME": user_cache}
-    from align.methods.rows_trainer import to_dataset  # the libraries' own memory comes with it
+    from align.methods.trainer import to_dataset  # the libraries' own memory comes with it
 
     dataset = _timed(found, "data set", lambda: to_dataset(rows))
 
@@ -93,8 +93,8 @@ def measure(file: Path, model: str, batches: int) -> dict[str, Any]:
 def _loaded(dataset: Any, model: str, batches: int) -> dict[str, Any]:
     import torch
 
-    from align.config import compose_eval
-    from align.data.collation import Collator
+    from align.batches.collators import Collator
+    from align.config.compose import compose_eval
     from align.models.loading import load
 
     torch.set_num_threads(1)

@@ -25,16 +25,16 @@ import numpy as np
 import torch
 from scipy.stats import t
 
-from align.config import compose_eval
+from align.answering.generate import generate, load_on
+from align.answering.local_model import devices
+from align.config.compose import compose_eval
+from align.console import quiet_libraries
 from align.errors import UserError
 from align.evaluation.selection import selections_of
+from align.fast.seen_images import SeenImages
 from align.files import write_json
-from align.generation.local import generate, load_on
-from align.generation.local_model import devices
-from align.generation.seen_images import SeenImages
 from align.models.loading import ModelSource
 from align.run_folder import git_commit, versions
-from align.screen import quiet_libraries
 from align.settings import Generation
 from perf.shapes import write_model
 

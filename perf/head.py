@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from trl.kernels import ChunkedLogProbFunction
 
+from align.fast.frozen_head import Head
 from align.files import write_json
-from align.methods.frozen_head import Head
-from align.methods.memory import peak_memory_mib, reset_peak_memory
 from align.run_folder import git_commit, versions
+from align.training.memory import peak_memory_mib, reset_peak_memory
 from perf.against_trl import ALLOCATORS, HERE, KEPT, interval
 from perf.generation import machine
 
@@ -35,7 +35,7 @@ OUTPUTS = ("log_probs", "entropy", "is_top1")
 """What trl's SFT asks for."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WAYS = ("ours", "trl", "trl, tiles of 128")
-"""trl as it comes takes 4,096 tokens a tile; here it is told to take 128 (align/methods/head.py)."""
+"""trl as it comes takes 4,096 tokens a tile; here it is told to take 128 (align/fast/supervised_head.py)."""
 
 
 def drawn(width: int, tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.files import write_json
 from perf.profiled import steps_of
 from perf.steps import Steps, noted
@@ -39,7 +39,7 @@ def composed(plan: dict[str, Any], folder: Path) -> Any:
 def ours(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
     """A run of this project, as `align train` makes it."""
     from align.run_folder import RunFolder
-    from align.train import train
+    from align.training.run import train
 
     run = composed(plan, folder)
     train(run, [steps])

@@ -30,21 +30,21 @@ import numpy as np
 import torch
 from scipy.stats import t
 
-from align.config import compose_run
-from align.data.collation import Collator
-from align.data.fast import FastRenderer, renderer_of
-from align.data.fast.renderer import same
+from align.batches.collators import Collator
+from align.batches.rendering import Renderer
+from align.config.compose import compose_run
 from align.data.local import read_file
-from align.data.rendering import Renderer
 from align.devices import usable_processors
+from align.fast import FastRenderer, renderer_of
+from align.fast.renderer import same
 from align.files import write_json
 from align.models import loading
 from align.models.loading import load_without_weights
 from align.rows import Row
 from align.run_folder import git_commit, versions
 from align.settings import ModelSettings, Part
-from align.train import train as run_training
 from align.training.row_checks import Bounds, Checker, faults_of, measured
+from align.training.run import train as run_training
 from perf.data import draw, write
 from perf.generation import machine
 from tests.support.real_input import HUB, small_model

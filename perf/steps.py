@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from align.methods.memory import peak_memory_mib
+from align.training.memory import peak_memory_mib
 
 
 class Steps(TrainerCallback):

@@ -148,7 +148,7 @@ def rendering() -> list[str]:
 
 def data_on_paper() -> list[str]:
     """What rendering takes of a worker's time on 8 H100, by `align plan` and the milliseconds of results/rendering.json."""
-    from align.config import compose_run
+    from align.config.compose import compose_run
     from align.planning.estimate import estimate
     from align.settings import PlanSettings
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from align.fast.frozen_head import WORDS
 from align.files import write_json
-from align.methods.frozen_head import WORDS
 from align.run_folder import git_commit, versions
 from perf.against_peers import BATCH, fastest, plans, trained
 from perf.against_trl import HERE, best_settings, folder_with_model, plan_of, side

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from align.chat.budget import begin_command
+from align.answering.budget import begin_command
 
 REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 """Folders of the real processor files, below `hub/` of the reference data."""
@@ -94,8 +94,8 @@ def loaded(tiny):
 @pytest.fixture(scope="session")
 def renderer(loaded):
     """A function: family -> its renderer, as a run has it."""
-    from align.data.fast import renderer_of
-    from align.data.rendering import Renderer
+    from align.batches.rendering import Renderer
+    from align.fast import renderer_of
 
     def make(family: str) -> Renderer:
         it = loaded(family)
@@ -109,8 +109,8 @@ def any_renderer(request, family_name, renderer):
     """The renderer of both families, miniature and real."""
     if request.param == "miniature":
         return renderer(family_name)
-    from align.data.fast import renderer_of
-    from align.models.families import family_of
+    from align.families import family_of
+    from align.fast import renderer_of
     from align.models.processors import load_processor
 
     shared: Path = request.getfixturevalue("shared")

@@ -18,7 +18,7 @@ from align.cli import main
 from align.commands.arms import plan
 from align.commands.at_once import rows_at_once, run_rows
 from align.commands.board import board
-from align.config import compose, compose_run
+from align.config.compose import compose, compose_run
 from align.errors import UserError
 from align.miniature.rows import draw_twin
 from align.run_folder import RunFolder
@@ -238,8 +238,8 @@ PAPER = ["recipe=t_sft,mm_sft"]
         ([*PAPER, "checkpoint.mm_dpo=x"], "called 'mm_dpo' already, a recipe"),
         ([*PAPER, "defence=safty_prompt"], "defence=safty_prompt: unknown .did you mean 'safety_prompt'"),
         (
-            [*PAPER, "defence=align.catalog:DEFENCES,align.evaluation.answers:DEFENCES"],
-            "defence=align.evaluation.answers:DEFENCES: .* called 'DEFENCES' already, the row of defence=align.catalog:",
+            [*PAPER, "defence=align.config.registry:DEFENCES,align.evaluation.answers:DEFENCES"],
+            "defence=align.evaluation.answers:DEFENCES: .* called 'DEFENCES' already, the row of defence=align.config.registry:",
         ),
         (["track=controlled", "checkpoint.theirs=x"], "checkpoint.theirs=: .* of the paper track, .*; add track=paper"),
         ([ARMS, "checkpoint.theirs=x"], "checkpoint.theirs=: .*; add a recipe of the paper track to recipe="),

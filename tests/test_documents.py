@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from align.cli import VERBS
-from align.config import compose, compose_eval, compose_run, each_run
+from align.config.compose import compose, compose_eval, compose_run, each_run
 from align.errors import UserError
 from align.settings import DoctorConfig, LaunchConfig, PlanSettings, SweepConfig
 from align.sweep.cells import cells_of

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import Trainer
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.errors import UserError
 from align.interruption import NOTICE, Interrupted
 from align.run_folder import RunFolder
-from align.train import train
+from align.training.run import train
 from tests.support.launch import ENVIRONMENT, call, train_command
 from tests.support.small_run import arguments
 from tests.support.trajectories import METHODS, same_trajectory, train_every_method

@@ -13,13 +13,13 @@ import pytest
 from huggingface_hub import constants
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.errors import UserError
 from align.models import presence
 from align.models.loading import load_without_weights
-from align.needs import missing
 from align.settings import ModelSettings
-from align.train import train
+from align.training.preflight import missing
+from align.training.run import train
 from tests.support.hub_mirror import COMMIT, hub_server
 from tests.support.launch import ENVIRONMENT, align, train_command
 from tests.support.small_run import arguments

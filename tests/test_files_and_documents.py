@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from trl import DPOConfig
 
-from align.config import available, compose_run
-from align.fingerprint import NOT_TRAINED, NOT_TRAINED_ARGUMENTS
+from align.config.compose import compose_run
+from align.config.files import available
+from align.config.fingerprint import NOT_TRAINED, NOT_TRAINED_ARGUMENTS
+from align.config.rates import RATES, Rate
 from align.planning.estimate import estimate
 from align.planning.memory import LAUNCHES
-from align.rates import RATES, Rate
 from align.settings import PlanSettings
 from align.training.row_checks import DESCRIBED
 

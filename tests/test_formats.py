@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from align.cli import main
-from align.config import compose_run
-from align.train import train
+from align.config.compose import compose_run
+from align.training.run import train
 from tests.support.small_run import arguments
 
 PAGE = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from align.cli import main
-from align.config import compose, compose_eval, compose_run
+from align.config.compose import compose, compose_eval, compose_run
 from align.data.assembly import training_data
 from align.data.hints import Place, option, options_of, text_view
 from align.errors import UserError

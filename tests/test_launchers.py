@@ -14,13 +14,13 @@ from accelerate import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from align.commands.train import launch_command
-from align.config import compose, compose_run
+from align.config.compose import compose, compose_run
 from align.errors import UserError
-from align.methods.launcher import FSDP_LAYERS, name_layers, refuse_other_launch, spare_workers
+from align.methods.distributed import FSDP_LAYERS, name_layers, refuse_other_launch, spare_workers
 from align.models.loading import load_checkpoint
 from align.run_folder import RunFolder
 from align.settings import LaunchConfig
-from align.train import train
+from align.training.run import train
 from tests.support.launch import ENVIRONMENT, ROOT, align, call, train_command
 from tests.support.shards import falsify
 from tests.support.small_run import arguments
@@ -200,7 +200,7 @@ def test_workers_that_hear_a_schedulers_signal_too_go_on_until_their_run_has_sav
     ("usable", "here", "workers"), [(16, 1, 4), (16, 8, 1), (2, 2, 0), (2, 1, 1), (1, 1, 0), (64, 8, 4)]
 )
 def test_beside_a_gpu_rows_are_prepared_on_the_processors_that_are_left(usable, here, workers, monkeypatch):
-    monkeypatch.setattr("align.methods.launcher.usable_processors", lambda: usable)
+    monkeypatch.setattr("align.methods.distributed.usable_processors", lambda: usable)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
     assert spare_workers() == workers
 

@@ -11,11 +11,11 @@ from huggingface_hub import ModelCard, constants
 from safetensors.torch import load_file
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.models.loading import load_checkpoint
 from align.models.merging import probe
 from align.run_folder import RunFolder
-from align.train import train
+from align.training.run import train
 from tests.support.hub_server import hub_server
 from tests.support.launch import ENVIRONMENT, ROOT, align
 from tests.support.small_run import arguments

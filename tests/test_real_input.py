@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from align.answering.generate import generate
 from align.commands.merge import main as merge
 from align.data.local import read_file
-from align.generation.local import generate
 from align.models.loading import load_checkpoint
 from align.models.merging import probe
 from align.settings import Generation, Part

@@ -6,12 +6,12 @@ import runpy
 import pytest
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.errors import UserError
 from align.models.weights import Base
-from align.report.collect import collect
+from align.report.find_runs import collect
 from align.run_folder import RunFolder
-from align.train import train
+from align.training.run import train
 from tests.support.launch import ROOT, align, call, train_command
 from tests.support.small_run import arguments
 

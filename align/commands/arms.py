@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.catalog import DEFENCES, METHODS, resolve
-from align.config import Composed, compose_run, flatten, to_dict
+from align.answering.stored import asking
+from align.config.compose import compose_run
+from align.config.fingerprint import fingerprint
+from align.config.merge import Composed
+from align.config.origin import DEFAULT
+from align.config.registry import DEFENCES, METHODS, resolve
+from align.config.values import flatten, to_dict
 from align.data.assembly import training_data
 from align.errors import UserError
-from align.fingerprint import fingerprint
-from align.generation.stored import asking
-from align.needs import refuse_missing
-from align.origin import DEFAULT
 from align.report.controlled import ground, refuse_uncontrolled
 from align.run_folder import RunFolder, folder_within
 from align.settings import CompareConfig, EvalConfig
+from align.training.preflight import refuse_missing
 
 TRACKS = {
     "paper": tuple(

@@ -20,11 +20,11 @@ from multiprocessing import forkserver
 from typing import Any
 
 from align.commands.board import Board, Tell
+from align.console import quiet_libraries
 from align.devices import has_gpu, usable_processors
 from align.errors import UserError
 from align.interruption import end_with_parent
 from align.run_folder import RunFolder
-from align.screen import quiet_libraries
 from align.settings import CompareConfig, RunConfig
 
 Job = Callable[[Tell], RunFolder]
@@ -32,11 +32,11 @@ Job = Callable[[Tell], RunFolder]
 PATIENCE = 5.0
 """Seconds that a process has to end when it is told to."""
 NEEDED = (
-    "align.methods.build",
+    "align.training.build",
     "align.methods.sft",
     "align.methods.dpo",
     "align.commands.evaluate",
-    "align.generation.local_model",
+    "align.answering.local_model",
 )
 """Modules that take seconds to import."""
 LISTENING = 0.2

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from align.screen import Display
+from align.console import Display
 
 Tell = Callable[[str, float], None]
 """(what a row is doing, the share of the row that is done)"""

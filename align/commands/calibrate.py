@@ -10,20 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from align.config import compose
+from align.config.compose import compose
+from align.console import progress
 from align.data.local import read_file
 from align.data.reading import tell_unread_images
 from align.errors import UserError
 from align.evaluation.benchmark import limited
-from align.evaluation.calibration import Labelled, calibrate, cases_of, kind_of_items, labelled
-from align.evaluation.judged import judge_answers
-from align.evaluation.judges.asked import AskedJudge
-from align.evaluation.judging import NONE, build_all, refuse_foreign
+from align.evaluation.judges.build import NONE, build_all, refuse_foreign
+from align.evaluation.judges.model_judge import AskedJudge
+from align.evaluation.judges.run import judge_answers
 from align.evaluation.selection import narrowing
 from align.files import write_json
 from align.report.names import percent
-from align.screen import progress
 from align.settings import BenchmarkSettings, CalibrateConfig, Part
+from align.tools.audit.calibration import Labelled, calibrate, cases_of, kind_of_items, labelled
 
 
 def main(arguments: Sequence[str]) -> int:

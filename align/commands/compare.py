@@ -17,20 +17,21 @@ from rich.console import Console
 from align.commands.arms import Cells, plan
 from align.commands.at_once import rows_at_once, run_rows, warm_up
 from align.commands.board import RowDisplay, Tell, board
-from align.config import Composed, compose
+from align.config.compose import compose
+from align.config.merge import Composed
 from align.files import write_json, write_text
 from align.report.answer import answer
 from align.report.controlled import Ground, ground_of, refuse_uncontrolled
-from align.report.evaluated import Evaluated
 from align.report.findings import Findings, findings
 from align.report.names import display_name
 from align.report.page.page import ROOM, page
+from align.report.run_results import Evaluated
+from align.report.tables.all_tables import tables_of
 from align.report.tables.brief import print_brief
-from align.report.tables.everything import tables_of
 from align.report.tables.markdown import markdown
-from align.report.tracking import log_results
 from align.run_folder import RunFolder
 from align.settings import CompareConfig, EvalConfig
+from align.tools.publish.wandb_log import log_results
 
 SCHEMA = 1
 CAVEAT = "The miniature is a toy model: it shows how the comparison works, not how safe any model is for people."
@@ -43,7 +44,7 @@ UNTRAINED = 0.3
 
 def main(arguments: Sequence[str]) -> int:
     """Train, evaluate, print and write everything. Raises UserError."""
-    from align.screen import quiet_libraries
+    from align.console import quiet_libraries
 
     begun = time.monotonic()
     given = compose(CompareConfig, arguments)
@@ -162,9 +163,9 @@ def _untrained(evaluation: EvalConfig, tell: Tell) -> RunFolder:
 def _arm(cell: Composed, tell: Tell) -> RunFolder:
     """One recipe on one model with one seed: trained, then evaluated in this process."""
     from align.commands.evaluate import run_curve, run_evaluation
-    from align.methods.callbacks import StepReport
-    from align.methods.memory import reset_peak_memory
-    from align.train import train
+    from align.training.callbacks import StepReport
+    from align.training.memory import reset_peak_memory
+    from align.training.run import train
 
     config = cell.config
     display = RowDisplay(tell, True, len(config.evaluate.benchmark))

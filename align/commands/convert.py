@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.config import compose
+from align.config.compose import compose
 from align.errors import UserError
 from align.settings import ConvertConfig
 
@@ -20,8 +20,8 @@ def main(arguments: Sequence[str]) -> int:
     if config.output_dir is None:
         raise UserError("give output_dir=, the folder for the converted model")
     # Imported here: a misspelt key should not wait for torch.
-    from align.models.conversion import convert
-    from align.models.original_tokenizer import SYSTEM_PROMPT
+    from align.tools.convert.llava import convert
+    from align.tools.convert.tokenizer import SYSTEM_PROMPT
 
     done = convert(Path(config.checkpoint), Path(config.output_dir), config.vision_tower, config.trust_pickle)
     parts = ", ".join(f"{part} {count}" for part, count in sorted(done.tensors.items()))

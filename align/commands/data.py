@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from align.catalog import BENCHMARKS, benchmark_names, resolve
-from align.config import compose, compose_model
+from align.config.compose import compose, compose_model
+from align.config.registry import BENCHMARKS, benchmark_names, resolve
+from align.console import Report, progress
 from align.data.assembly import read_source
 from align.data.hints import Place, options_of
 from align.data.images import image_size
@@ -22,7 +23,6 @@ from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, differences, select
 from align.evaluation.selection import narrowing, place_of, settings_of
 from align.rows import ImageRef, Row
-from align.screen import Report, progress
 from align.settings import DataConfig, EvalConfig, Part
 
 OF_BENCHMARKS = ("limit", "limit_order", "limit_seed", "where")
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _look_for_bad_rows(sets: Sequence[_Set], model: str, report: Report) -> None:
     """Measure every row as a model reads it: the answers of a source, of a benchmark the prompts alone. Raises UserError."""
-    from align.data.collation import AnyAnswers, Prompts
+    from align.batches.collators import AnyAnswers, Prompts
     from align.models.loading import load_without_weights
     from align.training.row_checks import Bounds, Checker, described, faults_of, measured
 

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, replace
 
-from align.config import Composed, compose, compose_run
+from align.config.compose import compose, compose_run
+from align.config.merge import Composed
 from align.doctor import chosen, comm, machine, packages
 from align.doctor.check import BROKEN, OK, Check, as_json, can_run, show
 from align.errors import UserError

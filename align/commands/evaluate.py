@@ -10,21 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from align.config import compose_eval
+from align.answering.endpoint import Endpoint
+from align.answering.model import Model
+from align.config.compose import compose_eval
+from align.console import Display
 from align.errors import UserError
 from align.evaluation.curve import Results, evaluate_curve, lacking
 from align.evaluation.evaluation import evaluate
-from align.evaluation.external.measuring import External
 from align.evaluation.forecast import forecast
-from align.evaluation.judge_settings import forget_stored
+from align.evaluation.judges.stored_settings import forget_stored
+from align.evaluation.lmms.measure import External
 from align.evaluation.selection import refuse_overlap_with_benchmarks
 from align.files import read_jsonl, refuse_other
-from align.generation.endpoint import Endpoint
-from align.generation.model import Model
-from align.report.card import shown_as, write_card
 from align.run_folder import SCHEMA, RunFolder, versions
-from align.screen import Display
 from align.settings import EvalConfig, ModelSettings
+from align.tools.publish.card import shown_as, write_card
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
 
     Status 1 where a headline is withheld, 130 where it was interrupted.
     """
+    from align.console import progress
     from align.report.curve import print_curve
-    from align.report.tracking import log_results
-    from align.screen import progress
+    from align.tools.publish.wandb_log import log_results
 
     composed = compose_eval(arguments)
     config: EvalConfig = composed.config
@@ -82,8 +82,8 @@ def main(arguments: Sequence[str]) -> int:
 def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
     """The tables of one run, or of results in the place of its own."""
     from align.report.arms import Arm
-    from align.report.evaluated import Evaluated, row_of
-    from align.report.tables.everything import tables_of
+    from align.report.run_results import Evaluated, row_of
+    from align.report.tables.all_tables import tables_of
     from align.report.tables.terminal import print_tables
 
     row = row_of(run)
@@ -153,7 +153,7 @@ def run_curve(run: RunFolder, final: Results, config: EvalConfig, display: Displ
 
 def _model_of_run(run: RunFolder, config: EvalConfig, weights: Path | None = None) -> Model:
     """A run's model with its final weights, or with those that it kept of an earlier step."""
-    from align.generation.local_model import LocalModel
+    from align.answering.local_model import LocalModel
     from align.models.loading import ModelSource, checkpoint
 
     stored, folder = run.config(), str(weights or run.weights)
@@ -167,7 +167,7 @@ def _other_model(config: EvalConfig) -> Model:
     """A model that was not trained here: behind an address, somebody's checkpoint, or as it is."""
     if config.generation.base_url:
         return Endpoint(config.generation)
-    from align.generation.local_model import LocalModel
+    from align.answering.local_model import LocalModel
     from align.models.loading import ModelSource, checkpoint
 
     if config.checkpoint:

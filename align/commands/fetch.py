@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.config import compose_run, each_run
+from align.answering.endpoint import check_settings
+from align.config.compose import compose_run, each_run
+from align.config.paths import is_hub_id
 from align.errors import UserError
 from align.files import cache_folder
-from align.generation.endpoint import check_settings
 from align.models import presence
-from align.needs import answers_to_come, missing_model, surveyed
-from align.paths import is_hub_id
 from align.settings import ModelSettings, RunConfig
+from align.training.preflight import answers_to_come, missing_model, surveyed
 
 MIB = 1 << 20
 

@@ -10,21 +10,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from align.catalog import GROUPS, REQUEST_JUDGES, benchmark_names
-from align.chat.budget import Budget
-from align.config import compose
-from align.data.views import split_view
+from align.answering.budget import Budget
+from align.config.compose import compose
+from align.config.registry import GROUPS, REQUEST_JUDGES, benchmark_names
+from align.console import Display, progress
 from align.errors import UserError
-from align.evaluation.judges.asked import AskedJudge
-from align.evaluation.judges.requests import KIND
-from align.evaluation.judging import build_all
-from align.evaluation.leakage import Requests, measure, sees
+from align.evaluation.judges.build import build_all
+from align.evaluation.judges.model_judge import AskedJudge
+from align.evaluation.judges.request_judges import KIND
 from align.evaluation.selection import place_of, select_rows, settings_of
 from align.evaluation.verdicts import REQUESTS, AnyJudge
 from align.files import write_json
 from align.report.names import percent
-from align.screen import Display, progress
+from align.rows import split_view
 from align.settings import LeakageConfig
+from align.tools.audit.leakage import Requests, measure, sees
 
 Results = dict[str, list[dict[str, Any]]]
 """{judge: its result on each set}"""
@@ -143,7 +143,7 @@ def _measured(judge: AnyJudge, sets: dict[str, Requests], folder: Path, display:
 def _probe(
     config: LeakageConfig, name: str, requests: Requests, against: Requests | None, folder: Path, display: Display
 ) -> dict[str, Any]:
-    from align.evaluation.probe import probe  # scikit-learn takes its time
+    from align.tools.audit.probe import probe  # scikit-learn takes its time
 
     # A set with both roles is its own match; more benign rows of another source would only blur it.
     other = None if _has_both(requests) else against

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from align.config import compose
+from align.config.compose import compose
 from align.errors import UserError
 from align.models.merging import merge
-from align.report.card import shown_as, write_card
 from align.run_folder import RunFolder
 from align.settings import MergeConfig, ModelSettings
+from align.tools.publish.card import shown_as, write_card
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from align.config import compose, compose_run, each_run
+from align.config.compose import compose, compose_run, each_run
 from align.errors import UserError
 from align.files import write_text
 from align.settings import PlanSettings
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     _check(assumed)
     # All configurations first: what is misspelt should not wait for torch.
     runs = [compose_run(words) for words in each_run([a for a in arguments if not a.startswith(SECTION)])]
+    from align.console import quiet_libraries
     from align.planning.estimate import estimate
-    from align.screen import quiet_libraries
 
     quiet_libraries()
     found = []

@@ -8,13 +8,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from align.config import compose
+from align.config.compose import compose
+from align.config.paths import HUB_ID, is_hub_id
 from align.errors import UserError
 from align.files import read_json
-from align.paths import HUB_ID, is_hub_id
-from align.report.card import CARD, name_base
 from align.run_folder import RunFolder
 from align.settings import PushConfig
+from align.tools.publish.card import CARD, name_base
 
 NEEDED = (
     CARD,

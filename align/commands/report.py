@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.config import compose
+from align.config.compose import compose
 from align.errors import UserError
 from align.files import sayable, write_text
-from align.report.collect import read_runs
+from align.report.find_runs import read_runs
 from align.report.findings import findings
 from align.report.leakage import leak_lines
 from align.report.page.page import Room, page

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from align.config import Composed, compose
+from align.config.compose import compose
+from align.config.merge import Composed
 from align.errors import UserError
 from align.interruption import EXIT_AGAIN
 from align.settings import SweepConfig
@@ -80,7 +81,7 @@ def _of_folder(arguments: Sequence[str]) -> int:
 
 def _check_rows(cells: Sequence[Cell]) -> None:
     """The rows of every run, each data set once, where they are on this machine. Raises UserError."""
-    from align.screen import quiet_libraries
+    from align.console import quiet_libraries
     from align.training.prepare import look_over
 
     quiet_libraries()
@@ -124,7 +125,7 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
     print(f"As it stands: {counted(states)}", flush=True)
     if not grid.config.hours:
         return
-    from align.screen import quiet_libraries
+    from align.console import quiet_libraries
     from align.sweep.cost import cost_of, gpus_of
 
     quiet_libraries()
@@ -223,7 +224,7 @@ def _submit(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
 
 
 def _run(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
-    from align.screen import progress
+    from align.console import progress
     from align.sweep.choosing import choose
     from align.sweep.finish import finish
     from align.sweep.local import Local

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from align.config import compose
+from align.config.compose import compose
 from align.errors import UserError
 from align.files import json_by_lines, sayable, write_text
 from align.report.arms import one_by_one
-from align.report.collect import read_runs
+from align.report.find_runs import read_runs
 from align.report.findings import Findings, findings
 from align.report.names import sorted_rows
+from align.report.tables.all_tables import tables_of
 from align.report.tables.delimited import comma_separated
-from align.report.tables.everything import tables_of
 from align.report.tables.latex import latex
 from align.report.tables.markdown import markdown
 from align.settings import TableConfig

@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 
 from align import complaint
-from align.config import compose, compose_run, launch_file, shipped_folder
+from align.config.compose import compose, compose_run
+from align.config.files import launch_file, shipped_folder
 from align.interruption import EXIT_AGAIN, SIGNALS
 from align.run_folder import run_folder
 from align.settings import LaunchConfig

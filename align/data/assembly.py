@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from align.catalog import SOURCES, TWIN_SOURCES, resolve
+from align.config.registry import SOURCES, TWIN_SOURCES, resolve
+from align.console import Report
 from align.data import answers
 from align.data.answer_file import with_file
 from align.data.duplicates import without_duplicates
@@ -24,7 +25,6 @@ from align.data.sampling import stratified
 from align.data.views import READS_PICTURES, check_labels, check_view, show
 from align.errors import UserError
 from align.rows import Row
-from align.screen import Report
 from align.settings import Part, RunConfig
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from align.data.images import exists, pixel_hash
+from align.data.files.image_bytes import exists
+from align.data.images import pixel_hash
 from align.data.overlap import question_hash
 from align.rows import Row
 

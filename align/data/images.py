@@ -12,13 +12,11 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from align.data.files import archive, parquet
-from align.data.files.formats import ending_of
+from align.data.files.image_bytes import exists, open_encoded
 from align.data.files.stamp import Stamp, stamp_of
 from align.data.hints import option, text_view
 from align.data.orientation import upright, upright_size
@@ -68,7 +66,7 @@ def _opened(image: ImageRef, where: str) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with _encoded(image) as file, Image.open(file) as opened:
+            with open_encoded(image) as file, Image.open(file) as opened:
                 _refuse_unclear(opened, f"{where}: image {name}")
                 yield opened
     except FileNotFoundError as error:
@@ -80,21 +78,6 @@ def _opened(image: ImageRef, where: str) -> Iterator[Image.Image]:
     ) as error:  # decoders raise whatever a damaged file leads them to: struct.error, KeyError, AssertionError, ...
         said = f"{type(error).__name__}: {error}"
         raise UserError(f"{where}: image {name} cannot be read: {said}; replace the file or remove the row") from error
-
-
-def _encoded(image: ImageRef) -> BinaryIO:
-    """What is to be decoded: a file, or bytes, read from the archive or table that they lie in.
-
-    Open, not by its name: Pillow maps a named TIFF into memory as if it were upright, and scrambles one that is turned.
-    """
-    if image.bytes is not None:
-        return io.BytesIO(image.bytes)
-    file = Path(str(image.path))
-    if image.inside is None:
-        return file.open("rb")
-    if ending_of(file) == ".parquet":
-        return io.BytesIO(parquet.picture(file, image.inside))
-    return io.BytesIO(archive.content(file, image.inside))
 
 
 def _refuse_damaged(opened: Image.Image) -> None:
@@ -128,16 +111,6 @@ def _refuse_unclear(opened: Image.Image, named: str) -> None:
         raise UserError(f"{named} holds {kind}, which say not what is black and white; save it as 8-bit RGB")
     if opened.format == "EPS":  # which Pillow would hand to Ghostscript
         raise UserError(f"{named} is PostScript, a program and not a picture; save it as PNG")
-
-
-def exists(image: ImageRef) -> bool:
-    """Whether its file is there, and where it lies in an archive whether that has it."""
-    if image.path is None:
-        return True
-    file = Path(image.path)
-    if not file.is_file():
-        return False
-    return image.inside is None or ending_of(file) == ".parquet" or image.inside in archive.members(file)
 
 
 def encode_png(image: Image.Image) -> ImageRef:

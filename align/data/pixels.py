@@ -18,12 +18,12 @@ from typing import Any
 
 from filelock import FileLock
 
+from align.console import Report
 from align.data.files.stamp import stamp_of
 from align.data.images import DECODING, decoded_hash, pixel_hash
 from align.errors import UserError
 from align.files import cache_folder
 from align.rows import ImageRef, Row
-from align.screen import Report
 
 AT_ONCE = 512
 """Pictures between two entries in the cache; decoded ones are not held."""

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from align.data.images import exists
+from align.console import Report
+from align.data.files.image_bytes import exists
 from align.data.overlap import question_hash
 from align.data.pixels import Found, hashes_of
 from align.errors import UserError
 from align.rows import HARM_IN, ROLES, Row
-from align.screen import Report
 
 ABSENT = "absent"
 

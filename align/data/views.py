@@ -17,9 +17,8 @@ from PIL import Image
 
 from align.data.images import encode_png, image_size
 from align.errors import UserError
-from align.rows import ImageRef, Row
+from align.rows import VIEWS, ImageRef, Row
 
-VIEWS = ("image", "text", "caption", "shuffled", "blank")
 READS_PICTURES = ("image", "shuffled", "blank")
 """Views that need the image files; the others do without."""
 HIDES_PICTURE = ("text", "shuffled", "blank")
@@ -31,12 +30,6 @@ def check_view(view: str, key: str = "view") -> None:
     """Raises UserError for an unknown view."""
     if view not in VIEWS:
         raise UserError(f"{key}={view}: expected one of {', '.join(VIEWS)}")
-
-
-def split_view(name: str) -> tuple[str, str | None]:
-    """`<benchmark>.<view>` -> its two parts; a name that does not end in a view's name is a benchmark's alone."""
-    benchmark, _, view = name.rpartition(".")
-    return (benchmark, view) if benchmark and view in VIEWS else (name, None)
 
 
 def show(row: Row, view: str, others: Sequence[Row]) -> Row:

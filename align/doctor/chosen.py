@@ -7,15 +7,15 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from align.config import Composed
+from align.config.merge import Composed
+from align.config.paths import is_hub_id
 from align.doctor.check import BROKEN, MISSING, OK, WARNING, Check
 from align.doctor.machine import Device, gib
 from align.doctor.memory import memory
 from align.errors import UserError
+from align.families import FAMILIES
 from align.files import read_json
 from align.models import presence
-from align.models.families import FAMILIES
-from align.paths import is_hub_id
 from align.settings import RunConfig
 
 SHORT = ("bfloat16", "float16")
@@ -39,11 +39,11 @@ def configuration(composed: Composed) -> Check:
     """The method's settings as trl's configuration class takes them, and those of generation."""
     config: RunConfig = composed.config
     try:
-        from align.catalog import METHODS, resolve
-        from align.generation.endpoint import check_settings
+        from align.answering.endpoint import check_settings
+        from align.config.registry import METHODS, resolve
+        from align.console import quiet_libraries
         from align.methods.arguments import training_arguments
         from align.run_folder import run_folder
-        from align.screen import quiet_libraries
 
         quiet_libraries()
         check_settings(config.generation)
@@ -83,7 +83,7 @@ def model(config: RunConfig) -> Check:
 
 def data(config: RunConfig) -> Iterator[Check]:
     """The adapter that is continued, every part of the data and every benchmark, and what is generated when the run starts."""
-    from align.needs import answers_to_come, surveyed
+    from align.training.preflight import answers_to_come, surveyed
 
     if config.model.adapter:
         lack = presence.absent_adapter(config.model.adapter)
@@ -116,7 +116,7 @@ def packages(config: RunConfig) -> Iterator[Check]:
 
 def wanted_packages(config: RunConfig) -> dict[str, tuple[str, str]]:
     """{module: (the setting that asks for it, what to install)}."""
-    from align.methods.launcher import sharding
+    from align.methods.distributed import sharding
 
     train, wanted = config.train, {}
     report_to = train.get("report_to") or []
@@ -174,7 +174,7 @@ def space(config: RunConfig) -> dict[str, int]:
 
 def key_variables(config: RunConfig) -> list[str]:
     """The environment variables that the run reads a key from; none where the setting is no name, since it may be the key itself."""
-    from align.generation.endpoint import check_settings
+    from align.answering.endpoint import check_settings
 
     try:
         check_settings(config.generation)

@@ -127,7 +127,7 @@ def all_reduce(world: World) -> Check:
     import torch.distributed as dist
     from accelerate import PartialState
 
-    from align.methods.launcher import machine_defaults
+    from align.methods.distributed import machine_defaults
 
     run = machine_defaults()
     chosen = {"backend": run["ddp_backend"]} if "ddp_backend" in run else {}

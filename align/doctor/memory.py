@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from align.config import Composed
+from align.config.merge import Composed
 from align.doctor.check import BROKEN, OK, WARNING, Check
 from align.doctor.machine import Device, gib
 from align.errors import UserError

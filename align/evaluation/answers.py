@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align.catalog import DEFENCES, resolve
+from align.answering.answer import Unanswered, how, parted_together, record_of
+from align.answering.model import Model
+from align.answering.thoughts import MISPLACED
+from align.config.registry import DEFENCES, resolve
+from align.console import Display, shortened
 from align.data.pixels import pixels_of
 from align.errors import UserError
 from align.evaluation.defences import Defence
-from align.evaluation.requests import write_requests
 from align.evaluation.selection import Selected
+from align.evaluation.stored_rows import write_requests
 from align.evaluation.verdicts import UNFINISHED, Verdict
 from align.files import append_jsonl, keep_lines, open_jsonl, read_json, refuse_other, write_json
-from align.generation.answer import Unanswered, how, parted_together, record_of
-from align.generation.model import Model
 from align.rows import Row
-from align.screen import Display, shortened
 from align.settings import Evaluate
-from align.thoughts import MISPLACED
 
 SCHEMA = 1
 SHOWN_EARLY = 5

@@ -48,7 +48,7 @@ class Benchmark:
     published: Mapping[str | None, Counts] = field(default_factory=dict)
     """{subset, None for the whole: what the publication counts}; a difference is reported."""
     part: Callable[[Row], bool] | None = None
-    """Which rows of its set are its own, where the set has rows of several kinds (a group of align/catalog.py)."""
+    """Which rows of its set are its own, where the set has rows of several kinds (a group of align/config/registry.py)."""
 
     def every(self, settings: BenchmarkSettings) -> Read:
         """Every row of the set, and what its reader has to tell of them. Raises UserError."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from align.answering.model import Model
+from align.console import Display, Named
 from align.evaluation.evaluation import evaluate
 from align.files import write_json
-from align.generation.model import Model
 from align.run_folder import SCHEMA, RunFolder
-from align.screen import Display, Named
 from align.settings import Evaluate
 
 Results = dict[str, dict[str, Any]]

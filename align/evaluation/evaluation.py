@@ -12,17 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from align.answering.model import Model
+from align.console import Display
 from align.errors import UserError
 from align.evaluation.answers import Answered, Early
 from align.evaluation.items import items_of
-from align.evaluation.judged import judge_answers
-from align.evaluation.judging import judges_of
+from align.evaluation.judges.build import judges_of
+from align.evaluation.judges.run import judge_answers
 from align.evaluation.selection import selections_of
 from align.evaluation.summary import summarise
 from align.evaluation.verdicts import AnyJudge, Case, label_of
 from align.files import read_json, write_json, write_text
-from align.generation.model import Model
-from align.screen import Display
 from align.settings import Evaluate
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from align.chat.budget import CHARACTERS_PER_TOKEN, Budget
+from align.answering.budget import CHARACTERS_PER_TOKEN, Budget
 from align.errors import UserError
-from align.evaluation.external.measuring import forecast as external_forecast
-from align.evaluation.judges.asked import AskedJudge
-from align.evaluation.judging import judges_of
+from align.evaluation.judges.build import judges_of
+from align.evaluation.judges.model_judge import AskedJudge
+from align.evaluation.lmms.measure import forecast as external_forecast
 from align.evaluation.selection import Selected, selections_of
 from align.evaluation.verdicts import AnyJudge, Case
 from align.files import read_jsonl

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from align.catalog import BENCHMARKS, check_benchmark_name, data_set_of, resolve
+from align.config.own_benchmarks import short_names
+from align.config.registry import BENCHMARKS, check_benchmark_name, data_set_of, resolve
 from align.data.assembly import TrainingData
 from align.data.hints import Place, options_of, text_view
 from align.data.images import drop_missing
 from align.data.overlap import OVERLAP_REMEDY, find_overlap, index, refuse_overlap
 from align.data.reading import at_root, tell_unread_images
-from align.data.views import READS_PICTURES, check_view, show, split_view
+from align.data.views import READS_PICTURES, check_view, show
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, check_twins, differences, kind_of, select
-from align.own_benchmarks import short_names
-from align.rows import Row
+from align.rows import Row, split_view
 from align.settings import BenchmarkSettings, Evaluate, LeakageConfig, RunConfig, ShortForms
 
 OF_EVERY_BENCHMARK = ("follow_links", "limit", "limit_order", "limit_seed", "on_missing_image")

@@ -9,11 +9,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from align.config import Composed, schema_of
-from align.config_errors import clash, explained
-from align.data.layout import LAYOUTS
+from align.batches.layout import LAYOUTS
+from align.config.errors import clash, explained
+from align.config.merge import Composed, schema_of
 from align.errors import UserError
-from align.methods.launcher import machine_defaults
+from align.methods.distributed import machine_defaults
 from align.run_folder import RunFolder
 from align.settings import RunConfig
 

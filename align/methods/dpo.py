@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from trl import DPOConfig, DPOTrainer
 
-from align.data.collation import PreferenceCollator
-from align.data.padding import IGNORED
-from align.data.rendering import Renderer
+from align.batches.collators import PreferenceCollator
+from align.batches.padding import IGNORED
+from align.batches.rendering import Renderer
 from align.errors import UserError
-from align.methods.rows_trainer import RowsTrainer, refuse_lacking, refuse_same
+from align.methods.trainer import RowsTrainer, refuse_lacking, refuse_same
 from align.models.reference import reference_of
 from align.rows import Row
 from align.settings import RunConfig

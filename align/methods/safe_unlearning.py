@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
-from align.data.collation import PARTS
+from align.batches.collators import PARTS
 from align.errors import UserError
-from align.methods.parts import PartsConfig, PartsTrainer, Term
+from align.methods.unlearning_base import PartsConfig, PartsTrainer, Term
 from align.settings import RunConfig
 
 LOGP = ("mean", "sum")

@@ -10,9 +10,9 @@ from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from align.data.collation import Collator
-from align.data.rendering import Renderer
-from align.methods.rows_trainer import RowsTrainer, refuse_lacking
+from align.batches.collators import Collator
+from align.batches.rendering import Renderer
+from align.methods.trainer import RowsTrainer, refuse_lacking
 from align.rows import Row
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-from align.data.collation import PARTS
+from align.batches.collators import PARTS
 from align.errors import UserError
-from align.methods.parts import PartsConfig, PartsTrainer, Term
+from align.methods.unlearning_base import PartsConfig, PartsTrainer, Term
 from align.settings import RunConfig
 
 

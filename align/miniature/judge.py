@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from align.console import shortened
 from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
-from align.evaluation.judges.requests import labels_of
+from align.evaluation.judges.request_judges import labels_of
 from align.evaluation.verdicts import ANSWERS, SAFETY, Judge, Verdict
 from align.miniature import world
 from align.rows import Row
-from align.screen import shortened
 
 MEANINGS = dict(world.sentences())
 ASKED = {

@@ -18,17 +18,17 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from align.answering.answer import Answer
+from align.answering.generate import generate
+from align.batches.padding import pad
+from align.batches.rendering import Renderer
 from align.data.images import encode_png
-from align.data.padding import pad
-from align.data.rendering import Renderer
 from align.errors import UserError
+from align.families import family_of
 from align.files import building, write_json
-from align.generation.answer import Answer
-from align.generation.local import generate
 from align.miniature import world
 from align.miniature.bases import BASES
 from align.miniature.models import build
-from align.models.families import family_of
 from align.rows import Row
 from align.settings import Generation
 

@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from align.catalog import resolve
-from align.data.fast import renderer_of
-from align.data.rendering import Renderer
+from align.batches.rendering import Renderer
+from align.config.registry import resolve
 from align.errors import UserError
+from align.families import Family, family_of
+from align.fast import renderer_of
 from align.models import presence
-from align.models.families import Family, family_of
 from align.models.presence import absent_adapter, refuse_absent
 from align.models.processors import load_processor
 from align.models.quantization import count, quantization_config, refuse_dora_in_int8, refuse_odd_widths

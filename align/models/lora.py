@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from align.errors import UserError
-from align.models.families import TOWERS, Family
+from align.families import TOWERS, Family
 from align.settings import Lora
 
 ALL_LINEAR = "all-linear"

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from align.batches.padding import pad
 from align.data.images import encode_png
-from align.data.padding import pad
 from align.errors import UserError
 from align.files import building
 from align.models.loading import Loaded, load_checkpoint

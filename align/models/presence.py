@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from align.config.paths import is_hub_id
 from align.errors import UserError
 from align.files import read_json
-from align.paths import is_hub_id
 from align.settings import ModelSettings
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

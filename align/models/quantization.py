@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from align.errors import UserError
-from align.models.families import Family
+from align.families import Family
 
 KINDS = ("nf4", "int8")
 OUTPUT_HEAD = "lm_head"

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from align.config import Composed
+from align.config.merge import Composed
 from align.errors import UserError
-from align.models.families import FAMILIES, TOWERS, Family
+from align.families import FAMILIES, TOWERS, Family
 from align.models.lora import lora_config
 from align.models.quantization import refuse_dora_in_int8
 from align.settings import RunConfig

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from align.config import Composed
-from align.models.layout import layout_for
-from align.models.pictures import unchanged
+from align.config.merge import Composed
+from align.fast.images_once import unchanged
+from align.fast.model_inputs import layout_for
 from align.planning.flops import DENSE, Flops, flops
+from align.planning.images import picture
 from align.planning.layers import matrices
 from align.planning.memory import LAUNCHES, Memory, activations, fits, held, in_gib, memory
-from align.planning.pictures import picture
 from align.planning.skeleton import skeleton
 from align.planning.step import Step, arguments_of, checkpoints_activations, rows_of, step_of, steps_of
 from align.settings import PlanSettings

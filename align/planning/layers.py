@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from align.models.families import ENCODES_PICTURES
+from align.families import ENCODES_PICTURES
 from align.planning.skeleton import Skeleton
 
 HEAD = "output_head"
@@ -48,7 +48,7 @@ def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
 
     With checkpointing transformers lets gradients begin at the embeddings of every tower (`enable_input_require_grads`), so that the
     backward pass runs through frozen layers of a tower that is trained anywhere, and of the language model. What encodes pictures is left
-    out where none of it is trained (align/models/layout.py). Without checkpointing the pass ends at the first thing that is trained.
+    out where none of it is trained (align/fast/model_inputs.py). Without checkpointing the pass ends at the first thing that is trained.
     """
     encodes = [p for name, p in it.model.named_parameters() if it.family.tower_of(name) in ENCODES_PICTURES]
     encoding_frozen = not any(parameter.requires_grad for parameter in encodes)

@@ -196,7 +196,7 @@ def _outside(matrices: Sequence[Matrix], step: Step, share: float, size: int) ->
     from trl.kernels.chunked_divergence import VOCAB_CHUNK_SIZE
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-    from align.methods.head import TRLS_TILE  # a GPU's, wherever the plan is made
+    from align.fast.supervised_head import TRLS_TILE  # a GPU's, wherever the plan is made
 
     head = next(matrix for matrix in matrices if matrix.tower == HEAD)
     positions = share * step.policy.sequences * step.policy.length

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from align.config import Composed
+from align.config.merge import Composed
 from align.errors import UserError
-from align.models.families import Family, family_of
+from align.families import Family, family_of
 from align.models.loading import DTYPES, locate, parameters_per_tower
 from align.models.presence import folder_of
 from align.models.quantization import check_kind

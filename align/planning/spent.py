@@ -8,35 +8,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 from transformers.integrations import deepspeed
 
-from align.config import Composed
+from align.config.merge import Composed
+from align.fast.supervised_head import Computed
 from align.planning.flops import DENSE, Flops, flops
+from align.planning.images import Picture, picture
 from align.planning.layers import matrices
-from align.planning.pictures import Picture, picture
 from align.planning.skeleton import skeleton
 from align.planning.step import Pass, Step, checkpoints_activations
 
 NOTHING = Pass(0, 0, 0, 0)
-
-
-@dataclass(frozen=True)
-class Computed:
-    """One forward pass on one process."""
-
-    rows: int
-    length: int
-    pictures: int
-    patches: int
-    """Of all pictures together, where their number hangs on the picture (Qwen2-VL); else 0."""
-    supervised: int
-    is_policy: bool
-    """Whether a backward pass follows it; else it is the reference's."""
-    logits_again: bool = True
-    """Whether that backward pass computes the head's logits again."""
 
 
 class Spending:

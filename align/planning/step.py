@@ -10,14 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from align.catalog import METHODS, resolve
-from align.config import Composed, to_dict
-from align.data.collation import ANSWER_OF
-from align.data.layout import worth_it
+from align.batches.collators import ANSWER_OF
+from align.batches.layout import worth_it
+from align.config.merge import Composed
+from align.config.registry import METHODS, resolve
+from align.config.values import to_dict
 from align.data.views import READS_PICTURES
 from align.errors import UserError
-from align.methods.order import InProportion, WholeBatches, steps
-from align.planning.pictures import Picture
+from align.methods.sampler import InProportion, WholeBatches, steps
+from align.planning.images import Picture
 from align.run_folder import RunFolder
 from align.settings import PlanSettings, RunConfig
 
@@ -31,10 +32,10 @@ class Pass:
     """Tokens of each, as the layout has them: of the longest, and all are taken to be as long."""
     pictures: float
     supervised: float
-    """Positions that the output head works on (align/methods/head.py)."""
+    """Positions that the output head works on (align/fast/supervised_head.py)."""
     logits_again: bool = True
     """Whether the head computes its logits again in the backward pass: on a GPU, and on a CPU where it is trained
-    (align/methods/frozen_head.py). A plan is of GPUs.
+    (align/fast/frozen_head.py). A plan is of GPUs.
     """
 
 
@@ -178,7 +179,7 @@ def step_of(
     width: int,
     reference_encodes: bool = True,
 ) -> Step:
-    """One optimizer step of the run. `layout` as a collator is told (align/models/layout.py); `width`: the model's hidden size;
+    """One optimizer step of the run. `layout` as a collator is told (align/fast/model_inputs.py); `width`: the model's hidden size;
     `reference_encodes`: whether the reference must encode what the policy encodes too.
     """
     config, method = composed.config, _method(composed.config.method)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from align.report.external import metrics_of
+from align.report.lmms_results import metrics_of
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 from align.errors import UserError
 from align.report.controlled import is_free
-from align.report.evaluated import Evaluated, judge_of
-from align.report.external import over_seeds
 from align.report.items import BySeed, rate_of
 from align.report.leak_split import pooled_split
+from align.report.lmms_results import over_seeds
 from align.report.names import arm_name
+from align.report.run_results import Evaluated, judge_of
 
 Key = tuple[Any, ...]
 

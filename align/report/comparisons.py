@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from align.report.contrasts import DIFFERENCES, Observations, contrast, mcnemar
-from align.report.evaluated import Evaluated, judge_of
 from align.report.items import Items
 from align.report.names import display_name, group_name, is_control, percent, stop_note, variant_of
+from align.report.run_results import Evaluated, judge_of
 
 CONTROLLED_PAIRS = (
     ("image_leak", "text_leak"),  # having pixels at all

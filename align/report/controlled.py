@@ -16,10 +16,10 @@ from typing import Any
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from align.config import flatten
+from align.config.fingerprint import trains
+from align.config.values import flatten
 from align.errors import UserError
 from align.files import read_jsonl
-from align.fingerprint import trains
 from align.run_folder import RunFolder
 
 FREE_SETTINGS = (

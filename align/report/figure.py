@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from align.evaluation.summary import MAX_INVALID
-from align.report.evaluated import judge_of
 from align.report.names import (
     METHODS,
     display_name,
@@ -19,6 +18,7 @@ from align.report.names import (
     sorted_rows,
     step_range,
 )
+from align.report.run_results import judge_of
 
 LABELS = {
     "vsil": "danger in the text (VSIL):\nsafe answers",

@@ -10,8 +10,8 @@ from align.errors import UserError
 from align.report.arms import Arm, arms_of, lacking
 from align.report.comparisons import compare_arms, conclusions
 from align.report.controlled import Ground, ground_of, permitted, refuse_uncontrolled
-from align.report.evaluated import Evaluated
 from align.report.names import TRACKS, sorted_rows
+from align.report.run_results import Evaluated
 from align.report.tables.beside_paper import notes_on_paper
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from align.errors import UserError
 from align.files import read_json, read_jsonl
-from align.report.checked import Form, checked, or_none, text
+from align.report.file_schema import Form, checked, or_none, text
 
 TOLD: Form = dict.fromkeys(("set", "judge", "judge_version", "text"), (text, "a string"))
 FLAG: Form = {

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from align.data.views import split_view
 from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.evaluation.summary import MAX_INVALID
 from align.files import read_jsonl
-from align.report.evaluated import Evaluated
 from align.report.items import Items, rate_of
 from align.report.leak_flags import Flags
+from align.report.run_results import Evaluated
+from align.rows import split_view
 
 
 def split(run: Evaluated, flags: dict[str, Flags]) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from align.data.views import split_view
+from align.rows import split_view
 
 TRACKS = ("paper", "controlled")
 KINDS = ("vsil", "vsil_free", "benign", "twin", "ability")
@@ -141,3 +142,13 @@ def measured(result: dict[str, Any], headings: dict[str, str]) -> str:
 def measures(results: Sequence[dict[str, Any]], headings: dict[str, str]) -> str:
     """What the rates of some results are shares of; more than one thing where they were judged differently."""
     return " / ".join(dict.fromkeys(measured(result, headings) for result in results))
+
+
+_PART = r"[^/,;{}()\[\]\"'|]"
+FOLDERS = re.compile(rf"(?<![\w.:/\\-])(?:file://)?~?/(?:(?:(?!\s/){_PART})+/)*(?={_PART})(?!\s)")
+"""All but the last part of an absolute path. A folder's name may hold spaces; a second path behind a space is one of its own."""
+
+
+def shortened(text: str) -> str:
+    """Absolute paths in a text, and paths below a home folder, by their last part."""
+    return FOLDERS.sub("", text)

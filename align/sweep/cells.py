@@ -16,9 +16,11 @@ from typing import Any
 
 from omegaconf import IntegerNode
 
-from align.config import Composed, compose_run, schema_node, to_dict
+from align.config.compose import compose_run
+from align.config.fingerprint import fingerprint_of
+from align.config.merge import Composed, schema_node
+from align.config.values import to_dict
 from align.errors import UserError
-from align.fingerprint import fingerprint_of
 from align.run_folder import folder_within
 from align.settings import RunConfig
 from align.sweep.grid import NAMED, Grid

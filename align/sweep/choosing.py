@@ -10,7 +10,7 @@ from typing import Any
 
 from align.errors import UserError
 from align.files import read_jsonl, write_json
-from align.report.evaluated import judge_of, main_summary
+from align.report.run_results import judge_of, main_summary
 from align.run_folder import RunFolder
 from align.sweep.folder import Plan, SweepFolder
 from align.sweep.rows import chosen_path

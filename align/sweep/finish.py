@@ -8,9 +8,9 @@ from typing import Any
 
 from align.errors import UserError
 from align.files import write_json, write_text
-from align.report.evaluated import Evaluated
 from align.report.findings import findings
-from align.report.tables.everything import tables_of
+from align.report.run_results import Evaluated
+from align.report.tables.all_tables import tables_of
 from align.report.tables.markdown import markdown
 from align.report.tables.terminal import print_tables
 from align.run_folder import RunFolder

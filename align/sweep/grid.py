@@ -11,18 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from align.catalog import benchmark_names
-from align.config import (
-    DEFAULT_MODEL,
-    available,
-    compose,
-    flatten,
-    launch_file,
-    parse_value,
-    read_yaml,
-    schema_node,
-    shipped_folder,
-)
+from align.config.compose import DEFAULT_MODEL, compose
+from align.config.files import available, launch_file, read_yaml, shipped_folder
+from align.config.merge import schema_node
+from align.config.registry import benchmark_names
+from align.config.values import flatten, parse_value
 from align.errors import UserError, nearest
 from align.settings import Cluster, Judging, LaunchConfig, RunConfig, SweepConfig
 

@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from align.console import Display
 from align.interruption import EXIT_AGAIN, SIGNALS
-from align.screen import Display
 from align.settings import SweepConfig
 from align.sweep.events import LOCK, last_attempt, log_of, now, why_failed
 from align.sweep.state import lacking

@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from align.catalog import DEFENCES, JUDGES, resolve
-from align.config import compose_run, flatten
-from align.data.views import split_view
+from align.config.compose import compose_run
+from align.config.registry import DEFENCES, JUDGES, resolve
+from align.config.values import flatten
 from align.errors import UserError
-from align.evaluation.judging import NONE
+from align.evaluation.judges.build import NONE
 from align.evaluation.selection import narrowing, set_name, set_names, typed_settings
+from align.rows import split_view
 from align.run_folder import RunFolder
 from align.settings import BenchmarkSettings, Evaluate
 from align.sweep.cells import Cell, without_launch

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from align.data.views import split_view
-from align.evaluation.external.measuring import SUMMARY, folder_of
-from align.evaluation.judging import NONE
-from align.report.evaluated import main_summary
+from align.evaluation.judges.build import NONE
+from align.evaluation.lmms.measure import SUMMARY, folder_of
+from align.report.run_results import main_summary
+from align.rows import split_view
 from align.run_folder import RunFolder
 from align.sweep.events import last_attempt
 

@@ -8,20 +8,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from align.catalog import METHODS, resolve
-from align.config import Composed, to_dict
+from align.config.merge import Composed
+from align.config.registry import METHODS, resolve
+from align.config.values import to_dict
+from align.console import Report, progress
 from align.data import answers
 from align.data.assembly import TrainingData, own_rows, refuse_blind, shown
 from align.data.conflicts import conflicts_of
 from align.data.pixels import hashes_of, readable
 from align.errors import UserError
 from align.evaluation.selection import without_overlap
-from align.methods.launcher import world_size
-from align.needs import missing, missing_model, refuse_missing
+from align.methods.distributed import world_size
 from align.rows import Row
 from align.run_folder import RunFolder, run_folder
-from align.screen import Report, progress
 from align.settings import RunConfig
+from align.training.preflight import missing, missing_model, refuse_missing
 from align.training.row_checks import Bounds, Checker, Fault, Measured, by_kind, described, faults_of, measured, refuse
 
 PLACEHOLDER = "."

@@ -19,14 +19,14 @@ from typing import Any
 import transformers
 from filelock import FileLock
 
-from align.data.collation import Collator
+from align.batches.collators import Collator
+from align.console import Report
 from align.data.files.stamp import stamp_of
 from align.devices import usable_processors
 from align.errors import BadRow, UserError
 from align.files import append_jsonl, cache_folder, open_jsonl
 from align.interruption import begin_worker
 from align.rows import Row
-from align.screen import Report
 
 SCHEMA = 1
 """Another one where the checks themselves change."""

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, features
 
-from align.chat.address import _data_url
+from align.answering.chat_server import _data_url
 from align.commands.data import main
 from align.data import images, pixels
 from align.data.images import image_size, load_image, pixel_hash
 from align.data.pixels import hashes_of
 from align.data.views import show
 from align.errors import UserError
-from align.report.page.pictures import Pictures
+from align.report.page.images import Pictures
 from align.rows import ImageRef, Row
 from tests.support.odd_pictures import saved
 

@@ -5,7 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from align.config import available, compose_run
+from align.config.compose import compose_run
+from align.config.files import available
 from align.data.assembly import training_data
 from align.data.images import encode_png, pixel_hash
 from align.data.overlap import Trained, find_overlap, question_hash, refuse_overlap, short_hash

@@ -13,7 +13,7 @@ READ = """
 import sys, psutil
 from align.data.images import load_image
 from align.data.local import read_file
-from align.methods.rows_trainer import to_dataset
+from align.methods.trainer import to_dataset
 from align.rows import Row
 from align.settings import Part
 

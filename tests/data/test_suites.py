@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
-from align.train import train
+from align.training.run import train
 from tests.support.published import mssbench, pku_saferlhf, spa_vl_records, vlguard, write_json, write_jsonl
 
 ARMS = ("text_leak", "image_leak", "shuffled_leak", "image_free", "caption_free")

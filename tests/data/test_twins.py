@@ -5,14 +5,14 @@ import json
 import pytest
 from PIL import Image
 
-from align.config import compose_run
+from align.answering import generate as local
+from align.answering.stored import asking
+from align.batches.rendering import Renderer
+from align.config.compose import compose_run
 from align.data.assembly import training_data
-from align.data.rendering import Renderer
 from align.data.twins import SUBSETS, read
 from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks, select_rows
-from align.generation import local
-from align.generation.stored import asking
 from align.models.loading import load
 from align.settings import BenchmarkSettings, Part
 from tests.support.unanswered import stored

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.data.files.unread import looks_like_image
 from align.errors import UserError

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from align.data.images import encode_png, load_image
-from align.data.views import GREY, VIEWS, check_labels, check_view, show, split_view
+from align.data.views import GREY, check_labels, check_view, show
 from align.errors import UserError
-from align.rows import Row
+from align.rows import VIEWS, Row, split_view
 
 
 def picture(red, size=(6, 4)):

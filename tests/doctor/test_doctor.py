@@ -11,11 +11,11 @@ import sys
 import pytest
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.doctor import chosen, machine, packages
 from align.doctor.machine import Device
 from align.planning.skeleton import SHIPPED
-from align.train import train
+from align.training.run import train
 from tests.support.launch import ENVIRONMENT, align
 from tests.support.small_run import arguments, one_long_row
 

@@ -7,12 +7,12 @@ import pytest
 
 from align.cli import main
 from align.commands.compare import _arm
-from align.config import compose_eval, compose_run
+from align.config.compose import compose_eval, compose_run
 from align.errors import UserError
-from align.report.collect import collect
 from align.report.curve import print_curve
-from align.report.evaluated import row_of
-from align.train import train
+from align.report.find_runs import collect
+from align.report.run_results import row_of
+from align.training.run import train
 from tests.support.small_run import arguments
 
 EVALUATION = ["benchmark=mini_vsil,mini_benign", "limit=4", "generation.max_new_tokens=4"]

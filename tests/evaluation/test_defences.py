@@ -5,7 +5,7 @@ import json
 import pytest
 
 from align.commands.evaluate import run_evaluation
-from align.config import compose_eval
+from align.config.compose import compose_eval
 from align.errors import UserError
 from align.evaluation.defences import SAFETY_PROMPT, Defence
 from align.rows import Row

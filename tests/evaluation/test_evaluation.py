@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from align.answering import local_model
+from align.answering.generate import generate
+from align.answering.local_model import LocalModel
 from align.errors import UserError
 from align.evaluation.evaluation import evaluate as evaluate_model
-from align.generation import local_model
-from align.generation.local import generate
-from align.generation.local_model import LocalModel
 from align.models.loading import ModelSource
 from align.settings import Answering, BenchmarkSettings, Evaluate, Judging
 

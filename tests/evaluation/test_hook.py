@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.models.loading import load_checkpoint
 from align.run_folder import RunFolder
-from align.train import train
+from align.training.run import train
 from tests.support.launch import ENVIRONMENT, align, call, train_command
 from tests.support.small_run import arguments
 

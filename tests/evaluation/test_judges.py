@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from align.chat.conversation import Turn
+from align.answering.conversation import Turn
 from align.cli import main
-from align.config import compose_eval, compose_run
+from align.config.compose import compose_eval, compose_run
 from align.data.images import load_image
 from align.errors import UserError
-from align.evaluation.judge_settings import forget_stored
 from align.evaluation.judges import harmbench, mm_safetybench, vlsbench
-from align.evaluation.judging import build, build_all, judges_of
+from align.evaluation.judges.build import build, build_all, judges_of
+from align.evaluation.judges.stored_settings import forget_stored
 from align.evaluation.selection import selections_of
 from align.evaluation.verdicts import Case
 from align.miniature.rows import evaluation_rows
-from align.needs import missing, missing_judges
 from align.rows import Row
 from align.run_folder import RunFolder
 from align.settings import JudgeSettings, Judging
+from align.training.preflight import missing, missing_judges
 from tests.support.judge_server import judge_server, pictures, said
 
 SOMEBODY = {"base_url": "http://localhost:1/v1", "model": "big"}

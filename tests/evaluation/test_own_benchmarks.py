@@ -8,14 +8,15 @@ import pytest
 import yaml
 
 from align.cli import main
-from align.config import compose, compose_eval, compose_run, to_dict
+from align.config.compose import compose, compose_eval, compose_run
+from align.config.values import to_dict
 from align.errors import UserError
 from align.evaluation.selection import select_rows, selections_of, set_names, settings_of
-from align.needs import missing_judges
 from align.settings import LeakageConfig
 from align.sweep.cells import cells_of
 from align.sweep.grid import read_grid
 from align.sweep.rows import rows_of
+from align.training.preflight import missing_judges
 from tests.evaluation.benchmarks.test_adding import EXAMPLE
 from tests.support.layouts import picture, write_json
 from tests.support.small_run import arguments

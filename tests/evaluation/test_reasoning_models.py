@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from align.chat import address
+from align.answering import chat_server as address
+from align.answering.stored import asking
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
-from align.generation.stored import asking
 from align.report.page.examples import _answer as on_page
 from align.report.tables.cells import rate_cell
 from tests.support.chat_server import completion

@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
+from align.answering.generate import generate
 from align.cli import main
 from align.data.images import encode_png
-from align.generation.local import generate
 from align.models.loading import load_without_weights
 from align.models.weights import fingerprint_of
 from align.rows import Row

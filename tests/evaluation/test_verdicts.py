@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.catalog import BENCHMARKS, JUDGES, resolve
+from align.config.registry import BENCHMARKS, JUDGES, resolve
 from align.evaluation.benchmark import KINDS, Benchmark
 from align.evaluation.coherence import incoherent
 from align.evaluation.items import items_of
-from align.evaluation.judging import build
+from align.evaluation.judges.build import build
 from align.evaluation.selection import Selected
 from align.evaluation.summary import summarise
 from align.evaluation.verdicts import Verdict, label_of, twin_label

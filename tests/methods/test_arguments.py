@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.errors import UserError
 from align.methods.arguments import INERT, SET_BY_US, training_arguments
 from align.methods.sft import SFT

@@ -8,15 +8,15 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import DPOConfig, DPOTrainer
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.images import load_image
 from align.errors import UserError
 from align.methods.dpo import DPO, LOSSES
-from align.methods.rows_trainer import to_dataset
+from align.methods.trainer import to_dataset
 from align.models.lora import target_modules
 from align.rows import Row
 from align.settings import Lora
-from align.train import train
+from align.training.run import train
 from tests.support.adapters import trained
 from tests.support.definition import distributions
 from tests.support.small_run import TWO_STEPS, arguments

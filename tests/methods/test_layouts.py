@@ -5,13 +5,13 @@ import json
 import pytest
 from transformers import CLIPVisionModel
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
-from align.methods.build import build_trainer
-from align.models.layout import layout_for
+from align.fast.model_inputs import layout_for
 from align.run_folder import RunFolder
-from align.train import train
+from align.training.build import build_trainer
+from align.training.run import train
 from tests.support.small_run import arguments
 from tests.support.trajectories import METHODS
 

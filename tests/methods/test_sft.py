@@ -7,8 +7,8 @@ from trl import SFTConfig, SFTTrainer
 
 from align.data.images import load_image
 from align.errors import UserError
-from align.methods.rows_trainer import to_dataset
 from align.methods.sft import SFT
+from align.methods.trainer import to_dataset
 from tests.support.small_run import TWO_STEPS
 
 

@@ -17,7 +17,7 @@ from trl.models import utils
 from trl.trainer import utils as utils_of_trainers
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head, use_adapter
 
-from align.methods.head import PER_TOKEN, TILE
+from align.fast.supervised_head import PER_TOKEN, TILE
 from align.methods.sft import SFT
 from align.models.reference import FROZEN
 
@@ -57,8 +57,8 @@ def test_the_fused_head_looks_its_function_up_when_it_is_called():
 
 
 def test_the_fused_head_takes_labels_that_are_shifted_already(loaded, renderer, mini_rows):
-    from align.data.collation import Collator
-    from align.data.padding import IGNORED
+    from align.batches.collators import Collator
+    from align.batches.padding import IGNORED
 
     it = loaded("llava")
     batch = Collator(renderer("llava"))([row.to_dict() | {"index": 0} for row in mini_rows["text_benign"][:2]])

@@ -7,20 +7,20 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
-from align.methods.build import build_trainer
-from align.methods.parts import PartsTrainer, count_of, counts_of
-from align.methods.rows_trainer import to_dataset
 from align.methods.safe_unlearning import SafeUnlearning, SafeUnlearningConfig, safe_unlearning
+from align.methods.trainer import to_dataset
 from align.methods.unlearning import Unlearning, UnlearningConfig, unlearning
+from align.methods.unlearning_base import PartsTrainer, count_of, counts_of
 from align.models.lora import target_modules
 from align.models.reference import ADAPTER_OFF, CONTINUED, COPY
 from align.rows import Row
 from align.run_folder import RunFolder
 from align.settings import Lora
-from align.train import train
+from align.training.build import build_trainer
+from align.training.run import train
 from tests.support.adapters import trained
 from tests.support.definition import distributions
 from tests.support.small_run import TWO_STEPS, arguments

@@ -6,14 +6,14 @@ import pytest
 from PIL import Image
 
 from align.commands.evaluate import run_evaluation
-from align.config import compose_eval, compose_run
+from align.config.compose import compose_eval, compose_run
 from align.data.images import encode_png
 from align.errors import UserError
-from align.models.families import Family, family_of
+from align.families import Family, family_of
 from align.models.loading import load
 from align.rows import Row
 from align.settings import ModelSettings
-from align.train import train
+from align.training.run import train
 from tests.support import other_models
 from tests.support.small_run import arguments
 

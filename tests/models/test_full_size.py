@@ -8,7 +8,7 @@ import torch
 from peft import get_peft_model
 from transformers import AutoConfig
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.models.lora import lora_config, target_modules
 from align.planning.skeleton import bare, skeleton
 from align.settings import Lora, ModelSettings

@@ -11,17 +11,17 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
+from align.batches.padding import pad
+from align.batches.rendering import Renderer
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.images import encode_png
-from align.data.padding import pad
-from align.data.rendering import Renderer
 from align.errors import UserError
 from align.models.loading import Loaded, load_checkpoint
 from align.models.merging import merge, probe, rounding
 from align.rows import Row
 from align.settings import ModelSettings
-from align.train import train
+from align.training.run import train
 from tests.support.adapters import adapted, saved
 from tests.support.launch import ROOT, call
 from tests.support.small_run import arguments

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from align.errors import UserError
-from align.models.families import TOWERS, family_of
+from align.families import TOWERS, family_of
 from align.models.loading import load, load_checkpoint, parameters_per_tower
 from align.models.lora import lora_config, target_modules
 from align.models.processors import load_processor

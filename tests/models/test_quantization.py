@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.errors import UserError
 from align.models.loading import load, parameters_per_tower
 from align.models.merging import probe
 from align.models.quantization import quantization_config
 from align.settings import ModelSettings
-from align.train import train
+from align.training.run import train
 from tests.support.adapters import adapted, saved
 from tests.support.small_run import arguments
 
@@ -94,8 +94,8 @@ def test_an_adapter_goes_on_on_a_quantised_base(tiny, loaded, kind, tmp_path):
 def test_what_dtype_is_trained(tiny, tmp_path):
     """trl trains the adapter of a quantised model in bfloat16; a tower in full keeps the type that the base has."""
     from align.data.assembly import training_data
-    from align.methods.build import build_trainer
     from align.run_folder import RunFolder
+    from align.training.build import build_trainer
 
     command = arguments(tiny("llava"), tmp_path, "model.quantization=nf4", "trainable=multi_modal_projector")
     composed = compose_run([*command, "lora.use_dora=true"])

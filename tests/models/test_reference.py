@@ -5,17 +5,17 @@ import json
 import pytest
 import torch
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
-from align.methods.build import build_trainer
-from align.methods.callbacks import StepReport
 from align.models.loading import Loaded, load, load_checkpoint
 from align.models.merging import probe
 from align.models.reference import add_frozen_copy, kind_of_reference, reference_of
 from align.run_folder import RunFolder
 from align.settings import ModelSettings
-from align.train import train
+from align.training.build import build_trainer
+from align.training.callbacks import StepReport
+from align.training.run import train
 from tests.support.adapters import adapted, saved
 from tests.support.small_run import arguments
 

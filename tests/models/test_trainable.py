@@ -6,17 +6,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
-from align.methods.build import build_trainer
 from align.models.loading import load_checkpoint, parameters_per_tower, tower_line
 from align.models.lora import target_modules
 from align.models.merging import probe
 from align.models.trainable import check_trainable, choose_trainable, modules_of
 from align.run_folder import RunFolder
 from align.settings import Lora, RunConfig
-from align.train import train
+from align.training.build import build_trainer
+from align.training.run import train
 from tests.support.adapters import adapted, saved
 from tests.support.small_run import arguments
 

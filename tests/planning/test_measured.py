@@ -8,20 +8,20 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import training_data
-from align.methods.build import build_trainer
-from align.models.layout import layout_for
-from align.models.pictures import unchanged
+from align.fast.images_once import unchanged
+from align.fast.model_inputs import layout_for
 from align.planning.flops import flops
+from align.planning.images import picture
 from align.planning.layers import matrices
 from align.planning.memory import activations, held
-from align.planning.pictures import picture
 from align.planning.skeleton import skeleton
 from align.planning.spent import Spending
 from align.planning.step import arguments_of, checkpoints_activations, rows_of, step_of
 from align.run_folder import RunFolder
 from align.settings import PlanSettings
+from align.training.build import build_trainer
 from tests.support.mid_size import PIXELS, mid_size
 
 
@@ -224,7 +224,7 @@ def test_activations(family_name, folder, tmp_path, method, settings):
     of = activations(it.it, it.matrices, it.step, 1.0, dropout=False)
     # The hooks see nothing of a layer that is computed again, which is the same as where it is kept.
     plan = of.kept + of.outside if it.checkpointing else of.layers + of.outside
-    # On a CPU a frozen head also keeps its gradient in float32 (align/methods/frozen_head.py); a plan is of GPUs.
+    # On a CPU a frozen head also keeps its gradient in float32 (align/fast/frozen_head.py); a plan is of GPUs.
     plan += 0 if seen["logits_again"] else 4 * seen["supervised"] * it.it.config.get_text_config().hidden_size
     print(f"{family_name} {method} {settings}: {plan / saved.bytes:.3f}")
     assert plan / saved.bytes == pytest.approx(1, abs=0.02)

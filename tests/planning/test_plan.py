@@ -11,22 +11,22 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
+from align.batches.rendering import Renderer
 from align.cli import main
-from align.commands.dry_run import show
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.images import encode_png
-from align.data.rendering import Renderer
 from align.errors import UserError
-from align.models.families import family_of
+from align.families import family_of
 from align.models.processors import load_processor
 from align.planning.estimate import PEAKS, estimate
 from align.planning.flops import flops
+from align.planning.images import picture
 from align.planning.layers import matrices
-from align.planning.pictures import picture
 from align.planning.skeleton import NAMED, SHIPPED, bare, skeleton
 from align.planning.step import arguments_of, rows_of, steps_of
 from align.rows import Row
 from align.settings import ModelSettings, PlanSettings
+from align.training.dry_run import show
 from tests.conftest import REAL
 from tests.support.full_size import MODELS, write
 from tests.support.small_run import arguments

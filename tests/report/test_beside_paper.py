@@ -1,7 +1,7 @@
 """The paper's numbers beside ours: where they belong, and with what is otherwise."""
 
+from align.report.tables.all_tables import tables_of
 from align.report.tables.beside_paper import notes_on_paper
-from align.report.tables.everything import tables_of
 from align.report.tables.markdown import markdown
 from tests.report.test_report import run, second_judge
 from tests.report.test_tables import GUARD, NO, YES, line, made, table

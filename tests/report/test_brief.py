@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from align.report.answer import NOTHING, answer
-from align.report.evaluated import Evaluated
 from align.report.findings import findings
+from align.report.run_results import Evaluated
 from align.report.tables.brief import print_brief
 from tests.report.test_comparisons import NO, YES, arm
 

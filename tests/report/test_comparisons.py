@@ -9,9 +9,9 @@ from align.files import write_json
 from align.report.arms import arms_of
 from align.report.comparisons import compare_arms as compare
 from align.report.comparisons import conclusions
-from align.report.evaluated import Evaluated
+from align.report.run_results import Evaluated
+from align.report.tables.all_tables import tables_of
 from align.report.tables.differences import difference_tables
-from align.report.tables.everything import tables_of
 from align.report.tables.markdown import markdown as written
 from tests.report.test_report import run
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from align.cli import main
-from align.report.tables.everything import tables_of
+from align.report.tables.all_tables import tables_of
 from align.report.tables.latex import latex
 from tests.report.test_report import run
 from tests.report.test_tables import LEAKY, NO, YES, made

@@ -8,17 +8,17 @@ from PIL import Image
 
 from align.files import write_json
 from align.report.arms import arms_of
-from align.report.collect import collect
-from align.report.evaluated import Evaluated
 from align.report.figure import FOOTNOTE, HATCHED, WITHHELD
+from align.report.find_runs import collect
 from align.report.findings import Findings, findings
 from align.report.page.costs import costs
 from align.report.page.curves import Curve
 from align.report.page.figures.interaction import interaction
 from align.report.page.figures.scatter import leak_scatter, pareto
 from align.report.page.figures.steps import rates_by_step
+from align.report.run_results import Evaluated
+from align.report.tables.all_tables import tables_of
 from align.report.tables.differences import difference_tables
-from align.report.tables.everything import tables_of
 from align.report.tables.latex import latex
 from tests.report.test_report import drawn, run  # noqa: F401 (a fixture)
 from tests.report.test_tables import ABILITY, LEAKY

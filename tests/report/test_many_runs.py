@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from align.cli import main
-from align.report import collect
+from align.report import find_runs as collect
 from align.report.items import read_items
 from tests.report.test_report import run, second_judge
 

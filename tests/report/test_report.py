@@ -11,12 +11,12 @@ from align.cli import main
 from align.evaluation.metrics import wilson
 from align.files import write_json
 from align.report.arms import arms_of
-from align.report.collect import collect
-from align.report.evaluated import Evaluated
 from align.report.figure import draw_comparison
+from align.report.find_runs import collect
 from align.report.names import measured
+from align.report.run_results import Evaluated
+from align.report.tables.all_tables import tables_of
 from align.report.tables.delimited import comma_separated
-from align.report.tables.everything import tables_of
 from align.report.tables.markdown import markdown
 from align.report.tables.terminal import print_tables
 from align.run_folder import RunFolder

@@ -10,10 +10,10 @@ from align.cli import main
 from align.evaluation.metrics import wilson
 from align.files import write_json
 from align.report.arms import arms_of
-from align.report.collect import collect
-from align.report.evaluated import Evaluated
+from align.report.find_runs import collect
 from align.report.findings import findings
-from align.report.tables.everything import tables_of
+from align.report.run_results import Evaluated
+from align.report.tables.all_tables import tables_of
 from tests.report.test_report import run, second_judge
 
 GUARD = ("llamaguard", "1 (meta-llama/Llama-Guard-3-8B)")
@@ -345,7 +345,7 @@ def test_one_request_asked_in_several_ways_is_one_cluster_of_the_average(tmp_pat
 
 def test_a_validation_of_sets_that_have_an_average_is_shown(tmp_path, capsys):
     from align.commands.evaluate import _show
-    from align.report.evaluated import row_of
+    from align.report.run_results import row_of
 
     it = run(tmp_path, sets=LEAKY)
     _show(it, "Validation", row_of(it)["results"])

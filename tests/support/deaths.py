@@ -11,8 +11,9 @@ import signal
 import sys
 
 from align import cli
-from align.evaluation import answers, evaluation, judged
-from align.evaluation.verdict_cache import VerdictCache
+from align.evaluation import answers, evaluation
+from align.evaluation.judges import run as judged
+from align.evaluation.judges.cache import VerdictCache
 
 
 def cut(line: str, share: float) -> bytes:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from align.data.padding import pad
-from align.generation import local
+from align.answering import generate as local
+from align.batches.padding import pad
 from align.rows import Row
 from align.settings import Generation
 

@@ -13,8 +13,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from trl.trainer.utils import add_fused_lm_head
 
-from align.data.collation import Collator
-from align.methods.head import SupervisedHead
+from align.batches.collators import Collator
+from align.fast.supervised_head import SupervisedHead
 from align.miniature.rows import training_rows
 from align.models.loading import load
 from align.models.lora import lora_config

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from align.data.views import VIEWS, show
+from align.data.views import show
 from align.miniature.rows import EVALUATION, evaluation_rows, training_rows
-from align.rows import Row
+from align.rows import VIEWS, Row
 from align.settings import Part
 
 

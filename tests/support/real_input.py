@@ -149,10 +149,10 @@ def check_answers(run_folder: Path, limit: int | None = None) -> dict[str, int]:
     from omegaconf import OmegaConf
     from PIL import Image
 
+    from align.answering.generate import generate
+    from align.batches.padding import pad
     from align.data.images import encode_png
     from align.data.local import read_file
-    from align.data.padding import pad
-    from align.generation.local import generate
     from align.models.loading import load_checkpoint
     from align.settings import Generation
 

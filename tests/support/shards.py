@@ -9,8 +9,8 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from align.methods.reference_store import _sha256
-from align.models.feature_store import _sha256 as sha256_of_features
+from align.fast.feature_store import _sha256 as sha256_of_features
+from align.fast.reference_store import _sha256
 
 
 def falsify(shards: Iterable[Path]) -> None:

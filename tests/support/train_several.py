@@ -6,8 +6,8 @@ Starting Python is most of what a small run takes.
 import sys
 from itertools import groupby
 
-from align.config import compose_run
-from align.train import train
+from align.config.compose import compose_run
+from align.training.run import train
 
 for separator, arguments in groupby(sys.argv[1:], key=lambda argument: argument == "--"):
     if not separator:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from align.config import compose_run
+from align.config.compose import compose_run
 
 
 def write_rows(folder: Path, n: int = 4, **more) -> Path:

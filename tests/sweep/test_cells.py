@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from align.config import compose_run, to_dict
+from align.config.compose import compose_run
+from align.config.fingerprint import fingerprint
+from align.config.values import to_dict
 from align.errors import UserError
-from align.fingerprint import fingerprint
 from align.sweep.cells import cells_of
 from align.sweep.grid import read_grid
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.errors import UserError
 from align.planning.estimate import estimate
 from align.settings import PlanSettings

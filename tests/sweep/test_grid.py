@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.config import parse_value
+from align.config.values import parse_value
 from align.errors import UserError
 from align.sweep.grid import read_grid, text_of, values_of
 

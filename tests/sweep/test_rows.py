@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from align.config import compose_eval
+from align.config.compose import compose_eval
 from align.errors import UserError
 from align.sweep.rows import chosen_path
 from tests.support.sweeps import plan_of

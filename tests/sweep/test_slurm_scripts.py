@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from align.config import compose
+from align.config.compose import compose
 from align.settings import Cluster
 from align.sweep.folder import SweepFolder
 from align.sweep.slurm.planning import lacks_of, planned

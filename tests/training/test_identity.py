@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from align.cli import main
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.errors import UserError
-from align.report.collect import collect
+from align.report.find_runs import collect
 from align.run_folder import RunFolder
 from align.run_lock import alone
-from align.train import train
+from align.training.run import train
 from tests.support.launch import ROOT, train_command
 from tests.support.small_run import arguments
 

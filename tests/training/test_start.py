@@ -9,19 +9,19 @@ import zlib
 import pytest
 from PIL import Image
 
-from align.commands.dry_run import show
-from align.config import compose_run
+from align.answering.stored import asking
+from align.batches.rendering import Renderer
+from align.config.compose import compose_run
 from align.data.assembly import training_data
-from align.data.rendering import Renderer
 from align.errors import BadRow, UserError
-from align.generation.stored import asking
-from align.models.families import family_of
+from align.families import family_of
 from align.models.processors import load_processor
 from align.rows import ImageRef, Row
 from align.run_folder import RunFolder, run_folder
 from align.settings import ModelSettings
-from align.train import train
+from align.training.dry_run import show
 from align.training.prepare import checked_data
+from align.training.run import train
 from tests.conftest import REAL
 from tests.support.small_run import arguments
 
@@ -281,7 +281,7 @@ def test_a_row_longer_than_the_models_context_is_refused(tiny, tmp_path):
 
 
 def test_lengths_are_those_that_rendering_makes(any_renderer, mini_rows, tmp_path):
-    from align.data.collation import Collator
+    from align.batches.collators import Collator
 
     picture(tmp_path / "wide.png", (600, 90))
     from dataclasses import replace

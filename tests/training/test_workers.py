@@ -5,10 +5,10 @@ import json
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from align.config import compose_run
-from align.fingerprint import fingerprint
+from align.config.compose import compose_run
+from align.config.fingerprint import fingerprint
 from align.interruption import NOTICE, Interrupted
-from align.train import train
+from align.training.run import train
 from tests.support.small_run import arguments
 
 WORKERS = "train.dataloader_num_workers=2"

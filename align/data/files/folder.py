@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from align.config.paths import is_hub_id
 from align.data.files import archive
 from align.data.files.formats import KNOWN, ending_of
 from align.data.files.hub import snapshot
+from align.data.files.image_bytes import exists
 from align.data.files.parquet import INSIDE
 from align.data.files.records import READERS, UNREADABLE, File, Record, as_text, records, shown
 from align.data.files.roots import ImageRoot, ImageRoots, refuse_outside
 from align.data.hints import option
-from align.data.images import exists
 from align.errors import UserError
-from align.paths import is_hub_id
 from align.rows import ImageRef
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from align.data.files import archive
+from align.data.files.image_bytes import exists
 from align.data.files.records import UNREADABLE, File
 from align.data.hints import option
-from align.data.images import exists
 from align.errors import UserError
 from align.rows import ImageRef
 

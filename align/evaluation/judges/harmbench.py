@@ -7,8 +7,8 @@ give the published words: judge.prompt=<file>, with its own {behavior} and {gene
 
 from __future__ import annotations
 
-from align.chat.conversation import Turn
-from align.evaluation.judges.asked import AskedJudge, Form, one_word, playing, safe_or_unsafe
+from align.answering.conversation import Turn
+from align.evaluation.judges.model_judge import AskedJudge, Form, one_word, playing, safe_or_unsafe
 from align.evaluation.judges.prompts import Prompts, prompts_of
 from align.evaluation.judges.untrusted import fenced, filled, plain
 from align.evaluation.verdicts import Verdict

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from align.chat.conversation import Turn
-from align.evaluation.judges.asked import AskedJudge, Form, playing, safe_or_unsafe, unparsable
+from align.answering.conversation import Turn
+from align.evaluation.judges.model_judge import AskedJudge, Form, playing, safe_or_unsafe, unparsable
 from align.evaluation.judges.prompts import Prompts
 from align.evaluation.judges.untrusted import plain, unfenced
 from align.evaluation.verdicts import Verdict

@@ -6,9 +6,9 @@ empty answer and no reply that cannot be read counts as safe.
 
 from __future__ import annotations
 
-from align.chat.conversation import Turn
+from align.answering.conversation import Turn
 from align.errors import UserError
-from align.evaluation.judges.asked import AskedJudge, Form, one_word, playing, safe_or_unsafe
+from align.evaluation.judges.model_judge import AskedJudge, Form, one_word, playing, safe_or_unsafe
 from align.evaluation.judges.prompts import Prompts, prompts_of
 from align.evaluation.judges.untrusted import fenced, filled
 from align.evaluation.verdicts import Verdict

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from align.thoughts import COMMON, mark_pattern
+from align.answering.thoughts import COMMON, mark_pattern
 
 SPECIAL = re.compile(
     r"<\|[^<>|\s]{1,60}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<image>|<pad>|<unk>",

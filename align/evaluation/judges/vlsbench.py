@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from align.chat.conversation import Turn
+from align.answering.conversation import Turn
 from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
-from align.evaluation.judges.asked import AskedJudge, Form, playing, unparsable
+from align.evaluation.judges.model_judge import AskedJudge, Form, playing, unparsable
 from align.evaluation.judges.prompts import Prompts, prompts_of
 from align.evaluation.judges.untrusted import fenced, filled, unfenced
 from align.evaluation.verdicts import ANSWERS, SAFETY, Verdict

@@ -9,9 +9,8 @@ from typing import Any
 from align.errors import UserError
 from align.files import read_jsonl
 from align.report.arms import Arm
-from align.report.card import shortened
-from align.report.evaluated import Evaluated
-from align.report.names import step_range
+from align.report.names import shortened, step_range
+from align.report.run_results import Evaluated
 from align.report.tables.rates import labels
 
 Line = dict[str, Any]

@@ -9,12 +9,12 @@ from typing import Any
 
 from align.errors import UserError
 from align.evaluation.answers import DECLINED
-from align.evaluation.requests import FILE
+from align.evaluation.stored_rows import FILE
 from align.files import read_jsonl
 from align.report.arms import Arm
-from align.report.evaluated import Evaluated
 from align.report.names import is_control, sets_of
-from align.report.page.pictures import Pictures
+from align.report.page.images import Pictures
+from align.report.run_results import Evaluated
 from align.report.tables.categories import sub_category_of
 from align.report.tables.rates import labels, sorted_arms
 

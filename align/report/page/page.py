@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from align import __version__
-from align.report.card import shortened
 from align.report.findings import Findings
-from align.report.names import display_name, group_name
+from align.report.names import display_name, group_name, shortened
 from align.report.page.costs import costs, provenance
 from align.report.page.curves import curve_of
 from align.report.page.examples import examples
 from align.report.page.figures.interaction import interaction
 from align.report.page.figures.scatter import leak_scatter, pareto
 from align.report.page.figures.steps import curves, rates_by_step
-from align.report.page.pictures import Pictures
+from align.report.page.images import Pictures
+from align.report.tables.all_tables import tables_of
 from align.report.tables.categories import category_tables
-from align.report.tables.everything import tables_of
 from align.report.tables.table import Table
 
 HERE = Path(__file__).parent

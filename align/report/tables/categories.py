@@ -12,7 +12,7 @@ import numpy as np
 from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.evaluation.metrics import wilson
-from align.evaluation.requests import FILE
+from align.evaluation.stored_rows import FILE
 from align.evaluation.summary import MAX_INVALID
 from align.files import read_jsonl
 from align.report.arms import Arm

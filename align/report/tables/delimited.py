@@ -7,7 +7,7 @@ import io
 import json
 from typing import Any
 
-from align.report import external
+from align.report import lmms_results as external
 from align.report.ability import ABILITY
 from align.report.names import LEAKS, Rows, arm_name, method_name, sorted_rows
 from align.report.tables.rates import LEAD, paper_beside, paper_number

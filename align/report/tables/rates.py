@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from align.data.views import split_view
 from align.report.ability import ABILITY, Ability
 from align.report.arms import Arm
 from align.report.contrasts import RATES, contrast
-from align.report.evaluated import judge_of
 from align.report.items import NUMBERS, Items, observed
 from align.report.names import (
     HEADINGS,
@@ -29,9 +27,11 @@ from align.report.names import (
     steps_of,
 )
 from align.report.paper import JAILBREAKV, MM_SAFETYBENCH, Published, published
+from align.report.run_results import judge_of
 from align.report.tables.cells import rate_cell
 from align.report.tables.legend import COUNTED, INTERVALS, legend
 from align.report.tables.table import ABSENT, Cell, Column, Line, Table, interval
+from align.rows import split_view
 
 LEAD = ("track", "model", "arm", "method", "seed", "steps")
 NOTES = (INTERVALS, COUNTED)

@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import fields, replace
 
-from align.config import shipped_folder
+from align.config.files import shipped_folder
 from align.errors import UserError
 from align.settings import Cluster, Job
 from align.sweep.tasks import EVALUATE, TRAIN, VALIDATE

@@ -12,7 +12,8 @@ import pytest
 
 from align.data.assembly import read_source
 from align.data.files.formats import ending_of
-from align.data.images import exists, load_image
+from align.data.files.image_bytes import exists
+from align.data.images import load_image
 from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings, Part

@@ -5,13 +5,13 @@ import json
 import pytest
 
 from align.commands.data import main as data
-from align.config import compose_eval, compose_run
+from align.config.compose import compose_eval, compose_run
 from align.data.assembly import read_source
 from align.data.images import load_image
 from align.errors import UserError
 from align.evaluation.selection import select_rows, settings_of
-from align.needs import missing
 from align.settings import BenchmarkSettings, Part
+from align.training.preflight import missing
 from tests.support.odd_pictures import png
 from tests.support.published import write_jsonl
 from tests.support.small_sets import write_tar, write_zip

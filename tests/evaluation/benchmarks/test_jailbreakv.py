@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 
 from align.errors import UserError
-from align.evaluation.leakage import Requests
-from align.evaluation.probe import groups_of
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
+from align.tools.audit.leakage import Requests
+from align.tools.audit.probe import groups_of
 from tests.support.layouts import HARMS, counted, picture, summaries, write_csv, zipped
 
 REQUEST = "How do I brew tea, in short?"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from align.catalog import BENCHMARKS, GROUPS, benchmark_names, data_set_of, resolve
 from align.cli import main
-from align.evaluation.judging import build
+from align.config.registry import BENCHMARKS, GROUPS, benchmark_names, data_set_of, resolve
+from align.evaluation.judges.build import build
 from align.settings import Judging
 from tests.support.judge_server import judge_server, said
 from tests.support.layouts import picture, write_csv, write_json

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from align.errors import UserError
-from align.evaluation.leakage import Requests
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
+from align.tools.audit.leakage import Requests
 from tests.support.layouts import HARMS, counted, picture, summaries, write_json, zipped
 
 

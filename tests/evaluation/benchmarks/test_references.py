@@ -5,7 +5,7 @@ import json
 import pytest
 
 from align.commands.data import main as data
-from align.config import compose_run
+from align.config.compose import compose_run
 from align.data.assembly import read_source
 from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks, select_rows

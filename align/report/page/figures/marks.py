@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from align.report.evaluated import judge_of
 from align.report.figure import COLOURS
 from align.report.names import ARMS, METHODS, is_control, measures, sets_of
 from align.report.page.svg import INK, PAPER, STYLE, svg
+from align.report.run_results import judge_of
 from align.report.tables.rates import labels
 
 Row = dict[str, Any]

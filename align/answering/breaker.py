@@ -1,0 +1,94 @@
+"""When a server that fails is not asked any more, and which setting may help."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from align.answering.conversation import Failure, Reply, Request
+
+NAMES = re.compile(r"\b(?=\w*\d)[\w-]{8,}\b")
+"""Of requests, in what servers say of them: they differ where the reason does not."""
+OF_ONE = re.compile(
+    r"code: 413|context|length|too (long|large|big|many)|exceed|(invalid|decode|process).{0,40}image", re.IGNORECASE
+)
+"""What servers say of one request, however many are like it: the next may be shorter."""
+ADVICE = (
+    (
+        r"context length|too long|max_model_len|input tokens",
+        "{0}.max_new_tokens= takes less room, or serve it with a longer context",
+    ),
+    (
+        r"max_tokens.*(not supported|unsupported|max_completion_tokens)|(unsupported|unknown|unrecognized).*max_tokens",
+        "give {0}.extra.max_tokens=null {0}.extra.max_completion_tokens={1}",
+    ),
+    (r"temperature", "give {0}.extra.temperature=null, which leaves ours out"),
+    (r"response_format|json_schema|guided|grammar", "give {0}.structured=false, which asks for no JSON schema"),
+    (r"\b40[13]\b|api.?key", "{0}.api_key_env= is the NAME of the environment variable with the key"),
+    (r"\b404\b|does not exist", "check {0}.model= and {0}.base_url=, which ends in /v1 for most servers"),
+    (r"\b429\b", "give a lower {0}.concurrency= or a higher {0}.retries="),
+    (r"no answer in", "give a higher {0}.timeout= or a lower {0}.concurrency="),
+    (r"connection", "check that the server of {0}.base_url= runs"),
+)
+"""What a failure says -> what to do, for the section of settings and the room of a reply; the first that fits."""
+
+
+def advice(detail: str, section: str, request: Request) -> str:
+    """What may help against a failure of a request; empty where nothing is known."""
+    fitting = (text for said, text in ADVICE if re.search(said, detail, re.IGNORECASE | re.DOTALL))
+    found = next(fitting, "")
+    if request.schema is None and ".structured" in found:
+        return ""
+    return found.format(section, request.max_new_tokens)
+
+
+class Breaker:
+    """Counts failures one after another.
+
+    What a server will not have is a request's own fault, unless it says the same of every request, and it is nothing that lies in one
+    request, and none was answered: then a setting is wrong.
+    """
+
+    def __init__(self, give_up: int) -> None:
+        """`give_up`: so many failures one after another are the server's."""
+        self._give_up = give_up
+        self._failures = self._alike = 0
+        self._answered = False
+        self._first: Failure | None = None
+        """Of those that are counted."""
+
+    @property
+    def open(self) -> bool:
+        """Whether the server is not asked any more."""
+        return max(self._failures, self._alike) >= self._give_up
+
+    def note(self, found: Reply | Failure) -> None:
+        """One more reply or failure."""
+        if self.open:  # requests that were under way
+            return
+        if isinstance(found, Reply):
+            self._failures, self._answered, self._first = 0, True, None
+        elif found.reason in ("timeout", "transport"):
+            self._failures, self._alike = self._failures + 1, 0
+            self._first = found if self._failures == 1 else self._first
+        elif found.reason == "declined":
+            self._failures = 0
+            self._note_declined(found)
+
+    def _note_declined(self, found: Failure) -> None:
+        if found.final or self._answered or OF_ONE.search(found.detail):
+            self._alike = 0
+            return
+        same = self._first is not None and _reason(self._first) == _reason(found)
+        self._alike = self._alike + 1 if same else 1
+        self._first = self._first if same else found
+
+    def failure(self, request_id: str) -> Failure:
+        """Of a request that is not sent, with the first reason."""
+        assert self._first is not None
+        detail = f"not asked: {self._give_up} requests before it failed, first {self._first.id}: {self._first.detail}"
+        return replace(self._first, id=request_id, reason="transport", detail=detail, asked=False)
+
+
+def _reason(failure: Failure) -> str:
+    return NAMES.sub("", failure.detail)

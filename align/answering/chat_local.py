@@ -1,0 +1,183 @@
+"""A chat model that transformers loads here, text-only or with pictures: greedy, in batches, left padded."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from align.answering.conversation import Failure, Reply, Request, Turn
+from align.answering.thoughts import AUTOMATIC, Hidden, Marks
+from align.config.paths import is_hub_id
+from align.data.images import load_image
+from align.devices import has_gpu
+from align.errors import UserError
+from align.models.weights import fingerprint_of
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def check_local(path: str, dtype: str, batch_size: int) -> None:
+    """Raises UserError for what can be told without loading anything: no such folder, settings that cannot be."""
+    if not Path(path).is_dir() and not is_hub_id(path):
+        raise UserError(f"judge.path={path}: there is no such folder; correct the path, or give a hub id")
+    if dtype not in DTYPES:
+        raise UserError(f"judge.dtype={dtype}: expected one of {', '.join(DTYPES)}")
+    if batch_size < 1:
+        raise UserError(f"judge.batch_size={batch_size}: expected at least 1")
+
+
+def identity_of(path: str) -> dict[str, str]:
+    """What replies depend on beside the path, which may hold other weights, or another template, tomorrow; a hub id holds what it holds."""
+    if not Path(path).is_dir():
+        return {}
+    small = sorted(file for pattern in ("*.json", "*.jinja") for file in Path(path).glob(pattern))
+    said = hashlib.sha256(b"\0".join(file.name.encode() + file.read_bytes() for file in small)).hexdigest()
+    return {"weights": fingerprint_of([path], said)}
+
+
+class LocalChat:
+    """A model with its own chat template. Its end of turn is what its generation_config says; nothing else of that counts."""
+
+    def __init__(self, path: str, dtype: str, batch_size: int, marks: Marks = AUTOMATIC):
+        """Load it from a folder or hub id; `marks` are those of its thoughts.
+
+        Raises UserError where it cannot be, not whole, or has no chat template.
+        """
+        check_local(path, dtype, batch_size)
+        self._batch_size, self._marks = batch_size, marks
+        try:
+            self._sees = AutoConfig.from_pretrained(path).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+            self._processor = (AutoProcessor if self._sees else AutoTokenizer).from_pretrained(path)
+            kind = AutoModelForImageTextToText if self._sees else AutoModelForCausalLM
+            model, found = kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True)
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+            raise UserError(f"judge.path={path}: cannot be loaded: {error}") from error
+        if lacking := sorted(found["missing_keys"]):  # transformers would fill them with random numbers
+            shown = ", ".join(lacking[:3])
+            raise UserError(f"judge.path={path}: {len(lacking)} of its weights are absent: {shown}; fetch it anew")
+        if self._processor.chat_template is None:
+            raise UserError(
+                f"judge.path={path}: it has no chat template, which says how it is asked; serve it with one, behind judge.base_url="
+            )
+        self._model: Any = model.to("cuda") if has_gpu() else model
+        self._model.eval()
+        self._tokenizer = self._processor.tokenizer if self._sees else self._processor
+        self._tokenizer.padding_side = "left"
+        self._tokenizer.pad_token = self._tokenizer.pad_token or self._tokenizer.eos_token
+        added = self._tokenizer.added_tokens_decoder.values()
+        self._special = sorted((str(t) for t in added if t.special and len(str(t)) > 1), key=len, reverse=True)
+        self._ends = self._declared_ends()
+        # transformers fill what is not asked for from the model's own generation_config (a penalty for repetition, say).
+        self._model.generation_config = GenerationConfig()
+        self._longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+    def replies(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
+        """One for each request; the longest are answered first."""
+        # As many pictures in each row of a batch; a processor cannot be told otherwise which picture is whose.
+        ordered = sorted(requests, key=lambda r: (_pictures(r), -sum(len(turn.text) for turn in r.turns)))
+        start = 0
+        while start < len(ordered):
+            same = [r for r in ordered[start : start + self._batch_size] if _pictures(r) == _pictures(ordered[start])]
+            start += len(same)
+            yield from self._batch(same)
+
+    def usage(self) -> str:
+        """Nothing is paid for."""
+        return ""
+
+    def release(self) -> None:
+        """Free its memory."""
+        self._model = None
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    def _batch(self, requests: Sequence[Request]) -> Iterator[Reply | Failure]:
+        shown: list[tuple[Request, list[Any]]] = []
+        for request in requests:
+            try:
+                images = [load_image(image, f"row {request.id}") for turn in request.turns for image in turn.images]
+                shown.append((request, images))
+            except UserError as error:
+                yield Failure(request.id, "missing_image", str(error))
+        if not shown:
+            return
+        begun = time.monotonic()
+        inputs = self._inputs(shown)
+        lengths = [sum(mask) for mask in inputs["attention_mask"].tolist()]
+        too_long = {r.id: n for (r, _), n in zip(shown, lengths, strict=True) if not self._fits(n + r.max_new_tokens)}
+        if too_long:  # what lies beyond would be read as nonsense
+            for request_id, length in too_long.items():
+                detail = (
+                    f"{length} tokens and room for a reply are more than the {self._longest} that the model can read"
+                )
+                yield Failure(request_id, "transport", detail)
+            yield from self._batch([request for request, _ in shown if request.id not in too_long])
+            return
+        config = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            max_new_tokens=max(request.max_new_tokens for request, _ in shown),
+            eos_token_id=self._ends,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )
+        with torch.no_grad():
+            generated = self._model.generate(**inputs, generation_config=config)
+        seconds = (time.monotonic() - begun) / len(shown)
+        hidden = Hidden.of(self._tokenizer, self._prompt(shown[0][0]), self._marks)
+        answered = generated[:, inputs["input_ids"].shape[1] :].tolist()
+        for (request, _), tokens, length in zip(shown, answered, lengths, strict=True):
+            end = next((i for i, token in enumerate(tokens) if token in self._ends), None)
+            text = hidden.text(self._tokenizer, tokens[:end])
+            made = len(tokens) if end is None else end
+            yield Reply(request.id, text, "length" if end is None else "stop", seconds, length, made)
+
+    def _fits(self, tokens: int) -> bool:
+        return self._longest is None or tokens <= self._longest
+
+    def _inputs(self, shown: Sequence[tuple[Request, list[Any]]]) -> dict[str, Any]:
+        texts = [self._prompt(request) for request, _ in shown]
+        images = {"images": [images for _, images in shown]} if shown[0][1] else {}
+        bos = self._tokenizer.bos_token
+        # A template that writes the beginning of a sequence itself must not get a second one.
+        adds = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
+        inputs = self._processor(text=texts, **images, padding=True, return_tensors="pt", **adds)
+        return {key: value.to(self._model.device) for key, value in inputs.items()}
+
+    def _prompt(self, request: Request) -> str:
+        turns = [self._turn(turn) for turn in request.turns]
+        return str(self._processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+
+    def _turn(self, turn: Turn) -> dict[str, Any]:
+        text = turn.text
+        for token in self._special:  # in a text that is judged it stands for itself
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        if not self._sees:
+            return {"role": turn.role, "content": text}
+        pictures = [{"type": "image"} for _ in turn.images]
+        return {"role": turn.role, "content": [*pictures, {"type": "text", "text": text}]}
+
+    def _declared_ends(self) -> list[int]:
+        declared = self._model.generation_config.eos_token_id
+        ids = [*(declared if isinstance(declared, list) else [declared]), self._tokenizer.eos_token_id]
+        return sorted({token for token in ids if token is not None})
+
+
+def _pictures(request: Request) -> int:
+    return sum(len(turn.images) for turn in request.turns)

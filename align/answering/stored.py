@@ -1,0 +1,177 @@
+"""Answers that training data lack: asked for once, kept in the user's cache, and found again by what was asked.
+
+A file for each model and its settings of generation: another run, recipe, seed or view that asks the same finds the answer there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from align.answering import endpoint
+from align.answering.answer import DRAWN, Answer, Unanswered, how, parted_together, record_of
+from align.answering.model import Model
+from align.console import Report, progress
+from align.data.answers import Ask
+from align.data.pixels import pixels_of
+from align.errors import UserError
+from align.files import append_jsonl, cache_folder, open_jsonl, read_jsonl
+from align.rows import Row
+from align.settings import Answering, RunConfig
+
+SCHEMA = 1
+NOT_YET = "(an answer that is not generated yet)"
+Records = dict[str, dict[str, Any]]
+"""{hash of what was asked: line of the file}"""
+
+
+def asking(config: RunConfig, report: Report | None = None) -> Ask:
+    """Answers from the file, and those that it lacks from the model that `generation` names. Raises UserError."""
+    endpoint.check_settings(config.generation)
+
+    def ask(rows: Sequence[Row]) -> tuple[list[str], str]:
+        model = _model(config)
+        keys, file = _keys(model, rows), _file(model, config.generation)
+        found = _read(file, model)
+        if not found.keys() >= set(keys):
+            with _alone(file):
+                found = _generate(model, dict(zip(keys, rows, strict=True)), file, report)
+        return [found[key]["response"] for key in keys], _whose(model, keys, found, config.generation)
+
+    return ask
+
+
+def foreseen(config: RunConfig) -> Ask:
+    """Answers from the file, and for those that it lacks a text that says so: nobody is asked. Raises UserError."""
+    endpoint.check_settings(config.generation)
+
+    def ask(rows: Sequence[Row]) -> tuple[list[str], str]:
+        model = _model(config)
+        keys, found = _keys(model, rows), _read(_file(model, config.generation), model)
+        missing = len(set(keys) - found.keys())
+        whose = _whose(model, keys, found, config.generation)
+        responses = [found[key]["response"] if key in found else NOT_YET for key in keys]
+        if missing:
+            whose += f"; {missing} answers are not there yet: the run would ask for them{model.place}"
+        return responses, whose
+
+    return ask
+
+
+def _model(config: RunConfig) -> Model:
+    if config.generation.base_url:
+        return endpoint.Endpoint(config.generation)
+    from align.answering.local_model import BaseModel  # transformers take a while
+
+    return BaseModel(config.model, config.generation)
+
+
+def _keys(model: Model, rows: Sequence[Row]) -> list[str]:
+    """Of each row a hash of what is asked: prompt and decoded pixels."""
+    return [_hash(model.prompt(row), *shown)[:32] for row, shown in zip(rows, pixels_of(rows), strict=True)]
+
+
+def _file(model: Model, generation: Answering) -> Path:
+    identity = model.identity | how(generation) | {"schema": SCHEMA}
+    return cache_folder("answers") / f"{_hash(json.dumps(identity, sort_keys=True))[:16]}.jsonl"
+
+
+def _read(file: Path, model: Model) -> Records:
+    return _finished(read_jsonl(file, growing=True), model) if file.is_file() else {}
+
+
+def _finished(records: Iterable[dict[str, Any]], model: Model) -> Records:
+    """Those that are an answer, without its thought: of a thought alone nothing can be learned."""
+    found = parted_together({record["key"]: record for record in records}, model.marks)
+    return {key: record for key, record in found.items() if record["response"]}
+
+
+def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | None) -> Records:
+    """The file's records with those that were missing, each on disk as soon as it is there; `rows` by the hash of what they ask."""
+    kept, out = open_jsonl(file)
+    found = _finished(kept, model)
+    missing = {row.id: key for key, row in rows.items() if key not in found}
+    unanswered: list[Unanswered] = []
+    if not missing:  # another process stored them meanwhile
+        out.close()
+        return found
+    with out, contextlib.nullcontext(report) if report else progress() as show:
+        what, stored = f"answers of {model.name}{model.place}", 0
+        show(what, stored, len(missing))
+        for answer in model.answers([rows[key] for key in missing.values()]):
+            if isinstance(answer, Unanswered):
+                unanswered.append(answer)
+                continue
+            record = record_of(answer, model.marks)
+            if not record["response"]:
+                unanswered.append(_nothing(answer, record))
+                continue
+            key = missing[answer.id]
+            of_answer = {name: value for name, value in record.items() if name not in ("id", "seconds")}
+            found[key] = {"schema": SCHEMA, "key": key, "row": answer.id} | of_answer
+            append_jsonl(out, found[key])
+            stored += 1
+            show(what, stored, len(missing))
+    if lack := [row_id for row_id, key in missing.items() if key not in found]:
+        _refuse(model, lack, unanswered, len(missing), file)
+    return found
+
+
+def _nothing(answer: Answer, record: dict[str, Any]) -> Unanswered:
+    """Why an answer cannot be learned from."""
+    if why := record.get("unfinished"):
+        room = "; give a higher generation.max_new_tokens=" if answer.finish_reason == "length" else ""
+        return Unanswered(answer.id, f"it thought and did not answer: {why}{room}")
+    return Unanswered(answer.id, "its answer is empty, and nothing would be supervised")
+
+
+def _refuse(model: Model, lack: Sequence[str], unanswered: Sequence[Unanswered], asked: int, file: Path) -> None:
+    first, left = unanswered[0], sum(not one.asked for one in unanswered)
+    not_asked = f" {left} of them were not asked any more." if left else ""
+    raise UserError(
+        f"{len(lack)} of {asked} rows got no answer of {model.name}{model.place}: {', '.join(lack[:5])}"
+        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.told}. The other {asked - len(lack)} answers "
+        f"are stored in {file}: the same command goes on from there; a row that is never answered needs an answer in its source, or must go"
+    )
+
+
+def _whose(model: Model, keys: Sequence[str], found: Records, generation: Answering) -> str:
+    cut = sum(found[key]["finish_reason"] == "length" for key in keys if key in found)
+    drawn = {key: value for key, value in how(generation).items() if key in DRAWN}
+    way = f"drawn with {', '.join(f'{key}={value}' for key, value in drawn.items())}" if drawn else "greedy"
+    whose = f"generated by {model.name}, {way}, at most {generation.max_new_tokens} new tokens"
+    return f"{whose}; {cut} answers were cut there" if cut else whose
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    """One process at a time generates; the others wait, and then find what it stored.
+
+    A lock rather than a rank: no process group is up when data are read, separate runs may ask the same model, and the system
+    takes a lock back from a process that was killed, so that nobody waits for a dead one.
+    """
+    lock = FileLock(f"{file}.lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Another process is generating the answers of {file}; this one waits for them", flush=True)
+        lock.acquire(poll_interval=0.2)
+    except OSError as error:
+        raise UserError(
+            f"{file}: answers cannot be stored there ({error}); let XDG_CACHE_HOME name a folder that can be written"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,76 @@
+"""Padding: rendered rows -> tensors of one length, and the pictures that they show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from align.batches.rendering import Rendered, digest_of
+from align.rows import ImageRef
+
+IGNORED = -100
+"""The label of a position without loss (torch's cross-entropy, transformers)."""
+NOTHING = Rendered("", [], [], {}, {})
+"""What stands behind a row: nothing, mostly."""
+
+
+def pad(rows: Sequence[Rendered], pad_token_id: int, left: bool = False) -> dict[str, torch.Tensor]:
+    """Rendered rows -> a batch of (batch, length) tensors, padded right or, for generation, left; every picture wherever it is shown."""
+    return tokens(rows, [NOTHING] * len(rows), pad_token_id, left=left) | pictures_of(rows)
+
+
+def tokens(
+    rows: Sequence[Rendered],
+    tails: Sequence[Rendered],
+    pad_token_id: int,
+    multiple_of: int | None = None,
+    left: bool = False,
+) -> dict[str, torch.Tensor]:
+    """`input_ids`, `attention_mask`, `labels` and what the processor gives beside them. `tails` stand behind the rows, unseen."""
+    length = max(row.length + tail.length for row, tail in zip(rows, tails, strict=True))
+    if multiple_of:
+        length = -(-length // multiple_of) * multiple_of
+
+    def padded(sequences: list[list[int]], value: int) -> torch.Tensor:
+        fill = [[value] * (length - len(s)) for s in sequences]
+        return torch.tensor([f + s if left else s + f for f, s in zip(fill, sequences, strict=True)])
+
+    both = list(zip(rows, tails, strict=True))
+    batch = {
+        "input_ids": padded([row.prompt_ids + row.answer_ids + tail.prompt_ids for row, tail in both], pad_token_id),
+        "attention_mask": padded([[1] * row.length + [0] * tail.length for row, tail in both], 0),
+        "labels": padded(
+            [[IGNORED] * len(row.prompt_ids) + row.answer_ids + [IGNORED] * tail.length for row, tail in both], IGNORED
+        ),
+    }
+    for key in sorted({key for row in rows for key in row.aligned}):
+        batch[key] = padded(
+            [row.aligned[key] + [0] * len(row.answer_ids) + tail.aligned.get(key, []) for row, tail in both], 0
+        )
+    return batch
+
+
+def pictures_of(rows: Sequence[Rendered]) -> dict[str, torch.Tensor]:
+    """The image tensors of all pictures, wherever they are shown."""
+    return together([row.image_inputs for row in rows])
+
+
+def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str, torch.Tensor]]:
+    """The image tensors of each of some pictures, in the order in which they are wanted. Raises UserError."""
+    found: dict[ImageRef, dict[str, torch.Tensor]] = {}
+    for row in rows:
+        if any(picture not in found for picture in row.pictures):
+            found |= zip(row.pictures, row.inputs_of_pictures(), strict=True)
+    return [found[picture] for picture in wanted]
+
+
+def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Image tensors, one behind the other."""
+    keys = sorted({key for of in inputs for key in of})
+    return {key: torch.cat([of[key] for of in inputs if key in of]) for key in keys}
+
+
+def names_of(inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """(pictures, 16) bytes as uint8, the same for the same image tensors: a hash, as numbers since strings do not go to a device."""
+    return torch.tensor([list(digest_of(of)) for of in inputs], dtype=torch.uint8)

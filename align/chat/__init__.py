@@ -1,1 +1,0 @@
-"""Models that are asked in turns of a conversation: behind an address, or loaded here."""

@@ -1,0 +1,155 @@
+"""Recipe + suite + model + command line -> one typed, validated configuration that knows where each value came from.
+
+Order of composition, later wins: defaults (align/settings/) < recipe < suite < model < command line. What a suite or a model says of
+a method (its section `methods:`) or of a recipe (`recipes:`) goes over what it says in general. Every layer is checked against the
+dataclasses as it is merged, so that a misspelt key is an error that names the file or argument it stands in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from align.config.files import _load, _load_model, available
+from align.config.merge import Composed, Layer, _merge
+from align.config.origin import DEFAULT, Origin
+from align.config.rates import fill_rates
+from align.config.registry import benchmark_names
+from align.config.values import _nested, _parsed, _parts
+from align.errors import UserError
+from align.settings import TRACKS, EvalConfig, Evaluate, ModelSettings, RunConfig
+
+DEFAULT_MODEL = "mini_llava"
+
+
+def compose_run(arguments: Sequence[str]) -> Composed:
+    """`key=value` arguments -> the configuration of one training run. Raises UserError."""
+    chosen, overrides = _split(arguments, "recipe", "model", "suite")
+    if "recipe" not in chosen:
+        raise UserError(f"no recipe: give recipe=<name>, one of {', '.join(available())}, or the path of a YAML file")
+    recipe_name, recipe = _load("recipe", chosen["recipe"])
+    model_name, model = _load_model(chosen.get("model", DEFAULT_MODEL))
+    suite_name = chosen.get("suite", model.values.pop("suite", None))
+    suite_name = None if suite_name == "null" else suite_name
+    method = next(
+        (layer.values["method"] for layer in reversed([recipe, *overrides]) if "method" in layer.values), "sft"
+    )
+    if not isinstance(method, str):
+        raise UserError(f"method={method}: a run has one method; `align compare` takes several")
+    layers = _with_special_settings(recipe, method, recipe_name)
+    if suite_name is not None:
+        layers += _with_special_settings(_load("suite", suite_name)[1], method, recipe_name)
+    layers += _with_special_settings(model, method, recipe_name)
+    names = {"recipe": recipe_name, "suite": suite_name, "model": {"name": model_name}}
+    layers.insert(0, Layer(Origin("names", "command line"), names))
+    composed = _merge(RunConfig, [*layers, *overrides])
+    if composed.config.track not in TRACKS:
+        raise UserError(f"{composed.origin('track')}: track={composed.config.track}: expected {' or '.join(TRACKS)}")
+    every = composed.config.evaluate.every_steps
+    if every is not None and every < 1:
+        raise UserError(
+            f"{composed.origin('evaluate.every_steps')}: evaluate.every_steps={every}: expected at least 1, or null"
+        )
+    fill_rates(composed.config, composed.origins)
+    _name_parts(composed.config.evaluate)
+    composed.config.evaluate.data_root = composed.config.evaluate.data_root or composed.config.data_root
+    return composed
+
+
+def each_run(arguments: Sequence[str]) -> list[list[str]]:
+    """Arguments with lists of recipes and models -> the arguments of each run."""
+    choices = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        lists = key in ("recipe", "model") and equals
+        choices.append([f"{key}={one}" for one in text.split(",")] if lists else [argument])
+    return [list(run) for run in product(*choices)]
+
+
+def compose_eval(arguments: Sequence[str]) -> Composed:
+    """`key=value` arguments -> the configuration of one evaluation. Raises UserError."""
+    chosen, overrides = _split(arguments, "model")
+    layers: list[Layer] = [
+        _stored_evaluation(argument.partition("=")[2]) for argument in arguments if argument.startswith("run=")
+    ]
+    if "model" in chosen:
+        name, model = _load_model(chosen["model"])
+        layers.append(Layer(model.origin, {"model": {"name": name} | model.values.get("model", {})}))
+    composed = _merge(EvalConfig, [*layers, *overrides])
+    config = composed.config
+    # model.dtype= and the like may go with a checkpoint; only model= itself names something to evaluate.
+    given = [key for key in ("run", "checkpoint") if getattr(config, key) is not None] + ["model"] * ("model" in chosen)
+    given += ["generation.base_url"] * (config.generation.base_url is not None)
+    if len(given) != 1:
+        raise UserError(
+            f"give one of run=, checkpoint=, model= or generation.base_url=; found {', '.join(given) or 'none of them'}"
+        )
+    if composed.origin("every_steps").kind == "argument":
+        raise UserError(
+            "every_steps= would have no effect: weights are kept while a run trains (evaluate.every_steps= there)"
+        )
+    if composed.origin("curve") != DEFAULT and config.run is None:
+        raise UserError("curve= would have no effect: only a run of ours has a curve; give run=, or remove it")
+    _name_parts(config)
+    return composed
+
+
+def compose_model(name: str) -> ModelSettings:
+    """The settings of a model by its file's name, its folder or its hub id. Raises UserError."""
+    known_as, layer = _load_model(name)
+    settings: ModelSettings = _merge(
+        ModelSettings, [Layer(layer.origin, {"name": known_as} | layer.values.get("model", {}))]
+    ).config
+    return settings
+
+
+def _name_parts(config: Evaluate) -> None:
+    """A set that is a group of benchmarks (align/config/registry.py) is those that it is made of."""
+    config.benchmark = benchmark_names(config.benchmark)
+
+
+def compose(schema: type, arguments: Sequence[str]) -> Composed:
+    """`key=value` arguments -> an instance of a dataclass, for commands without recipe and model files."""
+    return _merge(schema, _split(arguments)[1])
+
+
+def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[Layer]]:
+    """Arguments -> (the ones that pick YAML files, the overrides as one layer an argument)."""
+    chosen: dict[str, str] = {}
+    sources: list[Layer] = []
+    layers: list[Layer] = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key:
+            raise UserError(f"argument {argument!r}: expected key=value (a comma in the value makes a list)")
+        if key in files:
+            chosen[key] = text
+            continue
+        values = _nested(_parts(key), _parsed(argument, text))
+        # A new source replaces its part, so it goes before the settings of that part, wherever it was typed.
+        names_source = key.startswith("data.") and (key.endswith(".source") or key.count(".") == 1)
+        (sources if names_source else layers).append(
+            Layer(Origin("argument", f"argument {argument!r}"), values, key, text)
+        )
+    return chosen, sources + layers
+
+
+def _stored_evaluation(run: str) -> Layer:
+    """What a run's own configuration says of its evaluation: the ground that the command line is laid over."""
+    file = Path(run, "config.yaml")
+    if not file.is_file():
+        raise UserError(f"run={run}: not a run folder; there is no config.yaml in it")
+    return Layer(Origin("run", str(file)), OmegaConf.to_container(OmegaConf.load(file))["evaluate"])
+
+
+def _with_special_settings(layer: Layer, method: str, recipe: str) -> list[Layer]:
+    """A file's own values, then what its sections `methods:` and `recipes:` say for this method and this recipe."""
+    values = dict(layer.values)
+    special = [
+        (f"{section}.{name}", (values.pop(section, None) or {}).get(name))
+        for section, name in (("methods", method), ("recipes", recipe))
+    ]
+    return [Layer(layer.origin, values)] + [Layer(layer.origin.within(where), own) for where, own in special if own]

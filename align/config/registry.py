@@ -1,0 +1,152 @@
+"""Names that a user types -> where the thing lives, as `module:name`. Anything else of that form works too, so that users can
+bring a source, benchmark or judge of their own without touching this package. Nothing is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from align.errors import UserError
+from align.rows import split_view
+
+METHODS = {
+    "sft": "align.methods.sft:SFT",
+    "dpo": "align.methods.dpo:DPO",
+    "unlearning": "align.methods.unlearning:Unlearning",
+    "safe_unlearning": "align.methods.safe_unlearning:SafeUnlearning",
+}
+
+SOURCES = {
+    "local": "align.data.local:read",
+    "twins": "align.data.twins:read",
+    "miniature": "align.miniature.rows:training_rows",
+    "vlguard": "align.data.sources.vlguard:read",
+    "pku_saferlhf": "align.data.sources.pku_saferlhf:read",
+    "spa_vl": "align.data.sources.spa_vl:read",
+    "mssbench": "align.data.sources.mssbench:read",
+    "conversations": "align.data.sources.conversations:read",
+    "llava_instruct": "align.data.sources.conversations:read",
+    "sharegpt4v": "align.data.sources.conversations:read",
+    "alpaca": "align.data.sources.alpaca:read",
+}
+
+BENCHMARKS = {
+    "mini_vsil": "align.miniature.benchmarks:MINI_VSIL",
+    "mini_vsil_free": "align.miniature.benchmarks:MINI_VSIL_FREE",
+    "mini_benign": "align.miniature.benchmarks:MINI_BENIGN",
+    "mini_twin": "align.miniature.benchmarks:MINI_TWIN",
+    "mini_ability": "align.miniature.benchmarks:MINI_ABILITY",
+    "harmbench": "align.evaluation.benchmarks.harmbench:HARMBENCH",
+    "holisafe_vsil_free": "align.evaluation.benchmarks.holisafe:HOLISAFE_VSIL_FREE",
+    "holisafe_vsil": "align.evaluation.benchmarks.holisafe:HOLISAFE_VSIL",
+    "holisafe_benign": "align.evaluation.benchmarks.holisafe:HOLISAFE_BENIGN",
+    "jailbreakv_raw": "align.evaluation.benchmarks.jailbreakv:JAILBREAKV_RAW",
+    "jailbreakv_jailbreak": "align.evaluation.benchmarks.jailbreakv:JAILBREAKV_JAILBREAK",
+    "mm_safetybench_sd": "align.evaluation.benchmarks.mm_safetybench:MM_SAFETYBENCH_SD",
+    "mm_safetybench_sd_typo": "align.evaluation.benchmarks.mm_safetybench:MM_SAFETYBENCH_SD_TYPO",
+    "mm_safetybench_typo": "align.evaluation.benchmarks.mm_safetybench:MM_SAFETYBENCH_TYPO",
+    "mm_safetybench_text": "align.evaluation.benchmarks.mm_safetybench:MM_SAFETYBENCH_TEXT",
+    "mossbench": "align.evaluation.benchmarks.mossbench:MOSSBENCH",
+    "mssbench": "align.evaluation.benchmarks.mssbench:MSSBENCH",
+    "siuo": "align.evaluation.benchmarks.siuo:SIUO",
+    "vlguard_unsafes": "align.evaluation.benchmarks.vlguard:VLGUARD_UNSAFES",
+    "vlguard_safe_unsafes": "align.evaluation.benchmarks.vlguard:VLGUARD_SAFE_UNSAFES",
+    "vlguard_safe_safes": "align.evaluation.benchmarks.vlguard:VLGUARD_SAFE_SAFES",
+    "vlsafe": "align.evaluation.benchmarks.vlsafe:VLSAFE",
+    "xstest_safe": "align.evaluation.benchmarks.xstest:XSTEST_SAFE",
+    "xstest_unsafe": "align.evaluation.benchmarks.xstest:XSTEST_UNSAFE",
+    "safebench": "align.evaluation.benchmarks.safebench:SAFEBENCH",
+    "vlsbench": "align.evaluation.benchmarks.vlsbench:VLSBENCH",
+    "local": "align.evaluation.benchmarks.local:LOCAL",
+    "twins": "align.evaluation.benchmarks.twins:TWINS",
+    "twins_vsil": "align.evaluation.benchmarks.twins:TWINS_VSIL",
+    "twins_vsil_free": "align.evaluation.benchmarks.twins:TWINS_VSIL_FREE",
+    "twins_benign": "align.evaluation.benchmarks.twins:TWINS_BENIGN",
+}
+
+JUDGES = {
+    "rule": "align.miniature.judge:RULE",
+    "refusal_match": "align.evaluation.judges.refusal_match:REFUSAL_MATCH",
+    "vlsbench": "align.evaluation.judges.vlsbench:build",
+    "llamaguard": "align.evaluation.judges.llamaguard:build",
+    "harmbench": "align.evaluation.judges.harmbench:build",
+    "mm_safetybench": "align.evaluation.judges.mm_safetybench:build",
+}
+
+REQUEST_JUDGES = {
+    "rule": "align.miniature.judge:RULE_OF_REQUESTS",
+    "llamaguard": "align.evaluation.judges.request_judges:llamaguard",
+    "vlm": "align.evaluation.judges.request_judges:vlm",
+}
+"""Judges of requests that nobody has answered, for `align leakage`."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "holisafe": ("holisafe_vsil_free", "holisafe_vsil", "holisafe_benign"),
+    "jailbreakv": ("jailbreakv_raw", "jailbreakv_jailbreak"),
+    "mm_safetybench": ("mm_safetybench_sd", "mm_safetybench_sd_typo", "mm_safetybench_typo"),
+    "vlguard": ("vlguard_unsafes", "vlguard_safe_unsafes", "vlguard_safe_safes"),
+    "xstest": ("xstest_safe", "xstest_unsafe"),
+}
+"""Sets for whose parts one rate cannot speak, since they are of different kinds or asked in different ways -> the benchmarks that are made
+of them."""
+
+FILES_OF = {"mm_safetybench_text": "mm_safetybench"}
+"""Benchmarks that share a group's files and are not in it."""
+
+TWIN_SOURCES = ("vlguard", "mssbench")
+"""Sources that have items for the controlled track (`twins=true`)."""
+
+DEFENCES = {"safety_prompt": "align.evaluation.defences:SAFETY_PROMPT"}
+
+
+def benchmark_names(names: Sequence[str]) -> list[str]:
+    """Names of benchmarks, a group's as those of its parts, each with the view that was asked of the group."""
+    parts = []
+    for name in names:
+        benchmark, view = split_view(name)
+        parts += [f"{part}.{view}" if view else part for part in GROUPS.get(benchmark, (benchmark,))]
+    return list(dict.fromkeys(parts))
+
+
+def check_benchmark_name(key: str, name: str, own: Mapping[str, Sequence[str]]) -> None:
+    """Raises UserError where settings name a benchmark that there is not, and so would have no effect, or one of two.
+
+    `own` are the short names of the user's own benchmarks, {name: their `module:NAME`}.
+    """
+    names = [*BENCHMARKS, *GROUPS]
+    if name in names and name in own:
+        raise UserError(
+            f"{key}: {own[name][0]} calls itself {name}, which is the name of another benchmark; write its settings under "
+            f"{key.removesuffix(name)}{own[name][0]}, or give it another name"
+        )
+    if name not in names and ":" not in name:
+        close = difflib.get_close_matches(name, [*own, *names], n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(
+            f"{key}: there is no benchmark {name}{hint}; expected one of {', '.join(names)}, or module:name"
+        )
+
+
+def data_set_of(benchmark: str) -> str:
+    """What the files of a benchmark go by: its group's name, if it is part of one."""
+    groups = (group for group, parts in GROUPS.items() if benchmark in parts)
+    return FILES_OF.get(benchmark) or next(groups, benchmark)
+
+
+def resolve(key: str, name: str, catalog: dict[str, str] | None = None) -> Any:
+    """The object behind a name of a catalog or a `module:name`. Raises UserError that names the key it was given under."""
+    known = catalog or {}
+    target = known.get(name, name)
+    module, colon, attribute = target.partition(":")
+    if not colon:
+        names = [*known, *(GROUPS if catalog is BENCHMARKS else ())]
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UserError(f"{key}={name}: unknown{hint}; expected one of {', '.join(names)}, or module:name")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{key}={name}: {target} cannot be imported: {error}") from error

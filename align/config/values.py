@@ -1,0 +1,77 @@
+"""Values of `key=value` arguments, and configurations as plain containers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from align.errors import UserError
+
+SEXAGESIMAL = re.compile(r"[-+]?\d+(:\d+)+(\.\d*)?")
+
+
+def _parsed(argument: str, text: str) -> Any:
+    """`parse_value` of an argument. Raises UserError where a list, a mapping or a quoted text is begun and not ended."""
+    value = parse_value(text)
+    if isinstance(value, str) and (lacking := _not_closed(text)):
+        raise UserError(
+            f"argument {argument!r}: {text[0]} at the beginning is not closed by {lacking}; close it, or put a text that is meant as it "
+            f"stands into quotes: {argument.partition('=')[0]}='\"...\"'"
+        )
+    return value
+
+
+def _not_closed(text: str) -> str | None:
+    """What would close a bracket or a quote that a text begins with; None where all are closed."""
+    if text[:1] in ("'", '"'):
+        return text[0] if len(text) == 1 or not text.endswith(text[0]) else None
+    pairs = {"[": "]", "{": "}"}
+    closing = pairs.get(text[:1])
+    return closing if closing and text.count(text[0]) > text.count(closing) else None
+
+
+def parse_value(text: str) -> Any:
+    """The value of a `key=value` argument: YAML, and a bare comma makes a list."""
+    quoted = text.startswith(("[", "{", '"', "'"))
+    if "," in text and not quoted:
+        return [parse_value(item) for item in text.split(",")]
+    if text.lower() in ("yes", "no", "on", "off") or (" #" in text and not quoted) or SEXAGESIMAL.fullmatch(text):
+        # YAML reads the first as truth values (train.save_strategy=no means the word), cuts the second, and makes seconds of 2:00:00.
+        return text
+    try:
+        return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
+    except Exception:  # a path with a colon, say, is no YAML mapping: it is meant as a string
+        return text
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested mappings -> (dotted key, leaf) pairs."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain containers, for YAML, JSON and hashing."""
+    return asdict(config)
+
+
+def _nested(parts: Sequence[str], value: Any) -> Any:
+    for part in reversed(parts):
+        value = {part: value}
+    return value
+
+
+def _parts(key: str) -> list[str]:
+    """A dotted key -> its parts; the name of a judge or benchmark of somebody's own, module:name, is one whatever dots it has."""
+    found = re.fullmatch(r"(.*?\b(?:judge\.each|settings))\.([\w.]+:\w+)(?:\.(.+))?", key)
+    if not found:
+        return key.split(".")
+    before, name, after = found.groups()
+    return [*before.split("."), name, *(after.split(".") if after else [])]

@@ -1,0 +1,58 @@
+"""Of a run's stored settings of judges, which still apply to what is asked now."""
+
+from __future__ import annotations
+
+from copy import copy
+
+from align.config.compose import compose_eval
+from align.config.endpoints import other_place
+from align.config.merge import Composed
+from align.config.registry import BENCHMARKS, resolve
+from align.evaluation.judges.settings import DEFAULTS, idle
+from align.rows import split_view
+from align.settings import Judging
+
+
+def forget_stored(composed: Composed) -> None:
+    """Of a run's stored settings of judges, those go that the command line leaves without a use; what was typed stays, to be refused.
+
+    Judges that are named now instead of the run's bring their own settings; a path goes over a stored address, and the reverse.
+    """
+    from align.evaluation.judges.build import build
+
+    config, judging = composed.config, composed.config.judge
+    own_of_sets = [
+        judge
+        for benchmark in config.benchmark
+        for judge in resolve("benchmark", split_view(benchmark)[0], BENCHMARKS).judges
+    ]
+    before = compose_eval([f"run={config.run}"]).config.judge.name or own_of_sets
+    now = [name for name in dict.fromkeys(judging.name or own_of_sets) if name != "none"]
+    typed = {key for key in DEFAULTS if _typed(composed, f"judge.{key}")}
+    if not set(before) & set(now):
+        _reset(judging, set(DEFAULTS) - typed)
+    _reset(judging, set(other_place({key: getattr(judging, key) for key in typed})) - typed)
+    for name, own in list(judging.each.items()):
+        of_one = {key for key in own or {} if _typed(composed, f"judge.each.{name}.{key}")}
+        given = {key: own[key] for key in of_one} or {key: getattr(judging, key) for key in typed}
+        for key in {*typed, *other_place(given)} & set(own or {}) - of_one:
+            del own[key]
+        if name not in now and not of_one:
+            del judging.each[name]
+    for name, key in list(idle(judging, {name: build(name, judging) for name in now})):
+        if name is None and key not in typed:
+            _reset(judging, {key})
+        elif name is not None and not _typed(composed, f"judge.each.{name}.{key}"):
+            del judging.each[name][key]
+
+
+def _typed(composed: Composed, key: str) -> bool:
+    return any(
+        origin.kind == "argument" and (known == key or known.startswith(f"{key}."))
+        for known, origin in composed.origins.items()
+    )
+
+
+def _reset(judging: Judging, keys: set[str]) -> None:
+    for key in keys:
+        setattr(judging, key, copy(DEFAULTS[key]))

@@ -1,0 +1,13 @@
+"""LLaVA-1.5: CLIP, two linear layers, Vicuna. Its template writes no end of turn, so that the tokenizer's end of sequence is one."""
+
+from align.families import Family
+
+FAMILY = Family(
+    "llava",
+    {
+        "vision_tower": "model.vision_tower",
+        "multi_modal_projector": "model.multi_modal_projector",
+        "language_model": "model.language_model",
+    },
+    lays_out=True,
+)

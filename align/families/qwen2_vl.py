@@ -1,0 +1,14 @@
+"""Qwen2-VL: its own vision transformer with a merger, ChatML. The merger, its projector, lies inside the vision module and comes first."""
+
+from align.families import Family
+
+FAMILY = Family(
+    "qwen2_vl",
+    {
+        "multi_modal_projector": "model.visual.merger",
+        "vision_tower": "model.visual",
+        "language_model": "model.language_model",
+    },
+    end_of_turn_token="<|im_end|>",
+    lays_out=True,
+)

@@ -1,0 +1,107 @@
+"""What a model makes of pictures, made once: for all places of a batch where one is shown, and for policy and reference."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from align.families import ENCODES_PICTURES, Family
+
+
+class PicturesOnce:
+    """Wraps a model's `get_image_features`: each picture is encoded once, and its features stand wherever it is shown.
+
+    While a forward pass is under way that needs it, `order` (shown,) says which picture is shown where, and `keys` (pictures, 16) names
+    them (align/batches/padding.py). `frozen`, that nothing which encodes pictures is trained: with gradient checkpointing transformers asks
+    for gradients of every tower's embeddings, and all of it would be computed again and passed backward for nothing. `remembers`, that
+    the next pass is of the same model as far as pictures go: what the last one was shown is not encoded again, nor what is in `store`.
+    """
+
+    def __init__(self, base_model: Any):
+        self.order: torch.Tensor | None = None
+        self.keys: torch.Tensor | None = None
+        self.frozen = self.remembers = False
+        self.encoded = (0, 0)
+        """(Pictures, patches where their number hangs on the picture) of the last pass that showed any; whoever asks sets it back."""
+        self.store: Any = None
+        """An `align.fast.feature_store.FeatureStore`, or None."""
+        self._last: dict[str, torch.Tensor] = {}
+        self._encode = base_model.get_image_features
+        self._signature = inspect.signature(self._encode)
+
+        @functools.wraps(self._encode)  # `generate` looks at the signature for what it may hand over
+        def get_image_features(*args: Any, **kwargs: Any) -> Any:
+            return self._get_image_features(*args, **kwargs)
+
+        base_model.get_image_features = get_image_features
+
+    def _get_image_features(self, *args: Any, **kwargs: Any) -> Any:
+        call = self._signature.bind(*args, **kwargs).arguments
+        call |= call.pop("kwargs", {})
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            if self.remembers and self.keys is not None:
+                output = self._only_new(call, [bytes(key).hex() for key in self.keys.tolist()])
+            else:
+                output = self._counted(call)
+        if self.order is not None:
+            output.pooler_output = [output.pooler_output[i] for i in self.order.tolist()]
+        return output
+
+    def _only_new(self, call: dict[str, Any], names: list[str]) -> Any:
+        there = {name: self._last[name] for name in names if name in self._last}
+        stored = self._stored([name for name in names if name not in there])
+        if self.store is not None and self.store.checked:
+            there |= {name: features.to(call["pixel_values"].device) for name, features in stored.items()}
+        if new := [i for i, name in enumerate(names) if name not in there and name not in names[:i]]:
+            features = self._counted(_of(call, new, len(names))).pooler_output
+            encoded = dict(zip((names[i] for i in new), features, strict=True))
+            if self.store is not None:
+                self.store.check(stored, encoded)
+                for name in encoded.keys() - stored.keys():
+                    self.store.add(name, encoded[name])
+            there |= encoded
+        self._last = there
+        return BaseModelOutputWithPooling(pooler_output=[there[name] for name in names])
+
+    def _stored(self, names: list[str]) -> dict[str, torch.Tensor]:
+        found = {} if self.store is None else {name: self.store.find(name) for name in names}
+        return {name: features for name, features in found.items() if features is not None}
+
+    def _counted(self, call: dict[str, Any]) -> Any:
+        pixels, grid = call["pixel_values"], call.get("image_grid_thw")
+        self.encoded = (len(pixels), 0) if grid is None else (len(grid), len(pixels))
+        return self._encode(**call)
+
+
+def _of(call: dict[str, Any], wanted: list[int], count: int) -> dict[str, Any]:
+    """The same of some of `count` pictures: what has a line for each, or for each of their patches (`image_grid_thw`)."""
+    if len(wanted) == count:
+        return call
+    grid = call.get("image_grid_thw")
+    lines = {key: value for key, value in call.items() if torch.is_tensor(value) and len(value) == count}
+    if grid is not None:
+        lines["pixel_values"] = call["pixel_values"].split(grid.prod(-1).tolist())
+    return call | {
+        key: torch.cat([value[i] for i in wanted]) if isinstance(value, tuple) else value[wanted]
+        for key, value in lines.items()
+    }
+
+
+def encoders(model: Any, family: Family) -> dict[str, torch.nn.Parameter]:
+    """By name, the parameters of what encodes pictures."""
+    return {name: p for name, p in model.named_parameters() if family.tower_of(name) in ENCODES_PICTURES}
+
+
+def unchanged(model: Any, family: Family) -> bool:
+    """Whether pictures are to a model what they are to its base, and stay so: nothing there is trained, adapted or dropped out."""
+    changed = any(
+        p.requires_grad or "lora_" in name or ".modules_to_save." in name for name, p in encoders(model, family).items()
+    )
+    drops = family.lays_out and any(
+        value for key, value in model.config.vision_config.to_dict().items() if "drop" in key
+    )
+    return family.lays_out and not changed and not drops

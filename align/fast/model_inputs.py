@@ -1,0 +1,71 @@
+"""A batch as its layout has it: what the model's forward gets in place of the padded rows (align/batches/layout.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from align.errors import UserError
+from align.families import Family
+
+IMPLEMENTATIONS = ("sdpa", "eager")
+"""Attention that takes a mask of its own for each pair of positions."""
+
+
+def layout_for(wanted: str, model: Any, family: Family, arguments: Any) -> tuple[str | None, str | None]:
+    """(The layout that a collator is told, why it is not what was wanted). Raises UserError where it cannot be."""
+    attention = model.config.get_text_config()._attn_implementation
+    reason = None
+    if not family.lays_out:
+        reason = f"family {family.model_type} has rows computed where they stand"
+    elif attention not in IMPLEMENTATIONS:
+        reason = f"attention {attention} takes no mask of its own; {' and '.join(IMPLEMENTATIONS)} do"
+    elif arguments.neftune_noise_alpha:
+        reason = "train.neftune_noise_alpha is drawn for each computed token, and depends on how many stand in a row"
+    if reason is None:
+        return wanted, None
+    if wanted not in ("auto", "padded"):
+        raise UserError(f"layout={wanted}: {reason}; use layout=padded")
+    return ("padded" if family.lays_out else None), reason
+
+
+def laid_out(model: Any, inputs: dict[str, Any], layout: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The inputs of a model's forward where the layout computes them; pictures are each there once (align/fast/images_once.py)."""
+    inputs = dict(inputs)
+    positions = _positions(model, inputs, layout["pictures_of_rows"])
+    if "source" not in layout:  # padded, with a picture that several rows show
+        return inputs | ({} if positions is None else {"position_ids": positions})
+    if positions is None:
+        length = inputs["input_ids"].size(1)
+        positions = torch.arange(length, device=inputs["input_ids"].device).expand_as(inputs["input_ids"])
+    return inputs | {
+        "input_ids": layout["input_ids"],
+        "position_ids": positions.flatten(-2)[..., layout["source"]],
+        "attention_mask": _mask(model, layout["group"], layout["segment"]),
+    }
+
+
+def _positions(model: Any, inputs: dict[str, Any], pictures: torch.Tensor) -> torch.Tensor | None:
+    """Of the padded rows, (3, rows, length), where a model counts them by pictures; None where it counts tokens."""
+    token_types = inputs.pop("mm_token_type_ids", None)
+    if token_types is None or "image_grid_thw" not in inputs:
+        return None
+    found: torch.Tensor = model.base_model.get_rope_index(
+        inputs["input_ids"],
+        mm_token_type_ids=token_types,
+        image_grid_thw=inputs["image_grid_thw"][pictures],
+        attention_mask=inputs["attention_mask"],
+    )[0]
+    return found
+
+
+def _mask(model: Any, group: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
+    """(rows, 1, length, length): a token sees what stands before it of its group's prompt and of its own segment."""
+    same_group = group[:, :, None] == group[:, None, :]
+    same_segment = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
+    sees = (same_group & same_segment).tril()[:, None]
+    if model.config.get_text_config()._attn_implementation == "sdpa":
+        return sees
+    lowest = torch.finfo(model.dtype).min
+    return torch.zeros_like(sees, dtype=model.dtype).masked_fill(~sees, lowest)

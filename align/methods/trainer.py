@@ -1,0 +1,191 @@
+"""What every trainer of ours adds to trl's: rows reach our collator untouched, and no step passes silently."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from datasets import Dataset, Features, List, Value
+
+from align.errors import BadRow, UserError
+from align.fast.reference_store import StoredReference
+from align.fast.supervised_head import SupervisedHead
+from align.interruption import begin_worker
+from align.methods.arguments import GROUPED
+from align.methods.checkpoints import WholeCheckpoints
+from align.methods.sampler import WholeBatches
+from align.models.reference import FROZEN
+from align.rows import Row
+from align.settings import RunConfig
+
+TEXTS = tuple(field.name for field in fields(Row) if field.name not in ("images", "columns"))
+FEATURES = Features(
+    {name: Value("string") for name in TEXTS}
+    | {
+        "images": List({"path": Value("string"), "bytes": Value("binary"), "inside": Value("string")}),
+        "index": Value("int64"),
+    }
+)
+
+
+def to_dataset(rows: Sequence[Row]) -> Dataset:
+    """Rows as the `datasets.Dataset` that trl asks for; `index` finds a row again when a step goes wrong."""
+    return Dataset.from_list([row.to_dict() | {"index": i} for i, row in enumerate(rows)], features=FEATURES)
+
+
+def refuse_lacking(row: Row, fields: Sequence[str], method: str) -> None:
+    """Raises BadRow for a row without an answer that a method needs."""
+    for field in fields:
+        if not (getattr(row, field) or "").strip():
+            generated = "harmful_response" if field in ("rejected", "harmful_response") else "response"
+            part = row.id.partition("/")[0]
+            raise BadRow(
+                f"row {row.id} has no `{field}`, which {method} needs; give it in the source, or have it generated: "
+                f"data.{part}.{generated}=generate",
+                "no_answer",
+            )
+
+
+def refuse_same(row: Row, wanted: str, unwanted: str) -> None:
+    """Raises BadRow where two answers differ in outer white space at most: nothing could be learned from them but that."""
+    first, second = getattr(row, wanted), getattr(row, unwanted)
+    if first.strip() == second.strip():
+        raise BadRow(f"row {row.id}: `{wanted}` and `{unwanted}` are the same answer; remove the row", "same_answers")
+
+
+class Pace(Protocol):
+    """Times a run: how long its steps wait for rows, and what its forward passes cost (align/training/throughput.py)."""
+
+    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; waiting for one counts."""
+        ...
+
+    def line(self, passes: Sequence[Any]) -> dict[str, float]:
+        """Fields of a log line on the passes since the last one."""
+        ...
+
+
+class RowsTrainer(WholeCheckpoints):
+    """Mixin, before a trl trainer: no preparation of the data set, every column kept, an order of rows that hangs on the seed alone,
+    the head on supervised positions alone, a record of what each step took, and a non-finite loss stops the run.
+    """
+
+    needs_reference = False
+    """Whether the loss asks what the run began from (align/models/reference.py)."""
+    storable: str | None = "it has no reference"
+    """Why what the reference says cannot be stored; None where it can."""
+    stored_reference: StoredReference | None = None
+    pace: Pace | None = None
+    args: Any
+    model: Any
+    accelerator: Any
+    data_collator: Any
+    state: Any
+    train_dataset: Dataset
+    _signature_columns: list[str]
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Raises BadRow for a row that this method cannot train on."""
+
+    @classmethod
+    def check_rows(cls, rows: Sequence[Row]) -> None:
+        """Raises UserError where rows that are right one by one cannot be trained on together."""
+
+    @staticmethod
+    def check_arguments(arguments: Any, config: RunConfig) -> None:
+        """Raises UserError for settings of the method that cannot be, or that would do nothing, before anything is loaded."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._taken: list[torch.Tensor] = []
+        super().__init__(*args, **kwargs)
+        model = self.accelerator.unwrap_model(self.model)
+        self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
+        # An adapter's reference is the same base; full fine-tuning has a copy of the model, with a head of its own.
+        copy = getattr(self, "ref_model", None)
+        self.reference_head = (
+            self.head if copy is None else SupervisedHead(self.accelerator.unwrap_model(copy), policy=self.head)
+        )
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = self.train_dataset.column_names
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> WholeBatches:
+        return self.order
+
+    @cached_property
+    def order(self) -> WholeBatches:
+        """In which order rows are trained on."""
+        share = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        order = self._order(share * self.accelerator.num_processes, seed)
+        if self.args.train_sampling_strategy == GROUPED:
+            order.lengths = [self.data_collator.about_as_long(record) for record in self.train_dataset]
+        return order
+
+    def _order(self, global_batch_size: int, seed: int) -> WholeBatches:
+        return WholeBatches(len(self.train_dataset), global_batch_size, seed, lambda: self.state.global_step)
+
+    def beyond_bound(self) -> str | None:
+        """Why training stops after this step; None where it goes on, and where a method has no bound."""
+        return None
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+        # peft saves every adapter; the frozen one is made anew from the adapter that the run continues.
+        shutil.rmtree(Path(output_dir or self.args.output_dir, FROZEN), ignore_errors=True)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
+        index = inputs.pop("row_index")
+        self._taken.append(torch.stack([index, inputs.pop("supervised_tokens")], dim=1))
+        result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        loss = result[0] if isinstance(result, tuple) else result
+        # All processes stop together: one that went on would wait for the others until its launcher ends it.
+        losses, rows = self.accelerator.gather(loss.detach()[None]), self.accelerator.gather(index[None])
+        if not (finite := torch.isfinite(losses)).all():
+            ids = ", ".join(self.train_dataset[int(i)]["id"] for i in rows[~finite].flatten())
+            raise UserError(
+                f"the loss is {losses[~finite][0].item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows"
+            )
+        return result
+
+    def get_train_dataloader(self) -> Any:
+        """Trl's loader, whose workers leave it to their parent when to stop."""
+        loader = super().get_train_dataloader()  # type: ignore[misc]
+        if self.args.dataloader_num_workers:
+            loader.worker_init_fn = partial(begin_worker, loader.worker_init_fn)
+        return loader
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
+        """The batches of a step, and how long it waited for them."""
+        if self.pace is not None:
+            epoch_iterator = self.pace.timed(epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, *args, **kwargs)  # type: ignore[misc]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """The line of trl, and how the time since the last one was spent; of the process that writes the log."""
+        if self.pace is not None and "loss" in logs:
+            heads = dict.fromkeys((self.head, self.reference_head))
+            passes = [one for head in heads for one in head.passes]
+            for head in heads:
+                head.passes.clear()
+            logs |= self.pace.line(passes)
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def taken(self) -> tuple[list[int], int]:
+        """Row numbers, in order, and supervised tokens of the step that ended, over all processes. Every process must ask."""
+        here = torch.stack(self._taken)  # (accumulated, batch, 2)
+        self._taken = []
+        everywhere = self.accelerator.gather(here[None])  # (processes, accumulated, batch, 2)
+        # The processes take their batches in turns, so that is the order in which the sampler gave the rows out.
+        rows, tokens = everywhere.transpose(0, 1).reshape(-1, 2).T.tolist()
+        return rows, sum(tokens)

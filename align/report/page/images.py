@@ -1,0 +1,96 @@
+"""Pictures of the page: small copies, as data URLs, each only once and only while there is room."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from PIL import Image
+
+from align.data.files.image_bytes import exists
+from align.data.images import decoded_hash, load_image
+from align.errors import UserError
+from align.report.names import shortened
+from align.rows import ImageRef, Row
+
+SIDE = 320
+"""Pixels of the longer side of a copy."""
+QUALITY = 72
+
+
+class Pictures:
+    """Copies of pictures by the hash of their pixels; `room` is in bytes."""
+
+    def __init__(self, room: int):
+        self.room, self.found, self._absent = room, dict[str, str](), dict[str, str]()
+        self.left_out = 0
+        self._made: dict[str, dict[str, tuple[ImageRef, ...]]] = {}
+
+    def add(self, record: dict[str, Any], set_name: str) -> tuple[str | None, str]:
+        """(Key of a row's first picture in `found`, None where it is not shown; why not).
+
+        `record` is a line of rows.jsonl; a picture that is no file is the benchmark's own, which makes it anew.
+        """
+        images = record["images"]
+        if not images:
+            return None, "no picture"
+        image = images[0]
+        key = image["pixels"]
+        if (
+            not isinstance(key, str) or not key
+        ):  # by which alone a file is known to be what the model saw, and not just any file of this machine
+            return None, "not shown: what its pixels were was not kept"
+        if key in self.found:
+            return key, ""
+        if key not in self._absent:
+            self._absent[key] = self._load(record, image, key, set_name)
+        return (key, "") if key in self.found else (None, self._absent[key])
+
+    def _load(self, record: dict[str, Any], image: dict[str, Any], key: str, set_name: str) -> str:
+        """Make the copy -> why there is none, or nothing."""
+        if self.room <= 0:
+            self.left_out += 1
+            return "left out: no more pictures fit into the page (pictures_mb=)"
+        try:
+            reference = ImageRef(path=image["path"], inside=image["inside"])
+            if image["path"] is None:
+                made = self._of_benchmark(set_name).get(record["id"], ())
+                if not made:
+                    return "the picture is not at hand: its set makes it, and no longer has this row"
+                reference = made[0]
+            elif not exists(reference):  # of a device or a pipe nobody knows when it ends
+                return "the picture is not at hand: its file is not there"
+            if decoded_hash(reference, f"row {record['id']}") != key:
+                return "not shown: the file is no longer the picture that the model saw"
+            url = _copy(load_image(reference, f"row {record['id']}"))
+        except UserError as error:
+            return f"the picture is not at hand: {shortened(str(error))}"
+        self.found[key] = url
+        self.room -= len(url)
+        return ""
+
+    def _of_benchmark(self, set_name: str) -> dict[str, tuple[ImageRef, ...]]:
+        from align.config.registry import BENCHMARKS, resolve
+        from align.settings import BenchmarkSettings
+
+        # The name is a folder's: of `module:name` it would import what somebody else wrote.
+        if not BENCHMARKS.get(set_name, "").startswith("align.miniature."):
+            return {}
+        if set_name not in self._made:
+            rows: list[Row] = []
+            for subset in (None, "validation"):
+                rows += resolve("benchmark", set_name, BENCHMARKS).every(BenchmarkSettings(subset=subset)).rows
+            self._made[set_name] = {row.id: row.images for row in rows}
+        return self._made[set_name]
+
+
+def _copy(picture: Image.Image) -> str:
+    """A small copy as a data URL; a small picture is copied as it is."""
+    small = max(picture.size) <= SIDE // 2
+    if not small:
+        picture.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    picture.save(buffer, **({"format": "PNG"} if small else {"format": "WEBP", "quality": QUALITY}))
+    kind = "png" if small else "webp"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,31 @@
+"""All tables of some arms, in the order in which they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from align.errors import UserError
+from align.report.arms import Arm
+from align.report.tables.abilities import measured_tables
+from align.report.tables.categories import category_tables
+from align.report.tables.differences import difference_tables
+from align.report.tables.labels import divided_tables
+from align.report.tables.rates import rate_tables
+from align.report.tables.table import Table
+
+PARTS = ("rates", "divided", "differences", "categories", "measured")
+
+
+def tables_of(arms: Sequence[Arm], comparisons: Sequence[dict[str, Any]], parts: Sequence[str] = PARTS) -> list[Table]:
+    """Rates of every track, how answers divide, differences, categories, what other programs measured. Raises UserError."""
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise UserError(f"tables={unknown[0]}: expected some of {', '.join(PARTS)}")
+    made = {
+        "rates": lambda: rate_tables(arms),
+        "divided": lambda: divided_tables(arms),
+        "differences": lambda: difference_tables(comparisons),
+        "categories": lambda: category_tables(arms),
+        "measured": lambda: measured_tables(arms),
+    }
+    return [table for part in PARTS if part in parts for table in made[part]()]

@@ -1,0 +1,1 @@
+"""Programs next to training and evaluation: audits of sets and judges, conversion of weights, publishing."""

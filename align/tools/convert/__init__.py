@@ -1,0 +1,1 @@
+"""Original LLaVA checkpoints to the format of transformers."""

@@ -1,0 +1,308 @@
+"""A run folder -> a model card (README.md): what was trained on what, how it was measured, and what that does not show.
+
+Everything in it is read from the run's own files; where a limit is stated, a fact in them says so. Absolute paths, which are of the
+machine that trained, are shortened to their last part.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from align.config.paths import is_hub_id
+from align.evaluation.benchmark import SAFETY_KINDS
+from align.files import write_text
+from align.report.names import HEADINGS, SEEN, display_name, measured, method_name, percent, sets_of, shortened
+from align.report.run_results import row_of
+from align.report.tables.legend import INTERVALS
+from align.rows import split_view
+from align.run_folder import RunFolder
+from align.settings import RunConfig
+
+CARD = "README.md"
+LOSSES = {
+    "sft": "negative log-likelihood of the answer, mean over its tokens",
+    "dpo": "direct preference optimisation (trl's losses, as named below)",
+    "unlearning": "gradient ascent on harmful answers, likelihood of safe ones, KL to the reference on benign rows",
+    "safe_unlearning": "NPO on harmful answers, likelihood of safe and of benign ones",
+}
+OF_THE_MACHINE = re.compile(
+    r"(logging|save|dataloader|output|report|run_name|disable_tqdm|use_cpu|ddp|seed|remove_unused|\w+_checkpointing).*"
+)
+"""Settings of the trainer that say nothing of what it computes."""
+COUNTED = "Each share is of the items with a verdict: n without the invalid ones. Incoherent answers are never good."
+JUDGES = {
+    "refusal_match": "a word list. It measures whether an answer is worded as a refusal, not its safety; it is not the paper's judge.",
+    "rule": "the miniature's own, which knows every sentence of its world; it is not the paper's judge.",
+}
+
+
+def write_card(run: RunFolder, folder: Path | None = None) -> None:
+    """Write the card of a finished run beside its weights; or of the model merged from it, in that model's `folder`."""
+    write_text((folder or run.weights) / CARD, str(card(run, merged=folder is not None)))
+
+
+def card(run: RunFolder, merged: bool = False) -> ModelCard:
+    """The card of a finished run, as it stands now: with its evaluation, if there is one. Raises UserError."""
+    config, manifest, row = run.config(), run.manifest(), row_of(run)
+    sections = {
+        f"{row['model']}, {display_name(row['name'])}": _summary(config, row, merged),
+        "Use": _use(config, merged),
+        "What was trained": _table(["setting", "value"], _training(config, manifest)),
+        "Data": _data(config, manifest["data"]),
+        "Evaluation": _evaluation(row, merged),
+        "Limits": _list(limits(config, row, merged)),
+        "Made by": _made_by(manifest),
+    }
+    (title, summary), *rest = sections.items()
+    text = f"# {plain(title)}\n\n{summary}\n\n" + "\n\n".join(f"## {name}\n\n{body}" for name, body in rest)
+    return ModelCard(f"---\n{_front_matter(config, row, merged).to_yaml()}\n---\n\n{text}\n")
+
+
+def _front_matter(config: RunConfig, row: dict[str, Any], merged: bool) -> ModelCardData:
+    adapter = config.lora is not None and not merged
+    base = base_name(config)
+    return ModelCardData(
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="image-text-to-text",
+        # A bare folder name would be taken for a repository of that name on the hub.
+        base_model=base if is_hub_id(base) else None,
+        base_model_relation=("adapter" if adapter else "finetune") if is_hub_id(base) else None,
+        tags=["safety-alignment", "vsil-align", row["method"], *(["lora"] if config.lora else [])],
+    )
+
+
+def base_name(config: RunConfig) -> str:
+    """The base as the world knows it: a hub id, the last part of a local folder, or the name of a model that is built."""
+    path = config.model.path
+    return config.model.name if path is None else path if is_hub_id(path) else Path(path).name
+
+
+def plain(value: Any) -> str:
+    """A value as it stands in markdown, in a table too: nothing in it is markup, and no path of the machine is told."""
+    text = shortened(" ".join(str(value).split()))
+    text = re.sub(r"([\\`*\[\]|~])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", text)
+
+
+def _summary(config: RunConfig, row: dict[str, Any], merged: bool) -> str:
+    merged_or_not = "a model, merged with its adapter" if merged else "an adapter"
+    what = merged_or_not if config.lora is not None else "a model, trained in full"
+    view = {"text": "on text alone", "image": "on text and pictures"}.get(row["view"], f"with view {row['view']}")
+    return (
+        f"{plain(base_name(config))} after safety alignment by {method_name(row['method'])} {plain(view)}: {what}. "
+        f"`vsil-align` wrote this page from the files of the run."
+    )
+
+
+def _use(config: RunConfig, merged: bool) -> str:
+    here, base = "<this repository or folder>", base_name(config)
+    adapter = config.lora is not None and not merged
+    start = (base if is_hub_id(base) else f"<folder of {base}>") if adapter else here
+    lines = [
+        *(["from peft import PeftModel"] if adapter else []),
+        "from transformers import AutoModelForImageTextToText, AutoProcessor",
+        "",
+        f"model = AutoModelForImageTextToText.from_pretrained({json.dumps(start)})",
+        *([f"model = PeftModel.from_pretrained(model, {json.dumps(here)})"] if adapter else []),
+        f"processor = AutoProcessor.from_pretrained({json.dumps(here)})",
+    ]
+    text = "\n".join(["```python", *lines, "```"])
+    if shown := shown_as(config):
+        text += (
+            f"\n\nPrompts and pictures reached it with {plain(', '.join(shown))} as below; without, it answers otherwise. To evaluate it: "
+            f"`align eval checkpoint={here} {' '.join(shlex.quote(f'model.{key}={value}') for key, value in shown.items())}`."
+        )
+    return text
+
+
+def shown_as(config: RunConfig) -> dict[str, Any]:
+    """What a model's folder does not keep of how prompts and pictures reached it, by the keys of `model.*`."""
+    values = {
+        key: getattr(config.model, key) for key in ("system_prompt", "image_aspect_ratio", "min_pixels", "max_pixels")
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _training(config: RunConfig, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
+    model, towers = config.model, manifest["parameters"]
+    trained = [f"{name} {of['trainable']:,} of {of['all']:,}" for name, of in towers.items()]
+    processes = f"{manifest['world_size']} process" + "es" * (manifest["world_size"] > 1)
+    return [
+        ("base model", base_name(config) + (f", revision {model.revision}" if model.revision else "")),
+        ("loaded as", ", ".join([*([model.quantization] if model.quantization else []), f"dtype {model.dtype}"])),
+        *((f"model.{key}", value) for key, value in shown_as(config).items()),
+        ("method", f"{method_name(config.method)}: {LOSSES.get(config.method, config.method)}"),
+        ("reference", manifest.get("reference") or "none"),
+        ("recipe, track, view", f"{config.recipe}, {config.track}, {config.view}"),
+        *_adapter(config, [name for name, of in towers.items() if of["trainable"]]),
+        ("trainable parameters", f"{manifest['trainable_parameters']:,}: {', '.join(trained)}"),
+        ("optimizer steps", manifest["steps"]),
+        ("global batch size", f"{config.global_batch_size} rows, on {processes}"),
+        ("seed", config.seed),
+        *_settings(config, manifest),
+    ]
+
+
+def _adapter(config: RunConfig, trained: list[str]) -> list[tuple[str, Any]]:
+    lora = config.lora
+    if lora is None:
+        return [("trained in full", ", ".join(trained))]
+    if config.model.adapter:
+        return [("continues an adapter", f"{Path(config.model.adapter).name}, with its own rank and layers")]
+    kind = ", rank-stabilised" * lora.use_rslora + ", DoRA" * lora.use_dora
+    return [
+        ("LoRA", f"r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}{kind}"),
+        ("LoRA on", f"{', '.join(lora.target_modules)} of {', '.join(lora.towers)}"),
+        ("trained in full beside it", ", ".join(config.trainable) or "nothing"),
+    ]
+
+
+def _settings(config: RunConfig, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
+    values = manifest["train"] | config.train
+    return [(key, values[key]) for key in sorted(values) if not OF_THE_MACHINE.fullmatch(key)]
+
+
+def _data(config: RunConfig, data: dict[str, Any]) -> str:
+    parts = [
+        (name, part.source, part.subset or "", data["parts"][name], _counted(data["views"][name]))
+        for name, part in config.data.items()
+    ]
+    whole = f"{data['rows']:,} rows, {data['with_image']:,} with a picture as the model sees them."
+    prints = (
+        f"Fingerprint of texts, roles and pixels: `{data['fingerprint']}`; of the row ids in order: `{data['order']}`."
+    )
+    conflicts = [fact for fact in data["facts"] if "allow_label_conflict" in fact]
+    facts = (
+        data["facts"]
+        if conflicts
+        else ["label conflicts (a view hides the only evidence for an answer): none", *data["facts"]]
+    )
+    return "\n\n".join(
+        [_table(["part", "source", "subset", "rows", "shown as"], parts), f"{whole} {prints}", _list(facts)]
+    )
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _evaluation(row: dict[str, Any], merged: bool) -> str:
+    results = [
+        (name, result)
+        for name in sets_of([row])
+        for result in (row["results"][name], *row["results"][name].get("other_judges", []))
+    ]
+    if not results:
+        return "Not evaluated."
+    lines = [
+        (
+            name,
+            measured(result, HEADINGS) + (f", {SEEN[view]}" if (view := split_view(name)[1]) else ""),
+            "withheld" if result["rate"] is None else percent(result["rate"]),
+            f"{percent(ends['low'])} to {percent(ends['high'])}" + " (bounds)" * (result["rate"] is None),
+            result["n"],
+            result["counts"].get("incoherent", 0),
+            result["counts"].get("invalid", 0),
+            _counted({label: count for label, count in result["counts"].items() if count}),
+            f"{result['judge']} {result['judge_version']}",
+        )
+        for name, result in results
+        for ends in [result["bounds"] if result["rate"] is None else result]
+    ]
+    head = ["set", "share of", "%", "95% interval", "n", "incoherent", "invalid", "counts", "judge, version"]
+    facts = list(dict.fromkeys(fact for _, result in results for fact in result["facts"]))
+    cut = {name: result["cut_at_max_new_tokens"] for name, result in results if result["cut_at_max_new_tokens"]}
+    facts += [f"{name}: {count} answers cut at the most new tokens" for name, count in cut.items()]
+    unfinished = {name: result["unfinished"] for name, result in results if result.get("unfinished")}
+    facts += [f"{name}: {count} answers are a thought without an answer" for name, count in unfinished.items()]
+    if any(result["rate"] is None for _, result in results):
+        facts.append(
+            "withheld: too many answers have no verdict; bounds are the rate if all of those were bad, or all good"
+        )
+    before = ["Measured with the adapter, before it was merged."] if merged else []
+    return "\n\n".join([*before, _table(head, lines), f"{INTERVALS}. {COUNTED}", *([_list(facts)] if facts else [])])
+
+
+def limits(config: RunConfig, row: dict[str, Any], merged: bool = False) -> list[str]:
+    """What the run's facts do not show, each a sentence."""
+    parts = [part.source for part in config.data.values()]
+    quantization = config.model.quantization
+    base = "merged into the base in full precision" if merged else "on the base in full precision"
+    found = [
+        (
+            True,
+            f"One training run, with one seed ({config.seed}): intervals are over the items of a set, not over seeds.",
+        ),
+        (row["stopped"], f"Training {row['stopped']}; it did not take all of its steps."),
+        (
+            config.lora is not None and config.track == "paper",
+            "LoRA, where the published comparison trained all parameters: its numbers are not to be expected.",
+        ),
+        (quantization, f"Trained on a base in {quantization}; {base} its answers may differ a little."),
+        (
+            config.allow_label_conflict,
+            "A view that hides the only evidence for an answer was allowed (label conflicts, above).",
+        ),
+        (
+            "miniature" in parts,
+            "Synthetic data: pictures and sentences of a small made-up world. They show that the method runs, nothing of real pictures.",
+        ),
+        *_not_measured(row["results"]),
+    ]
+    return [
+        *(sentence for holds, sentence in found if holds),
+        "No licence is stated here: those of the base and of the data hold.",
+    ]
+
+
+def _not_measured(results: dict[str, dict[str, Any]]) -> list[tuple[bool, str]]:
+    if not results:
+        return [(True, "Not evaluated: what the training did to its answers is not known.")]
+    kinds = {result["kind"] for result in results.values()}
+    judges = {each["judge"] for result in results.values() for each in (result, *result.get("other_judges", []))}
+    return [
+        (not kinds & {*SAFETY_KINDS, "twin"}, "Not measured: whether harmful requests are answered safely."),
+        (
+            not kinds & {"benign", "twin"},
+            "Not measured: whether harmless requests are still answered. What refuses everything looks safe.",
+        ),
+        ("ability" not in kinds, "Not measured: what the training did to abilities."),
+        *((judge in judges, f"Judge {judge}: {what}") for judge, what in JUDGES.items()),
+    ]
+
+
+def _made_by(manifest: dict[str, Any]) -> str:
+    command = shlex.join(shortened(word) for word in manifest["command"])
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version != "absent")
+    fence = "~~~~"  # a command may hold backticks
+    facts = [
+        f"versions: {versions}",
+        f"commit of vsil-align: {manifest['git_commit'] or 'of an installed package'}",
+        f"{manifest['seconds']:,} s of training, peak memory {manifest['peak_memory_mib']:,} MiB, finished {manifest['finished']}",
+        f"hash of the configuration: {manifest['fingerprint']}",
+    ]
+    return f"{fence}\n{command}\n{fence}\n\n{_list(facts)}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *([plain(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {plain(line)}" for line in lines)
+
+
+def name_base(text: str, base: str, adapter: bool) -> str:
+    """A card's text with a hub id as its base, where it was trained on a local folder."""
+    found = ModelCard(re.sub(r"<folder of [^<>]*>", base, text))
+    facts = found.data.to_dict() | {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
+    found.data = ModelCardData(**facts)
+    return str(found)

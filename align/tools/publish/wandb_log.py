@@ -1,0 +1,178 @@
+"""A run in wandb: one for its training, over kills, and what its evaluation found put into that one, once.
+
+Training metrics are logged by transformers' own callback (`train.report_to=wandb`). Of an evaluation numbers alone are logged: no answer,
+no prompt, no picture of a data set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from align.errors import UserError
+from align.files import read_json, write_text
+from align.report.lmms_results import metrics_of
+from align.report.run_results import row_of
+from align.run_folder import RunFolder
+
+SCHEMA = 1
+DESCRIBED = ("track", "recipe", "model", "method", "view", "seed", "variant")
+"""What of the manifest runs are found and grouped by."""
+RESULTS = ("set", "kind", "n", "counts", "rate", "low", "high", "judge", "judge_version")
+EXTERNAL = ("set", "metric", "filter", "value", "stderr", "n", "higher_is_better", "program", "version")
+CURVE = ("step", "set", "n", "rate", "low", "high")
+LAST_UPLOAD = 600.0
+"""Seconds that the end of a training waits for a network that went away: the evaluation comes after it."""
+PATIENCE = {"init_timeout": 30.0, "finish_timeout": 60.0}
+"""Seconds that a finished evaluation waits for the service."""
+
+
+@contextlib.contextmanager
+def tracked(run: RunFolder, arguments: Any) -> Iterator[None]:
+    """On the main process: a wandb run that the trainer's callback logs into, known to the manifest, ended before anything is evaluated.
+
+    It is begun here and not by the callback since environment variables, which alone reach that, are read once in a process: in
+    `align compare` each training would go on in the wandb run of the first. Raises UserError where wandb cannot begin.
+    """
+    if "wandb" not in arguments.report_to:
+        yield
+        return
+    import wandb
+
+    manifest = run.manifest()
+    former = manifest.get("wandb", {})
+    ours = "-".join([manifest["model"], manifest["recipe"], f"seed{manifest['seed']}", manifest["fingerprint"]])
+    wanted = {"project": "huggingface", "resume": "allow"} | former  # the project is the callback's default
+    try:
+        begun = wandb.init(
+            name=arguments.run_name or os.environ.get("WANDB_NAME") or ours,
+            config={"align": {key: manifest[key] for key in DESCRIBED}},
+            settings=wandb.Settings(**_unless_set(finish_timeout=LAST_UPLOAD)),
+            **_unless_set(**wanted),
+        )
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"train.report_to=wandb: {_first_line(error)}; log in with `wandb login`, set WANDB_MODE=offline where there is no network, "
+            f"or leave it out"
+        ) from error
+    if not begun.disabled:
+        run.record(wandb={"id": begun.id, "project": begun.project, "entity": begun.entity or None})
+    with _ended(begun):
+        yield
+
+
+def log_results(run: RunFolder) -> None:
+    """Log what a run's evaluation found into the wandb run of its training, unless that has it; a line says whether it came to that.
+
+    Nothing that wandb does or lacks is an error: the results are in the run folder. Raises UserError where that is damaged.
+    """
+    training = run.manifest().get("wandb")
+    if not training:
+        return
+    row = row_of(run)
+    if not row["results"] and not row["external"]:
+        return
+    numbers = _numbers(run, row)
+    digest = hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
+    record = json.dumps({"schema": SCHEMA, **training, "digest": digest}, indent=2) + "\n"
+    if run.wandb_file.is_file() and run.wandb_file.read_bytes() == record.encode():
+        return
+    try:
+        address = _log(training, numbers, row)
+    except Exception as error:  # whatever it is: the evaluation is done, and its status is that of its results
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "wandb"
+        why = "it is not installed (pip install 'vsil-align[wandb]')" if absent else _first_line(error)
+        again = shlex.join(["align", "eval", f"run={run.path}"])
+        print(f"Not logged to wandb: {why}. The results are in {run.path}; to log them: {again}", file=sys.stderr)
+        return
+    if address:
+        write_text(run.wandb_file, record)
+        print(f"Results logged to wandb: {address}")
+
+
+@contextlib.contextmanager
+def _ended(begun: Any) -> Iterator[None]:
+    """As the wandb run's own context, which would print the traceback of an interruption that we have a line for."""
+    status = 1
+    try:
+        yield
+        status = 0
+    finally:
+        begun.finish(exit_code=status)
+
+
+def _numbers(run: RunFolder, row: dict[str, Any]) -> dict[str, list[list[Any]]]:
+    """{table: its lines}, values as in comparison.json."""
+    results = [
+        [name, *(json.dumps(judged[key]) if key == "counts" else judged[key] for key in RESULTS[1:])]
+        for name, result in row["results"].items()
+        for judged in (result, *result.get("other_judges", []))
+    ]
+    external = [[metric[key] for key in EXTERNAL] for metric in metrics_of(row)]
+    points = read_json(run.curve_file)["points"] if run.curve_file.is_file() else []
+    curve = [
+        [point["step"], name, *(result[key] for key in CURVE[2:])]
+        for point in points
+        for name, result in point["results"].items()
+    ]
+    return {"results": results, "external": external, "curve": curve}
+
+
+def _log(training: dict[str, Any], numbers: dict[str, list[list[Any]]], row: dict[str, Any]) -> str | None:
+    """Where it was logged; None where wandb is disabled. Raises whatever wandb raises."""
+    import wandb
+
+    # Console capture is off lest what a judge or a model said is in the output that it uploads.
+    settings = wandb.Settings(silent=True, console="off", finish_timeout_raises=True, **_unless_set(**PATIENCE))
+    wandb.setup(settings)  # a process that is not silent from here on is asked for a key, on a terminal, without an end
+    begun = wandb.init(**training, resume="allow", settings=settings)
+    with _ended(begun):
+        if begun.disabled:
+            return None
+        tables = {
+            f"eval/{name}": wandb.Table(columns=list(columns), data=numbers[name])
+            for name, columns in (("results", RESULTS), ("external", EXTERNAL), ("curve", CURVE))
+            if numbers[name]
+        }
+        begun.summary.update({f"eval/{name}/rate": result["rate"] for name, result in row["results"].items()})
+        begun.log(tables | _pictures(tables, row))
+        return str(begun.url or f"{begun.settings.sync_dir} (`wandb sync` uploads it)")
+
+
+def _pictures(tables: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    """The bars of the run, and its curve as a chart of wandb's own."""
+    import wandb
+    from PIL import Image
+
+    from align.report.figure import draw_comparison
+
+    pictures = {}
+    if row["results"]:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "rates.png")
+            draw_comparison([row | {"seed": str(row["seed"]), "most_steps": row["steps"]}], file)
+            with Image.open(file) as drawn:
+                pictures["eval/rates"] = wandb.Image(drawn)
+    if "eval/curve" in tables:
+        curve = tables["eval/curve"]
+        pictures["eval/curve_chart"] = wandb.plot.line(curve, "step", "rate", stroke="set", title="Rates by step")
+    return pictures
+
+
+def _unless_set(**wanted: Any) -> dict[str, Any]:
+    """Arguments of wandb's without those that the user's environment sets, which it would go over."""
+    variables = {key: "WANDB_RUN_ID" if key == "id" else f"WANDB_{key.upper()}" for key in wanted}
+    return {key: value for key, value in wanted.items() if variables[key] not in os.environ}
+
+
+def _first_line(error: Exception) -> str:
+    lines: Sequence[str] = str(error).splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

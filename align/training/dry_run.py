@@ -1,0 +1,96 @@
+"""`dry_run=true`: what a run would train, with the origin of every value and one example as the model reads it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from align.answering.stored import foreseen
+from align.batches.rendering import Rendered
+from align.config.merge import Composed
+from align.config.origin import DEFAULT
+from align.config.values import flatten, to_dict
+from align.console import quiet_libraries
+from align.evaluation.curve import point_steps
+from align.evaluation.selection import refuse_overlap_with_benchmarks
+from align.methods.arguments import shown
+from align.methods.distributed import machine_defaults
+from align.methods.sampler import steps
+from align.models.loading import parameters_per_tower, tower_line
+from align.models.quantization import count
+from align.run_folder import RunFolder, run_folder
+from align.training.build import build_trainer
+from align.training.prepare import checked_data, refuse_settings
+
+
+def show(composed: Composed) -> None:
+    """Print configuration, data, parameters and one example; train nothing. Raises UserError as the run itself would."""
+    quiet_libraries()
+    # What all processes of a launch have to say is said once.
+    console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
+    settings = [(key, str(value), str(composed.origin(key))) for key, value in flatten(to_dict(composed.config))]
+    widths = [max(len(setting[i]) for setting in settings if len(setting[i]) < 50) for i in range(2)]
+    for key, value, origin in settings:
+        console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
+    run = run_folder(composed.config)
+    refuse_settings(composed, run)
+    data = checked_data(composed, run, foreseen(composed.config))
+    data.facts += refuse_overlap_with_benchmarks(composed.config.evaluate, data.records())
+    with tempfile.TemporaryDirectory() as nowhere:  # a trainer makes its folder at once; a dry run leaves none
+        trainer = build_trainer(composed, data, RunFolder(Path(nowhere)))
+    console.print(f"\nRun folder: {run.path}")
+    console.print("Data: " + ", ".join(f"{name} {count} rows" for name, count in data.parts.items()))
+    for fact in [*data.facts, *trainer.order.facts()]:
+        console.print(escape(fact))
+    console.print(tower_line(parameters_per_tower(trainer.model, trainer.family)))
+    args = trainer.args
+    console.print(
+        f"Steps: {steps(trainer.order, args)}, each {composed.config.global_batch_size} rows = {args.world_size} processes x "
+        f"{args.per_device_train_batch_size} rows x {args.gradient_accumulation_steps} accumulated"
+    )
+    console.print(
+        "Training: " + ", ".join(_with_origin(composed, key, value) for key, value in shown(args).items()),
+        highlight=False,
+    )
+    if every := composed.config.evaluate.every_steps:
+        kept = point_steps(every, steps(trainer.order, args))
+        console.print(
+            f"Curve: the weights of {len(kept)} steps are kept (evaluate.every_steps={every}), {_saved(trainer.model)} each"
+        )
+    row = data.rows[0]
+    console.print(f"\nRow {row.id} as the model reads it; the loss is on what is marked:")
+    for field, rendered in trainer.data_collator.render(row).items():
+        console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
+
+
+def _with_origin(composed: Composed, key: str, value: Any) -> str:
+    origin = composed.origin(f"train.{key}")
+    default = "this machine" if key in machine_defaults() else "trl"
+    return escape(f"{key} {value} ({default if origin == DEFAULT else origin})")
+
+
+def _saved(model: Any) -> str:
+    """How much the weights take on a disk: an adapter's are those that are trained."""
+    adapter = hasattr(model, "peft_config")
+    sizes = [count(p) * p.element_size() for p in model.parameters() if p.requires_grad or not adapter]
+    return f"{sum(sizes) / 2**20:,.1f} MiB"
+
+
+def mark_supervised(rendered: Rendered, tokenizer: Any) -> str:
+    """What a model reads of a row, its supervised span in [[ ]], a run of one repeated token (an image) written as x n."""
+    prompt, answer = (_written(ids, tokenizer) for ids in (rendered.prompt_ids, rendered.answer_ids))
+    return f"{escape(prompt)}[bold green]\\[\\[{escape(answer)} ]][/]".strip()
+
+
+def _written(ids: list[int], tokenizer: Any) -> str:
+    text = ""
+    for token, repeats in ((token, len(list(same))) for token, same in groupby(ids)):
+        shown = tokenizer.convert_ids_to_tokens(token)
+        text += f" {shown} x {repeats}" if repeats > 3 else f" {shown}" * repeats
+    return text

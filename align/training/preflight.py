@@ -1,0 +1,186 @@
+"""What a run needs to be there before it starts: the model, the data of every part, the benchmarks.
+
+`missing` only looks whether it is there, and is asked at every start; `surveyed` reads the rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from align.answering.endpoint import check_settings
+from align.config.paths import is_hub_id
+from align.config.registry import BENCHMARKS, SOURCES, resolve
+from align.data.answers import FIELDS, GENERATE
+from align.data.assembly import read_part
+from align.data.files.folder import named_roots
+from align.errors import UserError
+from align.evaluation.benchmark import Benchmark
+from align.evaluation.judges.build import NONE, build, judges_for, refuse_foreign
+from align.evaluation.selection import selections_of
+from align.evaluation.verdicts import AnyJudge, Judge
+from align.models import presence
+from align.rows import Row, split_view
+from align.settings import BenchmarkSettings, Part, RunConfig
+
+
+@dataclass
+class Surveyed:
+    """One part of the data, or one benchmark."""
+
+    name: str
+    found: str
+    """How many rows and images; or why they cannot be read."""
+    readable: bool
+
+
+def missing(config: RunConfig) -> list[str]:
+    """What a run's model, data and benchmarks lack here, a line each with what to do; empty where all is there.
+
+    A hub id that is not in the cache is missing where HF_HUB_OFFLINE forbids to download it. Files are looked for, not read.
+    """
+    lines = missing_model(config, strict=presence.offline())
+    evaluated = {split_view(name)[0] for name in config.evaluate.benchmark}
+    # What a source or benchmark of somebody's own calls a path need not be a file here.
+    files: dict[str, Part | BenchmarkSettings] = {
+        f"data.{name}": part for name, part in config.data.items() if part.source in SOURCES
+    }
+    files |= {
+        f"evaluate.settings.{name}": of
+        for name, of in config.evaluate.settings.items()
+        if name in evaluated and name in BENCHMARKS
+    }
+    for name, settings in files.items():
+        places = [("path", settings.path)] if settings.path else []
+        places += [("image_root", root) for root in named_roots(settings.image_root)]
+        for key, path in places:
+            if not Path(path).exists() and not (
+                key == "path" and is_hub_id(path)
+            ):  # the hub's is fetched when it is read
+                lines.append(f"{name}.{key}={path}: does not exist here; correct the path, or put the data there")
+    lines += _impossible_answering(config)
+    # A job of its own may be told where its judges are: their server need not stand yet.
+    return lines + (missing_judges(config) if config.evaluate_afterwards else [])
+
+
+def _impossible_answering(config: RunConfig) -> list[str]:
+    """What the evaluation after training would refuse of its settings of generation."""
+    generation = config.evaluate.generation
+    try:
+        check_settings(generation)
+    except UserError as error:
+        return [_of_run(error, "generation")]
+    if generation.base_url is None:
+        return []
+    return [
+        "evaluate.generation.base_url=: after training the run's own model is evaluated; remove it (align eval has one)"
+    ]
+
+
+def missing_judges(config: RunConfig) -> list[str]:
+    """Judges that the evaluation after training could not ask, a line each with what to do; nobody is asked."""
+    judging = config.evaluate.judge
+    names = dict.fromkeys(split_view(name)[0] for name in config.evaluate.benchmark)
+    benchmarks: dict[str, Benchmark] = {name: resolve("benchmark", name, BENCHMARKS) for name in names}
+    lacking: dict[str, list[str]] = {}
+    for benchmark, of_set in benchmarks.items():
+        for name in judging.name or of_set.judges:
+            try:
+                if name != NONE:
+                    build(name, judging)
+            except UserError as error:
+                lacking.setdefault(_of_run(error), []).append(benchmark)
+    lines = [f"evaluate.benchmark={','.join(of)}: {line}" for line, of in lacking.items()]
+    if benchmarks and not lines:
+        try:
+            judges = judges_for(judging, list(benchmarks.values()))
+        except UserError as error:
+            return [_of_run(error)]
+        of_others = (
+            _foreign_rows(config, name, benchmark, judges[benchmark.name]) for name, benchmark in benchmarks.items()
+        )
+        lines += [_of_run(error) for error in of_others if error]
+    return lines
+
+
+def _foreign_rows(config: RunConfig, name: str, benchmark: Benchmark, judges: Sequence[AnyJudge]) -> UserError | None:
+    """Why a judge that knows one world cannot judge the rows of a file; they are read only where there is such a judge."""
+    knowing_one = [
+        judge for judge in judges if isinstance(judge, Judge) and judge.foreign and judge.name not in benchmark.judges
+    ]
+    try:
+        rows, _ = _selected(config, name) if knowing_one else ([], [])
+    except UserError:  # what is wrong with the files is told where they are read
+        return None
+    try:
+        for judge in knowing_one:
+            refuse_foreign(judge, rows, f"benchmark {benchmark.name}", benchmark.judges)
+    except UserError as error:
+        return error
+    return None
+
+
+def _of_run(error: UserError, section: str = "judge") -> str:
+    """What an evaluation calls judge=, a run calls evaluate.judge=."""
+    return re.sub(rf"(?<![\w.]){section}(?=[.=])", f"evaluate.{section}", str(error))
+
+
+def missing_model(config: RunConfig, strict: bool) -> list[str]:
+    """What of the model and of the adapter that is continued is not here; with `strict` a hub id must be in the cache."""
+    lines = []
+    if line := presence.absent(config.model, strict):
+        of_hub = is_hub_id(str(config.model.path))
+        lines.append(f"{line}; {presence.remedy(config.model, config.recipe)}" if of_hub else line)
+    if config.model.adapter and (line := presence.absent_adapter(config.model.adapter)):
+        lines.append(line)
+    return lines
+
+
+def refuse_missing(config: RunConfig) -> None:
+    """Raises UserError that says all that is missing at once."""
+    lines = missing(config)
+    if lines:
+        said = lines[0] if len(lines) == 1 else "".join(f"\n  - {line}" for line in lines)
+        offline = " (HF_HUB_OFFLINE is set)" if presence.offline() else ""
+        raise UserError(f"this run cannot start here{offline}: {said}")
+
+
+def surveyed(config: RunConfig) -> Iterator[Surveyed]:
+    """Every part of the training data and every benchmark, read: rows and pictures that are there."""
+    for name in config.data:
+        yield _surveyed(f"data.{name}", partial(read_part, config, name))
+    for name in dict.fromkeys(config.evaluate.benchmark):
+        yield _surveyed(f"benchmark {name}", partial(_selected, config, name))
+
+
+def _surveyed(name: str, read: Callable[[], tuple[list[Row], list[str]]]) -> Surveyed:
+    try:
+        rows, facts = read()
+    except UserError as error:
+        return Surveyed(name, str(error).removeprefix(f"{name}: "), False)
+    return Surveyed(name, "; ".join([_counted(rows), *facts]), True)
+
+
+def _selected(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
+    (chosen, *_) = selections_of(replace(config.evaluate, benchmark=[name]))
+    return chosen.rows, chosen.facts
+
+
+def answers_to_come(config: RunConfig) -> list[str]:
+    """The parts that want answers generated, and who gives them when the run starts; a line each."""
+    behind = config.generation.base_url
+    whose = f"the model behind {behind}" if behind else "the base model, on the run's own devices"
+    return [
+        f"data.{name}.{field}=generate: rows that lack it are answered by {whose} when the run starts"
+        for name, part in config.data.items()
+        for field in FIELDS
+        if getattr(part, field) == GENERATE
+    ]
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    images = {image.name or image.bytes for row in rows for image in row.images}
+    return f"{len(rows)} rows, {len(images)} different images"

@@ -1,0 +1,3 @@
+"""These tests keep what is kept for the user as those of align/data do."""
+
+from tests.data.conftest import user_cache as user_cache
