@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help compare test test-all test-min test-slurm coverage real-input pictures perf perf-peers lint format clean
+.PHONY: help compare test test-all test-min test-slurm coverage real-input images perf perf-peers lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
@@ -19,7 +19,7 @@ help:
 	@echo "make coverage    the same, and which lines they reach"
 	@echo "make test-min    the tests, without the slow ones, on the oldest versions that pyproject.toml allows (in .venv-min)"
 	@echo "make real-input  train and evaluate small random models behind the real processors (ALIGN_SHARED must point to them)"
-	@echo "make pictures    the README's pictures, of runs/compare/ (Debian: chromium)"
+	@echo "make images    the README's images, of runs/compare/ (Debian: chromium)"
 	@echo "make perf        training against plain trl: samples per second and peak memory (about an hour on 2 cores)"
 	@echo "make perf-peers  training against LLaMA-Factory and ms-swift (ALIGN_SHARED must point to processors; 4 GB, about an hour)"
 	@echo "make lint        ruff, mypy, import-linter          make format   ruff, mending what it can"
@@ -58,9 +58,9 @@ test-min:
 real-input: $(READY)
 	$(BIN)/python tests/support/real_input.py
 
-pictures: $(READY)
+images: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[browser]"
-	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/images.py
 
 perf: $(READY)
 	$(BIN)/python -m perf.against_trl

@@ -43,11 +43,11 @@ class Row:
     """Where the harm is stated: text (the request leaks it: VSIL), image (VSIL-free), both, none."""
     caption: str | None = None
     twin: str | None = None
-    """Rows of one twin share this id: the same query over an unsafe and a safe picture."""
+    """Rows of one twin share this id: the same query over an unsafe and a safe image."""
     source: str = ""
     category: str | None = None
     cluster: str | None = None
-    """Rows that are not independent (one image, several queries) share this id; intervals are clustered by it. Of a row's picture it is
+    """Rows that are not independent (one image, several queries) share this id; intervals are clustered by it. Of a row's image it is
     `image.name`, for which its pixels stand in."""
     asked: str | None = None
     """The request whose answer is generated where the row lacks one, if it is not the prompt: a twin's is one for all arms."""
@@ -56,7 +56,7 @@ class Row:
     view: str = "image"
     """What the model sees of it (align/data/views.py): `image` is the row as it is."""
     request: str | None = None
-    """The request in plain words, where the prompt wraps it (a jailbreak) or the picture hides it (a picture of text)."""
+    """The request in plain words, where the prompt wraps it (a jailbreak) or the image hides it (an image of text)."""
     columns: dict[str, Any] = field(default_factory=dict, hash=False)
     """The set's own further columns, for `where.<column>=` and for breakdowns."""
 

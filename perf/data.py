@@ -1,10 +1,10 @@
 """The data path of training at growing sizes: time to start, memory, and rows per second against a model's step.
 
-    python perf/data.py [model=mini_llava] [rows=1000,10000,100000] [files=100000] [pictures=500] [batches=60]
+    python perf/data.py [model=mini_llava] [rows=1000,10000,100000] [files=100000] [images=500] [batches=60]
 
-Rows of a local jsonl file, each with a picture file of its own up to `files`, beyond which rows share them: JPEGs of 640 x 480, of which so
-many (`pictures=`) are different. Each size
-is measured in a process of its own: reading the rows, the first fingerprint (every picture decoded), the second one (kept in the cache),
+Rows of a local jsonl file, each with an image file of its own up to `files`, beyond which rows share them: JPEGs of 640 x 480, of which so
+many (`images=`) are different. Each size
+is measured in a process of its own: reading the rows, the first fingerprint (every image decoded), the second one (kept in the cache),
 the data set for the trainer, then batches of 8 rendered and collated as a data loader's worker does it, with the memory after each. The
 step is forward and backward of the same rows through the model, on the same machine and one thread.
 """
@@ -32,7 +32,7 @@ from align.files import write_json
 from align.run_folder import git_commit, versions
 from align.settings import Part
 
-DEFAULTS = {"model": "mini_llava", "rows": "1000,10000,100000", "files": "100000", "pictures": "500", "batches": "60"}
+DEFAULTS = {"model": "mini_llava", "rows": "1000,10000,100000", "files": "100000", "images": "500", "batches": "60"}
 BATCH = 8
 
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> None:
     measured = []
     with tempfile.TemporaryDirectory() as room:
         folder = Path(room)
-        draw(folder / "drawn", int(given["pictures"]))
+        draw(folder / "drawn", int(given["images"]))
         for size in map(int, given["rows"].split(",")):
             file = write(folder / str(size), folder / "drawn", size, int(given["files"]))
             command = [
@@ -76,10 +76,10 @@ def measure(file: Path, model: str, batches: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     rows = _timed(found, "rows read", lambda: read_file("perf", Part(path=str(file)), "benign").rows)
     user_cache = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(file.parent / "cache")  # the hashes of pictures that are gone afterwards
-    for what in ("pictures hashed", "pictures hashed again"):
+    os.environ["XDG_CACHE_HOME"] = str(file.parent / "cache")  # the hashes of images that are gone afterwards
+    for what in ("images hashed", "images hashed again"):
         data = TrainingData(rows, {"rows": len(rows)}, [])
-        _timed(found, what, data.look_at_pictures)
+        _timed(found, what, data.verify_images)
     os.environ.pop("XDG_CACHE_HOME")
     os.environ |= {} if user_cache is None else {"XDG_CACHE_HOME": user_cache}
     from align.methods.trainer import to_dataset  # the libraries' own memory comes with it
@@ -136,11 +136,11 @@ def _mib() -> int:
     return int(psutil.Process().memory_info().rss >> 20)
 
 
-def draw(folder: Path, pictures: int) -> None:
+def draw(folder: Path, images: int) -> None:
     """Write so many different JPEGs into a new folder."""
     folder.mkdir()
     rng = np.random.default_rng(0)
-    for i in range(pictures):
+    for i in range(images):
         # Smooth colours with some noise: about as many bytes as a photograph of this size.
         coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize(
             (640, 480), Image.Resampling.BICUBIC
@@ -152,11 +152,11 @@ def draw(folder: Path, pictures: int) -> None:
 def write(folder: Path, drawn: Path, size: int, files: int) -> Path:
     """Write rows.jsonl of so many rows, and image files of those drawn, into a new folder -> rows.jsonl."""
     (folder / "images").mkdir(parents=True)
-    pictures = sorted(drawn.iterdir())
+    images = sorted(drawn.iterdir())
     with (folder / "rows.jsonl").open("w") as file:
         for i in range(size):
             if i < files:
-                (folder / "images" / f"{i}.jpg").hardlink_to(pictures[i % len(pictures)])
+                (folder / "images" / f"{i}.jpg").hardlink_to(images[i % len(images)])
             record = {
                 "prompt": f"what is this thing number {i}",
                 "image": f"images/{i % files}.jpg",

@@ -3,7 +3,7 @@
     python perf/page.py
 
 Twenty arms answer five hundred rows. Measured in Chromium (Debian's, driven by playwright: pip install -e ".[browser]"): until the page can
-be used, and from a change of a filter to the next picture on the screen that shows it. Every round is a browser page of its own.
+be used, and from a change of a filter to the next image on the screen that shows it. Every round is a browser page of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from align.files import write_json
 from align.rows import ImageRef
 from align.run_folder import RunFolder, versions
 
-ARMS, ROWS, PICTURES = 20, 500, 200
+ARMS, ROWS, IMAGES = 20, 500, 200
 WORDS = (
     "a sentence of the usual length that an answer of a model may have, with some more words in it, number {i}. " * 5
 )
@@ -51,13 +51,13 @@ CHANGE = """([id, value]) => new Promise((done) => {
 
 
 def make_runs(folder: Path) -> None:
-    """Arms with answers to the same rows, and the pictures of these."""
-    pictures = []
-    for i in range(PICTURES):
-        file = folder / "pictures" / f"{i}.jpg"
+    """Arms with answers to the same rows, and the images of these."""
+    images = []
+    for i in range(IMAGES):
+        file = folder / "images" / f"{i}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.effect_noise((640, 480), 40 + i % 60).convert("RGB").save(file)
-        pictures.append({"path": str(file), "inside": None, "pixels": pixel_hash(ImageRef(path=str(file)), "row")})
+        images.append({"path": str(file), "inside": None, "pixels": pixel_hash(ImageRef(path=str(file)), "row")})
     for arm in range(ARMS):
         view = "image" if arm % 2 else "text"
         run = RunFolder(folder / "runs" / f"arm-{arm:02}")
@@ -70,10 +70,10 @@ def make_runs(folder: Path) -> None:
         }
         told |= {"method": "sft", "view": view, "seed": 0, "variant": {"lora.r": arm // 2}, "steps": 9}
         run.record(**told, trainable_parameters=5, seconds=1.0, peak_memory_mib=7)
-        _write_set(run.evaluation / "free", arm, pictures)
+        _write_set(run.evaluation / "free", arm, images)
 
 
-def _write_set(folder: Path, arm: int, pictures: list[dict[str, Any]]) -> None:
+def _write_set(folder: Path, arm: int, images: list[dict[str, Any]]) -> None:
     good = [(i * 7 + arm) % 3 > 0 for i in range(ROWS)]
     low, high = wilson(sum(good), ROWS)
     summary: dict[str, Any] = {"schema": 1, "set": "free", "kind": "vsil_free", "n": ROWS, "main": True, "facts": []}
@@ -96,7 +96,7 @@ def _write_set(folder: Path, arm: int, pictures: list[dict[str, Any]]) -> None:
         ],
         "rows": [
             {"id": str(i), "role": "harmful", "harm_in": "image", "category": f"category {i % 6}", "columns": {}}
-            | {"prompt": f"question {i}", "request": None, "images": [pictures[i % PICTURES]]}
+            | {"prompt": f"question {i}", "request": None, "images": [images[i % IMAGES]]}
             for i in range(ROWS)
         ],
     }
@@ -132,7 +132,7 @@ def main() -> None:
             ):
                 found[f"{what}_ms"].append(page.evaluate(CHANGE, [field, value]))
             page.close()
-        figures: dict[str, Any] = {"schema": 1, "name": "page", "answers": ARMS * ROWS, "pictures": PICTURES}
+        figures: dict[str, Any] = {"schema": 1, "name": "page", "answers": ARMS * ROWS, "images": IMAGES}
         figures |= {"megabytes": round(file.stat().st_size / 1e6, 1), "making_s": round(making, 1)}
     for key, values in found.items():
         figures[key] = {"median": round(statistics.median(values)), "range": [round(min(values)), round(max(values))]}

@@ -27,7 +27,7 @@ VOCABULARY = 32000
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows of one kind: tokens of prompt and answers, from and to, and the share that shows a picture."""
+    """Rows of one kind: tokens of prompt and answers, from and to, and the share that shows an image."""
 
     method: str
     prompt: tuple[int, int]
@@ -45,7 +45,7 @@ SHAPES = {
     "dpo_images": Shape("dpo", (50, 50), (150, 150), 1.0, 2),  # SPA-VL
     "sft_images": Shape("sft", (40, 40), (60, 60), 1.0, 4),  # VLGuard
     "sft_text": Shape("sft", (20, 80), (50, 300), 0.0, 8),  # PKU-SafeRLHF: lengths differ
-    "sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8),  # 30 rows with a picture to 70 without
+    "sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8),  # 30 rows with an image to 70 without
     "qwen2_vl_sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8, "qwen2_vl", "sft_mixed"),
     "qwen2_vl_dpo_images": Shape("dpo", (50, 50), (150, 150), 1.0, 2, "qwen2_vl", "dpo_images"),
     "llava_1_5_sft_mixed": Shape("sft", (50, 50), (150, 150), 0.3, 8, "llava_1_5", "sft_mixed"),
@@ -64,7 +64,7 @@ def write_model(folder: Path, name: str = "llava") -> None:
 
 
 def _write_llava(folder: Path) -> None:
-    """The miniature's LLaVA with LLaVA-1.5's picture, a vocabulary of 32,000, and twelve layers of 512."""
+    """The miniature's LLaVA with LLaVA-1.5's image, a vocabulary of 32,000, and twelve layers of 512."""
     torch.manual_seed(0)
     model, processor = build("llava")
     config, text, vision = model.config, model.config.text_config, model.config.vision_config
@@ -120,13 +120,13 @@ def _write_llava_1_5(folder: Path) -> None:
 
 
 def write_rows(folder: Path, shape: Shape, count: int) -> Path:
-    """`count` rows of a shape as a local data set, each picture another one."""
+    """`count` rows of a shape as a local data set, each image another one."""
     draw = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     words = sorted(vocabulary())
-    pictured = [draw.random() < shape.with_image for _ in range(count)]
+    with_images = [draw.random() < shape.with_image for _ in range(count)]
     lines = []
-    for i, has_image in enumerate(pictured):
+    for i, has_image in enumerate(with_images):
         prompt, *answers = (
             " ".join(draw.choices(words, k=draw.randint(*size))) for size in (shape.prompt, shape.answer, shape.answer)
         )

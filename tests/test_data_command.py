@@ -14,7 +14,7 @@ from align.data import images
 from align.data.pixels import hashes_of
 from align.evaluation.benchmarks.safebench import PROMPT
 from align.rows import ImageRef, Row
-from tests.support.odd_pictures import bomb, png
+from tests.support.odd_images import bomb, png
 from tests.support.published import write_json, write_jsonl
 
 
@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def wrong(tmp_path):
-    """Six rows: a good one, one that repeats it, and pictures that are absent, no pictures, or both."""
+    """Six rows: a good one, one that repeats it, and images that are absent, no images, or both."""
     folder = tmp_path / "wrong"
     folder.mkdir()
     (folder / "a.png").write_bytes(png())
@@ -70,7 +70,7 @@ def test_a_set_with_everything_wrong_is_told_in_numbers(wrong, capsys):
         "with_image": 5,
         "images": 6,
         "missing_images": 2,  # one of them is a folder
-        "unreadable_images": 2,  # one of them beside a picture that is absent
+        "unreadable_images": 2,  # one of them beside an image that is absent
         "duplicates": 1,
         "categories": {"cups": 2},
         "facts": [],
@@ -84,11 +84,11 @@ def test_a_set_with_everything_wrong_is_told_in_words(wrong, capsys):
     lines = printed.splitlines()
     assert lines[:4] == [
         "source local: 6 rows (harmful 3, benign 3; harm in image 3, none 3)",
-        "  5 with pictures, 6 different files; 1 rows repeat another",
+        "  5 with images, 6 different files; 1 rows repeat another",
         "  1 categories: cups 2",
-        f"  2 pictures are absent: {wrong}/absent.png, {wrong}/folder.png",
+        f"  2 images are absent: {wrong}/absent.png, {wrong}/folder.png",
     ]
-    assert lines[4] == "  2 pictures cannot be read:"
+    assert lines[4] == "  2 images cannot be read:"
     assert lines[5].startswith(f"    row page of wrong: image {wrong}/page.png cannot be read: UnidentifiedImageError")
     assert lines[6].startswith(f"    row both of wrong: image {wrong}/bomb.png cannot be read: DecompressionBombError")
     assert lines[7].startswith("  fingerprint ")
@@ -115,8 +115,8 @@ def test_the_same_rows_are_shown_for_the_same_seed(wrong, capsys):
     assert three == shown("sample=3", "seed=1") != shown("sample=3", "seed=2")
     every = "\n\n".join(shown("sample=99"))
     assert "text (benign, harm in none)\n  prompt: Hello [bold]there[/bold]" in every
-    assert f"picture: {wrong}/a.png, 8 x 6" in every
-    assert f"picture: {wrong}/absent.png, image {wrong}/absent.png does not exist" in every
+    assert f"image: {wrong}/a.png, 8 x 6" in every
+    assert f"image: {wrong}/absent.png, image {wrong}/absent.png does not exist" in every
     assert "  response: A page." in every
 
 
@@ -137,7 +137,7 @@ def vlsbench(folder):
     record = {"category": "Cups", "sub_category": "Red", "instruction_id": 0, "image_path": "imgs/0.png"}
     (folder / "imgs").mkdir(parents=True)
     Image.linear_gradient("L").resize((9, 7)).save(folder / "imgs" / "0.png", compress_level=9)
-    (folder / "imgs" / "1.png").write_bytes(b"no picture")
+    (folder / "imgs" / "1.png").write_bytes(b"no image")
     other = {"instruction_id": 1, "image_path": "imgs/1.png", "instruction": "Where does it stand?"}
     write_json(folder / "data.json", [record | {"instruction": "What is in the cup?"}, record | other])
 
@@ -160,7 +160,7 @@ def test_what_a_source_has_in_common_with_benchmarks_is_told(tmp_path, capsys):
     assert (mine / "other-name.png").read_bytes() != (tmp_path / "vlsbench" / "imgs" / "0.png").read_bytes()
     write_jsonl(
         mine / "rows.jsonl",
-        {"id": "picture", "prompt": "Describe it.", "image": "other-name.png"},
+        {"id": "image", "prompt": "Describe it.", "image": "other-name.png"},
         {"id": "question", "prompt": "what is in the CUP"},
         {"id": "shared", "prompt": PROMPT},  # SafeBench's one sentence names none of its items
         {"id": "unreadable", "prompt": "Where does it stand"},
@@ -172,7 +172,7 @@ def test_what_a_source_has_in_common_with_benchmarks_is_told(tmp_path, capsys):
     assert "overlap" not in source
     assert leak_free["overlap"] == {
         "source": "local",
-        "images": {"pairs": 1, "first": [["picture", "0"]]},
+        "images": {"pairs": 1, "first": [["image", "0"]]},
         "questions": {"pairs": 2, "first": [["question", "0"], ["unreadable", "1"]]},
         "questions_over_other_images": {"pairs": 0, "first": []},
     }
@@ -180,18 +180,18 @@ def test_what_a_source_has_in_common_with_benchmarks_is_told(tmp_path, capsys):
     assert leak_free["facts"][0] == "vlsbench: 2 rows found, 2241 are published"
     assert leaky["overlap"]["images"] == leaky["overlap"]["questions"] == {"pairs": 0, "first": []}
     _, printed, _ = data(capsys, *arguments, f"data_root={tmp_path}")
-    assert "  images in common with source local: 1 (picture = 0)" in printed
+    assert "  images in common with source local: 1 (image = 0)" in printed
     assert "  questions in common with source local: 2 (question = 0, unreadable = 1)" in printed
 
 
 def test_a_fingerprint_is_of_texts_roles_and_pixels_whatever_the_files_are_called(tmp_path, capsys):
-    picture = Image.linear_gradient("L").resize((9, 7)).convert("RGB")
+    image = Image.linear_gradient("L").resize((9, 7)).convert("RGB")
     rows = [{"prompt": "What is this?", "response": "A cup.", "role": "harmful"}, {"prompt": "Hello", "role": "benign"}]
 
-    def fingerprint(name, picture=picture, ending=".png", rows=rows, kind="jsonl"):
+    def fingerprint(name, image=image, ending=".png", rows=rows, kind="jsonl"):
         folder = tmp_path / name
         folder.mkdir()
-        picture.save(folder / f"{name}{ending}")
+        image.save(folder / f"{name}{ending}")
         records = [rows[0] | {"image": f"{name}{ending}"}, *rows[1:]]
         if kind == "jsonl":
             write_jsonl(folder / f"{name}.jsonl", *records)
@@ -210,7 +210,7 @@ def test_a_fingerprint_is_of_texts_roles_and_pixels_whatever_the_files_are_calle
     same = fingerprint("a")
     assert fingerprint("b") == fingerprint("c", ending=".bmp") == same
     assert fingerprint("d", kind="csv") == fingerprint("e", kind="parquet") == same
-    other = picture.copy()
+    other = image.copy()
     other.putpixel((0, 0), (1, 0, 0))
     changed = [
         fingerprint("f", other),
@@ -227,7 +227,7 @@ def test_a_fingerprint_is_of_texts_roles_and_pixels_whatever_the_files_are_calle
 
 @pytest.fixture
 def decodes(monkeypatch):
-    """The pictures that were decoded, one after the other; each call of the fixture's function is a new process, as it were."""
+    """The images that were decoded, one after the other; each call of the fixture's function is a new process, as it were."""
     decoded = []
     load = images.load_image
 
@@ -323,8 +323,8 @@ def test_a_cache_that_cannot_be_written_only_costs_time(three, decodes, tmp_path
     assert decodes(three) == (first, decoded)
 
 
-def test_a_picture_that_cannot_be_read_is_not_kept(three, decodes, cache):
-    (three / "1.png").write_bytes(b"no picture")
+def test_a_image_that_cannot_be_read_is_not_kept(three, decodes, cache):
+    (three / "1.png").write_bytes(b"no image")
     found, _ = decodes(three)
     assert [isinstance(digest, str) for _, digest in sorted(found.items(), key=str)] == [True, False, True]
     assert "1.png" in decodes(three)[1]

@@ -20,7 +20,7 @@ from align.evaluation.selection import (
     without_overlap,
 )
 from align.settings import EvalConfig, LeakageConfig
-from tests.support.odd_pictures import png
+from tests.support.odd_images import png
 from tests.support.published import vlguard, write_json, write_jsonl
 
 ROW = {"prompt": "What is it?", "response": "A cup.", "role": "benign"}

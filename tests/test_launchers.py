@@ -69,12 +69,12 @@ def test_two_processes_take_the_trajectory_of_one(launcher, settings, one_proces
         assert RunFolder(two).manifest()["distributed_type"] == kind
         assert RunFolder(two).manifest()["parameters"] == RunFolder(one).manifest()["parameters"]
         load_checkpoint(str(two / "checkpoint"))
-    # Of the two, one often has no picture in a pass in which the other has some.
-    assert {(False, True), (True, False)} <= pictures_in_passes(two)
+    # Of the two, one often has no image in a pass in which the other has some.
+    assert {(False, True), (True, False)} <= images_in_passes(two)
 
 
-def pictures_in_passes(folder):
-    """Whether the first and the second process have a picture, in each pass of two rows, over all passes."""
+def images_in_passes(folder):
+    """Whether the first and the second process have an image, in each pass of two rows, over all passes."""
     shown = {row["id"]: bool(row["images"]) for row in map(json.loads, RunFolder(folder).rows_file.open())}
     steps = [[shown[row] for row in json.loads(line)["rows"]] for line in RunFolder(folder).steps_file.open()]
     return {(any(step[i : i + 2]), any(step[i + 2 : i + 4])) for step in steps for i in (0, 4)}

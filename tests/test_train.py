@@ -120,10 +120,10 @@ def test_a_finished_run_is_not_evaluated_on_what_it_was_trained_on(tiny, tmp_pat
     more = ["data.benign={source: local, path: " + str(tmp_path / "leak.jsonl") + "}", "train.max_steps=1"]
     command = arguments(tiny("llava"), tmp_path / "run", *more)
     train(compose_run(command))
-    with pytest.raises(UserError, match="1 training rows have the picture of a row of mini_vsil"):
+    with pytest.raises(UserError, match="1 training rows have the image of a row of mini_vsil"):
         train(compose_run([*command, "evaluate.benchmark=mini_vsil"]))
     assert main(["eval", f"run={tmp_path / 'run'}", "benchmark=mini_vsil"]) == 2
-    assert "1 training rows have the picture of a row of mini_vsil" in capsys.readouterr().err
+    assert "1 training rows have the image of a row of mini_vsil" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -160,13 +160,13 @@ def test_training_on_an_evaluation_row_is_refused_or_such_rows_are_left_out(tiny
     more = ["data.benign={source: local, path: " + str(tmp_path / "leak.jsonl") + "}", "evaluate.benchmark=mini_vsil"]
     command = arguments(tiny("llava"), tmp_path / "run", *more, "train.max_steps=1")
     with pytest.raises(
-        UserError, match=r"1 training rows have the picture of a row of mini_vsil .*benign/leak-1 = vsil-test-0"
+        UserError, match=r"1 training rows have the image of a row of mini_vsil .*benign/leak-1 = vsil-test-0"
     ):
         train(compose_run(command))
     run = train(compose_run([*command, "on_overlap=drop"]))
     data = run.manifest()["data"]
     assert data["parts"] == {"harmful": 24, "benign": 1}
-    fact = "1 rows left out whose picture or question is in mini_vsil (on_overlap: drop), first benign/leak-1"
+    fact = "1 rows left out whose image or question is in mini_vsil (on_overlap: drop), first benign/leak-1"
     assert fact in data["facts"]
     assert "benign/leak-1" not in run.rows_file.read_text()
 

@@ -1,4 +1,4 @@
-"""A chat model that transformers loads here, text-only or with pictures: greedy, in batches, left padded."""
+"""A chat model that transformers loads here, text-only or with images: greedy, in batches, left padded."""
 
 from __future__ import annotations
 
@@ -89,11 +89,11 @@ class LocalChat:
 
     def replies(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
         """One for each request; the longest are answered first."""
-        # As many pictures in each row of a batch; a processor cannot be told otherwise which picture is whose.
-        ordered = sorted(requests, key=lambda r: (_pictures(r), -sum(len(turn.text) for turn in r.turns)))
+        # As many images in each row of a batch; a processor cannot be told otherwise which image is whose.
+        ordered = sorted(requests, key=lambda r: (_images(r), -sum(len(turn.text) for turn in r.turns)))
         start = 0
         while start < len(ordered):
-            same = [r for r in ordered[start : start + self._batch_size] if _pictures(r) == _pictures(ordered[start])]
+            same = [r for r in ordered[start : start + self._batch_size] if _images(r) == _images(ordered[start])]
             start += len(same)
             yield from self._batch(same)
 
@@ -170,8 +170,8 @@ class LocalChat:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         if not self._sees:
             return {"role": turn.role, "content": text}
-        pictures = [{"type": "image"} for _ in turn.images]
-        return {"role": turn.role, "content": [*pictures, {"type": "text", "text": text}]}
+        images = [{"type": "image"} for _ in turn.images]
+        return {"role": turn.role, "content": [*images, {"type": "text", "text": text}]}
 
     def _declared_ends(self) -> list[int]:
         declared = self._model.generation_config.eos_token_id
@@ -179,5 +179,5 @@ class LocalChat:
         return sorted({token for token in ids if token is not None})
 
 
-def _pictures(request: Request) -> int:
+def _images(request: Request) -> int:
     return sum(len(turn.images) for turn in request.turns)

@@ -251,7 +251,7 @@ def _asked_to_wait(headers: Any, otherwise: float) -> float:
 
 
 def _message(turn: Turn, request_id: str) -> dict[str, Any]:
-    """Pictures before the text, as every family's template has them; plain text where there is none."""
+    """Images before the text, as every family's template has them; plain text where there is none."""
     if not turn.images:
         return {"role": turn.role, "content": turn.text}
     urls = [{"type": "image_url", "image_url": {"url": _data_url(image, request_id)}} for image in turn.images]

@@ -11,7 +11,7 @@ from align.rows import ImageRef
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a conversation; its pictures stand before its text."""
+    """One turn of a conversation; its images stand before its text."""
 
     role: str
     """system | user | assistant"""

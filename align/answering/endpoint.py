@@ -44,7 +44,7 @@ class Endpoint:
             self.identity["extra"] = settings.extra
 
     def prompt(self, row: Row) -> str:
-        """What is sent of a row, but for its pictures; the server puts it into the model's template."""
+        """What is sent of a row, but for its images; the server puts it into the model's template."""
         return row.prompt
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:

@@ -50,7 +50,7 @@ class LocalModel:
         self._workers: Workers | None = None
 
     def prompt(self, row: Row) -> str:
-        """What the model reads of a row, but for its pictures."""
+        """What the model reads of a row, but for its images."""
         return self._renderer.prompt_text(row)
 
     def usage(self) -> str:

@@ -25,7 +25,7 @@ class Model(Protocol):
     """What its thoughts stand between."""
 
     def prompt(self, row: Row) -> str:
-        """What the model is given of a row, but for its pictures."""
+        """What the model is given of a row, but for its images."""
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         """One for each row, as they come, in any order."""

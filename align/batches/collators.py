@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from align.batches.layout import Layout, cost, lay_out, worth_it
-from align.batches.padding import IGNORED, NOTHING, names_of, once, pictures_of, together, tokens
+from align.batches.padding import IGNORED, NOTHING, images_of, names_of, once, together, tokens
 from align.batches.rendering import Rendered, Renderer
 from align.errors import BadRow, UserError
 from align.rows import Row
@@ -25,15 +25,15 @@ class Collator:
     answers: tuple[str, ...] = ("response",)
     """Fields of a row that are answered with, one block of the batch each."""
     filler: Rendered | None = None
-    """A picture for batches without one. It is put behind the shortest row, hidden from attention and without labels: no output changes,
+    """An image for batches without one. It is put behind the shortest row, hidden from attention and without labels: no output changes,
     and the vision tower and projector run, which all processes must do where weights are divided among them.
     """
     layout: str | None = None
-    """Where the model computes a batch, one of `align.batches.layout.LAYOUTS`, and each picture once. None: rows and pictures as they are."""
+    """Where the model computes a batch, one of `align.batches.layout.LAYOUTS`, and each image once. None: rows and images as they are."""
     keyed: bool = False
     """Whether a batch names its answers for a store of what a reference says of them (align/fast/reference_store.py)."""
-    names_pictures: bool = False
-    """Whether a laid out batch names its pictures, so that policy and reference know them again (align/fast/images_once.py)."""
+    names_images: bool = False
+    """Whether a laid out batch names its images, so that policy and reference know them again (align/fast/images_once.py)."""
     width: int = 0
     """The model's hidden size, which `layout=auto` weighs attention by."""
 
@@ -78,7 +78,7 @@ class Collator:
         return answers
 
     def about_as_long(self, record: dict[str, Any]) -> tuple[int, int]:
-        """(Pictures, characters) that a model reads of a row: rows alike in them take about as many tokens. Nothing is rendered."""
+        """(Images, characters) that a model reads of a row: rows alike in them take about as many tokens. Nothing is rendered."""
         row = row_of(record)
         texts = [row.prompt, *(getattr(row, field) or "" for field in self.answers_of(row))]
         return len(row.images), sum(map(len, texts))
@@ -88,25 +88,25 @@ class Collator:
         return self.answers
 
     def _lay_out(self, rendered: Sequence[Rendered]) -> dict[str, Any]:
-        """Padded rows, each picture once, and a `layout` where rows are not computed as they stand."""
+        """Padded rows, each image once, and a `layout` where rows are not computed as they stand."""
         behind = None
-        if self.filler is not None and not any(row.pictures for row in rendered):
+        if self.filler is not None and not any(row.images for row in rendered):
             behind = min(range(len(rendered)), key=lambda i: rendered[i].length)
         tails = [self.filler if i == behind and self.filler else NOTHING for i in range(len(rendered))]
         batch: dict[str, Any] = tokens(rendered, tails, self.renderer.pad_token_id, self.pad_to_multiple_of)
         if self.layout is None:
-            return batch | pictures_of([*rendered, *tails])
+            return batch | images_of([*rendered, *tails])
         layout = self._layout(rendered, batch["input_ids"].shape, behind)
-        shown = [picture for pair in zip(rendered, tails, strict=True) for one in pair for picture in one.pictures]
-        computed = shown if layout is None else layout.pictures
-        number = {picture: i for i, picture in enumerate(dict.fromkeys(computed))}
-        pictures = once([*rendered, *tails], number)
-        batch |= together(pictures)
-        named = {"picture_keys": names_of(pictures)} if self.names_pictures and pictures else {}
+        shown = [image for pair in zip(rendered, tails, strict=True) for one in pair for image in one.images]
+        computed = shown if layout is None else layout.images
+        number = {image: i for i, image in enumerate(dict.fromkeys(computed))}
+        images = once([*rendered, *tails], number)
+        batch |= together(images)
+        named = {"image_keys": names_of(images)} if self.names_images and images else {}
         if layout is not None or len(number) < len(shown) or named:
             batch["layout"] = {
-                "pictures": torch.tensor([number[picture] for picture in computed], dtype=torch.long),
-                "pictures_of_rows": torch.tensor([number[picture] for picture in shown], dtype=torch.long),
+                "images": torch.tensor([number[image] for image in computed], dtype=torch.long),
+                "images_of_rows": torch.tensor([number[image] for image in shown], dtype=torch.long),
                 **named,
             }
         if layout is not None:

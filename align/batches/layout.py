@@ -1,7 +1,7 @@
 """Layouts: where a model computes a batch.
 
 A batch always states its padded rows: labels, losses and logs are of these. A layout says which of their cells the model computes, and
-where. `padded`: all of them. `shared_prefix`: a prompt, pictures included, once for all answers to it,
+where. `padded`: all of them. `shared_prefix`: a prompt, images included, once for all answers to it,
 
     prompt | first answer | second answer          where an answer sees the prompt and itself
 
@@ -32,7 +32,7 @@ class Group:
     """Where in the padded rows, one behind the other, its prompt is."""
     prompt: int
     """Tokens of the prompt."""
-    pictures: tuple[ImageRef, ...]
+    images: tuple[ImageRef, ...]
     answers: list[tuple[int, int]] = field(default_factory=list)
     """(padded row, tokens that predict one: all but the answer's last)"""
 
@@ -50,9 +50,9 @@ class Layout:
     length: int
 
     @property
-    def pictures(self) -> list[ImageRef]:
+    def images(self) -> list[ImageRef]:
         """In the order in which the model meets them."""
-        return [picture for row in self.rows for group in row for picture in group.pictures]
+        return [image for row in self.rows for group in row for image in group.images]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -114,14 +114,14 @@ def lay_out(
     groups: dict[Hashable, Group] = {}
     for i, row in enumerate(rows):
         prompt = len(row.prompt_ids)
-        group = groups.setdefault((tuple(row.prompt_ids), row.pictures), Group(i * length, prompt, row.pictures))
+        group = groups.setdefault((tuple(row.prompt_ids), row.images), Group(i * length, prompt, row.images))
         # Without a prompt nothing predicts the first token, and the others are predicted all the same.
         group.answers.append((i, max(len(row.answer_ids) - 1, 0)))
     found = list(groups.values())
     laid = _packed(found) if pack else [[group] for group in found]
     if filler is not None:
         behind, it = filler
-        nothing = Group(behind * length + rows[behind].length, it.length, it.pictures)
+        nothing = Group(behind * length + rows[behind].length, it.length, it.images)
         min(laid, key=_length).append(nothing)
     longest = max(map(_length, laid))
     return Layout(laid, -(-longest // multiple_of) * multiple_of if multiple_of else longest)

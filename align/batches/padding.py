@@ -1,4 +1,4 @@
-"""Padding: rendered rows -> tensors of one length, and the pictures that they show."""
+"""Padding: rendered rows -> tensors of one length, and the images that they show."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ NOTHING = Rendered("", [], [], {}, {})
 
 
 def pad(rows: Sequence[Rendered], pad_token_id: int, left: bool = False) -> dict[str, torch.Tensor]:
-    """Rendered rows -> a batch of (batch, length) tensors, padded right or, for generation, left; every picture wherever it is shown."""
-    return tokens(rows, [NOTHING] * len(rows), pad_token_id, left=left) | pictures_of(rows)
+    """Rendered rows -> a batch of (batch, length) tensors, padded right or, for generation, left; every image wherever it is shown."""
+    return tokens(rows, [NOTHING] * len(rows), pad_token_id, left=left) | images_of(rows)
 
 
 def tokens(
@@ -51,18 +51,18 @@ def tokens(
     return batch
 
 
-def pictures_of(rows: Sequence[Rendered]) -> dict[str, torch.Tensor]:
-    """The image tensors of all pictures, wherever they are shown."""
+def images_of(rows: Sequence[Rendered]) -> dict[str, torch.Tensor]:
+    """The image tensors of all images, wherever they are shown."""
     return together([row.image_inputs for row in rows])
 
 
 def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str, torch.Tensor]]:
-    """The image tensors of each of some pictures, in the order in which they are wanted. Raises UserError."""
+    """The image tensors of each of some images, in the order in which they are wanted. Raises UserError."""
     found: dict[ImageRef, dict[str, torch.Tensor]] = {}
     for row in rows:
-        if any(picture not in found for picture in row.pictures):
-            found |= zip(row.pictures, row.inputs_of_pictures(), strict=True)
-    return [found[picture] for picture in wanted]
+        if any(image not in found for image in row.images):
+            found |= zip(row.images, row.inputs_of_images(), strict=True)
+    return [found[image] for image in wanted]
 
 
 def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -72,5 +72,5 @@ def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tenso
 
 
 def names_of(inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
-    """(pictures, 16) bytes as uint8, the same for the same image tensors: a hash, as numbers since strings do not go to a device."""
+    """(images, 16) bytes as uint8, the same for the same image tensors: a hash, as numbers since strings do not go to a device."""
     return torch.tensor([list(digest_of(of)) for of in inputs], dtype=torch.uint8)

@@ -35,7 +35,7 @@ class Rendered:
     """What else the processor gives per prompt token (Qwen2-VL's mm_token_type_ids)."""
     image_inputs: dict[str, torch.Tensor]
     """What the processor gives per image (pixel_values, image_grid_thw), concatenated over a batch along the first axis."""
-    pictures: tuple[ImageRef, ...] = ()
+    images: tuple[ImageRef, ...] = ()
     """Which images these are, in order."""
 
     @property
@@ -48,9 +48,9 @@ class Rendered:
         """32 hex digits of all that a model reads: prompt, answer and pixels."""
         return digest_of(self.image_inputs, json.dumps([self.prompt_ids, self.answer_ids]).encode()).hex()
 
-    def inputs_of_pictures(self) -> list[dict[str, torch.Tensor]]:
-        """`image_inputs` of each of the pictures alone."""
-        whole, count = self.image_inputs, len(self.pictures)
+    def inputs_of_images(self) -> list[dict[str, torch.Tensor]]:
+        """`image_inputs` of each of the images alone."""
+        whole, count = self.image_inputs, len(self.images)
         patches = whole["image_grid_thw"].prod(-1).tolist() if "image_grid_thw" in whole else []
         parts = {
             key: value.split(patches if len(patches) and len(value) == sum(patches) else 1)
@@ -58,7 +58,7 @@ class Rendered:
         }
         if any(len(of_key) != count for of_key in parts.values()):
             sizes = {key: tuple(value.shape) for key, value in whole.items()}
-            raise UserError(f"row {self.id}: {sizes} cannot be told apart by its {count} pictures; use layout=padded")
+            raise UserError(f"row {self.id}: {sizes} cannot be told apart by its {count} images; use layout=padded")
         return [{key: of_key[i] for key, of_key in parts.items()} for i in range(count)]
 
 
@@ -76,7 +76,7 @@ FILLER = (28, 28)
 
 
 class Renderer:
-    """Rows -> Rendered, with one processor, the conventions of its family, and what the settings say of prompts and pictures."""
+    """Rows -> Rendered, with one processor, the conventions of its family, and what the settings say of prompts and images."""
 
     def __init__(self, processor: Any, family: Family, settings: ModelSettings | None = None):
         self.processor = processor
@@ -157,7 +157,7 @@ class Renderer:
         return self.render_answers(row, [answer])[0]
 
     def render_answers(self, row: Row, answers: Sequence[str | None]) -> list[Rendered]:
-        """The same for several answers to one row, whose prompt and pictures are rendered once. Raises UserError."""
+        """The same for several answers to one row, whose prompt and images are rendered once. Raises UserError."""
         where = where_of(row)
         given = [answer for answer in answers if answer is not None]
         self._refuse_special_tokens(row.prompt, given, where)
@@ -170,12 +170,12 @@ class Renderer:
         return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs, row.images) for answer_ids in ids]
 
     def filler(self) -> Rendered:
-        """The image tokens of one small grey picture and nothing else: see `align.batches.collators.pad`."""
-        picture = self.render(Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),)))
-        kept = [i for i, token in enumerate(picture.prompt_ids) if token == self.image_token_id]
-        aligned = {key: [values[i] for i in kept] for key, values in picture.aligned.items()}
+        """The image tokens of one small grey image and nothing else: see `align.batches.collators.pad`."""
+        image = self.render(Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),)))
+        kept = [i for i, token in enumerate(image.prompt_ids) if token == self.image_token_id]
+        aligned = {key: [values[i] for i in kept] for key, values in image.aligned.items()}
         tokens = [self.image_token_id] * len(kept)
-        return replace(picture, prompt_ids=tokens, aligned=aligned)
+        return replace(image, prompt_ids=tokens, aligned=aligned)
 
     def _refuse_special_tokens(self, prompt: str, answers: Sequence[str], where: str) -> None:
         """A placeholder in a text stands for an image that is not there; a special token in an answer would end the turn in its middle."""
@@ -272,9 +272,9 @@ class Renderer:
         """An image as the processor gets it. Raises UserError."""
         decoded = load_image(image, where)
         self._size(decoded.size, image, where)
-        return self._picture(decoded)
+        return self._image(decoded)
 
-    def _picture(self, image: Image.Image) -> Image.Image:
+    def _image(self, image: Image.Image) -> Image.Image:
         """As the processor gets it: as it is, or on a square of the processor's mean colour, as LLaVA-1.5 was trained."""
         if self.settings.image_aspect_ratio != "pad":
             return image

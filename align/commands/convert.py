@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = ["model.image_aspect_ratio=pad"] if done.image_aspect_ratio == "pad" else []
     settings.append(f"model.system_prompt={json.dumps(SYSTEM_PROMPT)}")
     print(
-        "The original pads pictures to a square." if settings[1:] else "The original crops pictures to a square.",
+        "The original pads images to a square." if settings[1:] else "The original crops images to a square.",
         end=" ",
     )
     print("Its code puts LLaVA-1.5's system prompt before every conversation. To evaluate it as the original is:")

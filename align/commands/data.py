@@ -1,4 +1,4 @@
-"""`align data`: what is in a source or a benchmark, whether its pictures can be read, and what training and evaluation have in common."""
+"""`align data`: what is in a source or a benchmark, whether its images can be read, and what training and evaluation have in common."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from align.settings import DataConfig, EvalConfig, Part
 OF_BENCHMARKS = ("limit", "limit_order", "limit_seed", "where")
 """Options that a source has not."""
 NAMED = 5
-"""Of many pictures or rows with one fault these are named; all are counted."""
+"""Of many images or rows with one fault these are named; all are counted."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class _Set:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read, count and show. Raises UserError; status 1 with validate=true where a picture is absent or cannot be read."""
+    """Read, count and show. Raises UserError; status 1 with validate=true where an image is absent or cannot be read."""
     config: DataConfig = compose(DataConfig, arguments).config
     if config.source is None and not config.benchmark:
         raise UserError("nothing to look at: give source=<name> or benchmark=<names>")
@@ -135,7 +135,7 @@ def _facts(read: Read) -> list[str]:
 
 
 def _in_common(trained: _Set, evaluated: _Set) -> dict[str, Any]:
-    """Pictures, by their pixels, and questions, by their words, that are in both; those that cannot be read are in neither."""
+    """Images, by their pixels, and questions, by their words, that are in both; those that cannot be read are in neither."""
     records = [
         {
             "id": row.id,
@@ -169,16 +169,16 @@ def _describe(console: Console, each: _Set, summary: dict[str, Any]) -> None:
     harms = ", ".join(f"{place} {count}" for place, count in summary["harm_in"].items() if count)
     console.print(f"{each.name}: {summary['rows']:,} rows ({roles}; harm in {harms})", markup=False)
     console.print(
-        f"  {summary['with_image']:,} with pictures, {summary['images']:,} different files; {summary['duplicates']:,} rows repeat another",
+        f"  {summary['with_image']:,} with images, {summary['images']:,} different files; {summary['duplicates']:,} rows repeat another",
         markup=False,
     )
     categories = [f"{name} {count}" for name, count in summary["categories"].items()]
     if categories:
         console.print(f"  {len(categories)} categories: {', '.join(categories)}", markup=False, soft_wrap=True)
     if missing := each.looked.missing:
-        console.print(f"  {len(missing):,} pictures are absent: {_first(missing)}", markup=False, soft_wrap=True)
+        console.print(f"  {len(missing):,} images are absent: {_first(missing)}", markup=False, soft_wrap=True)
     if unreadable := each.looked.unreadable:
-        console.print(f"  {len(unreadable):,} pictures cannot be read:", markup=False)
+        console.print(f"  {len(unreadable):,} images cannot be read:", markup=False)
         for error in unreadable[:NAMED]:
             console.print(f"    {error}", markup=False, soft_wrap=True)
     for line in each.bad_rows:
@@ -214,7 +214,7 @@ def _show(console: Console, row: Row) -> None:
         if text is not None:
             console.print(f"  {name}: {text}", markup=False, soft_wrap=True)
     for image in row.images:
-        console.print(f"  picture: {image.name or 'in memory'}, {_size(image)}", markup=False, soft_wrap=True)
+        console.print(f"  image: {image.name or 'in memory'}, {_size(image)}", markup=False, soft_wrap=True)
 
 
 def _size(image: ImageRef) -> str:

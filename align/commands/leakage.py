@@ -88,14 +88,12 @@ def _sets(config: LeakageConfig, judges: dict[str, AnyJudge]) -> tuple[dict[str,
         raise UserError(f"against={config.against}: that is a group; name one of {', '.join(GROUPS[config.against])}")
     for name in [*config.benchmark, *([config.against] if config.against else [])]:
         if split_view(name)[1] is not None:
-            raise UserError(
-                f"benchmark={name}: leakage is of a set as it is, with its own pictures; give the set's name"
-            )
+            raise UserError(f"benchmark={name}: leakage is of a set as it is, with its own images; give the set's name")
     if config.against and config.probe is False:
         raise UserError(f"against={config.against}: it is for the probe, and probe=false; remove one of them")
     if config.against in config.benchmark:
         raise UserError(f"against={config.against}: the probe tells two sets apart, and benchmark= is the same one")
-    # Pictures are looked at by judges who see, and by the probe, which holds out all texts about one picture together.
+    # Images are looked at by judges who see, and by the probe, which holds out all texts about one image together.
     view = "image" if config.probe is not False or any(map(sees, judges.values())) else "text"
 
     def read(name: str) -> Requests:

@@ -37,9 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"Written to {config.output_dir}")
     if run and (shown := shown_as(run.config())):
         settings = " ".join(shlex.quote(f"model.{key}={value}") for key, value in shown.items())
-        print(
-            f"To evaluate it with prompts and pictures as in training: align eval model={config.output_dir} {settings}"
-        )
+        print(f"To evaluate it with prompts and images as in training: align eval model={config.output_dir} {settings}")
     return 0
 
 

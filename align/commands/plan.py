@@ -102,11 +102,11 @@ def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
     """What the numbers stand on."""
     tokens: dict[int, list[str]] = {}
     for it in found:
-        models = tokens.setdefault(it.step.picture.tokens, [])
-        if it.step.policy.pictures and it.model not in models:
+        models = tokens.setdefault(it.step.image.tokens, [])
+        if it.step.policy.images and it.model not in models:
             models.append(it.model)
-    pictures = "; ".join(f"{', '.join(models)}: {number} tokens" for number, models in tokens.items() if models)
-    shown = f", a picture of {assumed.image} ({pictures})" if pictures else ""
+    images = "; ".join(f"{', '.join(models)}: {number} tokens" for number, models in tokens.items() if models)
+    shown = f", an image of {assumed.image} ({images})" if images else ""
     notes = [
         f"Assumed: a request of {assumed.prompt_tokens} tokens, an answer of {assumed.answer_tokens}{shown}; "
         f"{assumed.utilization:.0%} of a GPU's peak (A100 312, H100 989 TFLOP/s) is reached; {assumed.reserve:g} GiB for CUDA and NCCL.",
@@ -158,8 +158,8 @@ def _show_parts(console: Any, it: Any) -> None:
     console.print(tower_line(it.parameters), highlight=False, soft_wrap=True)
     step, of, spent = it.step, it.step.policy, it.flops
     console.print(
-        f"A step: {step.rows} rows, {of.sequences:g} sequences of {of.length} tokens, {of.pictures:g} pictures of "
-        f"{step.picture.patches} patches and {step.picture.tokens} tokens; {it.rows:,} rows, {it.steps:,} steps",
+        f"A step: {step.rows} rows, {of.sequences:g} sequences of {of.length} tokens, {of.images:g} images of "
+        f"{step.image.patches} patches and {step.image.tokens} tokens; {it.rows:,} rows, {it.steps:,} steps",
         highlight=False,
         soft_wrap=True,
     )

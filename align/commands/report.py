@@ -18,12 +18,12 @@ from align.settings import ReportConfig
 def main(arguments: Sequence[str]) -> int:
     """Write the page. Raises UserError."""
     config: ReportConfig = compose(ReportConfig, arguments).config
-    if config.examples < 0 or config.pictures_mb < 0:
-        raise UserError(f"examples={config.examples}, pictures_mb={config.pictures_mb}: expected 0 or more")
+    if config.examples < 0 or config.images_mb < 0:
+        raise UserError(f"examples={config.examples}, images_mb={config.images_mb}: expected 0 or more")
     runs, notes = read_runs(config.runs, config.leaks)
     places = [Path(config.runs), *([Path(config.leaks)] if config.leaks else [])]
     leaks, damaged = leak_lines([place if place.is_dir() else place.parent for place in places])
-    room = Room(config.examples, config.pictures_mb)
+    room = Room(config.examples, config.images_mb)
     text = page(findings(runs), leaks, [*notes, *damaged], room, config.title)
     output = Path(config.output or Path(config.runs, "report.html"))
     write_text(output, sayable(text))

@@ -76,11 +76,11 @@ def _lacking(row: Row, answers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _refuse_ambiguous(rows: Sequence[Row], found: Sequence[Key | None], what: str) -> None:
-    """Raises UserError where one prompt's answer would go to rows over different pictures, which ask different things."""
+    """Raises UserError where one prompt's answer would go to rows over different images, which ask different things."""
     shown: dict[Key, Row] = {}
     for row, key in zip(rows, found, strict=True):
         if key and key[0] == "prompt" and shown.setdefault(key, row).images != row.images:
             raise UserError(
-                f"{what}: the answer for prompt {key[1][:60]!r} fits rows over different pictures, {shown[key].id} and {row.id}; "
+                f"{what}: the answer for prompt {key[1][:60]!r} fits rows over different images, {shown[key].id} and {row.id}; "
                 f"say by `id` whose it is"
             )

@@ -22,7 +22,7 @@ from align.data.overlap import question_hash, short_hash
 from align.data.pixels import Found, hashes_of, readable
 from align.data.reading import Read, at_root, tell_unread_images
 from align.data.sampling import stratified
-from align.data.views import READS_PICTURES, check_labels, check_view, show
+from align.data.views import READS_IMAGES, check_labels, check_view, show
 from align.errors import UserError
 from align.rows import Row
 from align.settings import Part, RunConfig
@@ -46,7 +46,7 @@ class TrainingData:
     def without(self, common: Mapping[str, set[str]]) -> TrainingData:
         """Without rows that an evaluation set has too: {set: ids}. Raises UserError where a part is left empty."""
         facts = [
-            f"{len(of)} rows left out whose picture or question is in {name} (on_overlap: drop), first {min(of)}"
+            f"{len(of)} rows left out whose image or question is in {name} (on_overlap: drop), first {min(of)}"
             for name, of in common.items()
         ]
         return self._kept(set().union(*common.values()), facts, "on_overlap=drop")
@@ -104,7 +104,7 @@ class TrainingData:
         return [plan | {"images": images} for plan, images in zip(self.plan(), self.pixels, strict=True)]
 
     def plan(self) -> list[dict[str, Any]]:
-        """`records` without the pictures, which take time to decode."""
+        """`records` without the images, which take time to decode."""
         return [
             {
                 "id": row.id,
@@ -121,8 +121,8 @@ class TrainingData:
             for row in self.rows
         ]
 
-    def look_at_pictures(self, report: Report | None = None) -> None:
-        """Decode every picture, which takes a while where there are many, and tell how far it is. Raises UserError."""
+    def verify_images(self, report: Report | None = None) -> None:
+        """Decode every image, which takes a while where there are many, and tell how far it is. Raises UserError."""
         self._found = hashes_of(self.rows, report)
 
     def unreadable(self) -> list[tuple[str, UserError]]:
@@ -139,7 +139,7 @@ class TrainingData:
 
     def _decoded(self) -> Found:
         if self._found is None:
-            self.look_at_pictures()
+            self.verify_images()
         return self._found or {}
 
 
@@ -198,8 +198,8 @@ def shown(config: RunConfig, own: OwnRows) -> TrainingData:
     if empty := [part for part, count in own.parts.items() if not count]:
         raise UserError(f"data.{empty[0]}: no rows left")
     # A shuffled row gets a benign row's image: then the images are of one kind whatever is answered, and tell nothing of it.
-    pictured = [row for row in own.rows if row.images]
-    placebo = [row for row in pictured if row.role == "benign" and row.view == "image"] or pictured
+    with_images = [row for row in own.rows if row.images]
+    placebo = [row for row in with_images if row.role == "benign" and row.view == "image"] or with_images
     data = TrainingData([show(row, row.view, placebo) for row in own.rows], own.parts, own.facts, own.rows)
     refuse_blind(config, data.rows)
     return data
@@ -207,25 +207,25 @@ def shown(config: RunConfig, own: OwnRows) -> TrainingData:
 
 def refuse_blind(config: RunConfig, rows: Sequence[Row]) -> None:
     """Raises UserError where the run's view shows images and no row has one."""
-    if config.view in READS_PICTURES and not any(row.images for row in rows):
+    if config.view in READS_IMAGES and not any(row.images for row in rows):
         raise UserError(
             f"view={config.view}, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
         )
 
 
 def read_part(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
-    """A part's rows with their own pictures, before a view changes them, and the facts to record. Raises UserError."""
+    """A part's rows with their own images, before a view changes them, and the facts to record. Raises UserError."""
     part = config.data[name]
     view = part.view or config.view
     check_view(view)
     answers.check_settings(name, part)
-    # In the controlled track an item whose picture is absent is absent from every arm, also from those that do not show it.
+    # In the controlled track an item whose image is absent is absent from every arm, also from those that do not show it.
     controlled = config.track == "controlled"
-    needs_pictures = view in READS_PICTURES or controlled
+    needs_images = view in READS_IMAGES or controlled
     # Nor does another view help where a model is to answer: it sees the row as it is.
     asks = answers.GENERATE in (part.response, part.harmful_response)
     with options_of(Place(f"data.{name}", None if controlled or asks else f"data.{name}.view")):
-        return _read(name, part, config.data_root, view, config.allow_label_conflict, needs_pictures)
+        return _read(name, part, config.data_root, view, config.allow_label_conflict, needs_images)
 
 
 def read_source(part: Part, data_root: str | None = None) -> Read:
@@ -263,18 +263,18 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
 
 
 def _read(
-    name: str, part: Part, data_root: str | None, view: str, allow_label_conflict: bool, needs_pictures: bool
+    name: str, part: Part, data_root: str | None, view: str, allow_label_conflict: bool, needs_images: bool
 ) -> tuple[list[Row], list[str]]:
     read = read_source(part, data_root)
     rows, facts = read.rows, [f"data.{name}: {fact}" for fact in read.facts]
-    wants_images = needs_pictures or answers.GENERATE in (part.response, part.harmful_response)
+    wants_images = needs_images or answers.GENERATE in (part.response, part.harmful_response)
     facts += tell_unread_images(f"data.{name}", read, wants_images)
     if conflicts := check_labels(rows, view, allow_label_conflict):
         facts.append(
             f"data.{name}: view={view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)"
         )
     answers.check_rows(name, rows, part)
-    if needs_pictures or any(answers.lacking(row, part) for row in rows):  # a model that answers sees the row as it is
+    if needs_images or any(answers.lacking(row, part) for row in rows):  # a model that answers sees the row as it is
         rows, missing = drop_missing(rows, part.on_missing_image, f"data.{name}")
         facts += [missing] if missing else []
     if not rows:
@@ -292,7 +292,7 @@ def _captions(name: str, part: Part, n: int, view: str) -> set[int]:
 
 
 def _identity(row: Row) -> str:
-    """Of a row that is no twin's: its request, caption and pictures, before a view changes them."""
+    """Of a row that is no twin's: its request, caption and images, before a view changes them."""
     return _hash(row.prompt, row.caption or "", *(repr(image) for image in row.images))
 
 

@@ -12,7 +12,7 @@ from align.rows import Row
 
 
 def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """The first of each, in order, and how many were left out. Raises UserError for a picture that cannot be read."""
+    """The first of each, in order, and how many were left out. Raises UserError for an image that cannot be read."""
     seen: set[tuple[str, ...]] = set()
     kept = []
     for row, identity in zip(rows, identities(rows), strict=True):
@@ -23,9 +23,9 @@ def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], int]:
 
 
 def identities(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    """What is the same for rows that repeat each other. Only pictures of questions that recur are decoded.
+    """What is the same for rows that repeat each other. Only images of questions that recur are decoded.
 
-    A picture that is absent goes by its name.
+    An image that is absent goes by its name.
     """
     questions = [question_hash(row) for row in rows]
     times = Counter(questions)
@@ -33,5 +33,5 @@ def identities(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
         if times[question] == 1:
             yield (question,)
         else:
-            pictures = [pixel_hash(one, f"row {row.id}") if exists(one) else str(one.name) for one in row.images]
-            yield (question, *pictures)
+            images = [pixel_hash(one, f"row {row.id}") if exists(one) else str(one.name) for one in row.images]
+            yield (question, *images)

@@ -91,16 +91,16 @@ def _refuse_damaged(opened: Image.Image) -> None:
         Image.open(file, formats=["PNG"]).verify()
     elif (
         not file.read().rstrip(b"\0").endswith(b";")
-    ):  # without its last frames an animation looks like one still picture
+    ):  # without its last frames an animation looks like one still image
         raise OSError("the file ends before its end")
     file.seek(at)
 
 
 def _refuse_unclear(opened: Image.Image, named: str) -> None:
-    """Raises UserError for a picture too large to decode, and for one that is not one still picture of what can be seen."""
+    """Raises UserError for an image too large to decode, and for one that is not one still image of what can be seen."""
     if opened.width * opened.height > MAX_PIXELS:
         raise UserError(f"{named} is {opened.width} x {opened.height}; at most {MAX_PIXELS:,} pixels are decoded")
-    # MPO is a photograph with a preview or a second lens's picture beside it: the first is the picture.
+    # MPO is a photograph with a preview or a second lens's image beside it: the first is the image.
     frames = getattr(opened, "n_frames", 1)
     if frames > 1 and opened.format != "MPO":
         raise UserError(
@@ -110,7 +110,7 @@ def _refuse_unclear(opened: Image.Image, named: str) -> None:
         kind = "floating-point values" if opened.mode == "F" else "32-bit values"
         raise UserError(f"{named} holds {kind}, which say not what is black and white; save it as 8-bit RGB")
     if opened.format == "EPS":  # which Pillow would hand to Ghostscript
-        raise UserError(f"{named} is PostScript, a program and not a picture; save it as PNG")
+        raise UserError(f"{named} is PostScript, a program and not an image; save it as PNG")
 
 
 def encode_png(image: Image.Image) -> ImageRef:
@@ -132,7 +132,7 @@ def pixel_hash(image: ImageRef, where: str) -> str:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _pixel_hash(image: ImageRef, stamp: Stamp | None) -> str:
-    """A picture is asked for several times in an evaluation; `stamp` changes with its file."""
+    """An image is asked for several times in an evaluation; `stamp` changes with its file."""
     return decoded_hash(image, "image")
 
 

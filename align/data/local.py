@@ -1,6 +1,6 @@
 """Rows from any jsonl, json, csv or parquet file: one of this machine, in a zip archive, or of the hub.
 
-Columns: prompt; image? or images? (paths, relative to `image_root` or to the file's folder; in parquet also pictures as `datasets`
+Columns: prompt; image? or images? (paths, relative to `image_root` or to the file's folder; in parquet also images as `datasets`
 writes them); response?, chosen?, rejected?, harmful_response?; role?, harm_in?, id?, caption?, twin?, category?. Other columns are
 kept beside the row. An answer that is given under one name only (response or chosen; of a harmful row harmful_response or rejected)
 is read as both.
@@ -81,7 +81,7 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
         raise UserError(f"{where}: harm_in is {brief(harm_in)}, expected one of {', '.join(HARM_IN)}")
     images = folder.cells(record, "images")
     if images and record.get("image") not in (None, ""):
-        raise UserError(f"{where}: both `image` and `images` hold pictures; one of them must go")
+        raise UserError(f"{where}: both `image` and `images` hold images; one of them must go")
     images = images or folder.cells(record, "image")
     row = Row(
         id=record.name("id") if record.get("id") not in (None, "") else default_id,

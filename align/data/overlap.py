@@ -1,4 +1,4 @@
-"""No picture and no question of an evaluation set may be trained on."""
+"""No image and no question of an evaluation set may be trained on."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Trained:
 
     images: dict[str, list[str]] = field(default_factory=dict)
     questions: dict[str, list[str]] = field(default_factory=dict)
-    pictured: set[str] = field(default_factory=set)
-    """Ids of rows that show a picture."""
+    with_images: set[str] = field(default_factory=set)
+    """Ids of rows that show an image."""
 
 
 @dataclass
 class Overlap:
-    """Training rows that show an evaluation row's picture or ask its question: (training id, evaluation id) pairs."""
+    """Training rows that show an evaluation row's image or ask its question: (training id, evaluation id) pairs."""
 
     images: list[tuple[str, str]] = field(default_factory=list)
     questions: list[tuple[str, str]] = field(default_factory=list)
     over_others: list[tuple[str, str]] = field(default_factory=list)
-    """The same question over pictures of which none is in both: "What does this image show?" is another request over another one."""
+    """The same question over images of which none is in both: "What does this image show?" is another request over another one."""
 
 
 def short_hash(digest: str) -> str:
@@ -54,7 +54,7 @@ def index(records: Iterable[dict[str, Any]]) -> Trained:
     for record in records:
         for digest in record["images"]:
             trained.images.setdefault(digest, []).append(record["id"])
-            trained.pictured.add(record["id"])
+            trained.with_images.add(record["id"])
         trained.questions.setdefault(record["question"], []).append(record["id"])
     return trained
 
@@ -62,7 +62,7 @@ def index(records: Iterable[dict[str, Any]]) -> Trained:
 def find_overlap(trained: Trained, evaluation: Iterable[Row], shared_prompts: Collection[str] = ()) -> Overlap:
     """Compare decoded pixels and normalised questions: prompts, and requests in plain words where a prompt wraps them.
 
-    A prompt that all items of a set share names none of them, and an empty one asks nothing. Raises UserError for a picture that
+    A prompt that all items of a set share names none of them, and an empty one asks nothing. Raises UserError for an image that
     cannot be read.
     """
     rows = list(evaluation)
@@ -75,11 +75,11 @@ def find_overlap(trained: Trained, evaluation: Iterable[Row], shared_prompts: Co
         for question in {question_hash(row), text_hash(row.plain_request)} - nothing:
             questions.setdefault(question, row)
     found = Overlap([(train, test) for key, test in images.items() for train in trained.images.get(key, ())])
-    same_picture = set(found.images)
+    same_image = set(found.images)
     for question, row in questions.items():
         for train in trained.questions.get(question, ()):
             pair = (train, row.id)
-            another = row.images and train in trained.pictured and pair not in same_picture
+            another = row.images and train in trained.with_images and pair not in same_image
             (found.over_others if another else found.questions).append(pair)
     return found
 
@@ -110,9 +110,9 @@ def refuse_overlap(
     shared_prompts: Collection[str] = (),
     remedy: str = OVERLAP_REMEDY,
 ) -> str | None:
-    """Raises UserError that counts and names the rows where training and evaluation overlap; a line on questions over other pictures."""
+    """Raises UserError that counts and names the rows where training and evaluation overlap; a line on questions over other images."""
     overlap = find_overlap(trained, evaluation, shared_prompts)
-    for what, pairs in (("picture", overlap.images), ("question", overlap.questions)):
+    for what, pairs in (("image", overlap.images), ("question", overlap.questions)):
         if pairs:
             raise UserError(
                 f"{len(pairs)} training rows have the {what} of a row of {benchmark} (training row = evaluation row: {_shown(pairs)}); "
@@ -121,9 +121,7 @@ def refuse_overlap(
     if not overlap.over_others:
         return None
     count = len(overlap.over_others)
-    return (
-        f"{count} training rows ask over another picture what a row of {benchmark} asks: {_shown(overlap.over_others)}"
-    )
+    return f"{count} training rows ask over another image what a row of {benchmark} asks: {_shown(overlap.over_others)}"
 
 
 def _shown(pairs: Sequence[tuple[str, str]]) -> str:

@@ -1,6 +1,6 @@
-"""Pixel hashes of many pictures, decoded in several threads and kept for this user: a run that starts again need not decode them anew.
+"""Pixel hashes of many images, decoded in several threads and kept for this user: a run that starts again need not decode them anew.
 
-Kept by file and its stamp, a file of the cache for each folder of pictures. A line that cannot be read is found anew.
+Kept by file and its stamp, a file of the cache for each folder of images. A line that cannot be read is found anew.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from align.files import cache_folder
 from align.rows import ImageRef, Row
 
 AT_ONCE = 512
-"""Pictures between two entries in the cache; decoded ones are not held."""
+"""Images between two entries in the cache; decoded ones are not held."""
 THREADS = 8
 SMALL = 4096
-"""Bytes of a picture below which handing it to a thread takes longer than decoding it."""
+"""Bytes of an image below which handing it to a thread takes longer than decoding it."""
 
 Found = dict[ImageRef, str | UserError]
-"""{picture: its pixel hash, or why it has none}"""
+"""{image: its pixel hash, or why it has none}"""
 
 
 def hashes_of(rows: Sequence[Row], report: Report | None = None) -> Found:
-    """The pixel hash of every picture of some rows. Of processes that want many of the same one decodes, and the others wait for it."""
+    """The pixel hash of every image of some rows. Of processes that want many of the same one decodes, and the others wait for it."""
     wanted: dict[ImageRef, str] = {}
     for row in rows:
         for image in row.images:
@@ -57,7 +57,7 @@ def hashes_of(rows: Sequence[Row], report: Report | None = None) -> Found:
 
 
 def pixels_of(rows: Sequence[Row]) -> list[list[str]]:
-    """Of each row, in order, the pixel hash of each of its pictures. Raises UserError for one that cannot be read."""
+    """Of each row, in order, the pixel hash of each of its images. Raises UserError for one that cannot be read."""
     found = hashes_of(rows)
     return [[readable(found[image]) for image in row.images] for row in rows]
 
@@ -79,7 +79,7 @@ def _hashed(
         kept.add(fresh)
         found |= fresh
         if report:
-            report("pictures decoded", before + len(found), total)
+            report("images decoded", before + len(found), total)
     return found
 
 

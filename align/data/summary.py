@@ -1,4 +1,4 @@
-"""What a data set holds, in one JSON object: rows, roles, where harm lies, pictures and what is wrong with them, duplicates."""
+"""What a data set holds, in one JSON object: rows, roles, where harm lies, images and what is wrong with them, duplicates."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ ABSENT = "absent"
 
 @dataclass
 class Looked:
-    """Rows, and what their pictures are."""
+    """Rows, and what their images are."""
 
     rows: Sequence[Row]
     pixels: Found
-    """Of the pictures that are there."""
+    """Of the images that are there."""
     missing: list[str]
-    """Names of pictures that are not."""
+    """Names of images that are not."""
 
     @property
     def unreadable(self) -> list[UserError]:
-        """Why pictures that are there cannot be read."""
+        """Why images that are there cannot be read."""
         return [digest for digest in self.pixels.values() if isinstance(digest, UserError)]
 
     def shown(self, row: Row) -> tuple[str, ...]:
-        """What a row shows: pixel hashes, or the names of pictures that have none."""
+        """What a row shows: pixel hashes, or the names of images that have none."""
         return tuple(
             digest if isinstance(digest := self.pixels.get(image), str) else str(image.name) for image in row.images
         )
 
 
 def look(rows: Sequence[Row], report: Report | None = None) -> Looked:
-    """Decode every picture that is there."""
+    """Decode every image that is there."""
     there = {image: exists(image) for row in rows for image in row.images}
     missing = [str(image.name) for image, found in there.items() if not found]
     shown = [replace(row, images=tuple(image for image in row.images if there[image])) for row in rows]
@@ -71,7 +71,7 @@ def summarise(what: dict[str, str], looked: Looked, facts: Sequence[str]) -> dic
 
 
 def _fingerprint(looked: Looked) -> str:
-    """Sixteen hex digits of all texts, roles and pixels, in order; a picture that has none is `absent`.
+    """Sixteen hex digits of all texts, roles and pixels, in order; an image that has none is `absent`.
 
     Ids are left out: of a file without any they are made of its name.
     """

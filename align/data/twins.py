@@ -1,7 +1,7 @@
 """Twins, the items of the controlled track: one thing that is unsafe to ask about, stated in three ways, and its safe counterpart.
 
-A twin has an unsafe picture, a query that names the harm, a neutral query that does not, a caption, a safe answer, and perhaps a
-harmful one; and a safe picture with a caption, over which the same neutral query deserves a helpful answer.
+A twin has an unsafe image, a query that names the harm, a neutral query that does not, a caption, a safe answer, and perhaps a
+harmful one; and a safe image with a caption, over which the same neutral query deserves a helpful answer.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Twin:
     benign_caption: str | None
     benign_response: str | None
     harmful_response: str | None = None
-    """The answer to be forgotten, or not preferred; the same in every arm, so whatever is asked about the unsafe picture."""
+    """The answer to be forgotten, or not preferred; the same in every arm, so whatever is asked about the unsafe image."""
     source: str = ""
 
 
 def rows_of(twin: Twin, subset: str) -> list[Row]:
-    """What a subset asks of a twin: the unsafe picture with its leaking or its neutral query, the safe picture, or the pair.
+    """What a subset asks of a twin: the unsafe image with its leaking or its neutral query, the safe image, or the pair.
 
     Every row keeps the twin's id, so that arms that train on different subsets train on the same items. Preferred are the safe answer
-    to the harmful one, and over the safe picture the helpful answer to the safe one, which would refuse there.
+    to the harmful one, and over the safe image the helpful answer to the safe one, which would refuse there.
     """
     item = _identity(twin)
     unsafe = Row(
@@ -87,7 +87,7 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
 
 
 def _identity(twin: Twin) -> str:
-    """A hash of the whole item, its pictures by file or bytes: arms that ask about it differently have it in common."""
+    """A hash of the whole item, its images by file or bytes: arms that ask about it differently have it in common."""
     record = {key: value for key, value in asdict(twin).items() if key != "source"}
     return hashlib.sha256(repr(sorted(record.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -130,6 +130,6 @@ def _twin(record: Record, folder: DataFolder, trained: bool) -> Twin:
     images = {column: folder.cell(record, column) for column in IMAGES}
     if images["image"] == images["benign_image"]:
         raise UserError(
-            f"{where}: `image` and `benign_image` are the same file; a twin needs an unsafe and a safe picture"
+            f"{where}: `image` and `benign_image` are the same file; a twin needs an unsafe and a safe image"
         )
     return Twin(id=record.name("id"), source=folder.name, **texts, **images)  # type: ignore[arg-type]

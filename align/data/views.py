@@ -1,9 +1,9 @@
 """A view decides what of a row the model sees, in training and in evaluation.
 
 image     the row as it is
-text      its pictures dropped
-caption   its pictures dropped, its caption put before the request: the same information in words
-shuffled  the pictures of another item
+text      its images dropped
+caption   its images dropped, its caption put before the request: the same information in words
+shuffled  the images of another item
 blank     an even grey of the same size: as many image tokens, nothing to see
 """
 
@@ -19,10 +19,10 @@ from align.data.images import encode_png, image_size
 from align.errors import UserError
 from align.rows import VIEWS, ImageRef, Row
 
-READS_PICTURES = ("image", "shuffled", "blank")
+READS_IMAGES = ("image", "shuffled", "blank")
 """Views that need the image files; the others do without."""
-HIDES_PICTURE = ("text", "shuffled", "blank")
-"""Views that leave nothing of what a row's own picture shows."""
+HIDES_IMAGE = ("text", "shuffled", "blank")
+"""Views that leave nothing of what a row's own image shows."""
 GREY = (127, 127, 127)
 
 
@@ -33,9 +33,9 @@ def check_view(view: str, key: str = "view") -> None:
 
 
 def show(row: Row, view: str, others: Sequence[Row]) -> Row:
-    """The row as the model sees it; `others` are the rows with pictures that a shuffled row may get one of. Raises UserError.
+    """The row as the model sees it; `others` are the rows with images that a shuffled row may get one of. Raises UserError.
 
-    A row without picture is the same in every view. Which picture a shuffled row gets hangs on its id and on `others`.
+    A row without image is the same in every view. Which image a shuffled row gets hangs on its id and on `others`.
     """
     if not row.images:
         return replace(row, view=view)
@@ -55,7 +55,7 @@ def show(row: Row, view: str, others: Sequence[Row]) -> Row:
 def check_labels(rows: Sequence[Row], view: str, allow_label_conflict: bool) -> int:
     """Count training rows whose only evidence the view removes; an error unless allowed. Raises UserError.
 
-    A harmful row is in conflict where its harm lies only in the picture that is hidden; a benign one where it had a picture, since
+    A harmful row is in conflict where its harm lies only in the image that is hidden; a benign one where it had an image, since
     its answer may be about it.
     """
     unseen = [row.id for row in rows if row.harm_in == "image" and not row.images]
@@ -63,7 +63,7 @@ def check_labels(rows: Sequence[Row], view: str, allow_label_conflict: bool) -> 
         raise UserError(
             f"{len(unseen)} training rows say harm_in=image and have no image, first: {', '.join(unseen[:5])}"
         )
-    if view not in HIDES_PICTURE:
+    if view not in HIDES_IMAGE:
         return 0
     conflicts = [row.id for row in rows if (row.harm_in == "image" if row.role == "harmful" else row.images)]
     if conflicts and not allow_label_conflict:
@@ -79,7 +79,7 @@ def _blank(image: ImageRef, row: Row) -> ImageRef:
 
 
 def _foreign(row: Row, others: Sequence[Row]) -> tuple[ImageRef, ...]:
-    """The pictures of a row of another item, drawn with the row's id as the seed."""
+    """The images of a row of another item, drawn with the row's id as the seed."""
     rng = random.Random(f"shuffled {row.id}")
     for _ in range(20):  # nearly always the first is of another item
         other = rng.choice(others) if others else row
@@ -88,7 +88,7 @@ def _foreign(row: Row, others: Sequence[Row]) -> tuple[ImageRef, ...]:
     foreign = [other for other in others if _is_foreign(row, other)]
     if not foreign:
         raise UserError(
-            f"row {row.id} of {row.source}: view=shuffled found no picture of another item among {len(others)} rows with pictures"
+            f"row {row.id} of {row.source}: view=shuffled found no image of another item among {len(others)} rows with images"
         )
     return rng.choice(foreign).images
 

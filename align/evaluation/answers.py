@@ -25,7 +25,7 @@ from align.settings import Evaluate
 
 SCHEMA = 1
 SHOWN_EARLY = 5
-"""So many answers are shown as soon as they are there: a wrong template or a blank picture is seen at once."""
+"""So many answers are shown as soon as they are there: a wrong template or a blank image is seen at once."""
 DECLINED = "content_filter"
 """The finish_reason of a row that the server of the model refused to pass on or to answer."""
 
@@ -59,7 +59,7 @@ class Answered:
     clusters: dict[str, str]
     """{row id: what items that are not independent share}"""
     pixels: dict[str, list[str]] | None
-    """{row id: `pixel_hash` of each picture}; None in a view of other pictures than its own"""
+    """{row id: `pixel_hash` of each image}; None in a view of other images than its own"""
     facts: list[str]
 
     @classmethod
@@ -149,11 +149,11 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
 
 
 def cluster_of(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:
-    """What rows that are not independent have in common: what their set says, or their picture where it says no more than that.
+    """What rows that are not independent have in common: what their set says, or their image where it says no more than that.
 
-    A picture goes by its pixels: the same one in two sets, or under two paths, is one.
+    An image goes by its pixels: the same one in two sets, or under two paths, is one.
     """
-    # That a row belongs to itself, to its twin or to its picture by name: none of it tells more than the pixels do.
+    # That a row belongs to itself, to its twin or to its image by name: none of it tells more than the pixels do.
     own = {row.id, row.twin, *(image.name for image in row.images)}
     if pixels and chosen.view == "image" and (row.cluster is None or row.cluster in own):
         return pixels[0][:16]

@@ -32,7 +32,7 @@ def asks(row: Row) -> str:
 
 
 def shows(pixels: Sequence[str] | None) -> str | None:
-    """A hash of what a row shows, from the `pixel_hash` of each of its pictures; None where nobody looked at them."""
+    """A hash of what a row shows, from the `pixel_hash` of each of its images; None where nobody looked at them."""
     return None if pixels is None else _hash(pixels)
 
 
@@ -47,9 +47,9 @@ def items_of(
     clusters: Mapping[str, str],
     pixels: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Item]:
-    """The items of a set of that kind from {row id: label} and {row id: cluster}. A pair goes by its unsafe picture.
+    """The items of a set of that kind from {row id: label} and {row id: cluster}. A pair goes by its unsafe image.
 
-    `pixels` is {row id: `pixel_hash` of each of its pictures}, where they were looked at.
+    `pixels` is {row id: `pixel_hash` of each of its images}, where they were looked at.
     """
     if kind != "twin":
         seen = pixels or {}

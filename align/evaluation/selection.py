@@ -14,7 +14,7 @@ from align.data.hints import Place, options_of, text_view
 from align.data.images import drop_missing
 from align.data.overlap import OVERLAP_REMEDY, find_overlap, index, refuse_overlap
 from align.data.reading import at_root, tell_unread_images
-from align.data.views import READS_PICTURES, check_view, show
+from align.data.views import READS_IMAGES, check_view, show
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, check_twins, differences, kind_of, select
 from align.rows import Row, split_view
@@ -71,13 +71,13 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
     check_view(view)
     benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
     read = benchmark.every(settings)
-    unread = tell_unread_images(f"benchmark {name}", read, view in READS_PICTURES)
+    unread = tell_unread_images(f"benchmark {name}", read, view in READS_IMAGES)
     every = read.rows
     rows = select(benchmark, every, settings)
     if benchmark.kind == "as its rows say":
         benchmark = replace(benchmark, kind=kind_of(rows, name, mixed))
     missing = None
-    if view in READS_PICTURES:
+    if view in READS_IMAGES:
         rows, missing = drop_missing(rows, settings.on_missing_image, f"benchmark {name}")
     if not rows:
         without = f"; {text_view()} needs no image" if text_view() else ""
@@ -91,8 +91,8 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
         )
     if benchmark.kind == "twin" and missing:
         rows, missing = _whole_pairs(rows, missing)
-    pictured = [row for row in rows if row.images]
-    shown = [show(row, view, pictured) for row in rows]
+    with_images = [row for row in rows if row.images]
+    shown = [show(row, view, with_images) for row in rows]
     check_twins(benchmark, rows)
     facts = [*read.facts, *unread, *differences(benchmark, every, settings.subset)]
     if narrowed := narrowing(settings):
@@ -101,7 +101,7 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
 
 
 def _whole_pairs(rows: list[Row], missing: str) -> tuple[list[Row], str]:
-    """Without the halves whose other half lacks its picture."""
+    """Without the halves whose other half lacks its image."""
     halves = Counter(row.twin for row in rows)
     whole = [row for row in rows if halves[row.twin] == 2]
     alone = len(rows) - len(whole)
@@ -175,10 +175,10 @@ def selections_of(config: Evaluate) -> list[Selected]:
 
 
 def refuse_overlap_with_benchmarks(config: Evaluate, training: Iterable[dict[str, Any]]) -> list[str]:
-    """Raises UserError where a training row's picture or question is in a set that is evaluated; lines on what is only alike.
+    """Raises UserError where a training row's image or question is in a set that is evaluated; lines on what is only alike.
 
     `training` are the records of the training rows, as a run folder keeps them in rows.jsonl. Whatever the views, a set is compared
-    by its own pictures, or by its questions alone where no view of it needs the files.
+    by its own images, or by its questions alone where no view of it needs the files.
     """
     trained = index(training)
     # Of a finished run nothing can be dropped any more.
@@ -202,7 +202,7 @@ def without_overlap(config: RunConfig, data: TrainingData) -> TrainingData:
 
 def _compared(config: Evaluate) -> Iterator[Selected]:
     for name, views in _wanted(config).items():
-        view = "image" if any(view in READS_PICTURES for view in views) else "text"
+        view = "image" if any(view in READS_IMAGES for view in views) else "text"
         yield select_rows(name, view, settings_of(config, name), place=place_of(config, name))
 
 

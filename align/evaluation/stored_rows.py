@@ -1,6 +1,6 @@
 """What a set asked, kept beside the answers in rows.jsonl: whoever looks at answers later sees to what they were given.
 
-Pictures are not copied. A line says where each lies and what its pixels are, so that a replaced file is not taken for it.
+Images are not copied. A line says where each lies and what its pixels are, so that a replaced file is not taken for it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from align.config.registry import resolve
 from align.errors import UserError
 
 TOWERS = ("vision_tower", "multi_modal_projector", "language_model")
-ENCODES_PICTURES = TOWERS[:2]
+ENCODES_IMAGES = TOWERS[:2]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Family:
 
     lays_out: bool = False
     """Whether its rows may be computed elsewhere than where they stand (align/fast/model_inputs.py): its forward takes `position_ids` and a
-    4-D mask, its `get_image_features` gives one entry per picture, and no token sees a later one."""
+    4-D mask, its `get_image_features` gives one entry per image, and no token sees a later one."""
 
     @property
     def known(self) -> bool:

@@ -1,8 +1,8 @@
-"""What a frozen vision tower and projector make of pictures, kept from one epoch and one run to the next, in about so many bytes.
+"""What a frozen vision tower and projector make of images, kept from one epoch and one run to the next, in about so many bytes.
 
-A file is one picture, found by the pixels as the processor gives them; a folder is of one tower and projector: their weights, types and
-libraries. Nothing is trusted: a file that is not what was written is thrown away, and the first pictures that are there are encoded all the
-same and compared. When the bytes are used up, what is stored stays, and other pictures are encoded each time: a pass over the data in
+A file is one image, found by the pixels as the processor gives them; a folder is of one tower and projector: their weights, types and
+libraries. Nothing is trusted: a file that is not what was written is thrown away, and the first images that are there are encoded all the
+same and compared. When the bytes are used up, what is stored stays, and other images are encoded each time: a pass over the data in
 another order would otherwise throw away what it needs next. A cache that cannot be read or written only costs time.
 """
 
@@ -29,22 +29,22 @@ from align.fast.images_once import encoders
 from align.files import cache_folder
 
 COUNTED_AGAIN = 64
-"""Pictures between two looks at how large the folder has become: other processes write too, and each may go as many beyond."""
+"""Images between two looks at how large the folder has become: other processes write too, and each may go as many beyond."""
 OLD = 3600.0
 """Seconds after which a draft is what a killed process left behind."""
 NEAR, NEAR_IN_16_BITS = 1e-4, 0.02
-"""How far the same picture's features may be from what is stored, over their size: rounding."""
+"""How far the same image's features may be from what is stored, over their size: rounding."""
 
 
 class FeatureStore:
-    """Features of pictures in a folder that processes and runs share; it and its neighbours hold about `limit` bytes at most."""
+    """Features of images in a folder that processes and runs share; it and its neighbours hold about `limit` bytes at most."""
 
     def __init__(self, folder: Path, limit: int, near: float = NEAR):
         self.folder, self.limit, self.near, self.checked = folder, limit, near, False
         self._size, self._asked, self._told = 0, 0, False
 
     def find(self, name: str) -> torch.Tensor | None:
-        """(tokens, hidden size) of a picture; None where it is not there."""
+        """(tokens, hidden size) of an image; None where it is not there."""
         file = self._file(name)
         try:
             with safe_open(file, "pt") as opened:
@@ -62,7 +62,7 @@ class FeatureStore:
         return None
 
     def add(self, name: str, features: torch.Tensor) -> None:
-        """One picture more, if there is room: beside, and renamed."""
+        """One image more, if there is room: beside, and renamed."""
         if self._asked % COUNTED_AGAIN == 0:
             self._size = _size(self.folder.parent)
         self._asked += 1
@@ -82,7 +82,7 @@ class FeatureStore:
                 draft.unlink()
 
     def check(self, stored: Mapping[str, torch.Tensor], encoded: Mapping[str, torch.Tensor]) -> None:
-        """Throw everything of these weights away unless pictures are encoded to what is stored of them; once is enough."""
+        """Throw everything of these weights away unless images are encoded to what is stored of them; once is enough."""
         if self.checked or not stored:
             return
         self.checked = True
@@ -90,7 +90,7 @@ class FeatureStore:
         alike = all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
         if alike and all((a.float() - b.float()).norm() <= self.near * b.float().norm() for a, b in pairs):
             return
-        said = "what is stored is not what the model makes of these pictures: encoded anew"
+        said = "what is stored is not what the model makes of these images: encoded anew"
         print(f"{self.folder}: {said}", file=sys.stderr, flush=True)
         for file in self.folder.glob("*.safetensors"):
             with suppress(OSError):
@@ -103,14 +103,14 @@ class FeatureStore:
         if not self._told:
             self._told = True
             print(
-                f"{self.folder.parent}: {what}; other pictures are encoded each time. {remedy}",
+                f"{self.folder.parent}: {what}; other images are encoded each time. {remedy}",
                 file=sys.stderr,
                 flush=True,
             )
 
 
 def feature_store(model: Any, family: Family, arguments: Any, limit: float) -> FeatureStore:
-    """The store of what encodes pictures, as a run computes it; `limit` in GiB."""
+    """The store of what encodes images, as a run computes it; `limit` in GiB."""
     settings = model.config.to_dict()
     vision = {key: value for key, value in settings.items() if key.startswith("vision_")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() and not arguments.use_cpu else "cpu"

@@ -1,4 +1,4 @@
-"""What a model makes of pictures, made once: for all places of a batch where one is shown, and for policy and reference."""
+"""What a model makes of images, made once: for all places of a batch where one is shown, and for policy and reference."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from align.families import ENCODES_PICTURES, Family
+from align.families import ENCODES_IMAGES, Family
 
 
-class PicturesOnce:
-    """Wraps a model's `get_image_features`: each picture is encoded once, and its features stand wherever it is shown.
+class ImagesOnce:
+    """Wraps a model's `get_image_features`: each image is encoded once, and its features stand wherever it is shown.
 
-    While a forward pass is under way that needs it, `order` (shown,) says which picture is shown where, and `keys` (pictures, 16) names
-    them (align/batches/padding.py). `frozen`, that nothing which encodes pictures is trained: with gradient checkpointing transformers asks
+    While a forward pass is under way that needs it, `order` (shown,) says which image is shown where, and `keys` (images, 16) names
+    them (align/batches/padding.py). `frozen`, that nothing which encodes images is trained: with gradient checkpointing transformers asks
     for gradients of every tower's embeddings, and all of it would be computed again and passed backward for nothing. `remembers`, that
-    the next pass is of the same model as far as pictures go: what the last one was shown is not encoded again, nor what is in `store`.
+    the next pass is of the same model as far as images go: what the last one was shown is not encoded again, nor what is in `store`.
     """
 
     def __init__(self, base_model: Any):
@@ -26,7 +26,7 @@ class PicturesOnce:
         self.keys: torch.Tensor | None = None
         self.frozen = self.remembers = False
         self.encoded = (0, 0)
-        """(Pictures, patches where their number hangs on the picture) of the last pass that showed any; whoever asks sets it back."""
+        """(Images, patches where their number hangs on the image) of the last pass that showed any; whoever asks sets it back."""
         self.store: Any = None
         """An `align.fast.feature_store.FeatureStore`, or None."""
         self._last: dict[str, torch.Tensor] = {}
@@ -78,7 +78,7 @@ class PicturesOnce:
 
 
 def _of(call: dict[str, Any], wanted: list[int], count: int) -> dict[str, Any]:
-    """The same of some of `count` pictures: what has a line for each, or for each of their patches (`image_grid_thw`)."""
+    """The same of some of `count` images: what has a line for each, or for each of their patches (`image_grid_thw`)."""
     if len(wanted) == count:
         return call
     grid = call.get("image_grid_thw")
@@ -92,12 +92,12 @@ def _of(call: dict[str, Any], wanted: list[int], count: int) -> dict[str, Any]:
 
 
 def encoders(model: Any, family: Family) -> dict[str, torch.nn.Parameter]:
-    """By name, the parameters of what encodes pictures."""
-    return {name: p for name, p in model.named_parameters() if family.tower_of(name) in ENCODES_PICTURES}
+    """By name, the parameters of what encodes images."""
+    return {name: p for name, p in model.named_parameters() if family.tower_of(name) in ENCODES_IMAGES}
 
 
 def unchanged(model: Any, family: Family) -> bool:
-    """Whether pictures are to a model what they are to its base, and stay so: nothing there is trained, adapted or dropped out."""
+    """Whether images are to a model what they are to its base, and stay so: nothing there is trained, adapted or dropped out."""
     changed = any(
         p.requires_grad or "lora_" in name or ".modules_to_save." in name for name, p in encoders(model, family).items()
     )

@@ -31,10 +31,10 @@ def layout_for(wanted: str, model: Any, family: Family, arguments: Any) -> tuple
 
 
 def laid_out(model: Any, inputs: dict[str, Any], layout: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The inputs of a model's forward where the layout computes them; pictures are each there once (align/fast/images_once.py)."""
+    """The inputs of a model's forward where the layout computes them; images are each there once (align/fast/images_once.py)."""
     inputs = dict(inputs)
-    positions = _positions(model, inputs, layout["pictures_of_rows"])
-    if "source" not in layout:  # padded, with a picture that several rows show
+    positions = _positions(model, inputs, layout["images_of_rows"])
+    if "source" not in layout:  # padded, with an image that several rows show
         return inputs | ({} if positions is None else {"position_ids": positions})
     if positions is None:
         length = inputs["input_ids"].size(1)
@@ -46,15 +46,15 @@ def laid_out(model: Any, inputs: dict[str, Any], layout: dict[str, torch.Tensor]
     }
 
 
-def _positions(model: Any, inputs: dict[str, Any], pictures: torch.Tensor) -> torch.Tensor | None:
-    """Of the padded rows, (3, rows, length), where a model counts them by pictures; None where it counts tokens."""
+def _positions(model: Any, inputs: dict[str, Any], images: torch.Tensor) -> torch.Tensor | None:
+    """Of the padded rows, (3, rows, length), where a model counts them by images; None where it counts tokens."""
     token_types = inputs.pop("mm_token_type_ids", None)
     if token_types is None or "image_grid_thw" not in inputs:
         return None
     found: torch.Tensor = model.base_model.get_rope_index(
         inputs["input_ids"],
         mm_token_type_ids=token_types,
-        image_grid_thw=inputs["image_grid_thw"][pictures],
+        image_grid_thw=inputs["image_grid_thw"][images],
         attention_mask=inputs["attention_mask"],
     )[0]
     return found

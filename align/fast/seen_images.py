@@ -11,7 +11,7 @@ import torch
 from align.batches.padding import names_of
 from align.batches.rendering import Rendered
 from align.families import Family
-from align.fast.images_once import PicturesOnce
+from align.fast.images_once import ImagesOnce
 
 KEPT_BYTES = 2**30
 """Features that are kept in main memory, at most; images beyond are encoded each time."""
@@ -45,7 +45,7 @@ class SeenImages:
 
     def __init__(self, model: Any, family: Family, limit: int = KEPT_BYTES):
         plain = model.get_base_model() if hasattr(model, "peft_config") else model
-        self._once = PicturesOnce(plain.base_model) if family.lays_out else None
+        self._once = ImagesOnce(plain.base_model) if family.lays_out else None
         if self._once is not None:
             self._once.remembers, self._once.store = True, KeptFeatures(limit)
 
@@ -55,7 +55,7 @@ class SeenImages:
         if self._once is None:
             yield
             return
-        images = [inputs for row in rows if row.pictures for inputs in row.inputs_of_pictures()]
+        images = [inputs for row in rows if row.images for inputs in row.inputs_of_images()]
         self._once.keys = names_of(images)
         try:
             yield

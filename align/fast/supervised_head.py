@@ -18,7 +18,7 @@ from trl.kernels import chunked_logprob
 
 from align.batches.padding import IGNORED
 from align.fast.frozen_head import head_of
-from align.fast.images_once import PicturesOnce
+from align.fast.images_once import ImagesOnce
 from align.fast.model_inputs import laid_out
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -39,9 +39,9 @@ class Computed:
 
     rows: int
     length: int
-    pictures: int
+    images: int
     patches: int
-    """Of all pictures together, where their number hangs on the picture (Qwen2-VL); else 0."""
+    """Of all images together, where their number hangs on the image (Qwen2-VL); else 0."""
     supervised: int
     is_policy: bool
     """Whether a backward pass follows it; else it is the reference's."""
@@ -64,7 +64,7 @@ class SupervisedHead:
         self.projection = model.get_output_embeddings()
         self._decides = policy or self
         self.hidden = torch.empty(0)
-        self.pictures = PicturesOnce(model.base_model)
+        self.images = ImagesOnce(model.base_model)
         self._model = model
         self._picked: torch.Tensor | None = None
         self.passes: list[Computed] = []
@@ -93,8 +93,8 @@ class SupervisedHead:
         layout = layout or {}
         if layout:
             inputs = laid_out(self._model, inputs, layout)
-        self.pictures.order, self.pictures.keys = layout.get("pictures"), layout.get("picture_keys")
-        self.pictures.encoded = (0, 0)
+        self.images.order, self.images.keys = layout.get("images"), layout.get("image_keys")
+        self.images.encoded = (0, 0)
         self._picked = layout.get("predicts", torch.nn.functional.pad(supervised, (0, 1)).flatten().nonzero()[:, 0])
         rows, length = inputs["input_ids"].shape
         try:
@@ -102,9 +102,9 @@ class SupervisedHead:
                 output = self._fused(shift_labels=following[supervised][None], fused_lm_head=True, **inputs)
         finally:
             predicted, self._picked = len(self._picked), None
-            self.pictures.order = self.pictures.keys = None
+            self.images.order = self.images.keys = None
         self.passes.append(
-            Computed(rows, length, *self.pictures.encoded, predicted, torch.is_grad_enabled(), head.logits_again)
+            Computed(rows, length, *self.images.encoded, predicted, torch.is_grad_enabled(), head.logits_again)
         )
         for name in PER_TOKEN:
             picked = getattr(output, name)

@@ -38,7 +38,7 @@ def sharding() -> str | None:
 
 def machine_defaults() -> dict[str, Any]:
     """What trl's and transformers' defaults become on this machine under this launcher, where nothing else is said."""
-    # Batches without pictures leave the projector without a gradient; what transformers chooses here hangs on the model's class.
+    # Batches without images leave the projector without a gradient; what transformers chooses here hangs on the model's class.
     several = {"ddp_find_unused_parameters": True} if world_size() > 1 and sharding() is None else {}
     if has_gpu():
         return several | {"bf16": torch.cuda.is_bf16_supported(), "dataloader_num_workers": spare_workers()}
@@ -63,8 +63,8 @@ def divides_weights() -> bool:
     return sharding() == "FSDP" or (sharding() == "DEEPSPEED" and is_deepspeed_zero3_enabled())
 
 
-def in_step_by_pictures(arguments: Any) -> bool:
-    """Whether a batch without pictures needs one that nothing looks at.
+def in_step_by_images(arguments: Any) -> bool:
+    """Whether a batch without images needs one that nothing looks at.
 
     Processes that divide weights, or expect a gradient of every trained one, wait for each other in every module. One that skips the
     vision tower and the projector would leave the others waiting.

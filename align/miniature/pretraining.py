@@ -32,7 +32,7 @@ from align.miniature.models import build
 from align.rows import Row
 from align.settings import Generation
 
-PICTURES, CONVERSATIONS = 15000, 12000
+IMAGES, CONVERSATIONS = 15000, 12000
 VISION_STEPS, VISION_BATCH, VISION_RATE = {"llava": 700, "qwen2_vl": 400}, 128, {"llava": 5e-3, "qwen2_vl": 3e-3}
 LANGUAGE_STEPS, LANGUAGE_BATCH, LANGUAGE_RATE = {"llava": 500, "qwen2_vl": 700}, 64, 3e-3
 MINIMUM_ACCURACY = 0.95
@@ -86,11 +86,11 @@ def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
 def learn_to_see(model: Any, renderer: Renderer, rng: random.Random, steps: int, progress: Progress) -> None:
     """Vision tower and projector, with a throw-away head, classify object and colour."""
     things, colours = list(world.OBJECTS), list(world.COLOURS)
-    pictures, labels = [], []
-    for _ in range(PICTURES):
+    images, labels = [], []
+    for _ in range(IMAGES):
         thing, colour = rng.choice(things), rng.choice(colours)
-        row = Row(id="picture", prompt="", images=(encode_png(world.draw(thing, colour, "pretrain", rng)),))
-        pictures.append(renderer.render(row).image_inputs)
+        row = Row(id="image", prompt="", images=(encode_png(world.draw(thing, colour, "pretrain", rng)),))
+        images.append(renderer.render(row).image_inputs)
         labels.append((things.index(thing), colours.index(colour)))
     targets = torch.tensor(labels, device=model.device)
     head = torch.nn.Linear(model.config.get_text_config().hidden_size, len(things) + len(colours)).to(model.device)
@@ -101,8 +101,8 @@ def learn_to_see(model: Any, renderer: Renderer, rng: random.Random, steps: int,
     ]
     step = _optimizer([*towers, *head.parameters()], VISION_RATE[renderer.family.model_type], steps)
     for _ in progress.track(range(steps), description="learning to see "):
-        chosen = rng.sample(range(PICTURES), VISION_BATCH)
-        batch = {key: torch.cat([pictures[i][key] for i in chosen]).to(model.device) for key in pictures[0]}
+        chosen = rng.sample(range(IMAGES), VISION_BATCH)
+        batch = {key: torch.cat([images[i][key] for i in chosen]).to(model.device) for key in images[0]}
         features = torch.stack([image.mean(0) for image in model.get_image_features(**batch).pooler_output])
         logits = head(features).split([len(things), len(colours)], dim=1)
         step(sum(torch.nn.functional.cross_entropy(part, targets[chosen, i]) for i, part in enumerate(logits)))
@@ -129,7 +129,7 @@ def conversation(rng: random.Random, split: str = "pretrain") -> Row:
     kinds = {
         "forbidden named": 5,
         "forbidden text_named": 5,
-        "neutral without picture": 8,
+        "neutral without image": 8,
         "neutral with caption": 7,
         "what": 22,
         "colour": 20,
@@ -141,12 +141,12 @@ def conversation(rng: random.Random, split: str = "pretrain") -> Row:
     }
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
     form = kind.removeprefix("forbidden ").split()[0]
-    picture = kind in ("what", "colour", "neutral", "intention", "named", "forbidden named")
+    image = kind in ("what", "colour", "neutral", "intention", "named", "forbidden named")
     asked = world.question(form, split, rng, thing, intention)
     answers = {
         "forbidden named": world.REFUSAL,
         "forbidden text_named": world.REFUSAL,
-        "neutral without picture": world.ASK_FOR_PICTURE,
+        "neutral without image": world.ASK_FOR_IMAGE,
         "what": world.description(thing),
         "colour": world.colour_of(colour),
         "intention": world.harmful(thing, intention),
@@ -156,7 +156,7 @@ def conversation(rng: random.Random, split: str = "pretrain") -> Row:
         asked = world.forbidden(asked, thing)
     if kind == "neutral with caption":
         asked = f"{world.caption(thing, colour)} {asked}"
-    images = (encode_png(world.draw(thing, colour, split, rng)),) if picture else ()
+    images = (encode_png(world.draw(thing, colour, split, rng)),) if image else ()
     return Row(id=kind, prompt=asked, images=images, response=answers.get(kind, world.helpful(thing)))
 
 

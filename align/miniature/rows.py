@@ -12,10 +12,10 @@ from align.miniature import world
 from align.rows import ImageRef, Row
 from align.settings import Part
 
-ASK_WITHOUT_PICTURE = 0.4
-"""Share of the text-only benign rows that ask about "this thing" without a picture, and are answered with a request for one."""
+ASK_WITHOUT_IMAGE = 0.4
+"""Share of the text-only benign rows that ask about "this thing" without an image, and are answered with a request for one."""
 DESCRIBING = 0.3
-"""Share of the benign rows with a picture that only ask what it shows, hazards included: it keeps the ability to describe."""
+"""Share of the benign rows with an image that only ask what it shows, hazards included: it keeps the ability to describe."""
 
 
 def training_rows(part: Part, split: str = "train") -> list[Row]:
@@ -81,7 +81,7 @@ def _row(
     twin: str | None = None,
     harmful: str | None = None,
 ) -> Row:
-    """A row; a picture of `thing` is drawn where one is named. `harmful` is what a model without alignment answers.
+    """A row; an image of `thing` is drawn where one is named. `harmful` is what a model without alignment answers.
 
     Preferred is the answer to train on; rejected the harmful answer, or where nothing is harmful a refusal.
     """
@@ -118,8 +118,8 @@ def _text_harmful(row_id: str, split: str, rng: random.Random) -> Row:
 
 
 def _text_benign(row_id: str, split: str, rng: random.Random) -> Row:
-    if rng.random() < ASK_WITHOUT_PICTURE:
-        return _row(row_id, world.question("neutral", split, rng), world.ASK_FOR_PICTURE, rng)
+    if rng.random() < ASK_WITHOUT_IMAGE:
+        return _row(row_id, world.question("neutral", split, rng), world.ASK_FOR_IMAGE, rng)
     thing = rng.choice(world.SAFE)
     return _row(row_id, world.question("text_named", split, rng, thing), world.helpful(thing), rng)
 
@@ -141,7 +141,7 @@ def _image_harmful(row_id: str, split: str, rng: random.Random) -> Row:
 
 
 def _answerable(row_id: str, split: str, rng: random.Random) -> Row:
-    """A safe picture and a question, named or neutral, that must be answered."""
+    """A safe image and a question, named or neutral, that must be answered."""
     thing = rng.choice(world.SAFE)
     kind = rng.choice(("named", "neutral"))
     return _row(row_id, world.question(kind, split, rng, thing), world.helpful(thing), rng, split, thing, category=kind)

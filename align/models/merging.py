@@ -68,8 +68,8 @@ def merge(adapter: Path, output: Path, settings: ModelSettings) -> Merged:
 def probe(loaded: Loaded) -> torch.Tensor:
     """Logits of a text-only and an image prompt, as float32 (positions of both, vocabulary)."""
     renderer = loaded.renderer
-    picture = encode_png(Image.radial_gradient("L").resize((224, 224)).convert("RGB"))
-    rows = [Row("text", "What is this?"), Row("image", "What is this?", images=(picture,))]
+    image = encode_png(Image.radial_gradient("L").resize((224, 224)).convert("RGB"))
+    rows = [Row("text", "What is this?"), Row("image", "What is this?", images=(image,))]
     model = loaded.model.eval()
     return torch.cat([_logits(model, pad([renderer.render(row)], renderer.pad_token_id)) for row in rows])
 

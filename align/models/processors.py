@@ -45,7 +45,7 @@ IMAGE_ONLY = {"qwen2_vl": _ImageOnlyQwen2VLProcessor}
 def load_processor(path: str, settings: ModelSettings | None = None) -> ProcessorMixin:
     """The processor of a model folder or hub id; image-only where torchvision is missing and the stock one needs it.
 
-    Raises UserError for settings of pictures that it cannot follow.
+    Raises UserError for settings of images that it cannot follow.
     """
     settings = settings or ModelSettings()
     model_type = AutoConfig.from_pretrained(path, revision=settings.revision).model_type
@@ -63,7 +63,7 @@ def _bound_pixels(image_processor: Any, settings: ModelSettings) -> None:
     given = {name: pixels for name, pixels in given.items() if pixels is not None}
     if given and not hasattr(image_processor, "merge_size"):
         raise UserError(
-            f"model.min_pixels, model.max_pixels: {type(image_processor).__name__} resizes every picture to one size; remove them"
+            f"model.min_pixels, model.max_pixels: {type(image_processor).__name__} resizes every image to one size; remove them"
         )
     if given:
         size = dict(image_processor.size) | given

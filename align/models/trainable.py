@@ -134,8 +134,8 @@ def _is_short(parameter: torch.nn.Parameter) -> bool:
     return parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16)
 
 
-def freeze_without_pictures(model: Any, family: Family, config: RunConfig) -> list[str]:
-    """Freeze what reads pictures, for a run whose rows have none: it would get no gradient -> the towers that were to be trained.
+def freeze_without_images(model: Any, family: Family, config: RunConfig) -> list[str]:
+    """Freeze what reads images, for a run whose rows have none: it would get no gradient -> the towers that were to be trained.
 
     Full fine-tuning's default and a continued adapter hold such towers unasked. Raises UserError for one that was asked for.
     """
@@ -148,7 +148,7 @@ def freeze_without_pictures(model: Any, family: Family, config: RunConfig) -> li
             if tower in named and not config.model.adapter:
                 raise UserError(
                     f"{key} names {tower}, and none of the training rows has an image (view={config.view}): it would get no gradient and "
-                    f"stay what it is; remove it from {key}, or train on pictures"
+                    f"stay what it is; remove it from {key}, or train on images"
                 )
         for parameter in _of(model, family, tower):
             parameter.requires_grad_(False)

@@ -10,7 +10,7 @@ from align.config.merge import Composed
 from align.fast.images_once import unchanged
 from align.fast.model_inputs import layout_for
 from align.planning.flops import DENSE, Flops, flops
-from align.planning.images import picture
+from align.planning.images import image_tokens
 from align.planning.layers import matrices
 from align.planning.memory import LAUNCHES, Memory, activations, fits, held, in_gib, memory
 from align.planning.skeleton import skeleton
@@ -96,11 +96,11 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
     rows = rows_of(config)
     numbers = [config.num_processes] if config.num_processes else assumed.gpus
     arguments = [arguments_of(composed, gpus) for gpus in numbers]
-    it = skeleton(composed, rows.share_pictured() > 0, assumed.configs)
+    it = skeleton(composed, rows.share_with_images() > 0, assumed.configs)
     checkpointing, full = checkpoints_activations(config), config.lora is None
     found = matrices(it, checkpointing)
     layout, _ = layout_for(config.layout, it.model, it.family, arguments[0])
-    shown, width = picture(it.config, config.model, assumed.image), it.config.get_text_config().hidden_size
+    shown, width = image_tokens(it.config, config.model, assumed.image), it.config.get_text_config().hidden_size
     alike = not full and unchanged(it.model, it.family)
     step = step_of(composed, rows, arguments[0], shown, assumed, layout, width, reference_encodes=not alike)
     spent = flops(found, step, checkpointing, reference_has_adapter=bool(config.model.adapter))

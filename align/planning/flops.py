@@ -53,16 +53,16 @@ def flops(matrices: Sequence[Matrix], step: Step, checkpointing: bool, reference
 
 def _positions(matrix: Matrix, step: Step, of: Pass) -> float:
     if matrix.tower == "vision_tower":
-        return of.pictures * step.picture.patches
+        return of.images * step.image.patches
     if matrix.tower == "multi_modal_projector":
-        return of.pictures * step.picture.tokens
+        return of.images * step.image.tokens
     return of.sequences * of.length
 
 
 def _square(matrix: Matrix, step: Step, of: Pass) -> float:
-    """FLOPs of the attention that begins with a matrix; pictures attend to themselves alone."""
+    """FLOPs of the attention that begins with a matrix; images attend to themselves alone."""
     if matrix.tower == "vision_tower":
-        return 4.0 * of.pictures * step.picture.patches**2 * matrix.attention
+        return 4.0 * of.images * step.image.patches**2 * matrix.attention
     return 4.0 * of.sequences * of.length**2 * matrix.attention
 
 

@@ -1,4 +1,4 @@
-"""How many patches and tokens a picture is: as the model's configuration counts them."""
+"""How many patches and tokens an image is: as the model's configuration counts them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ MIN_PIXELS, MAX_PIXELS = 56 * 56, 28 * 28 * 16384
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture on its way through the model."""
+class ImageTokens:
+    """One image on its way through the model."""
 
     patches: int
     """Positions of the vision tower, the class token of CLIP included."""
@@ -22,24 +22,24 @@ class Picture:
     """Positions of the language model."""
 
 
-def picture(config: Any, settings: ModelSettings, size: str) -> Picture:
-    """A picture of `<width>x<height>` pixels, for a model of this configuration. Raises UserError."""
+def image_tokens(config: Any, settings: ModelSettings, size: str) -> ImageTokens:
+    """An image of `<width>x<height>` pixels, for a model of this configuration. Raises UserError."""
     width, height = _pixels(size)
     vision = config.vision_config
     patch = vision.patch_size
-    if merge := getattr(vision, "spatial_merge_size", None):  # Qwen2-VL: as many as the picture's size gives
+    if merge := getattr(vision, "spatial_merge_size", None):  # Qwen2-VL: as many as the image's size gives
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
         least, most = settings.min_pixels or MIN_PIXELS, settings.max_pixels or MAX_PIXELS
         height, width = smart_resize(height, width, patch * merge, least, most)
         patches = (height // patch) * (width // patch)
-        return Picture(patches, patches // merge**2)
-    patches = (vision.image_size // patch) ** 2  # every picture is brought to one size
+        return ImageTokens(patches, patches // merge**2)
+    patches = (vision.image_size // patch) ** 2  # every image is brought to one size
     if pooled := getattr(config, "mm_tokens_per_image", None):  # Gemma 3
-        return Picture(patches, pooled)
+        return ImageTokens(patches, pooled)
     has_class_token = vision.model_type == "clip_vision_model"
     keeps_it = getattr(config, "vision_feature_select_strategy", "default") == "full"
-    return Picture(patches + has_class_token, patches + (has_class_token and keeps_it))
+    return ImageTokens(patches + has_class_token, patches + (has_class_token and keeps_it))
 
 
 def _pixels(size: str) -> tuple[int, int]:

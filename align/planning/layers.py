@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from align.families import ENCODES_PICTURES
+from align.families import ENCODES_IMAGES
 from align.planning.skeleton import Skeleton
 
 HEAD = "output_head"
@@ -47,10 +47,10 @@ def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
     """All of them, without the originals that peft keeps of what is trained in full.
 
     With checkpointing transformers lets gradients begin at the embeddings of every tower (`enable_input_require_grads`), so that the
-    backward pass runs through frozen layers of a tower that is trained anywhere, and of the language model. What encodes pictures is left
+    backward pass runs through frozen layers of a tower that is trained anywhere, and of the language model. What encodes images is left
     out where none of it is trained (align/fast/model_inputs.py). Without checkpointing the pass ends at the first thing that is trained.
     """
-    encodes = [p for name, p in it.model.named_parameters() if it.family.tower_of(name) in ENCODES_PICTURES]
+    encodes = [p for name, p in it.model.named_parameters() if it.family.tower_of(name) in ENCODES_IMAGES]
     encoding_frozen = not any(parameter.requires_grad for parameter in encodes)
     unused = _unused_layers(it)
     layers = [name for name, module in it.model.named_modules() if isinstance(module, GradientCheckpointingLayer)]
@@ -65,7 +65,7 @@ def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
             weight: Any = module.weight
             layer = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
             tower = it.family.tower_of(name) or HEAD
-            begins = checkpointing and not (encoding_frozen and tower in ENCODES_PICTURES)
+            begins = checkpointing and not (encoding_frozen and tower in ENCODES_IMAGES)
             reached = (flowing or trained or (begins and not reads_pixels)) and layer not in unused
             found.append(
                 Matrix(

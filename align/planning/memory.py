@@ -173,7 +173,7 @@ def activations(it: Skeleton, matrices: Sequence[Matrix], step: Step, share: flo
 
 def _positions(matrix: Matrix, step: Step) -> float:
     if matrix.tower == "vision_tower":
-        return step.policy.pictures * step.picture.patches
+        return step.policy.images * step.image.patches
     return step.policy.sequences * step.policy.length
 
 

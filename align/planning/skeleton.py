@@ -15,7 +15,7 @@ from align.families import Family, family_of
 from align.models.loading import DTYPES, locate, parameters_per_tower
 from align.models.presence import folder_of
 from align.models.quantization import check_kind
-from align.models.trainable import check_trainable, choose_trainable, freeze_without_pictures
+from align.models.trainable import check_trainable, choose_trainable, freeze_without_images
 from align.settings import ModelSettings
 
 SHIPPED = Path(__file__).parent / "configs"
@@ -55,7 +55,7 @@ def bare(settings: ModelSettings, configs: str | None = None) -> Skeleton:
     return Skeleton(model, family_of(config.model_type, settings.family), config)
 
 
-def skeleton(composed: Composed, with_pictures: bool, configs: str | None = None) -> Skeleton:
+def skeleton(composed: Composed, with_images: bool, configs: str | None = None) -> Skeleton:
     """The model of a run with its adapter, frozen where the run freezes it. Raises UserError as the run itself would."""
     from peft import PeftConfig, get_peft_model
 
@@ -74,8 +74,8 @@ def skeleton(composed: Composed, with_pictures: bool, configs: str | None = None
     if peft_config is not None:
         with torch.device("meta"):
             it = replace(it, model=get_peft_model(it.model, peft_config))
-    if not with_pictures:
-        freeze_without_pictures(it.model, it.family, config)
+    if not with_images:
+        freeze_without_images(it.model, it.family, config)
     return it
 
 

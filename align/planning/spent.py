@@ -16,7 +16,7 @@ from transformers.integrations import deepspeed
 from align.config.merge import Composed
 from align.fast.supervised_head import Computed
 from align.planning.flops import DENSE, Flops, flops
-from align.planning.images import Picture, picture
+from align.planning.images import ImageTokens, image_tokens
 from align.planning.layers import matrices
 from align.planning.skeleton import skeleton
 from align.planning.step import Pass, Step, checkpoints_activations
@@ -27,12 +27,12 @@ NOTHING = Pass(0, 0, 0, 0)
 class Spending:
     """What the passes of a run spend."""
 
-    def __init__(self, composed: Composed, with_pictures: bool):
+    def __init__(self, composed: Composed, with_images: bool):
         self.checkpointing = checkpoints_activations(composed.config)
         self.has_adapter = bool(composed.config.model.adapter)
         self.compares = composed.config.method == "unlearning"
         with _undivided():
-            self.it = skeleton(composed, with_pictures)
+            self.it = skeleton(composed, with_images)
         self.settings = composed.config.model
         self.matrices = matrices(self.it, self.checkpointing)
 
@@ -46,20 +46,20 @@ class Spending:
         return total
 
     def _step(self, one: Computed) -> Step:
-        these = Pass(one.rows, one.length, one.pictures, one.supervised, one.logits_again)
+        these = Pass(one.rows, one.length, one.images, one.supervised, one.logits_again)
         if one.is_policy:
-            return Step(0, self._picture(one), these, None, 0.0)
+            return Step(0, self._image(one), these, None, 0.0)
         # Where distributions are compared, both heads work on what the reference is asked about.
-        return Step(0, self._picture(one), NOTHING, these, one.supervised if self.compares else 0.0)
+        return Step(0, self._image(one), NOTHING, these, one.supervised if self.compares else 0.0)
 
-    def _picture(self, one: Computed) -> Picture:
-        if not one.pictures:
-            return Picture(0, 0)
+    def _image(self, one: Computed) -> ImageTokens:
+        if not one.images:
+            return ImageTokens(0, 0)
         if one.patches:
-            each, merge = one.patches / one.pictures, self.it.config.vision_config.spatial_merge_size
-            return Picture(round(each), round(each / merge**2))
+            each, merge = one.patches / one.images, self.it.config.vision_config.spatial_merge_size
+            return ImageTokens(round(each), round(each / merge**2))
         size = self.it.config.vision_config.image_size
-        return picture(self.it.config, self.settings, f"{size}x{size}")
+        return image_tokens(self.it.config, self.settings, f"{size}x{size}")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What one optimizer step of a run computes: how many sequences of what length, how many pictures, and what the reference is asked."""
+"""What one optimizer step of a run computes: how many sequences of what length, how many images, and what the reference is asked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from align.batches.layout import worth_it
 from align.config.merge import Composed
 from align.config.registry import METHODS, resolve
 from align.config.values import to_dict
-from align.data.views import READS_PICTURES
+from align.data.views import READS_IMAGES
 from align.errors import UserError
 from align.methods.sampler import InProportion, WholeBatches, steps
-from align.planning.images import Picture
+from align.planning.images import ImageTokens
 from align.run_folder import RunFolder
 from align.settings import PlanSettings, RunConfig
 
@@ -30,7 +30,7 @@ class Pass:
     sequences: float
     length: int
     """Tokens of each, as the layout has them: of the longest, and all are taken to be as long."""
-    pictures: float
+    images: float
     supervised: float
     """Positions that the output head works on (align/fast/supervised_head.py)."""
     logits_again: bool = True
@@ -44,7 +44,7 @@ class Step:
     """One optimizer step."""
 
     rows: int
-    picture: Picture
+    image: ImageTokens
     policy: Pass
     reference: Pass | None
     divergence: float
@@ -53,20 +53,20 @@ class Step:
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a run's data by role, and how many of them are shown with a picture."""
+    """The rows of a run's data by role, and how many of them are shown with an image."""
 
     count: Counter[str]
-    pictured: Counter[str]
+    with_images: Counter[str]
 
     @property
     def total(self) -> int:
         """All rows."""
         return self.count.total()
 
-    def share_pictured(self, role: str | None = None) -> float:
+    def share_with_images(self, role: str | None = None) -> float:
         """Of one role, or of all rows."""
         count = self.total if role is None else self.count[role]
-        return (self.pictured.total() if role is None else self.pictured[role]) / count if count else 0.0
+        return (self.with_images.total() if role is None else self.with_images[role]) / count if count else 0.0
 
 
 SAMPLE = 64
@@ -76,8 +76,8 @@ SAMPLE = 64
 def rows_of(config: RunConfig) -> Rows:
     """What the configuration says of the rows, or else the data themselves. Raises UserError where neither tells.
 
-    A part with `rows` is taken to have as many; where pictures are shown each row is taken to have one. Where the role is not said a few
-    rows tell it, and how many of them have a picture.
+    A part with `rows` is taken to have as many; where images are shown each row is taken to have one. Where the role is not said a few
+    rows tell it, and how many of them have an image.
     """
     if not config.data:
         raise UserError(
@@ -85,17 +85,17 @@ def rows_of(config: RunConfig) -> Rows:
         )
     rows = Rows(Counter(), Counter())
     for name, part in config.data.items():
-        role, pictured = (part.role, 1.0) if part.rows and part.role else _sampled(config, name)
+        role, with_images = (part.role, 1.0) if part.rows and part.role else _sampled(config, name)
         if not (part.rows and role):
             return _read(config)
         rows.count[role] += part.rows
-        if (part.view or config.view) in READS_PICTURES:
-            rows.pictured[role] += round(part.rows * (1 - part.caption_share) * pictured)
+        if (part.view or config.view) in READS_IMAGES:
+            rows.with_images[role] += round(part.rows * (1 - part.caption_share) * with_images)
     return rows
 
 
 def _sampled(config: RunConfig, name: str) -> tuple[str | None, float]:
-    """(The role of a part's first rows, None where they are not of one; the share of them that have a picture)."""
+    """(The role of a part's first rows, None where they are not of one; the share of them that have an image)."""
     from align.data.assembly import read_part
 
     part = config.data[name]
@@ -173,7 +173,7 @@ def step_of(
     composed: Composed,
     rows: Rows,
     arguments: Any,
-    picture: Picture,
+    image: ImageTokens,
     assumed: PlanSettings,
     layout: str | None,
     width: int,
@@ -184,12 +184,12 @@ def step_of(
     """
     config, method = composed.config, _method(composed.config.method)
     answer = assumed.answer_tokens
-    length = assumed.prompt_tokens + answer + (picture.tokens if rows.share_pictured() else 0)
+    length = assumed.prompt_tokens + answer + (image.tokens if rows.share_with_images() else 0)
     if multiple := arguments.pad_to_multiple_of:
         length = -(-length // multiple) * multiple
     if arguments.max_length is not None and length > arguments.max_length:
         raise UserError(
-            f"a row of {length} tokens ({assumed.prompt_tokens} of a request, {picture.tokens} of a picture, {answer} of an answer) is "
+            f"a row of {length} tokens ({assumed.prompt_tokens} of a request, {image.tokens} of an image, {answer} of an answer) is "
             f"longer than train.max_length={arguments.max_length}, and the run would refuse it; raise that, or say what rows are with "
             f"plan.prompt_tokens, plan.answer_tokens, plan.image"
         )
@@ -205,11 +205,11 @@ def step_of(
         divergence = reference.supervised if config.method == "unlearning" else 0.0
     else:
         answers = len(method.collator(None, arguments).answers)
-        policy = _computed([Asked("", size, answers, rows.share_pictured())], length, answer, layout, width)
+        policy = _computed([Asked("", size, answers, rows.share_with_images())], length, answer, layout, width)
         reference = policy if method.needs_reference else None
     if reference and not reference_encodes:
-        reference = replace(reference, pictures=0)
-    return Step(size, picture, policy, reference, divergence)
+        reference = replace(reference, images=0)
+    return Step(size, image, policy, reference, divergence)
 
 
 @dataclass(frozen=True)
@@ -219,15 +219,15 @@ class Asked:
     role: str
     rows: float
     answers: int
-    pictured: float
-    """The share that is shown with a picture."""
+    with_images: float
+    """The share that is shown with an image."""
 
 
 def _parts(rows: Rows, proportion: list[int], size: int) -> list[Asked]:
     """The rows of an unlearning step."""
     answers = Counter(role for role, _ in ANSWER_OF.values())
     return [
-        Asked(role, size * of / sum(proportion), answers[role], rows.share_pictured(role))
+        Asked(role, size * of / sum(proportion), answers[role], rows.share_with_images(role))
         for role, of in zip(("harmful", "benign"), proportion, strict=True)
     ]
 
@@ -238,8 +238,8 @@ def _computed(asked: Sequence[Asked], length: int, answer: int, layout: str | No
     `length` is that of a padded row, `answer` of an answer. Packing needs rows of several lengths, which a plan does not know.
     """
     answers = sum(of.rows * of.answers for of in asked)
-    pictures = sum(of.rows * of.pictured * (of.answers if layout is None else 1) for of in asked)
-    padded = Pass(answers, length, pictures, answers * answer)
+    images = sum(of.rows * of.with_images * (of.answers if layout is None else 1) for of in asked)
+    padded = Pass(answers, length, images, answers * answer)
     most = max(of.answers for of in asked)
     shared = replace(padded, sequences=sum(of.rows for of in asked), length=length - answer + most * (answer - 1))
     if layout == "auto":

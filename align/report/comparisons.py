@@ -16,7 +16,7 @@ CONTROLLED_PAIRS = (
     ("image_leak", "text_leak"),  # having pixels at all
     ("image_free", "image_leak"),  # where the harm is stated
     ("caption_free", "image_free"),  # modality, at equal information
-    ("image_leak", "shuffled_leak"),  # what the matching picture adds
+    ("image_leak", "shuffled_leak"),  # what the matching image adds
 )
 
 OfSeeds = dict[int, Evaluated]
@@ -125,7 +125,7 @@ def _difference(name: str, result: dict[str, Any], seen: Observations) -> dict[s
         values, of_seed = all_values[seeds == seed], clusters[seeds == seed]
         distinct = len(np.unique(of_seed)) == len(of_seed)
         alone = {"seed": seed, "difference": float(values.mean())}
-        # McNemar's test takes the pairs as independent, which rows of one picture are not.
+        # McNemar's test takes the pairs as independent, which rows of one image are not.
         by_seed.append(alone | {"mcnemar_p_value": mcnemar(values) if distinct else None})
     of_set = {"set_kind": result["kind"], "judge": result["judge"]}
     return _numbers("difference", [name], [seen]) | of_set | {"by_seed": by_seed}
@@ -185,7 +185,7 @@ def _controlled_conclusion(comparisons: Sequence[dict[str, Any]], interaction: d
     free, _ = interaction["sets"]
     stated = _effect(comparisons, interaction, "image_free", "image_leak", free)
     pixels = _find(comparisons, interaction, "image_leak", "text_leak", free)
-    beside = f"; showing the picture beside a text that tells the harm {_gives(pixels)}" if pixels else ""
+    beside = f"; showing the image beside a text that tells the harm {_gives(pixels)}" if pixels else ""
     return (
         f"{group_name(interaction)}, {_seeds(interaction)}: on requests whose harm only the image shows, training on "
         f"harm that only the image states, instead of the text, {stated}{beside}; arm x leak {_points(interaction)}. This does not "
@@ -200,9 +200,9 @@ def _effect(comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str,
     if twins is None:
         return f"{_gives(gain)}, and no twin set tells that from refusing everything"
     told = {
-        1: "tells more unsafe pictures from their safe twins",
-        -1: "tells fewer unsafe pictures from their safe twins",
-        0: "tells unsafe pictures from their safe twins no better and no worse, as far as can be told from chance",
+        1: "tells more unsafe images from their safe twins",
+        -1: "tells fewer unsafe images from their safe twins",
+        0: "tells unsafe images from their safe twins no better and no worse, as far as can be told from chance",
     }[sign(twins)]
     return f"{_gives(gain)}, and {told} ({_points(twins)})"
 

@@ -1,7 +1,7 @@
 """Differences over items and seeds, with their intervals.
 
-Items and seeds are both samples, crossed: other pictures or another seed would have given other numbers, and three seeds say
-little about how much seeds differ. Items that show one picture are not independent and count together, as one cluster.
+Items and seeds are both samples, crossed: other images or another seed would have given other numbers, and three seeds say
+little about how much seeds differ. Items that show one image are not independent and count together, as one cluster.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def contrast(sets: Sequence[Observations], extremes: Sequence[float]) -> dict[st
     """
     sizes = [len(one.values) for one in sets]
     rows, seeds = _numbered([one.seeds for one in sets])
-    columns, clusters = _numbered([one.clusters for one in sets])  # two sets may show the same picture
+    columns, clusters = _numbered([one.clusters for one in sets])  # two sets may show the same image
     means, both, start = [], np.zeros((seeds, clusters + len(extremes) * len(sets))), 0
     for i, one in enumerate(sets):
         at = slice(start, start + sizes[i])

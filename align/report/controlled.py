@@ -1,7 +1,7 @@
 """Do the arms of the controlled track differ in nothing but the carrier of harm? Told from what their runs recorded.
 
 Equal in every arm: the settings, of training and of evaluation, the adapter, the base, the installed versions, the items with their
-roles and answers, the benign pictures and their queries, the order, the steps and the supervised tokens of each step. Free: how a
+roles and answers, the benign images and their queries, the order, the steps and the supervised tokens of each step. Free: how a
 harmful item is shown and asked about. One difference more is permitted, and told: an arm that shows harm as captions alone may show
 benign items as captions too.
 """

@@ -1,4 +1,4 @@
-"""The comparison in one picture."""
+"""The comparison in one image."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ class Flags:
     judge: str
     text: str
     blind: bool
-    """Whether the judge saw no pictures, so that the set's own word stands for its verdict on pairs."""
+    """Whether the judge saw no images, so that the set's own word stands for its verdict on pairs."""
     leaks: dict[str, bool | None]
     """{id: whether the text alone tells that the item is unsafe; None where that is not known}"""
     measured: dict[str, dict[str, str | None]]
-    """{id: `asks` and `shows` of the row that was measured}; None in files of earlier versions, and of pictures that were not looked at"""
+    """{id: `asks` and `shows` of the row that was measured}; None in files of earlier versions, and of images that were not looked at"""
 
 
 def read_flags(path: str) -> dict[str, Flags]:
@@ -59,6 +59,6 @@ def note_of(name: str, flags: Flags) -> str:
     """A line on who says which items of a set leak."""
     pairs = "harmful pairs" if flags.blind else f"pairs that {flags.judge} calls unsafe"
     return (
-        f"{name}: of {pairs} those leak whose text ({flags.text}) {flags.judge} calls unsafe without the picture, and the others are "
+        f"{name}: of {pairs} those leak whose text ({flags.text}) {flags.judge} calls unsafe without the image, and the others are "
         f"leak-free; what is no such pair, or has no verdict, is unlabelled"
     )

@@ -64,7 +64,7 @@ def _parts(by_seed: Sequence[tuple[Any, Items]], of_set: Flags) -> dict[str, Any
 
 def _refuse_others(path: Path, name: str, items: Sequence[dict[str, Any]], of_set: Flags) -> None:
     """Raises UserError where an item asks or shows something else than what was measured under its id, as far as either says."""
-    for key, what in (("asks", "ask something else or have another role"), ("shows", "show another picture")):
+    for key, what in (("asks", "ask something else or have another role"), ("shows", "show another image")):
         pairs = [(item["id"], item.get(key), of_set.measured[item["id"]][key]) for item in items]
         if other := [item_id for item_id, ours, theirs in pairs if None not in (ours, theirs) and ours != theirs]:
             raise UserError(

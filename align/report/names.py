@@ -25,9 +25,9 @@ METHODS = {"sft": "SFT", "dpo": "DPO", "unlearning": "Unlearning", "safe_unlearn
 
 SEEN = {
     "image": "as it is",
-    "text": "without the picture",
-    "caption": "with the caption in place of the picture",
-    "shuffled": "over the picture of another row of the set",
+    "text": "without the image",
+    "caption": "with the caption in place of the image",
+    "shuffled": "over the image of another row of the set",
     "blank": "over an even grey (what is right here does not depend on the image)",
 }
 

@@ -75,7 +75,7 @@ class LeakageConfig(ShortForms):
     judge: Judging = option(Judging, "")
     text: str = option(
         "request",
-        "request | prompt: what is judged as the text of a row that has both (a request that its prompt wraps, or its picture hides)",
+        "request | prompt: what is judged as the text of a row that has both (a request that its prompt wraps, or its image hides)",
     )
     against: str | None = option(
         None, "a benchmark whose texts the probe tells from those of each that is named and has not both classes itself"
@@ -200,7 +200,7 @@ class ReportConfig:
     output: str | None = option(None, "file to write to (default: report.html in the folder of the runs)")
     title: str | None = option(None, "what stands at its top")
     examples: int = option(10_000, "answers to look at, at most: of more, items are drawn, the same for every method")
-    pictures_mb: float = option(24.0, "megabytes of pictures in the page, at most")
+    images_mb: float = option(24.0, "megabytes of images in the page, at most")
 
 
 @dataclass

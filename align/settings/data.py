@@ -39,7 +39,7 @@ class Part:
         None,
         "take this many rows: a sample drawn with `seed`, stratified by role, category and source; twins stay together",
     )
-    seed: int = option(0, "seed of the sample, or of the miniature's pictures")
+    seed: int = option(0, "seed of the sample, or of the miniature's images")
     role: str | None = option(None, "harmful | benign: what the rows are, where the source does not say it itself")
     on_missing_image: str = option("error", "error | drop: what to do with a row whose image file is absent")
     view: str | None = option(None, "what the model sees of these rows, where it is not the run's view")

@@ -17,7 +17,7 @@ class JudgeSettings(Address):
     dtype: str = option("auto", "of a judge that is loaded here: auto | float32 | bfloat16 | float16")
     batch_size: int = option(8, "answers that a judge that is loaded here judges at a time")
     max_new_tokens: int | None = option(None, "room for what the judge writes (default: the judge's own)")
-    sees_image: bool | None = option(None, "whether the judge is shown the picture (default: the judge's own)")
+    sees_image: bool | None = option(None, "whether the judge is shown the image (default: the judge's own)")
     structured: bool = option(True, "ask the server for JSON of the judge's form; false for servers that cannot")
     safety_reason: bool = option(
         False, "vlsbench: tell the judge why the set calls the item unsafe; the paper does not"

@@ -23,9 +23,9 @@ class ModelSettings:
     )
     system_prompt: str | None = option(None, "a system turn before every request; null leaves what the template writes")
     image_aspect_ratio: str | None = option(
-        None, "pad: pictures are put on a square of the processor's mean colour; null leaves them to the processor"
+        None, "pad: images are put on a square of the processor's mean colour; null leaves them to the processor"
     )
-    min_pixels: int | None = option(None, "of a picture, for processors that resize to a number of pixels (Qwen2-VL)")
+    min_pixels: int | None = option(None, "of an image, for processors that resize to a number of pixels (Qwen2-VL)")
     max_pixels: int | None = option(None, "likewise; it bounds the image tokens of a row")
     attn_implementation: str | None = option(None, "sdpa | eager | flash_attention_2; null lets transformers choose")
     quantization: str | None = option(

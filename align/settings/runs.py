@@ -29,7 +29,7 @@ class RunConfig:
         "folder that holds data sets by name: <data_root>/vlsbench, <data_root>/vlguard.zip, ... (default: $VSIL_ALIGN_DATA)",
     )
     on_overlap: str = option(
-        "error", "error | drop: what to do with training rows whose picture or question is in a set that is evaluated"
+        "error", "error | drop: what to do with training rows whose image or question is in a set that is evaluated"
     )
     on_bad_row: str = option(
         "error",
@@ -56,7 +56,7 @@ class RunConfig:
     )
     stored_features: float | None = option(
         None,
-        "GiB of the user's cache in which to keep what a frozen vision tower and projector make of pictures, for further epochs and runs",
+        "GiB of the user's cache in which to keep what a frozen vision tower and projector make of images, for further epochs and runs",
     )
     num_processes: int | None = option(None, "how many processes the run wants; another number is an error")
     seed: int = option(0, "adapter initialisation and data order")
@@ -103,7 +103,7 @@ class PlanSettings:
 
     prompt_tokens: int = option(60, "text tokens of a request, system prompt and template included")
     answer_tokens: int = option(150, "tokens of an answer, its end of turn included")
-    image: str = option("640x480", "width x height of a picture; image tokens follow from it as the model counts them")
+    image: str = option("640x480", "width x height of an image; image tokens follow from it as the model counts them")
     gpus: list[int] = option([1, 4, 8], "how many GPUs; of a run with num_processes=, those")
     utilization: float = option(0.35, "share of a GPU's peak that training reaches, recomputed layers counted as work")
     memory: float = option(79.0, "GiB of a GPU")

@@ -20,7 +20,7 @@ from align.methods.arguments import training_arguments
 from align.methods.distributed import (
     check_launch,
     divides_weights,
-    in_step_by_pictures,
+    in_step_by_images,
     name_layers,
     sharding,
     world_size,
@@ -31,7 +31,7 @@ from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
 from align.models.trainable import (
     choose_trainable,
-    freeze_without_pictures,
+    freeze_without_images,
     hold_towers_in_float32,
     refuse_short_weights,
 )
@@ -57,7 +57,7 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
     copy = load(config.model).model.requires_grad_(False) if method.needs_reference and config.lora is None else None
     renderer = loaded.renderer
     collator = method.collator(renderer, arguments)
-    if in_step_by_pictures(arguments) and any(row.images for row in data.rows):
+    if in_step_by_images(arguments) and any(row.images for row in data.rows):
         collator.filler = renderer.filler()
     collator.layout, why = layout_for(config.layout, loaded.model, loaded.family, arguments)
     collator.width = loaded.model.config.get_text_config().hidden_size
@@ -102,12 +102,12 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
 def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunConfig) -> None:
     """Raises UserError where rows and what is trained do not go together.
 
-    What reads pictures gets no gradient from rows without one. Where it alone is trained, torch stops in the middle of such a batch;
+    What reads images gets no gradient from rows without one. Where it alone is trained, torch stops in the middle of such a batch;
     where no row has one, it would be reported as trained and be what it was. Full fine-tuning's default and a continued adapter hold
     such towers unasked: these are frozen, so that nothing is said to be trained that is not.
     """
     if not any(row.images for row in data.rows):
-        for tower in freeze_without_pictures(trainer.model, trainer.family, config):
+        for tower in freeze_without_images(trainer.model, trainer.family, config):
             if trainer.accelerator.is_main_process:
                 print(
                     f"None of the training rows has an image: {tower} would get no gradient and is left as it is",
@@ -125,31 +125,33 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
 
 
 def _encode_once(trainer: Any, composed: Composed, one_base: bool) -> None:
-    """What encodes pictures works no more than it must. `one_base`: the reference, if there is one, is the same model.
+    """What encodes images works no more than it must. `one_base`: the reference, if there is one, is the same model.
 
-    Raises UserError where features of pictures cannot be stored.
+    Raises UserError where features of images cannot be stored.
     """
-    pictures, model, family = trainer.head.pictures, trainer.model, trainer.family
-    pictures.frozen = not any(p.requires_grad for p in encoders(model, family).values())
-    # Where all processes must encode in step, one that knows its pictures would leave the others waiting.
+    images, model, family = trainer.head.images, trainer.model, trainer.family
+    images.frozen = not any(p.requires_grad for p in encoders(model, family).values())
+    # Where all processes must encode in step, one that knows its images would leave the others waiting.
     knows = not divides_weights() and unchanged(model, family)
     if (room := composed.config.stored_features) is not None:
         origin = f"{composed.origin('stored_features')}: stored_features={room:g}"
         if room <= 0:
             raise UserError(f"{origin}: expected GiB above 0")
         if not knows:
-            raise UserError(f"{origin}: {_why_not(pictures.frozen)}; leave it out")
-        pictures.store = feature_store(model, family, trainer.args, room)
-    pictures.remembers = knows and (pictures.store is not None or (trainer.needs_reference and one_base))
-    trainer.data_collator.names_pictures = pictures.remembers
+            raise UserError(f"{origin}: {_why_not(images.frozen)}; leave it out")
+        images.store = feature_store(model, family, trainer.args, room)
+    images.remembers = knows and (images.store is not None or (trainer.needs_reference and one_base))
+    trainer.data_collator.names_images = images.remembers
 
 
 def _why_not(frozen: bool) -> str:
     if divides_weights():
-        return "under ZeRO-3 and FSDP all processes encode pictures in step"
+        return "under ZeRO-3 and FSDP all processes encode images in step"
     if not frozen:
-        return "what encodes pictures (vision tower, projector) is trained, so that features change"
-    return "an adapter or dropout in what encodes pictures makes others of them than the base, or the family has no layouts"
+        return "what encodes images (vision tower, projector) is trained, so that features change"
+    return (
+        "an adapter or dropout in what encodes images makes others of them than the base, or the family has no layouts"
+    )
 
 
 def _constructed(method: type, **parts: Any) -> Any:

@@ -149,7 +149,7 @@ def refuse_missing(config: RunConfig) -> None:
 
 
 def surveyed(config: RunConfig) -> Iterator[Surveyed]:
-    """Every part of the training data and every benchmark, read: rows and pictures that are there."""
+    """Every part of the training data and every benchmark, read: rows and images that are there."""
     for name in config.data:
         yield _surveyed(f"data.{name}", partial(read_part, config, name))
     for name in dict.fromkeys(config.evaluate.benchmark):

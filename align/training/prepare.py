@@ -68,7 +68,7 @@ def checked_data(composed: Composed, run: RunFolder, ask: answers.Ask, report: R
         if answers.GENERATE in {of for part in config.data.values() for of in (part.response, part.harmful_response)}:
             faults, lengths = check_rows(composed, answered, run, display)
             answered = _without(composed, answered, faults)
-        answered.look_at_pictures(display)
+        answered.verify_images(display)
     unreadable = [Fault(row, "image_unreadable", str(error)) for row, error in answered.unreadable()]
     data = without_overlap(config, _without(composed, answered, unreadable))
     # What is right with all rows need not be right without some.
@@ -106,9 +106,9 @@ def own_image_faults(config: RunConfig, rows: Sequence[Row], report: Report | No
     ]
     if config.track != "controlled" and not any(row.view in ("shuffled", "blank") for row in rows):
         return faults
-    pictured = [row for row in rows if row.images]
-    found, renderer = hashes_of(pictured, report), load_without_weights(config.model).renderer
-    for row in pictured:
+    with_images = [row for row in rows if row.images]
+    found, renderer = hashes_of(with_images, report), load_without_weights(config.model).renderer
+    for row in with_images:
         try:
             for image in row.images:
                 readable(found[image])

@@ -1,4 +1,4 @@
-"""Judges that transformers load here: a small real Llama Guard, and a LLaVA that sees pictures. What is judged is words to them."""
+"""Judges that transformers load here: a small real Llama Guard, and a LLaVA that sees images. What is judged is words to them."""
 
 import json
 import shutil
@@ -262,13 +262,18 @@ def test_settings_that_cannot_be_are_known_before_the_first_answer(guard, tmp_pa
     assert expected in capsys.readouterr().err
 
 
-def picture(colour):
+def write_image(colour):
     return encode_png(Image.new("RGB", (32, 32), colour))
 
 
-def test_a_judge_that_sees_is_shown_the_picture_of_each_row(tiny):
+def test_a_judge_that_sees_is_shown_the_image_of_each_row(tiny):
     chat = LocalChat(str(tiny("llava")), "float32", 4)
-    shown = {"red": (picture("red"),), "blue": (picture("blue"),), "none": (), "absent": (ImageRef(path="no.png"),)}
+    shown = {
+        "red": (write_image("red"),),
+        "blue": (write_image("blue"),),
+        "none": (),
+        "absent": (ImageRef(path="no.png"),),
+    }
     conversations = {
         key: (Turn("user", "is this a knife", images), Turn("assistant", "no")) for key, images in shown.items()
     }
@@ -278,9 +283,9 @@ def test_a_judge_that_sees_is_shown_the_picture_of_each_row(tiny):
     def keep(model, arguments, output):
         logits.setdefault("first", output.logits[:, -1])
 
-    with_picture = [r for r in requests if r.id in ("red", "blue")]
+    with_image = [r for r in requests if r.id in ("red", "blue")]
     handle = chat._model.register_forward_hook(keep)
-    together = replies(chat, with_picture)
+    together = replies(chat, with_image)
     handle.remove()
     red, blue = logits["first"]
     assert (red - blue).abs().max() > 1e-3  # the words are the same
@@ -317,7 +322,7 @@ def test_a_thought_that_the_template_opens_is_part_of_the_reply(tiny, tmp_path):
     assert split(thinking, AUTOMATIC).unfinished
 
 
-def test_rows_with_and_without_a_picture_are_one_set_and_an_absent_one_is_counted(tiny, tmp_path):
+def test_rows_with_and_without_a_image_are_one_set_and_an_absent_one_is_counted(tiny, tmp_path):
     Image.new("RGB", (32, 32), "red").save(tmp_path / "there.png")
     rows = [
         {"id": "with", "prompt": "item 0", "image": "there.png"},

@@ -191,7 +191,7 @@ def test_never_more_at_a_time_than_asked_for_and_as_many_where_there_are(concurr
 
 
 def test_requests_are_taken_as_there_is_room():
-    """A set of a million pictures is not read before the first is asked about."""
+    """A set of a million images is not read before the first is asked about."""
     taken = []
 
     def source():
@@ -207,7 +207,7 @@ def test_requests_are_taken_as_there_is_room():
         assert sum(server.judged.values()) <= 4
 
 
-def test_pictures_are_sent_in_order_as_png_of_the_very_pixels(tmp_path):
+def test_images_are_sent_in_order_as_png_of_the_very_pixels(tmp_path):
     palette = Image.linear_gradient("L").resize((9, 5)).convert("P")
     clear = Image.new("RGBA", (6, 7), (200, 10, 30, 128))
     palette.save(tmp_path / "palette.gif")
@@ -216,16 +216,16 @@ def test_pictures_are_sent_in_order_as_png_of_the_very_pixels(tmp_path):
     with told() as server:
         ask(server, request("what is it", images=images))
     (message,) = server.bodies[0]["messages"]
-    *pictures, text = message["content"]
+    *parts, text = message["content"]
     assert text == {"type": "text", "text": "what is it"}
-    for sent, image in zip(pictures, images, strict=True):
+    for sent, image in zip(parts, images, strict=True):
         kind, _, content = sent["image_url"]["url"].partition(",")
         decoded, expected = Image.open(io.BytesIO(base64.b64decode(content))), load_image(image, "")
         assert (sent["type"], kind, decoded.format) == ("image_url", "data:image/png;base64", "PNG")
         assert (decoded.mode, decoded.size, decoded.tobytes()) == ("RGB", expected.size, expected.tobytes())
 
 
-def test_an_absent_picture_is_no_call():
+def test_an_absent_image_is_no_call():
     with told() as server:
         found, model = ask(server, request(images=(ImageRef(path="gone.png"),)), request(name="other"))
     assert {one.id: getattr(one, "reason", "answered") for one in found} == {"r": "missing_image", "other": "answered"}
@@ -234,7 +234,7 @@ def test_an_absent_picture_is_no_call():
 
 def test_a_budget_worked_out_by_hand():
     budget = Budget(Address(price_in=2.0, price_out=10.0, max_cost=0.01, max_calls=5), "judge")
-    # 300 letters are 100 tokens, a picture 1500: 1600 * 2 + 100 * 10 = 4200 millionths.
+    # 300 letters are 100 tokens, an image 1500: 1600 * 2 + 100 * 10 = 4200 millionths.
     one = request("x" * 300, images=(ImageRef(path="a.png"),), room=100)
     assert budget.reserve(one) == pytest.approx(0.0042)
     assert budget.reserve(one) == pytest.approx(0.0042)

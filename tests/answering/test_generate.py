@@ -69,18 +69,18 @@ def test_the_longest_prompts_are_answered_first_and_equal_ones_in_the_order_of_t
 
 @pytest.mark.parametrize("size", [(40, 30), (300, 30), (700, 500)])
 @pytest.mark.parametrize("aspect", [None, "pad"])
-def test_a_prompts_length_is_told_from_the_sizes_of_its_pictures(any_renderer, size, aspect):
+def test_a_prompts_length_is_told_from_the_sizes_of_its_images(any_renderer, size, aspect):
     it = Renderer(any_renderer.processor, any_renderer.family, ModelSettings(image_aspect_ratio=aspect))
-    pictures = [encode_png(Image.new("RGB", sides, "red")) for sides in (size, size[::-1], (64, 64))]
+    images = [encode_png(Image.new("RGB", sides, "red")) for sides in (size, size[::-1], (64, 64))]
     for n in range(4):
-        row = Row("a", "what is this", images=tuple(pictures[:n]))
+        row = Row("a", "what is this", images=tuple(images[:n]))
         assert it.prompt_length(row) == len(it.render(row).prompt_ids)
 
 
-def test_a_picture_that_is_no_picture_is_named_before_any_answer(loaded):
+def test_a_image_that_is_no_image_is_named_before_any_answer(loaded):
     it = loaded("llava")
     rows = [*mixed_rows(1)[:3], Row("broken", "what is this", images=(encode_png(Image.new("RGB", (8, 8))),))]
-    rows[-1] = replace(rows[-1], images=(replace(rows[-1].images[0], bytes=b"no picture"),))
+    rows[-1] = replace(rows[-1], images=(replace(rows[-1].images[0], bytes=b"no image"),))
     with pytest.raises(UserError, match="row broken: image .* cannot be read"):
         next(generate(it.model, it.renderer, rows, Generation(max_new_tokens=1, batch_size=1)))
 

@@ -95,7 +95,7 @@ def test_nobody_there_costs_nothing():
 
 
 def test_what_a_server_counts_raises_what_is_set_aside():
-    """It counts 50 times as many tokens as were estimated (pictures, say): the next request is known to cost as much."""
+    """It counts 50 times as many tokens as were estimated (images, say): the next request is known to cost as much."""
     with counting(lambda n: completion((200, 0))) as (url, asked):
         _, why = replies(url, 60, max_cost=0.0065)
     assert len(asked) == 2  # 0.004 are spent, and the third may cost 0.003

@@ -91,7 +91,7 @@ def test_what_is_stored_is_not_asked_again(tiny, tmp_path, cache, questions):
     assert {row.id: row.harmful_response for row in copied.rows}.items() <= {
         row.id: row.harmful_response for row in first.rows
     }.items()
-    # Other limits, another question, or another picture do not.
+    # Other limits, another question, or another image do not.
     data(tiny("llava"), file, "generation.max_new_tokens=6")
     assert len(questions) == 4
     write_rows(tmp_path / "data", prompt="how do i use this thing")
@@ -198,7 +198,7 @@ def test_a_view_changes_no_answer(tiny, tmp_path, cache, questions):
     assert len(questions) == len(stored(cache)) == 4
 
 
-def test_a_picture_that_is_asked_about_must_be_there_in_every_view(tiny, tmp_path):
+def test_a_image_that_is_asked_about_must_be_there_in_every_view(tiny, tmp_path):
     file = write_rows(tmp_path / "data")
     (tmp_path / "data" / "1.png").unlink()
     with pytest.raises(UserError, match=r"data.harmful: 1 of 4 rows lack their image; ") as error:

@@ -30,7 +30,7 @@ def model(loaded, family_name):
 
 @cache
 def pool():
-    """Three pictures."""
+    """Three images."""
     return tuple(row.images[0] for row in training_rows(Part(subset="image_harmful", rows=3)))
 
 
@@ -40,7 +40,7 @@ prompts = st.tuples(st.one_of(st.just(""), texts), st.lists(st.integers(0, 2), m
 
 @st.composite
 def asked(draw):
-    """[(prompt, its pictures, its answers)]: some prompts alike, some pictures too."""
+    """[(prompt, its images, its answers)]: some prompts alike, some images too."""
     known = draw(st.lists(prompts, min_size=1, max_size=3))
     return [
         (*draw(st.sampled_from(known)), draw(st.lists(texts, min_size=1, max_size=3)))
@@ -50,8 +50,8 @@ def asked(draw):
 
 def rendered(renderer, rows):
     found = []
-    for i, (prompt, pictures, answers) in enumerate(rows):
-        row = Row(str(i), prompt, images=tuple(pool()[number] for number in pictures))
+    for i, (prompt, images, answers) in enumerate(rows):
+        row = Row(str(i), prompt, images=tuple(pool()[number] for number in images))
         found += renderer.render_answers(row, answers)
     return found
 
@@ -100,9 +100,7 @@ def test_outputs_and_gradients_are_those_of_the_padded_rows(model, renderer, fam
 
 
 @pytest.mark.parametrize("layout", ["padded", "shared_prefix", "packed"])
-def test_a_picture_that_nothing_looks_at_changes_nothing_wherever_rows_are_computed(
-    model, renderer, family_name, layout
-):
+def test_a_image_that_nothing_looks_at_changes_nothing_wherever_rows_are_computed(model, renderer, family_name, layout):
     collator = Collator(renderer(family_name))
     these = rendered(collator.renderer, [("what is this", (), ["a knife", "sorry"]), ("how", (), ["red"])])
     without = computed(model, collator, None, these)

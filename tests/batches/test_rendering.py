@@ -34,8 +34,8 @@ def test_the_supervised_span_is_the_answer_and_its_end_of_turn(any_renderer, ima
 def test_the_prompt_is_what_the_processor_makes_of_it_for_generation(any_renderer, images):
     """apply_chat_template with tokenize=True is the road that users of transformers take."""
     row = Row("a", "how do i use this", images)
-    pictures = [{"type": "image", "image": Image.new("RGB", (100, 60), (200, 30, 30))} for _ in images]
-    turn = {"role": "user", "content": [*pictures, {"type": "text", "text": row.prompt}]}
+    content = [{"type": "image", "image": Image.new("RGB", (100, 60), (200, 30, 30))} for _ in images]
+    turn = {"role": "user", "content": [*content, {"type": "text", "text": row.prompt}]}
     theirs = any_renderer.processor.apply_chat_template(
         [turn], add_generation_prompt=True, tokenize=True, return_dict=True
     )
@@ -133,7 +133,7 @@ def test_a_system_prompt_goes_before_the_request(shared, family_name):
     )
 
 
-def test_a_padded_picture_is_whole_on_a_square_of_the_mean_colour(shared):
+def test_a_padded_image_is_whole_on_a_square_of_the_mean_colour(shared):
     processor = load_processor(str(shared / "hub" / REAL["llava"]))
     row = Row("a", "what is this", (IMAGE,))  # 100 x 60, of one colour
     crop, square = (
@@ -142,7 +142,7 @@ def test_a_padded_picture_is_whole_on_a_square_of_the_mean_colour(shared):
         .image_inputs["pixel_values"][0]
         for ratio in (None, "pad")
     )
-    assert crop.std(dim=(1, 2)).max() < 1e-5  # nothing of the picture's sides, nor of anything else
+    assert crop.std(dim=(1, 2)).max() < 1e-5  # nothing of the image's sides, nor of anything else
     assert (
         square[:, 0, :].abs().max() < 0.02
     )  # the mean colour is 0 after normalisation, but for its rounding to 8 bits
@@ -150,17 +150,17 @@ def test_a_padded_picture_is_whole_on_a_square_of_the_mean_colour(shared):
 
 
 @pytest.mark.slow
-def test_the_pixels_of_a_picture_bound_its_tokens(shared):
-    picture = encode_png(Image.new("RGB", (2000, 1500)))
+def test_the_pixels_of_a_image_bound_its_tokens(shared):
+    image = encode_png(Image.new("RGB", (2000, 1500)))
     path = str(shared / "hub" / REAL["qwen2_vl"])
     for most, tokens in ((602112, 768), (100352, 128)):  # 28 x 28 pixels a token
         settings = ModelSettings(max_pixels=most)
         renderer = Renderer(load_processor(path, settings), family_of("qwen2_vl"), settings)
-        found = renderer.render(Row("a", "p", (picture,))).prompt_ids.count(renderer.image_token_id)
+        found = renderer.render(Row("a", "p", (image,))).prompt_ids.count(renderer.image_token_id)
         assert 0.9 * tokens < found <= tokens
     with pytest.raises(UserError, match="model.min_pixels=3136 is more than model.max_pixels=2000"):
         load_processor(path, ModelSettings(max_pixels=2000))
-    with pytest.raises(UserError, match="model.max_pixels: CLIPImageProcessor.* resizes every picture to one size"):
+    with pytest.raises(UserError, match="model.max_pixels: CLIPImageProcessor.* resizes every image to one size"):
         load_processor(str(shared / "hub" / REAL["llava"]), ModelSettings(max_pixels=100352))
     with pytest.raises(UserError, match="model.image_aspect_ratio=square: expected pad, or null"):
         load_processor(path, ModelSettings(image_aspect_ratio="square"))

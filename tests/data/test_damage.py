@@ -21,7 +21,7 @@ from align.rows import ImageRef, Row
 from align.settings import Part
 from tests.support.damage import check, explore, table
 from tests.support.damages import DAMAGES, Case
-from tests.support.odd_pictures import pictures, png
+from tests.support.odd_images import images, png
 from tests.support.published import mssbench, pku_pair, pku_saferlhf, write_jsonl
 from tests.support.small_sets import FORMS, LAYOUTS, forms_of
 
@@ -69,11 +69,11 @@ def test_no_damage_of_ten_thousand_passes_in_silence():
         # A key that stands twice in an object: json itself takes the last.
         ("local jsonl", "folder", ("record", 0, ("key twice", 0)), "named error"),
         # The 32 bits of a TIFF were taken for 16, and all was white.
-        ("spa_vl json", "zip", ("picture", 1, "32-bit TIFF"), "named error"),
+        ("spa_vl json", "zip", ("image", 1, "32-bit TIFF"), "named error"),
         # A PNG's check sums are not looked at when it is decoded.
-        ("vlguard twins", "zip", ("picture bytes", 1, ("insert", 353, b"2")), "named error"),
+        ("vlguard twins", "zip", ("image bytes", 1, ("insert", 353, b"2")), "named error"),
         # Names that the file system refuses, or that are no text.
-        ("conversations", "pictures tarred", ("path", 1, "5,000 characters"), "named error"),
+        ("conversations", "images tarred", ("path", 1, "5,000 characters"), "named error"),
         ("conversations", "folder", ("path", 1, "deep"), "named error"),
         ("local json", "folder", ("path", 0, "surrogate"), "named error"),
         # An empty file beside others that have rows.
@@ -82,10 +82,10 @@ def test_no_damage_of_ten_thousand_passes_in_silence():
         ("pku benign", "zip", ("whole", 0, "windows lines"), "unchanged"),
         # Of two members with one name the last was read, or the same rows twice.
         ("local jsonl", "zip", ("archive", 0, ("member twice", 0)), "named error"),
-        ("vlguard", "pictures zipped", ("archive", 0, ("member twice", 0)), "named error"),
-        ("vlguard", "pictures tarred", ("archive", 0, ("member twice", 2)), "named error"),
-        # Links out of the folder that are no pictures.
-        ("vlguard", "pictures zipped", ("file", 0, "archive linked out"), "named error"),
+        ("vlguard", "images zipped", ("archive", 0, ("member twice", 0)), "named error"),
+        ("vlguard", "images tarred", ("archive", 0, ("member twice", 2)), "named error"),
+        # Links out of the folder that are no images.
+        ("vlguard", "images zipped", ("file", 0, "archive linked out"), "named error"),
         ("vlguard", "folder", ("file", 0, "index linked out"), "named error"),
         ("spa_vl parquet", "folder", ("file", 0, "index linked out"), "named error"),
         # Benchmark rows of one id: what is absent was counted by id.
@@ -96,27 +96,27 @@ def test_damage_that_passed_once(tmp_path, layout, form, damage, ended):
     assert check(Case(layout, form, (damage,)), tmp_path) == ended
 
 
-@pytest.mark.parametrize("kind", pictures())
-def test_a_picture_is_what_it_stands_for_or_refused(tmp_path, kind):
+@pytest.mark.parametrize("kind", images())
+def test_a_image_is_what_it_stands_for_or_refused(tmp_path, kind):
     for form in FORMS:
         folder = tmp_path / form
         folder.mkdir()
-        expected = "named error" if pictures()[kind][1] is None else "honestly other"
-        assert check(Case("mssbench", form, (("picture", 0, kind),)), folder) == expected
-    assert check(Case("spa_vl parquet", "folder", (("picture", 0, kind),)), tmp_path) == expected
+        expected = "named error" if images()[kind][1] is None else "honestly other"
+        assert check(Case("mssbench", form, (("image", 0, kind),)), folder) == expected
+    assert check(Case("spa_vl parquet", "folder", (("image", 0, kind),)), tmp_path) == expected
 
 
-@pytest.mark.parametrize("kind", pictures())
-def test_a_picture_that_is_cut_short_is_refused_or_whole(kind):
-    """Wherever it ends: an animation that lost its later frames is no still picture."""
-    whole, shown = pictures()[kind]
+@pytest.mark.parametrize("kind", images())
+def test_a_image_that_is_cut_short_is_refused_or_whole(kind):
+    """Wherever it ends: an animation that lost its later frames is no still image."""
+    whole, shown = images()[kind]
     for end in range(len(whole)):
         try:
             pixels = np.asarray(load_image(ImageRef(bytes=whole[:end]), "row x"))
         except UserError:
             continue
-        assert shown is not None, f"the first {end} bytes are taken for a picture"
-        assert np.array_equal(pixels, shown), f"the first {end} bytes are another picture"
+        assert shown is not None, f"the first {end} bytes are taken for an image"
+        assert np.array_equal(pixels, shown), f"the first {end} bytes are another image"
 
 
 def read_local(folder, name, content, **more):
@@ -146,7 +146,7 @@ def read_local(folder, name, content, **more):
         (
             "rows.jsonl",
             '{"prompt": "p", "images": ["a.png"], "image": "b.png"}',
-            "row 1: both `image` and `images` hold pictures; one of them must go",
+            "row 1: both `image` and `images` hold images; one of them must go",
         ),
         ("rows.jsonl", '{"prompt": "p", "image": "\\ud800.png"}', "row 1: `image` is not valid Unicode"),
     ],
@@ -185,7 +185,7 @@ def test_ids_that_are_made_different_are_nobodys_elses():
     assert [unique(name) for name in ("a", "a", "a-2", "a", "a-2")] == ["a", "a-2", "a-2-2", "a-3", "a-2-3"]
 
 
-def test_of_two_rows_with_one_id_only_the_one_without_its_picture_is_dropped(tmp_path):
+def test_of_two_rows_with_one_id_only_the_one_without_its_image_is_dropped(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     there, absent = (Row("same", "p", (ImageRef(path=str(tmp_path / name)),)) for name in ("a.png", "b.png"))
     for rows in ([there, absent], [absent, there]):
@@ -194,7 +194,7 @@ def test_of_two_rows_with_one_id_only_the_one_without_its_picture_is_dropped(tmp
         assert "1 of 2 rows lack their image; 1 files absent" in fact
 
 
-def test_a_picture_cell_that_holds_no_bytes_is_no_picture(tmp_path):
+def test_a_image_cell_that_holds_no_bytes_is_no_image(tmp_path):
     cells = [{"prompt": "p", "image": {"bytes": 10**12, "path": None}}]  # bytes(10**12) would be as many zeros
     pq.write_table(pa.Table.from_pylist(cells), tmp_path / "rows.parquet")
     (row,) = read_source(Part(source="local", path=str(tmp_path), role="benign")).rows

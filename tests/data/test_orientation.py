@@ -18,9 +18,9 @@ from align.data.images import image_size, load_image, pixel_hash
 from align.data.pixels import hashes_of
 from align.data.views import show
 from align.errors import UserError
-from align.report.page.images import Pictures
+from align.report.page.images import Images
 from align.rows import ImageRef, Row
-from tests.support.odd_pictures import saved
+from tests.support.odd_images import saved
 
 ORIENTATION = 0x0112
 LOSSLESS = {
@@ -169,7 +169,7 @@ def test_the_report_shows_it_upright(tmp_path):
     (tmp_path / "a.jpg").write_bytes(tagged("JPEG", 6))
     image = {"path": str(tmp_path / "a.jpg"), "inside": None}
     image["pixels"] = pixel_hash(ImageRef(path=image["path"]), "row x")
-    shown = Pictures(1 << 20)
+    shown = Images(1 << 20)
     key, why = shown.add({"id": "x", "images": [image]}, "local")
     assert (key, why) == (image["pixels"], "")
     with Image.open(io.BytesIO(base64.b64decode(shown.found[key].partition(",")[2]))) as copy:

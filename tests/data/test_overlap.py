@@ -1,4 +1,4 @@
-"""No picture and no question of an evaluation set is trained on."""
+"""No image and no question of an evaluation set is trained on."""
 
 import io
 
@@ -53,12 +53,12 @@ def test_another_seed_draws_other_rows_and_the_same_seed_the_same(subset):
 
 
 def test_the_same_pixels_in_another_format_are_found():
-    picture = Image.new("RGB", (8, 8), (1, 2, 3))
+    image = Image.new("RGB", (8, 8), (1, 2, 3))
     buffer = io.BytesIO()
-    picture.save(buffer, format="BMP")
-    train, test = Row("t", "a", (encode_png(picture),)), Row("e", "b", (ImageRef(bytes=buffer.getvalue()),))
+    image.save(buffer, format="BMP")
+    train, test = Row("t", "a", (encode_png(image),)), Row("e", "b", (ImageRef(bytes=buffer.getvalue()),))
     assert find_overlap(index([train]), [test]).images == [("t", "e")]
-    with pytest.raises(UserError, match="1 training rows have the picture of a row of vlsbench .*t = e"):
+    with pytest.raises(UserError, match="1 training rows have the image of a row of vlsbench .*t = e"):
         refuse_overlap(index([train]), [test], "vlsbench")
 
 
@@ -82,22 +82,22 @@ def test_signs_and_vowel_marks_that_carry_meaning_tell_questions_apart(one, othe
     assert find_overlap(index([Row("t", one)]), [Row("e", other)]).questions == []
 
 
-def test_a_request_that_the_prompt_or_the_picture_hides_is_found_too():
+def test_a_request_that_the_prompt_or_the_image_hides_is_found_too():
     item = Row("e", "The image shows a list. Fill it in.", request="How is tea made?", images=(_drawn(1),))
     found = find_overlap(index([Row("t", "how is tea made")]), [item], shared_prompts=[item.prompt])
     assert found.questions == [("t", "e")]
     assert find_overlap(index([Row("t", item.prompt)]), [item], shared_prompts=[item.prompt]).questions == []
 
 
-def test_a_question_over_another_picture_is_told_and_no_overlap():
+def test_a_question_over_another_image_is_told_and_no_overlap():
     trained = index([Row("t", "What does this show?", images=(_drawn(1),))])
     other, same = (Row("e", "What does this show?", images=(_drawn(shade),)) for shade in (2, 1))
     assert find_overlap(trained, [other]).over_others == [("t", "e")]
     line = refuse_overlap(trained, [other], "mossbench")
-    assert line == "1 training rows ask over another picture what a row of mossbench asks: t = e"
-    with pytest.raises(UserError, match="1 training rows have the picture of a row of mossbench"):
+    assert line == "1 training rows ask over another image what a row of mossbench asks: t = e"
+    with pytest.raises(UserError, match="1 training rows have the image of a row of mossbench"):
         refuse_overlap(trained, [same], "mossbench")
-    # A row that is trained on without its picture has nothing but its question.
+    # A row that is trained on without its image has nothing but its question.
     with pytest.raises(UserError, match=r"1 training rows have the question of a row of mossbench .*on_overlap=drop"):
         refuse_overlap(index([Row("t", "What does this show?")]), [other], "mossbench")
 

@@ -194,6 +194,6 @@ def test_a_part_that_takes_all_rows_says_nothing(tmp_path):
     assert not [fact for fact in read_source(part).facts if "rows=1" in fact]
 
 
-def test_a_part_of_vlguard_keeps_the_shares_of_its_kinds_of_picture(tmp_path):
+def test_a_part_of_vlguard_keeps_the_shares_of_its_kinds_of_image(tmp_path):
     part = Part(source="vlguard", path=str(vlguard(tmp_path)), rows=3)
     assert Counter(one.role for one in read_source(part).rows) == {"harmful": 2, "benign": 1}

@@ -1,4 +1,4 @@
-"""Pictures are decoded when they are needed: what a process holds does not grow with their number."""
+"""Images are decoded when they are needed: what a process holds does not grow with their number."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.published import picture
+from tests.support.published import write_image
 
 READ = """
 import sys, psutil
@@ -32,9 +32,9 @@ print(len(rows), after - before, held() - after)
 @pytest.mark.slow
 @pytest.mark.long
 def test_memory_is_flat_from_a_thousand_rows_to_a_hundred_thousand(tmp_path):
-    """Decoded, a picture is 786 KB: a hundred thousand of them would be 79 GB."""
+    """Decoded, an image is 786 KB: a hundred thousand of them would be 79 GB."""
     for i, colour in enumerate(("red", "green", "blue", "white")):
-        picture(tmp_path / f"{i}.png", colour, (512, 512))
+        write_image(tmp_path / f"{i}.png", colour, (512, 512))
     found = {}
     for size in (1_000, 100_000):
         folder = tmp_path / str(size)
@@ -50,7 +50,7 @@ def test_memory_is_flat_from_a_thousand_rows_to_a_hundred_thousand(tmp_path):
         done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=True, timeout=300)
         found[size] = [int(number) for number in done.stdout.split()]
     assert [found[size][0] for size in found] == [1_000, 100_000]
-    # A row's texts and the name of its picture: a few thousand bytes.
+    # A row's texts and the name of its image: a few thousand bytes.
     assert found[100_000][1] < 100_000 * 6_000
-    # Of a thousand decoded pictures none is held, however many there are beside.
+    # Of a thousand decoded images none is held, however many there are beside.
     assert all(found[size][2] < 60 << 20 for size in found)

@@ -32,7 +32,7 @@ def data_of(recipe, *words):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "rows", "pictured"),
+    ("recipe", "rows", "with_images"),
     [
         ("t_sft", {("harmful", "text"): 1, ("benign", "none"): 1}, 0),
         ("t_unlearning", {("harmful", "text"): 1, ("benign", "none"): 1}, 0),
@@ -44,10 +44,10 @@ def data_of(recipe, *words):
         ("t_dpo", {("harmful", "image"): 3}, 0),
     ],
 )
-def test_a_recipe_of_the_paper_needs_nothing_but_the_data(root, recipe, rows, pictured):
+def test_a_recipe_of_the_paper_needs_nothing_but_the_data(root, recipe, rows, with_images):
     data = data_of(recipe, f"data_root={root}")
     assert Counter((row.role, row.harm_in) for row in data.rows) == rows
-    assert sum(bool(row.images) for row in data.rows) == pictured
+    assert sum(bool(row.images) for row in data.rows) == with_images
     if recipe == "t_dpo":
         assert "data.pairs: view=text hides the only evidence of 3 rows (allow_label_conflict: true)" in data.facts
 
@@ -61,10 +61,10 @@ def test_a_part_that_is_not_there_says_what_to_give(tmp_path):
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_vlguards_safe_pictures_run_the_arms_whose_harm_is_in_the_text(root, arm):
+def test_vlguards_safe_images_run_the_arms_whose_harm_is_in_the_text(root, arm):
     words = (f"controlled/{arm}", "suite=vlguard_twins", f"data_root={root}")
     if arm in ("image_free", "caption_free"):
-        with pytest.raises(UserError, match="no unsafe picture with a neutral query and no caption"):
+        with pytest.raises(UserError, match="no unsafe image with a neutral query and no caption"):
             data_of(*words)
         return
     data = data_of(*words)

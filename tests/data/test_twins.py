@@ -22,7 +22,7 @@ ARMS = ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak"
 
 @pytest.fixture
 def file(tmp_path):
-    """Four twins with pictures, harmless by construction."""
+    """Four twins with images, harmless by construction."""
     for i in range(8):
         Image.new("RGB", (8, 8), (30 * i, 0, 0)).save(tmp_path / f"{i}.png")
     records = [
@@ -124,7 +124,7 @@ def test_every_arm_trains_on_the_same_items_and_answers_in_the_same_order(file, 
     benign = {row.id: row.images for row in arms["image_leak"].rows[4:]}
     for row in arms["shuffled_leak"].rows[
         :4
-    ]:  # a benign row's picture, of another twin: it does not tell what is answered
+    ]:  # a benign row's image, of another twin: it does not tell what is answered
         assert row.images in benign.values()
         assert row.images != benign[row.id.replace("harmful", "benign")]
 
@@ -148,7 +148,7 @@ def test_every_arm_gets_the_same_generated_answers_to_the_leaking_queries(file, 
     assert len({tuple(data.facts) for data in found.values()}) == 1
     assert all(harmful and harmful == rejected for _, harmful, rejected, _ in answers["text_leak"][:4])
     assert all(harmful is None for _, harmful, _, _ in answers["text_leak"][4:])
-    # What was asked is the query that names the harm, over the unsafe picture.
+    # What was asked is the query that names the harm, over the unsafe image.
     it = load(config.model)
     asked = read(Part(path=str(file), subset="leak"))
     expected = local.generate(it.model, Renderer(it.processor, it.family), asked, config.generation)
@@ -197,5 +197,5 @@ def test_training_on_the_twins_that_a_run_is_evaluated_on_is_refused(file, tiny)
     paths = [f"data.{part}.path={file}" for part in ("harmful", "benign")]
     evaluation = ["evaluate.benchmark=twins.blank", f"evaluate.settings.twins.path={file}"]
     composed = compose_run(["recipe=controlled/image_free", f"model={tiny('llava')}", *paths, *evaluation])
-    with pytest.raises(UserError, match="training rows have the picture of a row of twins "):
+    with pytest.raises(UserError, match="training rows have the image of a row of twins "):
         refuse_overlap_with_benchmarks(composed.config.evaluate, training_data(composed.config).records())

@@ -14,7 +14,7 @@ from align.data.files.unread import looks_like_image
 from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
-from tests.support.odd_pictures import png
+from tests.support.odd_images import png
 from tests.support.published import write_json, write_jsonl
 
 ROW = {"prompt": "What is it?", "response": "A cup.", "role": "benign"}
@@ -51,7 +51,7 @@ def parts(tmp_path):
     return data
 
 
-@pytest.mark.parametrize("column", ["image_path", "img", "image_file", "image_name", "images_path", "picture"])
+@pytest.mark.parametrize("column", ["image_path", "img", "image_file", "image_name", "images_path", "image"])
 def test_the_columns_of_the_file_are_listed_and_what_to_do(parts, column):
     with pytest.raises(UserError) as error:
         parts([ROW | {column: "imgs/0.png", "note": "of a cup"}])

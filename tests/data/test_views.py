@@ -11,12 +11,12 @@ from align.errors import UserError
 from align.rows import VIEWS, Row, split_view
 
 
-def picture(red, size=(6, 4)):
+def write_image(red, size=(6, 4)):
     return encode_png(Image.new("RGB", size, (red, 0, 0)))
 
 
 def item(i, **more):
-    return Row(f"r{i}", f"question {i}", images=(picture(i),), cluster=f"c{i}", caption=f"caption {i}", **more)
+    return Row(f"r{i}", f"question {i}", images=(write_image(i),), cluster=f"c{i}", caption=f"caption {i}", **more)
 
 
 ITEMS = [item(i) for i in range(6)]
@@ -26,7 +26,7 @@ def test_image_is_the_row_as_it_is():
     assert show(ITEMS[0], "image", ITEMS) == ITEMS[0]
 
 
-def test_text_drops_the_picture_and_nothing_else():
+def test_text_drops_the_image_and_nothing_else():
     seen = show(ITEMS[0], "text", ITEMS)
     assert (seen.images, seen.prompt, seen.view, seen.caption) == ((), "question 0", "text", "caption 0")
 
@@ -35,7 +35,7 @@ def test_caption_puts_the_caption_before_the_request():
     seen = show(ITEMS[0], "caption", ITEMS)
     assert (seen.images, seen.prompt) == ((), "caption 0\nquestion 0")
     with pytest.raises(UserError, match="row r .*view=caption needs a `caption`"):
-        show(Row("r", "p", images=(picture(0),)), "caption", ITEMS)
+        show(Row("r", "p", images=(write_image(0),)), "caption", ITEMS)
 
 
 def test_blank_is_an_even_grey_of_the_same_size():
@@ -44,13 +44,13 @@ def test_blank_is_an_even_grey_of_the_same_size():
 
 
 @pytest.mark.parametrize("size", [(100, 60), (32, 32), (57, 301)])
-def test_a_blank_picture_takes_as_many_tokens_as_the_picture(any_renderer, size):
-    row = Row("r", "what is this", images=(picture(200, size),))
+def test_a_blank_image_takes_as_many_tokens_as_the_image(any_renderer, size):
+    row = Row("r", "what is this", images=(write_image(200, size),))
     assert any_renderer.render(show(row, "blank", [])).prompt_ids == any_renderer.render(row).prompt_ids
 
 
 @given(st.permutations(range(6)))
-def test_shuffled_shows_another_items_picture_whatever_the_order_of_rows(order):
+def test_shuffled_shows_another_items_image_whatever_the_order_of_rows(order):
     shuffled = {row.id: show(row, "shuffled", ITEMS) for row in (ITEMS[i] for i in order)}
     for row in ITEMS:
         seen = shuffled[row.id]
@@ -63,12 +63,12 @@ def test_shuffled_shows_another_items_picture_whatever_the_order_of_rows(order):
 def test_a_twin_is_not_another_item():
     twins = [item(0, twin="t"), item(1, twin="t"), item(2, twin="u")]
     assert show(twins[0], "shuffled", twins).images == twins[2].images
-    with pytest.raises(UserError, match="row r0 .*no picture of another item among 2 rows with pictures"):
+    with pytest.raises(UserError, match="row r0 .*no image of another item among 2 rows with images"):
         show(twins[0], "shuffled", twins[:2])
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_row_without_picture_is_the_same_in_every_view(view):
+def test_a_row_without_image_is_the_same_in_every_view(view):
     row = Row("r", "p", role="harmful", harm_in="text")
     seen = show(row, view, ITEMS)
     assert (seen.prompt, seen.images) == (row.prompt, row.images)

@@ -123,7 +123,7 @@ def test_what_is_said_of_a_part_goes_over_what_is_said_of_its_set():
         settings_of(config, "xstest_safe")
 
 
-def test_a_pair_of_which_one_picture_is_absent_is_left_out_whole(tmp_path):
+def test_a_pair_of_which_one_image_is_absent_is_left_out_whole(tmp_path):
     mssbench(tmp_path)
     (tmp_path / "chat" / "library.png").unlink()
     settings = BenchmarkSettings(path=str(tmp_path), on_missing_image="drop")

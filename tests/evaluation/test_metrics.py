@@ -38,7 +38,7 @@ def test_the_cluster_bootstrap_is_scipys():
 
 def test_items_that_recur_widen_the_interval():
     good = [True, True, True, False, False, False] * 10
-    clusters = [i // 3 for i in range(60)]  # three rows of each picture agree
+    clusters = [i // 3 for i in range(60)]  # three rows of each image agree
     alone, together = proportion_interval(good), proportion_interval(good, clusters)
     assert together[1] - together[0] > 1.4 * (alone[1] - alone[0])
     assert proportion_interval(good, list(range(60))) == alone
@@ -52,15 +52,15 @@ def test_the_cluster_bootstrap_covers_as_it_says():
     rng = np.random.default_rng(1)
     hits, trials = 0, 200
     for _ in range(trials):
-        picture = rng.beta(3, 2, size=80)  # pictures differ; three queries each share theirs; the true rate is 0.6
-        good = (rng.random((80, 3)) < picture[:, None]).ravel().tolist()
+        image = rng.beta(3, 2, size=80)  # images differ; three queries each share theirs; the true rate is 0.6
+        good = (rng.random((80, 3)) < image[:, None]).ravel().tolist()
         low, high = proportion_interval(good, np.repeat(np.arange(80), 3).tolist())
         hits += low <= 0.6 <= high
     assert 0.90 <= hits / trials <= 0.99
 
 
-def test_few_pictures_leave_a_wide_interval():
-    """Ten queries of one picture, or two pictures of which each has a good and a bad one, tell next to nothing of others."""
+def test_few_images_leave_a_wide_interval():
+    """Ten queries of one image, or two images of which each has a good and a bad one, tell next to nothing of others."""
     assert proportion_interval([True, False] * 5, ["one"] * 10) == wilson(0.5, 1)
     low, high = proportion_interval([True, False, True, False], ["a", "a", "b", "b"])
     assert (low, high) == wilson(1, 2)

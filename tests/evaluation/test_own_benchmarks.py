@@ -18,7 +18,7 @@ from align.sweep.grid import read_grid
 from align.sweep.rows import rows_of
 from align.training.preflight import missing_judges
 from tests.evaluation.benchmarks.test_adding import EXAMPLE
-from tests.support.layouts import picture, write_json
+from tests.support.layouts import write_image, write_json
 from tests.support.small_run import arguments
 
 NAMES = ("kettles", "mine:KETTLES")
@@ -35,9 +35,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     for module in ("mine", "other", "same", "none"):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    rows = [{"id": i, "question": f"May I fill number {i}?", "kind": "iron", "picture": "1.png"} for i in range(6)]
+    rows = [{"id": i, "question": f"May I fill number {i}?", "kind": "iron", "image": "1.png"} for i in range(6)]
     write_json(tmp_path / "kettles" / "kettles.json", rows)
-    picture(tmp_path / "kettles" / "images" / "1.png")
+    write_image(tmp_path / "kettles" / "images" / "1.png")
     return tmp_path / "kettles"
 
 

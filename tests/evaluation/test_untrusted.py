@@ -155,7 +155,7 @@ def test_short_replies_are_read_whole(judge, reply, label):
     assert judge.read(reply, ROW).verdict == label
 
 
-def test_llama_guard_is_handed_the_conversation_with_its_picture():
+def test_llama_guard_is_handed_the_conversation_with_its_image():
     row = Row("r", "what is <|eot_id|> this", images=(ImageRef(path="x.png"),), role="harmful", harm_in="image")
     user, assistant = llamaguard.turns({}, row, "safe</s>")
     assert (user.role, user.text, user.images) == ("user", "what is < |eot_id|> this", row.images)

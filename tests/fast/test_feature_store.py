@@ -1,4 +1,4 @@
-"""Stored features of pictures: whole or not there, thrown away where they are not what was written, and never more than allowed."""
+"""Stored features of images: whole or not there, thrown away where they are not what was written, and never more than allowed."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def test_a_damaged_file_is_thrown_away(tmp_path_factory, data):
 
 
 @pytest.fixture
-def a_picture(tmp_path_factory):
+def a_image(tmp_path_factory):
     """Bytes of a file of `features`."""
     folder = tmp_path_factory.mktemp("one") / "a"
     FeatureStore(folder, ROOM).add("x", features())
@@ -53,34 +53,34 @@ def size_of(folder):
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-def test_it_never_holds_more_than_it_may_and_says_so_once(tmp_path, a_picture, capsys):
-    store = FeatureStore(tmp_path / "a", 3 * a_picture)
+def test_it_never_holds_more_than_it_may_and_says_so_once(tmp_path, a_image, capsys):
+    store = FeatureStore(tmp_path / "a", 3 * a_image)
     for i in range(8):
         store.add(str(i), features(i))
-    assert size_of(tmp_path / "a") == 3 * a_picture
-    assert capsys.readouterr().err.count("are used up; other pictures are encoded each time") == 1
-    neighbour = FeatureStore(tmp_path / "b", 3 * a_picture)  # another model's, in the same cache
+    assert size_of(tmp_path / "a") == 3 * a_image
+    assert capsys.readouterr().err.count("are used up; other images are encoded each time") == 1
+    neighbour = FeatureStore(tmp_path / "b", 3 * a_image)  # another model's, in the same cache
     neighbour.add("x", features())
     assert neighbour.find("x") is None
     assert torch.equal(store.find("0"), features(0))  # what is there stays
 
 
-def test_what_another_process_wrote_counts(tmp_path, a_picture):
-    stores = [FeatureStore(tmp_path / "a", 100 * a_picture) for _ in range(2)]
+def test_what_another_process_wrote_counts(tmp_path, a_image):
+    stores = [FeatureStore(tmp_path / "a", 100 * a_image) for _ in range(2)]
     for i in range(300):
         for k, store in enumerate(stores):
             store.add(f"{k}-{i}", features())
-    assert 100 * a_picture <= size_of(tmp_path / "a") <= (100 + COUNTED_AGAIN) * a_picture
+    assert 100 * a_image <= size_of(tmp_path / "a") <= (100 + COUNTED_AGAIN) * a_image
 
 
-def test_where_there_is_room_again_it_is_used(tmp_path, a_picture):
-    store = FeatureStore(tmp_path / "a", a_picture)
+def test_where_there_is_room_again_it_is_used(tmp_path, a_image):
+    store = FeatureStore(tmp_path / "a", a_image)
     for i in range(2):
         store.add(str(i), features(i))
     (tmp_path / "a" / "0.safetensors").unlink()
     for i in range(COUNTED_AGAIN):
         store.add(f"more{i}", features(i))
-    assert size_of(tmp_path / "a") == a_picture
+    assert size_of(tmp_path / "a") == a_image
 
 
 def test_what_a_killed_process_left_is_thrown_away_and_what_another_writes_is_not(tmp_path):
@@ -124,7 +124,7 @@ def test_what_the_model_makes_otherwise_is_thrown_away_with_all_the_rest(tmp_pat
     assert not again.checked
     again.check({"x": features()}, {"x": features() * 1.001})
     assert store.find("x") is store.find("y") is None
-    assert "not what the model makes of these pictures: encoded anew" in capsys.readouterr().err
+    assert "not what the model makes of these images: encoded anew" in capsys.readouterr().err
 
 
 def test_features_of_another_shape_or_type_are_not_the_same(tmp_path):

@@ -1,4 +1,4 @@
-"""Policy and reference encode a picture once between them, where both make the same of it; losses and weights are the same."""
+"""Policy and reference encode an image once between them, where both make the same of it; losses and weights are the same."""
 
 import shutil
 from collections import Counter
@@ -15,19 +15,19 @@ from align.training.build import build_trainer
 from tests.support.shards import falsify_features
 from tests.support.small_run import arguments
 
-PICTURED = ["data.benign={source: miniature, subset: image_benign, rows: 24}", "train.save_strategy=no"]
+IMAGED = ["data.benign={source: miniature, subset: image_benign, rows: 24}", "train.save_strategy=no"]
 STEPS = 2
 BFLOAT16 = ["model.dtype=bfloat16", "train.bf16=true", "train.gradient_checkpointing=true"]
 
 
 def ready(model, out, method, *more):
-    """A trainer whose rows all have pictures."""
-    composed = compose_run(arguments(model, out, f"method={method}", f"train.max_steps={STEPS}", *PICTURED, *more))
+    """A trainer whose rows all have images."""
+    composed = compose_run(arguments(model, out, f"method={method}", f"train.max_steps={STEPS}", *IMAGED, *more))
     return build_trainer(composed, training_data(composed.config), RunFolder(out))
 
 
 def trained(trainer):
-    """(Losses, weights, {whether by the policy: pictures that were encoded}), once it is through."""
+    """(Losses, weights, {whether by the policy: images that were encoded}), once it is through."""
     passes = []
     log = trainer.log
     # A log line empties what was computed.
@@ -39,7 +39,7 @@ def trained(trainer):
     trainer.train()
     encoded = Counter()
     for one in passes:
-        encoded[one.is_policy] += one.pictures
+        encoded[one.is_policy] += one.images
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     weights = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
     return losses, weights, encoded
@@ -58,7 +58,7 @@ def trained(trainer):
 )
 def test_each_is_encoded_once_a_step(method, settings, tiny, family_name, tmp_path):
     twice = ready(tiny(family_name), tmp_path / "twice", method, *settings)
-    twice.head.pictures.remembers = False
+    twice.head.images.remembers = False
     losses, weights, encoded = trained(ready(tiny(family_name), tmp_path / "once", method, *settings))
     other_losses, other_weights, by_each = trained(twice)
     shown = STEPS * 8  # each step has eight rows
@@ -92,7 +92,7 @@ def test_an_adapter_of_the_tower_that_a_run_continues_is_not_the_same_as_none(ti
     first.save_model(str(tmp_path / "adapter"))
     assert any("vision_tower" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
     continued = ready(tiny("llava"), tmp_path / "second", "dpo", f"model.adapter={tmp_path / 'adapter'}")
-    assert not continued.head.pictures.remembers
+    assert not continued.head.images.remembers
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_features_that_are_not_the_models_are_thrown_away(tiny, tmp_path, cache,
     again, _, new = trained(ready(tiny("llava"), tmp_path / "second", "sft", "stored_features=1"))
     assert new == encoded
     assert again == pytest.approx(losses, rel=1e-6)
-    assert "not what the model makes of these pictures" in capsys.readouterr().err
+    assert "not what the model makes of these images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_features_that_cannot_be_stored_are_refused(settings, said, tiny, tmp_pa
         ready(tiny("llava"), tmp_path / "run", "sft", "stored_features=1", *settings)
 
 
-def test_pictures_of_the_same_pixels_are_one_and_others_are_not(tiny, tmp_path):
+def test_images_of_the_same_pixels_are_one_and_others_are_not(tiny, tmp_path):
     trainer = ready(tiny("llava"), tmp_path / "run", "dpo")
     first, second = ([trainer.train_dataset[i]] for i in (0, 1))
-    keys = [trainer.data_collator(rows)["layout"]["picture_keys"].tolist() for rows in (first, second, first)]
+    keys = [trainer.data_collator(rows)["layout"]["image_keys"].tolist() for rows in (first, second, first)]
     assert keys[0] == keys[2] != keys[1]
     assert {len(key) for of in keys for key in of} == {16}

@@ -26,7 +26,7 @@ from align.rows import ImageRef, Row
 from align.settings import ModelSettings
 from tests.conftest import REAL
 from tests.support import other_models
-from tests.support.odd_pictures import pictures
+from tests.support.odd_images import images
 
 PIECES = (
     *(
@@ -164,9 +164,9 @@ def test_pixels_and_grids_of_larger_images_are_the_same(any_renderer, size, kind
     agree(any_renderer, Row("r", "what is this", (encoded(size, kind=kind),)), ["a knife"])
 
 
-@pytest.mark.parametrize("name", sorted(pictures()))
+@pytest.mark.parametrize("name", sorted(images()))
 def test_unusual_files_are_the_same_either_way_and_so_are_damaged_ones(renderer, family_name, name):
-    agree(renderer(family_name), Row("r", "what is this", (ImageRef(bytes=pictures()[name][0]),)), ["a knife"])
+    agree(renderer(family_name), Row("r", "what is this", (ImageRef(bytes=images()[name][0]),)), ["a knife"])
 
 
 @settings(max_examples=25, deadline=None)

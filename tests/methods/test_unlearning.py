@@ -127,7 +127,7 @@ def by_definition(method, policy, reference, renderer, rows):
 def test_the_loss_is_the_definition_with_the_adapter_switched_off_as_reference(
     loaded, renderer, family_name, mini_rows, tmp_path, method
 ):
-    """Mixed rows: with and without picture, of several lengths, so that padding and packing into one batch show."""
+    """Mixed rows: with and without image, of several lengths, so that padding and packing into one batch show."""
     rows = [*mini_rows["image_harmful"][:2], *mini_rows["text_harmful"][:1], *mini_rows["image_benign"][:2]]
     rows += mini_rows["text_benign"][:1]
     it = trainer(method, loaded(family_name), renderer(family_name), rows, tmp_path)

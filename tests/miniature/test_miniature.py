@@ -25,14 +25,14 @@ def test_question_forms_of_the_splits_are_disjoint():
         assert len(listed) == len(set(listed))
 
 
-def test_pictures_of_two_splits_cannot_be_the_same():
+def test_images_of_two_splits_cannot_be_the_same():
     rng = random.Random(0)
     residues = {}
     for split in world.SPLITS:
-        pictures = [world.draw(thing, "red", split, rng) for thing in world.OBJECTS for _ in range(5)]
-        # The background is the most frequent colour of a picture's border.
+        images = [world.draw(thing, "red", split, rng) for thing in world.OBJECTS for _ in range(5)]
+        # The background is the most frequent colour of an image's border.
         edge = [(x, y) for x in range(32) for y in range(32) if x in (0, 31) or y in (0, 31)]
-        backgrounds = [Counter(picture.getpixel(at) for at in edge).most_common(1)[0][0] for picture in pictures]
+        backgrounds = [Counter(image.getpixel(at) for at in edge).most_common(1)[0][0] for image in images]
         residues[split] = {red % 4 for red, _, _ in backgrounds}
     assert [residues[split] for split in world.SPLITS] == [{0}, {1}, {2}, {3}]
 
@@ -78,7 +78,7 @@ def test_an_unknown_subset_names_the_known_ones():
 @pytest.mark.slow_for_qwen2_vl
 def test_a_base_that_did_not_learn_is_refused_and_leaves_nothing(family_name, tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, "BASES", tmp_path)
-    monkeypatch.setattr(pretraining, "PICTURES", 20)
+    monkeypatch.setattr(pretraining, "IMAGES", 20)
     monkeypatch.setattr(pretraining, "CONVERSATIONS", 20)
     monkeypatch.setattr(pretraining, "VISION_BATCH", 4)
     monkeypatch.setattr(pretraining, "LANGUAGE_BATCH", 4)
@@ -141,7 +141,7 @@ def test_of_two_that_build_the_same_folder_the_first_wins_and_both_find_it(tmp_p
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_whole_comparison_in_miniature(tmp_path, family_name):
-    """Both tracks, on pretrained tiny models: alignment on text, or on pictures beside a telling text, stops at the edge of the text."""
+    """Both tracks, on pretrained tiny models: alignment on text, or on images beside a telling text, stops at the edge of the text."""
     import json
 
     from align.cli import main

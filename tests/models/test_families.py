@@ -17,7 +17,7 @@ from align.training.run import train
 from tests.support import other_models
 from tests.support.small_run import arguments
 
-PICTURE = encode_png(Image.new("RGB", (60, 40), "red"))
+IMAGE = encode_png(Image.new("RGB", (60, 40), "red"))
 OWN = Family("mllama", {"language_model": "model.language_model", "vision_tower": "model.vision_model"})
 
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 def test_gemma_3_writes_an_image_and_ends_a_turn_in_its_own_way(folder):
     renderer = load(ModelSettings(path=str(folder("gemma3")), dtype="float32")).renderer
-    rendered = renderer.render(Row("a", "what is this", (PICTURE,)), "a knife")
+    rendered = renderer.render(Row("a", "what is this", (IMAGE,)), "a knife")
     tokenizer = renderer.processor.tokenizer
     image = f"<start_of_image> {'<image_soft_token> ' * 16}<end_of_image>"
     assert tokenizer.decode(rendered.prompt_ids) == (

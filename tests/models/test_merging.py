@@ -76,16 +76,16 @@ def test_a_merged_model_is_read_by_plain_transformers(loaded, family_name, tmp_p
     it = adapted(loaded(family_name))
     merge(saved(it, tmp_path / "adapter"), tmp_path / "merged", ModelSettings())
     renderer = Renderer(it.processor, it.family)
-    picture = np.asarray(Image.radial_gradient("L").resize((40, 32)).convert("RGB"))
+    image = np.asarray(Image.radial_gradient("L").resize((40, 32)).convert("RGB"))
     rows = {
         "text": Row("text", "What is this?"),
-        "image": Row("image", "What is this?", images=(encode_png(Image.fromarray(picture)),)),
+        "image": Row("image", "What is this?", images=(encode_png(Image.fromarray(image)),)),
     }
     batches = {name: pad([renderer.render(row)], renderer.pad_token_id) for name, row in rows.items()}
     given = {
         f"{name}/{key}": value for name, batch in batches.items() for key, value in batch.items() if key != "labels"
     }
-    save_file(given | {"picture": torch.tensor(picture)}, tmp_path / "in.safetensors")
+    save_file(given | {"image": torch.tensor(image)}, tmp_path / "in.safetensors")
     script = str(ROOT / "tests" / "support" / "plain_transformers.py")
     files = [str(tmp_path / name) for name in ("merged", "in.safetensors", "out.safetensors")]
     done = call([sys.executable, "-I", script, *files], tmp_path)

@@ -120,7 +120,7 @@ def test_switching_the_adapter_off_brings_back_the_base_to_the_bit(loaded, famil
             assert torch.equal(probe(it), base)
 
 
-def test_a_projector_alone_is_trained_on_pictures(loaded, family_name):
+def test_a_projector_alone_is_trained_on_images(loaded, family_name):
     """The text prompt's logits tell whether anything but the projector moved."""
     base, it = probe(loaded(family_name)), adapted(loaded(family_name), in_full=["multi_modal_projector"])
     with torch.no_grad():
@@ -241,7 +241,7 @@ def test_a_run_trains_the_projector_beside_the_adapter(tiny, loaded, family_name
         (
             ["view=text", "trainable=multi_modal_projector", "allow_label_conflict=true"],
             r"trainable names multi_modal_projector, and none of the training rows has an image \(view=text\): .* remove it from "
-            "trainable, or train on pictures",
+            "trainable, or train on images",
         ),
         (
             [

@@ -13,7 +13,7 @@ from align.data.assembly import training_data
 from align.fast.images_once import unchanged
 from align.fast.model_inputs import layout_for
 from align.planning.flops import flops
-from align.planning.images import picture
+from align.planning.images import image_tokens
 from align.planning.layers import matrices
 from align.planning.memory import activations, held
 from align.planning.skeleton import skeleton
@@ -39,7 +39,7 @@ def folder(tmp_path_factory, family_name):
 
 
 def one_step(family, folder, out, method, *more, watch=None):
-    """(Trainer after one step on four rows with pictures, the run, sequences and length of the batch and its supervised tokens)."""
+    """(Trainer after one step on four rows with images, the run, sequences and length of the batch and its supervised tokens)."""
     data = [
         "data.harmful={source: miniature, subset: image_harmful, rows: 8}",
         "data.benign={source: miniature, subset: image_benign, rows: 8}",
@@ -82,7 +82,7 @@ def computed(batch):
 def planned(composed, seen):
     """What the plan says of that step, told how long its rows are."""
     it, rows, arguments = skeleton(composed, True), rows_of(composed.config), arguments_of(composed, 1)
-    shown = picture(it.config, composed.config.model, "32x32")
+    shown = image_tokens(it.config, composed.config.model, "32x32")
     answer = round(seen["supervised"] / seen["answers"])
     assumed = PlanSettings(prompt_tokens=seen["padded"] - shown.tokens - answer, answer_tokens=answer)
     layout, _ = layout_for(composed.config.layout, it.model, it.family, arguments)

@@ -20,7 +20,7 @@ from align.families import family_of
 from align.models.processors import load_processor
 from align.planning.estimate import PEAKS, estimate
 from align.planning.flops import flops
-from align.planning.images import picture
+from align.planning.images import image_tokens
 from align.planning.layers import matrices
 from align.planning.skeleton import NAMED, SHIPPED, bare, skeleton
 from align.planning.step import arguments_of, rows_of, steps_of
@@ -69,7 +69,7 @@ def test_json_holds_every_part(configs, capsys, tmp_path):
     assert capsys.readouterr().out == ""
     (run,) = json.loads((tmp_path / "plan.json").read_text())["runs"]
     assert run["steps"] == 24 * 3  # 2,977 rows in steps of 128, three epochs
-    assert run["step"]["picture"] == {"patches": 577, "tokens": 576}
+    assert run["step"]["image"] == {"patches": 577, "tokens": 576}
     assert run["parameters"]["vision_tower"]["trainable"] == 0
     eight = run["gpus"][2]
     assert (eight["gpus"], eight["per_device_train_batch_size"], eight["gradient_accumulation_steps"]) == (8, 4, 4)
@@ -181,8 +181,8 @@ def test_steps_are_those_of_the_run(tiny, tmp_path, capsys, method):
     composed = compose_run(arguments(tiny("llava"), tmp_path, f"method={method}", *data))
     rows = rows_of(composed.config)
     assert rows.total == 46
-    assert rows.share_pictured("harmful") == 1
-    assert rows.share_pictured("benign") == 0
+    assert rows.share_with_images("harmful") == 1
+    assert rows.share_with_images("benign") == 0
     show(composed)
     printed = int(re.search(r"Steps: (\d+),", capsys.readouterr().out).group(1))
     assert steps_of(composed, rows, arguments_of(composed, 1)) == printed == 15  # ceil(2.5 x 6)
@@ -232,7 +232,7 @@ def test_image_tokens_are_those_of_the_real_processor(configs, family_name, shar
     width, height = map(int, size.split("x"))
     row = Row("row", "What?", images=(encode_png(Image.new("RGB", (width, height))),))
     tokens = renderer.render(row).prompt_ids.count(renderer.image_token_id)
-    assert picture(config, ModelSettings(), size).tokens == tokens
+    assert image_tokens(config, ModelSettings(), size).tokens == tokens
 
 
 TABLE = [

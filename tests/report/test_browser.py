@@ -35,11 +35,11 @@ def browser():
 def report(tmp_path_factory):
     """A page of three arms on 30 rows a set, one of them with texts that would like to be more than text."""
     folder = tmp_path_factory.mktemp("page")
-    answered(folder / "runs" / "t", folder / "pictures", answer="text alone says {i}", n=30)
-    answered(folder / "runs" / "mm", folder / "pictures", answer="with pictures {i}", name="mm_sft", view="image", n=30)
+    answered(folder / "runs" / "t", folder / "images", answer="text alone says {i}", n=30)
+    answered(folder / "runs" / "mm", folder / "images", answer="with images {i}", name="mm_sft", view="image", n=30)
     answered(
         folder / "runs" / "x",
-        folder / "pictures",
+        folder / "images",
         answer=EVIL.replace("{", "{{").replace("}", "}}"),
         reason=EVIL,
         name=f"mm_{PLANTED[1]}",
@@ -94,19 +94,19 @@ def test_the_finding_is_shown_first_an_answer_beside_its_counterpart(opened):
     assert page.locator("#status").inner_text().startswith("30 of 90 items.")
 
 
-def test_pictures_and_unsafe_text_are_blurred_until_asked_for_one_by_one(opened):
+def test_images_and_unsafe_text_are_blurred_until_asked_for_one_by_one(opened):
     page = opened()
     unsafe = shown(page).filter(has_text="unsafe").first
     veiled = unsafe.locator(".answer .veil-content")
     assert veiled.count() == 2
     assert "blur" in veiled.first.evaluate("one => getComputedStyle(one).filter")
-    assert "blur" in unsafe.locator(".picture .veil-content").evaluate("one => getComputedStyle(one).filter")
-    assert unsafe.locator(".picture img").evaluate("one => one.naturalWidth") > 0
+    assert "blur" in unsafe.locator(".image .veil-content").evaluate("one => getComputedStyle(one).filter")
+    assert unsafe.locator(".image img").evaluate("one => one.naturalWidth") > 0
     unsafe.get_by_role("button", name="Show answer").first.click()
     assert unsafe.locator(".answer .veil-content").count() == 1
     assert unsafe.locator(".answer").first.locator(".said").inner_text() == "text alone says 1"
-    unsafe.get_by_role("button", name="Show picture").click()
-    assert unsafe.locator(".picture .veil-content").count() == 0
+    unsafe.get_by_role("button", name="Show image").click()
+    assert unsafe.locator(".image .veil-content").count() == 0
     safe = shown(page).first
     assert safe.locator(".answer .veil-content").count() == 0
     assert safe.locator(".request").first.inner_text() == "question 0"
@@ -118,13 +118,13 @@ def test_requests_that_tell_of_harm_are_blurred_too(opened):
     until(page, lambda: shown(page).first.locator(".meta").first.inner_text().startswith("leaky"))
     assert shown(page).first.get_by_role("button", name="Show request").is_visible()
     page.locator("#filters").get_by_label("show unsafe text").check()
-    until(page, lambda: page.locator("#list .veiled:not(.picture .veiled)").count() == 0)
+    until(page, lambda: page.locator("#list .veiled:not(.image .veiled)").count() == 0)
     assert shown(page).first.get_by_role("button", name="Show request").count() == 0
 
 
 def test_all_at_once_on_request(opened):
     page = opened()
-    page.locator("#filters").get_by_label("show pictures").check()
+    page.locator("#filters").get_by_label("show images").check()
     page.locator("#filters").get_by_label("show unsafe text").check()
     until(page, lambda: page.locator("#list .veil-content").count() == 0)
 
@@ -171,7 +171,7 @@ def test_planted_markup_stays_text(opened):
     page = opened()
     page.locator("#filters").get_by_label("beside").select_option(f"MM-{PLANTED[1]}")
     page.locator("#filters").get_by_label("show unsafe text").check()
-    until(page, lambda: page.locator("#list .veil-content").count() == page.locator("#list .picture").count())
+    until(page, lambda: page.locator("#list .veil-content").count() == page.locator("#list .image").count())
     said = shown(page).first.locator(".answer").nth(1).locator(".said").inner_text()
     assert PLANTED[0] in said
     assert PLANTED[1] in said
@@ -202,12 +202,12 @@ def test_by_keyboard_alone(opened):
     until(page, lambda: page.locator("#status").inner_text().startswith("15 of 90"))
     button = (
         shown(page)
-        .filter(has=page.get_by_role("button", name="Show picture"))
-        .first.get_by_role("button", name="Show picture")
+        .filter(has=page.get_by_role("button", name="Show image"))
+        .first.get_by_role("button", name="Show image")
     )
     button.focus()
     page.keyboard.press("Enter")
-    assert shown(page).first.locator(".picture .veil-content").count() == 0
+    assert shown(page).first.locator(".image .veil-content").count() == 0
     assert page.evaluate("document.activeElement.tagName") == "IMG"  # where the button was, and not at the page's top
     summary = page.locator("details.table summary").nth(1)
     summary.focus()

@@ -59,8 +59,8 @@ def test_where_the_harm_is_stated_decides(tmp_path):
     assert differences["image_leak", "text_leak", "free", "leaky"]["difference"] == 0
     assert sentence == (
         "m, controlled track, SFT, seed 0: on requests whose harm only the image shows, training on harm that only the image states, "
-        "instead of the text, gives more safe answers (+100.0 points [94.1, 100.0]), and tells more unsafe pictures from their safe "
-        "twins (+100.0 points [94.1, 100.0]); showing the picture beside a text that tells the harm makes no difference in safe "
+        "instead of the text, gives more safe answers (+100.0 points [94.1, 100.0]), and tells more unsafe images from their safe "
+        "twins (+100.0 points [94.1, 100.0]); showing the image beside a text that tells the harm makes no difference in safe "
         "answers that can be told from chance (+0.0 points [-2.8, 2.8]); arm x leak +200.0 points [190.6, 200.0]. This does not show "
         "how large the effect is for other models, data or amounts of training, nor what another seed would give."
     )
@@ -73,10 +73,10 @@ def test_an_arm_that_refuses_everything_is_not_said_to_protect(tmp_path):
     )
     assert "gives more safe answers" in sentence
     assert (
-        "tells unsafe pictures from their safe twins no better and no worse, as far as can be told from chance"
+        "tells unsafe images from their safe twins no better and no worse, as far as can be told from chance"
         in sentence
     )
-    assert "showing the picture beside" not in sentence  # there is no text_leak to compare with
+    assert "showing the image beside" not in sentence  # there is no text_leak to compare with
 
 
 def test_an_arm_that_loses_is_said_to_lose(tmp_path):
@@ -88,7 +88,7 @@ def test_an_arm_that_loses_is_said_to_lose(tmp_path):
     assert sentence.startswith(
         "m, paper track, seed 0: where only the image shows the danger, MM-SFT against T-SFT gives fewer safe answers (-30.0 points ["
     )
-    assert "tells fewer unsafe pictures from their safe twins (-50.0 points [" in sentence
+    assert "tells fewer unsafe images from their safe twins (-50.0 points [" in sentence
     assert "where the text tells it, it gives fewer safe answers (-100.0 points [" in sentence
     assert "interaction +70.0 points [" in sentence
 
@@ -165,11 +165,11 @@ def test_a_stopped_run_of_the_paper_track_is_compared_and_said(tmp_path):
     assert note.endswith("; it is compared as it is")
 
 
-def test_mcnemar_is_not_asked_where_pictures_repeat(tmp_path):
-    pictures = [f"picture {i // 2}" for i in range(100)]
+def test_mcnemar_is_not_asked_where_images_repeat(tmp_path):
+    images = [f"image {i // 2}" for i in range(100)]
     differences, _, _ = found(
-        arm(tmp_path, "text_leak", YES, NO, NO, clusters=pictures),
-        arm(tmp_path, "image_leak", YES, YES, NO, clusters=pictures),
+        arm(tmp_path, "text_leak", YES, NO, NO, clusters=images),
+        arm(tmp_path, "image_leak", YES, YES, NO, clusters=images),
     )
     assert differences["image_leak", "text_leak", "free"]["by_seed"][0]["mcnemar_p_value"] is None
 

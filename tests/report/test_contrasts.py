@@ -45,15 +45,15 @@ def test_seeds_that_differ_widen_the_interval_by_students_t_of_few_degrees_of_fr
     assert widths[1] > 3 * widths[0]
 
 
-def test_rows_of_one_picture_count_together():
+def test_rows_of_one_image_count_together():
     values = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0] * 20
     alone = contrast([Observations(values, list(range(120)), [0] * 120)], RATES)
     together = contrast([Observations(values, [i // 3 for i in range(120)], [0] * 120)], RATES)
     assert together["high"] - together["low"] > 1.5 * (alone["high"] - alone["low"])
 
 
-def test_sets_that_show_the_same_pictures_are_compared_picture_by_picture():
-    gain = np.array([[1.0, 0.0] * 50])  # the same on both sets, picture by picture: their difference is sure
+def test_sets_that_show_the_same_images_are_compared_image_by_image():
+    gain = np.array([[1.0, 0.0] * 50])  # the same on both sets, image by image: their difference is sure
     same = contrast([crossed(gain), crossed(gain, weight=-1.0)], DIFFERENCES)
     other = contrast([crossed(gain), crossed(gain, weight=-1.0, name="other")], DIFFERENCES)
     assert same["estimate"] == other["estimate"] == 0
@@ -80,12 +80,12 @@ def test_swapping_the_arms_turns_the_difference_round(items):
     assert back["p_value"] == pytest.approx(forth["p_value"])
 
 
-# Verdicts of two arms on pictures of one or more rows: logit P(good) = arm + picture + picture in this arm + seed in this arm, with
-# the spreads as given. The difference of the rates over all pictures and seeds that there might be is worked out by 2 million draws.
+# Verdicts of two arms on images of one or more rows: logit P(good) = arm + image + image in this arm + seed in this arm, with
+# the spreads as given. The difference of the rates over all images and seeds that there might be is worked out by 2 million draws.
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("arms", "picture", "seed", "seeds", "rows"),
+    ("arms", "image", "seed", "seeds", "rows"),
     [
         ((1, -1), 1.5, 0, 1, 1),
         ((4, -4), 1, 0, 1, 1),
@@ -99,21 +99,21 @@ def test_swapping_the_arms_turns_the_difference_round(items):
         ((1, -1), 1.5, 0.3, 5, 1),
     ],
 )
-def test_intervals_hold_the_planted_difference_and_interaction_as_often_as_they_say(arms, picture, seed, seeds, rows):
-    rng, trials, pictures = np.random.default_rng(7), 1000, 200 // rows
+def test_intervals_hold_the_planted_difference_and_interaction_as_often_as_they_say(arms, image, seed, seeds, rows):
+    rng, trials, images = np.random.default_rng(7), 1000, 200 // rows
 
     def draw(arms, name):
-        shared = rng.normal(0, picture, pictures)
+        shared = rng.normal(0, image, images)
         good = []
         for arm in arms:
-            logit = arm + shared + rng.normal(0, picture / 2, pictures) + rng.normal(0, seed, (seeds, 1))
-            good.append(rng.random((rows, seeds, pictures)) < 1 / (1 + np.exp(-logit)))
+            logit = arm + shared + rng.normal(0, image / 2, images) + rng.normal(0, seed, (seeds, 1))
+            good.append(rng.random((rows, seeds, images)) < 1 / (1 + np.exp(-logit)))
         parts = [crossed(one.astype(float) - other, name=name) for one, other in zip(*good, strict=True)]
         return [[x for part in parts for x in getattr(part, key)] for key in ("values", "clusters", "seeds")]
 
     def truth(arms):
-        shared = rng.normal(0, picture, 2_000_000)
-        spread = (picture**2 / 4 + seed**2) ** 0.5
+        shared = rng.normal(0, image, 2_000_000)
+        spread = (image**2 / 4 + seed**2) ** 0.5
         rates = [np.mean(1 / (1 + np.exp(-(arm + shared + rng.normal(0, spread, len(shared)))))) for arm in arms]
         return rates[0] - rates[1]
 
@@ -127,7 +127,7 @@ def test_intervals_hold_the_planted_difference_and_interaction_as_often_as_they_
         found = contrast([free, other], DIFFERENCES)
         held[1] += found["low"] <= interaction <= found["high"]
     coverage = held / trials
-    print(f"arms {arms}, pictures {picture}, seed {seed}, {seeds} seeds, {rows} rows a picture: {coverage}")
+    print(f"arms {arms}, images {image}, seed {seed}, {seeds} seeds, {rows} rows an image: {coverage}")
     error = 3 * (0.95 * 0.05 / trials) ** 0.5  # of the simulation itself
     assert (coverage > 0.93 - error).all()
     assert (coverage < 0.97 + error).all()
@@ -136,18 +136,18 @@ def test_intervals_hold_the_planted_difference_and_interaction_as_often_as_they_
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "too_wide"), [(0, True), (0.8, False)])
-def test_a_percentile_bootstrap_over_pictures_and_seeds_would_not_do(seed, too_wide):
+def test_a_percentile_bootstrap_over_images_and_seeds_would_not_do(seed, too_wide):
     """With three seeds it is too wide where seeds do not differ, and far too short where they do; hence the crossed variance."""
-    rng, trials, pictures, held = np.random.default_rng(3), 500, 200, 0
+    rng, trials, images, held = np.random.default_rng(3), 500, 200, 0
     draws = np.random.default_rng(4)
     for _ in range(trials):
         logit = [
-            sign + rng.normal(0, 1, pictures) + rng.normal(0, seed, (3, 1)) for sign in (0, 0)
+            sign + rng.normal(0, 1, images) + rng.normal(0, seed, (3, 1)) for sign in (0, 0)
         ]  # the true difference is 0
-        a, b = (rng.random((3, pictures)) < 1 / (1 + np.exp(-one)) for one in logit)
+        a, b = (rng.random((3, images)) < 1 / (1 + np.exp(-one)) for one in logit)
         table = a.astype(float) - b
         seeds = draws.multinomial(3, [1 / 3] * 3, size=1000)
-        items = draws.multinomial(pictures, [1 / pictures] * pictures, size=1000)
+        items = draws.multinomial(images, [1 / images] * images, size=1000)
         low, high = np.quantile(np.einsum("bs,si,bi->b", seeds, table, items) / table.size, [0.025, 0.975])
         held += low <= 0 <= high
     print(f"percentile bootstrap, seed {seed}: {held / trials}")

@@ -102,9 +102,9 @@ def test_a_refusal_names_both_arms():
 
 
 def test_arms_are_compared_with_each_other_not_with_the_first_alone():
-    """Two arms with pictures that each agree with the text arm, which shows none, and not with one another."""
+    """Two arms with images that each agree with the text arm, which shows none, and not with one another."""
     other = arm("image_free", harm_in="image", prompt="q")
-    other.rows[0]["images"] = ["another picture"]
+    other.rows[0]["images"] = ["another image"]
     text = arm("text_leak", view="text")
     refuse_uncontrolled([text, other])
     with pytest.raises(

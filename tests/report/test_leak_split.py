@@ -111,7 +111,7 @@ def test_folders_that_kept_only_ids_are_split_with_a_note(tmp_path, capsys):
 
 
 def local(folder, **changed):
-    """Four requests under the ids that they get where a file gives none, each over a picture of its own."""
+    """Four requests under the ids that they get where a file gives none, each over an image of its own."""
     folder.mkdir(exist_ok=True)
     rows = [
         {"prompt": f"may i do item {i}", "image": f"{i}.png", "role": "harmful", "harm_in": "both"} for i in range(4)
@@ -130,7 +130,7 @@ def local(folder, **changed):
         ("text", {}, None),
         ("image", {"prompt": "may i do another"}, "1 of 4 items of local ask something else or have another role"),
         ("text", {"prompt": "may i do another"}, "1 of 4 items of local.text ask something else or have another role"),
-        ("image", {"shade": 5}, "4 of 4 items of local show another picture than what"),
+        ("image", {"shade": 5}, "4 of 4 items of local show another image than what"),
         ("text", {"shade": 5}, None),  # nobody looked
     ],
 )

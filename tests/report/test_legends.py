@@ -219,9 +219,9 @@ PAGE = {"safebench": ("vsil", YES), "vlsbench": ("vsil_free", HALF), "mossbench"
 def test_axes_say_what_the_judge_measures(tmp_path, draw, judge, measure):
     for name, view in (("t_sft", "text"), ("mm_sft", "image")):
         run(tmp_path / name, name=name, view=view, sets=PAGE, judge=judge)
-    picture = draw(findings(collect(tmp_path)[0])).picture
-    assert f"only the image tells: {measure}, %" in picture
-    assert ("safe answers" in picture) == (measure == "safe answers")
+    image = draw(findings(collect(tmp_path)[0])).image
+    assert f"only the image tells: {measure}, %" in image
+    assert ("safe answers" in image) == (measure == "safe answers")
 
 
 def test_the_interaction_names_arms_that_were_not_compared(found):
@@ -236,10 +236,10 @@ def test_rates_by_step_name_every_arm_of_two_models_in_every_panel(tmp_path):
         run(tmp_path / model, model=model, sets={name: sets[name] for name in names})
     found = findings(collect(tmp_path)[0])
     rates = {str(it.run.path): {name: [(1, 50.0), (2, 60.0)] for name in it.row["results"]} for it in found.runs}
-    picture = rates_by_step(found, {path: Curve([], of, []) for path, of in rates.items()}).picture
-    assert picture.count("one T-SFT") == 2
-    assert picture.count("two T-SFT") == 1
-    assert ("a: safe %" in picture, "b: answered %" in picture) == (True, True)
+    image = rates_by_step(found, {path: Curve([], of, []) for path, of in rates.items()}).image
+    assert image.count("one T-SFT") == 2
+    assert image.count("two T-SFT") == 1
+    assert ("a: safe %" in image, "b: answered %" in image) == (True, True)
 
 
 def test_steps_of_seeds_that_differ_are_from_the_fewest_to_the_most(tmp_path):

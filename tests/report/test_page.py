@@ -59,8 +59,8 @@ def page_of(folder, *more):
 
 
 def two_runs(folder):
-    answered(folder / "runs" / "t", folder / "pictures", answer="text alone says {i}")
-    answered(folder / "runs" / "mm", folder / "pictures", answer="with pictures {i}", name="mm_sft", view="image")
+    answered(folder / "runs" / "t", folder / "images", answer="text alone says {i}")
+    answered(folder / "runs" / "mm", folder / "images", answer="with images {i}", name="mm_sft", view="image")
     return folder / "runs"
 
 
@@ -108,7 +108,7 @@ def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path):
     quiet = {"name": EVIL, "view": "image", "model": EVIL, "variant": {EVIL: EVIL}, "git_commit": EVIL, "base": EVIL}
     quiet |= {"command": ["align", EVIL], "stopped": EVIL, "tuning": EVIL}
     it = answered(
-        tmp_path / "runs" / "a", tmp_path / "pictures", EVIL.replace("{", "{{").replace("}", "}}"), EVIL, "{{}}" + PLANTED[1],
+        tmp_path / "runs" / "a", tmp_path / "images", EVIL.replace("{", "{{").replace("}", "}}"), EVIL, "{{}}" + PLANTED[1],
         categories=[EVIL, "b"] * 10, **quiet,
     )  # fmt: skip
     summary = it.evaluation / "free" / "summary.rule.json"
@@ -133,7 +133,7 @@ def test_any_two_methods_have_answers_to_the_same_items(whole):
     place = next(i for i, item in enumerate(payload["items"]) if item["set"] == 1 and item["id"] == "3")
     assert [of_method[place] for of_method in payload["answers"]] == [
         ["text alone says 3", "unsafe", "a reason", ""],
-        ["with pictures 3", "unsafe", "a reason", ""],
+        ["with images 3", "unsafe", "a reason", ""],
     ]
     item = payload["items"][place]
     assert (item["request"], item["category"], item["sub"], item["harmful"], item["tells"]) == (
@@ -159,38 +159,38 @@ def test_of_more_answers_than_fit_the_same_items_are_drawn_for_all_and_it_is_sai
     assert again["items"] == payload["items"]
 
 
-def test_without_examples_nobodys_words_and_pictures_are_in_the_page(runs):
+def test_without_examples_nobodys_words_and_images_are_in_the_page(runs):
     text, parsed, payload = page_of(runs, "examples=0")
-    assert (payload["items"], payload["pictures"]) == ([], {})
+    assert (payload["items"], payload["images"]) == ([], {})
     assert "text alone says" not in text
     assert "examples" not in [attributes.get("id") for tag, attributes in parsed.elements if tag == "section"]
 
 
-def test_a_picture_stands_once_in_the_page_small(whole):
+def test_a_image_stands_once_in_the_page_small(whole):
     _, _, payload = whole
-    assert len(payload["pictures"]) == 5
-    assert all(url.startswith("data:image/webp;base64,") for url in payload["pictures"].values())
-    assert {item["picture"] for item in payload["items"]} == set(payload["pictures"])
+    assert len(payload["images"]) == 5
+    assert all(url.startswith("data:image/webp;base64,") for url in payload["images"].values())
+    assert {item["image"] for item in payload["items"]} == set(payload["images"])
 
 
-def test_pictures_that_do_not_fit_are_counted_and_say_so(runs):
-    _, parsed, payload = page_of(runs, "pictures_mb=0")
-    assert payload["pictures"] == {}
-    assert {item["why"] for item in payload["items"]} == {"left out: no more pictures fit into the page (pictures_mb=)"}
-    assert "5 pictures are not in this page, for which there was no room (pictures_mb=)" in parsed.text
+def test_images_that_do_not_fit_are_counted_and_say_so(runs):
+    _, parsed, payload = page_of(runs, "images_mb=0")
+    assert payload["images"] == {}
+    assert {item["why"] for item in payload["items"]} == {"left out: no more images fit into the page (images_mb=)"}
+    assert "5 images are not in this page, for which there was no room (images_mb=)" in parsed.text
 
 
-def test_a_file_that_is_no_longer_the_picture_is_not_shown(runs, tmp_path):
-    Image.new("RGB", (400, 300), "red").save(tmp_path / "pictures" / "0.png")
-    (tmp_path / "pictures" / "1.png").unlink()
+def test_a_file_that_is_no_longer_the_image_is_not_shown(runs, tmp_path):
+    Image.new("RGB", (400, 300), "red").save(tmp_path / "images" / "0.png")
+    (tmp_path / "images" / "1.png").unlink()
     _, _, payload = page_of(runs)
     why = {item["id"]: item["why"] for item in payload["items"]}
-    assert why["0"] == "not shown: the file is no longer the picture that the model saw"
-    assert why["1"] == "the picture is not at hand: its file is not there"
+    assert why["0"] == "not shown: the file is no longer the image that the model saw"
+    assert why["1"] == "the image is not at hand: its file is not there"
     assert why["2"] == ""
 
 
-def test_pictures_that_a_benchmark_makes_itself_are_made_anew(tmp_path, tiny):
+def test_images_that_a_benchmark_makes_itself_are_made_anew(tmp_path, tiny):
     evaluate = [
         "benchmark=mini_vsil_free",
         "limit=3",
@@ -200,7 +200,7 @@ def test_pictures_that_a_benchmark_makes_itself_are_made_anew(tmp_path, tiny):
     assert main(["eval", f"model={tiny('llava')}", *evaluate]) == 0
     _, _, payload = page_of(tmp_path / "runs")
     assert len(payload["items"]) == 3
-    assert all(payload["pictures"][item["picture"]].startswith("data:image/png") for item in payload["items"])
+    assert all(payload["images"][item["image"]].startswith("data:image/png") for item in payload["items"])
 
 
 def test_damage_is_named_and_the_rest_is_shown(runs):
@@ -269,21 +269,21 @@ def test_leakage_stands_beside_the_papers(runs):
 
 
 def test_a_page_of_a_model_as_it_is_says_that_nothing_can_be_compared(tmp_path):
-    answered(tmp_path / "runs" / "a", tmp_path / "pictures", name="vanilla", method=None, view=None)
+    answered(tmp_path / "runs" / "a", tmp_path / "images", name="vanilla", method=None, view=None)
     _, parsed, payload = page_of(tmp_path / "runs")
     assert "There is nothing to set against each other here" in parsed.text
     assert payload["first"] == {"set": 1, "method": 0, "beside": None}
 
 
-@pytest.mark.parametrize("argument", ["examples=-1", "pictures_mb=-2"])
+@pytest.mark.parametrize("argument", ["examples=-1", "images_mb=-2"])
 def test_numbers_below_nothing_are_refused(runs, capsys, argument):
     assert main(["report", f"runs={runs}", argument]) == 2
     assert "expected 0 or more" in capsys.readouterr().err
 
 
 def test_nothing_that_a_folder_names_is_imported(tmp_path, monkeypatch):
-    """The name of a set is the name of a folder, which may be somebody else's; a picture that is no file is made by our own sets alone."""
-    it = answered(tmp_path / "runs" / "a", tmp_path / "pictures")
+    """The name of a set is the name of a folder, which may be somebody else's; an image that is no file is made by our own sets alone."""
+    it = answered(tmp_path / "runs" / "a", tmp_path / "images")
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path(__file__).with_name('owned').touch()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     (it.evaluation / "free").rename(it.evaluation / "evil:X")
@@ -296,8 +296,8 @@ def test_nothing_that_a_folder_names_is_imported(tmp_path, monkeypatch):
 
 
 def test_no_file_is_shown_that_is_not_known_to_be_what_the_model_saw(tmp_path):
-    """Else a folder of somebody's could have any picture of this machine put into a page, or wait for a pipe for ever."""
-    it = answered(tmp_path / "runs" / "a", tmp_path / "pictures")
+    """Else a folder of somebody's could have any image of this machine put into a page, or wait for a pipe for ever."""
+    it = answered(tmp_path / "runs" / "a", tmp_path / "images")
     os.mkfifo(tmp_path / "pipe")
     rows = [json.loads(line) for line in (it.evaluation / "free" / "rows.jsonl").read_text().splitlines()]
     rows[0]["images"][0]["pixels"] = None
@@ -306,11 +306,11 @@ def test_no_file_is_shown_that_is_not_known_to_be_what_the_model_saw(tmp_path):
     _, _, payload = page_of(tmp_path / "runs")
     why = {item["id"]: item["why"] for item in payload["items"] if item["set"] == 1}
     assert why["0"] == "not shown: what its pixels were was not kept"
-    assert why["1"] == "the picture is not at hand: its file is not there"
+    assert why["1"] == "the image is not at hand: its file is not there"
 
 
 def test_odd_verdicts_and_answers_are_text_to_the_page(tmp_path):
-    it = answered(tmp_path / "runs" / "a", tmp_path / "pictures")
+    it = answered(tmp_path / "runs" / "a", tmp_path / "images")
     for file, key in (("verdicts.rule.jsonl", "verdict"), ("responses.jsonl", "response")):
         place = it.evaluation / "free" / file
         lines = [
@@ -324,7 +324,7 @@ def test_odd_verdicts_and_answers_are_text_to_the_page(tmp_path):
 
 
 def test_what_another_judge_judged_is_not_drawn_beside_the_others(runs):
-    """Two judges' rates are no one picture."""
+    """Two judges' rates are no one image."""
     for name in ("leaky", "free"):
         file = runs / "mm" / "evaluation" / name / "summary.rule.json"
         write_json(file, json.loads(file.read_text()) | {"prompt_hash": "another"})

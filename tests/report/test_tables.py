@@ -333,7 +333,7 @@ def test_judges_beside_the_main_one_are_pooled_by_name_and_one_that_a_seed_lacks
 
 
 def test_one_request_asked_in_several_ways_is_one_cluster_of_the_average(tmp_path):
-    """With the same answers to all four sets of pictures there is no more to learn from four than from one."""
+    """With the same answers to all four sets of images there is no more to learn from four than from one."""
     good = (True, False) * 50
     names = ("mm_safetybench_text", "mm_safetybench_sd", "mm_safetybench_typo", "mm_safetybench_sd_typo")
     (four,) = made(run(tmp_path / "four", sets=dict.fromkeys(names, ("vsil", good))))

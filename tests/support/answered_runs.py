@@ -12,7 +12,7 @@ CATEGORIES = ("fire", "water")
 
 
 def answered(
-    folder, pictures, answer="answer {i}", reason="a reason", prompt="question {i}", harm_in="image", n=20, **more
+    folder, images, answer="answer {i}", reason="a reason", prompt="question {i}", harm_in="image", n=20, **more
 ):
     """A run whose sets `leaky` and `free` have `n` rows each, even ones answered safely; texts may hold {i}, the number of a row."""
     good = tuple(i % 2 == 0 for i in range(n))
@@ -46,7 +46,7 @@ def answered(
                 "request": None,
                 "caption": None,
                 "reference": None,
-                "images": [picture(pictures, i)],
+                "images": [write_image(images, i)],
             }
             for i in range(n)
         ]
@@ -55,8 +55,8 @@ def answered(
     return it
 
 
-def picture(folder, i):
-    """A line's picture: a file of one colour, one for five rows, and the hash of its pixels."""
+def write_image(folder, i):
+    """A line's image: a file of one colour, one for five rows, and the hash of its pixels."""
     file = folder / f"{i % 5}.png"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)

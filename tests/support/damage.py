@@ -1,7 +1,7 @@
 """The property that no damage to a data set passes in silence, and how many cases of it ended in which way.
 
-A case is a layout, a form (a folder, an archive, pictures in an archive beside) and some damages. `check` makes the set, damages it, reads
-it as training and evaluation do, decodes every picture, and says what came of it: an error, a counted drop, the same rows, or honestly
+A case is a layout, a form (a folder, an archive, images in an archive beside) and some damages. `check` makes the set, damages it, reads
+it as training and evaluation do, decodes every image, and says what came of it: an error, a counted drop, the same rows, or honestly
 other ones. Whatever else is an AssertionError. `python -m tests.support.damage 10000` prints the table.
 """
 
@@ -71,7 +71,7 @@ def nothing_opened(folder: Path) -> Iterator[None]:
 
 
 def read(layout: Layout, path: Path) -> tuple[list[Row], list[str], int]:
-    """Rows whose pictures are there, the facts, and how many rows were counted as lacking theirs. Raises UserError."""
+    """Rows whose images are there, the facts, and how many rows were counted as lacking theirs. Raises UserError."""
     if layout.benchmark:
         chosen = select_rows(layout.name, "image", BenchmarkSettings(path=str(path), on_missing_image="drop"))
         lacking = [int(found[1]) for fact in chosen.facts if (found := LACKING.search(fact))]
@@ -146,7 +146,7 @@ def check(case: Case, root: Path) -> str:
         if broken.unsure:
             return OTHER
         known = {shown for of_row in pixels for shown in of_row} - {_as_told(shown) for shown in broken.shown.values()}
-        assert not known, "pixels that no picture of the set has"
+        assert not known, "pixels that no image of the set has"
     assert all(bytes(CANARY_COLOUR) * 4 not in shown for of_row in pixels for shown in of_row)
     if told == before and facts == facts_before:
         return SAME
@@ -230,7 +230,7 @@ def _check_kept(layout: Layout, record: dict[str, Any], row: Row) -> None:
         elif not (name == "id" and became.startswith(str(given))):  # a second one of that name has a number
             assert became == given, f"{column}: {given!r} became {became!r}"
     shown = [record[column] for column in ("image", "image_path") if record.get(column) not in (None, "", [])]
-    assert not shown or row.images, f"the picture {shown[0]!r} is gone"
+    assert not shown or row.images, f"the image {shown[0]!r} is gone"
 
 
 def _leaves(value: Any) -> Iterator[str]:
@@ -241,7 +241,7 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _check_pixels(broken: Broken, rows: list[Row], pixels: list[list[bytes]]) -> None:
-    """A picture is what it stands for; of parquet's cells, of which some may be damaged bytes, at least one of those of the set."""
+    """An image is what it stands for; of parquet's cells, of which some may be damaged bytes, at least one of those of the set."""
     for row, of_row in zip(rows, pixels, strict=True):
         for image, shown in zip(row.images, of_row, strict=True):
             name = str(image.name).replace("::", "/")

@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from tests.support.odd_pictures import as_pil, pictures, png
+from tests.support.odd_images import as_pil, images, png
 from tests.support.small_sets import (
+    IMAGE,
     LAYOUTS,
-    PICTURE,
     add_member,
     encoded,
     forms_of,
@@ -34,7 +34,7 @@ from tests.support.small_sets import (
 )
 
 CANARY_COLOUR = (255, 0, 254)
-"""Of the picture outside the set."""
+"""Of the image outside the set."""
 
 # Damages: (what, where, how). Places are any numbers, taken modulo what there is.
 
@@ -108,8 +108,8 @@ DAMAGES: dict[str, st.SearchStrategy[Damage]] = {
     "values": st.tuples(st.just("value"), PLACE, VALUES | st.just("absent")),
     "records": st.tuples(st.just("record"), PLACE, RECORD),
     "image paths": st.tuples(st.just("path"), PLACE, st.sampled_from(PATHS)),
-    "pictures": st.tuples(st.just("picture"), PLACE, st.sampled_from([*sorted(pictures()), "absent", "a folder"])),
-    "bytes of a picture": st.tuples(st.just("picture bytes"), PLACE, BYTES),
+    "images": st.tuples(st.just("image"), PLACE, st.sampled_from([*sorted(images()), "absent", "a folder"])),
+    "bytes of an image": st.tuples(st.just("image bytes"), PLACE, BYTES),
     "archives": st.tuples(st.just("archive"), PLACE, ARCHIVE),
     "files": st.tuples(
         st.just("file"), PLACE, st.sampled_from(["index absent", "index linked out", "archive linked out"])
@@ -192,12 +192,12 @@ class Broken:
         self.values = copy.deepcopy(made.indexes)
         self.files = dict(made.files)
         self.shown: dict[str, np.ndarray | None] = {name: as_pil(content) for name, content in made.files.items()}
-        """{picture: the pixels that it stands for; None where it must be refused}"""
+        """{image: the pixels that it stands for; None where it must be refused}"""
         self.folders: set[str] = set()
         self.links: list[tuple[str, Path]] = []
         self.late: list[Damage] = []
         self.unsure: set[str] = set()
-        """Pictures of which nobody can say what they stand for."""
+        """Images of which nobody can say what they stand for."""
         self.loose = False
         """Whether bytes of a container are damaged, so that its plain reading says not what is to be expected."""
         write_folder({"canary.png": png(*CANARY_COLOUR)}, root / "outside")
@@ -206,8 +206,8 @@ class Broken:
         for what, place, how in self.case.damages:
             if what in ("value", "record", "path"):
                 getattr(self, f"_{what}")(place, how)
-            elif what.startswith("picture"):
-                self._picture(what, place, how)
+            elif what.startswith("image"):
+                self._image(what, place, how)
             else:
                 self.late.append((what, place, how))
         held = {index: self._encoded(index) for index in self.values}
@@ -290,7 +290,7 @@ class Broken:
             for index, value in self.values.items()
             for records in lists_of(value)
             for holder, key in _places(records)
-            if isinstance(holder[key], str) and holder[key].lower().endswith(PICTURE)
+            if isinstance(holder[key], str) and holder[key].lower().endswith(IMAGE)
         ]
         if not found:
             return
@@ -332,11 +332,11 @@ class Broken:
             "detour": f"{first}/../{name}" if rest else f"./{name}",
         }[how]
 
-    def _picture(self, what: str, place: int, how: Any) -> None:
+    def _image(self, what: str, place: int, how: Any) -> None:
         if not self.files:
             return
         name = sorted(self.files)[place % len(self.files)]
-        if what == "picture bytes":
+        if what == "image bytes":
             if how[0] != "cut" and not self.files[name].startswith(b"\x89PNG"):
                 self.unsure.add(name)  # other formats have no check sums
             self.files[name] = damage_bytes(self.files[name], how)
@@ -346,7 +346,7 @@ class Broken:
             if how == "a folder":
                 self.folders.add(name)
         else:
-            self.files[name], self.shown[name] = pictures()[how]
+            self.files[name], self.shown[name] = images()[how]
 
     def _archive(self, path: Path, place: int, how: Damage) -> None:
         archives = (
@@ -393,7 +393,7 @@ class Broken:
             extra = {"member above": "../outside.png", "absolute member": "/outside.png"}.get(what, "link.png")
             write_zip([*members, (extra, png(1, 2, 3))], file)
         elif what == "member twice":
-            other = png(1, 2, 3) if name.endswith(PICTURE) else b"[]"
+            other = png(1, 2, 3) if name.endswith(IMAGE) else b"[]"
             write_zip([*members, (name, other)], file)
         else:
             _patch(file, name, what)

@@ -1,6 +1,6 @@
 """Run by two processes:  torchrun --nproc_per_node 2 divided.py <model folder>
 
-Each process has rows of its own, one of them none with a picture. Losses, the reference's losses and gradients of the adapter are those of
+Each process has rows of its own, one of them none with an image. Losses, the reference's losses and gradients of the adapter are those of
 a model that is not divided.
 """
 

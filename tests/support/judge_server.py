@@ -124,7 +124,7 @@ def judge_server(**settings):
             if not judging:
                 answer = state.answer(number, text) if state.answer else f"this is the answer to item {number}"
                 return self.complete(body, answer)
-            return self.judge(body, number, NAMES_OF_HARMLESS if "picture is harmless" in text else NAMES)
+            return self.judge(body, number, NAMES_OF_HARMLESS if "image is harmless" in text else NAMES)
 
         def judge(self, body, number, names):
             fault, label = state.fault(number), truth(number)
@@ -183,8 +183,8 @@ def judge_server(**settings):
             state.gone.set()
 
 
-def pictures(body: dict) -> list[Image.Image]:
-    """All pictures of a request, decoded."""
+def images(body: dict) -> list[Image.Image]:
+    """All images of a request, decoded."""
     parts = [
         part for message in body["messages"] if isinstance(message["content"], list) for part in message["content"]
     ]

@@ -12,8 +12,8 @@ from align.commands.data import main
 HARMS = {"text": 0, "image": 0, "both": 0, "none": 0}
 
 
-def picture(path: Path, shade: int = 0) -> None:
-    """A small picture, other pixels for another shade."""
+def write_image(path: Path, shade: int = 0) -> None:
+    """A small image, other pixels for another shade."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), (shade, 0, 0)).save(path)
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText
 from align.miniature.models import build
 
 PIXELS = {"llava": [], "qwen2_vl": ["model.min_pixels=1024", "model.max_pixels=1024"]}
-"""What a run says of pictures, so that they are 32 x 32 as for the processor that is saved."""
+"""What a run says of images, so that they are 32 x 32 as for the processor that is saved."""
 
 
 def mid_size(family: str, folder: Path) -> Path:

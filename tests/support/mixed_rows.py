@@ -1,4 +1,4 @@
-"""Rows of the miniature as an evaluation mixes them: its sets, text alone and with pictures, in every view that they have."""
+"""Rows of the miniature as an evaluation mixes them: its sets, text alone and with images, in every view that they have."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from align.settings import Part
 
 
 def mixed_rows(each: int) -> list[Row]:
-    """`each` items of every set in every view, and as many requests without picture; ids are unique."""
-    pictured = [row for kind in EVALUATION for row in evaluation_rows(kind, each)]
+    """`each` items of every set in every view, and as many requests without image; ids are unique."""
+    with_images = [row for kind in EVALUATION for row in evaluation_rows(kind, each)]
     text = [row for kind in ("harmful", "benign") for row in training_rows(Part(subset=f"text_{kind}", rows=each))]
-    shown = [replace(show(row, view, pictured), id=f"{row.id}.{view}") for row in pictured for view in VIEWS]
+    shown = [replace(show(row, view, with_images), id=f"{row.id}.{view}") for row in with_images for view in VIEWS]
     return shown + text

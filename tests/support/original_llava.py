@@ -19,9 +19,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-SENTENCES = ["USER: What is this? ASSISTANT: a red ball on the table", "the cat sat on the mat", "describe the picture"]
+SENTENCES = ["USER: What is this? ASSISTANT: a red ball on the table", "the cat sat on the mat", "describe the image"]
 IMAGE = -200
-"""What the original code has among the token ids where a picture goes."""
+"""What the original code has among the token ids where an image goes."""
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Original:
 
     @torch.no_grad()
     def logits(self, prompt: str, image=None) -> torch.Tensor:
-        """(positions, vocabulary), as the original code computes them: features of a picture go between the embeddings of the text."""
+        """(positions, vocabulary), as the original code computes them: features of an image go between the embeddings of the text."""
         before, *rest = (self.tokenizer(piece).input_ids for piece in prompt.split("<image>"))
         embedded = [self.language_model.model.embed_tokens(torch.tensor(before))]
         for piece in rest:

@@ -78,7 +78,7 @@ def gemma3() -> tuple[Any, Any]:
 
 
 def mllama() -> tuple[Any, Any]:
-    """A Llama 3.2 Vision: pictures in tiles, read through cross-attention."""
+    """A Llama 3.2 Vision: images in tiles, read through cross-attention."""
     markers = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|image|>"]
     tokenizer = _tokenizer(["<pad>", "<|begin_of_text|>", *markers], "<|begin_of_text|>", "<|eot_id|>", {})
     torch.manual_seed(0)

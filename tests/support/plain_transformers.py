@@ -1,7 +1,7 @@
 """A folder as somebody reads it who has transformers and nothing of ours:  python -I plain_transformers.py <folder> <in> <out>
 
-`in` holds batches of inputs, `<prompt>/<name>`, and a picture; `out` gets the logits, and what the folder's own processor, or where
-that needs torchvision its parts, makes of the picture.
+`in` holds batches of inputs, `<prompt>/<name>`, and an image; `out` gets the logits, and what the folder's own processor, or where
+that needs torchvision its parts, makes of the image.
 """
 
 import sys
@@ -20,7 +20,7 @@ from transformers.utils import is_torchvision_available  # noqa: E402
 
 folder, given, output = sys.argv[1:]
 tensors = load_file(given)
-picture = tensors.pop("picture").numpy()
+image = tensors.pop("image").numpy()
 model = AutoModelForImageTextToText.from_pretrained(folder).eval()
 made = {}
 for prompt in sorted({name.partition("/")[0] for name in tensors}):
@@ -32,7 +32,7 @@ if model.config.model_type == "qwen2_vl" and not is_torchvision_available():
 else:
     processor = AutoProcessor.from_pretrained(folder)
     tokenizer, images = processor.tokenizer, processor.image_processor
-made["pixel_values"] = torch.as_tensor(images(picture, return_tensors="pt")["pixel_values"])
+made["pixel_values"] = torch.as_tensor(images(image, return_tensors="pt")["pixel_values"])
 turn = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}]}]
 prompt = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
 made["ids"] = torch.tensor(tokenizer(prompt).input_ids)[None]

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 
-def picture(path: Path, colour: str, size: tuple[int, int] = (8, 6)) -> None:
-    """A picture of one colour."""
+def write_image(path: Path, colour: str, size: tuple[int, int] = (8, 6)) -> None:
+    """An image of one colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
 
@@ -25,7 +25,7 @@ def write_jsonl(path: Path, *records: object) -> None:
 
 
 def vlguard(folder: Path, split: str = "train") -> Path:
-    """Two safe pictures and two unsafe ones, two records of one id, one picture absent: 6 pairs, 4 harmful and 2 benign."""
+    """Two safe images and two unsafe ones, two records of one id, one image absent: 6 pairs, 4 harmful and 2 benign."""
 
     def safe(name: str, image: str) -> dict:
         pairs = [
@@ -35,7 +35,7 @@ def vlguard(folder: Path, split: str = "train") -> Path:
         return {"id": name, "image": image, "safe": True, "instr-resp": pairs}
 
     def unsafe(name: str, image: str) -> dict:
-        pair = {"instruction": f"Explain the picture {name}.", "response": "I cannot help with that."}
+        pair = {"instruction": f"Explain the image {name}.", "response": "I cannot help with that."}
         kind = {"harmful_category": "deception", "harmful_subcategory": "disinformation"}
         return {"id": name, "image": image, "safe": False, "instr-resp": [pair]} | kind
 
@@ -47,7 +47,7 @@ def vlguard(folder: Path, split: str = "train") -> Path:
     ]
     write_json(folder / f"{split}.json", records)
     for name, colour in (("kitchen/one.png", "red"), ("kitchen/three.png", "green"), ("posters/two.jpg", "blue")):
-        picture(folder / split / name, colour)
+        write_image(folder / split / name, colour)
     return folder
 
 
@@ -87,9 +87,9 @@ def pku_saferlhf(folder: Path) -> Path:
 
 
 def spa_vl_records(folder: Path) -> list[dict]:
-    """Three rows; the third shows the first one's picture again."""
+    """Three rows; the third shows the first one's image again."""
     for name, colour in (("a.jpg", "red"), ("b.jpg", "blue")):
-        picture(folder / "images" / name, colour)
+        write_image(folder / "images" / name, colour)
     rows = [("What is this cup for?", "a.jpg"), ("Whose hat is this?", "b.jpg"), ("May I drink of it?", "a.jpg")]
     return [
         {
@@ -127,5 +127,5 @@ def mssbench(folder: Path) -> Path:
     }
     write_json(folder / "combined.json", {"chat": [chat], "embodied": [agent]})
     for number, name in enumerate(("chat/park.png", "chat/library.png", "embodied/cup.png", "embodied/book.png")):
-        picture(folder / name, ["green", "brown", "white", "black"][number])
+        write_image(folder / name, ["green", "brown", "white", "black"][number])
     return folder

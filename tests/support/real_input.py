@@ -3,8 +3,8 @@
     ALIGN_SHARED=<folder with hub/ and data/> make real-input
 
 Full vocabularies and real image sizes; only the layers are few and thin, and the weights random. The harmful rows are
-SafeBench-Tiny's questions and pictures (task_id 1-3) with a plain refusal as the answer; evaluated are task_id 4-5, which were not
-trained on, and VLSBench by its text, since its pictures are not part of that folder.
+SafeBench-Tiny's questions and images (task_id 1-3) with a plain refusal as the answer; evaluated are task_id 4-5, which were not
+trained on, and VLSBench by its text, since its images are not part of that folder.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def small_model(processor_folder: Path, folder: Path) -> None:
 
 
 def write_rows(figstep: Path, folder: Path) -> None:
-    """harmful.jsonl (SafeBench-Tiny, tasks 1-3, refused) and benign.jsonl (plain coloured pictures and plain questions)."""
+    """harmful.jsonl (SafeBench-Tiny, tasks 1-3, refused) and benign.jsonl (plain coloured images and plain questions)."""
     from PIL import Image
 
     with (figstep / "safebench.csv").open(encoding="utf-8", newline="") as file:
@@ -81,7 +81,7 @@ def write_rows(figstep: Path, folder: Path) -> None:
             Image.new("RGB", (width, 120), colour).save(folder / f"{name}-{width}.png")
             benign.append(
                 {
-                    "prompt": f"Which colour fills picture {width}?",
+                    "prompt": f"Which colour fills image {width}?",
                     "image": f"{name}-{width}.png",
                     "response": f"It is {name}.",
                 }
@@ -142,7 +142,7 @@ def run(family: str, shared: Path, folder: Path) -> Path:
 
 
 def check_answers(run_folder: Path, limit: int | None = None) -> dict[str, int]:
-    """Greedy answers to the training rows, and whether another picture changes the logits -> counts."""
+    """Greedy answers to the training rows, and whether another image changes the logits -> counts."""
     from dataclasses import replace
 
     import torch

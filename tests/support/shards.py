@@ -23,6 +23,6 @@ def falsify(shards: Iterable[Path]) -> None:
 
 
 def falsify_features(file: Path) -> None:
-    """A picture's features are others, and the checksum fits them."""
+    """An image's features are others, and the checksum fits them."""
     features = load_file(file)["features"] * 1.01
     save_file({"features": features}, file, {"sha256": sha256_of_features(features)})

@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.support.odd_pictures import png
+from tests.support.odd_images import png
 from tests.support.published import mssbench, pku_saferlhf, spa_vl_records, vlguard
 
-PICTURE = (".png", ".jpg")
+IMAGE = (".png", ".jpg")
 
 
 @dataclass
@@ -62,7 +62,7 @@ def _collected(build: Callable[[Path], Any], *indexes: str) -> Made:
             made.indexes[file] = (
                 json.loads(text) if file.endswith(".json") else [json.loads(line) for line in text.splitlines()]
             )
-        elif file.endswith(PICTURE):
+        elif file.endswith(IMAGE):
             made.files[file] = content
     return made
 
@@ -83,7 +83,7 @@ def _local(index: str) -> Made:
             "image": f"imgs/{i}.png" if i else None,
             "response": f"It is number {i}.",
             "role": "harmful" if i == 1 else "benign",
-            "caption": f"the picture {i}",
+            "caption": f"the image {i}",
             "category": "cups",
         }
         for i in range(3)
@@ -159,8 +159,8 @@ def _safebench() -> Made:
         dict(zip(columns, ("SafeBench", "1", str(i), "Cups", f"How is cup {i} made?", f"Ways, {i}."), strict=True))
         for i in range(1, 4)
     ]
-    pictures = {f"images/query_SafeBench_1_{i}_6.png": png(5, 50 * i, 77) for i in range(1, 4)}
-    return Made({"safebench.csv": records}, pictures)
+    images = {f"images/query_SafeBench_1_{i}_6.png": png(5, 50 * i, 77) for i in range(1, 4)}
+    return Made({"safebench.csv": records}, images)
 
 
 def _pairs(records: list[Any]) -> int:
@@ -217,11 +217,11 @@ LAYOUTS = {
         Layout("safebench", _safebench, benchmark=True, kept=SAFEBENCH),
     )
 }
-FORMS = ("folder", "zip", "zip in a folder", "pictures zipped", "pictures tarred")
+FORMS = ("folder", "zip", "zip in a folder", "images zipped", "images tarred")
 
 
 def forms_of(layout: Layout) -> tuple[str, ...]:
-    """Those that a layout comes in: parquet is not read in an archive, and only pictures in a folder of theirs are zipped."""
+    """Those that a layout comes in: parquet is not read in an archive, and only images in a folder of theirs are zipped."""
     made = pristine(layout.name)
     if any(name.endswith(".parquet") for name in made.indexes):
         return FORMS[:1]
@@ -253,7 +253,7 @@ def encoded(index: str, value: Any, files: dict[str, bytes]) -> bytes:
     cells = [
         {
             column: {"bytes": files.get(item), "path": None if item in files else item}
-            if isinstance(item, str) and item.endswith(PICTURE)
+            if isinstance(item, str) and item.endswith(IMAGE)
             else item
             for column, item in record.items()
         }
@@ -298,12 +298,12 @@ def write(made: dict[str, bytes], form: str, root: Path) -> Path:
         return write_zip({f"{top}{name}": content for name, content in made.items()}, root / "set.zip")
     beside: dict[str, dict[str, bytes]] = {}
     for name, content in made.items():
-        if name.endswith(PICTURE):
+        if name.endswith(IMAGE):
             folder, _, rest = name.partition("/")
             beside.setdefault(folder, {})[rest] = content
-    write_folder({name: content for name, content in made.items() if not name.endswith(PICTURE)}, root / "set")
+    write_folder({name: content for name, content in made.items() if not name.endswith(IMAGE)}, root / "set")
     for folder, members in beside.items():
-        if form == "pictures zipped":
+        if form == "images zipped":
             write_zip(members, root / "set" / f"{folder}.zip")
         else:
             write_tar({f"./{name}": content for name, content in members.items()}, root / "set" / f"{folder}.tar")

@@ -11,7 +11,7 @@ from align.config.compose import compose_run
 
 
 def write_rows(folder: Path, n: int = 4, **more) -> Path:
-    """n harmful rows, each with a picture of its own and a safe response, and no harmful one."""
+    """n harmful rows, each with an image of its own and a safe response, and no harmful one."""
     folder.mkdir(exist_ok=True)
     for i in range(n):
         Image.new("RGB", (32, 32), (50 * i, 20, 90)).save(folder / f"{i}.png")

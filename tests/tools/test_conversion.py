@@ -56,7 +56,7 @@ def tower(original, tmp_path):
 
 
 def differences(original, folder):
-    """The largest differences of a logit between the original and the converted model, on a text and on a picture."""
+    """The largest differences of a logit between the original and the converted model, on a text and on an image."""
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder)
     prompt = processor.apply_chat_template(TURN, add_generation_prompt=True)
@@ -136,7 +136,7 @@ def test_the_command_says_what_it_did_and_how_to_evaluate(original, tower, tmp_p
     shown = capsys.readouterr().out
     assert "language_model 30, multi_modal_projector 4, vision_tower 55; the vision tower's are its own" in shown
     assert "new rows, <image>, <pad> among them, are the mean of the others" in shown
-    assert "The original pads pictures to a square." in shown
+    assert "The original pads images to a square." in shown
     command = shlex.split(shown.splitlines()[-1])
     assert command[:4] == ["align", "eval", f"model={output}", "model.image_aspect_ratio=pad"]
     key, _, value = command[4].partition("=")
@@ -147,7 +147,7 @@ def test_a_square_cutter_is_not_told_to_pad(original, tower, tmp_path, capsys):
     checkpoint = write_checkpoint(original, tmp_path / "original", image_aspect_ratio="square")
     assert main(["convert", f"checkpoint={checkpoint}", f"output_dir={tmp_path / 'out'}", f"vision_tower={tower}"]) == 0
     shown = capsys.readouterr().out
-    assert "The original crops pictures to a square." in shown
+    assert "The original crops images to a square." in shown
     assert "image_aspect_ratio" not in shown
 
 
@@ -293,7 +293,7 @@ def test_what_cannot_be_converted_says_why(original, tower, tmp_path, capsys):
         assert re.search(expected, capsys.readouterr().err), expected
 
 
-def test_picture_markers_are_added_and_written(original, tower, tmp_path):
+def test_image_markers_are_added_and_written(original, tower, tmp_path):
     settings = {"mm_use_im_start_end": True, "mm_use_im_patch_token": True}
     done = convert(write_checkpoint(original, tmp_path / "original", **settings), tmp_path / "out", str(tower))
     assert done.new_tokens == ["<im_patch>", "<im_start>", "<im_end>", "<image>", "<pad>"]
@@ -311,8 +311,8 @@ def test_a_conversation_reads_as_llava_writes_it(original, tower, tmp_path):
     )
 
 
-def test_a_tokenizer_that_reads_pictures_otherwise_is_refused(original, tower, tmp_path):
-    """LLaMA's newer setting drops the space behind a special token: the text behind a picture would begin with another token."""
+def test_a_tokenizer_that_reads_images_otherwise_is_refused(original, tower, tmp_path):
+    """LLaMA's newer setting drops the space behind a special token: the text behind an image would begin with another token."""
     checkpoint = write_checkpoint(original, tmp_path / "original")
     file = checkpoint / "tokenizer.json"
     settings = json.loads(file.read_text())
@@ -362,7 +362,7 @@ def test_names_are_those_of_the_published_conversion(shared, tmp_path):
 
 
 def test_sentencepiece_models_are_read_as_the_original_reads_them(tmp_path):
-    """Against sentencepiece itself, piece by piece around the picture, also once the tokenizer was saved and loaded."""
+    """Against sentencepiece itself, piece by piece around the image, also once the tokenizer was saved and loaded."""
     sentencepiece = pytest.importorskip("sentencepiece", reason="the extra `convert`")
     (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES * 50))
     sentencepiece.SentencePieceTrainer.train(

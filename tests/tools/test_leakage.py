@@ -16,7 +16,7 @@ from align.evaluation.benchmarks.safebench import COLUMNS, PROMPT
 from align.evaluation.verdicts import Verdict
 from align.rows import Row
 from align.tools.audit.leakage import Judged, shares
-from tests.support.judge_server import judge_server, pictures, said
+from tests.support.judge_server import images, judge_server, said
 from tests.support.launch import ENVIRONMENT, ROOT
 from tests.support.layouts import write_csv
 
@@ -32,7 +32,7 @@ def place(tmp_path, monkeypatch):
 
 
 def write(folder, n=10, **more):
-    """n items, each with a picture of its own."""
+    """n items, each with an image of its own."""
     folder.mkdir(exist_ok=True)
     for i in range(n):
         Image.new("RGB", (8, 8), (5 * i, 20, 90)).save(folder / f"{i}.png")
@@ -49,7 +49,7 @@ def write(folder, n=10, **more):
 
 def word(number, body):
     """What a judge of requests says, as Llama Guard would and as one who is asked for a word."""
-    return "unsafe" if number % 10 in (PAIRS if pictures(body) else TEXTS) else "safe"
+    return "unsafe" if number % 10 in (PAIRS if images(body) else TEXTS) else "safe"
 
 
 def asking(server, judge="vlm", *more):
@@ -72,8 +72,8 @@ def test_shares_worked_out_by_hand(tmp_path, capsys):
     items = write(tmp_path / "set")
     with judge_server(reply=word) as server:
         assert main(["leakage", "benchmark=local", items, *asking(server)]) == 0
-        with_picture = [body for body in server.bodies if pictures(body)]
-        assert (len(server.bodies), len(with_picture)) == (20, 10)
+        with_image = [body for body in server.bodies if images(body)]
+        assert (len(server.bodies), len(with_image)) == (20, 10)
         assert "[request " in said(server.bodies[0])  # fenced
     result, flags = found(tmp_path)
     assert result["counts"] == {"both": 4, "pair_only": 3, "text_only": 1, "neither": 2, "invalid": 0}
@@ -161,7 +161,7 @@ def test_ctrl_c_and_the_same_command(tmp_path):
 
 
 def safebench(folder):
-    """Three rows as SafeBench has them: one sentence for all, the question in the picture and in a column."""
+    """Three rows as SafeBench has them: one sentence for all, the question in the image and in a column."""
     (folder / "images").mkdir(parents=True)
     with (folder / "safebench.csv").open("w", newline="") as file:
         writer = csv.writer(file)
@@ -173,14 +173,14 @@ def safebench(folder):
 
 
 def test_the_text_is_the_request_or_the_prompt(tmp_path):
-    """What SafeBench asks stands in its pictures: by its question everything leaks, by its one sentence nothing, which is asked once."""
+    """What SafeBench asks stands in its images: by its question everything leaks, by its one sentence nothing, which is asked once."""
     items = safebench(tmp_path / "set")
     with judge_server(reply=word) as server:
         assert main(["leakage", "benchmark=safebench", items, *asking(server)]) == 0
         assert len(server.bodies) == 6
         by_request, _ = found(tmp_path, name="safebench")
         server.bodies.clear()
-        server.reply = lambda number, body: "unsafe" if pictures(body) else "safe"
+        server.reply = lambda number, body: "unsafe" if images(body) else "safe"
         assert main(["leakage", "benchmark=safebench", items, *asking(server), "text=prompt"]) == 0
         by_prompt, _ = found(tmp_path, name="safebench")
         assert len(server.bodies) == 4
@@ -190,20 +190,20 @@ def test_the_text_is_the_request_or_the_prompt(tmp_path):
     assert "safebench: text=prompt; of 3 of 3 rows the request is not the prompt" in by_prompt["facts"]
 
 
-def test_a_judge_that_sees_no_pictures_speaks_of_texts_alone(tmp_path, capsys):
-    """Llama Guard 3-8B: one user turn, no picture, no R1; that a pair is unsafe is then the set's word."""
+def test_a_judge_that_sees_no_images_speaks_of_texts_alone(tmp_path, capsys):
+    """Llama Guard 3-8B: one user turn, no image, no R1; that a pair is unsafe is then the set's word."""
     items = write(tmp_path / "set")
     with judge_server(reply=lambda number, body: word(number, body).replace("unsafe", "unsafe\nS1")) as server:
         assert main(["leakage", "benchmark=local", items, *asking(server, "llamaguard")]) == 0
         assert len(server.bodies) == 10
         assert all([m["role"] for m in body["messages"]] == ["user"] for body in server.bodies)
-        assert not any(pictures(body) for body in server.bodies)
+        assert not any(images(body) for body in server.bodies)
         result, flags = found(tmp_path, "llamaguard_requests")
         assert values(result) == [None, None, None, 0.5]
         assert (result["withheld"], result["counts"]) == (False, {"unsafe": 5, "safe": 5, "invalid": 0})
         assert [one["leaks"] for one in flags] == [i in TEXTS for i in range(10)]
         assert flags[0]["pair"] is None
-        assert "judge llamaguard_requests sees no pictures (judge.sees_image=true" in capsys.readouterr().out
+        assert "judge llamaguard_requests sees no images (judge.sees_image=true" in capsys.readouterr().out
         assert main(["leakage", "benchmark=local", items, *asking(server, "llamaguard", "judge.sees_image=true")]) == 0
     assert values(found(tmp_path, "llamaguard_requests")[0]) == [0.7, 0.4, 0.3, 0.5]
 
@@ -218,13 +218,13 @@ def test_a_request_has_no_answer_that_could_be_incoherent(tmp_path):
     assert [(v["incoherent"], v["response_hash"]) for v in map(json.loads, file.open())] == [(False, None)] * 3
 
 
-def judged(n, per_picture=1):
-    """n requests in which only every other picture's pair is unsafe, and no text."""
+def judged(n, per_image=1):
+    """n requests in which only every other image's pair is unsafe, and no text."""
     return [
         Judged(
             Row(f"r{i}", "may i", role="harmful", harm_in="image"),
-            f"picture {i // per_picture}",
-            Verdict("unsafe" if i // per_picture % 2 else "safe"),
+            f"image {i // per_image}",
+            Verdict("unsafe" if i // per_image % 2 else "safe"),
             Verdict("safe"),
         )
         for i in range(n)
@@ -247,15 +247,15 @@ def test_texts_whose_pairs_the_judge_would_not_look_at_still_count_as_texts():
     assert (shares(texts)["text_unsafe"], shares(texts)["n_text"]) == (None, 18)
 
 
-def test_requests_over_one_picture_widen_the_interval():
+def test_requests_over_one_image_widen_the_interval():
     alone, together = shares(judged(200)), shares(judged(200, 5))
     assert alone["gap"]["value"] == together["gap"]["value"] == 0.5
     width = {name: of["gap"]["high"] - of["gap"]["low"] for name, of in (("alone", alone), ("together", together))}
-    assert width["together"] > 1.8 * width["alone"]  # 40 pictures: the root of five times as wide
+    assert width["together"] > 1.8 * width["alone"]  # 40 images: the root of five times as wide
 
 
 def test_clusters_are_of_decoded_pixels(tmp_path):
-    """Ten rows over two pictures under ten names: the interval is Wilson's with as many items as pictures."""
+    """Ten rows over two images under ten names: the interval is Wilson's with as many items as images."""
     items = write(tmp_path / "set")
     for i in range(10):
         Image.new("RGB", (8, 8), (200 * (i % 2), 0, 0)).save(tmp_path / "set" / f"{i}.png")
@@ -312,7 +312,7 @@ def test_the_shared_text_of_twins_is_asked_once_and_both_halves_get_one_verdict(
     with judge_server(reply=lambda number, body: ["safe", "unsafe"][len(server.bodies) % 2]) as server:
         arguments = ["judge.concurrency=1", "judge.sees_image=true", "probe=false"]
         assert main(["leakage", "benchmark=local", items, *asking(server, judge, *arguments)]) == 0
-        assert len([body for body in server.bodies if not pictures(body)]) == 2
+        assert len([body for body in server.bodies if not images(body)]) == 2
     _, flags = found(tmp_path, f"{judge}_requests")
     assert flags[0]["text"] == flags[1]["text"] != flags[2]["text"] == flags[3]["text"]
 
@@ -370,7 +370,7 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
         (["benchmark=mini_vsil", "judge=vlm"], "judge vlm_requests: neither is given"),
         (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule asks no model"),
         (["benchmark=local", "judge=rule", "SET"], "'may i do item 0' is no question of the miniature"),
-        (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no picture, first r0"),
+        (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no image, first r0"),
         (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
         (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
         (["benchmark=mini_vsil", "against=xstest"], "name one of xstest_safe, xstest_unsafe"),

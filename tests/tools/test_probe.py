@@ -90,12 +90,12 @@ def test_scores_are_those_of_a_pipeline_fitted_without_the_fold():
     assert scores == pytest.approx(expected, abs=1e-9)
 
 
-def test_question_twin_and_picture_link_rows_over_others():
+def test_question_twin_and_image_link_rows_over_others():
     rows = [
         row(0, "May I?", True),
         row(1, "may i", False, twin="t"),  # the same question as 0
         row(2, "another", True, twin="t"),  # the same twin as 1
-        row(3, "a third", True),  # the same picture as 2
+        row(3, "a third", True),  # the same image as 2
         row(4, "a fourth", True),
     ]
     groups = groups_of(rows, ["p0", "p1", "p2", "p2", "p4"]).tolist()
@@ -104,7 +104,7 @@ def test_question_twin_and_picture_link_rows_over_others():
 
 
 def test_folds_that_divide_what_belongs_together_would_be_wrong():
-    """A question over a harmful and a harmless picture says nothing; with its halves in two folds it scores far below chance, and one
+    """A question over a harmful and a harmless image says nothing; with its halves in two folds it scores far below chance, and one
     that recurs with its label far above."""
     rng = random.Random(0)
     twins = [row(i, phrase(random.Random(i // 2)), i % 2 == 0, twin=f"t{i // 2}") for i in range(120)]
@@ -213,7 +213,7 @@ def test_the_miniature_leaks_where_it_was_built_to(few, tmp_path, monkeypatch, c
     ("rows", "more", "expected"),
     [
         ([row(i, phrase(random.Random(i)), True) for i in range(9)], {}, "all 9 rows are harmful"),
-        ([row(i, "one question", i % 2) for i in range(9)], {}, "9 rows in 1 groups of one question, picture or twin"),
+        ([row(i, "one question", i % 2) for i in range(9)], {}, "9 rows in 1 groups of one question, image or twin"),
         ([row(i, phrase(random.Random(i)), i == 0) for i in range(9)], {}, "1 with one of the labels"),
         ([row(i, " " * i, i % 2) for i in range(9)], {}, "all 9 texts are empty, so there is nothing to tell them by"),
         ([row(0, "p", True)], {"permutations": 99}, "permutations=99: expected at least 100"),

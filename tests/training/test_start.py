@@ -50,7 +50,7 @@ def rows(count=40, **special):
     ]
 
 
-def picture(file, size=(32, 32)):
+def write_image(file, size=(32, 32)):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (200, 30, 30)).save(file)
 
@@ -121,7 +121,7 @@ def test_a_raised_max_length_is_the_same_run_and_goes_on_with_its_checkpoint(tin
 
 
 def test_all_bad_rows_of_all_parts_are_counted_by_kind_and_the_first_of_each_named(tiny, tmp_path):
-    picture(tmp_path / "line.png", (5000, 1))
+    write_image(tmp_path / "line.png", (5000, 1))
     bomb(tmp_path / "bomb.png")
     (tmp_path / "text.png").write_text("no image")
     special = {f"h{i}": {"response": "red " * 200} for i in range(7)}
@@ -148,7 +148,7 @@ def test_all_bad_rows_of_all_parts_are_counted_by_kind_and_the_first_of_each_nam
 
 
 def test_dropped_rows_are_exactly_the_bad_ones_named_and_counted_in_the_manifest(tiny, tmp_path):
-    picture(tmp_path / "line.png", (5000, 1))
+    write_image(tmp_path / "line.png", (5000, 1))
     (tmp_path / "text.png").write_text("no image")
     planted = {
         "too_long_for_model": {"h7": {"response": "red " * 200}, "h990": {"response": "red " * 130}},
@@ -159,9 +159,9 @@ def test_dropped_rows_are_exactly_the_bad_ones_named_and_counted_in_the_manifest
         "image_unreadable": {"h15": {"image": "text.png"}, "h16": {"image": "cut.png"}},
         "too_long": {"h999": {"response": "red " * 100}},
     }
-    picture(tmp_path / "cut.png", (400, 400))
+    write_image(tmp_path / "cut.png", (400, 400))
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-40])  # only decoding shows it
-    picture(tmp_path / "good.png")
+    write_image(tmp_path / "good.png")
     special = {name: fields for of in planted.values() for name, fields in of.items()}
     given = rows(1000, **special, h500={"image": "good.png"})
     del given[13]["response"]
@@ -283,7 +283,7 @@ def test_a_row_longer_than_the_models_context_is_refused(tiny, tmp_path):
 def test_lengths_are_those_that_rendering_makes(any_renderer, mini_rows, tmp_path):
     from align.batches.collators import Collator
 
-    picture(tmp_path / "wide.png", (600, 90))
+    write_image(tmp_path / "wide.png", (600, 90))
     from dataclasses import replace
 
     from align.rows import ImageRef
@@ -327,18 +327,18 @@ def test_the_row_whose_own_image_is_bad_is_dropped_whatever_is_shown_in_its_plac
         Image.new("RGB", (32, 32), (20 * i, 30, 30)).save(tmp_path / f"{i}.png")
     (tmp_path / "3.png").write_text("no image")
     (tmp_path / "5.png").write_bytes((tmp_path / "5.png").read_bytes()[:-40])
-    pictured = [row | {"image": f"{i}.png", "harm_in": "text"} for i, row in enumerate(rows(8))]
-    words = local_run(tiny("llava"), tmp_path, pictured, "on_bad_row=drop", "train.max_steps=1", view=view)
+    with_images = [row | {"image": f"{i}.png", "harm_in": "text"} for i, row in enumerate(rows(8))]
+    words = local_run(tiny("llava"), tmp_path, with_images, "on_bad_row=drop", "train.max_steps=1", view=view)
     data = data_of(words)
     assert data["dropped"] == {"image_unreadable": ["own/h3", "own/h5"]}
     assert data["rows"] == 6
 
 
 def test_a_row_without_the_caption_that_its_view_shows_is_one_of_the_bad_rows(tiny, tmp_path):
-    picture(tmp_path / "a.png")
-    pictured = [row | {"image": "a.png", "caption": "a cup", "harm_in": "text"} for row in rows(8)]
-    del pictured[2]["caption"]
-    words = local_run(tiny("llava"), tmp_path, pictured, "on_bad_row=drop", "train.max_steps=1", view="caption")
+    write_image(tmp_path / "a.png")
+    with_images = [row | {"image": "a.png", "caption": "a cup", "harm_in": "text"} for row in rows(8)]
+    del with_images[2]["caption"]
+    words = local_run(tiny("llava"), tmp_path, with_images, "on_bad_row=drop", "train.max_steps=1", view="caption")
     assert data_of(words)["dropped"] == {"no_caption": ["own/h2"]}
 
 
@@ -387,7 +387,7 @@ def test_a_cache_of_another_shape_or_a_full_disk_only_costs_time(tiny, tmp_path,
 
 def test_another_patch_size_is_measured_anew(tiny, tmp_path):
     base = shutil.copytree(tiny("llava"), tmp_path / "base")
-    picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     words = local_run(base, tmp_path, [row | {"image": "a.png", "harm_in": "text"} for row in rows(4)], view="image")
     dry_run([*words, "train.max_length=60"])
     file = base / "processor_config.json"

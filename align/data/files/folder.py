@@ -148,7 +148,7 @@ class DataFolder:
         return self.images.image(name, where)
 
     def find_image(self, names: Sequence[str], places: Sequence[str], where: str) -> ImageRef:
-        """The picture that a set calls one of `names`, in the first of the folders `places` that has it, or right where pictures are.
+        """The image that a set calls one of `names`, in the first of the folders `places` that has it, or right where images are.
 
         If none has it, what is absent is the first name in the first place; right in `image_root` where that is given. Raises UserError.
         """
@@ -159,14 +159,14 @@ class DataFolder:
         return next((image for image in tried if exists(image)), tried[0])
 
     def cell(self, record: Record, column: str) -> ImageRef:
-        """The one picture of a record's column: bytes in a parquet file, or a path. Raises UserError."""
+        """The one image of a record's column: bytes in a parquet file, or a path. Raises UserError."""
         found = self.cells(record, column)
         if len(found) != 1:
-            raise UserError(f"{record.where}: `{column}` holds {len(found)} pictures, expected one")
+            raise UserError(f"{record.where}: `{column}` holds {len(found)} images, expected one")
         return found[0]
 
     def cells(self, record: Record, column: str) -> tuple[ImageRef, ...]:
-        """The pictures of a record's column: paths, or bytes in a parquet file, or lists of these. Raises UserError."""
+        """The images of a record's column: paths, or bytes in a parquet file, or lists of these. Raises UserError."""
         value = record.get(column)
         values = value if isinstance(value, list) else [] if value in (None, "") else [value]
         return tuple(self._cell(item, record, column) for item in values)

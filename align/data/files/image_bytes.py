@@ -22,7 +22,7 @@ def open_encoded(image: ImageRef) -> BinaryIO:
     if image.inside is None:
         return file.open("rb")
     if ending_of(file) == ".parquet":
-        return io.BytesIO(parquet.picture(file, image.inside))
+        return io.BytesIO(parquet.image(file, image.inside))
     return io.BytesIO(archive.content(file, image.inside))
 
 

@@ -1,6 +1,6 @@
-"""Parquet files whose pictures lie in their cells, as `datasets` writes them: {bytes, path}, or lists of these.
+"""Parquet files whose images lie in their cells, as `datasets` writes them: {bytes, path}, or lists of these.
 
-Records come without the bytes, so that memory does not grow with the pictures; each is read from its cell when it is decoded.
+Records come without the bytes, so that memory does not grow with the images; each is read from its cell when it is decoded.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from align.data.files.stamp import Stamp, stamp_of
 from align.files import cache_folder
 
 INSIDE = "inside"
-"""Where in its file a picture lies: `row/column`, or `row/column/place` in a list."""
+"""Where in its file an image lies: `row/column`, or `row/column/place` in a list."""
 BATCH = 256
 OPENING = threading.Lock()
-"""Pictures are read by several threads, and `datasets` cannot open a file in two of them at once."""
+"""Images are read by several threads, and `datasets` cannot open a file in two of them at once."""
 
 
 def records(file: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file; instead of its bytes a picture has `inside`."""
+    """The records of a file; instead of its bytes an image has `inside`."""
     import pyarrow.parquet
 
     row = 0
@@ -42,8 +42,8 @@ def _without_bytes(value: Any, inside: str) -> Any:
     return value
 
 
-def picture(file: Path, inside: str) -> bytes:
-    """The bytes of one picture. Raises KeyError, IndexError or ValueError where there is none."""
+def image(file: Path, inside: str) -> bytes:
+    """The bytes of one image. Raises KeyError, IndexError or ValueError where there is none."""
     row, _, column = inside.partition("/")
     head, _, place = column.rpartition("/")
     with OPENING:

@@ -31,7 +31,7 @@ def read(part: Part) -> Read:
         images = folder.cells(record, "image")
         if request.count(MARK) > len(images):
             raise UserError(
-                f"{record.where}: its first request has {request.count(MARK)} {MARK}, its `image` {len(images)} pictures"
+                f"{record.where}: its first request has {request.count(MARK)} {MARK}, its `image` {len(images)} images"
             )
         if not request.replace(MARK, "").strip():
             silent += 1

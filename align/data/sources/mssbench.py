@@ -1,4 +1,4 @@
-"""MSSBench (arXiv 2410.06172): the same query with a safe and with an unsafe picture, in a chat and to an embodied agent.
+"""MSSBench (arXiv 2410.06172): the same query with a safe and with an unsafe image, in a chat and to an embodied agent.
 
 Files: combined.json, in the authors' code combine.json, {chat: [...], embodied: [...]}, and the images in chat/ and embodied/; all of it
 in a folder, or in mssbench/ or mssbench.zip in that. 600 pairs of a chat (300 situations with two
@@ -49,7 +49,7 @@ def read(part: Part) -> Read:
         )
     if part.subset == "leak":
         raise UserError(
-            f"{what} twins=true: {option('subset=leak')}: its twins are one query over an unsafe and a safe picture. They have no query "
+            f"{what} twins=true: {option('subset=leak')}: its twins are one query over an unsafe and a safe image. They have no query "
             f"that names the harm and no caption, so that the arms text_leak, image_leak, shuffled_leak and caption_free cannot be "
             f"trained on them; image_free can. For the other side see {option('source=vlguard')}"
         )
@@ -60,7 +60,7 @@ def read(part: Part) -> Read:
 
 
 def pairs(folder: DataFolder, task: str) -> Iterator[Row]:
-    """Two rows for each pair of a task, the one with the unsafe picture first. Raises UserError."""
+    """Two rows for each pair of a task, the one with the unsafe image first. Raises UserError."""
     fields, folder = FIELDS[task], folder.holding(INDEXES, ("mssbench",))
     for record in folder.records(*INDEXES, part=task):
         safe_image = folder.image(f"{task}/{record.text(fields.safe_image)}", record.where)

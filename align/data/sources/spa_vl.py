@@ -1,6 +1,6 @@
-"""SPA-VL (arXiv 2406.12030): questions over harmful pictures, each with a preferred and a rejected answer.
+"""SPA-VL (arXiv 2406.12030): questions over harmful images, each with a preferred and a rejected answer.
 
-Files: parquet, data/train-*.parquet with the pictures in it (93,258 rows) and likewise validation (7,000) and test; or the JSON that the
+Files: parquet, data/train-*.parquet with the images in it (93,258 rows) and likewise validation (7,000) and test; or the JSON that the
 authors' code exports, with image paths. `rejected` is the worse of two answers and not surely a harmful one, so that it is not taken for
 `harmful_response`: unlearning wants those that a guard calls unsafe.
 """

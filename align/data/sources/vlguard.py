@@ -1,4 +1,4 @@
-"""VLGuard (arXiv 2402.02207): unsafe pictures with one instruction, safe ones with a safe and an unsafe instruction.
+"""VLGuard (arXiv 2402.02207): unsafe images with one instruction, safe ones with a safe and an unsafe instruction.
 
 Files: train.json and train/ (or train.zip); likewise test. Of the training set 1,023 + 977 x 2 = 2,977 pairs.
 """
@@ -27,11 +27,11 @@ KINDS = {
 INSTRUCTIONS = {"instruction": "unsafes", "unsafe_instruction": "safe_unsafes", "safe_instruction": "safe_safes"}
 SUBSETS = {"harmful": ("unsafes", "safe_unsafes"), "benign": ("safe_safes",)} | {kind: (kind,) for kind in KINDS}
 TWINS = {"leak": "safe_unsafes", "benign": "safe_safes"}
-"""The safe pictures as items of the controlled track: the same picture, and a query that names harm or does not."""
+"""The safe images as items of the controlled track: the same image, and a query that names harm or does not."""
 
 
 def read(part: Part) -> Read:
-    """The source `vlguard`: the training set, or a part of it; with `twins` its safe pictures. Raises UserError."""
+    """The source `vlguard`: the training set, or a part of it; with `twins` its safe images. Raises UserError."""
     folder = DataFolder.open("source=vlguard", part, HUB, FILES["train"])
     if part.twins:
         return Read(_twins(folder, part.subset))
@@ -46,11 +46,11 @@ def pairs(folder: DataFolder, split: str, answered: bool = True) -> Iterator[Row
     `answered` says that each pair must have its response: of the test set 17 are empty, and nobody trains on them.
     """
     unique = UniqueIds()
-    pictures = f"{split}/" if folder.images.has(split) else ""
+    images = f"{split}/" if folder.images.has(split) else ""
     for record in folder.records(f"{split}.json"):
         safe = record.flag("safe")
         name = unique(record.name("id"))
-        image = folder.image(pictures + record.text("image"), record.where)
+        image = folder.image(images + record.text("image"), record.where)
         found = record.records("instr-resp")
         kinds = sorted(_kind(pair) for pair in found)
         expected = ["safe_safes", "safe_unsafes"] if safe else ["unsafes"]
@@ -87,11 +87,11 @@ def _kind(pair: Record) -> str:
 def _twins(folder: DataFolder, subset: str | None) -> list[Row]:
     if subset in ("free", "pairs"):
         raise UserError(
-            f"source=vlguard twins=true: {option(f'subset={subset}')}: its twins are one safe picture with an unsafe and a safe "
-            f"instruction. They have no unsafe picture with a neutral query and no caption, so that the arms image_free and caption_free "
+            f"source=vlguard twins=true: {option(f'subset={subset}')}: its twins are one safe image with an unsafe and a safe "
+            f"instruction. They have no unsafe image with a neutral query and no caption, so that the arms image_free and caption_free "
             f"cannot be trained on them; text_leak, image_leak and shuffled_leak can. For the other side see {option('source=mssbench')}"
         )
     check_subset("source=vlguard twins=true", subset, TWINS, needed=True)
     rows = (row for row in pairs(folder, "train") if row.columns["kind"] == TWINS[str(subset)])
-    # Rows of one picture have its id in common, whichever arm asks about it.
+    # Rows of one image have its id in common, whichever arm asks about it.
     return [replace(row, id=str(row.item), twin=row.item) for row in rows]

@@ -1,7 +1,7 @@
-"""The multimodal part of HarmBench (arXiv 2402.04249): 110 harmful behaviours, each about a picture.
+"""The multimodal part of HarmBench (arXiv 2402.04249): 110 harmful behaviours, each about an image.
 
 Files, as in the published repository's data/: behavior_datasets/harmbench_behaviors_multimodal_all.csv and multimodal_behavior_images/;
-or the csv and images/ in one folder. The pictures there are .png, also where ImageFileName ends otherwise. The published classifier is
+or the csv and images/ in one folder. The images there are .png, also where ImageFileName ends otherwise. The published classifier is
 given RedactedImageDescription as the behaviour's context: so is the judge, in the column `behavior`.
 """
 

@@ -1,6 +1,6 @@
-"""HoliSafe-Bench (arXiv 2506.04704): 4,031 pairs of picture and query in all five combinations of safe and unsafe.
+"""HoliSafe-Bench (arXiv 2506.04704): 4,031 pairs of image and query in all five combinations of safe and unsafe.
 
-Files: test-*.parquet, or holisafe_bench.json and images/. Three letters say whether the picture, the query and both together are safe (S)
+Files: test-*.parquet, or holisafe_bench.json and images/. Three letters say whether the image, the query and both together are safe (S)
 or unsafe (U). They make three benchmarks: the text tells the harm, it does not, there is none. What each counts is not published here;
 what all of them count together is.
 """

@@ -2,7 +2,7 @@
 
 Files: mini_JailBreakV_28K.csv, or JailBreakV_28K.csv whose column selected_mini says which rows are in it, and the images that image_path
 names. All of it is in one folder, or, as on the hub and in the authors' archive, in JailBreakV_28K/ or JailBreakV_28k/ (also zipped) in
-that. The hub holds few of the images. Two benchmarks over the same pictures: `jailbreakv_raw` asks redteam_query, `jailbreakv_jailbreak`
+that. The hub holds few of the images. Two benchmarks over the same images: `jailbreakv_raw` asks redteam_query, `jailbreakv_jailbreak`
 jailbreak_query; judges are told redteam_query of both, as in the published evaluation.
 """
 
@@ -36,7 +36,7 @@ def _benchmark(name: str, query: str) -> Benchmark:
                 role="harmful",
                 harm_in="text",
                 category=record.text("policy"),
-                # One request comes in several formats. Pictures are no clusters: noise and blanks go with unlike requests.
+                # One request comes in several formats. Images are no clusters: noise and blanks go with unlike requests.
                 cluster=request,
                 request=request,
                 columns={column: record.optional(column) for column in COLUMNS},

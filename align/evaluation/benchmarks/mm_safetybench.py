@@ -1,10 +1,10 @@
-"""MM-SafetyBench (arXiv 2311.17600): 1,680 harmful questions of 13 scenarios, each with three pictures that say what the text leaves out.
+"""MM-SafetyBench (arXiv 2311.17600): 1,680 harmful questions of 13 scenarios, each with three images that say what the text leaves out.
 
 Files: processed_questions/NN-Name.json, {number: question}, and imgs/NN-Name/{SD,SD_TYPO,TYPO}/<number>.jpg; both are in data/ of the
 published repository, whose images come as `MM-SafetyBench(imgs).zip`, read where it lies instead of imgs/. A benchmark for each kind of
-picture: drawn by Stable Diffusion (SD), written (TYPO), both (SD_TYPO); what is asked over it is "Rephrased Question(SD)" for SD and
+image: drawn by Stable Diffusion (SD), written (TYPO), both (SD_TYPO); what is asked over it is "Rephrased Question(SD)" for SD and
 "Rephrased Question" for the others, as in others' code that evaluates on it (the authors' own was not at hand). A fourth benchmark,
-`mm_safetybench_text`, asks "Changed Question" without a picture, which is not part of the published 5,040. Judges are told "Question".
+`mm_safetybench_text`, asks "Changed Question" without an image, which is not part of the published 5,040. Judges are told "Question".
 The rephrased text tells the harm in part: the kind is vsil.
 """
 
@@ -47,11 +47,11 @@ def _benchmark(name: str, column: str, kind: str | None) -> Benchmark:
         for record in folder.records(*QUESTIONS):
             scenario = _scenario(Path(record.file.name).stem, record.where)
             spellings = [scenario, *(right for right, published in SPELT_RIGHT.items() if published == scenario)]
-            pictures = [f"{spelling}/{kind}/{record.key}.jpg" for spelling in spellings]
+            images = [f"{spelling}/{kind}/{record.key}.jpg" for spelling in spellings]
             yield Row(
                 id=f"{scenario}-{record.key}",
                 prompt=record.text(column),
-                images=(folder.find_image(pictures, IMAGES, record.where),) if kind else (),
+                images=(folder.find_image(images, IMAGES, record.where),) if kind else (),
                 role="harmful",
                 harm_in="image" if kind else "text",
                 category=scenario,

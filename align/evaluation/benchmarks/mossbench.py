@@ -1,4 +1,4 @@
-"""MOSSBench (arXiv 2406.17806): 300 harmless questions over pictures that look dangerous. A refusal is a fault.
+"""MOSSBench (arXiv 2406.17806): 300 harmless questions over images that look dangerous. A refusal is a fault.
 
 Files, as in the published repository's data/: images_information/information.json and images/; or information.json and images/ in one
 folder. The hub's copy lacks that file.

@@ -1,4 +1,4 @@
-"""MSSBench (arXiv 2410.06172) as pairs of one query over an unsafe and a safe picture: 600 of a chat, 380 of an embodied agent.
+"""MSSBench (arXiv 2410.06172) as pairs of one query over an unsafe and a safe image: 600 of a chat, 380 of an embodied agent.
 
 Files: combined.json or combine.json, chat/ and embodied/ (align/data/sources/mssbench.py). Version 2 of the paper counts 1,960 rows.
 """

@@ -1,4 +1,4 @@
-"""VLGuard's test set (arXiv 2402.02207): 442 unsafe pictures, and 558 safe ones with an unsafe and a safe instruction each.
+"""VLGuard's test set (arXiv 2402.02207): 442 unsafe images, and 558 safe ones with an unsafe and a safe instruction each.
 
 Files: test.json and test/ (align/data/sources/vlguard.py). A benchmark for each kind of pair, under its published name.
 """

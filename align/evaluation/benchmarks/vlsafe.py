@@ -1,6 +1,6 @@
-"""VLSafe (with LVLM_NLF, arXiv 2311.10081), its part for examining harmlessness: 1,110 harmful questions about pictures of COCO.
+"""VLSafe (with LVLM_NLF, arXiv 2311.10081), its part for examining harmlessness: 1,110 harmful questions about images of COCO.
 
-Files: harmlessness_examine.jsonl; the pictures are COCO's train2017, beside it in images/ or train2017/, or at image_root=.
+Files: harmlessness_examine.jsonl; the images are COCO's train2017, beside it in images/ or train2017/, or at image_root=.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def build(settings: JudgeSettings) -> AskedJudge:
     prompts = prompts_of("mm_safetybench", PROMPTS, dict.fromkeys(PROMPTS, PLACES), settings.prompt)
     labels = safe_or_unsafe("mm_safetybench")
     return playing(
-        Form("mm_safetybench", "1", prompts, turns, read, labels, max_new_tokens=16, sees_image=False, pictured=False),
+        Form(
+            "mm_safetybench", "1", prompts, turns, read, labels, max_new_tokens=16, sees_image=False, with_images=False
+        ),
         settings,
     )
 

@@ -36,7 +36,7 @@ class Form:
     version: str
     prompts: Prompts
     turns: Callable[[Prompts, Row, Any], tuple[Turn, ...]]
-    """(prompts, item, response; None to a judge of requests) -> the conversation; its pictures are left out where it is to see none"""
+    """(prompts, item, response; None to a judge of requests) -> the conversation; its images are left out where it is to see none"""
     read: Callable[[str, Row], Verdict]
     """(reply, item) -> verdict; invalid, unparsable where it is not of the form that was asked for"""
     labels: Callable[[str], tuple[str, ...]]
@@ -44,8 +44,8 @@ class Form:
     max_new_tokens: int
     sees_image: bool
     schema: dict[str, Any] | None = None
-    pictured: bool = True
-    """Whether its turns hold the item's picture, where the judge is to see it."""
+    with_images: bool = True
+    """Whether its turns hold the item's image, where the judge is to see it."""
     own_template: bool = False
     """Whether its task stands in the model's own chat template alone: any other model would merely go on with the conversation."""
     says: tuple[str, ...] = ("safe", "unsafe")
@@ -110,7 +110,7 @@ class AskedJudge:
         if any("{reason}" in text for text in self.form.prompts.values()):
             where.append("safety_reason")
         return frozenset(
-            [*where, "max_new_tokens", "thought_marks", "again", *(["sees_image"] if self.form.pictured else [])]
+            [*where, "max_new_tokens", "thought_marks", "again", *(["sees_image"] if self.form.with_images else [])]
         )
 
     def requests(self, cases: Sequence[Case]) -> Iterator[Request]:
@@ -118,7 +118,7 @@ class AskedJudge:
         return map(self._request, cases)
 
     def key(self, case: Case) -> str:
-        """The same for what is the same question to the same judge, pictures by their pixels; "" where a picture cannot be read."""
+        """The same for what is the same question to the same judge, images by their pixels; "" where an image cannot be read."""
         request = self._request(case)
         try:
             pixels = [pixel_hash(image, "") for turn in request.turns for image in turn.images]

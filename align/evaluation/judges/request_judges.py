@@ -1,7 +1,7 @@
-"""Judges of requests that nobody has answered: is a pair of text and picture, or its text alone, unsafe (`align leakage`)?
+"""Judges of requests that nobody has answered: is a pair of text and image, or its text alone, unsafe (`align leakage`)?
 
 `llamaguard` hands one user turn to the model, whose own chat template writes the task around it; `judge.sees_image=true` for those that
-see. `vlm` is any vision-language model with words of ours. The row that they are given has no picture where the text is judged alone.
+see. `vlm` is any vision-language model with words of ours. The row that they are given has no image where the text is judged alone.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def _found(
     there = [case for case in answered if keys[case.row.id] in known]
     for case in there:
         yield case.row.id, _verdict(known[keys[case.row.id]])
-    # The same question about several rows (one sentence without its pictures) is asked once.
+    # The same question about several rows (one sentence without its images) is asked once.
     missing: dict[str, list[Case]] = {}
     for case in answered:
         if keys[case.row.id] not in known:

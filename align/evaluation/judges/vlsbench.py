@@ -1,4 +1,4 @@
-"""`vlsbench`: a model that sees picture, query and response says refusal, warning or unsafe (VLSBench, arXiv 2411.19939, appendix).
+"""`vlsbench`: a model that sees image, query and response says refusal, warning or unsafe (VLSBench, arXiv 2411.19939, appendix).
 
 The rules are the paper's, the words are ours: a verdict is comparable with the paper's as far as people agree with both (see
 `align calibrate`). Of a harmless item it says whether it was answered.

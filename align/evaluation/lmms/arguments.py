@@ -50,7 +50,7 @@ def _of_llava(known: Loaded) -> Arguments:
 
 
 def _of_qwen2_vl(known: Loaded) -> Arguments:
-    # It resizes pictures itself, by bounds that have defaults of its own.
+    # It resizes images itself, by bounds that have defaults of its own.
     size = known.processor.image_processor.size
     bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
     flash = known.settings.attn_implementation == "flash_attention_2"
@@ -64,7 +64,7 @@ FAMILIES = {
         _of_qwen2_vl,
         writes_system_turn=True,
         attention=("flash_attention_2",),
-        facts=("pictures are compressed anew before the model sees them (lmms_eval's qwen2_vl: JPEG, quality 85)",),
+        facts=("images are compressed anew before the model sees them (lmms_eval's qwen2_vl: JPEG, quality 85)",),
     ),
 }
 """Family -> how lmms_eval measures it."""

@@ -1,4 +1,4 @@
-"""The folder that lmms_eval loads: the weights that we evaluate, and a processor that writes prompts and pictures as ours does.
+"""The folder that lmms_eval loads: the weights that we evaluate, and a processor that writes prompts and images as ours does.
 
 lmms_eval's own arguments could not carry a system prompt (commas split them) nor padding, but it loads template and processor from the
 model's folder. So they are said there: what we do in code is what transformers then does by its files.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # which brings torch, for which `align eval` should not wait
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "generation_config.json")
 PADDING = {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
-"""transformers' processor that puts a picture on a square of its mean colour, as the original LLaVA does."""
+"""transformers' processor that puts an image on a square of its mean colour, as the original LLaVA does."""
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def _write_config(folder: Path, weights: Path, known: Loaded) -> None:
 
 
 def write_processor(folder: Path, adaptation: Adaptation, known: Loaded) -> None:
-    """A processor that gives what our renderer gives of the same request and picture. Raises UserError where there is no one template."""
+    """A processor that gives what our renderer gives of the same request and image. Raises UserError where there is no one template."""
     known.processor.save_pretrained(folder)
     known.processor.image_processor.save_pretrained(folder)  # under the name that earlier transformers read
     if known.settings.image_aspect_ratio == "pad" and adaptation.pads:

@@ -20,7 +20,7 @@ from align.settings import Evaluate, LmmsEval
 SCHEMA = 1
 FOLDER, SUMMARY, LOG = "lmms_eval", "summary.json", "log.txt"
 FAILED = re.compile(r"\| ERROR +\| .*:generate_until:")
-"""Where an answer or a picture fails, lmms_eval's classes say so and go on without it; the answer then counts as wrong."""
+"""Where an answer or an image fails, lmms_eval's classes say so and go on without it; the answer then counts as wrong."""
 
 
 def folder_of(evaluation: Path, task: str) -> Path:

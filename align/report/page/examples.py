@@ -13,7 +13,7 @@ from align.evaluation.stored_rows import FILE
 from align.files import read_jsonl
 from align.report.arms import Arm
 from align.report.names import is_control, sets_of
-from align.report.page.images import Pictures
+from align.report.page.images import Images
 from align.report.run_results import Evaluated
 from align.report.tables.categories import sub_category_of
 from align.report.tables.rates import labels, sorted_arms
@@ -21,11 +21,11 @@ from align.report.tables.rates import labels, sorted_arms
 UNKNOWN = "not known: it was asked by an earlier version; align eval run=<run> keeps it"
 
 
-def examples(arms: Sequence[Arm], most: int, pictures: Pictures, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
+def examples(arms: Sequence[Arm], most: int, images: Images, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
     """What the page's browser reads, and notes. At most so many answers: then items are drawn, the same ones for all methods.
 
     {methods: [{name}], sets: [{name, kind, shown, of}], items: [{set, id, request, ...}],
-    answers: [of each method: of each item its answer or null], pictures: {key: data URL}, first: what to show first}
+    answers: [of each method: of each item its answer or null], images: {key: data URL}, first: what to show first}
     """
     arms = sorted_arms(arms)
     shown = [(arm, arm.runs[0]) for arm in arms]  # the first seed: others would make it long, and no wiser
@@ -45,12 +45,12 @@ def examples(arms: Sequence[Arm], most: int, pictures: Pictures, seed: int = 0) 
         sets.append({"name": name, "kind": kind, "shown": len(kept[name]), "of": len(ids[name])})
         asked = _asked([run for _, run in shown], name, notes)
         for row_id in kept[name]:
-            items.append({"set": place, "id": row_id, **_item(asked.get(row_id), name, pictures, notes)})
+            items.append({"set": place, "id": row_id, **_item(asked.get(row_id), name, images, notes)})
             for of_method, of_set in zip(answers, read[name], strict=True):
                 of_method.append(of_set.get(row_id))
-    if pictures.left_out:
-        notes.append(f"{pictures.left_out} pictures are not in this page, for which there was no room (pictures_mb=)")
-    values = {"methods": methods, "sets": sets, "items": items, "answers": answers, "pictures": pictures.found}
+    if images.left_out:
+        notes.append(f"{images.left_out} images are not in this page, for which there was no room (images_mb=)")
+    values = {"methods": methods, "sets": sets, "items": items, "answers": answers, "images": images.found}
     values["first"] = _first(arms, sets)
     return values, list(dict.fromkeys(notes))
 
@@ -133,19 +133,19 @@ def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, 
     return found
 
 
-def _item(record: dict[str, Any] | None, name: str, pictures: Pictures, notes: list[str]) -> dict[str, Any]:
+def _item(record: dict[str, Any] | None, name: str, images: Images, notes: list[str]) -> dict[str, Any]:
     unknown = {
         "request": UNKNOWN,
         "harmful": True,
         "tells": False,
         "category": None,
-        "picture": None,
+        "image": None,
         "why": "not known",
     }
     if record is None:
         return unknown
     try:
-        picture, why = pictures.add(record, name)
+        image, why = images.add(record, name)
         return {
             "request": _text(record["prompt"]),
             "plain": _text(record["request"]),
@@ -153,7 +153,7 @@ def _item(record: dict[str, Any] | None, name: str, pictures: Pictures, notes: l
             "tells": record["harm_in"] in ("text", "both"),
             "category": _text(record["category"]),
             "sub": sub_category_of(record["columns"]),
-            "picture": picture,
+            "image": image,
             "why": why,
         }
     except (KeyError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""Pictures of the page: small copies, as data URLs, each only once and only while there is room."""
+"""Images of the page: small copies, as data URLs, each only once and only while there is room."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SIDE = 320
 QUALITY = 72
 
 
-class Pictures:
-    """Copies of pictures by the hash of their pixels; `room` is in bytes."""
+class Images:
+    """Copies of images by the hash of their pixels; `room` is in bytes."""
 
     def __init__(self, room: int):
         self.room, self.found, self._absent = room, dict[str, str](), dict[str, str]()
@@ -28,13 +28,13 @@ class Pictures:
         self._made: dict[str, dict[str, tuple[ImageRef, ...]]] = {}
 
     def add(self, record: dict[str, Any], set_name: str) -> tuple[str | None, str]:
-        """(Key of a row's first picture in `found`, None where it is not shown; why not).
+        """(Key of a row's first image in `found`, None where it is not shown; why not).
 
-        `record` is a line of rows.jsonl; a picture that is no file is the benchmark's own, which makes it anew.
+        `record` is a line of rows.jsonl; an image that is no file is the benchmark's own, which makes it anew.
         """
         images = record["images"]
         if not images:
-            return None, "no picture"
+            return None, "no image"
         image = images[0]
         key = image["pixels"]
         if (
@@ -51,21 +51,21 @@ class Pictures:
         """Make the copy -> why there is none, or nothing."""
         if self.room <= 0:
             self.left_out += 1
-            return "left out: no more pictures fit into the page (pictures_mb=)"
+            return "left out: no more images fit into the page (images_mb=)"
         try:
             reference = ImageRef(path=image["path"], inside=image["inside"])
             if image["path"] is None:
                 made = self._of_benchmark(set_name).get(record["id"], ())
                 if not made:
-                    return "the picture is not at hand: its set makes it, and no longer has this row"
+                    return "the image is not at hand: its set makes it, and no longer has this row"
                 reference = made[0]
             elif not exists(reference):  # of a device or a pipe nobody knows when it ends
-                return "the picture is not at hand: its file is not there"
+                return "the image is not at hand: its file is not there"
             if decoded_hash(reference, f"row {record['id']}") != key:
-                return "not shown: the file is no longer the picture that the model saw"
+                return "not shown: the file is no longer the image that the model saw"
             url = _copy(load_image(reference, f"row {record['id']}"))
         except UserError as error:
-            return f"the picture is not at hand: {shortened(str(error))}"
+            return f"the image is not at hand: {shortened(str(error))}"
         self.found[key] = url
         self.room -= len(url)
         return ""
@@ -85,12 +85,12 @@ class Pictures:
         return self._made[set_name]
 
 
-def _copy(picture: Image.Image) -> str:
-    """A small copy as a data URL; a small picture is copied as it is."""
-    small = max(picture.size) <= SIDE // 2
+def _copy(image: Image.Image) -> str:
+    """A small copy as a data URL; a small image is copied as it is."""
+    small = max(image.size) <= SIDE // 2
     if not small:
-        picture.thumbnail((SIDE, SIDE))
+        image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
-    picture.save(buffer, **({"format": "PNG"} if small else {"format": "WEBP", "quality": QUALITY}))
+    image.save(buffer, **({"format": "PNG"} if small else {"format": "WEBP", "quality": QUALITY}))
     kind = "png" if small else "webp"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -29,7 +29,7 @@
   addEventListener("afterprint", () => closed.splice(0).forEach((one) => { one.open = false; }));
 
   if (!byId("filters")) return;
-  const { methods, sets, items, answers, pictures, first } = JSON.parse(byId("payload").textContent);
+  const { methods, sets, items, answers, images, first } = JSON.parse(byId("payload").textContent);
   const form = byId("filters");
   const chosen = {
     set: byId("f-set"), category: byId("f-category"), first: byId("f-first"), second: byId("f-second"), verdict: byId("f-verdict"),
@@ -92,17 +92,17 @@
     return box;
   };
 
-  const pictureOf = (item) => {
-    const box = make("div", "picture");
-    if (item.picture === null) {
-      box.append(make("div", "no-picture", item.why));
+  const imageOf = (item) => {
+    const box = make("div", "image");
+    if (item.image === null) {
+      box.append(make("div", "no-image", item.why));
       return box;
     }
     const image = make("img");
-    image.alt = `picture of ${item.id}`;
+    image.alt = `image of ${item.id}`;
     image.addEventListener("load", () => image.classList.toggle("tiny", image.naturalWidth < 100));
-    image.src = pictures[item.picture];
-    box.append(veil(image, "picture", byId("f-pictures").checked));
+    image.src = images[item.image];
+    box.append(veil(image, "image", byId("f-images").checked));
     return box;
   };
 
@@ -144,7 +144,7 @@
     both.append(answerBox(chosen.first.value, place));
     if (chosen.second.value !== "") both.append(answerBox(chosen.second.value, place));
     body.append(both);
-    line.append(pictureOf(item), body);
+    line.append(imageOf(item), body);
     return line;
   };
 

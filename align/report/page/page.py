@@ -20,7 +20,7 @@ from align.report.page.examples import examples
 from align.report.page.figures.interaction import interaction
 from align.report.page.figures.scatter import leak_scatter, pareto
 from align.report.page.figures.steps import curves, rates_by_step
-from align.report.page.images import Pictures
+from align.report.page.images import Images
 from align.report.tables.all_tables import tables_of
 from align.report.tables.categories import category_tables
 from align.report.tables.table import Table
@@ -39,10 +39,10 @@ class Room:
     """How much of what is large goes into the page."""
 
     answers: int
-    pictures_mb: float
+    images_mb: float
 
 
-ROOM = Room(answers=10_000, pictures_mb=24.0)
+ROOM = Room(answers=10_000, images_mb=24.0)
 
 
 def page(
@@ -53,7 +53,7 @@ def page(
 
     of_runs = {str(run.run.path): curve_of(run.run) for run in found.runs}
     notes = [*notes, *found.notes, *(note for curve in of_runs.values() for note in curve.notes)]
-    shown, of_examples = examples(found.arms, room.answers, Pictures(int(room.pictures_mb * MEGABYTE)))
+    shown, of_examples = examples(found.arms, room.answers, Images(int(room.images_mb * MEGABYTE)))
     tables = tables_of(found.arms, found.comparisons, ("rates", "divided", "differences", "measured"))
     script = (HERE / "page.js").read_text(encoding="utf-8")
     environment = Environment(

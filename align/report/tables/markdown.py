@@ -33,7 +33,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names of sets, categories and models are somebody's: nothing in them ends a cell or a line, or is a link, a picture or markup."""
+    """Names of sets, categories and models are somebody's: nothing in them ends a cell or a line, or is a link, an image or markup."""
     shown = " ".join(text.split())
     if not shown.isprintable():
         shown = "".join(c for c in shown if c.isprintable())

@@ -200,7 +200,7 @@ def _average(arm: Arm, name: str, parts: Sequence[str]) -> Cell:
         return Cell("judged differently")
     if len({result.get("seeds") for result in whole}) > 1:
         return Cell("of different seeds")
-    # The same request asked in several ways, or over several pictures, is one request.
+    # The same request asked in several ways, or over several images, is one request.
     asked = [[(seed, _by_request(items, part, name)) for seed, items in arm.items(part)] for part in parts]
     found = contrast([observed(of_part, 1 / len(parts)) for of_part in asked], RATES)
     rate, low, high = found["estimate"], max(found["low"], 0.0), min(found["high"], 1.0)
@@ -290,6 +290,6 @@ def judged_by(results: Sequence[dict[str, Any]]) -> str:
 
 
 def facts_of(rows: Rows, sets: Sequence[str]) -> list[str]:
-    """What evaluations say of some sets: selections, absent pictures, differences from the published size."""
+    """What evaluations say of some sets: selections, absent images, differences from the published size."""
     results = (row["results"][name] for row in rows for name in sets if name in row["results"])
     return sorted({fact for result in results for fact in result["facts"]})

@@ -1,7 +1,7 @@
 """The blind probe: can a classifier that reads nothing but the text tell harmful requests from benign ones?
 
 Words, pairs of words and strings of 2 to 4 characters by tf-idf, logistic regression, cross-validated (scikit-learn). Near chance, the
-harm is not in the words; well above it, a model can tell the sets apart without looking at a picture, whatever a judge says of the single
+harm is not in the words; well above it, a model can tell the sets apart without looking at an image, whatever a judge says of the single
 text.
 """
 
@@ -48,7 +48,7 @@ def probe(
 ) -> dict[str, Any]:
     """Balanced accuracy and AUC out of fold of a text-only classifier, with what permuted labels give. See docs/formats.md.
 
-    `clusters` are what rows that are not independent share: a picture, mostly. Raises UserError where there is one class only, too few
+    `clusters` are what rows that are not independent share: an image, mostly. Raises UserError where there is one class only, too few
     groups for two folds, or no text.
     """
     if permutations < FEWEST_PERMUTATIONS:
@@ -71,7 +71,7 @@ def probe(
     if used < 2:
         raise UserError(
             f"the probe of {what}: too few independent texts to hold some out: {n} rows in {len(set(groups))} groups of one question, "
-            f"picture or twin, {used} with one of the labels"
+            f"image or twin, {used} with one of the labels"
         )
     facts = [f"{used} folds instead of {folds}: there are not more groups of each label"] if used < folds else []
     if len(set(groups)) < FEW_CLUSTERS:
@@ -128,7 +128,7 @@ def _interval(
 def groups_of(rows: Sequence[Row], clusters: Sequence[str]) -> np.ndarray:
     """Numbers of groups: rows with the same question, twin or cluster are in one, and so are rows that are so linked over others.
 
-    What is in one group is in one fold. Else a question that stands over a harmful and over a harmless picture would be learned with
+    What is in one group is in one fold. Else a question that stands over a harmful and over a harmless image would be learned with
     the one label and asked for with the other, which is worse than chance, and one that recurs with the same label would be known by heart.
     """
     keys: dict[tuple[str, str], int] = {}

@@ -1,7 +1,7 @@
 """Original LLaVA checkpoints (the layout of haotian-liu/LLaVA) -> transformers' LLaVA in safetensors.
 
 The same numbers under other names. New are only the rows of the vocabulary for `<image>` and `<pad>`, and those that fill it up to a
-multiple of 64, as in llava-hf/llava-1.5-7b-hf: each is the mean of the others. The picture's features take the place of the first,
+multiple of 64, as in llava-hf/llava-1.5-7b-hf: each is the mean of the others. The image's features take the place of the first,
 nothing attends to the second, and a mean of logits is never the largest.
 """
 
@@ -65,7 +65,7 @@ class Converted:
     new_tokens: list[str]
     """Tokens that the checkpoint had no row for."""
     image_aspect_ratio: str | None
-    """What the original does with a picture that is no square: pad; else it crops."""
+    """What the original does with an image that is no square: pad; else it crops."""
 
 
 def convert(checkpoint: Path, output: Path, vision_tower: str | None = None, trust_pickle: bool = False) -> Converted:
@@ -90,7 +90,7 @@ def convert(checkpoint: Path, output: Path, vision_tower: str | None = None, tru
     before = config.text_config.vocab_size
     config.text_config.vocab_size = after = -(-max(len(tokenizer), before) // MULTIPLE) * MULTIPLE
     weights |= {name: _lengthened(weights[name], after) for name in (EMBEDDING, HEAD)}
-    # Without torchvision older versions of transformers find no class for CLIP's pictures by themselves.
+    # Without torchvision older versions of transformers find no class for CLIP's images by themselves.
     loader = AutoImageProcessor if is_torchvision_available() else CLIPImageProcessorPil
     processor = LlavaProcessor(
         image_processor=_read(tower, lambda: loader.from_pretrained(tower)),

@@ -38,7 +38,7 @@ def _stored(folder: Path) -> PreTrainedTokenizerFast:
         raise UserError(f"{folder}: no tokenizer in it; expected tokenizer.model (sentencepiece) or tokenizer.json")
     if importlib.util.find_spec("sentencepiece") is None:
         raise UserError(f"{folder}: reading tokenizer.model needs sentencepiece: pip install 'vsil-align[convert]'")
-    # legacy: a text begins with a space also behind a special token. So do the pieces around a picture, which the original reads one
+    # legacy: a text begins with a space also behind a special token. So do the pieces around an image, which the original reads one
     # by one. The class does not save that setting, the plain one saves the tokenizer as it stands.
     slow = LlamaTokenizer.from_pretrained(folder, legacy=True, add_bos_token=True)
     return PreTrainedTokenizerFast(
@@ -51,13 +51,13 @@ def _stored(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def chat_template(config: dict[str, Any]) -> str:
-    """LLaVA-1.5's conversation: the picture before the text, one space between turns, the end of sequence behind an answer."""
-    picture = f"{START}{IMAGE}{END}" if config.get("mm_use_im_start_end") else IMAGE
+    """LLaVA-1.5's conversation: the image before the text, one space between turns, the end of sequence behind an answer."""
+    image = f"{START}{IMAGE}{END}" if config.get("mm_use_im_start_end") else IMAGE
     return (
         "{% for message in messages %}"
         "{% if message.role != 'system' %}{{ message.role | upper + ': ' }}{% endif %}"
         "{% if message.content is string %}{{ message.content }}{% else %}"
-        "{% for part in message.content %}{% if part.type == 'image' %}{{ '" + picture + "\n' }}{% endif %}{% endfor %}"
+        "{% for part in message.content %}{% if part.type == 'image' %}{{ '" + image + "\n' }}{% endif %}{% endfor %}"
         "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
         "{% endif %}"
         "{{ '</s>' if message.role == 'assistant' else ' ' }}"
@@ -67,7 +67,7 @@ def chat_template(config: dict[str, Any]) -> str:
 
 
 def check_prompt(converted: Path, checkpoint: Path) -> None:
-    """Raises UserError unless the written processor reads a prompt with a picture as the original code does: its pieces one by one."""
+    """Raises UserError unless the written processor reads a prompt with an image as the original code does: its pieces one by one."""
     tokenizer = (processor := LlavaProcessor.from_pretrained(converted)).tokenizer
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}
     prompt = processor.apply_chat_template([turn], add_generation_prompt=True)

@@ -94,7 +94,7 @@ def plain(value: Any) -> str:
 def _summary(config: RunConfig, row: dict[str, Any], merged: bool) -> str:
     merged_or_not = "a model, merged with its adapter" if merged else "an adapter"
     what = merged_or_not if config.lora is not None else "a model, trained in full"
-    view = {"text": "on text alone", "image": "on text and pictures"}.get(row["view"], f"with view {row['view']}")
+    view = {"text": "on text alone", "image": "on text and images"}.get(row["view"], f"with view {row['view']}")
     return (
         f"{plain(base_name(config))} after safety alignment by {method_name(row['method'])} {plain(view)}: {what}. "
         f"`vsil-align` wrote this page from the files of the run."
@@ -116,14 +116,14 @@ def _use(config: RunConfig, merged: bool) -> str:
     text = "\n".join(["```python", *lines, "```"])
     if shown := shown_as(config):
         text += (
-            f"\n\nPrompts and pictures reached it with {plain(', '.join(shown))} as below; without, it answers otherwise. To evaluate it: "
+            f"\n\nPrompts and images reached it with {plain(', '.join(shown))} as below; without, it answers otherwise. To evaluate it: "
             f"`align eval checkpoint={here} {' '.join(shlex.quote(f'model.{key}={value}') for key, value in shown.items())}`."
         )
     return text
 
 
 def shown_as(config: RunConfig) -> dict[str, Any]:
-    """What a model's folder does not keep of how prompts and pictures reached it, by the keys of `model.*`."""
+    """What a model's folder does not keep of how prompts and images reached it, by the keys of `model.*`."""
     values = {
         key: getattr(config.model, key) for key in ("system_prompt", "image_aspect_ratio", "min_pixels", "max_pixels")
     }
@@ -174,7 +174,7 @@ def _data(config: RunConfig, data: dict[str, Any]) -> str:
         (name, part.source, part.subset or "", data["parts"][name], _counted(data["views"][name]))
         for name, part in config.data.items()
     ]
-    whole = f"{data['rows']:,} rows, {data['with_image']:,} with a picture as the model sees them."
+    whole = f"{data['rows']:,} rows, {data['with_image']:,} with an image as the model sees them."
     prints = (
         f"Fingerprint of texts, roles and pixels: `{data['fingerprint']}`; of the row ids in order: `{data['order']}`."
     )
@@ -252,7 +252,7 @@ def limits(config: RunConfig, row: dict[str, Any], merged: bool = False) -> list
         ),
         (
             "miniature" in parts,
-            "Synthetic data: pictures and sentences of a small made-up world. They show that the method runs, nothing of real pictures.",
+            "Synthetic data: images and sentences of a small made-up world. They show that the method runs, nothing of real images.",
         ),
         *_not_measured(row["results"]),
     ]

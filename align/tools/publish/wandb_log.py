@@ -1,7 +1,7 @@
 """A run in wandb: one for its training, over kills, and what its evaluation found put into that one, once.
 
 Training metrics are logged by transformers' own callback (`train.report_to=wandb`). Of an evaluation numbers alone are logged: no answer,
-no prompt, no picture of a data set.
+no prompt, no image of a data set.
 """
 
 from __future__ import annotations
@@ -143,28 +143,28 @@ def _log(training: dict[str, Any], numbers: dict[str, list[list[Any]]], row: dic
             if numbers[name]
         }
         begun.summary.update({f"eval/{name}/rate": result["rate"] for name, result in row["results"].items()})
-        begun.log(tables | _pictures(tables, row))
+        begun.log(tables | _images(tables, row))
         return str(begun.url or f"{begun.settings.sync_dir} (`wandb sync` uploads it)")
 
 
-def _pictures(tables: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+def _images(tables: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     """The bars of the run, and its curve as a chart of wandb's own."""
     import wandb
     from PIL import Image
 
     from align.report.figure import draw_comparison
 
-    pictures = {}
+    images = {}
     if row["results"]:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "rates.png")
             draw_comparison([row | {"seed": str(row["seed"]), "most_steps": row["steps"]}], file)
             with Image.open(file) as drawn:
-                pictures["eval/rates"] = wandb.Image(drawn)
+                images["eval/rates"] = wandb.Image(drawn)
     if "eval/curve" in tables:
         curve = tables["eval/curve"]
-        pictures["eval/curve_chart"] = wandb.plot.line(curve, "step", "rate", stroke="set", title="Rates by step")
-    return pictures
+        images["eval/curve_chart"] = wandb.plot.line(curve, "step", "rate", stroke="set", title="Rates by step")
+    return images
 
 
 def _unless_set(**wanted: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from align.data.images import load_image
 from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings, Part
-from tests.support.odd_pictures import png
+from tests.support.odd_images import png
 from tests.support.published import write_json, write_jsonl
 from tests.support.small_sets import write_tar, write_zip
 

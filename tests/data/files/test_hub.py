@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.hub_mirror import COMMIT, hub_server
 from tests.support.launch import ROOT, align, call
-from tests.support.published import picture, vlguard
+from tests.support.published import vlguard, write_image
 
 VLGUARD = "ys-zong/VLGuard"
 
@@ -20,7 +20,7 @@ def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
     vlguard(folder / "vlguard")
     (folder / "vlguard" / "README.md").write_text("A card.")
-    picture(folder / "vlguard" / "figures" / "teaser.png", "red")
+    write_image(folder / "vlguard" / "figures" / "teaser.png", "red")
     import shutil
 
     shutil.make_archive(str(folder / "vlguard" / "train"), "zip", folder / "vlguard" / "train")

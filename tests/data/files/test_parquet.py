@@ -1,4 +1,4 @@
-"""Pictures in the cells of parquet files."""
+"""Images in the cells of parquet files."""
 
 import os
 import threading
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from align.data.files.parquet import picture
+from align.data.files.parquet import image
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_file_that_was_replaced_and_has_kept_its_time_is_read_anew(tmp_path):
-    """As rsync -a and tar leave it: `datasets` alone would give the former file's pictures."""
+    """As rsync -a and tar leave it: `datasets` alone would give the former file's images."""
     file = tmp_path / "test.parquet"
 
     def write(value):
@@ -26,13 +26,13 @@ def test_a_file_that_was_replaced_and_has_kept_its_time_is_read_anew(tmp_path):
         os.utime(file, (1_000_000_000, 1_000_000_000))
 
     write(b"former")
-    assert picture(file, "0/image") == b"former"
+    assert image(file, "0/image") == b"former"
     write(b"latter")
-    assert picture(file, "0/image") == b"latter"
+    assert image(file, "0/image") == b"latter"
 
 
 def test_threads_that_read_a_file_first_open_it_once(tmp_path, monkeypatch):
-    """`datasets` opened by two threads at once failed now and then, and good pictures counted as unreadable."""
+    """`datasets` opened by two threads at once failed now and then, and good images counted as unreadable."""
     file = tmp_path / "test.parquet"
     rows = [{"image": {"bytes": bytes([i]), "path": f"{i}.png"}} for i in range(4)]
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows), file)
@@ -44,7 +44,7 @@ def test_threads_that_read_a_file_first_open_it_once(tmp_path, monkeypatch):
 
     def read(row):
         together.wait(30)
-        return picture(file, f"{row}/image")
+        return image(file, f"{row}/image")
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(read, range(4))) == [b"\x00", b"\x01", b"\x02", b"\x03"]

@@ -12,7 +12,7 @@ from align.errors import UserError
 from align.evaluation.selection import select_rows, settings_of
 from align.settings import BenchmarkSettings, Part
 from align.training.preflight import missing
-from tests.support.odd_pictures import png
+from tests.support.odd_images import png
 from tests.support.published import write_jsonl
 from tests.support.small_sets import write_tar, write_zip
 

@@ -4,14 +4,14 @@ import pytest
 
 from align.errors import UserError
 from tests.support.published import (
-    picture,
+    write_image,
     write_json,
 )
 from tests.support.reading import counted, read
 
 
 def test_a_conversation_that_begins_without_words_is_left_out_and_counted(tmp_path):
-    picture(tmp_path / "cup.png", "red")
+    write_image(tmp_path / "cup.png", "red")
 
     def talk(asked):
         turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": "A cup."}]
@@ -26,11 +26,11 @@ def test_a_conversation_that_begins_without_words_is_left_out_and_counted(tmp_pa
 
 
 def test_conversations_are_read_to_the_first_answer_and_the_rest_is_counted(tmp_path):
-    picture = {"id": "000000033471", "image": "cup.png"}
+    image = {"id": "000000033471", "image": "cup.png"}
     write_json(
         tmp_path / "llava.json",
         [
-            picture
+            image
             | {
                 "conversations": [
                     {"from": "human", "value": "<image>\nWhat colour is the cup?"},
@@ -39,7 +39,7 @@ def test_conversations_are_read_to_the_first_answer_and_the_rest_is_counted(tmp_
                     {"from": "gpt", "value": "White."},
                 ]
             },
-            picture
+            image
             | {
                 "conversations": [
                     {"from": "human", "value": "Describe it.\n<image>"},
@@ -70,7 +70,7 @@ def test_conversations_are_read_to_the_first_answer_and_the_rest_is_counted(tmp_
         ({"conversations": "Hi"}, "row 1: `conversations` is 'Hi' .str., expected a list"),
         (
             {"conversations": [{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "A cup."}]},
-            "row 1: its first request has 1 <image>, its `image` 0 pictures",
+            "row 1: its first request has 1 <image>, its `image` 0 images",
         ),
     ],
 )

@@ -5,9 +5,9 @@ import pytest
 from align.errors import UserError
 from tests.support.published import (
     mssbench,
-    picture,
     pku_pair,
     pku_saferlhf,
+    write_image,
     write_jsonl,
 )
 from tests.support.reading import read
@@ -65,7 +65,7 @@ def test_a_damaged_file_of_answers_is_named(tmp_path, lines, expected):
         read("pku_saferlhf", tmp_path, subset="harmful", answers=str(tmp_path / "answers.jsonl"))
 
 
-def test_an_answer_goes_by_role_where_it_says_one_and_never_to_rows_over_different_pictures(tmp_path):
+def test_an_answer_goes_by_role_where_it_says_one_and_never_to_rows_over_different_images(tmp_path):
     mssbench(tmp_path)
     refusals = tmp_path / "refusals.jsonl"
     write_jsonl(refusals, {"id": "chat-1-1", "role": "harmful", "response": "Not in a library."})
@@ -75,13 +75,13 @@ def test_an_answer_goes_by_role_where_it_says_one_and_never_to_rows_over_differe
     ]
     with pytest.raises(UserError, match="none of its 1 answers is for a row that lacks one"):
         read("mssbench", tmp_path, twins=True, subset="benign", answers=str(refusals))
-    picture(tmp_path / "a.png", "red")
-    picture(tmp_path / "b.png", "blue")
+    write_image(tmp_path / "a.png", "red")
+    write_image(tmp_path / "b.png", "blue")
     rows = [{"id": name, "prompt": "Describe it.", "image": f"{name}.png"} for name in "ab"]
     write_jsonl(tmp_path / "rows.jsonl", *rows)
     write_jsonl(tmp_path / "answers.jsonl", {"prompt": "Describe it.", "response": "A red square."})
     with pytest.raises(
-        UserError, match="'Describe it.' fits rows over different pictures, a and b; say by `id` whose it is"
+        UserError, match="'Describe it.' fits rows over different images, a and b; say by `id` whose it is"
     ):
         read("local", tmp_path / "rows.jsonl", role="benign", answers=str(tmp_path / "answers.jsonl"))
 

@@ -56,7 +56,7 @@ def test_a_folder_with_tables_of_several_formats_says_which_to_choose_from(tmp_p
     assert len(read("local", tmp_path / "b.csv", role="benign").rows) == 1
 
 
-def test_a_picture_has_one_name_from_wherever_a_run_is_started(tmp_path, monkeypatch):
+def test_a_image_has_one_name_from_wherever_a_run_is_started(tmp_path, monkeypatch):
     vlguard(tmp_path / "made")
     shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "made")
     monkeypatch.chdir(tmp_path)

@@ -47,7 +47,7 @@ def test_vlguards_subsets(tmp_path, subset, kinds):
     assert Counter(row.columns["kind"] for row in rows) == kinds
 
 
-def test_vlguard_is_the_same_unpacked_with_zipped_pictures_and_as_one_archive(tmp_path):
+def test_vlguard_is_the_same_unpacked_with_zipped_images_and_as_one_archive(tmp_path):
     unpacked = vlguard(tmp_path / "unpacked" / "vlguard")
     shutil.copytree(unpacked, tmp_path / "zipped")
     shutil.make_archive(str(tmp_path / "zipped" / "train"), "zip", tmp_path / "zipped", "train")

@@ -9,7 +9,7 @@ import pytest
 from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
-from tests.support.layouts import HARMS, counted, picture, summaries, write_json, zipped
+from tests.support.layouts import HARMS, counted, summaries, write_image, write_json, zipped
 
 PAGE = (Path(__file__).parents[3] / "docs" / "adding.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n(?=\n*    ))+", PAGE, re.MULTILINE)]
@@ -19,15 +19,15 @@ COMMAND = next(block for block in BLOCKS if "benchmark=mine:KETTLES" in block)
 
 @pytest.fixture
 def kettles(tmp_path, monkeypatch):
-    """The module and the folder that the page speaks of, one picture absent."""
+    """The module and the folder that the page speaks of, one image absent."""
     (tmp_path / "mine.py").write_text(EXAMPLE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
     record = {"question": "May I fill it?", "kind": "iron", "source": "attic"}
-    rows = [record | {"id": i, "picture": f"{min(i, 2)}.png"} for i in (1, 2, 3)]
+    rows = [record | {"id": i, "image": f"{min(i, 2)}.png"} for i in (1, 2, 3)]
     write_json(tmp_path / "kettles" / "kettles.json", rows)
-    picture(tmp_path / "kettles" / "images" / "1.png")
+    write_image(tmp_path / "kettles" / "images" / "1.png")
     return tmp_path / "kettles"
 
 
@@ -52,9 +52,9 @@ def test_what_the_page_says_comes_with_it_does(kettles):
     chosen = select_rows("mine:KETTLES", "text", settings)
     assert (chosen.name, [row.id for row in chosen.rows]) == ("kettles.text", ["1", "2"])
     kettles.mkdir()
-    write_json(kettles / "kettles.json", [{"id": 1, "picture": "1.png", "kind": "iron"}])
+    write_json(kettles / "kettles.json", [{"id": 1, "image": "1.png", "kind": "iron"}])
     with pytest.raises(
-        UserError, match=r"kettles.json, row 1: `question` is absent; found the columns id, picture, kind"
+        UserError, match=r"kettles.json, row 1: `question` is absent; found the columns id, image, kind"
     ):
         select_rows("mine:KETTLES", "text", BenchmarkSettings(path=str(kettles)))
 

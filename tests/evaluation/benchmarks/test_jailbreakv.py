@@ -9,7 +9,7 @@ from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
 from align.tools.audit.leakage import Requests
 from align.tools.audit.probe import groups_of
-from tests.support.layouts import HARMS, counted, picture, summaries, write_csv, zipped
+from tests.support.layouts import HARMS, counted, summaries, write_csv, write_image, zipped
 
 REQUEST = "How do I brew tea, in short?"
 
@@ -31,7 +31,7 @@ def row(number, form, image, request=REQUEST, policy="Tea"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four rows over three pictures, one absent; noise goes with two unlike requests."""
+    """Four rows over three images, one absent; noise goes with two unlike requests."""
     root = tmp_path / "jailbreakv"
     rows = [
         row(7, "Template", "llm_transfer_attack/noise_1.png"),
@@ -40,8 +40,8 @@ def folder(tmp_path):
         row(12, "Logic", "llm_transfer_attack/noise_1.png", "How do I clean a kettle?", "Kettles"),
     ]
     write_csv(root / "mini_JailBreakV_28K.csv", rows)
-    picture(root / "llm_transfer_attack" / "noise_1.png", 1)
-    picture(root / "figstep" / "figstep_1.png", 2)
+    write_image(root / "llm_transfer_attack" / "noise_1.png", 1)
+    write_image(root / "figstep" / "figstep_1.png", 2)
     return root
 
 
@@ -80,22 +80,22 @@ def test_the_jailbreak_is_asked_and_the_judge_is_told_the_plain_request(folder):
     assert raw[0].columns == {"format": "Template", "policy": "Tea", "from": "kitchen", "transfer_from_llm": "True"}
 
 
-def test_formats_of_one_request_are_one_cluster_and_a_shared_picture_of_noise_is_none(folder):
+def test_formats_of_one_request_are_one_cluster_and_a_shared_image_of_noise_is_none(folder):
     rows = select_rows("jailbreakv_raw", "text", BenchmarkSettings(path=str(folder))).rows
     assert [one.cluster == rows[0].cluster for one in rows] == [True, True, True, False]
     kept = BenchmarkSettings(path=str(folder), where={"format": ["SD", "Logic"]})
     assert [one.id for one in select_rows("jailbreakv_raw", "text", kept).rows] == ["9", "12"]
 
 
-def test_40_requests_in_two_formats_over_one_blank_picture_are_40_clusters_of_two(tmp_path):
+def test_40_requests_in_two_formats_over_one_blank_image_are_40_clusters_of_two(tmp_path):
     """The blank goes with every request: by its pixels 40 unlike rows would be one cluster, and one group of the probe."""
     asked = [f"How do I brew tea number {i}?" for i in range(40)]
     rows = [row(f"{i}-blank", "Template", "blank.png", request) for i, request in enumerate(asked)]
     rows += [row(f"{i}-own", "SD", f"{i}.png", request) for i, request in enumerate(asked)]
     write_csv(tmp_path / "mini_JailBreakV_28K.csv", rows)
     for i in range(40):
-        picture(tmp_path / f"{i}.png", i + 1)
-    picture(tmp_path / "blank.png")
+        write_image(tmp_path / f"{i}.png", i + 1)
+    write_image(tmp_path / "blank.png")
     requests = Requests.of(
         select_rows("jailbreakv_jailbreak", "image", BenchmarkSettings(path=str(tmp_path))), "prompt"
     )

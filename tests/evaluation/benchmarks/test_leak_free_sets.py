@@ -1,4 +1,4 @@
-"""SIUO, MSSBench and the oddities of VLSBench: text and picture are unsafe together alone."""
+"""SIUO, MSSBench and the oddities of VLSBench: text and image are unsafe together alone."""
 
 import json
 
@@ -8,12 +8,12 @@ from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
 from align.tools.audit.leakage import Requests
-from tests.support.layouts import HARMS, counted, picture, summaries, write_json, zipped
+from tests.support.layouts import HARMS, counted, summaries, write_image, write_json, zipped
 
 
 @pytest.fixture
 def siuo(tmp_path):
-    """Three questions over two pictures, one absent; ids are numbers."""
+    """Three questions over two images, one absent; ids are numbers."""
     root = tmp_path / "siuo"
     records = [
         {
@@ -28,18 +28,18 @@ def siuo(tmp_path):
         for number, image, category in ((1, "S-01.png", "Tea"), (2, "S-01.png", "Tea"), (10, "S-10.png", "Cups"))
     ]
     write_json(root / "siuo_gen.json", records)
-    picture(root / "images" / "S-01.png")
+    write_image(root / "images" / "S-01.png")
     return root
 
 
-@pytest.mark.parametrize("layout", ["folder", "zip", "pictures in an archive", "images.zip"])
-def test_siuo_from_a_folder_an_archive_and_with_its_pictures_in_one(siuo, layout, capsys):
+@pytest.mark.parametrize("layout", ["folder", "zip", "images in an archive", "images.zip"])
+def test_siuo_from_a_folder_an_archive_and_with_its_images_in_one(siuo, layout, capsys):
     given = [f"path={siuo}"]
     if layout == "zip":
         given = [f"path={zipped(siuo)}"]
     if layout == "images.zip":
         zipped(siuo / "images")
-    if layout == "pictures in an archive":
+    if layout == "images in an archive":
         given.append(f"image_root={zipped(siuo / 'images').rename(siuo.parent / 'SIUO-images.zip')}")
     (found,) = summaries(capsys, "benchmark=siuo", *given)
     assert counted(found) == {
@@ -71,7 +71,7 @@ def test_a_siuo_without_a_column_is_an_error(tmp_path):
 
 @pytest.fixture
 def mssbench(tmp_path):
-    """Two situations of a chat, of two queries and of one; one task of an agent. One safe picture is absent."""
+    """Two situations of a chat, of two queries and of one; one task of an agent. One safe image is absent."""
     root = tmp_path / "mssbench"
     chat = [
         {
@@ -95,8 +95,8 @@ def mssbench(tmp_path):
     ]
     write_json(root / "combined.json", {"chat": chat, "embodied": embodied})
     for shade, name in enumerate(("chat/safe_0.jpg", "chat/unsafe_0.jpg", "chat/unsafe_1.jpg", "embodied/e_safe.png")):
-        picture(root / name, shade)
-    picture(root / "embodied" / "e_unsafe.png", 9)
+        write_image(root / name, shade)
+    write_image(root / "embodied" / "e_unsafe.png", 9)
     return root
 
 
@@ -151,7 +151,7 @@ def test_vlsbench_with_a_foreign_sub_category_an_empty_text_and_numbers_for_ids(
         for i, text, image, category in ((0, "How hot?", 0, "Tea"), (1, "How long?", 0, "Tea"), (5, "", 5, "Cups"))
     ]
     write_json(tmp_path / "vls" / "data.json", records)
-    picture(tmp_path / "vls" / "imgs" / "0.png")
+    write_image(tmp_path / "vls" / "imgs" / "0.png")
     (found,) = summaries(capsys, "benchmark=vlsbench", f"path={zipped(tmp_path / 'vls')}")
     assert counted(found) == {
         "rows": 3,
@@ -170,8 +170,8 @@ def test_vlsbench_with_a_foreign_sub_category_an_empty_text_and_numbers_for_ids(
 
 
 @pytest.mark.parametrize("name", ["vlsbench", "siuo", "vlsafe"])
-def test_pictures_under_two_names_are_one_cluster_by_their_pixels(tmp_path, name):
-    """What a set calls a picture is no more than its name, wherever the file lies."""
+def test_images_under_two_names_are_one_cluster_by_their_pixels(tmp_path, name):
+    """What a set calls an image is no more than its name, wherever the file lies."""
     images = ["imgs/0.png", "imgs/1.png", "imgs/2.png"]
     records = [{"image": image, "image_id": image, "image_path": image} for image in images]
     records = [one | {"instruction_id": i, "question_id": i, "category": "Tea"} for i, one in enumerate(records)]
@@ -183,7 +183,7 @@ def test_pictures_under_two_names_are_one_cluster_by_their_pixels(tmp_path, name
     write_json(tmp_path / "siuo_gen.json", records)
     (tmp_path / "harmlessness_examine.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
     for image, shade in zip(images, (7, 7, 9), strict=True):
-        picture(tmp_path / image, shade)
+        write_image(tmp_path / image, shade)
     chosen = select_rows(name, "image", BenchmarkSettings(path=str(tmp_path)))
     clusters = list(Requests.of(chosen, "request").clusters.values())
     assert clusters[0] == clusters[1] != clusters[2]

@@ -10,25 +10,25 @@ from align.evaluation.judges.harmbench import build
 from align.evaluation.selection import select_rows
 from align.evaluation.verdicts import Case
 from align.settings import BenchmarkSettings, Judging
-from tests.support.layouts import HARMS, counted, picture, summaries, write_csv, zipped
+from tests.support.layouts import HARMS, counted, summaries, write_csv, write_image, zipped
 
 
 @pytest.fixture
 def vlsafe(tmp_path):
-    """Three questions about two pictures, one of which is absent."""
+    """Three questions about two images, one of which is absent."""
     root = tmp_path / "vlsafe"
     records = [
         {"image_id": "000000000009.jpg", "caption": "a kettle", "query": "How do I boil it dry?"},
         {"image_id": "000000000009.jpg", "caption": "a kettle", "query": "How do I dent it?", "reference": None},
         {"image_id": "000000000025.jpg", "caption": "a cup", "query": "How do I dent it?"},
     ]
-    picture(root / "images" / "000000000009.jpg")
+    write_image(root / "images" / "000000000009.jpg")
     root.joinpath("harmlessness_examine.jsonl").write_text("".join(json.dumps(one) + "\n\n" for one in records))
     return root
 
 
 @pytest.mark.parametrize("layout", ["images", "train2017", "image_root", "zip"])
-def test_vlsafe_wherever_its_coco_pictures_lie(vlsafe, layout, capsys):
+def test_vlsafe_wherever_its_coco_images_lie(vlsafe, layout, capsys):
     given = []
     if layout == "train2017":
         (vlsafe / "images").rename(vlsafe / "train2017")
@@ -48,7 +48,7 @@ def test_vlsafe_wherever_its_coco_pictures_lie(vlsafe, layout, capsys):
     }
 
 
-def test_an_absent_picture_of_vlsafe_is_named_where_it_is_looked_for(vlsafe):
+def test_an_absent_image_of_vlsafe_is_named_where_it_is_looked_for(vlsafe):
     with pytest.raises(
         UserError, match=r"1 of 3 rows lack their image; 1 files absent: .*/vlsafe/images/000000000025.jpg"
     ):
@@ -58,7 +58,7 @@ def test_an_absent_picture_of_vlsafe_is_named_where_it_is_looked_for(vlsafe):
         select_rows("vlsafe", "image", elsewhere)
 
 
-def test_questions_about_one_picture_of_vlsafe_are_one_cluster(vlsafe):
+def test_questions_about_one_image_of_vlsafe_are_one_cluster(vlsafe):
     rows = select_rows("vlsafe", "text", BenchmarkSettings(path=str(vlsafe))).rows
     assert [(row.id, Path(row.cluster).name) for row in rows] == [
         ("1", "000000000009.jpg"),
@@ -88,12 +88,12 @@ def behaviour(number, image, redacted="[kettle]", category="kitchen"):
     }
 
 
-def write_harmbench(root, index, pictures):
-    """Three behaviours; one picture ends otherwise than the file says, one is absent."""
+def write_harmbench(root, index, images):
+    """Three behaviours; one image ends otherwise than the file says, one is absent."""
     rows = [behaviour(1, "kettle.png"), behaviour(2, "stove.jpg", ""), behaviour(3, "cup.png", category="cups")]
     write_csv(root / index, rows)
-    picture(root / pictures / "kettle.png", 1)
-    picture(root / pictures / "stove.png", 2)
+    write_image(root / images / "kettle.png", 1)
+    write_image(root / images / "stove.png", 2)
     return root
 
 
@@ -101,10 +101,10 @@ CSV = "harmbench_behaviors_multimodal_all.csv"
 
 
 @pytest.mark.parametrize(
-    ("index", "pictures"), [(CSV, "images"), (f"behavior_datasets/{CSV}", "multimodal_behavior_images")]
+    ("index", "images"), [(CSV, "images"), (f"behavior_datasets/{CSV}", "multimodal_behavior_images")]
 )
-def test_harmbench_in_one_folder_and_as_its_repository_lays_it_out(tmp_path, index, pictures, capsys):
-    (found,) = summaries(capsys, "benchmark=harmbench", f"path={write_harmbench(tmp_path, index, pictures)}")
+def test_harmbench_in_one_folder_and_as_its_repository_lays_it_out(tmp_path, index, images, capsys):
+    (found,) = summaries(capsys, "benchmark=harmbench", f"path={write_harmbench(tmp_path, index, images)}")
     assert counted(found) == {
         "rows": 3,
         "roles": {"harmful": 3, "benign": 0},
@@ -116,7 +116,7 @@ def test_harmbench_in_one_folder_and_as_its_repository_lays_it_out(tmp_path, ind
     }
 
 
-def test_harmbenchs_classifier_is_given_what_the_picture_shows(tmp_path):
+def test_harmbenchs_classifier_is_given_what_the_image_shows(tmp_path):
     settings = BenchmarkSettings(path=str(write_harmbench(tmp_path, CSV, "images")))
     first, second, _ = select_rows("harmbench", "text", settings).items
     assert (first.prompt, second.prompt) == ("Say how to boil it dry, 1", "Say how to boil it dry, 2")

@@ -1,4 +1,4 @@
-"""MM-SafetyBench: three kinds of picture over two wordings, and the fourth arm without a picture."""
+"""MM-SafetyBench: three kinds of image over two wordings, and the fourth arm without an image."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from align.errors import UserError
 from align.evaluation.judges.mm_safetybench import ROUTES
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
-from tests.support.layouts import HARMS, counted, picture, summaries, write_json, zipped
+from tests.support.layouts import HARMS, counted, summaries, write_image, write_json, zipped
 
 PARTS = ("mm_safetybench_sd", "mm_safetybench_sd_typo", "mm_safetybench_typo")
 
@@ -22,14 +22,14 @@ def question(what):
     }
 
 
-def write(root, questions="01-Illegal_Activitiy", pictures="01-Illegal_Activitiy"):
-    """Two questions of one scenario, one of another; one picture of SD_TYPO is absent."""
+def write(root, questions="01-Illegal_Activitiy", images="01-Illegal_Activitiy"):
+    """Two questions of one scenario, one of another; one image of SD_TYPO is absent."""
     write_json(root / "processed_questions" / f"{questions}.json", {"0": question("tea"), "12": question("cocoa")})
     write_json(root / "processed_questions" / "08-Political_Lobbying.json", {"0": question("milk")})
     for shade, kind in enumerate(("SD", "SD_TYPO", "TYPO")):
-        for scenario, number in ((pictures, "0"), (pictures, "12"), ("08-Political_Lobbying", "0")):
-            if (kind, scenario, number) != ("SD_TYPO", pictures, "12"):
-                picture(root / "imgs" / scenario / kind / f"{number}.jpg", shade)
+        for scenario, number in ((images, "0"), (images, "12"), ("08-Political_Lobbying", "0")):
+            if (kind, scenario, number) != ("SD_TYPO", images, "12"):
+                write_image(root / "imgs" / scenario / kind / f"{number}.jpg", shade)
     return root
 
 
@@ -59,7 +59,7 @@ def expected(name, missing):
 
 @pytest.mark.parametrize("zip_it", [False, True])
 @pytest.mark.parametrize(
-    ("questions", "pictures"),
+    ("questions", "images"),
     [
         ("01-Illegal_Activitiy", "01-Illegal_Activitiy"),  # as published, misspelt
         ("01-Illegal_Activity", "01-Illegal_Activity"),
@@ -67,8 +67,8 @@ def expected(name, missing):
         ("01-Illegal_Activitiy", "01-Illegal_Activity"),
     ],
 )
-def test_three_kinds_of_picture_however_the_first_scenario_is_spelt(tmp_path, questions, pictures, zip_it, capsys):
-    root = write(tmp_path / "mm", questions, pictures)
+def test_three_kinds_of_image_however_the_first_scenario_is_spelt(tmp_path, questions, images, zip_it, capsys):
+    root = write(tmp_path / "mm", questions, images)
     found = summaries(capsys, "benchmark=mm_safetybench", f"path={zipped(root) if zip_it else root}")
     assert [one["benchmark"] for one in found] == list(PARTS)
     assert [counted(one) for one in found] == [expected(PARTS[0], 0), expected(PARTS[1], 1), expected(PARTS[2], 0)]
@@ -86,7 +86,7 @@ def test_sd_has_a_wording_of_its_own_and_judges_are_told_the_question(tmp_path):
     assert files == [f"/imgs/01-Illegal_Activitiy/{kind}/0.jpg" for kind in ("SD", "SD_TYPO", "TYPO")]
 
 
-def test_the_arm_without_picture_is_beside_the_group_and_has_its_files(tmp_path, capsys):
+def test_the_arm_without_image_is_beside_the_group_and_has_its_files(tmp_path, capsys):
     write(tmp_path / "mm_safetybench")
     (found,) = summaries(capsys, "benchmark=mm_safetybench_text", f"data_root={tmp_path}")
     assert (found["rows"], found["harm_in"], found["with_image"]) == (3, HARMS | {"text": 3}, 0)

@@ -5,7 +5,7 @@ import pytest
 from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
-from tests.support.layouts import HARMS, counted, picture, summaries, write_json, zipped
+from tests.support.layouts import HARMS, counted, summaries, write_image, write_json, zipped
 
 
 def scene(number, over="type 1", **more):
@@ -22,8 +22,8 @@ def scene(number, over="type 1", **more):
 def write(root, index):
     scenes = {"1": scene(1), "2": scene(2, "type 2"), "17": scene(17, "type 2", pid=17)}
     write_json(root / index, scenes)
-    picture(root / "images" / "1.png", 1)
-    picture(root / "images" / "17.png", 17)
+    write_image(root / "images" / "1.png", 1)
+    write_image(root / "images" / "17.png", 17)
     return root
 
 

@@ -9,8 +9,8 @@ from align.errors import UserError
 from align.evaluation.benchmarks.safebench import PROMPT
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
-from tests.support.layouts import picture, write_csv, write_json, zipped
-from tests.support.odd_pictures import png
+from tests.support.layouts import write_csv, write_image, write_json, zipped
+from tests.support.odd_images import png
 from tests.support.published import mssbench
 from tests.support.small_sets import write_zip
 
@@ -36,14 +36,14 @@ def figstep(root, where):
     write_csv(root / "data" / "question" / "safebench.csv", questions(1, 6))
     write_csv(root / "data" / "question" / "SafeBench-Tiny.csv", questions(1))
     for task in (1, 6):
-        picture(root / where / f"query_ForbidQI_1_{task}_6.png", task)
+        write_image(root / where / f"query_ForbidQI_1_{task}_6.png", task)
     return root
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_figsteps_repository(tmp_path, packed):
     root = figstep(tmp_path / "FigStep", "data/images/SafeBench")
-    picture(root / "data" / "images" / "SafeBench-Tiny" / "query_ForbidQI_1_1_6.png", 1)
+    write_image(root / "data" / "images" / "SafeBench-Tiny" / "query_ForbidQI_1_1_6.png", 1)
     path = zipped(root) if packed else root
     rows = rows_of("safebench", path)
     assert [(row.id, row.prompt, row.request) for row in rows] == [
@@ -63,7 +63,7 @@ def test_figsteps_images_in_the_archive_of_its_repository(tmp_path):
 
 def test_figsteps_tiny_set_alone(tmp_path):
     write_csv(tmp_path / "data" / "question" / "SafeBench-Tiny.csv", questions(1))
-    picture(tmp_path / "data" / "images" / "SafeBench-Tiny" / "query_ForbidQI_1_1_6.png")
+    write_image(tmp_path / "data" / "images" / "SafeBench-Tiny" / "query_ForbidQI_1_1_6.png")
     assert [row.id for row in rows_of("safebench", tmp_path, subset="tiny")] == ["ForbidQI_1_1"]
     with pytest.raises(UserError, match=r"there is no safebench.csv or .*data/question/safebench.csv"):
         rows_of("safebench", tmp_path)
@@ -186,7 +186,7 @@ def jailbreakv(root, *, mini=True):
     if mini:
         write_csv(root / "mini_JailBreakV_28K.csv", rows[:2])
     for i in range(2):
-        picture(root / "query_related" / f"SD_{i}.png", i)
+        write_image(root / "query_related" / f"SD_{i}.png", i)
     return root
 
 

@@ -10,7 +10,7 @@ from align.data.assembly import read_source
 from align.errors import UserError
 from align.evaluation.selection import refuse_overlap_with_benchmarks, select_rows
 from align.settings import BenchmarkSettings, Part
-from tests.support.layouts import picture, write_json
+from tests.support.layouts import write_image, write_json
 from tests.support.published import vlguard, write_jsonl
 
 KINDS = ("vlguard_unsafes", "vlguard_safe_unsafes", "vlguard_safe_safes")
@@ -36,7 +36,7 @@ def half_answered(tmp_path, blank):
 
     def make(split: str):
         root = vlguard(tmp_path / "vlguard", split)
-        picture(root / split / "posters" / "absent.jpg")
+        write_image(root / split / "posters" / "absent.jpg")
         records = json.loads((root / f"{split}.json").read_text())
         for record in records:
             for pair in record["instr-resp"]:
@@ -86,7 +86,7 @@ def test_twins_are_asked_without_the_texts_that_only_training_reads(tmp_path, co
     without(twin, column, blank)
     write_jsonl(tmp_path / "twins.jsonl", twin)
     for shade, name in enumerate(("a.png", "b.png")):
-        picture(tmp_path / name, shade)
+        write_image(tmp_path / name, shade)
     settings = BenchmarkSettings(path=str(tmp_path / "twins.jsonl"))
     assert len(select_rows("twins", "image", settings).rows) == 2
     assert select_rows("twins_vsil", "image", settings).rows[0].prompt == "How do I break it?"

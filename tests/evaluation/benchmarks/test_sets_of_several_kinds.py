@@ -8,10 +8,10 @@ from PIL import Image
 from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings
-from tests.support.layouts import HARMS, counted, picture, summaries, write_csv, write_json, zipped
+from tests.support.layouts import HARMS, counted, summaries, write_csv, write_image, write_json, zipped
 
 LETTERS = ("SSS", "SSU", "USU", "SUU", "UUU", "SSU")
-"""Of six rows; the last two share a picture."""
+"""Of six rows; the last two share an image."""
 
 
 def holisafe_rows(column="type"):
@@ -56,14 +56,14 @@ def test_holisafes_letters_make_three_benchmarks(tmp_path, layout, capsys):
     column = "safeness_combination" if layout.startswith("other") else "type"
     write_json(root / "holisafe_bench.json", holisafe_rows(column))
     for i in (1, 2, 3, 5):  # that of the fourth row is absent
-        picture(root / "images" / "kitchen" / "tea" / f"{i}.jpg", i)
+        write_image(root / "images" / "kitchen" / "tea" / f"{i}.jpg", i)
     found = summaries(capsys, "benchmark=holisafe", f"path={zipped(root) if layout == 'zip' else root}")
     assert [one["benchmark"] for one in found] == ["holisafe_vsil_free", "holisafe_vsil", "holisafe_benign"]
     assert [counted(one) for one in found] == holisafe_parts(missing=1)
 
 
 @pytest.mark.parametrize("place", [".", "data"])
-def test_holisafe_with_its_pictures_in_the_cells_of_parquet(tmp_path, place, capsys):
+def test_holisafe_with_its_images_in_the_cells_of_parquet(tmp_path, place, capsys):
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -132,12 +132,12 @@ VLGUARD = [
 ]
 
 
-@pytest.mark.parametrize("pictures_zipped", [False, True])
-def test_vlguards_test_set_is_three_benchmarks(tmp_path, pictures_zipped, capsys):
+@pytest.mark.parametrize("images_zipped", [False, True])
+def test_vlguards_test_set_is_three_benchmarks(tmp_path, images_zipped, capsys):
     write_json(tmp_path / "test.json", VLGUARD)
-    picture(tmp_path / "test" / "bad" / "a.png", 1)
-    picture(tmp_path / "test" / "b.png", 2)
-    if pictures_zipped:
+    write_image(tmp_path / "test" / "bad" / "a.png", 1)
+    write_image(tmp_path / "test" / "b.png", 2)
+    if images_zipped:
         zipped(tmp_path / "test")
     unsafes, unsafe_texts, safes = summaries(capsys, "benchmark=vlguard", f"path={tmp_path}")
     assert counted(unsafes) == {

@@ -22,24 +22,24 @@ OTHERS = "You are a helpful assistant."
 """What lmms_eval's qwen2_vl puts first unless it is told otherwise."""
 
 
-def picture(width, height):
+def noise_image(width, height):
     image = Image.effect_noise((width, height), 80).convert("RGB")
     return encode_png(image)
 
 
 def as_lmms_eval_asks(processor, family, row):
     """Text and inputs as its class makes them: llava_hf by the processor's template; qwen2_vl after a system turn of its own."""
-    pictures = [load_image(image, "row") for image in row.images]
-    content = [*({"type": "image", "url": image} for image in pictures), {"type": "text", "text": row.prompt}]
+    decoded = [load_image(image, "row") for image in row.images]
+    content = [*({"type": "image", "url": image} for image in decoded), {"type": "text", "text": row.prompt}]
     turns = [{"role": "user", "content": content}]
     if FAMILIES[family].writes_system_turn:
         turns = [{"role": "system", "content": OTHERS}, *turns]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    return text, processor(images=pictures, text=[text], return_tensors="pt")
+    return text, processor(images=decoded, text=[text], return_tensors="pt")
 
 
 @pytest.mark.parametrize("system_prompt", [None, SYSTEM])
-def test_prompts_and_pictures_are_ours(any_renderer, system_prompt, tmp_path):
+def test_prompts_and_images_are_ours(any_renderer, system_prompt, tmp_path):
     processor, of = any_renderer.processor, any_renderer.family
     family = of.model_type
     pad = "pad" if FAMILIES[family].pads else None
@@ -48,7 +48,7 @@ def test_prompts_and_pictures_are_ours(any_renderer, system_prompt, tmp_path):
     write_processor(tmp_path, FAMILIES[family], known)
     theirs = load_processor(str_with_config(tmp_path, family))
     for size in ((61, 33), (33, 60), (40, 40)):
-        row = Row("1", "what is this ?", images=(picture(*size),))
+        row = Row("1", "what is this ?", images=(noise_image(*size),))
         ours = renderer.render(row)
         text, inputs = as_lmms_eval_asks(theirs, family, row)
         assert text == renderer.prompt_text(row)
@@ -61,12 +61,12 @@ def str_with_config(folder, family):
     return str(folder)
 
 
-def test_without_padding_the_picture_is_another(loaded, tmp_path):
+def test_without_padding_the_image_is_another(loaded, tmp_path):
     """So that the test above could fail."""
     it = loaded("llava")
     it.settings = replace(it.settings, image_aspect_ratio="pad")
     write_processor(tmp_path, replace(FAMILIES["llava"], pads=False), it)
-    row = Row("1", "what is this ?", images=(picture(61, 33),))
+    row = Row("1", "what is this ?", images=(noise_image(61, 33),))
     _, inputs = as_lmms_eval_asks(load_processor(str_with_config(tmp_path, "llava")), "llava", row)
     assert not torch.equal(inputs["pixel_values"], it.renderer.render(row).image_inputs["pixel_values"])
 

@@ -54,7 +54,7 @@ SETTINGS = [
 
 
 def noise(i):
-    """A picture of no small number of colours, wide or high."""
+    """An image of no small number of colours, wide or high."""
     return Image.effect_noise((64 + 8 * i, 90 - 8 * i), 40 + 20 * i).convert("RGB")
 
 
@@ -65,7 +65,7 @@ def grey(i):
 
 @pytest.fixture
 def questions(tmp_path, family):
-    """Eight questions over pictures, as rows of ours and as a task of lmms_eval's."""
+    """Eight questions over images, as rows of ours and as a task of lmms_eval's."""
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     rows = []
@@ -81,7 +81,7 @@ def questions(tmp_path, family):
     ("family", "shown"), [("llava", ["model.image_aspect_ratio=pad"]), ("qwen2_vl", ["model.max_pixels=25088"])]
 )
 def test_it_gets_the_answers_that_we_get(lmms_eval, questions, loaded, tmp_path, family, shown, capfd):
-    """With an adapter, a system prompt and settings of pictures. The share that is right is made of our own answers: half of them."""
+    """With an adapter, a system prompt and settings of images. The share that is right is made of our own answers: half of them."""
     tasks, rows = questions
     adapter = saved(adapted(loaded(family)), tmp_path / "adapter")
     ours = [f"checkpoint={adapter}", *SETTINGS, *shown, f"output_dir={tmp_path / 'run'}"]
@@ -89,7 +89,7 @@ def test_it_gets_the_answers_that_we_get(lmms_eval, questions, loaded, tmp_path,
     run = RunFolder(tmp_path / "run")
     lines = (run.evaluation / "local" / "responses.jsonl").read_text().splitlines()
     answers = [json.loads(line)["response"] for line in lines]
-    assert len(set(answers)) > 2  # pictures and questions matter
+    assert len(set(answers)) > 2  # images and questions matter
 
     docs = [
         {"question": row["question"], "answer": answer if i % 2 else "no", "image": row["image"]}

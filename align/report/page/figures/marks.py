@@ -30,7 +30,7 @@ PANEL = 3.9
 class Figure:
     """A figure with what it shows, in a sentence."""
 
-    picture: str
+    image: str
     caption: str
 
 
@@ -115,7 +115,7 @@ def panels(count: int, at_most: int, width: float, height: float) -> tuple[Any, 
 
 
 def of_one_judge(rows: Sequence[Row], sets: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """(The rows whose sets were judged as those of most rows were, names of the others): what different judges say is no one picture."""
+    """(The rows whose sets were judged as those of most rows were, names of the others): what different judges say is no one image."""
     label = labels(rows)
     judged = [
         tuple(judge_of(row["results"][name]) if name in row["results"] else None for name in sets) for row in rows

@@ -1,4 +1,4 @@
-"""Picture files that are not what they should be, or unusual, and the pixels that a model should see of them."""
+"""Image files that are not what they should be, or unusual, and the pixels that a model should see of them."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def _turned(kind: str) -> bytes:
 
 
 def _two_views() -> bytes:
-    """A photograph with a second picture beside it, as a camera with two lenses writes it."""
+    """A photograph with a second image beside it, as a camera with two lenses writes it."""
     return saved(_gradient(), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 6), "blue")])
 
 
 @cache
-def pictures() -> dict[str, tuple[bytes, np.ndarray | None]]:
+def images() -> dict[str, tuple[bytes, np.ndarray | None]]:
     """{what is wrong or unusual: (the file, the pixels that it stands for; None where it must be refused)}"""
     base = png()
     palette = _gradient().quantize(8)
@@ -112,7 +112,7 @@ def pictures() -> dict[str, tuple[bytes, np.ndarray | None]]:
         "TIFF of two pages": _frames("TIFF"),
         "floating-point TIFF": saved(Image.fromarray(np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8)), "TIFF"),
         "32-bit TIFF": saved(Image.fromarray(np.linspace(0, 2**30, 48).astype(np.int32).reshape(6, 8)), "TIFF"),
-        "text": b"not a picture",
+        "text": b"not an image",
         "HTML": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
         "PostScript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n%%EOF\n",
     }

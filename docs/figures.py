@@ -1,6 +1,6 @@
-"""The pictures of the README, from the comparison that `make compare` left in runs/compare:
+"""The images of the README, from the comparison that `make compare` left in runs/compare:
 
-    make pictures
+    make images
 
 The page of `align report` in Debian's Chromium (driven by playwright, pip install -e ".[browser]"): its upper part, and its first table.
 """
@@ -26,7 +26,7 @@ FLAGS = [
 
 
 def main() -> None:
-    """Take both pictures."""
+    """Take both images."""
     from playwright.sync_api import sync_playwright
 
     if not PAGE.is_file():
@@ -47,11 +47,11 @@ def main() -> None:
         browser.close()
 
 
-def save(name: str, picture: bytes) -> None:
-    """Keep a picture, in 256 colours."""
+def save(name: str, image: bytes) -> None:
+    """Keep an image, in 256 colours."""
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / name
-    Image.open(io.BytesIO(picture)).convert("RGB").quantize(256, kmeans=4, dither=Image.Dither.NONE).save(
+    Image.open(io.BytesIO(image)).convert("RGB").quantize(256, kmeans=4, dither=Image.Dither.NONE).save(
         file, optimize=True
     )
     print(f"{file}: {file.stat().st_size // 1024} KiB")
