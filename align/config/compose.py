@@ -1,8 +1,9 @@
 """Recipe + suite + model + command line -> one typed, validated configuration that knows where each value came from.
 
-Order of composition, later wins: defaults (align/settings/) < recipe < suite < model < command line. What a suite or a model says of
-a method (its section `methods:`) or of a recipe (`recipes:`) goes over what it says in general. Every layer is checked against the
-dataclasses as it is merged, so that a misspelt key is an error that names the file or argument it stands in.
+Order of composition, later wins: defaults (align/settings/) < recipe < suite < model < command line. A file may name another that it
+is based on (`base:`), and overrides it. What a suite or a model says of a method (its section `methods:`) or of a recipe (`recipes:`)
+overrides what it says in general. Every layer is checked against the dataclasses as it is merged, so that a misspelt key is an error
+that names the file or argument it is in.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from align.config.files import _load, _load_model, available
-from align.config.merge import Composed, Layer, _merge
+from align.config.files import available, load, load_model
+from align.config.merge import Composed, Layer, merge
 from align.config.origin import DEFAULT, Origin
 from align.config.rates import fill_rates
 from align.config.registry import benchmark_names
-from align.config.values import _nested, _parsed, _parts
+from align.config.values import key_parts, nested, parse_argument
 from align.errors import UserError
 from align.settings import TRACKS, EvalConfig, Evaluate, ModelSettings, RunConfig
 
@@ -30,22 +31,23 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     chosen, overrides = _split(arguments, "recipe", "model", "suite")
     if "recipe" not in chosen:
         raise UserError(f"no recipe: give recipe=<name>, one of {', '.join(available())}, or the path of a YAML file")
-    recipe_name, recipe = _load("recipe", chosen["recipe"])
-    model_name, model = _load_model(chosen.get("model", DEFAULT_MODEL))
-    suite_name = chosen.get("suite", model.values.pop("suite", None))
+    recipe_name, recipe = load("recipe", chosen["recipe"])
+    model_name, model = load_model(chosen.get("model", DEFAULT_MODEL))
+    named_by_model = [layer.values.pop("suite", None) for layer in model]
+    suite_name = chosen.get("suite", next((name for name in reversed(named_by_model) if name is not None), None))
     suite_name = None if suite_name == "null" else suite_name
     method = next(
-        (layer.values["method"] for layer in reversed([recipe, *overrides]) if "method" in layer.values), "sft"
+        (layer.values["method"] for layer in reversed([*recipe, *overrides]) if "method" in layer.values), "sft"
     )
     if not isinstance(method, str):
         raise UserError(f"method={method}: a run has one method; `align compare` takes several")
     layers = _with_special_settings(recipe, method, recipe_name)
     if suite_name is not None:
-        layers += _with_special_settings(_load("suite", suite_name)[1], method, recipe_name)
+        layers += _with_special_settings(load("suite", suite_name)[1], method, recipe_name)
     layers += _with_special_settings(model, method, recipe_name)
     names = {"recipe": recipe_name, "suite": suite_name, "model": {"name": model_name}}
     layers.insert(0, Layer(Origin("names", "command line"), names))
-    composed = _merge(RunConfig, [*layers, *overrides])
+    composed = merge(RunConfig, [*layers, *overrides])
     if composed.config.track not in TRACKS:
         raise UserError(f"{composed.origin('track')}: track={composed.config.track}: expected {' or '.join(TRACKS)}")
     every = composed.config.evaluate.every_steps
@@ -76,9 +78,9 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
         _stored_evaluation(argument.partition("=")[2]) for argument in arguments if argument.startswith("run=")
     ]
     if "model" in chosen:
-        name, model = _load_model(chosen["model"])
-        layers.append(Layer(model.origin, {"model": {"name": name} | model.values.get("model", {})}))
-    composed = _merge(EvalConfig, [*layers, *overrides])
+        name, model = load_model(chosen["model"])
+        layers += [Layer(layer.origin, {"model": {"name": name} | layer.values.get("model", {})}) for layer in model]
+    composed = merge(EvalConfig, [*layers, *overrides])
     config = composed.config
     # model.dtype= and the like may go with a checkpoint; only model= itself names something to evaluate.
     given = [key for key in ("run", "checkpoint") if getattr(config, key) is not None] + ["model"] * ("model" in chosen)
@@ -99,10 +101,9 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
 
 def compose_model(name: str) -> ModelSettings:
     """The settings of a model by its file's name, its folder or its hub id. Raises UserError."""
-    known_as, layer = _load_model(name)
-    settings: ModelSettings = _merge(
-        ModelSettings, [Layer(layer.origin, {"name": known_as} | layer.values.get("model", {}))]
-    ).config
+    known_as, model = load_model(name)
+    layers = [Layer(layer.origin, {"name": known_as} | layer.values.get("model", {})) for layer in model]
+    settings: ModelSettings = merge(ModelSettings, layers).config
     return settings
 
 
@@ -113,7 +114,7 @@ def _name_parts(config: Evaluate) -> None:
 
 def compose(schema: type, arguments: Sequence[str]) -> Composed:
     """`key=value` arguments -> an instance of a dataclass, for commands without recipe and model files."""
-    return _merge(schema, _split(arguments)[1])
+    return merge(schema, _split(arguments)[1])
 
 
 def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[Layer]]:
@@ -128,7 +129,7 @@ def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[
         if key in files:
             chosen[key] = text
             continue
-        values = _nested(_parts(key), _parsed(argument, text))
+        values = nested(key_parts(key), parse_argument(argument, text))
         # A new source replaces its part, so it goes before the settings of that part, wherever it was typed.
         names_source = key.startswith("data.") and (key.endswith(".source") or key.count(".") == 1)
         (sources if names_source else layers).append(
@@ -145,11 +146,13 @@ def _stored_evaluation(run: str) -> Layer:
     return Layer(Origin("run", str(file)), OmegaConf.to_container(OmegaConf.load(file))["evaluate"])
 
 
-def _with_special_settings(layer: Layer, method: str, recipe: str) -> list[Layer]:
-    """A file's own values, then what its sections `methods:` and `recipes:` say for this method and this recipe."""
-    values = dict(layer.values)
-    special = [
-        (f"{section}.{name}", (values.pop(section, None) or {}).get(name))
-        for section, name in (("methods", method), ("recipes", recipe))
-    ]
-    return [Layer(layer.origin, values)] + [Layer(layer.origin.within(where), own) for where, own in special if own]
+def _with_special_settings(layers: Sequence[Layer], method: str, recipe: str) -> list[Layer]:
+    """The values of a file and its bases, then what their sections `methods:` and `recipes:` say for this method and recipe."""
+    general, special = [], []
+    for layer in layers:
+        values = dict(layer.values)
+        general.append(Layer(layer.origin, values))
+        for section, name in (("methods", method), ("recipes", recipe)):
+            if own := (values.pop(section, None) or {}).get(name):
+                special.append(Layer(layer.origin.within(f"{section}.{name}"), own))
+    return [*general, *special]

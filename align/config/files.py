@@ -29,7 +29,7 @@ def available(kind: str = "") -> list[str]:
     return sorted(
         str(p.relative_to(root).with_suffix(""))
         for p in root.rglob("*.yaml")
-        if p.relative_to(root).parts[0] not in ("models", "suites", "sweeps")
+        if p.relative_to(root).parts[0] not in ("bases", "models", "suites", "sweeps")
     )
 
 
@@ -45,10 +45,53 @@ def launch_file(name: str) -> Path:
     return file
 
 
-def _load(kind: str, name: str) -> tuple[str, Layer]:
-    """A shipped YAML file by name, or any YAML file by path -> (its name, its values)."""
-    folder = shipped_folder("recipes") / {"recipe": "", "model": "models", "suite": "suites"}[kind]
-    file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+FOLDERS = {"recipe": "", "model": "models", "suite": "suites"}
+"""Where in the shipped recipes each kind of file is."""
+
+
+def load(kind: str, name: str) -> tuple[str, list[Layer]]:
+    """A shipped YAML file by name, or any YAML file by path -> (its name, a layer for each file that it is based on, and its own).
+
+    `base: <name or path>` in a file names the one that it is based on; later layers override earlier ones. Raises UserError.
+    """
+    layers: list[Layer] = []
+    files: list[Path] = []
+    at: str | None = name
+    while at is not None:
+        file = _file(kind, at)
+        if file in files:
+            chain = " -> ".join(str(one) for one in [*files, file])
+            raise UserError(f"{kind}={name}: `base:` leads back to where it began: {chain}; remove one of them")
+        values = read_yaml(kind, file)
+        at = _base_of(values, file)
+        files.append(file)
+        layers.insert(0, Layer(Origin(kind, _label(file)), values))
+    return (files[0].stem if _is_path(name) else name), layers
+
+
+def _base_of(values: dict[str, Any], file: Path) -> str | None:
+    """What a file is based on, taken out of its values; a path is relative to the file. Raises UserError."""
+    base = values.pop("base", None)
+    if base is None:
+        return None
+    if not isinstance(base, str):
+        raise UserError(f"{file}: base: expected the name or path of one YAML file, found {base!r}")
+    return str(file.parent / base) if _is_path(base) else base
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _label(file: Path) -> str:
+    """What a file is called where a setting comes from it: a shipped one without the folder of the package."""
+    root = shipped_folder("recipes").parent
+    return str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
+
+
+def _file(kind: str, name: str) -> Path:
+    folder = shipped_folder("recipes") / FOLDERS[kind]
+    file = Path(name) if _is_path(name) else folder / f"{name}.yaml"
     if not file.is_file():
         names = available("" if kind == "recipe" else f"{kind}s")
         if "," in name:
@@ -58,9 +101,7 @@ def _load(kind: str, name: str) -> tuple[str, Layer]:
         raise UserError(
             f"{kind}={name}: no such {kind}{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
         )
-    values = read_yaml(kind, file)
-    label = str(file.relative_to(folder.parent)) if file.is_relative_to(folder.parent) else str(file)
-    return (file.stem if name.endswith((".yaml", ".yml")) else name), Layer(Origin(kind, label), values)
+    return file
 
 
 def read_yaml(kind: str, file: Path) -> dict[str, Any]:
@@ -82,13 +123,12 @@ def _read_yaml(file: Path, _: int) -> Any:
         raise UserError(f"{file}: not readable as YAML: {error}") from error
 
 
-def _load_model(name: str) -> tuple[str, Layer]:
-    """A model file by name or path; or a model folder or hub id, which is then all there is to say of it."""
+def load_model(name: str) -> tuple[str, list[Layer]]:
+    """A model file by name or path; or a model folder or hub id, which then is the only setting. Raises UserError."""
     if Path(name, "adapter_config.json").is_file():
         raise UserError(f"model={name} is an adapter, not a model; to evaluate it say checkpoint={name}")
     is_folder = Path(name, "config.json").is_file()
-    if is_folder or (is_hub_id(name) and not name.endswith((".yaml", ".yml"))):
-        return Path(name).resolve().name if is_folder else name, Layer(
-            Origin("argument", f"argument 'model={name}'"), {"model": {"path": name}}
-        )
-    return _load("model", name)
+    if is_folder or (is_hub_id(name) and not _is_path(name)):
+        known_as = Path(name).resolve().name if is_folder else name
+        return known_as, [Layer(Origin("argument", f"argument 'model={name}'"), {"model": {"path": name}})]
+    return load("model", name)

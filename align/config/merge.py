@@ -18,7 +18,7 @@ from align.config.errors import clash, explained
 from align.config.origin import DEFAULT, Origin
 from align.config.own_benchmarks import Names, in_full, used_by
 from align.config.paths import resolve_paths
-from align.config.values import _nested, _parts, flatten
+from align.config.values import flatten, key_parts, nested
 from align.errors import UserError
 from align.settings import Judging
 
@@ -38,10 +38,10 @@ class Layer:
         """The layer with an argument's own text where the schema wants text. Raises UserError."""
         if not self.key:
             return self
-        parts, value = _parts(self.key), self.values
+        parts, value = key_parts(self.key), self.values
         for part in parts:
             value = value[part]
-        return replace(self, values=_nested(parts, as_typed(schema, parts, self.text, value)))
+        return replace(self, values=nested(parts, as_typed(schema, parts, self.text, value)))
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Composed:
 
 def stored(schema: type, file: Path) -> Any:
     """A configuration that was written to a file, by this version or an earlier one. Raises UserError."""
-    return _merge(schema, [Layer(Origin("run", str(file)), OmegaConf.to_container(OmegaConf.load(file)))]).config
+    return merge(schema, [Layer(Origin("run", str(file)), OmegaConf.to_container(OmegaConf.load(file)))]).config
 
 
 @lru_cache
@@ -81,7 +81,7 @@ def schema_node(schema: type, key: str) -> Any:
     return node
 
 
-def _merge(schema: type, layers: list[Layer]) -> Composed:
+def merge(schema: type, layers: list[Layer]) -> Composed:
     told = schema, repr(layers)
     if "${" in told[1]:  # what it stands for may be another thing the next time, a variable of the environment say
         composed = _merged(schema, layers)

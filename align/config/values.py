@@ -14,7 +14,7 @@ from align.errors import UserError
 SEXAGESIMAL = re.compile(r"[-+]?\d+(:\d+)+(\.\d*)?")
 
 
-def _parsed(argument: str, text: str) -> Any:
+def parse_argument(argument: str, text: str) -> Any:
     """`parse_value` of an argument. Raises UserError where a list, a mapping or a quoted text is begun and not ended."""
     value = parse_value(text)
     if isinstance(value, str) and (lacking := _not_closed(text)):
@@ -62,13 +62,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     return asdict(config)
 
 
-def _nested(parts: Sequence[str], value: Any) -> Any:
+def nested(parts: Sequence[str], value: Any) -> Any:
     for part in reversed(parts):
         value = {part: value}
     return value
 
 
-def _parts(key: str) -> list[str]:
+def key_parts(key: str) -> list[str]:
     """A dotted key -> its parts; the name of a judge or benchmark of somebody's own, module:name, is one whatever dots it has."""
     found = re.fullmatch(r"(.*?\b(?:judge\.each|settings))\.([\w.]+:\w+)(?:\.(.+))?", key)
     if not found:

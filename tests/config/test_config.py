@@ -19,6 +19,39 @@ from align.run_folder import RunFolder
 from align.settings import CompareConfig
 
 
+def test_a_file_overrides_the_file_that_it_is_based_on_and_each_value_names_its_file(tmp_path):
+    """mine.yaml -> middle.yaml next to it -> a shipped base; sections of a base come after the general values of all."""
+    mine, middle = tmp_path / "mine.yaml", tmp_path / "middle.yaml"
+    mine.write_text("base: middle.yaml\nview: text\ntrain: {logging_steps: 7}\n")
+    middle.write_text(
+        "base: bases/dpo\nview: image\ntrain: {save_steps: 9, max_steps: 4}\nmethods: {dpo: {train: {logging_steps: 8}}}\n"
+    )
+    composed = compose_run([f"recipe={mine}", "suite=null", "model=llava_7b"])
+    train, origin = composed.config.train, composed.origin
+    assert (composed.config.recipe, composed.config.method, composed.config.view) == ("mine", "dpo", "text")
+    assert (train["save_steps"], origin("train.save_steps").label) == (9, str(middle))
+    assert (train["logging_steps"], origin("train.logging_steps").label) == (8, f"{middle}, methods.dpo")
+    assert (origin("view").label, origin("method").label) == (str(mine), "recipes/bases/dpo.yaml")
+    assert origin("train.save_strategy").label == "recipes/bases/common.yaml"
+    assert origin("model.path").label == "recipes/models/llava_7b.yaml"
+    assert origin("model.image_aspect_ratio").label == "recipes/models/bases/llava.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("base: mine.yaml", "mine.yaml.*mine.yaml"),
+        ("base: [a, b]", r"mine.yaml: base: .*\['a', 'b'\]"),
+        ("base: bases/comon", "bases/comon"),
+        ("base: other.yaml", "other.yaml"),
+    ],
+)
+def test_a_base_that_is_not_valid_is_an_error_that_names_it(tmp_path, text, found):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=found):
+        compose_run([f"recipe={tmp_path / 'mine.yaml'}"])
+
+
 @pytest.mark.parametrize("recipe", available())
 @pytest.mark.parametrize("model", available("models"))
 def test_every_shipped_recipe_composes_with_every_shipped_model(recipe, model):
