@@ -166,7 +166,7 @@ def test_numbers_and_truth_values_come_back_as_they_are(value):
 
 def test_names_of_our_modules_shadow_no_importable_package():
     """`accelerate launch align/train.py` puts align/ first on the import path."""
-    package = Path(__file__).parents[1] / "align"
+    package = Path(__file__).parents[2] / "align"
     ours = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()} - {
         "__init__",
         "__pycache__",
