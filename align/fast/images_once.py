@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,23 +13,32 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from align.families import ENCODES_IMAGES, Family
 
 
+@dataclass
+class ImageReuse:
+    """What is known of a run's images, so that they are encoded no more often than they must be."""
+
+    frozen: bool = False
+    """The vision tower and projector are not trained. With gradient checkpointing transformers asks for gradients of every tower's
+    embeddings; without this, all of it would be computed again and passed backward for nothing."""
+    remembers: bool = False
+    """The next pass is of the same model as far as images go: neither images of the last pass nor stored ones are encoded again."""
+    store: Any = None
+    """An `align.fast.feature_store.FeatureStore`, or None."""
+
+
 class ImagesOnce:
     """Wraps a model's `get_image_features`: each image is encoded once, and its features stand wherever it is shown.
 
     While a forward pass is under way that needs it, `order` (shown,) says which image is shown where, and `keys` (images, 16) names
-    them (align/batches/padding.py). `frozen`, that nothing which encodes images is trained: with gradient checkpointing transformers asks
-    for gradients of every tower's embeddings, and all of it would be computed again and passed backward for nothing. `remembers`, that
-    the next pass is of the same model as far as images go: what the last one was shown is not encoded again, nor what is in `store`.
+    them (align/batches/padding.py).
     """
 
-    def __init__(self, base_model: Any):
+    def __init__(self, base_model: Any, reuse: ImageReuse | None = None):
         self.order: torch.Tensor | None = None
         self.keys: torch.Tensor | None = None
-        self.frozen = self.remembers = False
+        self.reuse = reuse or ImageReuse()
         self.encoded = (0, 0)
         """(Images, patches where their number hangs on the image) of the last pass that showed any; whoever asks sets it back."""
-        self.store: Any = None
-        """An `align.fast.feature_store.FeatureStore`, or None."""
         self._last: dict[str, torch.Tensor] = {}
         self._encode = base_model.get_image_features
         self._signature = inspect.signature(self._encode)
@@ -42,8 +52,8 @@ class ImagesOnce:
     def _get_image_features(self, *args: Any, **kwargs: Any) -> Any:
         call = self._signature.bind(*args, **kwargs).arguments
         call |= call.pop("kwargs", {})
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            if self.remembers and self.keys is not None:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.reuse.frozen):
+            if self.reuse.remembers and self.keys is not None:
                 output = self._only_new(call, [bytes(key).hex() for key in self.keys.tolist()])
             else:
                 output = self._counted(call)
@@ -54,21 +64,21 @@ class ImagesOnce:
     def _only_new(self, call: dict[str, Any], names: list[str]) -> Any:
         there = {name: self._last[name] for name in names if name in self._last}
         stored = self._stored([name for name in names if name not in there])
-        if self.store is not None and self.store.checked:
+        if self.reuse.store is not None and self.reuse.store.checked:
             there |= {name: features.to(call["pixel_values"].device) for name, features in stored.items()}
         if new := [i for i, name in enumerate(names) if name not in there and name not in names[:i]]:
             features = self._counted(_of(call, new, len(names))).pooler_output
             encoded = dict(zip((names[i] for i in new), features, strict=True))
-            if self.store is not None:
-                self.store.check(stored, encoded)
+            if self.reuse.store is not None:
+                self.reuse.store.check(stored, encoded)
                 for name in encoded.keys() - stored.keys():
-                    self.store.add(name, encoded[name])
+                    self.reuse.store.add(name, encoded[name])
             there |= encoded
         self._last = there
         return BaseModelOutputWithPooling(pooler_output=[there[name] for name in names])
 
     def _stored(self, names: list[str]) -> dict[str, torch.Tensor]:
-        found = {} if self.store is None else {name: self.store.find(name) for name in names}
+        found = {} if self.reuse.store is None else {name: self.reuse.store.find(name) for name in names}
         return {name: features for name, features in found.items() if features is not None}
 
     def _counted(self, call: dict[str, Any]) -> Any:

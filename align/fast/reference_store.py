@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate import PartialState
+from accelerate.utils import reduce
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import TrainerCallback
@@ -141,18 +143,18 @@ class KeepReference(TrainerCallback):
     on_train_end = on_save
 
 
-def stored_reference(weights: str, dtype: torch.dtype, trainer: Any) -> StoredReference:
-    """The store of the reference that a trainer has (align/models/reference.py), by its weights and their dtype."""
-    arguments, accelerator = trainer.args, trainer.accelerator
+def stored_reference(weights: str, dtype: torch.dtype, reference: str, arguments: Any) -> StoredReference:
+    """The cache of one reference model: of which weights, in which dtype and of which kind (align/models/reference.py)."""
+    processes = PartialState()
     computed_as = [str(dtype), arguments.bf16, arguments.fp16, torch.__version__, transformers.__version__]
-    told = json.dumps([weights, trainer.reference, *computed_as])
+    told = json.dumps([weights, reference, *computed_as])
     folder = cache_folder("reference") / hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def agreed(here: bool) -> bool:
-        if accelerator.num_processes == 1:
+        if processes.num_processes == 1:
             return here
-        count = accelerator.reduce(torch.tensor(float(here), device=accelerator.device), "sum")
-        return bool(count.item() == accelerator.num_processes)
+        count = reduce(torch.tensor(float(here), device=processes.device), "sum")
+        return bool(count.item() == processes.num_processes)
 
     in_16_bits = arguments.bf16 or arguments.fp16 or dtype.itemsize < 4
     return StoredReference(Store(folder), agreed, NEAR_IN_16_BITS if in_16_bits else NEAR)

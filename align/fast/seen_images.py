@@ -11,7 +11,7 @@ import torch
 from align.batches.padding import names_of
 from align.batches.rendering import Rendered
 from align.families import Family
-from align.fast.images_once import ImagesOnce
+from align.fast.images_once import ImageReuse, ImagesOnce
 
 KEPT_BYTES = 2**30
 """Features that are kept in main memory, at most; images beyond are encoded each time."""
@@ -45,9 +45,8 @@ class SeenImages:
 
     def __init__(self, model: Any, family: Family, limit: int = KEPT_BYTES):
         plain = model.get_base_model() if hasattr(model, "peft_config") else model
-        self._once = ImagesOnce(plain.base_model) if family.lays_out else None
-        if self._once is not None:
-            self._once.remembers, self._once.store = True, KeptFeatures(limit)
+        reuse = ImageReuse(remembers=True, store=KeptFeatures(limit))
+        self._once = ImagesOnce(plain.base_model, reuse) if family.lays_out else None
 
     @contextmanager
     def shown(self, rows: Sequence[Rendered]) -> Iterator[None]:

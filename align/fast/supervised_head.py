@@ -18,7 +18,7 @@ from trl.kernels import chunked_logprob
 
 from align.batches.padding import IGNORED
 from align.fast.frozen_head import head_of
-from align.fast.images_once import ImagesOnce
+from align.fast.images_once import ImageReuse, ImagesOnce
 from align.fast.model_inputs import laid_out
 
 PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
@@ -60,11 +60,11 @@ class SupervisedHead:
     models give equal numbers.
     """
 
-    def __init__(self, model: Any, policy: SupervisedHead | None = None):
+    def __init__(self, model: Any, reuse: ImageReuse | None = None, policy: SupervisedHead | None = None):
         self.projection = model.get_output_embeddings()
         self._decides = policy or self
         self.hidden = torch.empty(0)
-        self.images = ImagesOnce(model.base_model)
+        self.images = ImagesOnce(model.base_model, reuse)
         self._model = model
         self._picked: torch.Tensor | None = None
         self.passes: list[Computed] = []

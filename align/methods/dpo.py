@@ -112,15 +112,15 @@ class DPO(RowsTrainer, DPOTrainer):
             with reference_of(self.accelerator.unwrap_model(self.model), self.ref_model) as reference:
                 return reference(**batch, labels=labels, use_cache=False, fused_lm_head=True).log_probs
 
-        assert self.stored_reference is not None
+        assert self.parts.stored_reference is not None
         self.precompute_ref_logps = True
-        chosen, rejected = self.stored_reference.log_probs(keys, supervised[:, 1:], ask).sum(1).chunk(2)
+        chosen, rejected = self.parts.stored_reference.log_probs(keys, supervised[:, 1:], ask).sum(1).chunk(2)
         return {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Trl's loss, and the weighted negative log-likelihood of the chosen answers."""
         policy: dict[str, Any] = {}
-        if self.stored_reference is not None:
+        if self.parts.stored_reference is not None:
             inputs |= self._reference(inputs, inputs.pop("answer_keys"))
 
         def forward(**batch: Any) -> Any:  # trl calls this for the policy alone; its reference is asked otherwise

@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from datasets import Dataset, Features, List, Value
 
 from align.errors import BadRow, UserError
-from align.fast.reference_store import StoredReference
 from align.fast.supervised_head import SupervisedHead
 from align.interruption import begin_worker
 from align.methods.arguments import GROUPED
 from align.methods.checkpoints import WholeCheckpoints
+from align.methods.method import RunParts
 from align.methods.sampler import WholeBatches
 from align.models.reference import FROZEN
 from align.rows import Row
@@ -58,29 +58,16 @@ def refuse_same(row: Row, wanted: str, unwanted: str) -> None:
         raise BadRow(f"row {row.id}: `{wanted}` and `{unwanted}` are the same answer; remove the row", "same_answers")
 
 
-class Pace(Protocol):
-    """Times a run: how long its steps wait for rows, and what its forward passes cost (align/training/throughput.py)."""
-
-    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches; waiting for one counts."""
-        ...
-
-    def line(self, passes: Sequence[Any]) -> dict[str, float]:
-        """Fields of a log line on the passes since the last one."""
-        ...
-
-
 class RowsTrainer(WholeCheckpoints):
-    """Mixin, before a trl trainer: no preparation of the data set, every column kept, an order of rows that hangs on the seed alone,
-    the head on supervised positions alone, a record of what each step took, and a non-finite loss stops the run.
+    """Mixin, before a trainer of trl: the defaults of a `Method` (align/methods/method.py).
+
+    The data set is not prepared, every column is kept, and the order of rows depends on the seed alone. The output head is computed
+    on supervised positions alone. What each step took is recorded, and a loss that is not finite stops the run.
     """
 
+    inert: dict[str, str] = {}
     needs_reference = False
-    """Whether the loss asks what the run began from (align/models/reference.py)."""
     storable: str | None = "it has no reference"
-    """Why what the reference says cannot be stored; None where it can."""
-    stored_reference: StoredReference | None = None
-    pace: Pace | None = None
     args: Any
     model: Any
     accelerator: Any
@@ -101,11 +88,13 @@ class RowsTrainer(WholeCheckpoints):
     def check_arguments(arguments: Any, config: RunConfig) -> None:
         """Raises UserError for settings of the method that cannot be, or that would do nothing, before anything is loaded."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, parts: RunParts = RunParts(), **kwargs: Any):  # noqa: B008 (it is frozen)
+        self.parts = parts
         self._taken: list[torch.Tensor] = []
         super().__init__(*args, **kwargs)
         model = self.accelerator.unwrap_model(self.model)
-        self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model)
+        reuse = parts.finish_model(self.model)
+        self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model, reuse)
         # An adapter's reference is the same base; full fine-tuning has a copy of the model, with a head of its own.
         copy = getattr(self, "ref_model", None)
         self.reference_head = (
@@ -167,18 +156,18 @@ class RowsTrainer(WholeCheckpoints):
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
         """The batches of a step, and how long it waited for them."""
-        if self.pace is not None:
-            epoch_iterator = self.pace.timed(epoch_iterator)
+        if self.parts.timer is not None:
+            epoch_iterator = self.parts.timer.timed(epoch_iterator)
         return super().get_batch_samples(epoch_iterator, *args, **kwargs)  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The line of trl, and how the time since the last one was spent; of the process that writes the log."""
-        if self.pace is not None and "loss" in logs:
+        if self.parts.timer is not None and "loss" in logs:
             heads = dict.fromkeys((self.head, self.reference_head))
             passes = [one for head in heads for one in head.passes]
             for head in heads:
                 head.passes.clear()
-            logs |= self.pace.line(passes)
+            logs |= self.parts.timer.line(passes)
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def taken(self) -> tuple[list[int], int]:

@@ -19,7 +19,7 @@ from align.batches.collators import PARTS, PartsCollator
 from align.batches.padding import IGNORED
 from align.batches.rendering import Renderer
 from align.errors import UserError
-from align.fast.reference_store import StoredReference
+from align.methods.method import RunParts
 from align.methods.sampler import InProportion
 from align.methods.trainer import RowsTrainer, refuse_lacking, refuse_same
 from align.models.reference import reference_of
@@ -52,7 +52,7 @@ class _PartsLoss(SFTTrainer):
     """trl's SFTTrainer with the loss of a method: see `PartsTrainer`."""
 
     head: Any
-    stored_reference: StoredReference | None
+    parts: RunParts
 
     def __init__(self, *args: Any, ref_model: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -83,9 +83,9 @@ class _PartsLoss(SFTTrainer):
             with reference_of(self.accelerator.unwrap_model(self.model), self.ref_model) as reference:
                 return reference(**batch, use_cache=False, fused_lm_head=True).log_probs
 
-        if self.stored_reference is None:
+        if self.parts.stored_reference is None:
             return ask()
-        return self.stored_reference.log_probs(keys, batch["labels"][:, 1:] != IGNORED, ask)
+        return self.parts.stored_reference.log_probs(keys, batch["labels"][:, 1:] != IGNORED, ask)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

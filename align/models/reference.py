@@ -33,11 +33,11 @@ def add_frozen_copy(model: Any) -> None:
             frozen.requires_grad_(False)
 
 
-def kind_of_reference(model: Any, copy: Any = None) -> str:
-    """Which reference `reference_of` gives, in words."""
-    if copy is not None:
+def kind_of_reference(is_adapter: bool, is_continued: bool) -> str:
+    """Which reference model a run has, in words: it trains an adapter or all of the model, and may continue an adapter."""
+    if not is_adapter:
         return COPY
-    return CONTINUED if FROZEN in model.peft_config else ADAPTER_OFF
+    return CONTINUED if is_continued else ADAPTER_OFF
 
 
 @contextlib.contextmanager

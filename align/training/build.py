@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PrinterCallback
 
 from align.config.merge import Composed
 from align.config.registry import METHODS, resolve
 from align.data.assembly import TrainingData
 from align.errors import UserError
+from align.families import Family
 from align.fast.feature_store import feature_store
-from align.fast.images_once import encoders, unchanged
+from align.fast.images_once import ImageReuse, encoders, unchanged
 from align.fast.model_inputs import layout_for
-from align.fast.reference_store import KeepReference, stored_reference
+from align.fast.reference_store import KeepReference, StoredReference, stored_reference
 from align.methods.arguments import training_arguments
 from align.methods.distributed import (
     check_launch,
@@ -25,8 +28,9 @@ from align.methods.distributed import (
     sharding,
     world_size,
 )
+from align.methods.method import RunParts
 from align.methods.trainer import to_dataset
-from align.models.loading import base_of, load, parameters_per_tower
+from align.models.loading import Loaded, base_of, load, parameters_per_tower
 from align.models.quantization import full_towers, restore_full_towers
 from align.models.reference import add_frozen_copy, kind_of_reference
 from align.models.trainable import (
@@ -35,6 +39,7 @@ from align.models.trainable import (
     hold_towers_in_float32,
     refuse_short_weights,
 )
+from align.models.weights import Base
 from align.planning.spent import Spending
 from align.run_folder import RunFolder
 from align.settings import RunConfig
@@ -43,25 +48,39 @@ from align.training.curve_points import CurvePoints
 from align.training.throughput import Throughput
 
 
-def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any] = ()) -> Any:
-    """The trainer of a run, ready to train. Raises UserError."""
+@dataclass
+class BuiltRun:
+    """A trainer that is ready to train, and what is recorded of its run."""
+
+    trainer: Any
+    family: Family
+    base: Base
+    reference: str | None
+    """Which reference model its method has (align/models/reference.py); None for a method without one."""
+    layout_facts: list[str]
+    preemption: Preemption
+
+
+def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any] = ()) -> BuiltRun:
+    """Model, adapter, collator and the method's trainer. Raises UserError."""
     config = composed.config
     method = resolve("method", config.method, METHODS)
     arguments = training_arguments(composed, method, run, world_size())
-    arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has a display of its own
+    arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has its own display
     loaded = load(config.model)
     peft_config = choose_trainable(loaded.model, loaded.family, config)
     if sharding() is None:
         refuse_short_weights(loaded.model, config)
-    continued = full_towers(loaded.model)
     copy = load(config.model).model.requires_grad_(False) if method.needs_reference and config.lora is None else None
-    renderer = loaded.renderer
-    collator = method.collator(renderer, arguments)
-    if in_step_by_images(arguments) and any(row.images for row in data.rows):
-        collator.filler = renderer.filler()
-    collator.layout, why = layout_for(config.layout, loaded.model, loaded.family, arguments)
-    collator.width = loaded.model.config.get_text_config().hidden_size
+    reference = (
+        kind_of_reference(config.lora is not None, bool(config.model.adapter)) if method.needs_reference else None
+    )
+    collator = method.collator(loaded.renderer, arguments)
+    layout_facts = _lay_out(collator, loaded, data, config, arguments)
     name_layers(loaded.model)
+    stored = _stored_reference(loaded, reference, config, arguments)
+    collator.keyed = stored is not None
+    preemption = Preemption()
     trainer = _constructed(
         method,
         model=loaded.model,
@@ -71,35 +90,77 @@ def build_trainer(composed: Composed, data: TrainingData, run: RunFolder, callba
         processing_class=loaded.processor,
         peft_config=peft_config,
         callbacks=[LogFile(run.path / "log.jsonl"), Clock(run), *callbacks],
+        parts=RunParts(
+            finish_model=Finish(composed, data, loaded, method, arguments, collator),
+            timer=Throughput(partial(Spending, composed, any(row.images for row in data.rows))),
+            stored_reference=stored,
+        ),
         **({} if copy is None else {"ref_model": copy}),
     )
-    if config.model.quantization:
-        restore_full_towers(trainer.model, continued)
-    if sharding() is None and (arguments.bf16 or arguments.fp16):
-        hold_towers_in_float32(trainer.model)
-    if method.needs_reference and config.model.adapter:
-        add_frozen_copy(trainer.model)
-    trainer.reference = kind_of_reference(trainer.model, copy) if method.needs_reference else None
     check_launch(trainer.accelerator)
-    if config.stored_reference:
-        trainer.stored_reference = stored_reference(loaded.weights, loaded.model.dtype, trainer)
-        trainer.add_callback(KeepReference(trainer.stored_reference.store))
-        collator.keyed = True
-    trainer.pace = Throughput(partial(Spending, composed, any(row.images for row in data.rows)))
-    trainer.layout_facts = [f"layout={config.layout}: rows are padded, since {why}"] if why else []
-    trainer.family, trainer.base = loaded.family, base_of(config.model)
-    _refuse_rows_without_effect(trainer, data, config)
-    _encode_once(trainer, composed, one_base=copy is None)
-    trainer.preemption = Preemption(trainer.accelerator)
+    if stored is not None:
+        trainer.add_callback(KeepReference(stored.store))
     trainer.add_callback(StepFile(run, trainer))
-    trainer.add_callback(trainer.preemption)
-    trainer.add_callback(CurvePoints(run, trainer, config.evaluate.every_steps))
+    trainer.add_callback(preemption)
+    trainer.add_callback(CurvePoints(run, trainer, preemption, config.evaluate.every_steps))
     if callbacks:
         trainer.remove_callback(PrinterCallback)
-    return trainer
+    return BuiltRun(trainer, loaded.family, base_of(config.model), reference, layout_facts, preemption)
 
 
-def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunConfig) -> None:
+def _lay_out(collator: Any, loaded: Loaded, data: TrainingData, config: RunConfig, arguments: Any) -> list[str]:
+    """Tell the collator where the model computes a batch -> lines on why rows are padded where another layout was wanted."""
+    if in_step_by_images(arguments) and any(row.images for row in data.rows):
+        collator.filler = loaded.renderer.filler()
+    collator.layout, why = layout_for(config.layout, loaded.model, loaded.family, arguments)
+    collator.width = loaded.model.config.get_text_config().hidden_size
+    return [f"layout={config.layout}: rows are padded, since {why}"] if why else []
+
+
+def _stored_reference(
+    loaded: Loaded, reference: str | None, config: RunConfig, arguments: Any
+) -> StoredReference | None:
+    if not config.stored_reference or reference is None:
+        return None
+    return stored_reference(loaded.weights, loaded.model.dtype, reference, arguments)
+
+
+class Finish:
+    """Makes a model ready to train once trl has added the adapter, and says how its images may be reused. Raises UserError."""
+
+    def __init__(
+        self,
+        composed: Composed,
+        data: TrainingData,
+        loaded: Loaded,
+        method: Any,
+        arguments: Any,
+        collator: Any,
+    ):
+        self._composed, self._data, self._family, self._collator = composed, data, loaded.family, collator
+        self._arguments, self._method = arguments, method
+        self._towers = full_towers(loaded.model)
+
+    def __call__(self, model: Any) -> ImageReuse:
+        """Trl has put its adapter into `model`."""
+        config = self._composed.config
+        if config.model.quantization:
+            restore_full_towers(model, self._towers)
+        if sharding() is None and (self._arguments.bf16 or self._arguments.fp16):
+            hold_towers_in_float32(model)
+        if self._method.needs_reference and config.model.adapter:
+            add_frozen_copy(model)
+        _refuse_rows_without_effect(model, self._family, self._data, config)
+        reuse = _image_reuse(model, self._family, self._arguments, self._composed, self._same_model())
+        self._collator.names_images = reuse.remembers
+        return reuse
+
+    def _same_model(self) -> bool:
+        """Whether policy and reference are one model, so that an image is the same to both."""
+        return self._method.needs_reference and self._composed.config.lora is not None
+
+
+def _refuse_rows_without_effect(model: Any, family: Family, data: TrainingData, config: RunConfig) -> None:
     """Raises UserError where rows and what is trained do not go together.
 
     What reads images gets no gradient from rows without one. Where it alone is trained, torch stops in the middle of such a batch;
@@ -107,13 +168,13 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
     such towers unasked: these are frozen, so that nothing is said to be trained that is not.
     """
     if not any(row.images for row in data.rows):
-        for tower in freeze_without_images(trainer.model, trainer.family, config):
-            if trainer.accelerator.is_main_process:
+        for tower in freeze_without_images(model, family, config):
+            if PartialState().is_main_process:
                 print(
                     f"None of the training rows has an image: {tower} would get no gradient and is left as it is",
                     flush=True,
                 )
-    towers = parameters_per_tower(trainer.model, trainer.family)
+    towers = parameters_per_tower(model, family)
     if any(towers[tower]["trainable"] for tower in ("language_model", "output_head")):
         return
     blind = [row.id for row in data.rows if not row.images]
@@ -124,13 +185,12 @@ def _refuse_rows_without_effect(trainer: Any, data: TrainingData, config: RunCon
         )
 
 
-def _encode_once(trainer: Any, composed: Composed, one_base: bool) -> None:
-    """What encodes images works no more than it must. `one_base`: the reference, if there is one, is the same model.
+def _image_reuse(model: Any, family: Family, arguments: Any, composed: Composed, same_model: bool) -> ImageReuse:
+    """How often images must be encoded. `same_model`: the reference model, if there is one, is the same model.
 
-    Raises UserError where features of images cannot be stored.
+    Raises UserError where image features cannot be cached.
     """
-    images, model, family = trainer.head.images, trainer.model, trainer.family
-    images.frozen = not any(p.requires_grad for p in encoders(model, family).values())
+    reuse = ImageReuse(frozen=not any(p.requires_grad for p in encoders(model, family).values()))
     # Where all processes must encode in step, one that knows its images would leave the others waiting.
     knows = not divides_weights() and unchanged(model, family)
     if (room := composed.config.stored_features) is not None:
@@ -138,10 +198,10 @@ def _encode_once(trainer: Any, composed: Composed, one_base: bool) -> None:
         if room <= 0:
             raise UserError(f"{origin}: expected GiB above 0")
         if not knows:
-            raise UserError(f"{origin}: {_why_not(images.frozen)}; leave it out")
-        images.store = feature_store(model, family, trainer.args, room)
-    images.remembers = knows and (images.store is not None or (trainer.needs_reference and one_base))
-    trainer.data_collator.names_images = images.remembers
+            raise UserError(f"{origin}: {_why_not(reuse.frozen)}; leave it out")
+        reuse.store = feature_store(model, family, arguments, room)
+    reuse.remembers = knows and (reuse.store is not None or same_model)
+    return reuse
 
 
 def _why_not(frozen: bool) -> str:

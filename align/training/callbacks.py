@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather
 from transformers import TrainerCallback
 
 from align.errors import UserError
@@ -77,8 +79,7 @@ class StepFile(TrainerCallback):
 class Preemption(TrainerCallback):
     """Stops all processes at the end of a step, with a checkpoint, once one of them was asked to stop."""
 
-    def __init__(self, accelerator: Any):
-        self.accelerator = accelerator
+    def __init__(self) -> None:
         self.asked = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -87,8 +88,8 @@ class Preemption(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Agree; every process must ask. A step after which training ends anyway is simply the end."""
-        here = torch.tensor([NOTICE.signal is not None], dtype=torch.int32, device=self.accelerator.device)
-        self.asked = bool(self.accelerator.gather(here).any()) and not control.should_training_stop
+        here = torch.tensor([NOTICE.signal is not None], dtype=torch.int32, device=PartialState().device)
+        self.asked = bool(gather(here).any()) and not control.should_training_stop
         if self.asked:
             control.should_save = control.should_training_stop = True
 

@@ -9,6 +9,7 @@ from transformers import TrainerCallback
 
 from align.files import share
 from align.run_folder import RunFolder
+from align.training.callbacks import Preemption
 
 
 class CurvePoints(TrainerCallback):
@@ -18,8 +19,8 @@ class CurvePoints(TrainerCallback):
     after the callbacks that end a training, which it asks. None for `every_steps` keeps nothing.
     """
 
-    def __init__(self, run: RunFolder, trainer: Any, every_steps: int | None):
-        self.run, self.trainer, self.every_steps = run, trainer, every_steps
+    def __init__(self, run: RunFolder, trainer: Any, preemption: Preemption, every_steps: int | None):
+        self.run, self.trainer, self.preemption, self.every_steps = run, trainer, preemption, every_steps
         self.draft = run.curve / ".being-saved"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -32,7 +33,7 @@ class CurvePoints(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Write a point; a run that was only asked to stop goes on after this step."""
-        is_last = control.should_training_stop and not self.trainer.preemption.asked
+        is_last = control.should_training_stop and not self.preemption.asked
         if self.every_steps and state.global_step % self.every_steps == 0 and not is_last:
             self._write(state.global_step)
 

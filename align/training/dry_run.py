@@ -25,7 +25,7 @@ from align.methods.sampler import steps
 from align.models.loading import parameters_per_tower, tower_line
 from align.models.quantization import count
 from align.run_folder import RunFolder, run_folder
-from align.training.build import build_trainer
+from align.training.build import build_run
 from align.training.prepare import checked_data, refuse_settings
 
 
@@ -43,12 +43,13 @@ def show(composed: Composed) -> None:
     data = checked_data(composed, run, foreseen(composed.config))
     data.facts += refuse_overlap_with_benchmarks(composed.config.evaluate, data.records())
     with tempfile.TemporaryDirectory() as nowhere:  # a trainer makes its folder at once; a dry run leaves none
-        trainer = build_trainer(composed, data, RunFolder(Path(nowhere)))
+        built = build_run(composed, data, RunFolder(Path(nowhere)))
+    trainer = built.trainer
     console.print(f"\nRun folder: {run.path}")
     console.print("Data: " + ", ".join(f"{name} {count} rows" for name, count in data.parts.items()))
     for fact in [*data.facts, *trainer.order.facts()]:
         console.print(escape(fact))
-    console.print(tower_line(parameters_per_tower(trainer.model, trainer.family)))
+    console.print(tower_line(parameters_per_tower(trainer.model, built.family)))
     args = trainer.args
     console.print(
         f"Steps: {steps(trainer.order, args)}, each {composed.config.global_batch_size} rows = {args.world_size} processes x "

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -24,6 +24,9 @@ from align.run_folder import RunFolder, run_folder, step_of
 from align.run_lock import alone
 from align.tools.publish.card import write_card
 from align.tools.publish.wandb_log import tracked
+
+if TYPE_CHECKING:  # imports torch, which a misspelt key need not wait for
+    from align.training.build import BuiltRun
 
 
 def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | None = None) -> RunFolder:
@@ -61,9 +64,10 @@ def _train(
         return
     # Imported here: a misspelt key should not wait for trl.
     from align.methods.distributed import refuse_other_launch
-    from align.training.build import build_trainer
+    from align.training.build import build_run
 
-    trainer = build_trainer(composed, data, run, callbacks)
+    built = build_run(composed, data, run, callbacks)
+    trainer = built.trainer
     last = run.last_checkpoint() if config.resume else None
     if last:
         refuse_other_launch(run.manifest(), trainer.accelerator)
@@ -77,11 +81,11 @@ def _train(
         run.manifest_file.unlink(missing_ok=True)
     if report is None:
         say(f"Run folder: {run.path}" + (f", resumed from step {step_of(last)}" if last else ""))
-    _start(trainer, composed, data, run, alike, rendering)
+    _start(built, composed, data, run, alike, rendering)
     if report is None and trainer.accelerator.is_main_process:
         say(tower_line(run.manifest()["parameters"]))
     with tracked(run, trainer.args) if trainer.accelerator.is_main_process else contextlib.nullcontext():
-        _until_finished_or_asked(trainer, run, str(last) if last else None)
+        _until_finished_or_asked(built, run, str(last) if last else None)
         _finish(trainer, run)
     if report is None and trainer.accelerator.is_main_process:
         done = run.manifest()
@@ -101,17 +105,18 @@ def _refuse_different_data(data: TrainingData) -> None:
 
 
 def _start(
-    trainer: Any, composed: Composed, data: TrainingData, run: RunFolder, alike: Sequence[str], rendering: str
+    built: BuiltRun, composed: Composed, data: TrainingData, run: RunFolder, alike: Sequence[str], rendering: str
 ) -> None:
     from align.methods.arguments import describe
     from align.models.loading import parameters_per_tower
 
+    trainer = built.trainer
     if not trainer.accelerator.is_main_process:
         return
-    for fact in [*data.facts, *alike, *trainer.order.facts(), *trainer.layout_facts]:
+    for fact in [*data.facts, *alike, *trainer.order.facts(), *built.layout_facts]:
         print(fact, flush=True)
-    towers = parameters_per_tower(trainer.model, trainer.family)
-    run.begin(composed.config, data.manifest(), trainer.base, rendering)
+    towers = parameters_per_tower(trainer.model, built.family)
+    run.begin(composed.config, data.manifest(), built.base, rendering)
     write_text(run.rows_file, "".join(json.dumps(record) + "\n" for record in data.records()))
     run.record(
         parameters=towers,
@@ -120,22 +125,23 @@ def _start(
         distributed_type=str(trainer.accelerator.distributed_type.value),
         train=describe(trainer.args),
         order_facts=trainer.order.facts(),
-        reference=trainer.reference,
+        reference=built.reference,
     )
 
 
-def _until_finished_or_asked(trainer: Any, run: RunFolder, checkpoint: str | None) -> None:
-    """Raises Interrupted where the run was asked to stop, whether or not it could be saved: a former checkpoint stands then."""
+def _until_finished_or_asked(built: BuiltRun, run: RunFolder, checkpoint: str | None) -> None:
+    """Raises Interrupted if the run was asked to stop. If it could not be saved then, the checkpoint before that one remains."""
+    trainer = built.trainer
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to Python, torch and safetensors
         NOTICE.deferred = False
-        if not trainer.preemption.asked:
+        if not built.preemption.asked:
             raise
         print(
-            f"the last checkpoint could not be written: {error}; the one before it stands", file=sys.stderr, flush=True
+            f"the last checkpoint could not be written: {error}; the one before it remains", file=sys.stderr, flush=True
         )
-    if trainer.preemption.asked:
+    if built.preemption.asked:
         if trainer.accelerator.is_main_process:
             run.record(status="interrupted")
         raise Interrupted(f"interrupted at step {trainer.state.global_step} of {trainer.state.max_steps}")

@@ -11,7 +11,7 @@ from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
 from align.run_folder import RunFolder
-from align.training.build import build_trainer
+from align.training.build import build_run
 from tests.support.shards import falsify_features
 from tests.support.small_run import arguments
 
@@ -23,7 +23,7 @@ BFLOAT16 = ["model.dtype=bfloat16", "train.bf16=true", "train.gradient_checkpoin
 def ready(model, out, method, *more):
     """A trainer whose rows all have images."""
     composed = compose_run(arguments(model, out, f"method={method}", f"train.max_steps={STEPS}", *IMAGED, *more))
-    return build_trainer(composed, training_data(composed.config), RunFolder(out))
+    return build_run(composed, training_data(composed.config), RunFolder(out)).trainer
 
 
 def trained(trainer):
@@ -58,7 +58,7 @@ def trained(trainer):
 )
 def test_each_is_encoded_once_a_step(method, settings, tiny, family_name, tmp_path):
     twice = ready(tiny(family_name), tmp_path / "twice", method, *settings)
-    twice.head.images.remembers = False
+    twice.head.images.reuse.remembers = False
     losses, weights, encoded = trained(ready(tiny(family_name), tmp_path / "once", method, *settings))
     other_losses, other_weights, by_each = trained(twice)
     shown = STEPS * 8  # each step has eight rows
@@ -92,7 +92,7 @@ def test_an_adapter_of_the_tower_that_a_run_continues_is_not_the_same_as_none(ti
     first.save_model(str(tmp_path / "adapter"))
     assert any("vision_tower" in name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
     continued = ready(tiny("llava"), tmp_path / "second", "dpo", f"model.adapter={tmp_path / 'adapter'}")
-    assert not continued.head.images.remembers
+    assert not continued.head.images.reuse.remembers
 
 
 @pytest.fixture

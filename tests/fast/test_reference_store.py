@@ -36,7 +36,7 @@ def asked(monkeypatch):
         times.append(1)
         return whole(*args)
 
-    for module in ("dpo", "parts"):
+    for module in ("dpo", "unlearning_base"):
         monkeypatch.setattr(f"align.methods.{module}.reference_of", counted)
     return times
 

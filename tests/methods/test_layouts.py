@@ -10,7 +10,7 @@ from align.data.assembly import training_data
 from align.errors import UserError
 from align.fast.model_inputs import layout_for
 from align.run_folder import RunFolder
-from align.training.build import build_trainer
+from align.training.build import build_run
 from align.training.run import train
 from tests.support.small_run import arguments
 from tests.support.trajectories import METHODS
@@ -28,7 +28,7 @@ def trained(model, folder, method, layout, *more):
     steps = [f"train.max_steps={STEPS}", "train.save_strategy=no"]
     settings = [f"method={method}", f"layout={layout}", *steps, *optimizer, *MIXED, *loss, *more]
     composed = compose_run(arguments(model, folder, *settings))
-    trainer = build_trainer(composed, training_data(composed.config), RunFolder(folder))
+    trainer = build_run(composed, training_data(composed.config), RunFolder(folder)).trainer
     trainer.train()
     adapter = {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad}
     return adapter, [line for line in trainer.state.log_history if "loss" in line]

@@ -19,7 +19,7 @@ from align.models.reference import ADAPTER_OFF, CONTINUED, COPY
 from align.rows import Row
 from align.run_folder import RunFolder
 from align.settings import Lora
-from align.training.build import build_trainer
+from align.training.build import build_run
 from align.training.run import train
 from tests.support.adapters import trained
 from tests.support.definition import distributions
@@ -175,12 +175,13 @@ def parts_run(model, out, method, *more):
 
 
 def asked(composed, folder):
-    """What the reference of a trainer says of a batch, twice, and the trainer, in training as it is while it trains."""
+    """What a run's reference model says of a batch, twice; its trainer, in training mode; which reference model it is."""
     data = training_data(composed.config)
-    it = build_trainer(composed, data, RunFolder(folder))
+    built = build_run(composed, data, RunFolder(folder))
+    it = built.trainer
     it.model.train()
     batch = it.data_collator([it.train_dataset[i] for i in (0, 1, 30, 31)])
-    return [it.ask_reference(batch["reference"]).clone() for _ in range(2)], it
+    return [it.ask_reference(batch["reference"]).clone() for _ in range(2)], it, built.reference
 
 
 @pytest.mark.parametrize("method", [pytest.param("unlearning", marks=pytest.mark.slow), "safe_unlearning"])
@@ -188,11 +189,11 @@ def test_a_continued_adapter_is_compared_with_itself_without_its_dropout(tiny, t
     first = ["lora.lora_dropout=0.5", "train.learning_rate=3e-2"]
     adapter = train(compose_run(parts_run(tiny("llava"), tmp_path / "first", method, *first))).weights
     again = parts_run(tiny("llava"), tmp_path / "again", method, f"model.adapter={adapter}")
-    (one, other), it = asked(compose_run(again), tmp_path / "again")
+    (one, other), it, reference = asked(compose_run(again), tmp_path / "again")
     assert (one == other).all()
-    assert it.reference == CONTINUED
-    (base, _), fresh = asked(compose_run(parts_run(tiny("llava"), tmp_path / "fresh", method)), tmp_path / "fresh")
-    assert fresh.reference == ADAPTER_OFF
+    assert reference == CONTINUED
+    (base, _), _, fresh = asked(compose_run(parts_run(tiny("llava"), tmp_path / "fresh", method)), tmp_path / "fresh")
+    assert fresh == ADAPTER_OFF
     assert (one - base).abs().max() > 1e-3  # the adapter, not the base
     assert it.model.training
 
@@ -202,11 +203,11 @@ def test_full_fine_tuning_is_compared_with_a_copy_that_stays(tiny, tmp_path, met
     command = parts_run(
         tiny("llava"), tmp_path / "run", method, "lora=null", "train.learning_rate=1e-3", "train.max_steps=3"
     )
-    (before, _), it = asked(compose_run(command), tmp_path / "run")
+    (before, _), it, reference = asked(compose_run(command), tmp_path / "run")
     it.train()
     batch = it.data_collator([it.train_dataset[i] for i in (0, 1, 30, 31)])
     assert (it.ask_reference(batch["reference"]) == before).all()
-    assert it.reference == COPY
+    assert reference == COPY
     losses = [entry for entry in it.state.log_history if "loss" in entry]
     if method == "unlearning":
         assert losses[0]["loss/kl"] == pytest.approx(0, abs=1e-6)

@@ -95,11 +95,11 @@ def test_what_dtype_is_trained(tiny, tmp_path):
     """trl trains the adapter of a quantised model in bfloat16; a tower in full keeps the type that the base has."""
     from align.data.assembly import training_data
     from align.run_folder import RunFolder
-    from align.training.build import build_trainer
+    from align.training.build import build_run
 
     command = arguments(tiny("llava"), tmp_path, "model.quantization=nf4", "trainable=multi_modal_projector")
     composed = compose_run([*command, "lora.use_dora=true"])
-    model = build_trainer(composed, training_data(composed.config), RunFolder(tmp_path)).model
+    model = build_run(composed, training_data(composed.config), RunFolder(tmp_path)).trainer.model
     dtypes = {n: p.dtype for n, p in model.named_parameters() if p.requires_grad}
     assert {d for n, d in dtypes.items() if "lora_A" in n or "lora_B" in n} == {torch.bfloat16}
     assert {d for n, d in dtypes.items() if "magnitude" in n or "modules_to_save" in n} == {torch.float32}

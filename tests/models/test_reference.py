@@ -13,7 +13,7 @@ from align.models.merging import probe
 from align.models.reference import add_frozen_copy, kind_of_reference, reference_of
 from align.run_folder import RunFolder
 from align.settings import ModelSettings
-from align.training.build import build_trainer
+from align.training.build import build_run
 from align.training.callbacks import StepReport
 from align.training.run import train
 from tests.support.adapters import adapted, saved
@@ -34,16 +34,16 @@ def dpo(model, out, *more):
     return [*arguments(model, out)[1:], *PAIRS, "train.max_steps=2", "train.save_steps=1", *more]
 
 
-def trained_trainer(command, out):
-    """The trainer of such a run after its steps."""
+def trained_run(command, out):
+    """Such a run after its steps: (trainer, family, which reference model it has)."""
     composed = compose_run(command)
-    trainer = build_trainer(composed, training_data(composed.config), RunFolder(out))
-    trainer.train()
-    return trainer
+    built = build_run(composed, training_data(composed.config), RunFolder(out))
+    built.trainer.train()
+    return built.trainer, built.family, built.reference
 
 
-def logits(trainer, model):
-    return probe(Loaded(model, trainer.processing_class, trainer.family, "", "", ModelSettings()))
+def logits(trainer, family, model):
+    return probe(Loaded(model, trainer.processing_class, family, "", "", ModelSettings()))
 
 
 @pytest.fixture
@@ -55,24 +55,24 @@ def adapter(loaded, family_name, tmp_path):
 @pytest.mark.slow_for_qwen2_vl
 def test_a_fresh_adapter_is_compared_with_the_base(tiny, loaded, family_name, tmp_path):
     command = dpo(tiny(family_name), tmp_path, "trainable=multi_modal_projector")
-    trainer = trained_trainer(command, tmp_path)
-    assert trainer.reference == "adapter switched off"
+    trainer, family, kind = trained_run(command, tmp_path)
+    assert kind == "adapter switched off"
     assert trainer.ref_model is None
     base = probe(loaded(family_name))
     with reference_of(trainer.model) as reference:
-        assert torch.equal(logits(trainer, reference), base)
-    assert not torch.equal(logits(trainer, trainer.model), base)
+        assert torch.equal(logits(trainer, family, reference), base)
+    assert not torch.equal(logits(trainer, family, trainer.model), base)
 
 
 @pytest.mark.slow_for_qwen2_vl
 def test_a_continued_adapter_is_compared_with_itself_at_the_start(tiny, loaded, family_name, adapter, tmp_path):
     command = dpo(tiny(family_name), tmp_path / "run", f"model.adapter={adapter}")
-    trainer = trained_trainer(command, tmp_path / "run")
-    assert trainer.reference == "the adapter it continues, frozen"
+    trainer, family, kind = trained_run(command, tmp_path / "run")
+    assert kind == "the adapter it continues, frozen"
     start, base = probe(load_checkpoint(str(adapter))), probe(loaded(family_name))
     with reference_of(trainer.model) as reference:
-        assert torch.equal(logits(trainer, reference), start)
-    now = logits(trainer, trainer.model)
+        assert torch.equal(logits(trainer, family, reference), start)
+    now = logits(trainer, family, trainer.model)
     # At the first step policy and reference are the same model, and the loss is log 2; against the base it would not be.
     first = next(entry for entry in trainer.state.log_history if "loss" in entry)
     assert first["loss"] == pytest.approx(0.6931472, abs=1e-5)
@@ -84,13 +84,13 @@ def test_a_continued_adapter_is_compared_with_itself_at_the_start(tiny, loaded, 
 
 @pytest.mark.slow_for_qwen2_vl
 def test_full_fine_tuning_is_compared_with_a_frozen_copy(tiny, loaded, family_name, tmp_path):
-    trainer = trained_trainer(dpo(tiny(family_name), tmp_path, "lora=null"), tmp_path)
-    assert trainer.reference == "a copy of the model"
+    trainer, family, kind = trained_run(dpo(tiny(family_name), tmp_path, "lora=null"), tmp_path)
+    assert kind == "a copy of the model"
     base = probe(loaded(family_name))
     with reference_of(trainer.model, trainer.ref_model) as reference:
-        assert torch.equal(logits(trainer, reference), base)
+        assert torch.equal(logits(trainer, family, reference), base)
     assert not any(parameter.requires_grad for parameter in trainer.ref_model.parameters())
-    assert not torch.equal(logits(trainer, trainer.model), base)
+    assert not torch.equal(logits(trainer, family, trainer.model), base)
 
 
 @pytest.mark.slow_for_qwen2_vl

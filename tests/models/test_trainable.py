@@ -15,7 +15,7 @@ from align.models.merging import probe
 from align.models.trainable import check_trainable, choose_trainable, modules_of
 from align.run_folder import RunFolder
 from align.settings import Lora, RunConfig
-from align.training.build import build_trainer
+from align.training.build import build_run
 from align.training.run import train
 from tests.support.adapters import adapted, saved
 from tests.support.small_run import arguments
@@ -275,7 +275,7 @@ def test_short_weights_are_not_trained_in_full_without_a_float32_copy(tiny, tmp_
 def test_a_tower_beside_an_adapter_is_held_in_float32(tiny, family_name, tmp_path):
     more = ["trainable=multi_modal_projector", "model.dtype=bfloat16", "train.bf16=true", "train.learning_rate=1e-5"]
     composed = compose_run(arguments(tiny(family_name), tmp_path / "run", *more))
-    trainer = build_trainer(composed, training_data(composed.config), RunFolder(tmp_path / "run"))
+    trainer = build_run(composed, training_data(composed.config), RunFolder(tmp_path / "run")).trainer
     assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
     tower = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if ".modules_to_save.default." in n}
     trainer.train()

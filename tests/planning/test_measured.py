@@ -21,7 +21,7 @@ from align.planning.spent import Spending
 from align.planning.step import arguments_of, checkpoints_activations, rows_of, step_of
 from align.run_folder import RunFolder
 from align.settings import PlanSettings
-from align.training.build import build_trainer
+from align.training.build import build_run
 from tests.support.mid_size import PIXELS, mid_size
 
 
@@ -57,7 +57,7 @@ def one_step(family, folder, out, method, *more, watch=None):
             *more,
         ]
     )
-    trainer = build_trainer(composed, training_data(composed.config), RunFolder(out))
+    trainer = build_run(composed, training_data(composed.config), RunFolder(out)).trainer
     inner, seen = trainer.compute_loss, {}
 
     def compute_loss(model, inputs, *args, **kwargs):

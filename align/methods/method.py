@@ -1,0 +1,94 @@
+"""The contract of a method: the class behind `method=<name>`, and what a run gives it.
+
+A method is a trainer of trl with our rows: `class Mine(RowsTrainer, <a trainer of trl>)`. `RowsTrainer` has a default for all but
+`config_class` and `collator`. docs/adding.md builds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from align.batches.collators import Collator
+from align.batches.rendering import Renderer
+from align.fast.images_once import ImageReuse
+from align.fast.reference_store import StoredReference
+from align.rows import Row
+from align.settings import RunConfig
+
+
+class Method(Protocol):
+    """Rows and a model in, an adapter or a model out. What is checked on the class is checked before a model is loaded."""
+
+    config_class: type
+    """trl's configuration class, or a subclass: its fields are the settings under `train:`."""
+    inert: dict[str, str]
+    """Fields of it that have no effect here -> why; a run that sets one is rejected."""
+    needs_reference: bool
+    """Whether the loss needs the reference model (align/models/reference.py)."""
+    storable: str | None
+    """Why the reference model's log-probabilities cannot be cached (`stored_reference=true`); None where they can."""
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Raises BadRow for a row that the method cannot train on."""
+        ...
+
+    @classmethod
+    def check_rows(cls, rows: Sequence[Row]) -> None:
+        """Raises UserError for rows that are valid one by one and cannot be trained on together."""
+        ...
+
+    @staticmethod
+    def check_arguments(arguments: Any, config: RunConfig) -> None:
+        """Raises UserError for settings that are not valid for the method. `arguments` is a `config_class`."""
+        ...
+
+    @classmethod
+    def collator(cls, renderer: Renderer, arguments: Any) -> Collator:
+        """Rows -> the batch that the loss reads."""
+        ...
+
+    def __init__(self, *, args: Any, data_collator: Collator, parts: RunParts, ref_model: Any = None, **of_trl: Any):
+        """`parts` is what the run gives it; everything else is trl's. `ref_model` is a copy of a model that is trained in full."""
+        ...
+
+    def train(self, resume_from_checkpoint: str | None = None) -> Any:
+        """Train to the last step, or until a callback stops it."""
+        ...
+
+    def taken(self) -> tuple[list[int], int]:
+        """Row numbers, and supervised tokens, of the step that ended, over all processes. Every process must call it."""
+        ...
+
+    def beyond_bound(self) -> str | None:
+        """Why training stops after this step; None to continue."""
+        ...
+
+
+class StepTimer(Protocol):
+    """Times a run: how long its steps wait for rows, and what its forward passes cost (align/training/throughput.py)."""
+
+    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; waiting for one is timed."""
+        ...
+
+    def line(self, passes: Sequence[Any]) -> dict[str, float]:
+        """Fields of a log line about the passes since the last line."""
+        ...
+
+
+def _nothing_to_finish(_: Any) -> ImageReuse:
+    return ImageReuse()
+
+
+@dataclass(frozen=True)
+class RunParts:
+    """What a run gives to its method, in addition to the arguments of trl's trainer. Alone, a method does without all of it."""
+
+    finish_model: Callable[[Any], ImageReuse] = _nothing_to_finish
+    """Called with the model once trl has added the adapter: makes it ready to train, and returns how images may be reused."""
+    timer: StepTimer | None = None
+    stored_reference: StoredReference | None = None
+    """The reference model's log-probabilities, cached on disk."""
