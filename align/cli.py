@@ -7,91 +7,114 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from align import __version__
 from align.answering.budget import begin_command
-from align.config.help import describe
 from align.errors import UserError, nearest, not_permitted
 
+
+class Verb(NamedTuple):
+    """One command."""
+
+    main: str
+    """`module:function` below align.commands: arguments -> exit status."""
+    schema: str
+    """The dataclass of its settings, in align.settings."""
+    summary: str
+    usage: str
+
+
 VERBS = {
-    "calibrate": (
-        "align.commands.calibrate:main",
-        "align.settings:CalibrateConfig",
-        "judges against people: path=<human labels> judge=<names>",
+    "train": Verb(
+        "train:main", "TrainConfig", "train one recipe on one model, then evaluate it", "recipe=<name> [model=<name>]"
     ),
-    "compare": (
-        "align.commands.compare:main",
-        "align.settings:CompareConfig",
-        "train and evaluate every arm of the comparison, and make the tables",
+    "eval": Verb(
+        "evaluate:main",
+        "EvalConfig",
+        "evaluate a run, a checkpoint or a model",
+        "run=<folder> | checkpoint=<folder> | model=<name>",
     ),
-    "convert": (
-        "align.commands.convert:main",
-        "align.settings:ConvertConfig",
-        "an original LLaVA checkpoint as transformers reads it: checkpoint=, output_dir=<folder>",
+    "compare": Verb(
+        "compare:main",
+        "CompareConfig",
+        "train and evaluate all arms of the comparison",
+        "[model=<names>] [seed=<numbers>]",
     ),
-    "data": (
-        "align.commands.data:main",
-        "align.settings:DataConfig",
-        "what is in a data set, and what two have in common: source=<name> | benchmark=<names>, path=, sample=5, summary=true",
+    "table": Verb(
+        "table:main",
+        "TableConfig",
+        "make tables from run folders, with the paper's numbers",
+        "runs=<folder> [format=md|csv|json|latex]",
     ),
-    "doctor": (
-        "align.commands.doctor:main",
-        "align.settings:DoctorConfig",
-        "what this machine can run and what is missing: [recipe=<name> model=<name> ...] [comm=true]",
+    "report": Verb(
+        "report:main", "ReportConfig", "make one HTML page from run folders", "runs=<folder> [output=<file>]"
     ),
-    "eval": (
-        "align.commands.evaluate:main",
-        "align.settings:EvalConfig",
-        "evaluate a run, a checkpoint or a model: run= | checkpoint= | model=",
+    "data": Verb(
+        "data:main",
+        "DataConfig",
+        "show what is in a data set, and what two have in common",
+        "source=<name> | benchmark=<names> [path=<folder>] [sample=5]",
     ),
-    "fetch": (
-        "align.commands.fetch:main",
-        "align.settings:RunConfig",
-        "what a run needs, staged for nodes without a network: the arguments of the run",
+    "plan": Verb(
+        "plan:main",
+        "PlanConfig",
+        "estimate memory, FLOPs, steps and hours of runs",
+        "recipe=<names> model=<names> [plan.gpus=1,4,8]",
     ),
-    "leakage": (
-        "align.commands.leakage:main",
-        "align.settings:LeakageConfig",
-        "how much of a set's harm its text gives away: benchmark=<names> judge=<names> [against=<benign set>]",
+    "doctor": Verb(
+        "doctor:main",
+        "DoctorConfig",
+        "check what this machine can run and what is missing",
+        "[recipe=<name> model=<name>] [comm=true]",
     ),
-    "merge": (
-        "align.commands.merge:main",
-        "align.settings:MergeConfig",
-        "an adapter and its base as one model: run= | checkpoint=, output_dir=<folder>",
+    "fetch": Verb(
+        "fetch:main",
+        "RunConfig",
+        "download what a run needs, for nodes without a network",
+        "recipe=<name> model=<name>",
     ),
-    "plan": (
-        "align.commands.plan:main",
-        "align.settings:PlanConfig",
-        "what runs would cost: parameters, memory, FLOPs, steps, hours: recipe=<names> model=<names> plan.gpus=1,4,8",
+    "sweep": Verb(
+        "sweep:main",
+        "SweepConfig",
+        "train a grid of runs, on this machine or on SLURM",
+        "recipe=<names> <setting>=<values> [launcher=local|slurm] [status=true]",
     ),
-    "push": (
-        "align.commands.push:main",
-        "align.settings:PushConfig",
-        "a run's adapter or model and its card to the hub: run= | checkpoint=, repo=<owner>/<name>",
+    "leakage": Verb(
+        "leakage:main",
+        "LeakageConfig",
+        "measure how much harm the text of a benchmark shows",
+        "benchmark=<names> judge=<names> [against=<benign benchmark>]",
     ),
-    "report": (
-        "align.commands.report:main",
-        "align.settings:ReportConfig",
-        "one HTML page from run folders: runs=<folder> [output=<file>]",
+    "calibrate": Verb(
+        "calibrate:main",
+        "CalibrateConfig",
+        "compare judges with the labels of people",
+        "path=<file of labels> judge=<names>",
     ),
-    "sweep": (
-        "align.commands.sweep:main",
-        "align.settings:SweepConfig",
-        "a grid of runs, here or on SLURM: recipe=a,b model=c,d seed=0,1 <any setting>=<values> launcher=local|slurm [status=true]",
+    "merge": Verb(
+        "merge:main",
+        "MergeConfig",
+        "merge an adapter into its base model",
+        "run=<folder> | checkpoint=<folder> output_dir=<folder>",
     ),
-    "table": (
-        "align.commands.table:main",
-        "align.settings:TableConfig",
-        "tables from run folders, the paper's numbers beside them: runs=<folder> format=md|csv|json|latex",
+    "convert": Verb(
+        "convert:main",
+        "ConvertConfig",
+        "convert an original LLaVA checkpoint for transformers",
+        "checkpoint=<folder> output_dir=<folder>",
     ),
-    "train": (
-        "align.commands.train:main",
-        "align.settings:TrainConfig",
-        "train one recipe on one model on this machine's GPUs, then evaluate: recipe=<name> [model=<name>] [launch.config=ddp]",
+    "push": Verb(
+        "push:main",
+        "PushConfig",
+        "upload an adapter or a model with its card to the hub",
+        "run=<folder> | checkpoint=<folder> repo=<owner>/<name>",
     ),
 }
-TRAIN = "accelerate launch align/train.py recipe=<name> [model=<name>]"
+"""In the order of the help."""
+DAILY = ("train", "eval", "compare", "table", "report", "data")
+"""Verbs that the help lists first."""
+TRAIN = "accelerate launch align/train.py recipe=<name>"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,13 +142,21 @@ def _main(arguments: Sequence[str] | None) -> int:
     if verb not in VERBS:
         print(f"error: there is no `align {verb}`{nearest(verb, list(VERBS))}\n\n{usage()}", file=sys.stderr)
         return 2
-    command, schema, summary = VERBS[verb]
+    main_of, schema, summary, usage_of = VERBS[verb]
     if any(word in ("--help", "-h") for word in rest):
-        print(f"align {verb} [key=value ...]\n{summary}\n\n{describe(_load(schema))}")
+        from align.config.help import describe
+
+        sections = [word for word in rest if not word.startswith("-") and "=" not in word]
+        try:
+            print(f"align {verb} {usage_of} [key=value ...]\n{summary}\n")
+            print(describe(verb, _load(f"align.settings:{schema}"), sections))
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         return 0
     begin_command()
     try:
-        return _load(command)(rest)
+        return _load(f"align.commands.{main_of}")(rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -138,13 +169,16 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 def usage() -> str:
-    """What there is to type."""
+    """The verbs, and the grammar of arguments."""
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  align {verb:<{width}}  {summary}" for verb, (_, _, summary) in VERBS.items())
+    lines = {verb: f"  align {verb:<{width}}  {of.summary}" for verb, of in VERBS.items()}
+    daily = "\n".join(lines[verb] for verb in DAILY)
+    others = "\n".join(line for verb, line in lines.items() if verb not in DAILY)
     return (
-        f"{verbs}\n\n`align train` is, with an exit status that schedulers can act on:\n  {TRAIN}\n\n"
+        f"{daily}\n\n{others}\n\n"
         "Arguments are key=value; a comma makes a list; a.b=c sets a field of a section.\n"
-        "`align <verb> --help` lists its keys; `dry_run=true` shows a training run without training."
+        "`align <verb> --help` shows its options. `align train ... dry_run=true` shows a\n"
+        f"run without training. `{TRAIN}`\nis `align train` without its exit status for schedulers."
     )
 
 

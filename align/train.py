@@ -98,7 +98,7 @@ if __name__ == "__main__":
         from align.config.help import describe
         from align.settings import RunConfig
 
-        print(f"{__doc__}\n{describe(RunConfig)}")
+        print(f"{__doc__}\n{describe('train', RunConfig, [word for word in sys.argv[1:] if not word.startswith('-')])}")
         sys.exit(0)
     try:
         sys.exit(main(sys.argv[1:]))

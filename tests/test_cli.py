@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
+from align import settings
 from align.cli import VERBS, main
 from tests.support.launch import ROOT
 
@@ -16,14 +18,42 @@ def test_help_lists_every_verb_and_imports_nothing_heavy():
     shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
     assert shown.strip().endswith("[]")
     assert all(f"align {verb}" in shown for verb in VERBS)
+    assert all(len(line) <= 80 for line in shown.splitlines()[:-1])
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_describes_its_keys(verb, capsys):
+def test_every_verb_shows_its_options_in_80_columns_and_all_of_them_on_request(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([verb, "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"align {verb}")
-    assert len(re.findall(r"^  [a-z]\S* +\S.*\]$", shown, re.MULTILINE)) >= 3  # key, meaning, [default]
+    options = shown.splitlines()[1:]
+    assert len([line for line in options if re.match(r"  [a-z]\S*", line)]) >= 3
+    assert all(len(line) <= 80 for line in options)
+    if verb not in ("train", "plan", "fetch"):  # their `train.*` imports trl
+        assert main([verb, "--help", "all"]) == 0
+        every = capsys.readouterr().out
+        for field in fields(getattr(settings, VERBS[verb].schema)):
+            assert re.search(rf"^  {field.name}\b", every, re.MULTILINE), field.name
+
+
+def test_the_help_of_a_run_begins_with_what_is_used_most_and_has_a_section_for_the_rest(capsys):
+    assert main(["train", "--help"]) == 0
+    first = re.findall(r"^  (\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert first[:2] == ["recipe", "model"]
+    assert len([key for key in first if not key.endswith("*")]) <= 30
+    sections = [key.removesuffix(".*") for key in first if key.endswith("*")]
+    assert sections == ["model", "data", "generation", "train", "lora", "evaluate", "launch", "judge"]
+    for section, key in [
+        ("data", "data.<name>.caption_share"),
+        ("judge", "evaluate.judge.api_key_env"),
+        ("evaluate", "evaluate.settings.<name>.limit"),
+        ("train", "train.learning_rate"),
+    ]:
+        assert main(["train", "--help", section]) == 0
+        assert re.search(rf"^  {re.escape(key)}\b", capsys.readouterr().out, re.MULTILINE), key
+    assert main(["train", "--help", "dta"]) == 2
+    assert "'data'" in capsys.readouterr().err
 
 
 def test_a_mistake_exits_with_status_2_and_one_line(capsys):

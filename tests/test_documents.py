@@ -11,11 +11,11 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from align import settings
 from align.cli import VERBS
 from align.config.compose import compose, compose_eval, compose_run, each_run
 from align.errors import UserError
@@ -92,8 +92,7 @@ def take(verb: str, arguments: list[str]) -> None:
         if any(a.startswith("recipe=") for a in arguments):
             compose_run([a for a in arguments if not a.startswith(own)])
     else:
-        module, _, name = VERBS[verb][1].partition(":")
-        compose(getattr(import_module(module), name), arguments)
+        compose(getattr(settings, VERBS[verb].schema), arguments)
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ def schema_node(schema: type, key: str) -> Any:
 
 
 def merge(schema: type, layers: list[Layer]) -> Composed:
+    """Defaults with layers over them, later layers over earlier ones, checked against the schema. Raises UserError."""
     told = schema, repr(layers)
     if "${" in told[1]:  # what it stands for may be another thing the next time, a variable of the environment say
         composed = _merged(schema, layers)

@@ -63,6 +63,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def nested(parts: Sequence[str], value: Any) -> Any:
+    """A value under its key: (["a", "b"], 1) -> {"a": {"b": 1}}."""
     for part in reversed(parts):
         value = {part: value}
     return value
