@@ -22,6 +22,8 @@ TYPE = re.compile(
 HINT = re.compile(r"incompatible with type hint '(.+)'")
 SECTION = re.compile(r"^Cannot assign \w+ to \w+|is not a subclass of|Invalid type assigned")
 
+RENAMED = {"pictures_mb": "images_mb"}
+"""Settings of earlier versions -> what they are called now (CHANGELOG.md)."""
 LISTED = 20
 """Settings of a section up to which all are named where none is near."""
 
@@ -85,7 +87,7 @@ def _unknown(key: str, section: Any) -> str:
     """A key that does not exist, with the nearest one that does, or with all of its section."""
     names = [field.name for field in fields(section)] if is_dataclass(section) else []
     where, _, last = key.rpartition(".")
-    near = nearest(last, names)
+    near = f" (since version 0.2.0 it is {RENAMED[last]!r})" if RENAMED.get(last) in names else nearest(last, names)
     listed = (
         f"; {f'{where} has' if where else 'there are'} {', '.join(names)}"
         if 0 < len(names) <= LISTED and not near

@@ -7,10 +7,10 @@ import typing
 import pytest
 from trl import DPOConfig
 
-from align.config.compose import compose_eval, compose_run
+from align.config.compose import compose, compose_eval, compose_run
 from align.errors import UserError
 from align.methods.arguments import _check_fields
-from align.settings import EvalConfig, RunConfig
+from align.settings import EvalConfig, ReportConfig, RunConfig
 
 WRONG = ("x", "1.5", "true", "null", "a,b", "{a: 1}", "[[a]]", "[{a: 1}]", "''", "${x}")
 OF_OMEGACONF = re.compile(
@@ -95,3 +95,8 @@ def test_a_wrong_kind_in_a_file_is_named_with_the_file(tmp_path):
     file.write_text("variant: [a]\n")
     with pytest.raises(UserError, match=r"own\.yaml: variant\b.*\['a'\]"):
         compose_run([f"recipe={file}", "model=mini_llava"])
+
+
+def test_a_setting_under_its_former_name_names_the_new_one():
+    with pytest.raises(UserError, match=r"pictures_mb .*'images_mb'"):
+        compose(ReportConfig, ["pictures_mb=3"])

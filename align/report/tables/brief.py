@@ -20,6 +20,7 @@ WITH_INTERVAL = ("vsil", "vsil_free")
 HEADING = 9
 """Characters of a line of a heading."""
 GAP = 2
+"""Blanks between columns: one of padding, one of the box."""
 
 
 def print_brief(arms: Sequence[Arm], console: Console | None = None) -> None:
@@ -32,7 +33,7 @@ def print_brief(arms: Sequence[Arm], console: Console | None = None) -> None:
     names = [f"{row['model']} {label(row)}" if several else label(row) for row in rows]
     columns = {name: [heading(rows, name), *(_shown(arm, name) for arm in arms)] for name in _columns(rows)}
     shown = _fitting(columns, console.width - max(len(name) for name in names))
-    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP, 0, 0), show_edge=False)
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
     grid.add_column("arm", overflow="fold")
     for name in shown:
         grid.add_column(Text(columns[name][0]), justify="right", no_wrap=True)
