@@ -146,10 +146,24 @@ def row_of(record: dict[str, Any]) -> Row:
     return Row.from_dict({key: value for key, value in record.items() if key != "index"})
 
 
-class PreferenceCollator(Collator):
-    """The same for pairs: a block of rows with their `chosen` answer, then one with their `rejected`, as trl's DPO reads them."""
+PAIR = ("chosen", "rejected")
+"""The answers of a pair, which are the parts of a batch of pairs."""
 
-    answers = ("chosen", "rejected")
+
+class PairsCollator(Collator):
+    """The same for pairs: a block of rows with their `chosen` answer, then one with their `rejected`."""
+
+    answers = PAIR
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """As `Collator`, with the `part` (2 x rows,) of each answer, an index into PAIR."""
+        return super().__call__(records) | {"part": torch.arange(2).repeat_interleave(len(records))}
+
+
+class PreferenceCollator(Collator):
+    """The same for pairs as trl's DPO reads them."""
+
+    answers = PAIR
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """As `Collator`, with `completion_mask` (2 x rows, length) in place of `labels`."""

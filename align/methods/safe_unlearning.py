@@ -18,7 +18,8 @@ from torch.nn.functional import logsigmoid
 
 from align.batches.collators import PARTS
 from align.errors import UserError
-from align.methods.unlearning_base import PartsConfig, PartsTrainer, Term
+from align.methods.terms import Term
+from align.methods.unlearning_base import PartsConfig, PartsTrainer
 from align.settings import RunConfig
 
 LOGP = ("mean", "sum")
@@ -73,6 +74,6 @@ class SafeUnlearning(PartsTrainer):
             if not getattr(arguments, name) > 0:
                 raise UserError(f"train.{name}={getattr(arguments, name)}: expected more than 0")
 
-    def terms(self, output: Any, reference: torch.Tensor, part: torch.Tensor) -> dict[str, Term]:
+    def terms(self, output: Any, part: torch.Tensor, reference: Any) -> dict[str, Term]:
         """As `safe_unlearning`."""
         return safe_unlearning(output.log_probs, reference, output.label_mask, part, self.args)

@@ -15,7 +15,8 @@ from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
 from align.batches.collators import PARTS
 from align.errors import UserError
-from align.methods.unlearning_base import PartsConfig, PartsTrainer, Term
+from align.methods.terms import Term
+from align.methods.unlearning_base import PartsConfig, PartsTrainer
 from align.settings import RunConfig
 
 
@@ -57,7 +58,7 @@ class Unlearning(PartsTrainer):
         if not arguments.max_harmful_loss > 0:
             raise UserError(f"train.max_harmful_loss={arguments.max_harmful_loss}: expected more than 0")
 
-    def terms(self, output: Any, reference: torch.Tensor, part: torch.Tensor) -> dict[str, Term]:
+    def terms(self, output: Any, part: torch.Tensor, reference: Any) -> dict[str, Term]:
         """As `unlearning`; `reference` (benign tokens, hidden size)."""
         rows = part[:, None].expand_as(output.label_mask)[output.label_mask]
         hidden = self.head.hidden[rows == PARTS.index("benign")]

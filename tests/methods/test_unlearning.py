@@ -7,13 +7,15 @@ import pytest
 import torch
 from peft import LoraConfig
 
+from align.batches.collators import PARTS
 from align.config.compose import compose_run
 from align.data.assembly import training_data
 from align.errors import UserError
 from align.methods.safe_unlearning import SafeUnlearning, SafeUnlearningConfig, safe_unlearning
+from align.methods.terms import count_of, counts_of
 from align.methods.trainer import to_dataset
 from align.methods.unlearning import Unlearning, UnlearningConfig, unlearning
-from align.methods.unlearning_base import PartsTrainer, count_of, counts_of
+from align.methods.unlearning_base import PartsTrainer
 from align.models.lora import target_modules
 from align.models.reference import ADAPTER_OFF, CONTINUED, COPY
 from align.rows import Row
@@ -39,18 +41,18 @@ LABELS[:, 1:][MASK] = 7
 
 
 def test_tokens_and_answers_of_each_part_are_counted():
-    assert counts_of(LABELS, PART).tolist() == [[3, 3, 1], [2, 1, 1]]
+    assert counts_of(LABELS, PART, 3).tolist() == [[3, 3, 1], [2, 1, 1]]
     # The first token of a row is nobody's prediction; two passes of a step add up.
     first = LABELS.clone()
     first[:, 0] = 7
-    assert (counts_of(first, PART) == counts_of(LABELS, PART)).all()
-    assert (counts_of(LABELS[:2], PART[:2]) + counts_of(LABELS[2:], PART[2:]) == counts_of(LABELS, PART)).all()
+    assert (counts_of(first, PART, 3) == counts_of(LABELS, PART, 3)).all()
+    assert (counts_of(LABELS[:2], PART[:2], 3) + counts_of(LABELS[2:], PART[2:], 3) == counts_of(LABELS, PART, 3)).all()
 
 
 def value(terms):
     """The weighted sum of some terms that are the whole step."""
-    counts = counts_of(LABELS, PART)
-    return sum(t.weight * t.values.sum().item() / count_of(counts, t).item() for t in terms.values())
+    counts = counts_of(LABELS, PART, 3)
+    return sum(t.weight * t.values.sum().item() / count_of(counts, t, PARTS).item() for t in terms.values())
 
 
 def test_unlearning_by_hand():

@@ -1,0 +1,36 @@
+"""Preference losses on pairs: a chosen and a rejected answer to each request, without a reference model.
+
+A method is a pure function of the log-probabilities of both that names its terms (align/methods/terms.py). Losses of trl's DPO, which
+has a reference model, are `method=dpo train.loss_type=<name>`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trl import SFTConfig
+
+from align.batches.collators import PAIR, PairsCollator
+from align.batches.rendering import Renderer
+from align.methods.terms import TermsLoss
+from align.methods.trainer import RowsTrainer, refuse_lacking, refuse_same
+from align.rows import Row
+
+
+class PairsTrainer(RowsTrainer, TermsLoss):
+    """trl's SFTTrainer over pairs, with a loss of named terms of the parts `chosen` and `rejected`; a subclass has its `terms`."""
+
+    config_class: type = SFTConfig
+    part_names = PAIR
+    inert = {"loss_type": "the loss is the method's own"}
+
+    @classmethod
+    def check_row(cls, row: Row) -> None:
+        """Raises BadRow for a row without two different answers."""
+        refuse_lacking(row, PAIR, cls.__name__)
+        refuse_same(row, *PAIR)
+
+    @classmethod
+    def collator(cls, renderer: Renderer, arguments: Any) -> PairsCollator:
+        """The chosen answers of all rows, then the rejected ones."""
+        return PairsCollator(renderer, arguments.max_length, arguments.pad_to_multiple_of)
