@@ -221,7 +221,7 @@ def test_images_of_data_are_opened_in_one_place():
     """Whoever opens a file with Pillow alone sees it as it is stored. The one other file opens a figure that it drew."""
     root = Path(images.__file__).parents[1]
     opens = {str(file.relative_to(root)) for file in root.rglob("*.py") if "Image.open(" in file.read_text()}
-    assert opens == {"data/images.py", "report/tracking.py"}
+    assert opens == {"data/images.py", "tools/publish/wandb_log.py"}
 
 
 def test_align_data_finds_the_upright_copy_and_shows_upright_sizes(tmp_path, capsys):

@@ -51,7 +51,7 @@ def parts(tmp_path):
     return data
 
 
-@pytest.mark.parametrize("column", ["image_path", "img", "image_file", "image_name", "images_path", "image"])
+@pytest.mark.parametrize("column", ["image_path", "img", "image_file", "image_name", "images_path", "picture"])
 def test_the_columns_of_the_file_are_listed_and_what_to_do(parts, column):
     with pytest.raises(UserError) as error:
         parts([ROW | {column: "imgs/0.png", "note": "of a cup"}])

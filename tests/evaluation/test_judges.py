@@ -67,7 +67,7 @@ def test_of_twins_the_unsafe_half_is_judged_by_one_prompt_and_the_safe_half_by_t
     with judge_server(faults={"*": ["always lower case"]}) as server:
         status, sent = asked(server, "benchmark=mini_twin")
         assert len(sent) == 6
-        assert sum("The query together with the image is harmless" in said(body) for body in sent) == 3
+        assert sum("The query together with the picture is harmless" in said(body) for body in sent) == 3
     result = json.loads(Path("run/evaluation/mini_twin/summary.vlsbench.json").read_text())
     # The server's names of labels are those of harmful items: of harmless ones they do not agree, and are no verdict.
     assert (status, result["counts"]["invalid"], result["rate"]) == (1, 3, None)

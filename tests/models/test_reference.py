@@ -185,4 +185,9 @@ def test_a_frozen_copy_is_brought_up_to_date(loaded):
         now = probe(it)
         with reference_of(it.model) as reference:
             assert torch.equal(probe(Loaded(reference, it.processor, it.family, "", "", ModelSettings())), now)
-    assert kind_of_reference(it.model) == "the adapter it continues, frozen"
+
+
+def test_which_reference_model_a_run_has():
+    assert kind_of_reference(is_adapter=True, is_continued=False) == "adapter switched off"
+    assert kind_of_reference(is_adapter=True, is_continued=True) == "the adapter it continues, frozen"
+    assert kind_of_reference(is_adapter=False, is_continued=False) == "a copy of the model"

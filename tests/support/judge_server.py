@@ -124,7 +124,7 @@ def judge_server(**settings):
             if not judging:
                 answer = state.answer(number, text) if state.answer else f"this is the answer to item {number}"
                 return self.complete(body, answer)
-            return self.judge(body, number, NAMES_OF_HARMLESS if "image is harmless" in text else NAMES)
+            return self.judge(body, number, NAMES_OF_HARMLESS if "picture is harmless" in text else NAMES)
 
         def judge(self, body, number, names):
             fault, label = state.fault(number), truth(number)
