@@ -99,6 +99,7 @@ def take(verb: str, arguments: list[str]) -> None:
 def elsewhere(tmp_path, monkeypatch):
     """A folder with the files that the pages' commands name."""
     monkeypatch.chdir(tmp_path)
+    Path("slic.yaml").write_text("base: bases/common\n")
     Path("cluster.yaml").write_text((ROOT / "slurm" / "cluster.yaml").read_text())
     example = re.search(r"(?:^      .*\n)*^      axes:\n(?:^      .*\n)+", PAGES["cluster.md"], re.MULTILINE)
     assert example is not None
