@@ -1,0 +1,68 @@
+"""Which of our functions one training step enters, from the command to its loss:  python -m perf.trace [key=value ...]
+
+Prints functions, files and lines of their bodies, by folder, for `align train recipe=mm_sft model=mini_llava train.max_steps=1
+evaluate.benchmark=[]`, or the arguments that are given. Functions of all threads of this process count, and so does what is imported
+while it runs; generators and lambdas are functions. `list=true` names them.
+"""
+
+from __future__ import annotations
+
+import collections
+import inspect
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import align
+from align.config.compose import compose_run
+
+PACKAGE = str(Path(align.__file__).parent)
+RUN = ("recipe=mm_sft", "model=mini_llava", "train.max_steps=1", "evaluate.benchmark=[]")
+
+
+def traced(arguments: list[str], folder: str) -> list[CodeType]:
+    """The code of every function of ours that a training run enters, in the order of its first call."""
+    entered: dict[CodeType, None] = {}
+
+    def enter(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_name not in ("<module>", "<listcomp>"):
+            entered.setdefault(code)
+
+    threading.setprofile(enter)
+    sys.setprofile(enter)
+    try:
+        from align.training.run import train
+
+        train(compose_run([*arguments, f"output_dir={folder}/run"]))
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+    return [code for code in entered if not _is_part(code)]
+
+
+def _is_part(code: CodeType) -> bool:
+    """Comprehensions, generator expressions, lambdas and class bodies are parts of what they are in."""
+    return code.co_name.startswith("<") or not code.co_flags & inspect.CO_NEWLOCALS or "__module__" in code.co_names[:2]
+
+
+def main(arguments: list[str]) -> None:
+    """Print what a run enters."""
+    listed = "list=true" in arguments
+    arguments = [argument for argument in arguments if argument != "list=true"] or list(RUN)
+    with tempfile.TemporaryDirectory() as folder:
+        codes = traced(arguments, folder)
+    files = collections.defaultdict(list)
+    for code in codes:
+        files[str(Path(code.co_filename).relative_to(PACKAGE))].append(code)
+    for file, of_file in sorted(files.items()):
+        print(f"{len(of_file):4}  {file}" + (f"  {' '.join(c.co_qualname for c in of_file)}" if listed else ""))
+    lines = sum(len(inspect.getsourcelines(code)[0]) for code in codes)
+    print(f"{len(codes)} functions in {len(files)} files, {lines:,} lines of bodies")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
