@@ -23,14 +23,27 @@ PACKAGE = str(Path(align.__file__).parent)
 RUN = ("recipe=mm_sft", "model=mini_llava", "train.max_steps=1", "evaluate.benchmark=[]")
 
 
-def traced(arguments: list[str], folder: str) -> list[CodeType]:
-    """The code of every function of ours that a training run enters, in the order of its first call."""
-    entered: dict[CodeType, None] = {}
+TRAINING = "_until_finished_or_asked"
+"""The function of align/training/run.py in which steps are taken: from rows to the loss and the weights."""
+
+
+def traced(arguments: list[str], folder: str) -> tuple[list[CodeType], list[CodeType]]:
+    """The functions of ours that a run enters, and those that it enters while it takes its steps, each once."""
+    whole: dict[CodeType, None] = {}
+    steps: dict[CodeType, None] = {}
+    inside = False
 
     def enter(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal inside
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(PACKAGE) and code.co_name not in ("<module>", "<listcomp>"):
-            entered.setdefault(code)
+        if not code.co_filename.startswith(PACKAGE) or event not in ("call", "return"):
+            return
+        if code.co_name == TRAINING:
+            inside = event == "call"
+        if event == "call" and not _is_part(code):
+            whole.setdefault(code)
+            if inside:
+                steps.setdefault(code)
 
     threading.setprofile(enter)
     sys.setprofile(enter)
@@ -41,7 +54,7 @@ def traced(arguments: list[str], folder: str) -> list[CodeType]:
     finally:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]
-    return [code for code in entered if not _is_part(code)]
+    return list(whole), list(steps)
 
 
 def _is_part(code: CodeType) -> bool:
@@ -54,14 +67,15 @@ def main(arguments: list[str]) -> None:
     listed = "list=true" in arguments
     arguments = [argument for argument in arguments if argument != "list=true"] or list(RUN)
     with tempfile.TemporaryDirectory() as folder:
-        codes = traced(arguments, folder)
-    files = collections.defaultdict(list)
-    for code in codes:
-        files[str(Path(code.co_filename).relative_to(PACKAGE))].append(code)
-    for file, of_file in sorted(files.items()):
-        print(f"{len(of_file):4}  {file}" + (f"  {' '.join(c.co_qualname for c in of_file)}" if listed else ""))
-    lines = sum(len(inspect.getsourcelines(code)[0]) for code in codes)
-    print(f"{len(codes)} functions in {len(files)} files, {lines:,} lines of bodies")
+        whole, steps = traced(arguments, folder)
+    for what, codes in (("the whole run", whole), ("its steps, from rows to loss", steps)):
+        files = collections.defaultdict(list)
+        for code in codes:
+            files[str(Path(code.co_filename).relative_to(PACKAGE))].append(code)
+        for file, of_file in sorted(files.items()) if listed else ():
+            print(f"{len(of_file):4}  {file}  {' '.join(code.co_qualname for code in of_file)}")
+        lines = sum(len(inspect.getsourcelines(code)[0]) for code in codes)
+        print(f"{what}: {len(codes)} functions in {len(files)} files, {lines:,} lines of bodies")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ AT_LEAST = {
 }
 """{page: commands that it has}"""
 PAGES = {
-    path.name: path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    "docs/README.md" if path == ROOT / "docs" / "README.md" else path.name: path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 SCRIPTS = {"slurm/train.sh": "train", "slurm/evaluate.sh": "eval"}
 NOT_OURS = {"cluster.md": 1}
@@ -162,7 +163,7 @@ def test_links_of_a_page_lead_somewhere(page):
     folder = ROOT if page == "README.md" else ROOT / "docs"
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", PAGES[page]):
         file, _, anchor = target.partition("#")
-        path = folder / file if file else folder / page
+        path = folder / file if file else folder / Path(page).name
         assert path.exists(), target
         assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), target
 
