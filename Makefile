@@ -60,7 +60,7 @@ real-input: $(READY)
 
 images: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[browser]"
-	$(BIN)/python docs/images.py
+	$(BIN)/python docs/figures.py
 
 perf: $(READY)
 	$(BIN)/python -m perf.against_trl
