@@ -177,6 +177,7 @@ def test_a_run_that_is_asked_to_stop_saves_itself_and_goes_on_to_the_same_result
     assert all((adapters[0][key] - adapters[1][key]).abs().max() < 1e-6 for key in adapters[1])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_workers_that_hear_a_schedulers_signal_too_go_on_until_their_run_has_saved_itself(tiny, tmp_path):

@@ -157,6 +157,7 @@ def test_it_is_evaluated_and_its_results_bear_the_short_name(folder, tiny, tmp_p
     assert (summary["set"], summary["n"]) == ("kettles.text", 2)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_training_run_evaluates_it_in_its_hook(folder, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))

@@ -29,6 +29,7 @@ def same_bits(one: RunFolder, two: RunFolder) -> bool:
     return weights[0].keys() == weights[1].keys() and all((weights[0][k] == weights[1][k]).all() for k in weights[0])
 
 
+@pytest.mark.long
 def test_a_preempted_run_comes_back_to_the_same_adapter_and_is_evaluated_after(cluster, tiny, tmp_path):
     """Two runs and their evaluations, each an array: of the first the run is preempted, and the evaluation interrupted."""
     preempted, undisturbed = (RunFolder(tmp_path / name) for name in ("preempted", "undisturbed"))

@@ -267,6 +267,7 @@ def test_a_judge_server_is_a_job_that_evaluations_wait_for_and_the_last_job_ends
     assert "T-SFT" not in (folder.output_dir / "table.md").read_text()
 
 
+@pytest.mark.long
 def test_what_is_queued_is_seen_however_it_is_looked_for_and_what_was_cancelled_is_submitted_again(
     cluster, sweep, tmp_path
 ):

@@ -39,6 +39,7 @@ def rows(tmp_path):
     return SweepFolder(tmp_path / "sweep").read().rows
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_failing_run_does_not_stop_the_rest_and_the_same_command_does_what_is_left(typed, tmp_path, capsys):
     words = typed("recipe=mm_sft", "seed=0,1", "at_once=2")
