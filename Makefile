@@ -73,10 +73,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python docs/word_check.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-min .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) .venv-min .venv-peers build dist .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis
