@@ -193,7 +193,7 @@ class CompareConfig:
     defence: list[str] = option(["safety_prompt"], "prompt-only defences as rows of the paper track, without training")
     checkpoint: dict[str, str] = option(
         dict,
-        "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or Hub id>; all of the one model=",
+        "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or Hub id>; needs exactly one model=",
     )
     at_once: int | None = option(
         None,

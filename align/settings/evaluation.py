@@ -26,8 +26,8 @@ class LmmsEval:
     limit: int | None = option(None, "run only the first rows of each task, this many")
     extra: dict[str, Any] = option(
         dict,
-        "further arguments of the command, e.g. extra.include_path=<folder of tasks>; extra.model_args.* go to the model class; null removes "
-        "a default argument",
+        "further arguments of the command, e.g. extra.include_path=<folder of tasks>; extra.model_args.* go to the model class; null "
+        "removes a default argument",
     )
 
 

@@ -51,8 +51,8 @@ class RunConfig:
     )
     layout: str = option(
         "auto",
-        "padded: one sequence per row | shared_prefix: compute a shared prompt once | packed: several rows per sequence | auto: the cheapest "
-        "for each batch (losses are the same)",
+        "padded: one sequence per row | shared_prefix: compute a shared prompt once | packed: several rows per sequence | auto: the "
+        "cheapest for each batch (losses are the same)",
     )
     stored_reference: bool = option(
         False,

@@ -193,9 +193,9 @@ def test_a_key_of_another_server_is_not_sent(file, monkeypatch):
         ([f"generation.api_key_env={KEY}"], "generation.api_key_env: expected the NAME of an environment variable"),
         (["generation.base_url=null"], "generation.model is given without generation.base_url"),
         (["generation.model=null"], "give generation.model=, the model's name there"),
-        (["generation.base_url=localhost:8000"], "expected an address like http://localhost:8000/v1"),
-        ([f"generation.base_url=http://user:{KEY}@localhost/v1"], "generation.base_url holds a user name, a password"),
-        ([f"generation.base_url=http://localhost/v1?key={KEY}"], "generation.base_url holds a user name, a password"),
+        (["generation.base_url=localhost:8000"], "generation.base_url=localhost:8000: .*http://localhost:8000/v1"),
+        ([f"generation.base_url=http://user:{KEY}@localhost/v1"], "generation.base_url .*user name.*password"),
+        ([f"generation.base_url=http://localhost/v1?key={KEY}"], "generation.base_url .*user name.*query"),
         (["generation.concurrency=0"], "generation.concurrency=0: expected more than 0"),
     ],
 )
