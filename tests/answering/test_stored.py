@@ -218,7 +218,7 @@ def test_a_image_that_is_asked_about_must_be_there_in_every_view(tiny, tmp_path)
         (
             {"response": ...},
             ["data.harmful.response=generate"],
-            "data.harmful: 4 harmful rows lack both `response` and `harmful_response`, .* first: h0, h1, h2, h3; put one of them",
+            "data.harmful: 4 harmful rows .*`response` nor `harmful_response`, .* first: h0, h1, h2, h3; ",
         ),
         ({}, ["generation.max_new_tokens=0"], "generation.max_new_tokens=0: expected more than 0"),
     ],
