@@ -71,7 +71,7 @@ def _opened(image: ImageRef, where: str) -> Iterator[Image.Image]:
                 _refuse_unclear(opened, f"{where}: image {name}")
                 yield opened
     except FileNotFoundError as error:
-        raise UserError(f"{where}: image {name} does not exist; add the file, or remove the row") from error
+        raise UserError(f"{where}: image {name} does not exist") from error
     except UserError:
         raise
     except (

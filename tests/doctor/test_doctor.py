@@ -143,8 +143,8 @@ def test_rows_that_would_stop_a_run_are_named(tiny, tmp_path, capsys):
         ("global_batch_size=0", "configuration", "expected at least 1", "correct it"),
         ("generation.api_key_env=" + SECRET, "configuration", "expected the NAME", "correct it"),
         ("model=/nowhere/at/all", "configuration", "no such model", "correct it"),
-        ("model.path=/nowhere/at/all", "model", "there is no folder model.path=/nowhere/at/all", ""),
-        ("model.adapter=/nowhere", "adapter", "there is no adapter_model.safetensors", ""),
+        ("model.path=/nowhere/at/all", "model", "the folder model.path=/nowhere/at/all does not exist", ""),
+        ("model.adapter=/nowhere", "adapter", "adapter_model.safetensors does not exist", ""),
         (
             "data.harmful={source: local, path: /nowhere.jsonl}",
             "data.harmful",
