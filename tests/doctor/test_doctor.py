@@ -62,7 +62,9 @@ def test_as_text_each_check_is_a_line_and_the_last_one_concludes(capsys, monkeyp
     few = ["data.harmful.rows=4", "data.benign.rows=4", "evaluate.benchmark=[]"]
     assert main(["doctor", "recipe=mm_sft", "model.path=/nowhere/x", *few]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("missing") and "there is no folder model.path=/nowhere/x" in line for line in lines)
+    assert any(
+        line.startswith("missing") and "the folder model.path=/nowhere/x does not exist" in line for line in lines
+    )
     assert lines[-1] == "This run can start here: no (model)"
 
 
