@@ -3,11 +3,11 @@
 import logging
 import os
 
-# trl reports usage to its maintainers when a trainer is built; an offline cluster node or a private model should not.
-# A user who wants it sets the variable to 0 beforehand.
+# trl sends usage data to its maintainers when a trainer is built. Off by default, for offline cluster nodes and private
+# models; to allow it, set the variable to 0.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-# peft imports bitsandbytes wherever it is installed, which then tells every user of a CPU about a faster kernel for 4-bit weights.
+# peft imports bitsandbytes if it is installed, and bitsandbytes then recommends a faster 4-bit kernel on every CPU.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"

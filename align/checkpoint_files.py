@@ -1,4 +1,4 @@
-"""Whether a checkpoint is what was saved: a list of its files, written with them, and compared before a run resumes from it."""
+"""Checkpoint integrity: a list of its files, saved with the checkpoint and compared before a run resumes from it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from align.errors import UserError
 from align.files import read_json, write_json
 
 LIST = "files.json"
-"""In a checkpoint: {file: [bytes, sha256 or null]}."""
+"""File in a checkpoint: {file: [bytes, sha256 or null]}."""
 HASHED = 2**30
-"""Bytes of a file up to which its content is hashed; of larger ones, a full model's optimizer say, the size is compared."""
+"""Files up to this many bytes are hashed; for larger files, e.g. a full model's optimizer, only the size is compared."""
 STATE = "trainer_state.json"
 
 
 def write_list(checkpoint: Path) -> None:
-    """List the files of a checkpoint that is whole."""
+    """Write the list of files of a complete checkpoint."""
     write_json(checkpoint / LIST, {name: _stamp(checkpoint / name) for name in _names(checkpoint)})
 
 
 def damage_of(checkpoint: Path) -> str | None:
-    """Why a run cannot resume from a checkpoint, in a line; None where it can."""
+    """The reason why a run cannot resume from a checkpoint, in one line; None if it can."""
     try:
         state = read_json(checkpoint / STATE)
     except UserError:
         return f"{STATE} is absent or damaged"
     if not isinstance(state, dict) or "global_step" not in state:
-        return f"{STATE} is not the state of a trainer"
+        return f"{STATE} does not contain a trainer's state"
     if not (checkpoint / LIST).is_file():  # saved by an earlier version
         return _unreadable(checkpoint)
     try:
@@ -44,7 +44,7 @@ def damage_of(checkpoint: Path) -> str | None:
         if not file.is_file():
             return f"{name} is absent"
         if _stamp(file) != stamp:
-            return f"{name} is not what was saved"
+            return f"{name} has changed since it was saved"
     return None
 
 
@@ -61,7 +61,7 @@ def _stamp(file: Path) -> list[Any]:
 
 
 def _unreadable(folder: Path) -> str | None:
-    """Why a file cannot be what was written: JSON, safetensors or torch's zip archives cut short."""
+    """The reason why a file must be damaged: truncated JSON, safetensors or zip archives of torch."""
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
             if file.suffix == ".json":
@@ -70,7 +70,7 @@ def _unreadable(folder: Path) -> str | None:
                 with safe_open(file, "np"):  # compares its header with its size
                     pass
             elif file.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(file):
-                return f"{file.name} is cut short"
+                return f"{file.name} is truncated"
         except (ValueError, OSError, SafetensorError) as error:
             return f"{file.name}: {error}"
     return None

@@ -1,4 +1,4 @@
-"""What a person sees while something long runs."""
+"""Progress displays on the console."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rich.progress import (
 )
 
 Report = Callable[[str, int, int], None]
-"""(what is being done, how many are done, of how many) -> a progress display"""
+"""Callback (name, number done, total) that updates a progress display."""
 
 
 def shortened(text: str, letters: int = 160) -> str:
-    """The beginning of a text that somebody else wrote, in quotes, on one line."""
+    """The beginning of an external text, in quotes, on one line."""
     shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return repr(shown if len(shown) <= letters else f"{shown[:letters]}...")
 
@@ -32,20 +32,20 @@ class Display:
     """A progress display that shows nothing."""
 
     def __call__(self, name: str, done: int, total: int, beside: str = "") -> None:
-        """So many of what is called `name` are done; `beside` stands next to it."""
+        """Show that `done` of `total` are done for `name`; `beside` is shown next to the name."""
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
 
 
 class Named(Display):
-    """A display within another: its bars carry a name in front, and lines are not repeated for each of many."""
+    """A display inside another: its bars have a name as prefix, and its lines are not printed."""
 
     def __init__(self, within: Report, name: str):
         self._within, self._name = within, name
 
     def __call__(self, name: str, done: int, total: int, beside: str = "") -> None:
-        """The bar, under the longer name."""
+        """Update the bar with the prefixed name."""
         self._within(f"{self._name} {name}", done, total)
 
 
@@ -56,13 +56,13 @@ class _Bars(Display):
 
     def __call__(self, name: str, done: int, total: int, beside: str = "") -> None:
         if not self._tasks:
-            self._progress.start()  # a display on which nothing was shown leaves no empty line
+            self._progress.start()  # started late, so that an unused display prints no empty line
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(escape(name), total=total)
         description = escape(f"{name} ({beside})" if beside else name)
         self._progress.update(self._tasks[name], completed=done, total=total, description=description)
         if not self._console.is_terminal and done == total:
-            # A log file shows no moving bar until the very end; one line for each thing done tells that it lives.
+            # A log file has no moving bar; one line per finished task shows progress.
             self._console.print(f"{description}: {total} done", soft_wrap=True)
 
     def say(self, text: str) -> None:
@@ -70,14 +70,14 @@ class _Bars(Display):
 
 
 def say(text: str) -> None:
-    """A line of a training run, printed by the first process of its launch alone."""
+    """Print a line of a training run, only in the first process of its launch."""
     if int(os.environ.get("RANK", "0")) == 0:
         print(text, flush=True)
 
 
 @contextlib.contextmanager
 def progress(stderr: bool = False) -> Iterator[Display]:
-    """A display with a bar for each thing reported by name; on stderr where a program reads what is printed."""
+    """A display with one bar per reported name; use stderr if a program reads stdout."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -95,14 +95,14 @@ def progress(stderr: bool = False) -> Iterator[Display]:
 
 
 def quiet_deprecations() -> None:
-    """Silence warnings about deprecations among the libraries themselves: nothing that a user of ours could mend."""
+    """Silence deprecation warnings between the libraries, which a user cannot fix."""
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|accelerate)\.")
 
 
 def quiet_libraries() -> None:
-    """Silence the libraries' own bars and advice, where a display of ours shows what goes on."""
+    """Silence the libraries' own progress bars and advice; our display shows progress."""
     import datasets
     import transformers
 

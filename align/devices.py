@@ -1,4 +1,4 @@
-"""Which device there is to compute on."""
+"""Available devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU, and the launcher did not say to leave it alone (`use_cpu` of an accelerate configuration)."""
+    """Whether a GPU is available and the launcher allows it (`use_cpu` of an accelerate configuration)."""
     import torch
 
     asked_for_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
@@ -14,5 +14,5 @@ def has_gpu() -> bool:
 
 
 def usable_processors() -> int:
-    """Processors that this process may use: fewer than the machine has under SLURM or `taskset`."""
+    """Number of processors that this process may use; fewer than the machine has under SLURM or `taskset`."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

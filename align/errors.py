@@ -1,4 +1,4 @@
-"""The one error type of the project: a message for the person who can mend the cause."""
+"""The error type of the project: a message that tells the user how to fix the cause."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used; the message names it, what was expected and what to do.
+    """An input of the user cannot be used; the message says what it is, what is expected and what to do.
 
-    Commands print the message alone, without a traceback, and exit with status 2.
+    Commands print only the message, without a traceback, and exit with status 2.
     """
 
 
 class BadRow(UserError):
-    """One row cannot be used, and others can. Rows with the same `kind` of fault are counted together."""
+    """One row cannot be used; other rows can. Rows with the same `kind` of fault are counted together."""
 
     def __init__(self, message: str, kind: str = "unusable"):
         super().__init__(message)
@@ -22,16 +22,16 @@ class BadRow(UserError):
 
 
 def message_of(error: UserError) -> str:
-    """The message alone: torch puts the traceback of a data loader's worker in front of it."""
+    """The message without the traceback that torch adds in a data loader's worker."""
     return str(error).rpartition(f"{UserError.__module__}.{type(error).__qualname__}: ")[2].strip()
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The end of an error message: which of the names may be meant."""
+    """The end of an error message: the most similar name."""
     close = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def not_permitted(error: PermissionError) -> str:
-    """What a user may do about a file or folder that the system does not let this process use."""
+    """The message about a file or folder without permission, with what to do."""
     return f"{error.filename or error}: no permission; give another folder (output_dir=, XDG_CACHE_HOME), or change its permissions"

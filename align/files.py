@@ -1,4 +1,4 @@
-"""Files that survive a kill: written beside and renamed, or appended line by line and repaired when they are opened again."""
+"""Files that survive a kill: written to a temporary file and renamed, or appended line by line and repaired when reopened."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from align.errors import UserError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's content at once: a reader sees the old content or the new, never a part."""
+    """Replace a file's content atomically: a reader sees the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(
-        f".{path.name}.{uuid.uuid4().hex[:8]}"
-    )  # with the mode that the umask says, unlike tempfile's
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")  # unlike tempfile, this follows the umask
     try:
         with draft.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -32,7 +30,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sayable(text: str) -> str:
-    """A text whose half surrogates, which no file takes, are written out as `\\ud800`."""
+    """Escape lone surrogates, which cannot be written to a file, as `\\ud800`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -42,7 +40,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def json_by_lines(values: Mapping[str, Any]) -> str:
-    """An object of JSON, with a line for each entry of its lists: indented throughout, long ones take seconds to write."""
+    """A JSON object with one line per list entry; full indentation would take seconds for long lists."""
 
     def written(value: Any) -> str:
         if not isinstance(value, list) or not value:
@@ -53,17 +51,17 @@ def json_by_lines(values: Mapping[str, Any]) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file. Raises UserError that names it."""
+    """Read a JSON file. Raises UserError that names it."""
     try:
         return json.loads(path.read_bytes())
     except PermissionError as error:
-        raise UserError(f"{path}: no permission to read it; ask its owner for it (chmod a+r)") from error
+        raise UserError(f"{path}: no permission to read this file; ask its owner to allow it (chmod a+r)") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from error
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
 
 
 def folders(path: Path) -> list[str]:
-    """The names of the folders in a folder, in order; none where it is not there."""
+    """The sorted names of the folders in a folder; empty if it does not exist."""
     try:
         with os.scandir(path) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir())
@@ -72,9 +70,9 @@ def folders(path: Path) -> list[str]:
 
 
 def open_jsonl(path: Path) -> tuple[list[dict[str, Any]], Any]:
-    """The complete records of a jsonl file that was appended to, and a file to append more.
+    """The complete records of an appended jsonl file, and the file opened for appending.
 
-    A last line that a kill cut short is removed; a broken line anywhere else is an error, since no kill makes one.
+    An incomplete last line, left by a kill, is removed; any other broken line is an error, since a kill cannot cause it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -87,14 +85,14 @@ def open_jsonl(path: Path) -> tuple[list[dict[str, Any]], Any]:
 
 
 def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
-    """Records of a jsonl file; of one that another process is appending to, those whose line is whole.
+    """Records of a jsonl file; with `growing`, only complete lines, as another process may be appending.
 
-    Raises UserError that names the file, and the line where one is damaged.
+    Raises UserError that names the file, and the number of a damaged line.
     """
     try:
         file = path.open("rb")
     except OSError as error:
-        raise UserError(f"{path}: not readable: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     with file:
         for number, line in enumerate(file, start=1):
             if growing and not line.endswith(b"\n"):
@@ -106,25 +104,25 @@ def read_jsonl(path: Path, growing: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def append_jsonl(file: Any, record: dict[str, Any]) -> None:
-    """Append one record and hand it to the operating system."""
+    """Append one record and flush it to the operating system."""
     file.write(json.dumps(record, ensure_ascii=False) + "\n")
     file.flush()
 
 
 def keep_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    """Make a jsonl file that was appended to in any order, and in several goes, hold these records in this order."""
+    """Rewrite an appended jsonl file so that it has these records in this order."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     if path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
 def cache_folder(name: str) -> Path:
-    """Where things of a kind are kept for this user, from one run to the next; it need not exist yet."""
+    """The user's cache folder for one kind of file; it may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vsil-align" / name
 
 
 def share(folder: Path) -> None:
-    """Give files in a folder the mode that the umask gave the folder: safetensors writes for its owner alone."""
+    """Give files in a folder the permissions that the umask gave the folder: safetensors writes owner-only files."""
     for file in folder.rglob("*"):
         if file.is_file():
             file.chmod(folder.stat().st_mode & 0o666)
@@ -132,24 +130,24 @@ def share(folder: Path) -> None:
 
 @contextlib.contextmanager
 def building(folder: Path) -> Iterator[Path]:
-    """A folder that appears whole or not at all: build in the yielded one, which is renamed at the end."""
+    """Create a folder atomically: write to the yielded draft folder, which is renamed at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
         draft = Path(name, "draft")
         draft.mkdir()
         yield draft
         share(draft)
-        with contextlib.suppress(OSError):  # somebody else finished the same folder first
+        with contextlib.suppress(OSError):  # another process finished the same folder first
             draft.rename(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: could not be written")
+        raise UserError(f"{folder}: could not be written; check its permissions and the free disk space")
 
 
 def refuse_other(folder: Path, what: str, there: dict[str, Any], wanted: dict[str, Any], more: str = "") -> None:
-    """Raises UserError that names the first fact in which a folder holds something else than wanted; `there` is empty for a new one."""
+    """Raise UserError that names the first fact in which a folder's content differs from `wanted`; `there` is empty if new."""
     for key, value in wanted.items():
         if there and there.get(key) != value:
             raise UserError(
-                f"{folder} holds another {what}: its {key} is {json.dumps(there.get(key))}, this one's {json.dumps(value)}{more}; "
-                f"give another output_dir= or remove that folder"
+                f"{folder} contains another {what}: its {key} is {json.dumps(there.get(key))}, expected {json.dumps(value)}{more}; "
+                f"give another output_dir=, or remove this folder"
             )

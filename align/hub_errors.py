@@ -1,10 +1,10 @@
-"""What the Hugging Face hub says when it gives nothing, in words that a user can act on."""
+"""Errors of the Hugging Face Hub as messages that tell the user what to do."""
 
 from __future__ import annotations
 
 
 def said(error: Exception, key: str) -> str:
-    """What the hub said, in one line, and what to do; `key` is the setting that names a revision."""
+    """The Hub's error in one line, and what to do; `key` is the setting of the revision."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error

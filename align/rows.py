@@ -1,4 +1,4 @@
-"""Row: the one record that every data set becomes."""
+"""Row: the common record for rows of all datasets."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from typing import Any
 ROLES = ("harmful", "benign")
 HARM_IN = ("text", "image", "both", "none")
 VIEWS = ("image", "text", "caption", "shuffled", "blank")
-"""What of a row the model sees (align/data/views.py)."""
+"""What the model sees of a row (align/data/views.py)."""
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """An image that is decoded when it is needed: a file, or encoded bytes (the convention of `datasets`)."""
+    """An image, decoded on demand: a file, or encoded bytes (the convention of `datasets`)."""
 
     path: str | None = None
     bytes: bytes | None = None
     inside: str | None = None
-    """Where in the file it lies: the member of a zip archive, or the cell of a parquet file (align/data/files/parquet.py)."""
+    """Its position in the file: the member of an archive, or the cell of a parquet file (align/data/files/parquet.py)."""
 
     @property
     def name(self) -> str | None:
-        """What it is called; None for bytes in memory."""
+        """The image's name; None for bytes in memory."""
         return f"{self.path}::{self.inside}" if self.inside else self.path
 
 
 @dataclass(frozen=True)
 class Row:
-    """A request to the model, what it should (or should not) answer, and where its harm lies."""
+    """A request to the model, its desired and undesired responses, and the location of its harm."""
 
     id: str
     prompt: str
     images: tuple[ImageRef, ...] = ()
     response: str | None = None
-    """The answer to train on; in a benchmark, the reference answer where the set has one."""
+    """The response to train on; in a benchmark, its reference response, if any."""
     chosen: str | None = None
     rejected: str | None = None
     harmful_response: str | None = None
     role: str = "benign"
     harm_in: str = "none"
-    """Where the harm is stated: text (the request leaks it: VSIL), image (VSIL-free), both, none."""
+    """The location of the harm: text (the request leaks it: VSIL), image (VSIL-free), both, none."""
     caption: str | None = None
     twin: str | None = None
-    """Rows of one twin share this id: the same query over an unsafe and a safe image."""
+    """Rows of one twin share this id: the same query with an unsafe and a safe image."""
     source: str = ""
     category: str | None = None
     cluster: str | None = None
-    """Rows that are not independent (one image, several queries) share this id; intervals are clustered by it. Of a row's image it is
-    `image.name`, for which its pixels stand in."""
+    """Dependent rows (one image, several queries) share this id; confidence intervals are clustered by it. For an image it is
+    `image.name`; evaluation uses the image's pixel hash instead."""
     asked: str | None = None
-    """The request whose answer is generated where the row lacks one, if it is not the prompt: a twin's is one for all arms."""
+    """The request for which an absent response is generated, if not the prompt: a twin has one request for all arms."""
     item: str | None = None
-    """What the row is about, however it is asked and shown: the same for all rows that are made of one twin."""
+    """The item of the row, independent of query and view: the same for all rows of one twin."""
     view: str = "image"
-    """What the model sees of it (align/data/views.py): `image` is the row as it is."""
+    """What the model sees of the row (align/data/views.py); `image` is the unchanged row."""
     request: str | None = None
-    """The request in plain words, where the prompt wraps it (a jailbreak) or the image hides it (an image of text)."""
+    """The plain request, if the prompt wraps it (a jailbreak) or the image hides it (an image of text)."""
     columns: dict[str, Any] = field(default_factory=dict, hash=False)
-    """The set's own further columns, for `where.<column>=` and for breakdowns."""
+    """Further columns of the dataset, for `where.<column>=` and for breakdowns."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -68,11 +68,11 @@ class Row:
 
     @property
     def plain_request(self) -> str:
-        """What a judge is told was asked."""
+        """The request that a judge sees."""
         return self.prompt if self.request is None else self.request
 
     def to_dict(self) -> dict[str, Any]:
-        """As a record of a `datasets.Dataset`; `columns` stay behind."""
+        """A record of a `datasets.Dataset`, without `columns`."""
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"}
         return record | {"images": [asdict(image) for image in self.images]}
 
@@ -84,6 +84,6 @@ class Row:
 
 
 def split_view(name: str) -> tuple[str, str | None]:
-    """`<benchmark>.<view>` -> its two parts; a name that does not end in a view's name is a benchmark's alone."""
+    """`<benchmark>.<view>` -> its two parts; a name without a view at the end is the benchmark's name."""
     benchmark, _, view = name.rpartition(".")
     return (benchmark, view) if benchmark and view in VIEWS else (name, None)

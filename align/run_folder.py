@@ -1,6 +1,7 @@
 """A run is a folder: the resolved configuration, a manifest, logs, checkpoints, the adapter, and evaluation files.
 
-It is named by its content, not by a time or a job, so that a requeued job finds it again; tables are made from folders alone.
+Its name depends on its content, not on a time or a job, so that a requeued job finds it again. Tables are
+made only from run folders.
 """
 
 from __future__ import annotations
@@ -49,70 +50,70 @@ class RunFolder:
 
     @property
     def manifest_file(self) -> Path:
-        """What was run, with which versions, and what came out."""
+        """The manifest: what was run, with which versions, and the result."""
         return self.path / "manifest.json"
 
     @property
     def rows_file(self) -> Path:
-        """Every training row: what it is, how it is shown, and hashes of what the model reads."""
+        """One record per training row: its identity, its view, and hashes of its texts and images."""
         return self.path / "rows.jsonl"
 
     @property
     def steps_file(self) -> Path:
-        """What each optimizer step trained on."""
+        """The rows of each optimizer step."""
         return self.path / "steps.jsonl"
 
     @property
     def checkpoints(self) -> Path:
-        """Where the trainer saves its state."""
+        """The folder of the trainer's checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def weights(self) -> Path:
-        """The trained adapter, or the model of a full fine-tuning."""
+        """The trained adapter, or the fully fine-tuned model."""
         return self.path / "checkpoint"
 
     @property
     def evaluation(self) -> Path:
-        """Where evaluations go."""
+        """The folder of evaluation results."""
         return self.path / "evaluation"
 
     @property
     def validation(self) -> RunFolder:
-        """Where an evaluation goes that settings are chosen by; it is no run, and no table reads it."""
+        """The folder of the evaluation that chooses settings; it is not a run, and no table reads it."""
         return RunFolder(self.path / "validation")
 
     @property
     def evaluation_interrupted(self) -> Path:
-        """There since the evaluation after training was asked to stop, until it is started again."""
+        """A file that exists from the interruption of the evaluation after training until its next start."""
         return self.evaluation / ".interrupted"
 
     @property
     def curve(self) -> Path:
-        """Where the weights of steps before the last are kept, each with its evaluation."""
+        """The folder of earlier steps' weights, each with its evaluation."""
         return self.path / "curve"
 
     @property
     def curve_file(self) -> Path:
-        """What came out of evaluating them."""
+        """The results of the curve's evaluations."""
         return self.path / "curve.json"
 
     @property
     def wandb_file(self) -> Path:
-        """What of the evaluation is in wandb already."""
+        """The record of evaluation results that wandb already has."""
         return self.path / "wandb.json"
 
     def curve_points(self) -> dict[int, RunFolder]:
-        """{step: folder with `weights` and `evaluation` of its own}, in order of steps; all that are there are whole."""
+        """{step: folder with its own `weights` and `evaluation`}, in order of steps; existing folders are complete."""
         found = {int(path.name.rpartition("-")[2]): RunFolder(path) for path in self.curve.glob("step-*")}
         return dict(sorted(found.items()))
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest as it stands; empty before the run began. Raises UserError where it is damaged."""
+        """The current manifest; empty before the run starts. Raises UserError if it is damaged."""
         return read_json(self.manifest_file) if self.manifest_file.is_file() else {}
 
     def config(self) -> RunConfig:
-        """The configuration that the run was started with. Raises UserError where the folder is not a finished run's."""
+        """The configuration of the run. Raises UserError if the folder is not of a finished run."""
         if not self.finished():
             raise UserError(
                 f"run={self.path}: {'not finished yet' if self.manifest() else 'not a run folder'}; train it first"
@@ -120,7 +121,7 @@ class RunFolder:
         return self._stored_config()
 
     def refuse_replaced_base(self) -> None:
-        """Raises UserError where the base of this run has other weights now than when the run was trained on it."""
+        """Raise UserError if the weights of this run's base have changed since the run was trained."""
         from align.models.loading import base_of  # imports transformers
 
         recorded, base = self.manifest().get("base_weights"), base_of(self.config().model)
@@ -130,11 +131,11 @@ class RunFolder:
                 "run",
                 {"base_weights": recorded},
                 {"base_weights": base.weights},
-                f": the weights in {base} were replaced since this run was trained; put the old ones back",
+                f": the weights in {base} were replaced after this run was trained; restore the old weights",
             )
 
     def finished(self) -> bool:
-        """Whether the run was trained to its end."""
+        """Whether the training is complete."""
         return self.manifest().get("status") == "finished"
 
     def record(self, **facts: Any) -> None:
@@ -142,8 +143,10 @@ class RunFolder:
         write_json(self.manifest_file, self.manifest() | facts)
 
     def check(self, config: RunConfig, data: dict[str, Any], base: Base, rendering: str) -> None:
-        """Raises UserError where this folder holds another run: other settings of what is trained, other rows, other base weights, or
-        another way of writing rows as tokens and pixels (`Renderer.identity`).
+        """Raise UserError if this folder contains another run.
+
+        A run differs in settings that change what is trained, in rows, in base weights, or in the rendering of
+        rows as tokens and pixels (`Renderer.identity`).
         """
         there = self.manifest()
         if not there:
@@ -153,7 +156,7 @@ class RunFolder:
         refuse_other(
             self.path, "run", {f"data.{key}": there["data"].get(key) for key in ("fingerprint", "order")}, rows
         )
-        if there.get("base_weights") and base.weights:  # earlier versions recorded the path alone
+        if there.get("base_weights") and base.weights:  # earlier versions recorded only the path
             refuse_other(
                 self.path, "run", there, {"base_weights": base.weights}, f": the weights in {base} were replaced"
             )
@@ -162,13 +165,13 @@ class RunFolder:
             refuse_other(self.path, "run", there, {"rendering": rendering}, replaced)
 
     def _refuse_other_settings(self, config: RunConfig, there: dict[str, Any]) -> None:
-        """Raises UserError unless the settings that say what is trained are those of this run."""
+        """Raise UserError if settings that change what is trained differ from this run's."""
         if not (self.path / "config.yaml").is_file():
             refuse_other(self.path, "run", there, {"fingerprint": fingerprint(config)})
             return
         now, then = (dict(flatten(trained_by(to_dict(of)))) for of in (config, self._stored_config()))
         different = [key for key in {**then, **now} if then.get(key) != now.get(key)]
-        # Data are compared by their content, and so is the base, unless an earlier version recorded its path alone.
+        # Data are compared by content, and so is the base, unless an earlier version recorded only its path.
         different = [
             key for key in different if not (found_by(key) and (there.get("base_weights") or key.startswith("data.")))
         ]
@@ -186,7 +189,7 @@ class RunFolder:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(to_dict(config))))
 
     def begin(self, config: RunConfig, data: dict[str, Any], base: Base, rendering: str) -> None:
-        """Write configuration and manifest. Raises UserError where the folder holds another run."""
+        """Write configuration and manifest. Raises UserError if the folder contains another run."""
         self.check(config, data, base, rendering)
         there = self.manifest()
         self.write_config(config)
@@ -213,34 +216,34 @@ class RunFolder:
         )
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that can be read. All that are there were written whole (align/methods/checkpoints.py)."""
+        """The newest readable checkpoint. Checkpoints are written atomically (align/methods/checkpoints.py)."""
         return next((path for path in self._checkpoints() if damage_of(path) is None), None)
 
     def set_aside_damaged(self) -> list[str]:
-        """Rename checkpoints that are newer than the last one that can be read -> a line on each."""
+        """Rename damaged checkpoints newer than the last readable one; return one line per checkpoint."""
         lines: list[str] = []
         for path in self._checkpoints():
             if (why := damage_of(path)) is None:
                 break
             aside = path.with_name(f"damaged-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
-            lines.append(f"{path} is damaged ({why}) and not used; it is now {aside.name}")
+            lines.append(f"{path} is damaged ({why}) and is not used; it was renamed to {aside.name}")
             path.rename(aside)
         return lines
 
     def _checkpoints(self) -> list[Path]:
-        """The newest first."""
+        """Checkpoints, newest first."""
         numbered = (path for path in self.checkpoints.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit())
         return sorted(numbered, key=step_of, reverse=True)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint was saved at."""
+    """The step of a checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def run_folder(config: RunConfig) -> RunFolder:
-    """The folder of a run: `output_dir`, or one that is named by model, recipe, seed and a hash of the configuration."""
+    """The folder of a run: `output_dir`, or a name with model, recipe, seed and a hash of the configuration."""
     if config.output_dir:
         return RunFolder(Path(config.output_dir))
     name = f"{config.model.name}-{config.recipe}-seed{config.seed}-{fingerprint(config)}"
@@ -248,7 +251,7 @@ def run_folder(config: RunConfig) -> RunFolder:
 
 
 def tuning(config: RunConfig) -> str:
-    """How a run trains: `full`, `LoRA r 16`, or with a quantised base `LoRA r 16 on nf4`."""
+    """How a run trains: `full`, `LoRA r 16`, or with a quantized base `LoRA r 16 on nf4`."""
     if config.lora is None:
         return "full"
     adapter = "a continued LoRA" if config.model.adapter else f"LoRA r {config.lora.r}"
@@ -256,18 +259,18 @@ def tuning(config: RunConfig) -> str:
 
 
 def folder_within(output_dir: str, model: str, recipe: str, seed: int, digest: str) -> Path:
-    """Where one of many runs goes: `<output_dir>/<model>/<recipe>-seed<seed>-<fingerprint>`."""
+    """The folder of one of many runs: `<output_dir>/<model>/<recipe>-seed<seed>-<fingerprint>`."""
     return Path(output_dir, model.replace("/", "-"), f"{recipe}-seed{seed}-{digest}".replace("/", "-"))
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of the packages that numbers depend on."""
+    """Installed versions of the packages that results depend on."""
     return {"python": sys.version.split()[0]} | {package: _version(package) for package in PACKAGES}
 
 
 @cache
 def _version(package: str) -> str:
-    """What is installed stays while a process runs, and to read it takes longer than to write a manifest."""
+    """The version of a package, cached, because reading it is slower than writing a manifest."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -275,7 +278,7 @@ def _version(package: str) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit of the checkout that this code runs from, with a mark if it was changed; None for an installed wheel."""
+    """The git commit of this code, with `+changes` if it was modified; None for an installed wheel."""
     here = Path(__file__).parent
     try:
         subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=here, capture_output=True, check=True)

@@ -1,7 +1,7 @@
-"""One process group at a time trains in a run folder: two that write the same files would mix their steps.
+"""A lock for a run folder: only one process group trains in it at a time, because two would mix their steps in the same files.
 
-The operating system takes the lock back from a process that was killed. Only then may another one have it, so that a requeued job
-waits for what is left of the former one.
+The operating system releases the lock of a killed process. Until then a requeued job waits for the
+remaining processes of the previous job.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from align.errors import UserError
 from align.files import read_json, write_json
 
 PATIENCE = 120.0
-"""Seconds to wait for a lock whose holder is dead or on another machine: a network file system notices late that a machine is gone."""
+"""Seconds to wait for a lock whose holder has ended or is on another machine: a network file system detects a lost machine late."""
 LOCK, HOLDER = ".running.lock", ".running.json"
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder on the main process of a launch. Raises UserError that names who holds it."""
-    # The main process holds it for all; if it is refused, the launcher ends the others.
+    """Hold the lock of a run folder in the main process of a launch. Raises UserError that names the current holder."""
+    # The main process holds the lock for all processes; if this fails, the launcher ends the others.
     if int(os.environ.get("RANK", "0")) > 0:
         yield
         return
@@ -41,7 +41,9 @@ def alone(folder: Path) -> Iterator[None]:
         raise
     except (OSError, NotImplementedError) as error:
         print(
-            f"{folder}: this file system has no locks ({error}); start this run once only", file=sys.stderr, flush=True
+            f"{folder}: this file system has no locks ({error}); do not start this run twice",
+            file=sys.stderr,
+            flush=True,
         )
         yield
         return
@@ -67,19 +69,21 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         waited = time.monotonic() - begun
         who = "process {pid} on {host}, since {since}".format(**holder) if holder else "another process"
         if _is_alive(holder) or waited > PATIENCE:
-            raise UserError(f"{folder}: this run is being trained already by {who}; wait for it, or stop it first")
+            raise UserError(f"{folder}: this run is already being trained by {who}; wait for it, or stop it first")
         if waited < 1:
-            print(f"{folder}: held by {who}; waiting up to {PATIENCE:.0f} s for it to end", file=sys.stderr, flush=True)
+            print(
+                f"{folder}: locked by {who}; waiting up to {PATIENCE:.0f} s for it to end", file=sys.stderr, flush=True
+            )
         time.sleep(1)
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
-    """Whether the holder is a process of this machine that runs; of another machine's process that is unknown."""
+    """Whether the holder is a running process of this machine; unknown (False) for another machine."""
     return holder.get("host") == socket.gethostname() and psutil.pid_exists(int(holder.get("pid", -1)))
 
 
 def _holder(folder: Path) -> dict[str, Any]:
-    """Who holds the lock, where that is written already."""
+    """The holder of the lock, if it is recorded already."""
     with contextlib.suppress(UserError):
         return dict(read_json(folder / HOLDER))
     return {}

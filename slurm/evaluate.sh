@@ -5,27 +5,27 @@
 #SBATCH --signal=USR1@60
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# One evaluation, which goes on by itself after its time limit, a preemption or the failure of a node:
+# One evaluation, which resumes automatically after its time limit, a preemption or a node failure:
 #
 #   sbatch --gpus-per-node=1 slurm/evaluate.sh run=runs/mine
-#   sbatch --gpus-per-node=1 --array=0-7%2 slurm/evaluate.sh evaluations.txt    # element k: line k + 1 of the file holds its arguments
+#   sbatch --gpus-per-node=1 --array=0-7%2 slurm/evaluate.sh evaluations.txt    # element k: line k + 1 of the file has its arguments
 #
-# Every answer and verdict is stored as it comes, so an evaluation that a signal ends goes on when the job is requeued.
-# What is printed goes to <run>/evaluate.log, when a job began and ended to <run>/jobs.jsonl; without run= the folder is output_dir=.
+# Every response and verdict is stored immediately, so an interrupted evaluation continues when the job is requeued.
+# Output goes to <run>/evaluate.log, start and end times of jobs to <run>/jobs.jsonl; without run= the folder is output_dir=.
 #
-#   ALIGN           the command, of one or several words: apptainer exec --nv align.sif align  (default: align)
-#   MAX_REQUEUES    how often the job may come back (default: 100)
-#   JUDGE_ADDRESS   file in which slurm/judge.sh writes the address of its server, which is waited for
-#   JUDGE_PATIENCE  seconds to wait for it (default: 3600)
+#   ALIGN           command, one or several words: apptainer exec --nv align.sif align  (default: align)
+#   MAX_REQUEUES    maximum number of requeues (default: 100)
+#   JUDGE_ADDRESS   file with the URL of the server of slurm/judge.sh; the evaluation waits for this server
+#   JUDGE_PATIENCE  seconds to wait for the server (default: 3600)
 
 # --- lines of your cluster: modules, environment, container ---
 set -uo pipefail
 stage=evaluate
 
-# --- the same in train.sh and evaluate.sh, as SLURM runs a copy of one file ---
-trap : TERM USR1 # live on when the job is signalled; bash comes to it when the step has ended
+# --- identical in train.sh and evaluate.sh, because SLURM runs a copy of a single file ---
+trap : TERM USR1 # survive a signal to the job; bash handles it when the step has ended
 export PYTHONUNBUFFERED=1
-eval "align=(${ALIGN:-align})" # of one or several words, quoted as for a shell
+eval "align=(${ALIGN:-align})" # one or several words, quoted as in a shell
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}}
 job=${job:-$SLURM_JOB_ID}
 restart=${SLURM_RESTART_COUNT:-0}
@@ -39,7 +39,7 @@ if [ -n "${SLURM_ARRAY_TASK_ID:-}" ] && [ $# = 1 ] && [[ -f $1 || $1 != *=* ]]; 
     eval "set -- $line" || exit 2
 fi
 
-value() { # the value of a key among the arguments, the last where it stands twice
+value() { # the value of a key among the arguments; the last one if it occurs twice
     local key=$1 found="" argument
     shift
     for argument in "$@"; do
@@ -54,7 +54,7 @@ note() { # a line of jobs.jsonl
 
 now() { date +%Y-%m-%dT%H:%M:%S%z; }
 
-begin() { # from here on all output goes to the folder, if there is one
+begin() { # from here on all output goes to the folder, if it exists
     [ -z "$folder" ] || {
         mkdir -p "$folder" || exit 1
         echo "Output: $folder/$stage.log"
@@ -64,14 +64,14 @@ begin() { # from here on all output goes to the folder, if there is one
     note "\"nodes\": \"$SLURM_JOB_NODELIST\", \"began\": \"$(now)\""
 }
 
-finish() { # with the step's status; $2: whether it was interrupted, so that the same command goes on
+finish() { # $1: the step's status; $2: yes if it was interrupted, so that the same command resumes it
     note "\"status\": $1, \"ended\": \"$(now)\""
     echo "=== job $job, restart $restart: status $1, $(now)"
     [ "$2" = no ] || again
     exit "$1"
 }
 
-again() { # put the job back into the queue, unless it has been cancelled, or SLURM has done so
+again() { # requeue the job, unless it was cancelled or SLURM has requeued it
     local state
     state=$(squeue --noheader --jobs="$job" --states=all --format="%T %r")
     case $state in
@@ -88,8 +88,8 @@ again() { # put the job back into the queue, unless it has been cancelled, or SL
     echo "=== requeued"
     scontrol requeue "$job" || echo "=== it could not be requeued; the same sbatch command goes on from here"
 }
-# --- until here ---
-answers() { # whether a server answers at this address
+# --- end of the identical part ---
+answers() { # whether a server responds at this URL
     curl --silent --fail --max-time 10 --noproxy '*' --output /dev/null "$1/health" ||
         curl --silent --fail --max-time 10 --noproxy '*' --output /dev/null "$1/v1/models"
 }
@@ -109,16 +109,16 @@ wait_for_judge() { # sets address
             return 1
         fi
         sleep 5 &
-        wait $! # which a signal ends
+        wait $! # a signal ends this wait
     done
 }
 
 folder=$(value run "$@")
-if [ -n "$folder" ] && [ ! -d "$folder" ]; then # not to be made: a run that failed, or a choice that could not be made
+if [ -n "$folder" ] && [ ! -d "$folder" ]; then # do not create it: the run failed, or no tuned value could be chosen
     echo "error: run=$folder: no such folder" >&2
     exit 2
 fi
-if [ -n "$folder" ]; then # where a link leads now: it may lead elsewhere before this ends
+if [ -n "$folder" ]; then # resolve a link now: it may change before this job ends
     folder=$(cd "$folder" && pwd -P)
     set -- "${@/#run=*/run=$folder}"
 fi
@@ -135,8 +135,8 @@ if [ -n "${JUDGE_ADDRESS:-}" ] && [ -z "$(value judge.base_url "$@")" ]; then
     set -- "$@" "judge.base_url=$address/v1"
 fi
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not inherit it
-# 2>&1 there: srun would mix two streams in the middle of a character.
-# shellcheck disable=SC2016  # expanded there
+# 2>&1 inside the step: srun could mix two streams within a character.
+# shellcheck disable=SC2016  # expanded in the step
 srun --nodes=1 --ntasks=1 bash -c 'exec "$@" 2>&1' bash "${align[@]}" eval "$@"
 status=$?
 case $status in

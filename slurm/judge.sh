@@ -4,14 +4,14 @@
 #SBATCH --ntasks=1
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# A server of a judge model for as long as the job lasts; evaluations find it by a file:
+# A server for a judge model, for the duration of the job; evaluations find it through a file:
 #
 #   export JUDGE_ADDRESS=$PWD/judge.address JUDGE_COMMAND='vllm serve <model> --host 0.0.0.0 --port $PORT'
 #   sbatch --gpus-per-node=1 slurm/judge.sh
 #   sbatch --gpus-per-node=1 slurm/evaluate.sh run=runs/mine judge.model=<model>
 #
-#   JUDGE_COMMAND  starts the server, which listens on $PORT and answers /health or /v1/models
-#   JUDGE_ADDRESS  file that holds http://<host>:<port> while the server answers
+#   JUDGE_COMMAND  command that starts the server, which listens on $PORT and responds to /health or /v1/models
+#   JUDGE_ADDRESS  file that contains http://<host>:<port> while the server responds
 
 # --- lines of your cluster: modules, environment, container ---
 
@@ -34,7 +34,7 @@ answers() {
 }
 
 mkdir -p "$(dirname "$JUDGE_ADDRESS")" || exit 1
-rm -f "$JUDGE_ADDRESS" # of a former job that was killed
+rm -f "$JUDGE_ADDRESS" # left by a previous job that was killed
 bash -c "$JUDGE_COMMAND" &
 server=$!
 until answers; do
@@ -47,7 +47,7 @@ if kill -0 "$server" 2>/dev/null; then
     mv -f "$JUDGE_ADDRESS.$SLURM_JOB_ID" "$JUDGE_ADDRESS"
     echo "The server answers at $address"
 fi
-while kill -0 "$server" 2>/dev/null; do # a signal ends `wait`, not the server
+while kill -0 "$server" 2>/dev/null; do # a signal ends `wait`, but not the server
     wait "$server"
     status=$?
 done

@@ -4,14 +4,14 @@
 #SBATCH --ntasks=1
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# What a sweep came to: settings chosen by validation where it has any to choose, the tables, and what is missing and why.
+# The result of a sweep: settings chosen by validation (if it tunes any), the tables, and missing runs with reasons.
 #
 #   sbatch slurm/table.sh output_dir=runs/sweep
 #
-#   ALIGN      the command, of one or several words: apptainer exec --nv align.sif align  (default: align)
-#   JUDGE_JOB  name of the job of slurm/judge.sh, which is ended: nobody asks it any more
+#   ALIGN      command, one or several words: apptainer exec --nv align.sif align  (default: align)
+#   JUDGE_JOB  name of the job of slurm/judge.sh, which is cancelled because no evaluation needs it any more
 # --- lines of your cluster: modules, environment, container ---
 set -uo pipefail
-eval "align=(${ALIGN:-align})" # of one or several words, quoted as for a shell
+eval "align=(${ALIGN:-align})" # one or several words, quoted as in a shell
 [ -z "${JUDGE_JOB:-}" ] || scancel --me --name="$JUDGE_JOB"
 "${align[@]}" sweep "$@" finish=true

@@ -102,7 +102,7 @@ def test_a_set_that_is_whole_is_valid_and_one_that_cannot_be_read_is_no_set(wron
     (wrong / "rows.jsonl").write_text('{"prompt": "p"}\n{"prompt"')
     status, printed, said = data(capsys, *arguments)
     assert (status, printed) == (2, "")
-    assert f"{wrong}/rows.jsonl: not readable behind row 1" in said.replace("\n", "")
+    assert f"{wrong}/rows.jsonl: cannot be read after row 1" in said.replace("\n", "")
 
 
 def test_the_same_rows_are_shown_for_the_same_seed(wrong, capsys):

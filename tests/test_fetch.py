@@ -162,7 +162,7 @@ def test_a_fetch_that_was_cut_short_is_noticed(offline_node, file):
     (offline_node / file).unlink()
     (line,) = missing(config)
     assert NAME in line
-    assert "not whole in the cache" in line or file == "config.json"
+    assert "incomplete in the cache" in line or file == "config.json"
 
 
 def test_an_absent_shard_is_named(shared, tmp_path):

@@ -45,5 +45,5 @@ def test_wherever_a_kill_cuts_the_whole_records_before_it_remain(place, records,
 
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(UserError, match=r"x.json: not readable as JSON"):
+    with pytest.raises(UserError, match=r"x.json: .*JSON"):
         read_json(tmp_path / "x.json")

@@ -258,7 +258,7 @@ def test_what_accelerate_would_turn_into_something_else_in_silence_is_an_error(t
 def test_an_earlier_interruption_does_not_make_a_failure_one(tiny, tmp_path):
     RunFolder(tmp_path / "run").record(status="interrupted")
     failed = call(align("train", *arguments(tiny("llava"), "run")), tmp_path)
-    assert "run holds another run" in failed.stderr
+    assert "run contains another run" in failed.stderr
     assert failed.returncode == 1
 
 
@@ -295,7 +295,7 @@ def test_a_signal_before_training_ends_the_process_at_once(tmp_path):
     script = "from align.interruption import NOTICE; NOTICE.listen(); import os, signal; os.kill(os.getpid(), signal.SIGTERM); print(1)"
     done = call([sys.executable, "-c", script], tmp_path)
     assert (done.returncode, done.stdout) == (75, "")
-    assert "SIGTERM: stopped; there was nothing to save" in done.stderr
+    assert "SIGTERM: stopped; nothing had to be saved" in done.stderr
 
 
 def test_the_launch_is_accelerates_own_command():

@@ -192,7 +192,7 @@ def test_what_cannot_be_trained_says_why(tiny, tmp_path, more, expected):
 def test_a_finished_run_is_not_passed_off_as_another(tiny, tmp_path):
     command = arguments(tiny("llava"), tmp_path / "run", "train.max_steps=1")
     train(compose_run(command))
-    with pytest.raises(UserError, match="its seed is 0, this one's 7"):
+    with pytest.raises(UserError, match="its seed is 0, .*7"):
         train(compose_run([*command, "seed=7"]))
     assert main(["eval", f"model={tiny('llava')}", f"output_dir={tmp_path / 'run'}", "benchmark=mini_vsil"]) == 2
 

@@ -1,1 +1,1 @@
-"""Models that answer: loaded here, or behind an endpoint, and where their responses are kept."""
+"""Models that write responses, on this machine or behind an endpoint, and the cache of responses."""

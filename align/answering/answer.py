@@ -1,4 +1,4 @@
-"""What comes back from whoever is asked, and the settings that it depends on."""
+"""Responses of a model, and the settings that they depend on."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from align.errors import UserError
 from align.settings import Generation
 
 DRAWN = {"temperature": Generation.temperature, "top_p": Generation.top_p, "seed": Generation.seed}
-"""Settings of generation that only drawn answers depend on, and their defaults."""
+"""{setting that only affects sampled responses: default}"""
 
 
 @dataclass
 class Answer:
-    """What a model said to one row."""
+    """A model's response to one row."""
 
     id: str
     response: str
-    """As it came, with its thought where that is not `thought`."""
+    """The unchanged text; it contains the thought unless `thought` does."""
     finish_reason: str
-    """stop: the model ended its turn; length: it was cut at max_new_tokens."""
+    """stop: the model ended its turn; length: the response was truncated at max_new_tokens."""
     new_tokens: int | None
-    """None where a server does not say it."""
+    """None if a server does not report it."""
     seconds: float
-    """The time that the row took; its share of that of its batch."""
+    """The time for this row: its share of its batch's time."""
     thought: str | None = None
-    """What a server gives as the model's thought, in a field of its own."""
+    """The model's thought, if the server returns it in a separate field."""
 
 
 @dataclass
 class Unanswered:
-    """A row that a model behind an address gave no answer to."""
+    """A row without a response."""
 
     id: str
     reason: str
     declined: bool = False
-    """The server will not have this one request."""
+    """The server rejects this request."""
     final: bool = False
-    """Its own filter stopped it, and would again."""
+    """The server's filter rejected it, and would reject it again."""
     asked: bool = True
-    """False where it was not tried, since the server had failed too often."""
+    """False if no request was sent, because the server had failed too often."""
     help: str = ""
-    """What may be done about it."""
+    """What the user can do."""
     unusable: bool = False
-    """The row cannot be asked at all: its prompt is too long, an image has an impossible shape."""
+    """The row cannot be sent to the model: its prompt is too long, or an image has an unsupported shape."""
 
     @property
     def told(self) -> str:
-        """The reason and what may help."""
+        """The reason and what the user can do."""
         return f"{self.reason}; {self.help}" if self.help else self.reason
 
 
 def record_of(answer: Answer, marks: Marks) -> dict[str, Any]:
-    """An answer as a line of a file: `response` is the answer alone, `thought` is there where the model thought (docs/formats.md)."""
+    """A response as a record of a file: `response` without the thought; `thought`, if there is one (docs/formats.md)."""
     record: dict[str, Any] = {"id": answer.id, "response": answer.response, "finish_reason": answer.finish_reason}
     record |= {"new_tokens": answer.new_tokens, "seconds": round(answer.seconds, 4)}
     if answer.thought is None:
@@ -64,14 +64,16 @@ def record_of(answer: Answer, marks: Marks) -> dict[str, Any]:
     record |= {"thought": answer.thought, "apart": True}
     if answer.response and split(answer.response, AUTOMATIC) == Parts(answer.response):
         return record
-    why = "its content has marks of a thought too" if answer.response else "the server gives a thought and no answer"
+    why = (
+        "its content has marks of a thought too" if answer.response else "the server returned a thought and no response"
+    )
     return record | {"response": "", "raw": answer.response, "unfinished": why}
 
 
 def parted(record: Mapping[str, Any], marks: Marks, inside: bool = False) -> dict[str, Any]:
-    """A stored answer with its thought apart by these marks, whatever they were when it was stored: `raw` is what the model wrote.
+    """Split a stored response and its thought by these marks, even if it was stored with other marks; `raw` is the whole text.
 
-    `inside`: other answers of this model begin inside a thought.
+    `inside`: other responses of this model begin inside a thought.
     """
     if record.get("apart"):
         return dict(record)
@@ -85,7 +87,7 @@ def parted(record: Mapping[str, Any], marks: Marks, inside: bool = False) -> dic
 
 
 def parted_together(records: Mapping[str, Mapping[str, Any]], marks: Marks) -> dict[str, dict[str, Any]]:
-    """`parted` for the answers of one model: where one of them begins inside a thought, the prompt opens it for all."""
+    """`parted` for all responses of one model: if one begins inside a thought, the prompt opens the thought for all."""
     inside = marks.unseen and any(
         begins_inside(str(one.get("raw", one["response"])), marks) for one in records.values()
     )
@@ -93,16 +95,16 @@ def parted_together(records: Mapping[str, Mapping[str, Any]], marks: Marks) -> d
 
 
 def how(generation: Generation) -> dict[str, Any]:
-    """The settings of generation that answers depend on: neither the batch size nor the number of processes is one of them."""
+    """The generation settings that responses depend on; these do not include the batch size and the number of processes."""
     asked = {"do_sample": generation.do_sample, "max_new_tokens": generation.max_new_tokens}
     return asked | ({key: getattr(generation, key) for key in DRAWN} if generation.do_sample else {})
 
 
 def check_sampling(generation: Generation) -> None:
-    """Raises UserError for settings that nothing can be drawn with, and for those that change nothing while nothing is drawn."""
+    """Raise UserError for invalid sampling settings, and for sampling settings with greedy decoding."""
     if not (math.isfinite(generation.temperature) and generation.temperature > 0):
         raise UserError(
-            f"generation.temperature={generation.temperature}: expected more than 0; greedy answers are generation.do_sample=false"
+            f"generation.temperature={generation.temperature}: expected more than 0; for greedy decoding use generation.do_sample=false"
         )
     if not 0 < generation.top_p <= 1:
         raise UserError(f"generation.top_p={generation.top_p}: expected more than 0 and at most 1")
@@ -111,5 +113,5 @@ def check_sampling(generation: Generation) -> None:
     for key, idle in DRAWN.items():
         if (value := getattr(generation, key)) != idle:
             raise UserError(
-                f"generation.{key}={value} has no effect on greedy answers: add generation.do_sample=true, or remove it"
+                f"generation.{key}={value} has no effect on greedy decoding; add generation.do_sample=true, or remove it"
             )

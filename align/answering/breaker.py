@@ -1,4 +1,4 @@
-"""When a server that fails is not asked any more, and which setting may help."""
+"""A circuit breaker: when to stop sending requests to a failing server, and which setting may help."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from dataclasses import replace
 from align.answering.conversation import Failure, Reply, Request
 
 NAMES = re.compile(r"\b(?=\w*\d)[\w-]{8,}\b")
-"""Of requests, in what servers say of them: they differ where the reason does not."""
+"""Request ids in error messages of servers; they differ between requests with the same reason."""
 OF_ONE = re.compile(
     r"code: 413|context|length|too (long|large|big|many)|exceed|(invalid|decode|process).{0,40}image", re.IGNORECASE
 )
-"""What servers say of one request, however many are like it: the next may be shorter."""
+"""Errors that concern one request, even if many requests have them: the next request may be shorter."""
 ADVICE = (
     (
         r"context length|too long|max_model_len|input tokens",
-        "{0}.max_new_tokens= takes less room, or serve it with a longer context",
+        "give a lower {0}.max_new_tokens=, or serve the model with a longer context",
     ),
     (
         r"max_tokens.*(not supported|unsupported|max_completion_tokens)|(unsupported|unknown|unrecognized).*max_tokens",
         "give {0}.extra.max_tokens=null {0}.extra.max_completion_tokens={1}",
     ),
-    (r"temperature", "give {0}.extra.temperature=null, which leaves ours out"),
-    (r"response_format|json_schema|guided|grammar", "give {0}.structured=false, which asks for no JSON schema"),
+    (r"temperature", "give {0}.extra.temperature=null, which removes this parameter"),
+    (r"response_format|json_schema|guided|grammar", "give {0}.structured=false, which does not send a JSON schema"),
     (r"\b40[13]\b|api.?key", "{0}.api_key_env= is the NAME of the environment variable with the key"),
     (r"\b404\b|does not exist", "check {0}.model= and {0}.base_url=, which ends in /v1 for most servers"),
     (r"\b429\b", "give a lower {0}.concurrency= or a higher {0}.retries="),
     (r"no answer in", "give a higher {0}.timeout= or a lower {0}.concurrency="),
     (r"connection", "check that the server of {0}.base_url= runs"),
 )
-"""What a failure says -> what to do, for the section of settings and the room of a reply; the first that fits."""
+"""(pattern of an error message, what to do, with the section of settings and max_new_tokens); the first match is used."""
 
 
 def advice(detail: str, section: str, request: Request) -> str:
-    """What may help against a failure of a request; empty where nothing is known."""
+    """What the user can do about a failed request; empty if unknown."""
     fitting = (text for said, text in ADVICE if re.search(said, detail, re.IGNORECASE | re.DOTALL))
     found = next(fitting, "")
     if request.schema is None and ".structured" in found:
@@ -43,28 +43,29 @@ def advice(detail: str, section: str, request: Request) -> str:
 
 
 class Breaker:
-    """Counts failures one after another.
+    """Counts consecutive failures.
 
-    What a server will not have is a request's own fault, unless it says the same of every request, and it is nothing that lies in one
-    request, and none was answered: then a setting is wrong.
+    A rejected request normally does not count. If the server rejects every request with the same message,
+    the message does not concern a single request, and no request has succeeded, then a setting is wrong
+    and rejections count.
     """
 
     def __init__(self, give_up: int) -> None:
-        """`give_up`: so many failures one after another are the server's."""
+        """`give_up`: the number of consecutive failures after which the server counts as failing."""
         self._give_up = give_up
         self._failures = self._alike = 0
         self._answered = False
         self._first: Failure | None = None
-        """Of those that are counted."""
+        """The first of the counted failures."""
 
     @property
     def open(self) -> bool:
-        """Whether the server is not asked any more."""
+        """Whether no more requests are sent."""
         return max(self._failures, self._alike) >= self._give_up
 
     def note(self, found: Reply | Failure) -> None:
-        """One more reply or failure."""
-        if self.open:  # requests that were under way
+        """Count one reply or failure."""
+        if self.open:  # results of requests that were already sent
             return
         if isinstance(found, Reply):
             self._failures, self._answered, self._first = 0, True, None
@@ -84,9 +85,9 @@ class Breaker:
         self._first = self._first if same else found
 
     def failure(self, request_id: str) -> Failure:
-        """Of a request that is not sent, with the first reason."""
+        """The failure of a request that is not sent, with the first failure's reason."""
         assert self._first is not None
-        detail = f"not asked: {self._give_up} requests before it failed, first {self._first.id}: {self._first.detail}"
+        detail = f"not sent: {self._give_up} requests before it failed, first {self._first.id}: {self._first.detail}"
         return replace(self._first, id=request_id, reason="transport", detail=detail, asked=False)
 
 

@@ -1,6 +1,7 @@
-"""What a command may ask of an address: calls, tokens and money, counted and bounded.
+"""Budgets of endpoints: calls, tokens and money, counted and limited.
 
-A limit is one command's: whoever asks the same model by the same settings, over sets, points of a curve and arms, shares its count.
+A limit applies to one command: all requests to the same model with the same settings share its count, over
+benchmarks, curve points and arms.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from align.settings import Address
 
 CHARACTERS_PER_TOKEN = 3.0
 TOKENS_PER_IMAGE = 1500
-"""For estimates before the server has counted: rather too many tokens than too few. Of other letters than ASCII each is a token."""
+"""Estimates for the time before the server has counted tokens; high on purpose. A non-ASCII character counts as one token."""
 ROOM = ("max_tokens", "max_completion_tokens")
-"""What servers call the bound of a reply."""
+"""Parameters of servers that limit the length of a reply."""
 Usage = tuple[int | None, int | None]
-"""(input, output) tokens, as the server counts them; None where it does not."""
+"""(input, output) tokens, as the server counts them; None if it does not report them."""
 MILLION = 1e6
 
 
 class Spent(Exception):
-    """The next request could pass a limit."""
+    """The next request could exceed a limit."""
 
 
 class Budget:
@@ -34,24 +35,24 @@ class Budget:
         self.calls = self.prompt_tokens = self.new_tokens = 0
         self._reserved = self._unreported = 0.0
         self._more = 1.0
-        """By what the server has counted: how many times as many tokens a request may have as are estimated."""
+        """The largest ratio of counted to estimated input tokens so far."""
 
     @property
     def priced(self) -> bool:
-        """Whether tokens can be told in money."""
+        """Whether both prices are known."""
         return self._settings.price_in is not None and self._settings.price_out is not None
 
     def cost(self, prompt_tokens: float, new_tokens: float) -> float:
-        """US dollars; only where `priced`."""
+        """Cost in US dollars; only if `priced`."""
         assert self._settings.price_in is not None
         assert self._settings.price_out is not None
         return (prompt_tokens * self._settings.price_in + new_tokens * self._settings.price_out) / MILLION
 
     def reserve(self, request: Request) -> float:
-        """Before a request is sent: set its greatest cost aside, and return it. Raises Spent where a limit could be passed."""
+        """Reserve the maximum cost of a request before it is sent, and return it. Raises Spent if a limit could be exceeded."""
         limit = self._settings.max_calls
         if limit is not None and self.calls >= limit:
-            raise Spent(f"{self._section}.max_calls={limit}: so many requests were sent")
+            raise Spent(f"{self._section}.max_calls={limit}: this number of requests has been sent")
         tokens = estimated_tokens(request) * self._more
         greatest = self.cost(tokens, room(self._settings, request)) if self.priced else 0.0
         most = self._settings.max_cost
@@ -66,7 +67,7 @@ class Budget:
         return greatest
 
     def settle(self, reserved: float, request: Request, usage: Usage) -> None:
-        """After it: what the server says that it took. Where it does not say, all that was set aside counts as spent."""
+        """Replace a reservation with the usage that the server reports; without a report, the whole reservation is spent."""
         self._reserved -= reserved
         read, written = (count or 0 for count in usage)
         self.prompt_tokens += read
@@ -76,36 +77,36 @@ class Budget:
             self._unreported += max(reserved - self.cost(read, written), 0.0)
 
     def spent(self) -> float:
-        """US dollars so far; only where `priced`."""
+        """US dollars so far; only if `priced`."""
         return self.cost(self.prompt_tokens, self.new_tokens) + self._unreported
 
     def said(self) -> str:
-        """So far, in a few words."""
+        """Calls, tokens and cost so far, as a short text."""
         if not self.calls:
             return ""
         words = f"{self.calls:,} calls, {self.prompt_tokens:,} + {self.new_tokens:,} tokens"
         if not self.priced:
             return words
         unsaid = (
-            f" (at most {self._unreported:.2f} of it for replies that were not counted)" if self._unreported else ""
+            f" (of this, at most {self._unreported:.2f} for replies without a token count)" if self._unreported else ""
         )
         return f"{words}, {self.spent():.2f} USD{unsaid}"
 
     def forecast(self, requests: Sequence[Request]) -> str:
-        """What requests will take at most, in a few words, before the first is sent."""
+        """The maximum usage of requests, as a short text, before the first is sent."""
         tokens = sum(map(estimated_tokens, requests)), sum(room(self._settings, one) for one in requests)
         words = f"about {tokens[0]:,} input tokens, at most {tokens[1]:,} output tokens"
         if self.priced:
             return f"{words}: at most about {self.cost(*tokens):.2f} USD"
         key = self._section
-        return f"{words}; {key}.price_in= and {key}.price_out= (US dollars for a million tokens) would tell the cost"
+        return f"{words}; to see the cost, give {key}.price_in= and {key}.price_out= (US dollars per million tokens)"
 
 
 _BUDGETS: dict[tuple[Any, ...], Budget] = {}
 
 
 def budget_of(settings: Address, section: str) -> Budget:
-    """The one that everybody shares who asks this model by these settings, prices and limits in this command."""
+    """The budget that all requests of this command to this model with these settings, prices and limits share."""
     key = (
         section,
         *(getattr(settings, name) for name in ("base_url", "model", "price_in", "price_out", "max_calls", "max_cost")),
@@ -114,18 +115,18 @@ def budget_of(settings: Address, section: str) -> Budget:
 
 
 def begin_command() -> None:
-    """Nothing is spent yet."""
+    """Reset all budgets."""
     _BUDGETS.clear()
 
 
 def room(settings: Address, request: Request) -> int:
-    """The most tokens that may come out of a request: what is sent of `extra` goes over what is ours."""
+    """The maximum output tokens of a request; `extra` overrides max_new_tokens."""
     given = [settings.extra.get(name) for name in ROOM]
     return max([value for value in given if isinstance(value, int)], default=request.max_new_tokens)
 
 
 def estimated_tokens(request: Request) -> int:
-    """Input tokens of a request, rather too many: a server alone can count them."""
+    """A high estimate of a request's input tokens; only the server can count them."""
     texts = "".join(turn.text for turn in request.turns)
     other = sum(not letter.isascii() for letter in texts)
     tokens = (len(texts) - other) / CHARACTERS_PER_TOKEN + other

@@ -1,4 +1,4 @@
-"""A chat model that transformers loads here, text-only or with images: greedy, in batches, left padded."""
+"""A chat model that transformers loads on this machine, text-only or with images: greedy, batched, left-padded."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def check_local(path: str, dtype: str, batch_size: int) -> None:
-    """Raises UserError for what can be told without loading anything: no such folder, settings that cannot be."""
+    """Raise UserError for an absent folder and invalid settings, without loading anything."""
     if not Path(path).is_dir() and not is_hub_id(path):
-        raise UserError(f"judge.path={path}: there is no such folder; correct the path, or give a hub id")
+        raise UserError(f"judge.path={path}: this folder does not exist; correct the path, or give a Hub id")
     if dtype not in DTYPES:
         raise UserError(f"judge.dtype={dtype}: expected one of {', '.join(DTYPES)}")
     if batch_size < 1:
@@ -43,7 +43,7 @@ def check_local(path: str, dtype: str, batch_size: int) -> None:
 
 
 def identity_of(path: str) -> dict[str, str]:
-    """What replies depend on beside the path, which may hold other weights, or another template, tomorrow; a hub id holds what it holds."""
+    """Fingerprint of a folder's weights and template, which may change under the same path; empty for a Hub id."""
     if not Path(path).is_dir():
         return {}
     small = sorted(file for pattern in ("*.json", "*.jinja") for file in Path(path).glob(pattern))
@@ -52,12 +52,12 @@ def identity_of(path: str) -> dict[str, str]:
 
 
 class LocalChat:
-    """A model with its own chat template. Its end of turn is what its generation_config says; nothing else of that counts."""
+    """A model with its own chat template. Of its generation_config, only the end of turn is used."""
 
     def __init__(self, path: str, dtype: str, batch_size: int, marks: Marks = AUTOMATIC):
-        """Load it from a folder or hub id; `marks` are those of its thoughts.
+        """Load it from a folder or Hub id; `marks` are the marks of its thoughts.
 
-        Raises UserError where it cannot be, not whole, or has no chat template.
+        Raises UserError if it cannot be loaded, is incomplete, or has no chat template.
         """
         check_local(path, dtype, batch_size)
         self._batch_size, self._marks = batch_size, marks
@@ -68,12 +68,14 @@ class LocalChat:
             model, found = kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise UserError(f"judge.path={path}: cannot be loaded: {error}") from error
-        if lacking := sorted(found["missing_keys"]):  # transformers would fill them with random numbers
+        if lacking := sorted(found["missing_keys"]):  # transformers would initialise them randomly
             shown = ", ".join(lacking[:3])
-            raise UserError(f"judge.path={path}: {len(lacking)} of its weights are absent: {shown}; fetch it anew")
+            raise UserError(
+                f"judge.path={path}: {len(lacking)} of its weights are absent: {shown}; download the model again"
+            )
         if self._processor.chat_template is None:
             raise UserError(
-                f"judge.path={path}: it has no chat template, which says how it is asked; serve it with one, behind judge.base_url="
+                f"judge.path={path}: the model has no chat template; serve it with a template, and give judge.base_url= instead"
             )
         self._model: Any = model.to("cuda") if has_gpu() else model
         self._model.eval()
@@ -83,13 +85,13 @@ class LocalChat:
         added = self._tokenizer.added_tokens_decoder.values()
         self._special = sorted((str(t) for t in added if t.special and len(str(t)) > 1), key=len, reverse=True)
         self._ends = self._declared_ends()
-        # transformers fill what is not asked for from the model's own generation_config (a penalty for repetition, say).
+        # transformers takes unset options from the model's own generation_config, e.g. a repetition penalty.
         self._model.generation_config = GenerationConfig()
         self._longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
     def replies(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """One for each request; the longest are answered first."""
-        # As many images in each row of a batch; a processor cannot be told otherwise which image is whose.
+        """One reply or failure per request; the longest requests are first."""
+        # All rows of a batch have the same number of images, because a processor cannot assign images to rows otherwise.
         ordered = sorted(requests, key=lambda r: (_images(r), -sum(len(turn.text) for turn in r.turns)))
         start = 0
         while start < len(ordered):
@@ -98,7 +100,7 @@ class LocalChat:
             yield from self._batch(same)
 
     def usage(self) -> str:
-        """Nothing is paid for."""
+        """Return an empty text: local models have no cost."""
         return ""
 
     def release(self) -> None:
@@ -121,10 +123,10 @@ class LocalChat:
         inputs = self._inputs(shown)
         lengths = [sum(mask) for mask in inputs["attention_mask"].tolist()]
         too_long = {r.id: n for (r, _), n in zip(shown, lengths, strict=True) if not self._fits(n + r.max_new_tokens)}
-        if too_long:  # what lies beyond would be read as nonsense
+        if too_long:  # positions beyond the context give meaningless output
             for request_id, length in too_long.items():
                 detail = (
-                    f"{length} tokens and room for a reply are more than the {self._longest} that the model can read"
+                    f"{length} tokens and the room for a reply exceed the model's context of {self._longest} tokens"
                 )
                 yield Failure(request_id, "transport", detail)
             yield from self._batch([request for request, _ in shown if request.id not in too_long])
@@ -155,7 +157,7 @@ class LocalChat:
         texts = [self._prompt(request) for request, _ in shown]
         images = {"images": [images for _, images in shown]} if shown[0][1] else {}
         bos = self._tokenizer.bos_token
-        # A template that writes the beginning of a sequence itself must not get a second one.
+        # Avoid a second beginning-of-sequence token if the template writes it itself.
         adds = {"add_special_tokens": False} if bos and texts[0].startswith(bos) else {}
         inputs = self._processor(text=texts, **images, padding=True, return_tensors="pt", **adds)
         return {key: value.to(self._model.device) for key, value in inputs.items()}
@@ -166,7 +168,7 @@ class LocalChat:
 
     def _turn(self, turn: Turn) -> dict[str, Any]:
         text = turn.text
-        for token in self._special:  # in a text that is judged it stands for itself
+        for token in self._special:  # in a judged text, a special token is plain text
             text = text.replace(token, f"{token[0]} {token[1:]}")
         if not self._sees:
             return {"role": turn.role, "content": text}

@@ -1,7 +1,8 @@
-"""A chat model behind an OpenAI-compatible address: vLLM, SGLang, `transformers serve`, and hosted ones.
+"""A chat model behind an OpenAI-compatible endpoint: vLLM, SGLang, `transformers serve`, and hosted models.
 
-Requests run side by side up to a bound. What may pass (429, 5xx, a timeout, a lost connection) is tried again, with waits that
-double; a reply never is. A server that fails for everybody is not asked for every row.
+Requests run concurrently up to a limit. Temporary errors (429, 5xx, a timeout, a lost connection) are
+retried with doubling waits; a reply is never requested again. If the server fails for all requests, no
+more requests are sent.
 """
 
 from __future__ import annotations
@@ -25,40 +26,44 @@ from align.errors import UserError
 from align.settings import Address
 
 GIVE_UP = 20
-"""So many failures one after another are the server's, not the requests'."""
+"""After this many consecutive failures, the server counts as failing, not the requests."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-"""Seconds between tries, where the server does not say when to come again."""
+"""Seconds between retries, unless the server gives a time."""
 SHORTEST_KEY = 12
-"""What is shorter is no secret of a hosted service ("EMPTY", say), and may be a word of a reply."""
+"""A shorter key is not a secret of a hosted service (e.g. "EMPTY"), and may be a word of a reply."""
 MAY_PASS = (408, 409, 429)
 REQUESTS_OWN_FAULT = (400, 413, 422)
-"""Too long, filtered, or otherwise not what the server takes: that says nothing of other requests."""
+"""Too long, filtered, or otherwise invalid: this concerns only the request itself."""
 FILTERED = re.compile(r"content_filter|content_policy|safety|invalid_prompt", re.IGNORECASE)
-"""What servers call their own filter in an error's code."""
+"""Names of servers' own filters in error codes."""
 THOUGHTS = ("reasoning_content", "reasoning")
-"""Of a message: DeepSeek, SGLang and older vLLM have the first, newer vLLM, Ollama and OpenRouter the second."""
+"""Fields of a message with a thought: DeepSeek, SGLang, older vLLM; newer vLLM, Ollama, OpenRouter."""
 UNKNOWN: Usage = (None, None)
 GAVE_UP_WAITING = (408, 502, 504)
-"""Who says so stands between: the model may have worked all the same."""
+"""Statuses of proxies: the model may still have generated tokens."""
 
 
 def check_address(settings: Address, section: str) -> None:
-    """Raises UserError for settings that do not go together, and where a key stands in them, which they are no place for."""
+    """Raise UserError for inconsistent settings, and for settings that contain an API key."""
     check_values(settings, section)
     if settings.base_url is None:
         given = [key for key in ("model", "api_key_env") if getattr(settings, key) is not None]
         if given:
-            raise UserError(f"{section}.{given[0]} is given without {section}.base_url, the address to ask")
+            raise UserError(
+                f"{section}.{given[0]} is given without {section}.base_url=, the URL of the endpoint; give both"
+            )
         return
     if settings.model is None:
-        raise UserError(f"{section}.base_url={settings.base_url}: give {section}.model=, the model's name there")
+        raise UserError(
+            f"{section}.base_url={settings.base_url}: give {section}.model= too, the model's name at the endpoint"
+        )
     if settings.max_cost is not None and (settings.price_in is None or settings.price_out is None):
         raise UserError(
             f"{section}.max_cost={settings.max_cost}: give {section}.price_in= and {section}.price_out= too"
         )
     if settings.max_cost is not None and _unbounded(settings.extra):
         raise UserError(
-            f"{section}.max_cost={settings.max_cost}: {section}.extra leaves out the bound of a reply, and it could cost anything; "
+            f"{section}.max_cost={settings.max_cost}: {section}.extra removes the limit of a reply's length, so its cost has no limit; "
             f"give {section}.extra.max_completion_tokens="
         )
 
@@ -68,20 +73,22 @@ def _unbounded(extra: dict[str, Any]) -> bool:
 
 
 def key_of(settings: Address, section: str) -> str:
-    """The key that the environment holds; empty where none is asked for. Raises UserError where it is not there."""
+    """The key in the environment; empty if no variable is named. Raises UserError if the variable is not set."""
     name = settings.api_key_env
     if name is not None and not os.environ.get(name):
-        raise UserError(f"{section}.api_key_env={name}: there is no such environment variable, or it is empty")
+        raise UserError(
+            f"{section}.api_key_env={name}: this environment variable does not exist or is empty; run `export` to set it"
+        )
     return os.environ[name].strip() if name else ""
 
 
 class Server:
-    """A model behind an address. Nothing is sent before it is asked something."""
+    """A model behind an endpoint. Nothing is sent before the first request."""
 
     def __init__(self, settings: Address, section: str, parameters: dict[str, Any] | None = None):
-        """`section` is what errors call the settings; `parameters` go with every request, by OpenAI's names.
+        """`section` is the name of the settings in errors; `parameters` are sent with every request, under OpenAI's names.
 
-        Raises UserError where the key is not in the environment or the package openai is absent.
+        Raises UserError if the key is not in the environment or the package openai is absent.
         """
         check_address(settings, section)
         self.settings, self.section = settings, section
@@ -91,8 +98,8 @@ class Server:
         _openai(section)
 
     def replies(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """One for each request, as they come. Raises UserError where a limit of calls or money is reached."""
-        with asyncio.Runner() as runner:  # Ctrl-C cancels what is under way
+        """One reply or failure per request, in the order of arrival. Raises UserError if a limit of calls or money is reached."""
+        with asyncio.Runner() as runner:  # Ctrl-C cancels requests in progress
             stream = self._stream(requests)
             try:
                 while (found := runner.run(_next(stream))) is not None:
@@ -105,21 +112,21 @@ class Server:
         return self.budget.said()
 
     def release(self) -> None:
-        """Connections are closed after each round of requests; nothing else is held."""
+        """Do nothing: connections are closed after each call of `replies`."""
 
     def clean(self, text: str) -> str:
-        """A text that a server wrote, without the key, which a careless one repeats."""
+        """A text from the server without the key, which some servers repeat."""
         return text.replace(self._key, "(the key)") if len(self._key) >= SHORTEST_KEY else text
 
     async def _stream(self, requests: Iterable[Request]) -> AsyncGenerator[Reply | Failure, None]:
         source, waiting, breaker = iter(requests), set[asyncio.Task[Reply | Failure]](), Breaker(GIVE_UP)
         spent: Spent | None = None
-        # Without a key of its own the client would take OPENAI_API_KEY, whatever the address.
+        # Without an explicit key the client would send OPENAI_API_KEY to any URL.
         async with _openai(self.section).AsyncOpenAI(
             api_key=self._key or "none",
             base_url=self.settings.base_url,
             timeout=self.settings.timeout,
-            max_retries=0,  # tries are counted, so they are ours
+            max_retries=0,  # retries are counted, so this class retries itself
         ) as client:
             try:
                 while True:
@@ -141,7 +148,9 @@ class Server:
                 for task in waiting:
                     task.cancel()
         if spent is not None:
-            raise UserError(f"{spent}; what came is stored: raise the limit, and the same command goes on from there")
+            raise UserError(
+                f"{spent}; received replies are stored. Raise the limit, and run the same command to continue"
+            )
         for request in source:
             yield breaker.failure(request.id)
 
@@ -155,7 +164,9 @@ class Server:
             reserved, usage = self.budget.reserve(request), UNKNOWN
             begun = time.monotonic()
             try:
-                async with asyncio.timeout(self.settings.timeout):  # also where a server sends a byte now and then
+                async with asyncio.timeout(
+                    self.settings.timeout
+                ):  # applies even if the server sends single bytes slowly
                     completion = await client.chat.completions.create(
                         model=self.settings.model, messages=messages, **parameters
                     )
@@ -186,30 +197,32 @@ class Server:
             reason, refusal = choice.finish_reason, getattr(choice.message, "refusal", None)
             text = self.clean((refusal or choice.message.content or "").strip())
             thought = self._thought(choice.message)
-            text.encode()  # half a character could not be stored; its error is a ValueError
+            text.encode()  # raises a ValueError for half a character, which could not be stored
         except (AttributeError, IndexError, TypeError, ValueError):
-            return Failure(request_id, "transport", "what the server sent is no chat completion")
+            return Failure(request_id, "transport", "the server's reply is not a chat completion")
         if reason == "content_filter":
-            return Failure(request_id, "declined", "the server stopped it: finish_reason content_filter", final=True)
+            return Failure(
+                request_id, "declined", "the server stopped the reply: finish_reason content_filter", final=True
+            )
         if reason not in ("stop", "length"):
-            return Failure(request_id, "transport", f"the server stopped it: finish_reason {reason}")
+            return Failure(request_id, "transport", f"the server stopped the reply: finish_reason {reason}")
         return Reply(request_id, text, reason, seconds, usage[0], usage[1], bool(refusal), thought)
 
     def _thought(self, message: Any) -> str | None:
-        """A thought that the server keeps apart, in one of the fields that servers have for it."""
+        """The thought, if the server returns it in a separate field."""
         given = (getattr(message, name, None) for name in THOUGHTS)
         thought = next((text.strip() for text in given if isinstance(text, str) and text.strip()), None)
         return thought and self.clean(thought).encode("utf-8", "replace").decode()
 
     def _costs_nothing(self, error: Exception) -> bool:
-        """Whether a request surely made no tokens: it did not get there, or was turned away. After a timeout, say, nobody knows."""
+        """Whether a request certainly used no tokens: it was not delivered, or was rejected. After a timeout this is unknown."""
         if isinstance(error, _openai(self.section).APIStatusError):
             return error.status_code not in GAVE_UP_WAITING
-        # By name: it is httpx or httpx2 that says so, as openai's version has it.
+        # Compare names: the class is of httpx or httpx2, depending on the version of openai.
         return type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
 
     def _failure(self, request_id: str, error: Exception, attempt: int) -> tuple[Failure, float | None]:
-        """(what became of a try, how long to wait before the next; None where it would be the same again). Raises what is no failure."""
+        """(Failure, seconds before a retry, or None if a retry would not help). Raises errors that are not failures."""
         openai = _openai(self.section)
         detail = self.clean(f"{type(error).__name__}: {error}")
         wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.75, 1.25)
@@ -218,18 +231,18 @@ class Server:
         if isinstance(error, openai.APIStatusError):
             if error.status_code in MAY_PASS or error.status_code >= 500:
                 return Failure(request_id, "transport", detail), _asked_to_wait(error.response.headers, wait)
-            filtered = FILTERED.search(str(error.code)) is not None  # servers say it in numbers too
+            filtered = FILTERED.search(str(error.code)) is not None  # some servers send numbers as codes
             declined = filtered or error.status_code in REQUESTS_OWN_FAULT
             return Failure(request_id, "declined" if declined else "transport", detail, final=filtered), None
         if isinstance(error, openai.APIConnectionError):
             return Failure(request_id, "transport", detail), wait
         if isinstance(error, openai.OpenAIError | ValueError):
-            return Failure(request_id, "transport", f"what the server sent is no chat completion ({detail})"), None
+            return Failure(request_id, "transport", f"the server's reply is not a chat completion ({detail})"), None
         raise error
 
 
 def _usage(completion: Any) -> Usage:
-    """What the server says that was used, whatever became of the reply."""
+    """The usage that the server reports, even if the reply is not usable."""
     usage = getattr(completion, "usage", None)
     counts = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
     read, written = (count if isinstance(count, int) and count >= 0 else None for count in counts)
@@ -241,7 +254,7 @@ async def _next(stream: AsyncGenerator[Reply | Failure, None]) -> Reply | Failur
 
 
 def _asked_to_wait(headers: Any, otherwise: float) -> float:
-    """What the server asks for in seconds or milliseconds, within reason."""
+    """The wait that the server asks for, in seconds, up to LONGEST_WAIT; else `otherwise`."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             return min(max(float(headers[name]) * unit, 0.0), LONGEST_WAIT)
@@ -251,7 +264,7 @@ def _asked_to_wait(headers: Any, otherwise: float) -> float:
 
 
 def _message(turn: Turn, request_id: str) -> dict[str, Any]:
-    """Images before the text, as every family's template has them; plain text where there is none."""
+    """A message with images before the text, as in every family's template; plain text if there are no images."""
     if not turn.images:
         return {"role": turn.role, "content": turn.text}
     urls = [{"type": "image_url", "image_url": {"url": _data_url(image, request_id)}} for image in turn.images]
@@ -259,7 +272,7 @@ def _message(turn: Turn, request_id: str) -> dict[str, Any]:
 
 
 def _data_url(image: Any, request_id: str) -> str:
-    """The very pixels that are trained on: a file as it is might be turned by its EXIF data, or be in a format the server lacks."""
+    """The image as decoded for training: the file itself may have an EXIF orientation, or a format unknown to the server."""
     encoded = encode_png(load_image(image, f"row {request_id}")).bytes
     assert encoded is not None
     return f"data:image/png;base64,{base64.b64encode(encoded).decode()}"
@@ -270,6 +283,6 @@ def _openai(section: str) -> Any:
         import openai
     except ImportError as error:
         raise UserError(
-            f"{section}.base_url needs the package openai, which is absent: pip install 'vsil-align[openai]' ({error})"
+            f"{section}.base_url needs the package openai, which is not installed; run: pip install 'vsil-align[openai]' ({error})"
         ) from error
     return openai

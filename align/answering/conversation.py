@@ -1,4 +1,4 @@
-"""What a chat model is asked, and what comes back: a reply, or a failure with its reason."""
+"""Requests to a chat model, and their results: a reply, or a failure with its reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from align.rows import ImageRef
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a conversation; its images stand before its text."""
+    """One turn of a conversation; its images come before its text."""
 
     role: str
     """system | user | assistant"""
@@ -21,31 +21,31 @@ class Turn:
 
 @dataclass(frozen=True)
 class Request:
-    """One question: a conversation that the model is to go on with."""
+    """One request: a conversation that the model continues."""
 
     id: str
     turns: tuple[Turn, ...]
     max_new_tokens: int
     schema: dict[str, Any] | None = None
-    """JSON schema that the reply must have, where whoever is asked can be held to one."""
+    """JSON schema of the reply, for endpoints that can enforce it."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model wrote, as it came."""
+    """The model's unchanged text."""
 
     id: str
     text: str
     finish_reason: str
-    """stop: the model ended its turn; length: it was cut at max_new_tokens."""
+    """stop: the model ended its turn; length: the reply was truncated at max_new_tokens."""
     seconds: float
     prompt_tokens: int | None = None
-    """None where a server does not say it; likewise the next."""
+    """None if a server does not report it, as for `new_tokens`."""
     new_tokens: int | None = None
     refused: bool = False
-    """The server says that the text is the model's refusal to answer, in a field of its own."""
+    """The server returned the text as a refusal, in a separate field."""
     thought: str | None = None
-    """What a server gives as the model's thought, in a field of its own."""
+    """The model's thought, if the server returns it in a separate field."""
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,24 @@ class Failure:
 
     id: str
     reason: str
-    """declined: the server will not have this request (its filter, a text too long for it); timeout, transport, missing_image."""
+    """declined: the server rejects this request (its filter, a text too long for it); timeout, transport, missing_image."""
     detail: str
     final: bool = False
-    """Whether the same request would surely be declined again; the server may only have been started with too little room."""
+    """Whether the server will always decline this request; if False, for example, its context may only be set too short."""
     asked: bool = True
-    """False where it was not tried, since the server had failed too often."""
+    """False if no request was sent, because the server had failed too often."""
     help: str = ""
-    """What may be done about it, in the words of the settings; not stored."""
+    """What the user can do, in terms of the settings; not stored."""
 
 
 class ChatModel(Protocol):
-    """Whoever is asked."""
+    """A chat model, on this machine or behind an endpoint."""
 
     def replies(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """One for each request, as they come, in any order."""
+        """One reply or failure per request, in any order."""
 
     def usage(self) -> str:
-        """What was used so far, in a few words; empty where nothing is counted."""
+        """The usage so far, as a short text; empty if nothing is counted."""
 
     def release(self) -> None:
-        """Let go of what is held: memory of a device, connections."""
+        """Free resources: device memory, connections."""

@@ -1,4 +1,4 @@
-"""Answers of a model behind an OpenAI-compatible address, so that closed models are rows too."""
+"""Responses of a model behind an OpenAI-compatible endpoint, so that tables can include closed models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECTION = "generation"
 
 
 def check_settings(settings: Answering) -> None:
-    """Raises UserError for settings of generation that do not go together."""
+    """Raise UserError for inconsistent generation settings."""
     for key in ("max_new_tokens", "batch_size"):
         if getattr(settings, key) <= 0:
             raise UserError(f"{SECTION}.{key}={getattr(settings, key)}: expected more than 0")
@@ -27,9 +27,10 @@ def check_settings(settings: Answering) -> None:
 
 
 class Endpoint:
-    """A model behind an address. Nothing is sent before it is asked something.
+    """A model behind an endpoint. Nothing is sent before the first request.
 
-    It is known by its name alone: the same model on another port or node has given its answers already.
+    Its identity is its name, not its URL: stored responses remain valid if the same model moves to another
+    port or node.
     """
 
     def __init__(self, settings: Answering):
@@ -44,11 +45,11 @@ class Endpoint:
             self.identity["extra"] = settings.extra
 
     def prompt(self, row: Row) -> str:
-        """What is sent of a row, but for its images; the server puts it into the model's template."""
+        """The text that is sent for a row; the server applies the model's template."""
         return row.prompt
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
-        """Answers as they come, not in the order of the rows: one for each row. Raises UserError where a limit is reached."""
+        """One result per row, in the order of arrival. Raises UserError if a limit is reached."""
         self._server = self._server or Server(self._settings, SECTION, self._sampling())
         asked = (self._request(row) for row in rows)
         for found in self._server.replies(asked):
@@ -63,10 +64,10 @@ class Endpoint:
         return self._server.usage() if self._server else ""
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resources are held."""
 
     def _sampling(self) -> dict[str, Any]:
-        """By OpenAI's names; what a server makes of a seed is its own affair."""
+        """Sampling parameters under OpenAI's names; servers differ in how they use the seed."""
         return {key: value for key, value in how(self._settings).items() if key in ("temperature", "top_p", "seed")}
 
     def _request(self, row: Row) -> Request:

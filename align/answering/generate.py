@@ -1,4 +1,4 @@
-"""Answers of a loaded model: batched, left padded, the longest prompts first; text-only and image rows in one batch."""
+"""Generate responses with a loaded model: batched, left-padded, longest prompts first; text-only and image rows together."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from align.settings import Generation
 
 
 def load_on(device: str, source: ModelSource) -> Loaded:
-    """A model on its device, to be asked. Raises UserError.
+    """Load a model on a device for generation. Raises UserError.
 
-    An adapter is added to float32 weights, which saves its products at every token; in 16 bits the sum would be rounded.
+    An adapter is merged into float32 weights, which saves its matrix products at every token; 16-bit weights
+    are not merged, because the sum would be rounded.
     """
-    # bitsandbytes puts a quantised model on the current device itself, and refuses to have an 8-bit one moved.
+    # bitsandbytes puts a quantized model on the current device itself, and does not allow moving an 8-bit model.
     with torch.cuda.device(device) if device != "cpu" else contextlib.nullcontext():
         loaded = source.load()
         if not getattr(loaded.model, "is_quantized", False):
@@ -41,20 +42,21 @@ def load_on(device: str, source: ModelSource) -> Loaded:
 
 @dataclass(frozen=True)
 class Ordered:
-    """Rows in the order in which they are answered."""
+    """Rows in the order of generation."""
 
     rows: list[Row]
     lengths: dict[str, int]
-    """{row id: tokens of its prompt}; nothing of a family that is not known."""
+    """{row id: tokens of its prompt}; empty for an unknown family."""
     unusable: list[Unanswered]
-    """Rows that the model cannot be asked: the others go on."""
+    """Rows that the model cannot process; the other rows continue."""
 
 
 def longest_first(renderer: Renderer, rows: Sequence[Row], positions: int | None = None) -> Ordered:
-    """Rows by the length of their prompts, equal ones as they came, and those that cannot be asked. Raises UserError.
+    """Sort rows by the length of their prompts (stable), and separate unusable rows. Raises UserError.
 
-    If the memory does not suffice it shows in the first batch, and rows of one batch need little padding. Rows of a family that is not
-    known, which are answered one by one, stay as they are. `positions` is the longest sequence that the model was made for.
+    With this order, a lack of memory shows in the first batch, and batches need little padding. Rows of an
+    unknown family are generated one by one and keep their order. `positions` is the model's maximum
+    sequence length.
     """
     if not renderer.family.known:
         return Ordered(list(rows), {}, [])
@@ -79,15 +81,15 @@ def longest_first(renderer: Renderer, rows: Sequence[Row], positions: int | None
 def generate(
     model: Any, renderer: Renderer, rows: Sequence[Row], settings: Generation, seen: SeenImages | None = None
 ) -> Iterator[Answer | Unanswered]:
-    """Answers a batch at a time, longest prompts first: to be told apart by their ids. `seen` keeps what the model makes of images.
+    """Generate responses batch by batch, longest prompts first; identify them by row id. `seen` caches image features.
 
     Raises UserError.
     """
     was_training = model.training
     model.eval()
     ends, hidden = end_of_turn_ids(model, renderer), hidden_thoughts(renderer, settings)
-    # transformers fills what is not set from the model's own generation_config (Qwen2-VL's samples), so that is set aside. Sampling
-    # too is greedy here: over logits with noise (align/answering/sampling.py).
+    # transformers takes unset options from the model's own generation_config (Qwen2-VL's has do_sample), so it is replaced. Sampling is
+    # also greedy here: over logits with noise (align/answering/sampling.py).
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -101,19 +103,19 @@ def generate(
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         ordered = longest_first(renderer, rows, positions)
         yield from ordered.unusable
-        # How a processor's outputs are put side by side is known of known families only.
+        # Only for known families is it known how to batch a processor's outputs.
         size = settings.batch_size if renderer.family.known else 1
         for start in range(0, len(ordered.rows), size):
             chunk = ordered.rows[start : start + size]
             begun = time.monotonic()
             try:
                 rendered = [renderer.render(row) for row in chunk]
-            except BadRow as error:  # of a family that is not known, whose rows are rendered one by one
+            except BadRow as error:  # a row of an unknown family, in a batch of its own
                 if len(chunk) > 1:
                     raise
                 yield Unanswered(chunk[0].id, str(error), unusable=True)
                 continue
-            # What a row may write is bounded by the model's context, whatever rows are beside it in its batch.
+            # The model's context limits each row's new tokens, independent of the other rows in the batch.
             room = [min(settings.max_new_tokens, (positions or math.inf) - len(row.prompt_ids)) for row in rendered]
             config.max_new_tokens = int(max(room))
             batch = pad(rendered, renderer.pad_token_id, left=True)
@@ -132,13 +134,13 @@ def generate(
 
 
 def hidden_thoughts(renderer: Renderer, settings: Generation) -> Hidden:
-    """What of the model's thoughts is not in what it writes. Raises UserError."""
+    """The marks of thoughts that the model's decoded text does not show. Raises UserError."""
     marks = marks_of(settings.thought_marks, "generation.thought_marks")
     return Hidden.of(renderer.processor.tokenizer, renderer.prompt_text(Row("any", "any")), marks)
 
 
 def end_of_turn_ids(model: Any, renderer: Renderer) -> list[int]:
-    """Tokens that end an answer: the family's end of turn and what the model itself declares."""
+    """Ids of tokens that end a response: the family's end of turn, and those in the model's own configuration."""
     tokenizer = renderer.processor.tokenizer
     declared = getattr(model.generation_config, "eos_token_id", None)
     ids = declared if isinstance(declared, list) else [declared]

@@ -1,4 +1,4 @@
-"""A model of this machine that is asked for answers: loaded when there is something to ask, in one process or several."""
+"""A model on this machine that writes responses: loaded at the first request, in one or several processes."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from align.settings import Generation, ModelSettings
 
 
 class LocalModel:
-    """A model of this machine, in this process or in several, each with a device of its own.
+    """A model on this machine, in this process or in several processes with one device each.
 
-    It is loaded when it is first asked something, and stays until `release`: several sets are answered with one loading.
+    It is loaded at the first request and stays loaded until `release`, so several benchmarks need one load.
     """
 
     place = ""
 
     def __init__(self, source: ModelSource, generation: Generation):
-        """Raises UserError for a model that is not there, and for settings that nothing can be generated with."""
+        """Raises UserError for an absent model, and for invalid generation settings."""
         check_sampling(generation)
         self.marks = marks_of(generation.thought_marks, "generation.thought_marks")
         self._devices = devices(generation.num_processes)
@@ -42,7 +42,7 @@ class LocalModel:
         self.base = self.known.path
         self.identity: dict[str, Any] = {"weights": self.known.weights}
         hidden = hidden_thoughts(self._renderer, generation)
-        if hidden != NOTHING_HIDDEN:  # what is stored depends on it
+        if hidden != NOTHING_HIDDEN:  # stored responses depend on it
             tokens = self._renderer.processor.tokenizer.convert_ids_to_tokens(sorted(hidden.kept))
             self.identity["thoughts"] = {"opened": hidden.opened, "kept": tokens}
         self._model: Any = None
@@ -50,15 +50,15 @@ class LocalModel:
         self._workers: Workers | None = None
 
     def prompt(self, row: Row) -> str:
-        """What the model reads of a row, but for its images."""
+        """The model's prompt for a row, without images."""
         return self._renderer.prompt_text(row)
 
     def usage(self) -> str:
-        """What was paid so far: nothing."""
+        """Return an empty text: local models have no cost."""
         return ""
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
-        """Answers as they come, not in the order of the rows. Raises UserError, also where a process that shares the rows ends."""
+        """One result per row, in the order of arrival. Raises UserError, also if one of several processes ends."""
         if not rows:
             return
         if len(self._devices) > 1:
@@ -70,7 +70,7 @@ class LocalModel:
         yield from generate(self._model, self._renderer, rows, self._generation, self._seen)
 
     def release(self) -> None:
-        """Let go of the model, and of what it holds of the devices. It may be asked again, and is loaded anew."""
+        """Free the model and its device memory. Another request loads it again."""
         if self._workers is not None:
             self._workers.close()
         self._model = self._seen = self._workers = None
@@ -86,25 +86,25 @@ class LocalModel:
 
 
 class BaseModel(LocalModel):
-    """A base model as it is, without the adapter that a run may continue: aligned already, that one would refuse what is wanted."""
+    """A base model without the adapter that a run may continue: an aligned adapter could refuse to write harmful responses."""
 
     def __init__(self, settings: ModelSettings, generation: Generation):
         super().__init__(ModelSource(replace(settings, adapter=None)), generation)
         self.name = f"the base model {settings.name} (weights {self.known.weights})"
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
-        """Answers as they come; when all have come the model is let go. Raises UserError."""
+        """One result per row, in the order of arrival; then free the model. Raises UserError."""
         try:
             yield from super().answers(rows)
         finally:
-            # The trainer loads a model of its own: what this one held of the device must be free by then.
+            # The trainer loads its own model next and needs this device memory.
             self.release()
 
 
 def devices(num_processes: int | None) -> list[str]:
-    """Where each process that answers computes: on the GPUs in turn, or on the CPU. Raises UserError.
+    """The device of each generating process: the GPUs in turn, or the CPU. Raises UserError.
 
-    A single one takes the GPU that the launcher of a run gave to this process.
+    A single process uses the GPU that a run's launcher assigned to it.
     """
     if num_processes is not None and num_processes < 1:
         raise UserError(f"generation.num_processes={num_processes}: expected at least 1")

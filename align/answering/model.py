@@ -1,4 +1,4 @@
-"""Whoever is asked for answers: a model on this machine or one behind an address."""
+"""The interface of a model that writes responses: on this machine or behind an endpoint."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from align.rows import Row
 
 
 class Model(Protocol):
-    """Whoever is asked."""
+    """A model that writes responses."""
 
     name: str
-    """Whose answers they are: a fact that a run is recognised by."""
+    """The model's name in facts, which identify a run."""
     base: str
-    """Where its weights come from: a folder, a hub id, or its name at an address."""
+    """The origin of its weights: a folder, a Hub id, or the name at an endpoint."""
     place: str
-    """Where it is asked, to be put behind the name: printed alone, since it may be elsewhere the next time."""
+    """Its location, printed after the name and never stored, because it may change."""
     identity: dict[str, Any]
-    """What its answers depend on, beside the settings of generation."""
+    """Everything that its responses depend on, in addition to the generation settings."""
     marks: Marks
-    """What its thoughts stand between."""
+    """The marks around its thoughts."""
 
     def prompt(self, row: Row) -> str:
-        """What the model is given of a row, but for its images."""
+        """The model's prompt for a row, without images."""
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
-        """One for each row, as they come, in any order."""
+        """One result per row, in any order."""
 
     def usage(self) -> str:
-        """What was used so far, in a few words; empty where nothing is counted."""
+        """The usage so far, as a short text; empty if nothing is counted."""
 
     def release(self) -> None:
-        """Let go of what is held."""
+        """Free resources."""

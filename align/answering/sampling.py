@@ -1,8 +1,8 @@
-"""Drawing tokens so that an answer depends on its row and the seed alone, not on the rows beside it in the batch.
+"""Sampling where a response depends only on its row and the seed, not on the other rows in the batch.
 
-The most probable token after independent Gumbel noise on the logits is a draw from their softmax (Gumbel, 1954; Maddison et al. 2014,
-"A* sampling"). So decoding stays greedy, and each row's noise comes from a generator of its own: a killed evaluation that goes on
-in other batches gives the answers that it would have given.
+With independent Gumbel noise on the logits, the argmax is a sample from their softmax (Gumbel, 1954;
+Maddison et al. 2014, "A* sampling"). So decoding stays greedy, and each row has its own noise generator:
+an interrupted evaluation that resumes with other batches gives the same responses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from align.settings import Generation
 
 
 def processors(generation: Generation, row_ids: Sequence[str], device: Any) -> LogitsProcessorList:
-    """What is done to the logits of a batch of these rows before the highest is taken; nothing where answers are greedy."""
+    """Processors for the logits of a batch of these rows before the argmax; none for greedy decoding."""
     if not generation.do_sample:
         return LogitsProcessorList()
     return LogitsProcessorList(
@@ -31,17 +31,17 @@ def processors(generation: Generation, row_ids: Sequence[str], device: Any) -> L
 
 
 class RowNoise(LogitsProcessor):
-    """Adds Gumbel noise to the logits of each row, from a generator that is seeded by the seed and the row's id."""
+    """Adds Gumbel noise to the logits of each row, from a generator seeded with the seed and the row's id."""
 
     def __init__(self, seed: int, row_ids: Sequence[str], device: Any):
         self._generators = [torch.Generator(device).manual_seed(_seed(seed, row_id)) for row_id in row_ids]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`scores` (batch, vocabulary) -> the same with noise, in double precision: single would cut off rare tokens."""
+        """Add noise to `scores` (batch, vocabulary), in double precision: single precision would exclude rare tokens."""
         noise = torch.empty_like(scores, dtype=torch.float64)
         for one, generator in zip(noise, self._generators, strict=True):
             one.exponential_(generator=generator)
-        return scores.double() - noise.log()  # minus the logarithm of an exponential variable is a Gumbel one
+        return scores.double() - noise.log()  # -log of an exponential variable has a Gumbel distribution
 
 
 def _seed(seed: int, row_id: str) -> int:

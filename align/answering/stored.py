@@ -1,6 +1,7 @@
-"""Answers that training data lack: asked for once, kept in the user's cache, and found again by what was asked.
+"""Generated responses for training rows without one: generated once and cached by the model's input.
 
-A file for each model and its settings of generation: another run, recipe, seed or view that asks the same finds the answer there.
+The cache has one file per model and generation settings; other runs, recipes, seeds or views with the
+same input reuse the response.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from align.settings import Answering, RunConfig
 SCHEMA = 1
 NOT_YET = "(an answer that is not generated yet)"
 Records = dict[str, dict[str, Any]]
-"""{hash of what was asked: line of the file}"""
+"""{hash of the model's input: record of the file}"""
 
 
 def asking(config: RunConfig, report: Report | None = None) -> Ask:
-    """Answers from the file, and those that it lacks from the model that `generation` names. Raises UserError."""
+    """Read responses from the cache, and generate absent ones with the model of `generation`. Raises UserError."""
     endpoint.check_settings(config.generation)
 
     def ask(rows: Sequence[Row]) -> tuple[list[str], str]:
@@ -48,7 +49,7 @@ def asking(config: RunConfig, report: Report | None = None) -> Ask:
 
 
 def foreseen(config: RunConfig) -> Ask:
-    """Answers from the file, and for those that it lacks a text that says so: nobody is asked. Raises UserError."""
+    """Read responses from the cache, with the placeholder NOT_YET for absent ones; no model is asked. Raises UserError."""
     endpoint.check_settings(config.generation)
 
     def ask(rows: Sequence[Row]) -> tuple[list[str], str]:
@@ -58,7 +59,7 @@ def foreseen(config: RunConfig) -> Ask:
         whose = _whose(model, keys, found, config.generation)
         responses = [found[key]["response"] if key in found else NOT_YET for key in keys]
         if missing:
-            whose += f"; {missing} answers are not there yet: the run would ask for them{model.place}"
+            whose += f"; {missing} responses are not generated yet: the run would generate them{model.place}"
         return responses, whose
 
     return ask
@@ -67,13 +68,13 @@ def foreseen(config: RunConfig) -> Ask:
 def _model(config: RunConfig) -> Model:
     if config.generation.base_url:
         return endpoint.Endpoint(config.generation)
-    from align.answering.local_model import BaseModel  # transformers take a while
+    from align.answering.local_model import BaseModel  # importing transformers is slow
 
     return BaseModel(config.model, config.generation)
 
 
 def _keys(model: Model, rows: Sequence[Row]) -> list[str]:
-    """Of each row a hash of what is asked: prompt and decoded pixels."""
+    """For each row, a hash of the model's input: prompt and decoded pixels."""
     return [_hash(model.prompt(row), *shown)[:32] for row, shown in zip(rows, pixels_of(rows), strict=True)]
 
 
@@ -87,13 +88,13 @@ def _read(file: Path, model: Model) -> Records:
 
 
 def _finished(records: Iterable[dict[str, Any]], model: Model) -> Records:
-    """Those that are an answer, without its thought: of a thought alone nothing can be learned."""
+    """The records with a response, without their thoughts; a thought without a response cannot be trained on."""
     found = parted_together({record["key"]: record for record in records}, model.marks)
     return {key: record for key, record in found.items() if record["response"]}
 
 
 def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | None) -> Records:
-    """The file's records with those that were missing, each on disk as soon as it is there; `rows` by the hash of what they ask."""
+    """Generate the file's absent records, and write each to disk immediately; `rows` has the hash of each row's input as key."""
     kept, out = open_jsonl(file)
     found = _finished(kept, model)
     missing = {row.id: key for key, row in rows.items() if key not in found}
@@ -102,7 +103,7 @@ def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | N
         out.close()
         return found
     with out, contextlib.nullcontext(report) if report else progress() as show:
-        what, stored = f"answers of {model.name}{model.place}", 0
+        what, stored = f"responses of {model.name}{model.place}", 0
         show(what, stored, len(missing))
         for answer in model.answers([rows[key] for key in missing.values()]):
             if isinstance(answer, Unanswered):
@@ -124,20 +125,20 @@ def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | N
 
 
 def _nothing(answer: Answer, record: dict[str, Any]) -> Unanswered:
-    """Why an answer cannot be learned from."""
+    """The reason why a record cannot be trained on."""
     if why := record.get("unfinished"):
         room = "; give a higher generation.max_new_tokens=" if answer.finish_reason == "length" else ""
-        return Unanswered(answer.id, f"it thought and did not answer: {why}{room}")
-    return Unanswered(answer.id, "its answer is empty, and nothing would be supervised")
+        return Unanswered(answer.id, f"the model wrote a thought and no response: {why}{room}")
+    return Unanswered(answer.id, "the response is empty, so no token would be supervised")
 
 
 def _refuse(model: Model, lack: Sequence[str], unanswered: Sequence[Unanswered], asked: int, file: Path) -> None:
     first, left = unanswered[0], sum(not one.asked for one in unanswered)
-    not_asked = f" {left} of them were not asked any more." if left else ""
+    not_asked = f" {left} of them were not sent any more." if left else ""
     raise UserError(
-        f"{len(lack)} of {asked} rows got no answer of {model.name}{model.place}: {', '.join(lack[:5])}"
-        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.told}. The other {asked - len(lack)} answers "
-        f"are stored in {file}: the same command goes on from there; a row that is never answered needs an answer in its source, or must go"
+        f"{len(lack)} of {asked} rows got no response from {model.name}{model.place}: {', '.join(lack[:5])}"
+        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.told}. The other {asked - len(lack)} responses "
+        f"are stored in {file}. Run the same command to continue; if a row never gets a response, add one to its source, or remove the row"
     )
 
 
@@ -146,26 +147,26 @@ def _whose(model: Model, keys: Sequence[str], found: Records, generation: Answer
     drawn = {key: value for key, value in how(generation).items() if key in DRAWN}
     way = f"drawn with {', '.join(f'{key}={value}' for key, value in drawn.items())}" if drawn else "greedy"
     whose = f"generated by {model.name}, {way}, at most {generation.max_new_tokens} new tokens"
-    return f"{whose}; {cut} answers were cut there" if cut else whose
+    return f"{whose}; {cut} responses were truncated there" if cut else whose
 
 
 @contextlib.contextmanager
 def _alone(file: Path) -> Iterator[None]:
-    """One process at a time generates; the others wait, and then find what it stored.
+    """Hold a lock: one process generates; the others wait, and then read its records.
 
-    A lock rather than a rank: no process group is up when data are read, separate runs may ask the same model, and the system
-    takes a lock back from a process that was killed, so that nobody waits for a dead one.
+    A lock is used instead of a rank, because no process group exists when data are read, separate runs may
+    use the same model, and the system releases the lock of a killed process.
     """
     lock = FileLock(f"{file}.lock")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"Another process is generating the answers of {file}; this one waits for them", flush=True)
+        print(f"Another process is generating the responses of {file}; this process waits for them", flush=True)
         lock.acquire(poll_interval=0.2)
     except OSError as error:
         raise UserError(
-            f"{file}: answers cannot be stored there ({error}); let XDG_CACHE_HOME name a folder that can be written"
+            f"{file}: responses cannot be stored there ({error}); set XDG_CACHE_HOME to a writable folder"
         ) from error
     try:
         yield

@@ -1,9 +1,10 @@
-"""Thoughts of reasoning models apart from their answers.
+"""Separate the thoughts of reasoning models from their responses.
 
-A thought stands between an opening and a closing mark, such as <think> and </think>. A thought that mentions a refusal is no refusal,
-so an answer is taken only where it is certain which part of the text it is; any other text is unfinished, and never good.
-The first closing mark ends a thought, as servers read it, or it is not certain what does: a harmful answer between two closing marks
-is never taken for a part of the thought, however the first one is quoted, fenced or nested.
+A thought is between an opening and a closing mark, such as <think> and </think>. A thought that mentions a
+refusal is not a refusal, so a response is accepted only if its position in the text is certain. All other
+text is unfinished, and never counts as good. The first closing mark ends a thought, as in servers;
+otherwise the end is uncertain. So a harmful response between two closing marks is never taken for a part
+of the thought, even if the first mark is quoted, fenced or nested.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ COMMON = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>", "<channel|>"),
 )
-"""Pairs of marks that published models write. Qwen, DeepSeek, GLM and InternVL have the first, Magistral [THINK], Kimi ◁think▷, Gemma 4
-the last."""
+"""Pairs of marks of published models. Qwen, DeepSeek, GLM and InternVL write the first pair, Magistral [THINK], Kimi ◁think▷,
+Gemma 4 the last pair."""
 OPENINGS = {closing.lower(): opening.lower() for opening, closing in COMMON}
 AUTO, NONE = "auto", "none"
-MISPLACED = "is where no thought begins or ends"
-UNCERTAIN = "may end the thought or be a word of it, so what follows may be the answer or not"
+MISPLACED = "is at a place where no thought begins or ends"
+UNCERTAIN = "may end the thought or be a part of it, so the text after it may be the response or not"
 QUOTES = "`\"'\u2018\u2019\u201c\u201d«»"
 ANGLE = re.compile(r"<\s*(/?)\s*([^<>\s][^<>]*?)\s*>")
 FENCE = re.compile(r"```+|^[ \t]*~~~+", re.MULTILINE)
@@ -44,13 +45,13 @@ FENCE = re.compile(r"```+|^[ \t]*~~~+", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Marks:
-    """Which marks a thought stands between; none where nothing is split."""
+    """The marks around a thought; no pairs if texts are not split."""
 
     pairs: tuple[tuple[str, str], ...] = COMMON
     given: bool = False
-    """Named by the user: a text that has only the closing mark begins inside a thought."""
+    """The user named the marks: a text with only the closing mark begins inside a thought."""
     unseen: bool = False
-    """Given, for a model whose prompt is not seen here: a server's chat template may open the thought."""
+    """The user named the marks, and the prompt is unknown: a server's chat template may open the thought."""
 
     @property
     def texts(self) -> frozenset[str]:
@@ -63,18 +64,18 @@ AUTOMATIC, OFF = Marks(), Marks(())
 
 @dataclass(frozen=True)
 class Parts:
-    """A text in two parts."""
+    """A text split into response and thought."""
 
     answer: str
     thought: str | None = None
     unfinished: str | None = None
-    """Why there is no answer that is certain; `answer` is empty then."""
+    """Why the response is uncertain; `answer` is empty then."""
 
 
 def marks_of(setting: Sequence[str] | None, key: str, unseen: bool = False) -> Marks:
     """The marks that a setting names: auto, none, or pairs of an opening and a closing mark. Raises UserError.
 
-    `unseen`: whether the model's prompt is written elsewhere.
+    `unseen`: whether the model's prompt is unknown here.
     """
     marks = [mark for given in setting or [NONE] for mark in _typed(given)]
     if marks == [AUTO]:
@@ -84,28 +85,28 @@ def marks_of(setting: Sequence[str] | None, key: str, unseen: bool = False) -> M
     pairs = tuple(zip(marks[::2], marks[1::2], strict=False))
     if len(marks) % 2 or any(not mark.strip() for mark in marks) or len(set(marks)) < len(marks):
         raise UserError(
-            f"{key}={','.join(marks)}: expected {AUTO}, {NONE}, or pairs of an opening and a closing mark that differ; "
+            f"{key}={','.join(marks)}: expected {AUTO}, {NONE}, or pairs of a different opening and closing mark; "
             f"for example {key}=<think>,</think>"
         )
     return Marks(pairs, given=True, unseen=unseen)
 
 
 def _typed(given: Any) -> list[str]:
-    """Marks as they were typed: YAML reads [THINK] as a list, and [THINK],[/THINK] as one text."""
+    """Restore marks as typed: YAML reads [THINK] as a list, and [THINK],[/THINK] as one text."""
     return [f"[{','.join(map(str, given))}]"] if isinstance(given, list) else str(given).split(",")
 
 
 def split(text: str, marks: Marks, inside: bool = False, first_only: bool = False) -> Parts:
-    """Thought and answer of what a model wrote.
+    """Split a model's text into thought and response.
 
-    `inside`: where the prompt is unseen, a text without any mark is a thought without an end. `first_only`: thoughts may only stand
-    before the answer.
+    `inside`: with an unseen prompt, a text without marks is a thought without an end. `first_only`: thoughts
+    may only come before the response.
     """
     if not marks.pairs:
         return Parts(text)
     found = list(_pattern(marks).finditer(text))
     if not found:
-        return Parts("", text, "it may be a thought without an end") if inside and marks.unseen else Parts(text)
+        return Parts("", text, "the text may be a thought without an end") if inside and marks.unseen else Parts(text)
     reader = _Reader(marks, first_only)
     if begins_inside(text, marks):
         reader.begin(_name(found[0]))
@@ -119,19 +120,19 @@ def split(text: str, marks: Marks, inside: bool = False, first_only: bool = Fals
 
 
 def begins_inside(text: str, marks: Marks) -> bool:
-    """Whether a text has a thought that is closed and not opened, by marks that the user named: the prompt opened it."""
+    """Whether the first mark of a text closes a thought, with marks named by the user: then the prompt opened the thought."""
     first = _pattern(marks).search(text) if marks.given else None
     return first is not None and _name(first) in _pairs(marks).values()
 
 
 @dataclass
 class _Side:
-    """One of the two parts while it is read."""
+    """One of the two parts while the text is read."""
 
     parts: list[str] = field(default_factory=list)
     fences: int = 0
     said: bool = False
-    """Whether there is more than white space."""
+    """Whether the part has more than white space."""
 
     def add(self, text: str) -> None:
         self.parts.append(text)
@@ -139,35 +140,35 @@ class _Side:
         self.said = self.said or bool(text.strip())
 
     def speaks_of(self, match: re.Match[str], text: str) -> bool:
-        """Whether a mark is in a code fence or in quotes."""
+        """Whether a mark is inside a code fence or quotes."""
         before, after = text[max(match.start() - 1, 0) : match.start()], text[match.end() : match.end() + 1]
         return self.fences % 2 == 1 or bool(before and after and before in QUOTES and after in QUOTES)
 
 
 @dataclass
 class _Reader:
-    """Reads a text from its beginning, mark by mark."""
+    """Reads a text from its start, mark by mark."""
 
     marks: Marks
     first_only: bool
     answer: _Side = field(default_factory=_Side)
     thought: _Side = field(default_factory=_Side)
-    """The one that is open."""
+    """The open thought."""
     thoughts: list[str] = field(default_factory=list)
     closing: str | None = None
-    """The mark that ends the thought that is open."""
+    """The mark that ends the open thought."""
     depth: int = 0
     seen: set[str] = field(default_factory=set)
-    """Marks in the thought that is open."""
+    """Marks in the open thought."""
     previous: str | None = None
-    """The mark before, if only white space has come since."""
+    """The previous mark, if only white space followed it."""
     wrong: str | None = None
 
     def text(self, text: str) -> None:
         (self.answer if self.closing is None else self.thought).add(text)
         if not text.strip():
             return
-        # A mark has closed a thought in the thought, and the outer one is open all the same.
+        # A mark has closed a nested thought, and the outer thought is still open.
         if self.closing is not None and self.closing == self.previous:
             self._uncertain(self.previous)
         self.previous = None
@@ -184,7 +185,7 @@ class _Reader:
             self.begin(opens)
         elif (
             self.answer.said or mark != previous or mark not in _pairs(self.marks).values()
-        ):  # closed twice before the answer is closed
+        ):  # a repeated closing mark before the response is allowed
             self.wrong = self.wrong or f"{match.group()} {MISPLACED}"
 
     def _in_thought(self, match: re.Match[str], text: str) -> None:
@@ -209,7 +210,7 @@ class _Reader:
         self.closing = None
 
     def _may_begin(self, match: re.Match[str], text: str) -> bool:
-        # Where the prompt may have opened a thought unseen, what comes before the first mark may belong to it.
+        # If an unseen prompt may have opened a thought, the text before the first mark may belong to it.
         anywhere = not self.first_only and (self.thoughts or (self.marks.given and not self.marks.unseen))
         if self.answer.said and not anywhere:
             return False
@@ -218,7 +219,7 @@ class _Reader:
     def parts(self) -> Parts:
         if self.closing is not None:
             self._end()
-            return Parts("", "\n\n".join(self.thoughts), "its thought has no end")
+            return Parts("", "\n\n".join(self.thoughts), "the thought has no end")
         if self.wrong:
             return Parts("", None, self.wrong)
         return Parts(" ".join(self.answer.parts).strip(), "\n\n".join(self.thoughts))
@@ -226,12 +227,12 @@ class _Reader:
 
 @lru_cache
 def _pattern(marks: Marks) -> re.Pattern[str]:
-    """All known marks: one of another model is no word of an answer either."""
+    """A pattern of all known marks: marks of other models are not part of a response either."""
     return mark_pattern({*marks.texts, *(mark for pair in COMMON for mark in pair)})
 
 
 def mark_pattern(marks: Collection[str]) -> re.Pattern[str]:
-    """Finds marks in any case, with white space inside their angle brackets or not: `<Think >`."""
+    """A pattern for marks in any case, with optional white space inside angle brackets: `<Think >`."""
     return re.compile("|".join(map(_loose, sorted(marks, key=len, reverse=True))), re.IGNORECASE | re.ASCII)
 
 
@@ -244,7 +245,7 @@ def _loose(mark: str) -> str:
 
 
 def _name(match: re.Match[str]) -> str:
-    """A mark that was found, as `_pairs` has it."""
+    """A found mark in the form used by `_pairs`."""
     mark = match.group().lower()
     found = ANGLE.fullmatch(mark)
     return f"<{found[1]}{found[2]}>" if found else mark
@@ -258,16 +259,16 @@ def _pairs(marks: Marks) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Hidden:
-    """What of a loaded model's thoughts its decoded text does not show: a mark that its template writes, marks that are special tokens."""
+    """Marks that a model's decoded text does not show: a mark at the end of the prompt, and marks that are special tokens."""
 
     opened: str = ""
-    """The opening mark that the prompt ends with."""
+    """The opening mark at the end of the prompt."""
     kept: frozenset[int] = frozenset()
-    """Special tokens that are marks: they stay in the text."""
+    """Special tokens that are marks; they are kept in the text."""
 
     @classmethod
     def of(cls, tokenizer: Any, prompt: str, marks: Marks) -> Hidden:
-        """`prompt` ends where the model begins to write."""
+        """Find the hidden marks. The model's text begins at the end of `prompt`."""
         openings = (opening for opening, _ in marks.pairs)
         opened = next((mark for mark in openings if prompt.rstrip().lower().endswith(mark.lower())), "")
         special = {
@@ -276,7 +277,7 @@ class Hidden:
         return cls(opened, frozenset(special))
 
     def text(self, tokenizer: Any, tokens: Sequence[int]) -> str:
-        """What the model wrote, with the mark before it that its prompt ends with, and without special tokens but for marks."""
+        """Decode the model's tokens, with the prompt's opening mark in front, and without special tokens except marks."""
         if self.kept:
             special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - self.kept
             written = tokenizer.decode([token for token in tokens if token not in special], skip_special_tokens=False)

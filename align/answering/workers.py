@@ -1,6 +1,6 @@
-"""Processes that share rows: each loads the model on a device of its own, keeps it, and sends answers back as they come.
+"""Processes that share rows: each loads the model on its own device, keeps it, and returns responses one by one.
 
-None outlives the process that asked: not when that is done, nor when it fails, nor when it is killed.
+They never outlive the parent process, whether it finishes, fails or is killed.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from align.rows import Row
 from align.settings import Generation
 
 PATIENCE = 10.0
-"""Seconds that a process may take to end, once it was told to or its pipe is closed, before it is killed."""
+"""Seconds that a process has to end, after a signal or after its pipe closes, before it is killed."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What a process sends when it cannot go on."""
+    """The message of a process that cannot continue."""
 
     message: str
     explained: bool
-    """Whether the message is meant for the user as it stands."""
+    """Whether the message is written for the user."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """One of the processes, as its parent sees it."""
+    """The parent's handle of a process."""
 
     process: SpawnProcess
     connection: Connection
@@ -52,28 +52,28 @@ class Worker:
 
 
 class Workers:
-    """A process for each of the devices, which may name one several times."""
+    """One process per entry of `devices`; a device may occur several times."""
 
     def __init__(self, source: ModelSource, generation: Generation, devices: Sequence[str]):
         self.closed = False
         self._workers: list[Worker] = []
-        # Not forked: CUDA does not survive it, nor do the threads of torch.
+        # Spawn instead of fork: CUDA and torch's threads do not survive a fork.
         context = multiprocessing.get_context("spawn")
         threads = max(torch.get_num_threads() // len(devices), 1)
         for device in devices:
             here, there = context.Pipe()
             process = context.Process(target=work, args=(there, source, generation, device, threads), daemon=True)
             process.start()
-            there.close()  # the process alone holds it now, so that its end is the end of the pipe
+            there.close()  # now only the process holds it, so the pipe closes when the process ends
             self._workers.append(Worker(process, here, device))
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
-        """Answers as they come; rows are dealt in turn. Raises UserError when a process ends, after the answers that came."""
+        """Results in the order of arrival; rows are distributed in turn. Raises UserError if a process ends, after its results."""
         n, working, finished = len(self._workers), [], False
         try:
             for i, worker in enumerate(self._workers):
                 if share := rows[i::n]:
-                    with contextlib.suppress(OSError):  # it ended meanwhile, which is found below
+                    with contextlib.suppress(OSError):  # the process has ended, which is handled below
                         worker.connection.send(share)
                     working.append(worker)
             while working:
@@ -89,7 +89,7 @@ class Workers:
                         raise self._error(worker, message)
             finished = True
         finally:
-            if not finished:  # also where nobody asks for the rest: later questions must not meet these answers
+            if not finished:  # also if the caller stops early: later calls must not receive these results
                 self.close()
 
     def close(self) -> None:
@@ -107,21 +107,21 @@ class Workers:
         if failure.explained:
             return UserError(failure.message)
         return UserError(
-            f"process {self._workers.index(worker) + 1} of {len(self._workers)} that answer rows (on {worker.device}) ended: "
-            f"{failure.message}. The others are ended too. The same command goes on with the rows that have no answer yet; if memory ran "
-            f"out, give a smaller generation.batch_size= or generation.num_processes="
+            f"process {self._workers.index(worker) + 1} of {len(self._workers)} that generate responses (on {worker.device}) ended: "
+            f"{failure.message}. The others have been stopped. Run the same command to continue with rows without a response; if "
+            f"memory ran out, give a smaller generation.batch_size= or generation.num_processes="
         )
 
 
 def _receive(worker: Worker) -> Any:
-    """An answer, None after the last one, or a failure."""
+    """A result, None after the last result, or a failure."""
     try:
         return worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join(PATIENCE)
         status = worker.process.exitcode
         if status is None or status >= 0:
-            return Failure(f"it has exit status {status}", explained=False)
+            return Failure(f"its exit status is {status}", explained=False)
         return Failure(f"it was ended by the signal {signal.Signals(-status).name}", explained=False)
 
 
@@ -132,8 +132,8 @@ def _came_already(workers: Sequence[Worker]) -> Iterator[Answer | Unanswered]:
 
 
 def work(connection: Connection, source: ModelSource, generation: Generation, device: str, threads: int) -> None:
-    """What a process does: answer the rows that it is sent, until nobody sends any."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends this process
+    """The main function of a process: generate responses for rows until the parent closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends SIGINT to all processes; the parent ends this one
     threading.Thread(target=end_with_parent, daemon=True).start()
     quiet_libraries()
     torch.set_num_threads(threads)
@@ -151,7 +151,7 @@ def work(connection: Connection, source: ModelSource, generation: Generation, de
                 connection.send(answer)
             connection.send(None)
         except BrokenPipeError:
-            return  # nobody is there any more
+            return  # the parent has ended
         except UserError as error:
             connection.send(Failure(str(error), explained=True))
             sys.exit(1)

@@ -1,1 +1,1 @@
-"""Rows to tensors: the prompt and the answer as tokens, and rows padded to a batch."""
+"""Rows to tensors: prompts and responses as tokens, and rows padded to a batch."""

@@ -1,4 +1,4 @@
-"""Collation: rendered rows -> one padded batch, and where it is computed. Text-only, image and mixed rows go through the same lines."""
+"""Collation: rendered rows -> one padded batch and its layout, for text-only, image and mixed rows."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from align.rows import Row
 class Collator:
     """Records of a `datasets.Dataset` of rows -> a padded batch: each row with its `response`.
 
-    `max_length` is a bound, not a knife: a longer row is an error, because a cut may remove image tokens or the end of turn.
+    Nothing is truncated to `max_length`: a longer row is an error, because truncation may remove image
+    tokens or the end of turn.
     """
 
     answers: tuple[str, ...] = ("response",)
-    """Fields of a row that are answered with, one block of the batch each."""
+    """Fields of a row that contain responses; the batch has one block of rows per field."""
     filler: Rendered | None = None
-    """An image for batches without one. It is put behind the shortest row, hidden from attention and without labels: no output changes,
-    and the vision tower and projector run, which all processes must do where weights are divided among them.
+    """An image for batches without one. It is appended to the shortest row, hidden from attention and without labels, so
+    no output changes. It makes the vision tower and projector run, as all processes must if weights are partitioned.
     """
     layout: str | None = None
-    """Where the model computes a batch, one of `align.batches.layout.LAYOUTS`, and each image once. None: rows and images as they are."""
+    """The layout of a batch, one of `align.batches.layout.LAYOUTS`, with each image once. None: all rows and images as given."""
     keyed: bool = False
-    """Whether a batch names its answers for a store of what a reference says of them (align/fast/reference_store.py)."""
+    """Whether a batch has keys of its responses for the cache of the reference model (align/fast/reference_store.py)."""
     names_images: bool = False
-    """Whether a laid out batch names its images, so that policy and reference know them again (align/fast/images_once.py)."""
+    """Whether a batch with a layout names its images, so that policy and reference model share them (align/fast/images_once.py)."""
     width: int = 0
-    """The model's hidden size, which `layout=auto` weighs attention by."""
+    """The model's hidden size; `layout=auto` needs it to estimate the cost of attention."""
 
     def __init__(self, renderer: Renderer, max_length: int | None = None, pad_to_multiple_of: int | None = None):
         self.renderer = renderer
@@ -43,7 +44,7 @@ class Collator:
         self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask`, `labels` (blocks x rows, length), `row_index`, `supervised_tokens` (rows,), image tensors.
+        """`input_ids`, `attention_mask`, `labels` (blocks x rows, length), `row_index`, `supervised_tokens` (rows,), images.
 
         Raises UserError.
         """
@@ -52,43 +53,43 @@ class Collator:
         return self._lay_out(rendered) | self._keys(rendered) | self._bookkeeping(records, rendered)
 
     def render(self, row: Row) -> dict[str, Rendered]:
-        """{field: what the model reads} for each answer that a row is trained with. Raises UserError."""
+        """{field: rendered row} for each response that a row is trained with. Raises UserError."""
         answers = self._given(row)
         rendered = dict(zip(answers, self.renderer.render_answers(row, list(answers.values())), strict=True))
         for field, one in rendered.items():
             if self.max_length is not None and one.length > self.max_length:
                 raise BadRow(
-                    f"row {row.id} has {one.length} tokens with its `{field}`, more than train.max_length={self.max_length}; nothing "
-                    f"is cut: raise it, set it to null, or remove the row",
+                    f"row {row.id} has {one.length} tokens with its `{field}`, more than train.max_length={self.max_length}; nothing is "
+                    f"truncated: raise train.max_length, set it to null, or remove the row",
                     "too_long",
                 )
         return rendered
 
     def measure(self, row: Row) -> tuple[int, dict[str, list[int]]]:
-        """(Tokens of the prompt, {field: ids of that answer}) as `render` makes them; no image is decoded. Raises UserError."""
+        """(Tokens of the prompt, {field: ids of the response}), as in `render`, without decoding images. Raises UserError."""
         answers = self._given(row)
         prompt, ids = self.renderer.measure(row, list(answers.values()))
         return prompt, dict(zip(answers, ids, strict=True))
 
     def _given(self, row: Row) -> dict[str, str]:
-        """{field: answer} of those that a row is trained with. Raises BadRow where one is absent."""
+        """{field: response} for the responses that a row is trained with. Raises BadRow if one is absent."""
         answers = {field: getattr(row, field) for field in self.answers_of(row)}
         if absent := [field for field, answer in answers.items() if answer is None]:
             raise BadRow(f"row {row.id} of {row.source} has no `{absent[0]}`, which this method needs", "no_answer")
         return answers
 
     def about_as_long(self, record: dict[str, Any]) -> tuple[int, int]:
-        """(Images, characters) that a model reads of a row: rows alike in them take about as many tokens. Nothing is rendered."""
+        """(Images, characters) of a row, without rendering: rows with similar values have about as many tokens."""
         row = row_of(record)
         texts = [row.prompt, *(getattr(row, field) or "" for field in self.answers_of(row))]
         return len(row.images), sum(map(len, texts))
 
     def answers_of(self, row: Row) -> Sequence[str]:
-        """The fields of a row that are answered with."""
+        """The fields of a row that contain responses to train on."""
         return self.answers
 
     def _lay_out(self, rendered: Sequence[Rendered]) -> dict[str, Any]:
-        """Padded rows, each image once, and a `layout` where rows are not computed as they stand."""
+        """Padded rows, each image once, and a `layout` unless the padded rows are computed directly."""
         behind = None
         if self.filler is not None and not any(row.images for row in rendered):
             behind = min(range(len(rendered)), key=lambda i: rendered[i].length)
@@ -115,7 +116,7 @@ class Collator:
         return batch
 
     def _layout(self, rows: Sequence[Rendered], padded: torch.Size, behind: int | None) -> Layout | None:
-        """Where the padded rows are computed; None where they are, and `auto` takes what costs the least."""
+        """The layout of the padded rows, or None to compute them directly; `auto` selects the cheapest."""
         filler = None if behind is None or self.filler is None else (behind, self.filler)
         laid = partial(lay_out, rows, padded[1], filler, multiple_of=self.pad_to_multiple_of)
         if self.layout == "shared_prefix":
@@ -131,7 +132,7 @@ class Collator:
         return {"answer_keys": [one.key for one in rendered]} if self.keyed else {}
 
     def _bookkeeping(self, records: Sequence[dict[str, Any]], rendered: Sequence[Rendered]) -> dict[str, torch.Tensor]:
-        """Which rows these are, and how many tokens of each are supervised, over all its answers."""
+        """The indices of the rows, and the number of supervised tokens of each row over all its responses."""
         supervised: Counter[str] = Counter()
         for answer in rendered:
             supervised[answer.id] += len(answer.answer_ids)
@@ -142,7 +143,7 @@ class Collator:
 
 
 def row_of(record: dict[str, Any]) -> Row:
-    """The row of a record of the data set."""
+    """The row of a record of the dataset."""
     return Row.from_dict({key: value for key, value in record.items() if key != "index"})
 
 
@@ -166,41 +167,41 @@ class PreferenceCollator(Collator):
     answers = PAIR
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """As `Collator`, with `completion_mask` (2 x rows, length) in place of `labels`."""
+        """Like `Collator`, with `completion_mask` (2 x rows, length) instead of `labels`."""
         batch = super().__call__(records)
         batch["completion_mask"] = (batch.pop("labels") != IGNORED).long()
         return batch
 
 
 class AnyAnswers(Collator):
-    """The same with every answer that a row has, for whoever looks at rows without a method."""
+    """Collator for every response that a row has, to check rows without a training method."""
 
     def answers_of(self, row: Row) -> Sequence[str]:
-        """The fields of the answers that are there."""
+        """The fields of a row that contain a response."""
         fields = ("response", "chosen", "rejected", "harmful_response")
         return [field for field in fields if getattr(row, field) is not None]
 
 
 class Prompts(Collator):
-    """The same without answers: rows that a model is to answer."""
+    """Collator for prompts without responses."""
 
     answers = ()
 
 
 PARTS = ("harmful", "safe", "benign")
-"""The parts of an unlearning batch, in their order in it."""
+"""The parts of an unlearning batch, in order."""
 ANSWER_OF = {
     "harmful": ("harmful", "harmful_response"),
     "safe": ("harmful", "response"),
     "benign": ("benign", "response"),
 }
-"""Part -> (role of its rows, field of its answers)."""
+"""{part: (role of its rows, field of its responses)}"""
 
 
 class PartsCollator(Collator):
-    """Harmful and benign rows -> a batch whose answers have parts.
+    """Harmful and benign rows -> a batch whose responses have parts.
 
-    `reference_part` is the part that a method asks its reference about.
+    `reference_part` is the part for which a method needs the reference model's log-probabilities.
     """
 
     def __init__(self, renderer: Renderer, max_length: int | None, pad_to_multiple_of: int | None, reference_part: str):
@@ -208,7 +209,7 @@ class PartsCollator(Collator):
         self.reference_part = reference_part
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """As `Collator`, with the `part` (answers,) of each answer, and the batch of one part again as `reference`. Raises UserError."""
+        """Like `Collator`, with the `part` (responses,) of each response, and one part's batch as `reference`. Raises UserError."""
         rows = [(record["role"], self.render(row_of(record))) for record in records]
         rendered = {
             part: [row[field] for its_role, row in rows if its_role == role]
@@ -216,8 +217,8 @@ class PartsCollator(Collator):
         }
         if empty := [part for part in PARTS if not rendered[part]]:
             raise UserError(
-                f"a forward pass over {', '.join(record['id'] for record in records)} has no {' and no '.join(empty)} answers; unlearning "
-                f"needs harmful and benign rows in each"
+                f"a forward pass with the rows {', '.join(record['id'] for record in records)} has no {' and no '.join(empty)} responses; "
+                f"unlearning needs harmful and benign rows in each forward pass"
             )
         answers = [answer for part in PARTS for answer in rendered[part]]
         return self._lay_out(answers) | {
@@ -227,5 +228,5 @@ class PartsCollator(Collator):
         }
 
     def answers_of(self, row: Row) -> Sequence[str]:
-        """The fields of a row that are answered with: a matter of its role."""
+        """The fields of a row that contain responses to train on; they depend on its role."""
         return [field for role, field in ANSWER_OF.values() if role == row.role]

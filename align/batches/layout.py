@@ -1,12 +1,13 @@
-"""Layouts: where a model computes a batch.
+"""Layouts: how a model computes a batch.
 
-A batch always states its padded rows: labels, losses and logs are of these. A layout says which of their cells the model computes, and
-where. `padded`: all of them. `shared_prefix`: a prompt, images included, once for all answers to it,
+A batch always contains its padded rows; labels, losses and logs refer to them. A layout maps their
+cells (tokens) to the sequences that the model computes. `padded`: one sequence per row. `shared_prefix`:
+a shared prompt, images included, once for all its responses,
 
-    prompt | first answer | second answer          where an answer sees the prompt and itself
+    prompt | first response | second response          a response attends to the prompt and itself
 
-`packed`: the same, and what is short stands one behind the other in a row, where each sees itself alone. Losses and gradients are those of
-the padded rows up to rounding.
+`packed`: like `shared_prefix`, with several short groups in one sequence; each group attends only to
+itself. Losses and gradients equal those of the padded rows up to rounding.
 """
 
 from __future__ import annotations
@@ -21,49 +22,50 @@ from align.rows import ImageRef
 
 LAYOUTS = ("auto", "padded", "shared_prefix", "packed")
 NOWHERE = -1
-"""Of a cell that pads: its group, and where it is computed."""
+"""Group and position of a padding cell."""
 
 
 @dataclass
 class Group:
-    """What sees each other: a prompt and the answers to it."""
+    """A prompt and its responses; attention stays within a group."""
 
     begins: int
-    """Where in the padded rows, one behind the other, its prompt is."""
+    """The index of the prompt's first cell in the flattened padded rows."""
     prompt: int
     """Tokens of the prompt."""
     images: tuple[ImageRef, ...]
     answers: list[tuple[int, int]] = field(default_factory=list)
-    """(padded row, tokens that predict one: all but the answer's last)"""
+    """(padded row, number of tokens that predict another token: all but the response's last)"""
 
     @property
     def length(self) -> int:
-        """Tokens that are computed."""
+        """Number of computed tokens."""
         return self.prompt + sum(tokens for _, tokens in self.answers)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Groups in the rows that the model computes, of `length` tokens each."""
+    """Groups in the sequences that the model computes, of `length` tokens each."""
 
     rows: Sequence[Sequence[Group]]
     length: int
 
     @property
     def images(self) -> list[ImageRef]:
-        """In the order in which the model meets them."""
+        """The images, in the order in which they occur in the sequences."""
         return [image for row in self.rows for group in row for image in group.images]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(Rows, tokens of each)."""
+        """(Sequences, tokens per sequence)."""
         return len(self.rows), self.length
 
     def tensors(self, input_ids: torch.Tensor, labelled: torch.Tensor, pad_token_id: int) -> dict[str, torch.Tensor]:
-        """What the model's forward is told (align/fast/model_inputs.py). `input_ids`, `labelled` (padded rows, padded length).
+        """Inputs of the model's forward pass (align/fast/model_inputs.py). `input_ids`, `labelled` (padded rows, padded length).
 
-        `input_ids`, `source` (which cell of the padded rows stands there), `group`, `segment` (0 for a prompt, then its answers), each
-        (rows, length); `predicts` (labelled tokens,): the cell that predicts each, padded row by padded row.
+        Returns `input_ids`, `source` (index of the cell in the padded rows), `group`, `segment` (0 for a prompt,
+        then 1, 2, ... for its responses), each (sequences, length); and `predicts` (labelled tokens,): the cell
+        that predicts each labelled token, in the order of the padded rows.
         """
         source = torch.zeros((len(self.rows), self.length), dtype=torch.long)
         group, segment = torch.full_like(source, NOWHERE), torch.zeros_like(source)
@@ -89,17 +91,17 @@ class Layout:
 
 
 WORTH_IT = 0.97
-"""`auto` leaves rows padded where another layout saves less than the rest: it takes a mask of its own, and picking positions."""
+"""`auto` keeps rows padded unless the cost ratio is below this: other layouts need their own mask and index operations."""
 
 
 def cost(shape: tuple[float, int], width: int) -> float:
-    """Of computing (rows, length), in tokens. Attention costs a token as much as its matrices at 6 times the hidden size, `width`."""
+    """The cost of (rows, length), in tokens. At a length of 6 `width` (hidden size), attention costs as much as the matrices."""
     rows, length = shape
     return rows * length * (1 + length / (6 * width))
 
 
 def worth_it(shape: tuple[float, int], padded: tuple[float, int], width: int) -> bool:
-    """Whether `auto` computes (rows, length) in place of the padded rows."""
+    """Whether `auto` computes (rows, length) instead of the padded rows."""
     return cost(shape, width) < WORTH_IT * cost(padded, width)
 
 
@@ -110,12 +112,12 @@ def lay_out(
     pack: bool = True,
     multiple_of: int | None = None,
 ) -> Layout:
-    """Rows that are padded to `length` -> where they are computed. `filler`: the row that it stands behind, and what it is."""
+    """The layout of rows padded to `length`. `filler`: (index of the row that it is appended to, rendered filler)."""
     groups: dict[Hashable, Group] = {}
     for i, row in enumerate(rows):
         prompt = len(row.prompt_ids)
         group = groups.setdefault((tuple(row.prompt_ids), row.images), Group(i * length, prompt, row.images))
-        # Without a prompt nothing predicts the first token, and the others are predicted all the same.
+        # Without a prompt nothing predicts the first token; the other tokens are predicted as usual.
         group.answers.append((i, max(len(row.answer_ids) - 1, 0)))
     found = list(groups.values())
     laid = _packed(found) if pack else [[group] for group in found]
@@ -128,7 +130,7 @@ def lay_out(
 
 
 def _packed(groups: Sequence[Group]) -> list[list[Group]]:
-    """First fit, the longest first, into rows as long as the longest group."""
+    """Pack groups by first fit, longest first, into sequences as long as the longest group."""
     capacity = max(group.length for group in groups)
     rows: list[list[Group]] = []
     for group in sorted(groups, key=lambda group: -group.length):

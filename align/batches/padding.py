@@ -1,4 +1,4 @@
-"""Padding: rendered rows -> tensors of one length, and the images that they show."""
+"""Padding: rendered rows -> tensors of one length, and their images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from align.rows import ImageRef
 IGNORED = -100
 """The label of a position without loss (torch's cross-entropy, transformers)."""
 NOTHING = Rendered("", [], [], {}, {})
-"""What stands behind a row: nothing, mostly."""
+"""An empty tail for a row."""
 
 
 def pad(rows: Sequence[Rendered], pad_token_id: int, left: bool = False) -> dict[str, torch.Tensor]:
-    """Rendered rows -> a batch of (batch, length) tensors, padded right or, for generation, left; every image wherever it is shown."""
+    """Rendered rows -> a batch of (batch, length) tensors, padded right or, for generation, left; repeated images stay repeated."""
     return tokens(rows, [NOTHING] * len(rows), pad_token_id, left=left) | images_of(rows)
 
 
@@ -27,7 +27,7 @@ def tokens(
     multiple_of: int | None = None,
     left: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """`input_ids`, `attention_mask`, `labels` and what the processor gives beside them. `tails` stand behind the rows, unseen."""
+    """`input_ids`, `attention_mask`, `labels`, and the processor's other tensors per token. `tails` follow the rows, masked."""
     length = max(row.length + tail.length for row, tail in zip(rows, tails, strict=True))
     if multiple_of:
         length = -(-length // multiple_of) * multiple_of
@@ -52,12 +52,12 @@ def tokens(
 
 
 def images_of(rows: Sequence[Rendered]) -> dict[str, torch.Tensor]:
-    """The image tensors of all images, wherever they are shown."""
+    """The image tensors of all images; repeated images stay repeated."""
     return together([row.image_inputs for row in rows])
 
 
 def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str, torch.Tensor]]:
-    """The image tensors of each of some images, in the order in which they are wanted. Raises UserError."""
+    """The image tensors of each image in `wanted`, in this order. Raises UserError."""
     found: dict[ImageRef, dict[str, torch.Tensor]] = {}
     for row in rows:
         if any(image not in found for image in row.images):
@@ -66,11 +66,11 @@ def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str,
 
 
 def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Image tensors, one behind the other."""
+    """Concatenate image tensors."""
     keys = sorted({key for of in inputs for key in of})
     return {key: torch.cat([of[key] for of in inputs if key in of]) for key in keys}
 
 
 def names_of(inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:
-    """(images, 16) bytes as uint8, the same for the same image tensors: a hash, as numbers since strings do not go to a device."""
+    """Hashes of image tensors, (images, 16) as uint8: numbers, because strings cannot be moved to a device."""
     return torch.tensor([list(digest_of(of)) for of in inputs], dtype=torch.uint8)

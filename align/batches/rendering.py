@@ -1,6 +1,6 @@
-"""Rendering: one row -> token ids, the supervised span, and image tensors. Laying rows out in a batch is collation's.
+"""Rendering: one row -> token ids, the supervised span, and image tensors. Collation then builds batches.
 
-This is the plain path, through the processor itself. `align.fast` gives the same for known families in less time.
+This is the plain path through the processor. `align.fast` gives the same result faster for known families.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from align.settings import ModelSettings
 
 @dataclass
 class Rendered:
-    """One row as a model reads it."""
+    """One row as model inputs."""
 
     id: str
     prompt_ids: list[int]
-    """Everything up to where the model begins to answer, image tokens included."""
+    """All tokens before the response, image tokens included."""
     answer_ids: list[int]
-    """The answer and its end of turn, nothing else: the supervised span. Empty for a row that is to be answered."""
+    """The response and its end of turn: the supervised span. Empty in generation."""
     aligned: dict[str, list[int]]
-    """What else the processor gives per prompt token (Qwen2-VL's mm_token_type_ids)."""
+    """Other outputs of the processor per prompt token (Qwen2-VL's mm_token_type_ids)."""
     image_inputs: dict[str, torch.Tensor]
-    """What the processor gives per image (pixel_values, image_grid_thw), concatenated over a batch along the first axis."""
+    """Outputs of the processor per image (pixel_values, image_grid_thw), concatenated over a batch along the first axis."""
     images: tuple[ImageRef, ...] = ()
-    """Which images these are, in order."""
+    """The images, in order."""
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and answer."""
+        """Number of tokens in prompt and response."""
         return len(self.prompt_ids) + len(self.answer_ids)
 
     @property
     def key(self) -> str:
-        """32 hex digits of all that a model reads: prompt, answer and pixels."""
+        """32 hex digits of all model inputs: prompt, response and pixels."""
         return digest_of(self.image_inputs, json.dumps([self.prompt_ids, self.answer_ids]).encode()).hex()
 
     def inputs_of_images(self) -> list[dict[str, torch.Tensor]]:
-        """`image_inputs` of each of the images alone."""
+        """`image_inputs`, split by image."""
         whole, count = self.image_inputs, len(self.images)
         patches = whole["image_grid_thw"].prod(-1).tolist() if "image_grid_thw" in whole else []
         parts = {
@@ -58,12 +58,14 @@ class Rendered:
         }
         if any(len(of_key) != count for of_key in parts.values()):
             sizes = {key: tuple(value.shape) for key, value in whole.items()}
-            raise UserError(f"row {self.id}: {sizes} cannot be told apart by its {count} images; use layout=padded")
+            raise UserError(
+                f"row {self.id}: tensors of the sizes {sizes} cannot be split by its {count} images; use layout=padded"
+            )
         return [{key: of_key[i] for key, of_key in parts.items()} for i in range(count)]
 
 
 def digest_of(image_inputs: dict[str, torch.Tensor], before: bytes = b"") -> bytes:
-    """16 bytes of a hash of image tensors, and of what is told before them."""
+    """16 bytes of a hash of `before` and the image tensors."""
     digest = hashlib.sha256(before)
     for name, values in sorted(image_inputs.items()):
         digest.update(f"{name} {tuple(values.shape)} {values.dtype}".encode())
@@ -72,11 +74,11 @@ def digest_of(image_inputs: dict[str, torch.Tensor], before: bytes = b"") -> byt
 
 
 FILLER = (28, 28)
-"""Width and height of an image that only stands for one."""
+"""Width and height of a filler image."""
 
 
 class Renderer:
-    """Rows -> Rendered, with one processor, the conventions of its family, and what the settings say of prompts and images."""
+    """Rows -> Rendered, with one processor, its family's conventions, and the settings for prompts and images."""
 
     def __init__(self, processor: Any, family: Family, settings: ModelSettings | None = None):
         self.processor = processor
@@ -86,7 +88,7 @@ class Renderer:
         self.image_token_id = processor.tokenizer.convert_tokens_to_ids(self.image_token)
         self.pad_token_id = processor.tokenizer.pad_token_id
         self.unknown_token_id = processor.tokenizer.unk_token_id
-        # Asked once: the tokenizer lists its whole vocabulary to answer.
+        # Computed once, because the tokenizer lists its whole vocabulary for it.
         self.end_of_turn = family.end_of_turn(processor)
         written = (self.image_token, getattr(processor, "image_token", None), getattr(processor, "video_token", None))
         self.placeholders = [token for token in dict.fromkeys(written) if token]
@@ -94,47 +96,47 @@ class Renderer:
 
     @cached_property
     def identity(self) -> str:
-        """The same for renderers that make the same of every row: tokenizer, template, image processor and settings."""
+        """A hash of tokenizer, template, image processor and settings; equal for renderers with equal results."""
         tokenizer, images = self.processor.tokenizer, self.processor.image_processor
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         words: Any = f"{tokenizer.name_or_path} {len(tokenizer)}"
-        if hasattr(backend, "to_str"):  # a call may leave its padding in it
+        if hasattr(backend, "to_str"):  # earlier calls may have left padding settings in it
             words = {
                 key: value
                 for key, value in json.loads(backend.to_str()).items()
                 if key not in ("padding", "truncation")
             }
         said = [words, str(tokenizer.special_tokens_map), self.processor.chat_template]
-        # How many tokens an image becomes is said by plain values of the processor (LLaVA's patch_size).
+        # Plain values of the processor determine the number of image tokens (LLaVA's patch_size).
         said += [{key: value for key, value in vars(self.processor).items() if isinstance(value, str | int | float)}]
         said += [type(images).__name__, images.to_dict(), self.image_token, self.end_of_turn]
         said += [self.settings.system_prompt, self.settings.image_aspect_ratio]
         return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()[:16]
 
     def prompt_text(self, row: Row) -> str:
-        """The prompt as the chat template writes it, up to where the answer begins."""
+        """The prompt as the chat template writes it, up to the start of the response."""
         return self._written(row)
 
     def prompt_length(self, row: Row) -> int:
-        """Tokens of the prompt, image tokens included, from the sizes of its images: none is decoded. Raises UserError.
+        """Number of prompt tokens, image tokens included, from the sizes of the images without decoding. Raises UserError.
 
-        Exact for the known families. Not counted is an image whose processor does not say how many tokens it becomes.
+        Exact for the known families. If a processor does not report its number of image tokens, an image counts as one token.
         """
         return len(self._tokenised([self.prompt_text(row)])[0]) + self._image_tokens(row)
 
     def measure(self, row: Row, answers: Sequence[str]) -> tuple[int, list[list[int]]]:
-        """(Tokens of the prompt as `prompt_length` counts them, ids of each answer). Raises BadRow as `render_answers` does."""
+        """(`prompt_length` of the row, ids of each response). Raises BadRow like `render_answers`."""
         where = where_of(row)
         self._refuse_special_tokens(row.prompt, answers, where)
         before, ids = self._ids_of(row, self.prompt_text(row), answers, where)
         return len(before) + self._image_tokens(row), ids
 
     def check_shape(self, image: ImageRef, where: str) -> None:
-        """Raises BadRow for an image whose shape the processor cannot resize, UserError for one whose header cannot be read."""
+        """Raise BadRow for an image shape that the processor cannot resize, UserError for an unreadable header."""
         self._size(image_size(image, where), image, where)
 
     def _image_tokens(self, row: Row) -> int:
-        """Image tokens of a row, less the one that the template writes for each image. Raises UserError."""
+        """Image tokens of a row, minus the one token per image that the template writes. Raises UserError."""
         sizes = [self._size(image_size(image, where_of(row)), image, where_of(row)) for image in row.images]
         if not sizes or not hasattr(self.processor, "_get_num_multimodal_tokens"):
             return 0
@@ -143,21 +145,21 @@ class Renderer:
 
     @cached_property
     def _around_image(self) -> int:
-        """Tokens that the processor writes around an image: none but for Gemma 3."""
+        """Number of tokens that the processor writes around an image; not 0 only for Gemma 3."""
         row = Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),))
         counted = self.processor._get_num_multimodal_tokens(image_sizes=[FILLER[::-1]])
         written = len(self.render(row).prompt_ids) - len(self._tokenised([self.prompt_text(row)])[0])
         return written + 1 - sum(counted.num_image_tokens)
 
     def render(self, row: Row, answer: str | None = None) -> Rendered:
-        """Token ids and image tensors of a row; with an answer, its supervised span too.
+        """Token ids and image tensors of a row; with a response, its supervised span too.
 
-        Raises UserError where a text holds the image token, where the answer is empty, or where an image cannot be read.
+        Raises UserError if a text contains the image token, if the response is empty, or if an image cannot be read.
         """
         return self.render_answers(row, [answer])[0]
 
     def render_answers(self, row: Row, answers: Sequence[str | None]) -> list[Rendered]:
-        """The same for several answers to one row, whose prompt and images are rendered once. Raises UserError."""
+        """`render` for several responses to one row, whose prompt and images are rendered once. Raises UserError."""
         where = where_of(row)
         given = [answer for answer in answers if answer is not None]
         self._refuse_special_tokens(row.prompt, given, where)
@@ -170,7 +172,7 @@ class Renderer:
         return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs, row.images) for answer_ids in ids]
 
     def filler(self) -> Rendered:
-        """The image tokens of one small grey image and nothing else: see `align.batches.collators.pad`."""
+        """Only the image tokens of one small grey image; see `align.batches.collators.Collator.filler`."""
         image = self.render(Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),)))
         kept = [i for i, token in enumerate(image.prompt_ids) if token == self.image_token_id]
         aligned = {key: [values[i] for i in kept] for key, values in image.aligned.items()}
@@ -178,23 +180,24 @@ class Renderer:
         return replace(image, prompt_ids=tokens, aligned=aligned)
 
     def _refuse_special_tokens(self, prompt: str, answers: Sequence[str], where: str) -> None:
-        """A placeholder in a text stands for an image that is not there; a special token in an answer would end the turn in its middle."""
-        texts = [("prompt", prompt, self.placeholders), *(("answer", text, self.special_tokens) for text in answers)]
+        """Raise BadRow for special tokens in texts: a placeholder refers to an absent image; others may end a response early."""
+        texts = [("prompt", prompt, self.placeholders), *(("response", text, self.special_tokens) for text in answers)]
         for name, text, refused in texts:
             found = next((token for token in refused if token in text), None)
             if found is not None:
                 raise BadRow(
-                    f"{where}: its {name} contains the model's own token {found!r}; remove it from the text",
+                    f"{where}: the {name} contains the model's special token {found!r}; remove it from the text",
                     "special_token",
                 )
 
     def _ids_of(self, row: Row, prompt: str, answers: Sequence[str], where: str) -> tuple[list[int], list[list[int]]]:
-        """(Ids of a prompt, each image still one token; ids of each answer behind it). Raises BadRow."""
+        """(Ids of a prompt with one token per image; ids of each response after it). Raises BadRow."""
         texts = [self._behind(row, prompt, answer, where) for answer in answers]
-        # Tokenised in its context: a sentencepiece tokenizer writes the first word differently when it stands alone. The image
-        # placeholder is not expanded here, which changes nothing behind it.
+        # Tokenize a response after its prompt: without context, a sentencepiece tokenizer splits the first word differently. Image
+        # placeholders are not expanded here, which does not change the tokens after them.
         before, *whole = self._tokenised([prompt, *(prompt + text for text in texts)])
-        # Where prompt and answer merge into one token at the seam, the answer is tokenised alone, as the prompt is in generation.
+        # If the end of the prompt and the start of the response merge into one token, tokenize the response alone, as the prompt in
+        # generation.
         ids = [
             ids[len(before) :]
             if ids[: len(before)] == before
@@ -204,14 +207,17 @@ class Renderer:
         return before, ids
 
     def _behind(self, row: Row, prompt: str, answer: str, where: str) -> str:
-        """What stands behind a prompt: what the template writes before an answer (a space for LLaVA), it, and its end. Raises BadRow."""
+        """The text after a prompt: the template's prefix (a space for LLaVA), the response, and its end. Raises BadRow."""
         if not answer.strip():
-            raise BadRow(f"{where}: its answer is empty; nothing would be supervised", "empty_answer")
+            raise BadRow(
+                f"{where}: the response is empty, so no token would be supervised; add a response, or remove the row",
+                "empty_answer",
+            )
         whole = self._written(row, answer)
         if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
             raise BadRow(
-                f"{where}: the chat template does not continue its generation prompt with the answer as it stands "
-                f"(it may trim or rewrite it), so the supervised span is unknown; change the answer or the template",
+                f"{where}: the chat template does not continue its generation prompt with the unchanged response "
+                f"(it may trim or rewrite it), so the supervised span is unknown; change the response or the template",
                 "template",
             )
         return whole[len(prompt) :].partition(answer)[0] + answer + self.end_of_turn
@@ -219,7 +225,7 @@ class Renderer:
     def _read(
         self, prompt: str, before: list[int], images: Sequence[Image.Image]
     ) -> tuple[list[int], dict[str, list[int]], dict[str, torch.Tensor]]:
-        """(Prompt ids with image tokens, `aligned`, `image_inputs`) of a prompt whose own ids are `before`."""
+        """(Prompt ids with image tokens, `aligned`, `image_inputs`) of a prompt with the unexpanded ids `before`."""
         shown = {"images": [list(images)]} if images else {}
         inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self._adds_tokens(prompt)))
         ids = inputs.pop("input_ids")
@@ -232,35 +238,39 @@ class Renderer:
         return [list(self.processor.tokenizer(text, **self._adds_tokens(text)).input_ids) for text in texts]
 
     def _adds_tokens(self, text: str) -> dict[str, bool]:
-        """A template that writes the beginning of a sequence itself (Gemma's, Llama's) must not get a second one."""
+        """Avoid a second beginning-of-sequence token if the template writes it itself (Gemma, Llama)."""
         beginning = self.processor.tokenizer.bos_token
         return {"add_special_tokens": False} if beginning and text.startswith(beginning) else {}
 
     def _turns(self, row: Row, answer: str | None = None) -> list[dict[str, Any]]:
         images: list[dict[str, str]] = [{"type": "image"} for _ in row.images]
         turns = [("user", images, row.prompt)]
-        if self.settings.system_prompt is not None:  # the template may have one of its own
+        if self.settings.system_prompt is not None:  # otherwise the template may write its own
             turns.insert(0, ("system", [], self.settings.system_prompt))
         if answer is not None:
             turns.append(("assistant", [], answer))
         return [{"role": role, "content": [*shown, {"type": "text", "text": text}]} for role, shown, text in turns]
 
     def _size(self, size: tuple[int, int], image: ImageRef, where: str) -> tuple[int, int]:
-        """The (width, height) at which the processor gets an image. Raises BadRow for a shape that it cannot resize."""
+        """(width, height) of an image as passed to the processor. Raises BadRow for a shape that it cannot resize."""
         width, height = shown = size if self.settings.image_aspect_ratio != "pad" else (max(size),) * 2
         processor = self.processor.image_processor
         why = None
         if width * height > MAX_PIXELS:
-            why = f"padded to a square, it would have {width * height:,} pixels; at most {MAX_PIXELS:,}"
+            why = f"padded to a square, it would have {width * height:,} pixels, expected at most {MAX_PIXELS:,}"
         elif hasattr(processor, "get_number_of_image_patches"):
             try:
                 processor.get_number_of_image_patches(height, width, {})
-            except ValueError as error:  # Qwen2-VL's bound of the aspect ratio
+            except ValueError as error:  # Qwen2-VL limits the aspect ratio
                 why = str(error)
         elif shortest := dict(getattr(processor, "size", None) or {}).get("shortest_edge"):
-            # LLaVA's scales the shorter side up and crops afterwards: of a line it would make a huge image.
+            # LLaVA's processor scales up the shorter side and crops afterwards, so a very thin image would become huge.
             pixels = shortest**2 * max(shown) // min(shown)
-            why = f"resized, it would have {pixels:,} pixels; at most {MAX_PIXELS:,}" if pixels > MAX_PIXELS else None
+            why = (
+                f"resized, it would have {pixels:,} pixels, expected at most {MAX_PIXELS:,}"
+                if pixels > MAX_PIXELS
+                else None
+            )
         if why:
             raise BadRow(
                 f"{where}: image {image.name or '(bytes in the row)'} is {size[0]} x {size[1]}: {why}; crop it, or remove the row",
@@ -269,13 +279,13 @@ class Renderer:
         return width, height
 
     def _loaded(self, image: ImageRef, where: str) -> Image.Image:
-        """An image as the processor gets it. Raises UserError."""
+        """Load an image as the processor needs it. Raises UserError."""
         decoded = load_image(image, where)
         self._size(decoded.size, image, where)
         return self._image(decoded)
 
     def _image(self, image: Image.Image) -> Image.Image:
-        """As the processor gets it: as it is, or on a square of the processor's mean colour, as LLaVA-1.5 was trained."""
+        """The image unchanged, or padded to a square with the processor's mean colour, as in LLaVA-1.5's training."""
         if self.settings.image_aspect_ratio != "pad":
             return image
         colour = tuple(int(255 * mean) for mean in self.processor.image_processor.image_mean)
@@ -284,11 +294,11 @@ class Renderer:
         return square
 
     def _written(self, row: Row, answer: str | None = None) -> str:
-        """What the chat template writes of a row, up to where an answer begins; with an answer, all of it."""
+        """The chat template's text of a row, up to the start of the response; with a response, the whole text."""
         turns = self._turns(row, answer)
         return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
 
 
 def where_of(row: Row) -> str:
-    """What errors call a row."""
+    """The name of a row in error messages."""
     return f"row {row.id}" + (f" of {row.source}" if row.source else "")

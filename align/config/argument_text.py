@@ -1,4 +1,4 @@
-"""What a user typed for a setting that is text: taken as it is typed, where YAML would make a list or a number of it."""
+"""Arguments for text settings: keep the text as typed where YAML would parse a list or a number."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from align.errors import UserError
 
 
 def as_typed(schema: type, parts: list[str], text: str, value: Any) -> Any:
-    """The value of an argument: its own text where the schema wants text and YAML reads `007`, `true` or `a,b` as something else.
+    """Return an argument's value; for a text setting, keep `007`, `true` or `a,b` as text.
 
     Raises UserError for a list, unless its text is a path that exists.
     """
     if not isinstance(value, list | bool | int | float) or _type_of(schema, parts) is not str:
         return value
     if isinstance(value, list) and text.startswith("["):
-        return value  # a list in so many words: the schema refuses it
+        return value  # an explicit list: the schema rejects it
     if isinstance(value, list) and not Path(text).expanduser().exists():
         key = ".".join(parts)
         raise UserError(
-            f"argument '{key}={text}': {key} takes one value, and the comma makes a list of {len(value)}; put a value with a comma in "
-            f"double quotes, inside the shell's own: '{key}=\"{text}\"'"
+            f"argument '{key}={text}': {key} takes one value, but the comma makes a list of {len(value)}; if the value contains a comma, "
+            f"put it in double quotes inside the shell's quotes: '{key}=\"{text}\"'"
         )
     return text
 
 
 def _type_of(schema: type, parts: list[str]) -> Any:
-    """The type of a dotted key, without its `None`; None where the schema does not say."""
+    """Return the type of a dotted key without `None`, or None if the schema does not define it."""
     kind: Any = schema
     for part in parts:
         if isinstance(kind, type) and is_dataclass(kind):

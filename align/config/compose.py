@@ -1,9 +1,10 @@
-"""Recipe + suite + model + command line -> one typed, validated configuration that knows where each value came from.
+"""Recipe + suite + model + command line -> one typed, validated configuration with the origin of each value.
 
-Order of composition, later wins: defaults (align/settings/) < recipe < suite < model < command line. A file may name another that it
-is based on (`base:`), and overrides it. What a suite or a model says of a method (its section `methods:`) or of a recipe (`recipes:`)
-overrides what it says in general. Every layer is checked against the dataclasses as it is merged, so that a misspelt key is an error
-that names the file or argument it is in.
+Order of composition, later wins: defaults (align/settings/) < recipe < suite < model < command line.
+A file may name a base file (`base:`), and overrides it. In a suite or a model file, the settings of
+the section `methods:` for this method, or `recipes:` for this recipe, override its general settings.
+Each layer is checked against the dataclasses when it is merged, so the error about a misspelt key
+names the file or argument that contains it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     """`key=value` arguments -> the configuration of one training run. Raises UserError."""
     chosen, overrides = _split(arguments, "recipe", "model", "suite")
     if "recipe" not in chosen:
-        raise UserError(f"no recipe: give recipe=<name>, one of {', '.join(available())}, or the path of a YAML file")
+        raise UserError(
+            f"no recipe: recipe= is required; give one of {', '.join(available())}, or the path of a YAML file"
+        )
     recipe_name, recipe = load("recipe", chosen["recipe"])
     model_name, model = load_model(chosen.get("model", DEFAULT_MODEL))
     named_by_model = [layer.values.pop("suite", None) for layer in model]
@@ -40,7 +43,7 @@ def compose_run(arguments: Sequence[str]) -> Composed:
         (layer.values["method"] for layer in reversed([*recipe, *overrides]) if "method" in layer.values), "sft"
     )
     if not isinstance(method, str):
-        raise UserError(f"method={method}: a run has one method; `align compare` takes several")
+        raise UserError(f"method={method}: a run has one method; to train several methods, use `align compare`")
     layers = _with_special_settings(recipe, method, recipe_name)
     if suite_name is not None:
         layers += _with_special_settings(load("suite", suite_name)[1], method, recipe_name)
@@ -62,7 +65,7 @@ def compose_run(arguments: Sequence[str]) -> Composed:
 
 
 def each_run(arguments: Sequence[str]) -> list[list[str]]:
-    """Arguments with lists of recipes and models -> the arguments of each run."""
+    """Expand lists of recipes and models: return the arguments of each run."""
     choices = []
     for argument in arguments:
         key, equals, text = argument.partition("=")
@@ -82,7 +85,7 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
         layers += [Layer(layer.origin, {"model": {"name": name} | layer.values.get("model", {})}) for layer in model]
     composed = merge(EvalConfig, [*layers, *overrides])
     config = composed.config
-    # model.dtype= and the like may go with a checkpoint; only model= itself names something to evaluate.
+    # model.dtype= and similar keys may accompany a checkpoint; only model= itself names a model to evaluate.
     given = [key for key in ("run", "checkpoint") if getattr(config, key) is not None] + ["model"] * ("model" in chosen)
     given += ["generation.base_url"] * (config.generation.base_url is not None)
     if len(given) != 1:
@@ -91,16 +94,19 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
         )
     if composed.origin("every_steps").kind == "argument":
         raise UserError(
-            "every_steps= would have no effect: weights are kept while a run trains (evaluate.every_steps= there)"
+            "every_steps= has no effect in `align eval`: weights are kept only while a run trains; give evaluate.every_steps= to `align "
+            "train`"
         )
     if composed.origin("curve") != DEFAULT and config.run is None:
-        raise UserError("curve= would have no effect: only a run of ours has a curve; give run=, or remove it")
+        raise UserError(
+            "curve= has no effect here: only a run of `align train` has a curve; give run=, or remove curve="
+        )
     _name_parts(config)
     return composed
 
 
 def compose_model(name: str) -> ModelSettings:
-    """The settings of a model by its file's name, its folder or its hub id. Raises UserError."""
+    """The settings of a model by its file's name, its folder or its Hub id. Raises UserError."""
     known_as, model = load_model(name)
     layers = [Layer(layer.origin, {"name": known_as} | layer.values.get("model", {})) for layer in model]
     settings: ModelSettings = merge(ModelSettings, layers).config
@@ -108,7 +114,7 @@ def compose_model(name: str) -> ModelSettings:
 
 
 def _name_parts(config: Evaluate) -> None:
-    """A set that is a group of benchmarks (align/config/registry.py) is those that it is made of."""
+    """Replace groups of benchmarks (align/config/registry.py) with their parts."""
     config.benchmark = benchmark_names(config.benchmark)
 
 
@@ -118,7 +124,7 @@ def compose(schema: type, arguments: Sequence[str]) -> Composed:
 
 
 def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[Layer]]:
-    """Arguments -> (the ones that pick YAML files, the overrides as one layer an argument)."""
+    """Arguments -> (the arguments that select YAML files, one layer per other argument)."""
     chosen: dict[str, str] = {}
     sources: list[Layer] = []
     layers: list[Layer] = []
@@ -130,7 +136,7 @@ def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[
             chosen[key] = text
             continue
         values = nested(key_parts(key), parse_argument(argument, text))
-        # A new source replaces its part, so it goes before the settings of that part, wherever it was typed.
+        # A new source replaces its part, so it must precede that part's settings, in whatever order they were typed.
         names_source = key.startswith("data.") and (key.endswith(".source") or key.count(".") == 1)
         (sources if names_source else layers).append(
             Layer(Origin("argument", f"argument {argument!r}"), values, key, text)
@@ -139,15 +145,17 @@ def _split(arguments: Sequence[str], *files: str) -> tuple[dict[str, str], list[
 
 
 def _stored_evaluation(run: str) -> Layer:
-    """What a run's own configuration says of its evaluation: the ground that the command line is laid over."""
+    """The evaluation settings of a run's stored configuration; the command line overrides them."""
     file = Path(run, "config.yaml")
     if not file.is_file():
-        raise UserError(f"run={run}: not a run folder; there is no config.yaml in it")
+        raise UserError(
+            f"run={run}: not a run folder, because it has no config.yaml; give a run folder of `align train`"
+        )
     return Layer(Origin("run", str(file)), OmegaConf.to_container(OmegaConf.load(file))["evaluate"])
 
 
 def _with_special_settings(layers: Sequence[Layer], method: str, recipe: str) -> list[Layer]:
-    """The values of a file and its bases, then what their sections `methods:` and `recipes:` say for this method and recipe."""
+    """The values of a file and its bases, then those of their sections `methods:` and `recipes:` for this run."""
     general, special = [], []
     for layer in layers:
         values = dict(layer.values)

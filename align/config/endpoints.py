@@ -1,6 +1,7 @@
-"""What settings of a model behind an address may say, before anybody is asked or anything is written.
+"""Checks of the settings of a model endpoint, before any request is sent or any file is written.
 
-Every configuration is looked through as it is composed, since it is written into the files of a run: no key may stand in it.
+Every configuration is checked when it is composed: it is written to a run's files, so it must not
+contain an API key.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from align.errors import UserError, nearest
 from align.settings import Address, JudgeSettings, Judging
 
 CREDENTIAL = re.compile(r"key|token(?!s|_id)|secret|password|authorization|credential", re.IGNORECASE)
-"""Names of parameters that hold one; max_tokens, stop_token_ids and the like do not."""
+"""Names of parameters that hold a credential; max_tokens, stop_token_ids and similar names do not match."""
 NO_CREDENTIAL = ("prompt_cache_key",)
 ASKED_BEHIND = ("base_url", "model", "api_key_env")
 
 
 @dataclass
 class SettingsOf(JudgeSettings):
-    """One judge's settings, and what errors call them."""
+    """One judge's settings, and the name of their section in error messages."""
 
     section: str = "judge"
 
 
 def settings_of(name: str, config: Judging, section: str = "judge") -> SettingsOf:
-    """A judge's settings: those for all, under those of `each.<name>`; a path of its own goes over an address for all, and the reverse.
+    """Return a judge's settings: those for all judges, overridden by `each.<name>`.
 
-    Raises UserError for an unknown key.
+    A `path` of its own overrides a `base_url` for all judges, and the reverse. Raises UserError for an
+    unknown key.
     """
     shared = {field.name: getattr(config, field.name) for field in fields(JudgeSettings)}
     own = config.each.get(name) or {}
@@ -42,7 +44,7 @@ def settings_of(name: str, config: Judging, section: str = "judge") -> SettingsO
         raise UserError(f"{where}: expected settings, e.g. {where}.base_url=; found {type(own).__name__}")
     for key in own:
         if key not in shared:
-            raise UserError(f"{where}.{key}: there is no such setting{nearest(str(key), list(shared))}")
+            raise UserError(f"{where}.{key}: no such setting{nearest(str(key), list(shared))}")
     for key in other_place(own):
         if key not in own:
             shared[key] = None
@@ -56,13 +58,13 @@ def settings_of(name: str, config: Judging, section: str = "judge") -> SettingsO
 
 
 def other_place(given: dict[str, Any]) -> tuple[str, ...]:
-    """Settings that mean nothing any more where these say that a judge is loaded here, or asked behind an address."""
+    """Settings that no longer apply: those of an endpoint for a judge with a `path`, `path` for a judge with a `base_url`."""
     here, there = given.get("path") is not None, given.get("base_url") is not None
     return () if here == there else ASKED_BEHIND if here else ("path",)
 
 
 def check_addresses(config: Any, prefix: str = "") -> None:
-    """Raises UserError for a value that cannot be in any section of a configuration that names an address, used or not."""
+    """Raise UserError for an invalid value in any section with endpoint settings, whether the section is used or not."""
     for field in fields(config):
         value, section = getattr(config, field.name), f"{prefix}{field.name}"
         if isinstance(value, Address):
@@ -74,7 +76,7 @@ def check_addresses(config: Any, prefix: str = "") -> None:
 
 
 def check_values(settings: Address, section: str) -> None:
-    """Raises UserError for a value that cannot be, and where a key stands in one, which is no place for it; that is not shown."""
+    """Raise UserError for an invalid value, and for a value that may contain an API key, which is not shown."""
     for key in ("concurrency", "timeout"):
         if getattr(settings, key) <= 0:
             raise UserError(f"{section}.{key}={getattr(settings, key)}: expected more than 0")
@@ -83,14 +85,14 @@ def check_values(settings: Address, section: str) -> None:
             raise UserError(f"{section}.{key}={getattr(settings, key)}: expected 0 or more")
     if settings.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", settings.api_key_env):
         raise UserError(
-            f"{section}.api_key_env: expected the NAME of an environment variable in capitals, e.g. MY_KEY; what was found is not "
-            f"shown, since it may be a key: `export MY_KEY=...`, then {section}.api_key_env=MY_KEY"
+            f"{section}.api_key_env: expected the NAME of an environment variable in capitals, e.g. MY_KEY; the value is not shown, "
+            f"because it may be a key. Run `export MY_KEY=...`, then give {section}.api_key_env=MY_KEY"
         )
     for name in _names(settings.extra):
         if CREDENTIAL.search(name) and name not in NO_CREDENTIAL:
             raise UserError(
-                f"{section}.extra: {name} looks like a place for a key, which would be written into the run's files; a key goes through "
-                f"{section}.api_key_env="
+                f"{section}.extra: {name} looks like a parameter for a key, which would be written to the run's files; give the key "
+                f"through {section}.api_key_env="
             )
     if settings.base_url is not None:
         _check_url(settings.base_url, section)
@@ -100,18 +102,18 @@ def _check_url(url: str, section: str) -> None:
     try:
         address = urlsplit(url)
     except ValueError:
-        raise UserError(f"{section}.base_url: expected an address like http://localhost:8000/v1") from None
+        raise UserError(f"{section}.base_url: expected a URL like http://localhost:8000/v1") from None
     if address.username or address.password or address.query or address.fragment:
         raise UserError(
-            f"{section}.base_url holds a user name, a password, a query or a fragment, which would be written into the run's files; give "
-            f"the bare address, and a key through {section}.api_key_env"
+            f"{section}.base_url contains a user name, a password, a query or a fragment, which would be written to the run's files; give "
+            f"the URL without it, and the key through {section}.api_key_env="
         )
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise UserError(f"{section}.base_url={url}: expected an address like http://localhost:8000/v1")
+        raise UserError(f"{section}.base_url={url}: expected a URL like http://localhost:8000/v1")
 
 
 def _names(value: Any) -> Iterator[str]:
-    """The keys of mappings in mappings and lists."""
+    """All keys of nested mappings and lists."""
     for key, inner in value.items() if isinstance(value, dict) else ():
         yield str(key)
         yield from _names(inner)

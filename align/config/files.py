@@ -1,4 +1,4 @@
-"""The YAML files of settings: the shipped ones by name, any by its path."""
+"""YAML files of settings: shipped files by name, any file by its path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from align.errors import UserError, nearest
 
 
 def shipped_folder(name: str) -> Path:
-    """`recipes`, `accelerate_configs` or `slurm`: beside the package in a checkout, inside it in an installed wheel."""
+    """`recipes`, `accelerate_configs` or `slurm`: next to the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).resolve().parents[1]
     return next((f for f in (package / name, package.parent / name) if f.is_dir()), package / name)
 
@@ -34,25 +34,26 @@ def available(kind: str = "") -> list[str]:
 
 
 def launch_file(name: str) -> Path:
-    """A launcher configuration of accelerate by its shipped name, or any by its path. Raises UserError."""
+    """A launcher configuration of accelerate: a shipped file by name, or any file by path. Raises UserError."""
     folder = shipped_folder("accelerate_configs")
     file = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not file.is_file():
         names = sorted(path.stem for path in folder.glob("*.yaml"))
         raise UserError(
-            f"launch.config={name}: no such file{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
+            f"launch.config={name}: no such file{nearest(name, names)}; give one of {', '.join(names)}, or the path of a YAML file"
         )
     return file
 
 
 FOLDERS = {"recipe": "", "model": "models", "suite": "suites"}
-"""Where in the shipped recipes each kind of file is."""
+"""{kind of file: its folder inside the shipped recipes}"""
 
 
 def load(kind: str, name: str) -> tuple[str, list[Layer]]:
-    """A shipped YAML file by name, or any YAML file by path -> (its name, a layer for each file that it is based on, and its own).
+    """A shipped YAML file by name, or any YAML file by path -> (its name, the layers of its bases and its own).
 
-    `base: <name or path>` in a file names the one that it is based on; later layers override earlier ones. Raises UserError.
+    `base: <name or path>` in a file names its base file; later layers override earlier ones. Raises
+    UserError.
     """
     layers: list[Layer] = []
     files: list[Path] = []
@@ -61,7 +62,7 @@ def load(kind: str, name: str) -> tuple[str, list[Layer]]:
         file = _file(kind, at)
         if file in files:
             chain = " -> ".join(str(one) for one in [*files, file])
-            raise UserError(f"{kind}={name}: `base:` leads back to where it began: {chain}; remove one of them")
+            raise UserError(f"{kind}={name}: `base:` forms a cycle: {chain}; remove `base:` from one of these files")
         values = read_yaml(kind, file)
         at = _base_of(values, file)
         files.append(file)
@@ -70,7 +71,7 @@ def load(kind: str, name: str) -> tuple[str, list[Layer]]:
 
 
 def _base_of(values: dict[str, Any], file: Path) -> str | None:
-    """What a file is based on, taken out of its values; a path is relative to the file. Raises UserError."""
+    """Remove `base` from a file's values and return it; a path is relative to the file. Raises UserError."""
     base = values.pop("base", None)
     if base is None:
         return None
@@ -84,7 +85,7 @@ def _is_path(name: str) -> bool:
 
 
 def _label(file: Path) -> str:
-    """What a file is called where a setting comes from it: a shipped one without the folder of the package."""
+    """A file's name as the origin of a setting: for a shipped file, relative to the package's folder."""
     root = shipped_folder("recipes").parent
     return str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
 
@@ -96,16 +97,17 @@ def _file(kind: str, name: str) -> Path:
         names = available("" if kind == "recipe" else f"{kind}s")
         if "," in name:
             raise UserError(
-                f"{kind}={name}: expected one {kind}; `align sweep {kind}={name}` trains each of several, `align compare` compares them"
+                f"{kind}={name}: expected one {kind}; to train each of several, use `align sweep {kind}={name}`; to compare them, use "
+                f"`align compare`"
             )
         raise UserError(
-            f"{kind}={name}: no such {kind}{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
+            f"{kind}={name}: no such {kind}{nearest(name, names)}; give one of {', '.join(names)}, or the path of a YAML file"
         )
     return file
 
 
 def read_yaml(kind: str, file: Path) -> dict[str, Any]:
-    """The settings in a YAML file, the caller's own copy. Raises UserError that names the file, and `kind` where there is none."""
+    """The settings in a YAML file, as a copy for the caller. Raises UserError that names the file."""
     if not file.is_file():
         raise UserError(f"{kind}={file}: no such file")
     values = copy.deepcopy(_read_yaml(file, file.stat().st_mtime_ns))
@@ -116,17 +118,19 @@ def read_yaml(kind: str, file: Path) -> dict[str, Any]:
 
 @cache
 def _read_yaml(file: Path, _: int) -> Any:
-    """A file's content, once for each time it was written. Raises UserError."""
+    """A file's content, read once per modification time. Raises UserError."""
     try:
         return OmegaConf.to_container(OmegaConf.load(file))
     except Exception as error:
-        raise UserError(f"{file}: not readable as YAML: {error}") from error
+        raise UserError(f"{file}: cannot be read as YAML: {error}") from error
 
 
 def load_model(name: str) -> tuple[str, list[Layer]]:
-    """A model file by name or path; or a model folder or hub id, which then is the only setting. Raises UserError."""
+    """A model file by name or path; or a model folder or Hub id, which then is the only setting. Raises UserError."""
     if Path(name, "adapter_config.json").is_file():
-        raise UserError(f"model={name} is an adapter, not a model; to evaluate it say checkpoint={name}")
+        raise UserError(
+            f"model={name}: found an adapter, expected a model; to evaluate the adapter, give checkpoint={name}"
+        )
     is_folder = Path(name, "config.json").is_file()
     if is_folder or (is_hub_id(name) and not _is_path(name)):
         known_as = Path(name).resolve().name if is_folder else name

@@ -1,4 +1,4 @@
-"""What of a configuration says what is trained: by it a run is known, and its folder is named."""
+"""The fingerprint of what a configuration trains; it identifies a run and is part of its folder's name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from align.settings import RunConfig
 
 
 def fingerprint(config: RunConfig) -> str:
-    """Eight hex digits that name what is trained: everything except where, with how many processes, and the evaluation."""
+    """Eight hex digits of the configuration without output folder, number of processes and evaluation (NOT_TRAINED)."""
     return fingerprint_of(to_dict(config))
 
 
@@ -20,13 +20,13 @@ NOT_TRAINED = (
     *("output_dir", "resume", "dry_run", "num_processes", "layout", "stored_reference", "stored_features"),
     *("evaluate", "evaluate_afterwards", "data_root", "variant", "on_bad_row", "on_overlap", "allow_label_conflict"),
 )
-"""Settings of a run that do not change what is trained, or only through the rows, which are known by their own fingerprint."""
+"""Settings of a run that do not change what is trained, or only change the rows, which have their own fingerprint."""
 NOT_TRAINED_ARGUMENTS = (
     *("max_length", "per_device_train_batch_size", "gradient_checkpointing"),
     *("report_to", "run_name", "disable_tqdm", "ddp_timeout"),
     *("log_", "logging_", "save_", "dataloader_"),
 )
-"""The same of trl's (`train.`): names, and beginnings of names. Nothing is truncated, so `max_length` only bounds."""
+"""The same for trl's settings (`train.`): names and prefixes. `max_length` is here because nothing is truncated."""
 
 
 def trains(argument: str) -> bool:
@@ -37,19 +37,19 @@ def trains(argument: str) -> bool:
 FOUND_BY = re.compile(
     r"data\.[^.]+\.(path|revision|image_root|answers|on_missing_image)|model\.(path|revision|adapter)"
 )
-"""Settings that say where data and weights are found."""
+"""Settings that locate data and weights."""
 
 
 def found_by(key: str) -> bool:
-    """Whether a setting says where something is found whose content is known otherwise."""
+    """Whether a setting only locates a file whose content has its own fingerprint."""
     return FOUND_BY.fullmatch(key) is not None
 
 
 def trained_by(config: dict[str, Any]) -> dict[str, Any]:
-    """What of a configuration in plain containers says what is trained."""
+    """The settings that determine what is trained, from a configuration in plain containers."""
     values = {key: value for key, value in config.items() if key not in NOT_TRAINED}
     values["train"] = {key: value for key, value in values["train"].items() if trains(key)}
-    # Where files are found is no part of what is trained on, which the data's own fingerprint tells.
+    # The location of files does not change the training data, whose content has its own fingerprint.
     values["data"] = {
         name: {k: v for k, v in part.items() if k != "follow_links"} for name, part in values["data"].items()
     }
@@ -61,6 +61,6 @@ def trained_by(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint_of(config: dict[str, Any]) -> str:
-    """`fingerprint` of a configuration that is plain containers, which it leaves as they are."""
+    """`fingerprint` of a configuration in plain containers, which are not modified."""
     values = trained_by(config)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]

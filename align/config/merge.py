@@ -1,4 +1,4 @@
-"""Layers of settings -> one typed configuration that knows where each value came from."""
+"""Layers of settings -> one typed configuration with the origin of each value."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Layer:
     origin: Origin
     values: dict[str, Any]
     key: str = ""
-    """Of an argument."""
+    """Key of an argument."""
     text: str = ""
-    """Its value as it was typed."""
+    """Value of an argument as typed."""
 
     def for_schema(self, schema: type) -> Layer:
-        """The layer with an argument's own text where the schema wants text. Raises UserError."""
+        """Return the layer with the argument's text as typed if the schema expects text. Raises UserError."""
         if not self.key:
             return self
         parts, value = key_parts(self.key), self.values
@@ -61,18 +61,18 @@ class Composed:
 
 
 def stored(schema: type, file: Path) -> Any:
-    """A configuration that was written to a file, by this version or an earlier one. Raises UserError."""
+    """Load a configuration that this version or an earlier version wrote to a file. Raises UserError."""
     return merge(schema, [Layer(Origin("run", str(file)), OmegaConf.to_container(OmegaConf.load(file)))]).config
 
 
 @lru_cache
 def schema_of(schema: type) -> DictConfig:
-    """The defaults of a dataclass as OmegaConf checks them, made once: to be read or copied, never changed."""
+    """The defaults of a dataclass as an OmegaConf node, built once: read or copy it, never change it."""
     return OmegaConf.structured(schema)
 
 
 def schema_node(schema: type, key: str) -> Any:
-    """What the schema has at a dotted key, a node of OmegaConf; None where it does not say."""
+    """The schema's OmegaConf node at a dotted key, or None if the schema does not define it."""
     node: Any = schema_of(schema)
     for part in key.split("."):
         if not isinstance(node, DictConfig) or node._is_none() or part not in node:
@@ -84,20 +84,20 @@ def schema_node(schema: type, key: str) -> Any:
 def merge(schema: type, layers: list[Layer]) -> Composed:
     """Defaults with layers over them, later layers over earlier ones, checked against the schema. Raises UserError."""
     told = schema, repr(layers)
-    if "${" in told[1]:  # what it stands for may be another thing the next time, a variable of the environment say
+    if "${" in told[1]:  # its value may differ next time, e.g. an environment variable
         composed = _merged(schema, layers)
     else:
         if told not in _MERGED:
             if len(_MERGED) >= MERGED_AT_MOST:
                 _MERGED.clear()
             _MERGED[told] = _merged(schema, layers)
-        composed = copy.deepcopy(_MERGED[told])  # whoever asked may change it
+        composed = copy.deepcopy(_MERGED[told])  # the caller may change it
     resolve_paths(composed.config)
     return composed
 
 
 _MERGED: dict[tuple[type, str], Composed] = {}
-"""By what was merged: OmegaConf takes its time, and a command asks for the same configuration of a run again and again."""
+"""Cache by schema and layers: OmegaConf is slow, and a command composes the same configuration many times."""
 MERGED_AT_MOST = 256
 
 
@@ -109,16 +109,14 @@ def _merged(schema: type, layers: list[Layer]) -> Composed:
         config = _laid_over(schema, config, layer, names, origins)
     try:
         composed = Composed(OmegaConf.to_object(config), origins)
-    except OmegaConfBaseException as error:  # a ${...} that refers to nothing here
-        raise UserError(
-            f"{str(error).splitlines()[0]}: a `${{` that is meant as it stands is written `\\${{`"
-        ) from error
+    except OmegaConfBaseException as error:  # a ${...} without a target
+        raise UserError(f"{str(error).splitlines()[0]}; for a literal `${{`, write `\\${{`") from error
     check_addresses(composed.config)
     return composed
 
 
 def _below(schema: type, layers: list[Layer], names: Names) -> tuple[DictConfig, dict[str, Origin]]:
-    """(The defaults with files laid over them, where values came from), which whoever asked may change. Raises UserError."""
+    """(The defaults overridden by files, the origins of values); the caller may change both. Raises UserError."""
     told = schema, repr(layers), repr(names)
     if told in _BELOW:
         config, origins = _BELOW[told]
@@ -126,7 +124,7 @@ def _below(schema: type, layers: list[Layer], names: Names) -> tuple[DictConfig,
     config, origins = copy.deepcopy(schema_of(schema)), {}
     for layer in layers:
         config = _laid_over(schema, config, layer, names, origins)
-    # Another command may lay its arguments over the same files.
+    # The next runs may override the same files with other arguments.
     if any(layer.origin.kind in ("recipe", "model") for layer in layers):
         if len(_BELOW) >= BELOW_AT_MOST:
             _BELOW.clear()
@@ -135,20 +133,20 @@ def _below(schema: type, layers: list[Layer], names: Names) -> tuple[DictConfig,
 
 
 _BELOW: dict[tuple[type, str, str], tuple[DictConfig, dict[str, Origin]]] = {}
-"""By what was merged: the runs of a sweep or a comparison differ in arguments, over the same files of recipe and model."""
+"""Cache by what was merged: runs of a sweep or comparison have the same recipe and model files and other arguments."""
 BELOW_AT_MOST = 64
 
 
 def _laid_over(schema: type, config: DictConfig, layer: Layer, names: Names, origins: dict[str, Origin]) -> DictConfig:
-    """A configuration, which may be changed, with a layer over it; `origins` gets the layer's. Raises UserError."""
+    """Override a configuration, in place, with a layer, and add the layer to `origins`. Raises UserError."""
     values = in_full(_fit(config, layer.for_schema(schema), origins), names)
     if wrong := clash(config, values):
         raise UserError(f"{layer.origin}: {wrong}")
     try:
-        # "unsafe" is that it changes what it is given, which nobody reads here; the other one copies all of it for each layer.
+        # unsafe_merge changes its first argument, which is not used again; merge would copy all of it for each layer.
         merged = OmegaConf.unsafe_merge(config, OmegaConf.create(values))
     except (OmegaConfBaseException, ValueError) as error:
-        # What stands in a place that is none may be a key.
+        # The value of an unknown key may be an API key, so it is not shown.
         unknown = isinstance(error, ConfigKeyError | ConfigAttributeError) and layer.key
         origin = f"argument '{layer.key}='" if unknown else layer.origin
         raise UserError(f"{origin}: {explained(error)}") from error
@@ -158,12 +156,12 @@ def _laid_over(schema: type, config: DictConfig, layer: Layer, names: Names, ori
 
 
 def _fit(config: DictConfig, layer: Layer, origins: dict[str, Origin]) -> dict[str, Any]:
-    """A layer's values as the schema wants them: one value for a list becomes a list of one; a new source replaces its part."""
+    """Fit a layer's values to the schema: one value for a list becomes a list; a new source replaces its part."""
     values = _copy(layer.values)
     parts = values.get("data")
     for name, part in parts.items() if isinstance(parts, dict) else ():
         if name in config.get("data", {}) and (part is None or (isinstance(part, dict) and "source" in part)):
-            # Another source: settings that lower layers made for the former one (a subset, a path) mean nothing to it.
+            # Settings of lower layers for the previous source (a subset, a path) do not apply to a new source.
             del config.data[name]
             for key in [key for key in origins if key.startswith(f"data.{name}.")]:
                 del origins[key]
@@ -180,7 +178,7 @@ def _listed(config: Any, values: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(known, ListConfig) and value is not None and not isinstance(value, list):
             values[key] = [value]
         elif isinstance(known, DictConfig) and OmegaConf.get_type(known) is Judging:
-            # `judge=a,b` names judges; `judge.base_url=` and the like are their settings.
+            # `judge=a,b` names judges; keys like `judge.base_url=` are their settings.
             values[key] = {"name": value if isinstance(value, list) else [value] if value is not None else []}
     return values
 

@@ -1,4 +1,4 @@
-"""Where a setting comes from: a record, whose kind decides and whose label is shown."""
+"""The origin of a setting: a kind, which code compares, and a label, which messages show."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Origin:
-    """Of one value of a configuration."""
+    """The origin of one value of a configuration."""
 
     kind: str
-    """default | recipe | suite | model | run (stored with one) | rates (align/config/rates.py) | file (any other) | argument (typed)"""
+    """default | recipe | suite | model | run (stored with a run) | rates (align/config/rates.py) | file (any other) | argument"""
     label: str
-    """The file, with the section of it, or the argument."""
+    """The file and its section, or the argument."""
 
     def __str__(self) -> str:
         return self.label
 
     def within(self, section: str) -> Origin:
-        """A section of the same file."""
+        """The origin of a section of the same file."""
         return Origin(self.kind, f"{self.label}, {section}")
 
 

@@ -1,4 +1,4 @@
-"""A benchmark of the user's own, `module:NAME`, has a short name in settings too: what it calls itself in files and tables."""
+"""Short names of your own benchmarks: settings may use the `name` attribute of `module:NAME`, as files and tables do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from align.errors import UserError
 from align.rows import split_view
 
 Names = Mapping[str, Sequence[str]]
-"""{short name: the `module:NAME` of every benchmark that calls itself so}"""
+"""{short name: the `module:NAME` of every benchmark with this name}"""
 SECTIONS = ((), ("evaluate",), ("validate",))
-"""Where a configuration names benchmarks and has settings of them."""
+"""Sections of a configuration that name benchmarks and contain their settings."""
 
 
 def short_names(benchmarks: Iterable[str]) -> Names:
-    """The short names of the user's own among some benchmarks. Raises UserError where one cannot be imported, or is no benchmark."""
+    """The short names of the user's own benchmarks among `benchmarks`.
+
+    Raises UserError if a name cannot be imported or is not a benchmark.
+    """
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(split_view(one)[0] for one in benchmarks if ":" in one):
         benchmark = resolve("benchmark", name)
-        # Not by its class: evaluation is a layer above settings.
+        # No isinstance check of its class: evaluation is a layer above settings.
         if not (isinstance(getattr(benchmark, "name", None), str) and hasattr(benchmark, "kind")):
             raise UserError(
                 f"benchmark={name}: found {type(benchmark).__name__}, expected a Benchmark (align.evaluation.benchmark)"
@@ -30,7 +33,7 @@ def short_names(benchmarks: Iterable[str]) -> Names:
 
 
 def used_by(layers: Sequence[Mapping[str, Any]]) -> Names:
-    """The short names that the settings of some layers of a configuration may use; nothing is imported where none does."""
+    """The short names that settings in these layers may use; nothing is imported if no setting uses one."""
     sections = [of for values in layers for path in SECTIONS if (of := _section(values, path)) is not None]
     keys = {key for of in sections for key in _settings(of)}
     if all(":" in key or key in (*BENCHMARKS, *GROUPS) for key in keys):
@@ -39,14 +42,14 @@ def used_by(layers: Sequence[Mapping[str, Any]]) -> Names:
 
 
 def in_full(values: dict[str, Any], names: Names) -> dict[str, Any]:
-    """The values of a layer with `module:NAME` in place of short names. Raises UserError for a name that two benchmarks have."""
+    """Replace short names in a layer's values with `module:NAME`. Raises UserError if two benchmarks share a name."""
     for path in SECTIONS if names else ():
         section = _section(values, path)
         for key in [key for key in _settings(section or {}) if key in names and key not in (*BENCHMARKS, *GROUPS)]:
             if len(names[key]) > 1:
                 where = ".".join([*path, "settings"])
                 raise UserError(
-                    f"{where}.{key}: {' and '.join(names[key])} both call themselves {key}; write {where}.{names[key][0]}"
+                    f"{where}.{key}: {' and '.join(names[key])} both have the name {key}; write {where}.{names[key][0]}"
                 )
             settings = _settings(section or {})
             settings[names[key][0]] = settings.pop(key) | (settings.get(names[key][0]) or {})

@@ -1,7 +1,8 @@
-"""Learning rate and epochs of a run where neither its recipe, its suite, its model nor the command line sets them.
+"""Default learning rate and epochs of each method, for runs that do not set them.
 
-trl has one rate for everything, 2e-5: an adapter barely moves at it, and DPO of all parameters diverges. These are what is usual: for
-SFT LLaVA's own scripts (2e-5 in full, 2e-4 with LoRA, here half of it), for DPO the rates of trl's and LLaMA-Factory's examples.
+trl has one default learning rate, 2e-5. At this rate an adapter barely changes, and DPO of all
+parameters diverges. The defaults here are common values. SFT: the scripts of LLaVA (2e-5 for full
+fine-tuning; 2e-4 with LoRA, here half of it). DPO: the examples of trl and LLaMA-Factory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from align.settings import RunConfig
 
 @dataclass(frozen=True)
 class Rate:
-    """Of one method."""
+    """Defaults of one method."""
 
     lora: float
     """Learning rate of an adapter."""
@@ -29,11 +30,11 @@ RATES = {
     "unlearning": Rate(1e-4, 2e-5, 3),
     "safe_unlearning": Rate(1e-4, 2e-5, 3),
 }
-"""By method; one of somebody's own has trl's."""
+"""{method: defaults}; your own method has trl's defaults."""
 
 
 def fill_rates(config: RunConfig, origins: dict[str, Origin]) -> None:
-    """Set what is absent, with its origin, so that it is shown and recorded as any other setting."""
+    """Set absent values and their origin, so that they are shown and recorded like any other setting."""
     rate = RATES.get(config.method)
     if rate is None:
         return

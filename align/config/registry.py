@@ -1,5 +1,7 @@
-"""Names that a user types -> where the thing lives, as `module:name`. Anything else of that form works too, so that users can
-bring a source, benchmark or judge of their own without touching this package. Nothing is imported before it is asked for.
+"""Names of methods, sources, benchmarks and judges -> their location, `module:name`.
+
+Any other `module:name` works too, so users can add their own source, benchmark or judge without
+changing this package. Nothing is imported before it is used.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ REQUEST_JUDGES = {
     "llamaguard": "align.evaluation.judges.request_judges:llamaguard",
     "vlm": "align.evaluation.judges.request_judges:vlm",
 }
-"""Judges of requests that nobody has answered, for `align leakage`."""
+"""Judges of requests without responses, for `align leakage`."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "holisafe": ("holisafe_vsil_free", "holisafe_vsil", "holisafe_benign"),
@@ -90,20 +92,20 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "vlguard": ("vlguard_unsafes", "vlguard_safe_unsafes", "vlguard_safe_safes"),
     "xstest": ("xstest_safe", "xstest_unsafe"),
 }
-"""Sets for whose parts one rate cannot speak, since they are of different kinds or asked in different ways -> the benchmarks that are made
-of them."""
+"""Datasets whose parts differ in kind or in how they are asked, so one rate for all would be misleading -> one
+benchmark per part."""
 
 FILES_OF = {"mm_safetybench_text": "mm_safetybench"}
-"""Benchmarks that share a group's files and are not in it."""
+"""Benchmarks outside a group that use the group's files."""
 
 TWIN_SOURCES = ("vlguard", "mssbench")
-"""Sources that have items for the controlled track (`twins=true`)."""
+"""Sources with items for the controlled track (`twins=true`)."""
 
 DEFENCES = {"safety_prompt": "align.evaluation.defences:SAFETY_PROMPT"}
 
 
 def benchmark_names(names: Sequence[str]) -> list[str]:
-    """Names of benchmarks, a group's as those of its parts, each with the view that was asked of the group."""
+    """Names of benchmarks, where a group is replaced with its parts; a view of the group applies to each part."""
     parts = []
     for name in names:
         benchmark, view = split_view(name)
@@ -112,32 +114,32 @@ def benchmark_names(names: Sequence[str]) -> list[str]:
 
 
 def check_benchmark_name(key: str, name: str, own: Mapping[str, Sequence[str]]) -> None:
-    """Raises UserError where settings name a benchmark that there is not, and so would have no effect, or one of two.
+    """Raise UserError for settings of a benchmark that does not exist or whose name is ambiguous.
 
-    `own` are the short names of the user's own benchmarks, {name: their `module:NAME`}.
+    `own` has the short names of the user's own benchmarks, {name: their `module:NAME`}.
     """
     names = [*BENCHMARKS, *GROUPS]
     if name in names and name in own:
         raise UserError(
-            f"{key}: {own[name][0]} calls itself {name}, which is the name of another benchmark; write its settings under "
-            f"{key.removesuffix(name)}{own[name][0]}, or give it another name"
+            f"{key}: {own[name][0]} has the name {name}, which is also the name of another benchmark; write its settings under "
+            f"{key.removesuffix(name)}{own[name][0]}, or rename it"
         )
     if name not in names and ":" not in name:
         close = difflib.get_close_matches(name, [*own, *names], n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UserError(
-            f"{key}: there is no benchmark {name}{hint}; expected one of {', '.join(names)}, or module:name"
+            f"{key}: no benchmark is named {name}{hint}; expected one of {', '.join(names)}, or module:name"
         )
 
 
 def data_set_of(benchmark: str) -> str:
-    """What the files of a benchmark go by: its group's name, if it is part of one."""
+    """The name of a benchmark's dataset: its group's name, if it is part of a group."""
     groups = (group for group, parts in GROUPS.items() if benchmark in parts)
     return FILES_OF.get(benchmark) or next(groups, benchmark)
 
 
 def resolve(key: str, name: str, catalog: dict[str, str] | None = None) -> Any:
-    """The object behind a name of a catalog or a `module:name`. Raises UserError that names the key it was given under."""
+    """Import the object for a name in `catalog` or a `module:name`. Raises UserError that names `key`."""
     known = catalog or {}
     target = known.get(name, name)
     module, colon, attribute = target.partition(":")

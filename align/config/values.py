@@ -15,18 +15,18 @@ SEXAGESIMAL = re.compile(r"[-+]?\d+(:\d+)+(\.\d*)?")
 
 
 def parse_argument(argument: str, text: str) -> Any:
-    """`parse_value` of an argument. Raises UserError where a list, a mapping or a quoted text is begun and not ended."""
+    """`parse_value` of an argument. Raises UserError for an unclosed list, mapping or quoted text."""
     value = parse_value(text)
     if isinstance(value, str) and (lacking := _not_closed(text)):
         raise UserError(
-            f"argument {argument!r}: {text[0]} at the beginning is not closed by {lacking}; close it, or put a text that is meant as it "
-            f"stands into quotes: {argument.partition('=')[0]}='\"...\"'"
+            f"argument {argument!r}: the first {text[0]} is not closed by {lacking}; close it or, for a literal text, use quotes: "
+            f"{argument.partition('=')[0]}='\"...\"'"
         )
     return value
 
 
 def _not_closed(text: str) -> str | None:
-    """What would close a bracket or a quote that a text begins with; None where all are closed."""
+    """The character that would close the first bracket or quote of a text; None if it is closed."""
     if text[:1] in ("'", '"'):
         return text[0] if len(text) == 1 or not text.endswith(text[0]) else None
     pairs = {"[": "]", "{": "}"}
@@ -35,16 +35,17 @@ def _not_closed(text: str) -> str | None:
 
 
 def parse_value(text: str) -> Any:
-    """The value of a `key=value` argument: YAML, and a bare comma makes a list."""
+    """The value of a `key=value` argument: YAML; a bare comma makes a list."""
     quoted = text.startswith(("[", "{", '"', "'"))
     if "," in text and not quoted:
         return [parse_value(item) for item in text.split(",")]
     if text.lower() in ("yes", "no", "on", "off") or (" #" in text and not quoted) or SEXAGESIMAL.fullmatch(text):
-        # YAML reads the first as truth values (train.save_strategy=no means the word), cuts the second, and makes seconds of 2:00:00.
+        # YAML reads yes/no/on/off as booleans (train.save_strategy=no means the word), drops text after " #", and
+        # reads 2:00:00 as a number of seconds.
         return text
     try:
         return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
-    except Exception:  # a path with a colon, say, is no YAML mapping: it is meant as a string
+    except Exception:  # not valid YAML, e.g. a path with a colon: a plain string
         return text
 
 
@@ -70,7 +71,7 @@ def nested(parts: Sequence[str], value: Any) -> Any:
 
 
 def key_parts(key: str) -> list[str]:
-    """A dotted key -> its parts; the name of a judge or benchmark of somebody's own, module:name, is one whatever dots it has."""
+    """Split a dotted key into parts; a judge or benchmark `module:name` is one part, even if it contains dots."""
     found = re.fullmatch(r"(.*?\b(?:judge\.each|settings))\.([\w.]+:\w+)(?:\.(.+))?", key)
     if not found:
         return key.split(".")

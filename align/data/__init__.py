@@ -1,1 +1,1 @@
-"""From files to batches: sources read rows, views decide what a model sees of them, rendering and collation make tensors."""
+"""From files to rows: sources read rows, and views decide what a model sees of each row."""

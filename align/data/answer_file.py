@@ -1,4 +1,4 @@
-"""A file of answers for rows that lack them: those that a source does not publish, written by a model or by people."""
+"""A file of responses, from a model or from people, for rows whose source does not publish any."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from align.rows import Row
 
 
 def with_file(rows: Sequence[Row], path: str, what: str) -> tuple[list[Row], list[str]]:
-    """Rows with the answers of the file where they have none, and what was done, a line each. Raises UserError.
+    """Add the responses of the file to rows without one; return rows and facts, one line each. Raises UserError.
 
-    The file says of each answer whose it is by the row's `id` or, without one, by its `prompt`; and by `role`, where it has that column.
-    A row that has no `response` then either is left out.
+    Each response names its row by `id` or, without an id, by `prompt`; and by `role`, if the file has
+    this column. Rows that still have no `response` are dropped.
     """
     if not Path(path).is_file():
         raise UserError(f"{what}={path}: not a file")
@@ -30,19 +30,20 @@ def with_file(rows: Sequence[Row], path: str, what: str) -> tuple[list[Row], lis
     filled = [key for row, key in zip(rows, found, strict=True) if key and _lacking(row, given[key])]
     if not filled:
         raise UserError(
-            f"{what}={path}: none of its {len(given)} answers is for a row that lacks one, by id or prompt, of {len(rows)} rows"
+            f"{what}={path}: none of its {len(given)} responses matches, by id or prompt, a row without a response, of {len(rows)} rows; "
+            f"check these columns"
         )
     kept = [row for row in answered if row.response is not None]
     facts = [
-        f"{len(filled)} rows got answers of {path}; {len(given) - len(set(filled))} of its {len(given)} answers are not used"
+        f"{len(filled)} rows have responses from {path}; {len(given) - len(set(filled))} of its {len(given)} responses are not used"
     ]
     if len(kept) < len(answered):
-        facts.append(f"{len(answered) - len(kept)} rows left out that have no response, in the source or in {path}")
+        facts.append(f"{len(answered) - len(kept)} rows dropped without a response in the source or in {path}")
     return kept, facts
 
 
 Key = tuple[str, str, str | None]
-"""(id or prompt, which one, role)"""
+"""("id" or "prompt", its value, role)"""
 
 
 def _read(path: Path) -> dict[Key, dict[str, Any]]:
@@ -53,21 +54,21 @@ def _read(path: Path) -> dict[Key, dict[str, Any]]:
         answers = {field: text for field in FIELDS if (text := record.optional(field)) and text.strip()}
         if not answers:
             raise UserError(
-                f"{record.where}: neither `response` nor `harmful_response`; found the columns {', '.join(record)}"
+                f"{record.where}: expected `response` or `harmful_response`, found only the columns {', '.join(record)}"
             )
         if given.setdefault(key, answers) != answers:
-            raise UserError(f"{record.where}: a second answer for {key[0]} {key[1][:60]!r}; one of them must go")
+            raise UserError(f"{record.where}: a second response for {key[0]} {key[1][:60]!r}; remove one of the two")
     return given
 
 
 def _given(row: Row, given: Mapping[Key, Any]) -> Key | None:
-    """The answer that is a row's own: by its id before its prompt, with its role before without one."""
+    """The key of a row's response: by id before prompt, and with the role before without a role."""
     keys: list[Key] = [(*by, role) for by in (("id", row.id), ("prompt", row.prompt)) for role in (row.role, None)]
     return next((key for key in keys if key in given), None)
 
 
 def _lacking(row: Row, answers: Mapping[str, str]) -> dict[str, Any]:
-    """Those that the row has not. A harmful answer is for harmful rows alone."""
+    """The responses that the row does not have yet. Only harmful rows get a harmful response."""
     return {
         field: text
         for field, text in answers.items()
@@ -76,11 +77,11 @@ def _lacking(row: Row, answers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _refuse_ambiguous(rows: Sequence[Row], found: Sequence[Key | None], what: str) -> None:
-    """Raises UserError where one prompt's answer would go to rows over different images, which ask different things."""
+    """Raise UserError if one prompt's response would go to rows with different images, which are different requests."""
     shown: dict[Key, Row] = {}
     for row, key in zip(rows, found, strict=True):
         if key and key[0] == "prompt" and shown.setdefault(key, row).images != row.images:
             raise UserError(
-                f"{what}: the answer for prompt {key[1][:60]!r} fits rows over different images, {shown[key].id} and {row.id}; "
-                f"say by `id` whose it is"
+                f"{what}: the response for prompt {key[1][:60]!r} matches rows with different images, {shown[key].id} and {row.id}; "
+                f"name its row by `id`"
             )

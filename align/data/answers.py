@@ -1,4 +1,4 @@
-"""Answers that a source lacks: for which rows one is asked for, what is asked, and where the answer goes."""
+"""Generated responses for rows whose source has none: which rows get one, what the model is asked, and the result."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ FIELDS = ("response", "harmful_response")
 GENERATE = "generate"
 
 Ask = Callable[[Sequence[Row]], tuple[Sequence[str], str]]
-"""Rows -> (an answer to each, whose they are: a fact to record)"""
+"""Rows -> (one response per row, which model wrote them: a fact to record)"""
 
 
 def check_settings(name: str, part: Part) -> None:
-    """Raises UserError for anything but null and `generate`."""
+    """Raise UserError for any value other than null and `generate`."""
     for field in FIELDS:
         if getattr(part, field) not in (None, GENERATE):
             raise UserError(
-                f"data.{name}.{field}={getattr(part, field)}: expected generate, or null to take answers from the source alone"
+                f"data.{name}.{field}={getattr(part, field)}: expected generate, or null to use only the source's responses"
             )
 
 
 def paired(row: Row) -> Row:
-    """The row with its answers under both names: a safe answer is the one preferred, a harmful one the one that is not.
+    """Return the row with `response` also as `chosen` and, if harmful, `harmful_response` also as `rejected`, and the reverse.
 
-    Only where it lacks them. What a benign row rejects need not be harmful, so that it is left as it is.
+    Only absent values are filled in. The rejected response of a benign row need not be harmful, so it is not copied.
     """
     row = replace(row, response=_first(row.response, row.chosen), chosen=_first(row.chosen, row.response))
     if row.role != "harmful":
@@ -40,12 +40,12 @@ def paired(row: Row) -> Row:
 
 
 def _first(answer: str | None, other: str | None) -> str | None:
-    """An answer, or the other where there is none; a blank one is no reason to take the other."""
+    """The first response, or the other if the first is None; a blank response is kept."""
     return other if answer is None else answer
 
 
 def lacking(row: Row, part: Part) -> list[str]:
-    """The answers that a row is to get from a model."""
+    """The fields of a row that a model must fill in."""
     row = paired(row)
     return [
         field
@@ -57,22 +57,22 @@ def lacking(row: Row, part: Part) -> list[str]:
 
 
 def check_rows(name: str, rows: Sequence[Row], part: Part) -> None:
-    """Raises UserError where a row would get one and the same answer as its safe and as its harmful one."""
+    """Raise UserError if a row would get the same generated text as its safe and its harmful response."""
     both = [row.id for row in rows if len(lacking(row, part)) > 1]
     if both:
         raise UserError(
-            f"data.{name}: {len(both)} harmful rows lack both `response` and `harmful_response`, and one model would give the same "
-            f"answer for either, first: {', '.join(both[:5])}; put one of them into the source, or generate one alone"
+            f"data.{name}: {len(both)} harmful rows have neither `response` nor `harmful_response`, and one model would write the same "
+            f"text for both, first: {', '.join(both[:5])}; add one of the two to the source, or generate only one"
         )
 
 
 def with_answers(
     shown: Sequence[Row], own: Sequence[Row], parts: Sequence[str], settings: dict[str, Part], ask: Ask
 ) -> tuple[list[Row], list[str]]:
-    """Rows as they are shown, with the answers that they lacked, and the facts to record.
+    """Add generated responses to the shown rows; return the rows and the facts to record.
 
-    `own` are the same rows before a view changed them: arms that show a row differently get the same answer to it. `parts` names
-    the part of each.
+    `own` has the same rows before a view changed them: arms with different views of a row get the same
+    response. `parts` has the name of each row's part.
     """
     wanted = [(i, field) for i, row in enumerate(shown) for field in lacking(row, settings[parts[i]])]
     answers: dict[int, dict[str, Any]] = {}

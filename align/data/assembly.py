@@ -1,4 +1,4 @@
-"""The training data of a run: its parts read, sampled, viewed, checked and put together."""
+"""The training data of a run: read its parts, sample rows, apply views, check rows, and combine the parts."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from align.settings import Part, RunConfig
 
 @dataclass
 class TrainingData:
-    """Rows as the model sees them, and the facts that a manifest records."""
+    """Rows as the model sees them, and the facts that the manifest records."""
 
     rows: list[Row]
     parts: dict[str, int]
     """Rows of each part, by its name in the recipe."""
     facts: list[str]
-    """What was left out or allowed, each a line to print."""
+    """What was dropped or allowed, one printable line each."""
     own: list[Row] = field(default_factory=list, repr=False)
-    """The same rows before a view changed them: what a model is asked for the answers that they lack."""
+    """The same rows before a view changed them: a model that generates their responses sees these."""
     dropped: dict[str, list[str]] = field(default_factory=dict)
-    """{kind of fault: ids of the rows that were left out for it}"""
+    """{kind of fault: ids of the rows dropped for it}"""
     _found: Found | None = field(default=None, repr=False)
 
     def without(self, common: Mapping[str, set[str]]) -> TrainingData:
-        """Without rows that an evaluation set has too: {set: ids}. Raises UserError where a part is left empty."""
+        """Drop rows that a benchmark has too: {benchmark: ids}. Raises UserError if a part becomes empty."""
         facts = [
-            f"{len(of)} rows left out whose image or question is in {name} (on_overlap: drop), first {min(of)}"
+            f"{len(of)} rows dropped whose image or question is in {name} (on_overlap: drop), first {min(of)}"
             for name, of in common.items()
         ]
         return self._kept(set().union(*common.values()), facts, "on_overlap=drop")
 
     def without_faults(self, faults: Mapping[str, list[str]], facts: list[str]) -> TrainingData:
-        """Without rows that cannot be trained on: {kind of fault: ids}. Raises UserError where a part is left empty."""
+        """Drop rows that cannot be trained on: {kind of fault: ids}. Raises UserError if a part becomes empty."""
         kept = self._kept({row for of in faults.values() for row in of}, [], "on_bad_row=drop")
         return kept.with_dropped(faults, facts)
 
     def with_dropped(self, faults: Mapping[str, list[str]], facts: list[str]) -> TrainingData:
-        """The same with a record of rows that were left out."""
+        """Return the same data with a record of dropped rows."""
         kinds = [*self.dropped, *faults]
         dropped = {kind: [*self.dropped.get(kind, []), *faults.get(kind, [])] for kind in kinds}
         return replace(self, dropped=dropped, facts=self.facts + facts)
@@ -67,18 +67,20 @@ class TrainingData:
         rows = [self.rows[i] for i in kept]
         parts = {part: sum(row.id.startswith(f"{part}/") for row in rows) for part in self.parts}
         if empty := [part for part, count in parts.items() if not count]:
-            raise UserError(f"{option}: no row of data.{empty[0]} is left; all {self.parts[empty[0]]} would be dropped")
+            raise UserError(
+                f"{option}: data.{empty[0]} would lose all its {self.parts[empty[0]]} rows; correct or replace this part's data"
+            )
         own = [self.own[i] for i in kept]
         return replace(self, rows=rows, parts=parts, facts=self.facts + facts, own=own)
 
     def answered(self, config: RunConfig, ask: answers.Ask) -> TrainingData:
-        """With the answers that `ask` gives to rows that lack one, where their part wants it generated. Raises UserError."""
+        """Add responses from `ask` to rows without one, in parts with `generate`. Raises UserError."""
         part_of = [row.id.partition("/")[0] for row in self.rows]
         rows, generated = answers.with_answers(self.rows, self.own, part_of, config.data, ask)
         return replace(self, rows=rows, facts=self.facts + generated)
 
     def manifest(self) -> dict[str, Any]:
-        """What a manifest records, and by which a run is recognised."""
+        """The record of the data in a run's manifest; it also identifies the run."""
         with_image = sum(bool(row.images) for row in self.rows)
         return {
             "fingerprint": self.fingerprint,
@@ -96,15 +98,15 @@ class TrainingData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of everything that is trained on: texts, roles and decoded pixels, in order."""
+        """Sixteen hex digits of all training data: texts, roles and decoded pixels, in order."""
         return _hash(*(json.dumps(record, sort_keys=True) for record in self.records()))
 
     def records(self) -> list[dict[str, Any]]:
-        """Each row as `rows.jsonl` keeps it: what it is, how it is shown, and hashes of what the model reads."""
+        """One `rows.jsonl` record per row: its identity, its view, and hashes of its texts and images."""
         return [plan | {"images": images} for plan, images in zip(self.plan(), self.pixels, strict=True)]
 
     def plan(self) -> list[dict[str, Any]]:
-        """`records` without the images, which take time to decode."""
+        """`records` without the images, which are slow to decode."""
         return [
             {
                 "id": row.id,
@@ -122,18 +124,18 @@ class TrainingData:
         ]
 
     def verify_images(self, report: Report | None = None) -> None:
-        """Decode every image, which takes a while where there are many, and tell how far it is. Raises UserError."""
+        """Decode every image, which may be slow, and report progress. Raises UserError."""
         self._found = hashes_of(self.rows, report)
 
     def unreadable(self) -> list[tuple[str, UserError]]:
-        """(Row id, why) of rows with an image that cannot be decoded."""
+        """(Row id, error) for rows with an image that cannot be decoded."""
         found = self._decoded()
         errors = [(row.id, found[image]) for row in self.rows for image in row.images]
         return list({row: error for row, error in errors if isinstance(error, UserError)}.items())
 
     @cached_property
     def pixels(self) -> list[list[str]]:
-        """Of each row, the hash of each of its images. Raises UserError for one that cannot be decoded."""
+        """For each row, the hashes of its images. Raises UserError for an image that cannot be decoded."""
         found = self._decoded()
         return [[short_hash(readable(found[image])) for image in row.images] for row in self.rows]
 
@@ -145,21 +147,21 @@ class TrainingData:
 
 @dataclass
 class OwnRows:
-    """The rows of all parts with their own images, before their view changes them."""
+    """The rows of all parts with their own images, before a view changes them."""
 
     rows: list[Row]
     parts: dict[str, int]
     facts: list[str]
 
     def without(self, ids: set[str]) -> OwnRows:
-        """The others."""
+        """The rows with other ids."""
         rows = [row for row in self.rows if row.id not in ids]
         parts = {part: sum(row.id.startswith(f"{part}/") for row in rows) for part in self.parts}
         return OwnRows(rows, parts, self.facts)
 
 
 def training_data(config: RunConfig, ask: answers.Ask | None = None) -> TrainingData:
-    """Read every part of a run's data; `ask` gives the answers that parts want generated, which are left out without it.
+    """Read every part of a run's data. `ask` generates absent responses; without `ask` they stay absent.
 
     Raises UserError.
     """
@@ -171,7 +173,7 @@ def own_rows(config: RunConfig) -> OwnRows:
     """Read every part of a run's data. Raises UserError."""
     if not config.data:
         raise UserError(
-            f"recipe {config.recipe}: no data; name a suite, or give data.<part>.source= and data.<part>.path="
+            f"recipe {config.recipe}: no training data; give suite=, or data.<part>.source= and data.<part>.path="
         )
     rows: list[Row] = []
     parts, facts = {}, []
@@ -189,15 +191,15 @@ def own_rows(config: RunConfig) -> OwnRows:
         ]
     repeated = [row_id for row_id, count in Counter(row.id for row in rows).items() if count > 1]
     if repeated:
-        raise UserError(f"row id {repeated[0]!r} stands twice in the training data; ids must be unique within a part")
+        raise UserError(f"row id {repeated[0]!r} occurs twice in the training data; make ids unique within a part")
     return OwnRows(rows, parts, facts)
 
 
 def shown(config: RunConfig, own: OwnRows) -> TrainingData:
-    """Rows as the model sees them. Raises UserError where a part is empty, or the view wants images and no row has one."""
+    """Rows as the model sees them. Raises UserError if a part is empty, or if the view shows images and no row has one."""
     if empty := [part for part, count in own.parts.items() if not count]:
         raise UserError(f"data.{empty[0]}: no rows left")
-    # A shuffled row gets a benign row's image: then the images are of one kind whatever is answered, and tell nothing of it.
+    # A shuffled row gets a benign row's image: images of one kind for all rows reveal nothing about the response.
     with_images = [row for row in own.rows if row.images]
     placebo = [row for row in with_images if row.role == "benign" and row.view == "image"] or with_images
     data = TrainingData([show(row, row.view, placebo) for row in own.rows], own.parts, own.facts, own.rows)
@@ -206,10 +208,10 @@ def shown(config: RunConfig, own: OwnRows) -> TrainingData:
 
 
 def refuse_blind(config: RunConfig, rows: Sequence[Row]) -> None:
-    """Raises UserError where the run's view shows images and no row has one."""
+    """Raise UserError if the run's view shows images and no row has one."""
     if config.view in READS_IMAGES and not any(row.images for row in rows):
         raise UserError(
-            f"view={config.view}, but none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
+            f"view={config.view}: none of the {len(rows)} training rows has an image; check the column `image`, or set view=text"
         )
 
 
@@ -219,20 +221,21 @@ def read_part(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
     view = part.view or config.view
     check_view(view)
     answers.check_settings(name, part)
-    # In the controlled track an item whose image is absent is absent from every arm, also from those that do not show it.
+    # In the controlled track an item with an absent image is left out of every arm, even of arms that do not show it.
     controlled = config.track == "controlled"
     needs_images = view in READS_IMAGES or controlled
-    # Nor does another view help where a model is to answer: it sees the row as it is.
+    # A model that generates a response sees the row without a view, so another view does not help.
     asks = answers.GENERATE in (part.response, part.harmful_response)
     with options_of(Place(f"data.{name}", None if controlled or asks else f"data.{name}.view")):
         return _read(name, part, config.data_root, view, config.allow_label_conflict, needs_images)
 
 
 def read_source(part: Part, data_root: str | None = None) -> Read:
-    """The rows that a part names, as they are, and the facts to record. Raises UserError."""
+    """The rows of a part, before a view, and the facts to record. Raises UserError."""
     if part.twins and part.source not in TWIN_SOURCES:
         raise UserError(
-            f"{option('twins=true')}: of the sources, {' and '.join(TWIN_SOURCES)} have items for the controlled track"
+            f"{option('twins=true')}: only the sources {' and '.join(TWIN_SOURCES)} have items for the controlled track; use one of them, "
+            f"or remove twins=true"
         )
     if part.rows is not None and part.rows < 1:
         raise UserError(f"{option(f'rows={part.rows}')}: expected at least 1")
@@ -240,17 +243,17 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
     read = found if isinstance(found, Read) else Read(found)
     rows, facts = read.rows, list(read.facts)
     other = [row for row in rows if part.role not in (None, row.role)]
-    if other and part.source != "local":  # a local file may say of some rows what they are
+    if other and part.source != "local":  # a local file may give the roles of some rows itself
         raise UserError(
-            f"{option(f'role={part.role}')}: {len(other)} rows of source {part.source} are {other[0].role}, first {other[0].id}; choose "
-            f"others by {option('subset=')}, or remove the role"
+            f"{option(f'role={part.role}')}: {len(other)} rows of source {part.source} are {other[0].role}, first {other[0].id}; select "
+            f"other rows with {option('subset=')}, or remove role="
         )
     if part.answers is not None:
         rows, given = with_file(rows, part.answers, option("answers"))
         facts += given
     if part.deduplicate:
         rows, again = without_duplicates(rows)
-        facts.append(f"{again} rows left out that repeat an earlier one (deduplicate: true)")
+        facts.append(f"{again} rows dropped that repeat an earlier row (deduplicate: true)")
     if part.rows is not None and len(rows) > part.rows:
         taken = stratified(rows, part.rows, part.seed, option(f"rows={part.rows}"))
         facts.append(
@@ -258,7 +261,7 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         )
         rows = taken
     elif part.rows is not None and len(rows) < part.rows:
-        facts.append(f"rows={part.rows} asked for, there are {len(rows)}")
+        facts.append(f"rows={part.rows}: only {len(rows)} rows exist")
     return Read(rows, facts, read.unread_images)
 
 
@@ -271,10 +274,12 @@ def _read(
     facts += tell_unread_images(f"data.{name}", read, wants_images)
     if conflicts := check_labels(rows, view, allow_label_conflict):
         facts.append(
-            f"data.{name}: view={view} hides the only evidence of {conflicts} rows (allow_label_conflict: true)"
+            f"data.{name}: view={view} hides the only evidence for the response of {conflicts} rows (allow_label_conflict: true)"
         )
     answers.check_rows(name, rows, part)
-    if needs_images or any(answers.lacking(row, part) for row in rows):  # a model that answers sees the row as it is
+    if needs_images or any(
+        answers.lacking(row, part) for row in rows
+    ):  # a generating model sees the row without a view
         rows, missing = drop_missing(rows, part.on_missing_image, f"data.{name}")
         facts += [missing] if missing else []
     if not rows:
@@ -283,7 +288,7 @@ def _read(
 
 
 def _captions(name: str, part: Part, n: int, view: str) -> set[int]:
-    """The places of the rows that are shown as captions, by the part's `caption_share`."""
+    """The indices of the rows that are shown as captions, by the part's `caption_share`."""
     if not 0 <= part.caption_share <= 1:
         raise UserError(f"data.{name}.caption_share={part.caption_share}: expected a share from 0 to 1")
     if part.caption_share and view != "image":
@@ -292,7 +297,7 @@ def _captions(name: str, part: Part, n: int, view: str) -> set[int]:
 
 
 def _identity(row: Row) -> str:
-    """Of a row that is no twin's: its request, caption and images, before a view changes them."""
+    """The identity of a row outside a twin: a hash of its request, caption and images before a view changes them."""
     return _hash(row.prompt, row.caption or "", *(repr(image) for image in row.images))
 
 

@@ -1,4 +1,4 @@
-"""Rows that ask for opposite answers to one request: trained on both, a model learns neither."""
+"""Rows with opposite responses to one request: a model trained on both learns neither."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ NAMED = 5
 
 
 def conflicts_of(rows: Sequence[Row], pixels: Sequence[Sequence[str]], allowed: bool) -> list[str]:
-    """A line on requests that are harmful in one row and benign in another, or preferred both ways; `pixels` of each row's images.
+    """Report requests that are harmful in one row and benign in another, or have opposite preferences.
 
-    Rows are as the model sees them: the same words over the same pixels are one request. Raises UserError unless conflicts are allowed.
+    `pixels` has the hashes of each row's images. Rows are as the model sees them: the same words with
+    the same pixels are one request. Raises UserError unless conflicts are allowed.
     """
     requests: dict[tuple[str, ...], list[Row]] = {}
     for row, shown in zip(rows, pixels, strict=True):
@@ -23,7 +24,7 @@ def conflicts_of(rows: Sequence[Row], pixels: Sequence[Sequence[str]], allowed: 
     if not pairs:
         return []
     first = ", ".join(f"{one.id} and {other.id}" for one, other in pairs[:NAMED])
-    line = f"{len(pairs)} requests are trained with opposite answers: {first}{', ...' if len(pairs) > NAMED else ''}"
+    line = f"{len(pairs)} requests have opposite responses in the training data: {first}{', ...' if len(pairs) > NAMED else ''}"
     if not allowed:
         raise UserError(
             f"{line}; remove one row of each pair, correct its role, or train on both with allow_label_conflict=true"
@@ -32,7 +33,7 @@ def conflicts_of(rows: Sequence[Row], pixels: Sequence[Sequence[str]], allowed: 
 
 
 def _opposite(rows: Sequence[Row]) -> tuple[Row, Row] | None:
-    """Two rows of one request with opposite answers, if there are such."""
+    """Two rows of one request with opposite responses, or None."""
     first = rows[0]
     if other := next((row for row in rows if row.role != first.role), None):
         return first, other

@@ -1,4 +1,4 @@
-"""Rows that repeat another: the same question, case, punctuation and spacing apart, about the same pixels."""
+"""Repeated rows: the same question, ignoring case, punctuation and spacing, about the same pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from align.rows import Row
 
 
 def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """The first of each, in order, and how many were left out. Raises UserError for an image that cannot be read."""
+    """The first of each group of repeated rows, and the number of dropped rows. Raises UserError for an unreadable image."""
     seen: set[tuple[str, ...]] = set()
     kept = []
     for row, identity in zip(rows, identities(rows), strict=True):
@@ -23,9 +23,9 @@ def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], int]:
 
 
 def identities(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
-    """What is the same for rows that repeat each other. Only images of questions that recur are decoded.
+    """A key per row that is equal for repeated rows. Only images of recurring questions are decoded.
 
-    An image that is absent goes by its name.
+    An absent image is identified by its name.
     """
     questions = [question_hash(row) for row in rows]
     times = Counter(questions)

@@ -1,7 +1,8 @@
-"""Options in error messages as they are typed where the error is met.
+"""Options in error messages, as the user types them in the current command.
 
-What `align data` takes as `path=` is `data.harmful.path=` in a run, `settings.vlsbench.path=` in an evaluation of several benchmarks, and
-`evaluate.settings.vlsbench.path=` in the evaluation of a run. Readers are the same in all of them, and do not know which it is.
+The option `path=` of `align data` is `data.harmful.path=` in a run, `settings.vlsbench.path=` in an
+evaluation of several benchmarks, and `evaluate.settings.vlsbench.path=` in the evaluation of a run.
+The readers are the same in all commands, and do not know which command runs.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """Where options are typed."""
+    """The section in which options are typed."""
 
     section: str = ""
     """`data.harmful`, `settings.vlsbench`; empty for the command's own options."""
     view: str | None = None
-    """The option that chooses a view for these rows; None where there is none."""
+    """The option that selects a view for these rows; None if no option does."""
 
 
 COMMAND = Place()
@@ -28,7 +29,7 @@ _PLACE: ContextVar[Place] = ContextVar("place", default=COMMAND)
 
 @contextlib.contextmanager
 def options_of(place: Place) -> Iterator[None]:
-    """Meanwhile errors name options as they are typed there."""
+    """Within this context, error messages name options as they are typed in `place`."""
     before = _PLACE.set(place)
     try:
         yield
@@ -43,6 +44,6 @@ def option(text: str) -> str:
 
 
 def text_view() -> str | None:
-    """The option that shows these rows without their images; None where there is none."""
+    """The option that shows these rows without their images; None if no option does."""
     view = _PLACE.get().view
     return f"{view}=text" if view else None

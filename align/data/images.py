@@ -1,4 +1,4 @@
-"""Images: bounded, decoded on demand, turned upright, and recognised by their pixels.
+"""Images: limited in size, decoded on demand, turned upright, and identified by their pixels.
 
 Every image that a model, a judge, the report or a hash sees is opened here.
 """
@@ -24,20 +24,21 @@ from align.errors import UserError
 from align.rows import ImageRef, Row
 
 MAX_PIXELS = 100_000_000
-"""A header that claims more than this is refused before anything is decoded (a decompression bomb)."""
+"""An image whose header gives more pixels is rejected before decoding (a decompression bomb)."""
 
 
 SIXTEEN_BITS = ("PNG", "PPM")
-"""Formats of which mode `I` stands for values of 16 bits."""
+"""Formats whose mode `I` means 16-bit values."""
 
 DECODING = 3
-"""Changes when the same file decodes to other pixels: hashes that an earlier version cached are not reused (2: upright, 3: TIFF too)."""
+"""Version of the decoder. It changes when a file decodes to other pixels, so older cached hashes are not reused
+(2: upright; 3: TIFF too)."""
 
 
 def load_image(image: ImageRef, where: str) -> Image.Image:
     """Decode one image to RGB, upright. `where` names the row in errors. Raises UserError.
 
-    Nothing of the file but its pixels is returned: an orientation tag that stays would turn them a second time.
+    The returned image has no metadata: with its orientation tag it would be turned a second time.
     """
     with _opened(image, where) as opened:
         _refuse_damaged(opened)
@@ -48,20 +49,20 @@ def load_image(image: ImageRef, where: str) -> Image.Image:
 
 
 def _rgb(opened: Image.Image) -> Image.Image:
-    if opened.mode.startswith("I"):  # 16 bits of grey, which convert() would cut to 8 and not scale
+    if opened.mode.startswith("I"):  # 16-bit grey, which convert() would clip to 8 bits instead of scaling
         return Image.fromarray((np.asarray(opened) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     return opened.convert("RGB")
 
 
 def image_size(image: ImageRef, where: str) -> tuple[int, int]:
-    """(width, height) in pixels, as `load_image` gives it, from the header alone. Raises UserError."""
+    """(width, height) in pixels of the image that `load_image` returns, from the header alone. Raises UserError."""
     with _opened(image, where) as opened:
         return upright_size(opened)
 
 
 @contextlib.contextmanager
 def _opened(image: ImageRef, where: str) -> Iterator[Image.Image]:
-    """An image whose header is read and found to be bounded. Errors of decoding it are named too. Raises UserError."""
+    """Open an image and check its header. Errors of reading or decoding it become UserErrors that name the image."""
     name = image.name or "(bytes in the row)"
     try:
         with warnings.catch_warnings():
@@ -75,13 +76,13 @@ def _opened(image: ImageRef, where: str) -> Iterator[Image.Image]:
         raise
     except (
         Exception
-    ) as error:  # decoders raise whatever a damaged file leads them to: struct.error, KeyError, AssertionError, ...
+    ) as error:  # on damaged files decoders raise many types: struct.error, KeyError, AssertionError, ...
         said = f"{type(error).__name__}: {error}"
         raise UserError(f"{where}: image {name} cannot be read: {said}; replace the file or remove the row") from error
 
 
 def _refuse_damaged(opened: Image.Image) -> None:
-    """Raises SyntaxError or OSError for damage that decoding passes over: a PNG that is not what its check sums are of, a GIF cut short."""
+    """Raise SyntaxError or OSError for damage that decoding ignores: a PNG with wrong checksums, a truncated GIF."""
     file = getattr(opened, "fp", None)
     if file is None or opened.format not in ("PNG", "GIF"):
         return
@@ -91,59 +92,61 @@ def _refuse_damaged(opened: Image.Image) -> None:
         Image.open(file, formats=["PNG"]).verify()
     elif (
         not file.read().rstrip(b"\0").endswith(b";")
-    ):  # without its last frames an animation looks like one still image
-        raise OSError("the file ends before its end")
+    ):  # an animation without its last frames looks like one still image
+        raise OSError("the file is truncated")
     file.seek(at)
 
 
 def _refuse_unclear(opened: Image.Image, named: str) -> None:
-    """Raises UserError for an image too large to decode, and for one that is not one still image of what can be seen."""
+    """Raise UserError for an image that is too large to decode, or that is not one still image with displayable values."""
     if opened.width * opened.height > MAX_PIXELS:
-        raise UserError(f"{named} is {opened.width} x {opened.height}; at most {MAX_PIXELS:,} pixels are decoded")
-    # MPO is a photograph with a preview or a second lens's image beside it: the first is the image.
+        raise UserError(
+            f"{named} has {opened.width} x {opened.height} pixels, expected at most {MAX_PIXELS:,} pixels; save a smaller image"
+        )
+    # MPO is a photograph plus a preview or the image of a second lens: the first frame is the image.
     frames = getattr(opened, "n_frames", 1)
     if frames > 1 and opened.format != "MPO":
         raise UserError(
-            f"{named} has {frames} frames, of which a model would see the first alone; save the one that is meant"
+            f"{named} has {frames} frames, but a model would see only the first; save the intended frame as one image"
         )
     if opened.mode == "F" or (opened.mode == "I" and opened.format not in SIXTEEN_BITS):
         kind = "floating-point values" if opened.mode == "F" else "32-bit values"
-        raise UserError(f"{named} holds {kind}, which say not what is black and white; save it as 8-bit RGB")
-    if opened.format == "EPS":  # which Pillow would hand to Ghostscript
-        raise UserError(f"{named} is PostScript, a program and not an image; save it as PNG")
+        raise UserError(f"{named} has {kind}, which do not define black and white; save it as 8-bit RGB")
+    if opened.format == "EPS":  # Pillow would run it with Ghostscript
+        raise UserError(f"{named} is PostScript, which is a program and not an image; save it as PNG")
 
 
 def encode_png(image: Image.Image) -> ImageRef:
-    """An image made in memory, as bytes that a row can carry."""
+    """Encode an image in memory as PNG bytes for a row."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return ImageRef(bytes=buffer.getvalue())
 
 
 def pixel_hash(image: ImageRef, where: str) -> str:
-    """The same for the same decoded pixels, whatever the file format. Raises UserError."""
+    """A hash of the decoded pixels, independent of the file format. Raises UserError."""
     file = Path(image.path) if image.path and image.bytes is None else None
     try:
         return _pixel_hash(image, stamp_of(file) if file else None)
     except (UserError, OSError, ValueError):
-        load_image(image, where)  # the same error again, with the name of the row
+        load_image(image, where)  # raises the same error with the row's name
         raise
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _pixel_hash(image: ImageRef, stamp: Stamp | None) -> str:
-    """An image is asked for several times in an evaluation; `stamp` changes with its file."""
+    """`decoded_hash`, cached: an evaluation needs it several times; `stamp` changes with the file."""
     return decoded_hash(image, "image")
 
 
 def decoded_hash(image: ImageRef, where: str) -> str:
-    """`pixel_hash`, decoded now and not remembered. Raises UserError."""
+    """`pixel_hash` without the cache. Raises UserError."""
     decoded = load_image(image, where)
     return hashlib.sha256(f"{decoded.size}".encode() + decoded.tobytes()).hexdigest()
 
 
 def drop_missing(rows: list[Row], on_missing_image: str, source: str) -> tuple[list[Row], str | None]:
-    """Rows whose image files are there, and a line that counts and names what is absent (None if nothing is).
+    """Rows whose image files exist, and a line that counts and names absent files (None if all exist).
 
     An absent file is an error unless on_missing_image=drop. Raises UserError.
     """
@@ -159,6 +162,6 @@ def drop_missing(rows: list[Row], on_missing_image: str, source: str) -> tuple[l
     if on_missing_image == "error":
         without = f", or {text_view()} to show no images" if text_view() else ""
         raise UserError(
-            f"{fact}. Put them there, or set {option('on_missing_image=drop')} to leave these rows out{without}"
+            f"{fact}. Add these files, or set {option('on_missing_image=drop')} to drop these rows{without}"
         )
     return kept, fact

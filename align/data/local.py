@@ -1,9 +1,9 @@
-"""Rows from any jsonl, json, csv or parquet file: one of this machine, in a zip archive, or of the hub.
+"""Rows from any jsonl, json, csv or parquet file: on this machine, in a zip archive, or on the Hub.
 
-Columns: prompt; image? or images? (paths, relative to `image_root` or to the file's folder; in parquet also images as `datasets`
-writes them); response?, chosen?, rejected?, harmful_response?; role?, harm_in?, id?, caption?, twin?, category?. Other columns are
-kept beside the row. An answer that is given under one name only (response or chosen; of a harmful row harmful_response or rejected)
-is read as both.
+Columns: prompt; image? or images? (paths relative to `image_root` or to the file's folder; in parquet
+also images as `datasets` writes them); response?, chosen?, rejected?, harmful_response?; role?,
+harm_in?, id?, caption?, twin?, category?. Other columns are kept with the row. A text given under one
+name only (response or chosen; in a harmful row harmful_response or rejected) is used for both.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def read(part: Part) -> Read:
 
 
 def read_file(what: str, where: Where, role: str | None, answered: bool = True) -> Read:
-    """Rows of a file; `role` is what they are where the file does not say it. Raises UserError that names file, row and column.
+    """Rows of a file; `role` is the role of rows without one. Raises UserError that names file, row and column.
 
-    Of rows to train on (`answered`) a blank prompt or answer stays blank, to be counted with all other rows that cannot be used
-    (align/training/row_checks.py); a benchmark's blank answer is none.
+    In training rows (`answered`) a blank prompt or response stays blank, so that it is counted with all
+    other unusable rows (align/training/row_checks.py). In a benchmark a blank response becomes None.
     """
     folder = DataFolder.open(what, where)
     rows, seen, unread = [], set(), UnreadImages(COLUMNS)
@@ -42,14 +42,14 @@ def read_file(what: str, where: Where, role: str | None, answered: bool = True) 
         unread.see(record)
         row = _row(record, f"{record.file.stem}-{number}", folder, role, answered)
         if row.id in seen:
-            raise UserError(f"{record.where}: id {brief(row.id)} stands twice; ids must be unique")
+            raise UserError(f"{record.where}: id {brief(row.id)} occurs twice; make ids unique")
         seen.add(row.id)
         rows.append(row)
     return Read(rows, _blank(rows), unread.told)
 
 
 def _blank(rows: Sequence[Row]) -> list[str]:
-    """A line for each column in which texts are blank."""
+    """One line per column with blank texts."""
     found = {
         column: [row.id for row in rows if (text := getattr(row, column)) is not None and not text.strip()]
         for column in ("prompt", *ANSWERS)
@@ -72,7 +72,7 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
     role, harm_in = texts.pop("role") or default_role, texts.pop("harm_in")
     if role is None:
         raise UserError(
-            f"{where}: no column `role` says what it is, {' or '.join(ROLES)}; add it, or set {option('role=harmful')} or "
+            f"{where}: no column `role`, expected {' or '.join(ROLES)}; add the column, or set {option('role=harmful')} or "
             f"{option('role=benign')} for the whole file"
         )
     if role not in ROLES:
@@ -81,14 +81,14 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
         raise UserError(f"{where}: harm_in is {brief(harm_in)}, expected one of {', '.join(HARM_IN)}")
     images = folder.cells(record, "images")
     if images and record.get("image") not in (None, ""):
-        raise UserError(f"{where}: both `image` and `images` hold images; one of them must go")
+        raise UserError(f"{where}: both `image` and `images` have images; remove one of the two")
     images = images or folder.cells(record, "image")
     row = Row(
         id=record.name("id") if record.get("id") not in (None, "") else default_id,
         images=images,
         role=role,
-        # A harmful row that does not say where its harm lies: without an image it can only be the text; with one it may be
-        # the image alone, and a view that hides the image should not pass in silence.
+        # A harmful row without harm_in: if it has no image, the harm is in the text. If it has one, the harm may be in the
+        # image only, so a view that hides the image must not pass silently.
         harm_in=harm_in or ("none" if role == "benign" else "image" if images else "text"),
         source=folder.name,
         cluster=images[0].name if images else None,

@@ -1,4 +1,4 @@
-"""No image and no question of an evaluation set may be trained on."""
+"""Overlap between training data and benchmarks: no image and no question of a benchmark may be trained on."""
 
 from __future__ import annotations
 
@@ -13,43 +13,41 @@ from align.data.views import own_prompt
 from align.errors import UserError
 from align.rows import Row
 
-OVERLAP_REMEDY = (
-    "set on_overlap=drop to leave them out of the training data, or remove that set from evaluate.benchmark="
-)
+OVERLAP_REMEDY = "set on_overlap=drop to drop these training rows, or remove this benchmark from evaluate.benchmark="
 
 
 @dataclass
 class Trained:
-    """What a training set shows and asks: hash of decoded pixels, or of the normalised question -> ids of its rows."""
+    """Index of a training set: hash of decoded pixels, or of the normalised question -> ids of its rows."""
 
     images: dict[str, list[str]] = field(default_factory=dict)
     questions: dict[str, list[str]] = field(default_factory=dict)
     with_images: set[str] = field(default_factory=set)
-    """Ids of rows that show an image."""
+    """Ids of rows with an image."""
 
 
 @dataclass
 class Overlap:
-    """Training rows that show an evaluation row's image or ask its question: (training id, evaluation id) pairs."""
+    """Training rows with an evaluation row's image or question: (training id, evaluation id) pairs."""
 
     images: list[tuple[str, str]] = field(default_factory=list)
     questions: list[tuple[str, str]] = field(default_factory=list)
     over_others: list[tuple[str, str]] = field(default_factory=list)
-    """The same question over images of which none is in both: "What does this image show?" is another request over another one."""
+    """The same question about different images: "What does this image show?" is another request for another image."""
 
 
 def short_hash(digest: str) -> str:
-    """The part of a `pixel_hash` that is kept and compared."""
+    """The prefix of a `pixel_hash` that is stored and compared."""
     return digest[:16]
 
 
 def question_hash(row: Row) -> str:
-    """The same for the same question in another case, punctuation or spacing, or behind a caption."""
+    """A hash of the question that ignores case, punctuation, spacing and a caption before it."""
     return text_hash(own_prompt(row))
 
 
 def index(records: Iterable[dict[str, Any]]) -> Trained:
-    """Index a training set from its records (`rows.jsonl`: id, images, question), for any number of evaluation sets."""
+    """Index a training set from its records (`rows.jsonl`: id, images, question), for any number of benchmarks."""
     trained = Trained()
     for record in records:
         for digest in record["images"]:
@@ -60,10 +58,10 @@ def index(records: Iterable[dict[str, Any]]) -> Trained:
 
 
 def find_overlap(trained: Trained, evaluation: Iterable[Row], shared_prompts: Collection[str] = ()) -> Overlap:
-    """Compare decoded pixels and normalised questions: prompts, and requests in plain words where a prompt wraps them.
+    """Compare decoded pixels and normalised questions: prompts, and the plain requests that prompts wrap.
 
-    A prompt that all items of a set share names none of them, and an empty one asks nothing. Raises UserError for an image that
-    cannot be read.
+    A prompt that all items of a benchmark share identifies no item, and an empty prompt asks nothing;
+    both are ignored. Raises UserError for an image that cannot be read.
     """
     rows = list(evaluation)
     nothing = {text_hash(prompt) for prompt in (*shared_prompts, "")}
@@ -85,14 +83,14 @@ def find_overlap(trained: Trained, evaluation: Iterable[Row], shared_prompts: Co
 
 
 def text_hash(text: str) -> str:
-    """The same for a text in another case, punctuation or spacing; signs that carry meaning (C, C++, C#, 5 * 3) stay."""
+    """A hash of the text that ignores case, punctuation and spacing; symbols with a meaning (C, C++, C#, 5 * 3) count."""
     words = " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_KEPT).split())
-    words = words or text.strip()  # a text of punctuation alone is itself
+    words = words or text.strip()  # a text of punctuation only stays as it is
     return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class _Table(dict[int, str]):
-    """Letters, their marks, digits and symbols as they are, a space for everything else; filled as characters are met."""
+    """Keeps letters, marks, digits and symbols, and maps all else to a space; filled on demand."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -110,7 +108,7 @@ def refuse_overlap(
     shared_prompts: Collection[str] = (),
     remedy: str = OVERLAP_REMEDY,
 ) -> str | None:
-    """Raises UserError that counts and names the rows where training and evaluation overlap; a line on questions over other images."""
+    """Raise UserError that counts and names overlapping rows; return a line about shared questions with other images."""
     overlap = find_overlap(trained, evaluation, shared_prompts)
     for what, pairs in (("image", overlap.images), ("question", overlap.questions)):
         if pairs:
@@ -121,7 +119,7 @@ def refuse_overlap(
     if not overlap.over_others:
         return None
     count = len(overlap.over_others)
-    return f"{count} training rows ask over another image what a row of {benchmark} asks: {_shown(overlap.over_others)}"
+    return f"{count} training rows have the question of a row of {benchmark} with another image: {_shown(overlap.over_others)}"
 
 
 def _shown(pairs: Sequence[tuple[str, str]]) -> str:

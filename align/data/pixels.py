@@ -1,6 +1,6 @@
-"""Pixel hashes of many images, decoded in several threads and kept for this user: a run that starts again need not decode them anew.
+"""Pixel hashes of many images, decoded in several threads and cached, so that later runs need not decode the images again.
 
-Kept by file and its stamp, a file of the cache for each folder of images. A line that cannot be read is found anew.
+The cache has one file per folder of images; its keys are an image's file and stamp. A damaged line is computed again.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from align.files import cache_folder
 from align.rows import ImageRef, Row
 
 AT_ONCE = 512
-"""Images between two entries in the cache; decoded ones are not held."""
+"""Images per write to the cache; decoded images are not kept in memory."""
 THREADS = 8
 SMALL = 4096
-"""Bytes of an image below which handing it to a thread takes longer than decoding it."""
+"""Bytes of an image; below this size, a thread's overhead is larger than the decoding time."""
 
 Found = dict[ImageRef, str | UserError]
-"""{image: its pixel hash, or why it has none}"""
+"""{image: its pixel hash, or the error of reading it}"""
 
 
 def hashes_of(rows: Sequence[Row], report: Report | None = None) -> Found:
-    """The pixel hash of every image of some rows. Of processes that want many of the same one decodes, and the others wait for it."""
+    """The pixel hash of every image of the rows. If several processes need the same many images, one decodes, the others wait."""
     wanted: dict[ImageRef, str] = {}
     for row in rows:
         for image in row.images:
@@ -57,13 +57,13 @@ def hashes_of(rows: Sequence[Row], report: Report | None = None) -> Found:
 
 
 def pixels_of(rows: Sequence[Row]) -> list[list[str]]:
-    """Of each row, in order, the pixel hash of each of its images. Raises UserError for one that cannot be read."""
+    """For each row, in order, the pixel hashes of its images. Raises UserError for an image that cannot be read."""
     found = hashes_of(rows)
     return [[readable(found[image]) for image in row.images] for row in rows]
 
 
 def readable(digest: str | UserError) -> str:
-    """A pixel hash that is one. Raises the UserError that stands in its place."""
+    """Return a pixel hash. Raises the stored UserError of an unreadable image."""
     if isinstance(digest, UserError):
         raise digest
     return digest
@@ -72,7 +72,7 @@ def readable(digest: str | UserError) -> str:
 def _hashed(
     images: Mapping[ImageRef, str], kept: _Kept, report: Report | None = None, before: int = 0, total: int = 0
 ) -> Found:
-    """Those of one folder that the cache has not; what takes long is reported, and kept as it comes."""
+    """Decode the images of one folder that are not in the cache; report progress, and write to the cache meanwhile."""
     found: Found = {}
     for batch in _batches(images, AT_ONCE):
         fresh = dict(zip(batch, _decoded([(image, images[image]) for image in batch]), strict=True))
@@ -86,20 +86,20 @@ def _hashed(
 def _decoded(images: Sequence[tuple[ImageRef, str]]) -> list[str | UserError]:
     def one(image: ImageRef, where: str) -> str | UserError:
         try:
-            # What is read from files is kept by `_Kept`; what lies in memory is asked for again with every set and every model.
+            # `_Kept` caches hashes of files; images in memory recur with every benchmark and model, so they use the other cache.
             return decoded_hash(image, where) if image.bytes is None else pixel_hash(image, where)
         except UserError as error:
             return error
 
     if all(image.bytes is not None and len(image.bytes) < SMALL for image, _ in images):
         return [one(*each) for each in images]
-    # Decoding and hashing let go of Python's lock.
+    # Decoding and hashing release the GIL.
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda each: one(*each), images))
 
 
 def _by_folder(images: Iterable[ImageRef]) -> dict[str, list[ImageRef]]:
-    """By the folder or archive that they lie in; "" for bytes in memory."""
+    """{folder or archive of the images: images}; "" for bytes in memory."""
     folders: dict[str, list[ImageRef]] = {}
     for image in images:
         file = "" if image.path is None else image.path if image.inside else str(Path(image.path).parent)
@@ -114,14 +114,14 @@ def _batches(images: Iterable[ImageRef], size: int) -> Iterator[list[ImageRef]]:
 
 
 class _Kept:
-    """What the cache has of one folder or archive."""
+    """The cache of one folder or archive."""
 
     def __init__(self, folder: str):
         self.path = cache_folder(f"pixels-{DECODING}") / f"{hashlib.sha256(folder.encode()).hexdigest()[:16]}.jsonl"
         self._folder = folder
 
     def known(self, images: Sequence[ImageRef]) -> tuple[Found, list[ImageRef]]:
-        """Those that are in the cache, and those that are not."""
+        """(Hashes of the images in the cache, images that are not in it)."""
         if not self._folder:
             return {}, list(images)
         kept = {}
@@ -137,7 +137,7 @@ class _Kept:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """While no other process decodes the same; at once where the cache cannot be written."""
+        """Hold the lock, so that no other process decodes the same images; no lock if the cache cannot be written."""
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ class _Kept:
             yield
 
     def add(self, found: Found) -> None:
-        """Keep what was decoded. A cache that cannot be written only costs time."""
+        """Write new hashes to the cache. A cache that cannot be written only costs time."""
         lines = [
             json.dumps([*self._key(image), digest]) + "\n" for image, digest in found.items() if isinstance(digest, str)
         ]

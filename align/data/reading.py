@@ -1,4 +1,4 @@
-"""What a source gives: rows, and what it has to tell of them. And where its files are, if nothing says it."""
+"""The result of a source, rows and facts about them; and the default location of a dataset's files."""
 
 from __future__ import annotations
 
@@ -20,64 +20,66 @@ VARIABLE = "VSIL_ALIGN_DATA"
 
 @dataclass
 class Read:
-    """The rows of a source and the facts to print and to record: what was left out, what is not as published."""
+    """The rows of a source, and the facts to print and record: dropped rows, differences from the published dataset."""
 
     rows: list[Row]
     facts: list[str] = field(default_factory=list)
     unread_images: str | None = None
-    """Columns that look like images and are not read, in words (align/data/files/unread.py)."""
+    """A text about columns that look like images and are not read (align/data/files/unread.py)."""
 
 
 def tell_unread_images(what: str, read: Read, wanted: bool) -> list[str]:
-    """A line on columns that look like images and are not read. Raises UserError where images are wanted and no row has one."""
+    """A line about columns that look like images and are not read. Raises UserError if images are needed and no row has one."""
     if read.unread_images is None or not (wanted or any(row.images for row in read.rows)):
         return []
     if any(row.images for row in read.rows):
         return [f"{what}: {read.unread_images}"]
-    without = f"set {text_view()}" if text_view() else "remove the others"
+    without = f"set {text_view()}" if text_view() else "remove the other columns"
     raise UserError(
-        f"{what}: no row has an image, and {read.unread_images}. Rename the right one to `image`; if no images are meant, {without}"
+        f"{what}: no row has an image, and {read.unread_images}. Rename the image column to `image`; if the rows have no images, {without}"
     )
 
 
 def check_subset(what: str, subset: str | None, known: Collection[str], needed: bool = False) -> None:
-    """Raises UserError for a subset that a source has not, or that it needs and is not given."""
+    """Raise UserError for an unknown subset, or if a source needs a subset and none is given."""
     if subset not in known and (needed or subset is not None):
         if not known:
-            raise UserError(f"{what}: {option(f'subset={subset}')}: it has no subsets; remove it")
+            raise UserError(f"{what}: {option(f'subset={subset}')}: this dataset has no subsets; remove subset=")
         if subset is None:
             raise UserError(f"{what}: give {option('subset=<name>')}, one of {', '.join(known)}")
-        also = "" if needed else ", or none for all"
+        also = "" if needed else "; without subset= all rows are read"
         raise UserError(f"{what}: {option(f'subset={subset}')}: expected one of {', '.join(known)}{also}")
 
 
 def at_root(settings: Settings, data_root: str | None, name: str) -> Settings:
-    """Settings with the path of the data set `name` below the root, where they name none and it is there."""
+    """Fill in an absent path with the dataset `name` in the data root, if it exists there."""
     if settings.path is None and (path := below(data_root, name)):
         return replace(settings, path=str(path))
     return settings
 
 
 def below(data_root: str | None, name: str) -> Path | None:
-    """A data set's folder or zip archive below the root. Raises UserError where the root is no folder."""
+    """A dataset's folder or zip archive in the data root. Raises UserError if the root is not a folder."""
     given = data_root or os.environ.get(VARIABLE)
     if not given:
         return None
     root = Path(given)
     if not root.is_dir():
-        raise UserError(f"{'data_root=' if data_root else f'${VARIABLE}='}{given}: not a folder")
+        raise UserError(
+            f"{'data_root=' if data_root else f'${VARIABLE}='}{given}: not a folder; give the folder that holds datasets by name"
+        )
     return next((path for path in (root / name, root / f"{name}.zip") if path.exists()), None)
 
 
 class UniqueIds:
-    """Ids that a set uses more than once (VLGuard's 2,000 records have 1,999) made different: the second is called `<id>-2`."""
+    """Make repeated ids unique (VLGuard's 2,000 records have 1,999 ids): the second row gets `<id>-2`."""
 
     def __init__(self) -> None:
         self._times: Counter[str] = Counter()
         self._given: set[str] = set()
 
     def __call__(self, row_id: str) -> str:
-        """The id, with a number if it was there before, one that makes no other row's id."""
+        """Return the id or, if it occurred before, the id with a number that makes it unique."""
         self._times[row_id] += 1
         unique = row_id if row_id not in self._given else f"{row_id}-{max(2, self._times[row_id])}"
         while unique in self._given:

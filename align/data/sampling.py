@@ -1,4 +1,4 @@
-"""A few rows of a set that divide as the whole set does: a seeded sample, stratified by role, category and source."""
+"""A seeded sample of rows, stratified by role, category and source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from align.errors import UserError
 from align.rows import Row
 
 Unit = list[Row]
-"""Rows that are drawn together: all of one twin id, as a rule the two halves of a pair; or one row."""
+"""Rows that are drawn together: all rows of one twin id, usually the two of a pair; or one row."""
 T = TypeVar("T")
 
 
@@ -22,13 +22,13 @@ def stratified(
     instead: str = "",
     first: Callable[[Row], Hashable] | None = None,
 ) -> list[Row]:
-    """`n` of the rows, in their own order: of each role, category and source as many as is their share of all rows.
+    """Draw `n` rows, in their own order; each role, category and source keeps its share of all rows.
 
-    With `first` its values have their shares before these, of a group that of its first row.
+    With `first`, the sample is stratified by its values (of a group's first row) before these keys.
 
-    Rows of one twin id are drawn together, so that fewer than `n` may come, as many as no further group has room in: of pairs one row.
-    All rows where there are no more than `n`. Raises UserError where a group is larger than `n`; `asked` is the option that says `n`,
-    and `instead` what else may be given.
+    Rows of one twin id are drawn together, so the sample may have fewer than `n` rows if no further
+    group fits (with pairs, one row fewer). Returns all rows if there are at most `n`. Raises UserError
+    if a group is larger than `n`; `asked` is the option that sets `n`, and `instead` an alternative.
     """
     if len(rows) <= n:
         return list(rows)
@@ -44,7 +44,7 @@ def stratified(
         for unit in _drawn(units, keys, quota // len(units[0]), rng)
         for row in unit
     }
-    room = n - len(drawn)  # where the quota of a size is no whole number of groups
+    room = n - len(drawn)  # left if a size's quota is not a whole number of groups
     left = [unit for unit in units if id(unit[0]) not in drawn and len(unit) <= room]
     for unit in rng.sample(left, len(left)):
         if len(unit) <= room:
@@ -54,12 +54,12 @@ def stratified(
 
 
 def _refuse_larger(units: Sequence[Unit], n: int, asked: str, instead: str) -> None:
-    """A sample without the groups that do not fit would not divide as the whole set does. Raises UserError."""
+    """Raise UserError for a group larger than `n`: a sample without it would not represent the whole dataset."""
     largest = max(units, key=len)
     if len(largest) > n:
         raise UserError(
             f"{asked}: the rows of a twin are drawn together, and twin {largest[0].twin} has {len(largest)} rows; "
-            f"ask for at least {len(largest)} rows{instead}"
+            f"give at least {len(largest)}{instead}"
         )
 
 
@@ -71,7 +71,7 @@ def _units(rows: Sequence[Row]) -> list[Unit]:
 
 
 def _drawn(units: Sequence[Unit], keys: Sequence[Callable[[Unit], Hashable]], n: int, rng: random.Random) -> list[Unit]:
-    """Divided by the first key, then within each of its values by the next: the first one's shares are right to a row."""
+    """Stratify by the first key, then by the next key within each value; the first key's shares are exact to one row."""
     if not keys:
         return rng.sample(units, n)
     groups = _grouped(units, keys[0])
@@ -88,7 +88,7 @@ def _category(unit: Unit) -> Hashable:
 
 
 def _source(unit: Unit) -> Hashable:
-    """A set's own column of that name says more than the name of the set."""
+    """The dataset's own column `source` if it exists, since it is more specific; else the dataset's name."""
     return str(unit[0].columns.get("source", unit[0].source))
 
 
@@ -103,7 +103,7 @@ def _grouped(items: Sequence[T], key: Callable[[T], Hashable]) -> list[list[T]]:
 
 
 def _shares(sizes: Sequence[int], n: int, rng: random.Random) -> list[int]:
-    """`n` divided in proportion to the sizes: whole shares first, then one each for the largest remainders, equal ones by lot."""
+    """Divide `n` in proportion to the sizes by largest remainders; equal remainders are drawn at random."""
     total = sum(sizes)
     shares = [size * n // total for size in sizes]
     by_remainder = sorted(range(len(sizes)), key=lambda i: (-(sizes[i] * n % total), rng.random()))

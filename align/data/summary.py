@@ -1,4 +1,4 @@
-"""What a data set holds, in one JSON object: rows, roles, where harm lies, images and what is wrong with them, duplicates."""
+"""A dataset's summary in one JSON object: rows, roles, location of harm, images and their problems, duplicates."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ ABSENT = "absent"
 
 @dataclass
 class Looked:
-    """Rows, and what their images are."""
+    """Rows and the state of their images."""
 
     rows: Sequence[Row]
     pixels: Found
-    """Of the images that are there."""
+    """Pixel hashes of existing images."""
     missing: list[str]
-    """Names of images that are not."""
+    """Names of absent images."""
 
     @property
     def unreadable(self) -> list[UserError]:
-        """Why images that are there cannot be read."""
+        """Errors of images that exist and cannot be read."""
         return [digest for digest in self.pixels.values() if isinstance(digest, UserError)]
 
     def shown(self, row: Row) -> tuple[str, ...]:
-        """What a row shows: pixel hashes, or the names of images that have none."""
+        """A row's images: pixel hashes, or the names of images without a hash."""
         return tuple(
             digest if isinstance(digest := self.pixels.get(image), str) else str(image.name) for image in row.images
         )
 
 
 def look(rows: Sequence[Row], report: Report | None = None) -> Looked:
-    """Decode every image that is there."""
+    """Decode every image that exists."""
     there = {image: exists(image) for row in rows for image in row.images}
     missing = [str(image.name) for image, found in there.items() if not found]
     shown = [replace(row, images=tuple(image for image in row.images if there[image])) for row in rows]
@@ -50,7 +50,7 @@ def look(rows: Sequence[Row], report: Report | None = None) -> Looked:
 
 
 def summarise(what: dict[str, str], looked: Looked, facts: Sequence[str]) -> dict[str, Any]:
-    """The object that `align data summary=true` prints; `what` is {"source": name} or {"benchmark": name}."""
+    """The object printed by `align data summary=true`; `what` is {"source": name} or {"benchmark": name}."""
     rows = looked.rows
     roles, harms = Counter(row.role for row in rows), Counter(row.harm_in for row in rows)
     asked = Counter((question_hash(row), *looked.shown(row)) for row in rows)
@@ -71,9 +71,9 @@ def summarise(what: dict[str, str], looked: Looked, facts: Sequence[str]) -> dic
 
 
 def _fingerprint(looked: Looked) -> str:
-    """Sixteen hex digits of all texts, roles and pixels, in order; an image that has none is `absent`.
+    """Sixteen hex digits of all texts, roles and pixels, in order; an image without pixels counts as `absent`.
 
-    Ids are left out: of a file without any they are made of its name.
+    Ids do not count: in a file without ids they are derived from the file's name.
     """
     digest = hashlib.sha256()
     for row in looked.rows:

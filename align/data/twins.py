@@ -1,7 +1,8 @@
-"""Twins, the items of the controlled track: one thing that is unsafe to ask about, stated in three ways, and its safe counterpart.
+"""Twins, the items of the controlled track: one unsafe request, stated in three ways, and its safe counterpart.
 
-A twin has an unsafe image, a query that names the harm, a neutral query that does not, a caption, a safe answer, and perhaps a
-harmful one; and a safe image with a caption, over which the same neutral query deserves a helpful answer.
+A twin has an unsafe image, a query that names the harm, a neutral query that does not, a caption, a
+safe response, and optionally a harmful response; and a safe image with a caption, for which the same
+neutral query deserves a helpful response.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from align.settings import Part
 
 TEXTS = ("caption", "query_leak", "query_free", "response", "benign_caption", "benign_response")
 QUERIES = ("query_leak", "query_free")
-"""The texts that an evaluation needs: it compares with no answer, and shows captions in one view alone."""
+"""The texts that an evaluation needs: it does not compare with responses, and only one view shows captions."""
 IMAGES = ("image", "benign_image")
 SUBSETS = ("leak", "free", "benign", "pairs")
 
@@ -37,15 +38,16 @@ class Twin:
     benign_caption: str | None
     benign_response: str | None
     harmful_response: str | None = None
-    """The answer to be forgotten, or not preferred; the same in every arm, so whatever is asked about the unsafe image."""
+    """The response to unlearn or reject; the same in every arm, for any query about the unsafe image."""
     source: str = ""
 
 
 def rows_of(twin: Twin, subset: str) -> list[Row]:
-    """What a subset asks of a twin: the unsafe image with its leaking or its neutral query, the safe image, or the pair.
+    """Rows of a subset: the unsafe image with its leaking or its neutral query, the safe image, or the pair.
 
-    Every row keeps the twin's id, so that arms that train on different subsets train on the same items. Preferred are the safe answer
-    to the harmful one, and over the safe image the helpful answer to the safe one, which would refuse there.
+    Every row keeps the twin's id, so that arms with different subsets train on the same items. Chosen and
+    rejected: for the unsafe image the safe and the harmful response; for the safe image the helpful
+    response and the safe one, which would be a refusal here.
     """
     item = _identity(twin)
     unsafe = Row(
@@ -63,7 +65,7 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
         twin=twin.id,
         source=twin.source,
         cluster=twin.image.name or twin.id,
-        # A neutral query and one that names the harm would be answered differently; arms must not differ in their answers.
+        # A model responds differently to a neutral query and one that names the harm; arms must have the same responses.
         asked=twin.query_leak,
     )
     safe = Row(
@@ -87,7 +89,7 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
 
 
 def _identity(twin: Twin) -> str:
-    """A hash of the whole item, its images by file or bytes: arms that ask about it differently have it in common."""
+    """A hash of the whole item, with its images by file or bytes; it is the same in all arms."""
     record = {key: value for key, value in asdict(twin).items() if key != "source"}
     return hashlib.sha256(repr(sorted(record.items())).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -101,14 +103,14 @@ def read(part: Part) -> list[Row]:
 def read_twins(what: str, where: Where, trained: bool = True) -> list[Twin]:
     """The twins of a jsonl, json, csv or parquet file. Raises UserError that names file, row and column.
 
-    Answers and captions may be absent or blank where nobody is `trained` on them.
+    Responses and captions may be absent or blank if no model is `trained` on them.
     """
     folder = DataFolder.open(what, where)
     twins: dict[str, Twin] = {}
     for record in folder.records(*folder.tables()):
         twin = _twin(record, folder, trained)
         if twin.id in twins:
-            raise UserError(f"{record.where}: id {brief(twin.id)} stands twice; ids must be unique")
+            raise UserError(f"{record.where}: id {brief(twin.id)} occurs twice; make ids unique")
         twins[twin.id] = twin
     return list(twins.values())
 
@@ -119,7 +121,7 @@ def _twin(record: Record, folder: DataFolder, trained: bool) -> Twin:
     lacking = [column for column in ("id", *IMAGES, *needed) if record.get(column) in (None, "")]
     if lacking:
         raise UserError(
-            f"{where}: a twin lacks {', '.join(lacking)}; expected the columns id, {', '.join((*IMAGES, *needed))}, "
+            f"{where}: a twin has no {', '.join(lacking)}; expected the columns id, {', '.join((*IMAGES, *needed))}, "
             f"found {', '.join(map(str, record)) or 'nothing'}"
         )
     texts = {column: text_column(record, column, where) for column in (*TEXTS, "harmful_response")}
@@ -129,7 +131,5 @@ def _twin(record: Record, folder: DataFolder, trained: bool) -> Twin:
     texts |= dict.fromkeys(blank)
     images = {column: folder.cell(record, column) for column in IMAGES}
     if images["image"] == images["benign_image"]:
-        raise UserError(
-            f"{where}: `image` and `benign_image` are the same file; a twin needs an unsafe and a safe image"
-        )
+        raise UserError(f"{where}: `image` and `benign_image` are the same file, expected an unsafe and a safe image")
     return Twin(id=record.name("id"), source=folder.name, **texts, **images)  # type: ignore[arg-type]

@@ -1,10 +1,10 @@
-"""A view decides what of a row the model sees, in training and in evaluation.
+"""A view decides what the model sees of a row, in training and in evaluation.
 
-image     the row as it is
-text      its images dropped
-caption   its images dropped, its caption put before the request: the same information in words
-shuffled  the images of another item
-blank     an even grey of the same size: as many image tokens, nothing to see
+image     the row unchanged
+text      the row without its images
+caption   the row without its images, with its caption before the request: the same information in words
+shuffled  the row with the images of another item
+blank     the row with plain grey images of the same size: the same number of image tokens, no content
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from align.errors import UserError
 from align.rows import VIEWS, ImageRef, Row
 
 READS_IMAGES = ("image", "shuffled", "blank")
-"""Views that need the image files; the others do without."""
+"""Views that need the image files."""
 HIDES_IMAGE = ("text", "shuffled", "blank")
-"""Views that leave nothing of what a row's own image shows."""
+"""Views without any information from the row's own image."""
 GREY = (127, 127, 127)
 
 
 def check_view(view: str, key: str = "view") -> None:
-    """Raises UserError for an unknown view."""
+    """Raise UserError for an unknown view."""
     if view not in VIEWS:
         raise UserError(f"{key}={view}: expected one of {', '.join(VIEWS)}")
 
 
 def show(row: Row, view: str, others: Sequence[Row]) -> Row:
-    """The row as the model sees it; `others` are the rows with images that a shuffled row may get one of. Raises UserError.
+    """The row as the model sees it. A shuffled row gets the images of one of `others`. Raises UserError.
 
-    A row without image is the same in every view. Which image a shuffled row gets hangs on its id and on `others`.
+    A row without an image is the same in every view. A shuffled row's images depend only on its id and on `others`.
     """
     if not row.images:
         return replace(row, view=view)
@@ -45,7 +45,7 @@ def show(row: Row, view: str, others: Sequence[Row]) -> Row:
         return replace(row, images=(), view=view)
     if view == "caption":
         if row.caption is None:
-            raise UserError(f"row {row.id} of {row.source}: view=caption needs a `caption`, and it has none")
+            raise UserError(f"row {row.id} of {row.source}: view=caption needs a `caption`, and this row has none")
         return replace(row, images=(), prompt=f"{row.caption}\n{row.prompt}", view=view)
     if view == "blank":
         return replace(row, images=tuple(_blank(image, row) for image in row.images), view=view)
@@ -53,23 +53,24 @@ def show(row: Row, view: str, others: Sequence[Row]) -> Row:
 
 
 def check_labels(rows: Sequence[Row], view: str, allow_label_conflict: bool) -> int:
-    """Count training rows whose only evidence the view removes; an error unless allowed. Raises UserError.
+    """Count training rows whose only evidence the view removes. Raises UserError unless this is allowed.
 
-    A harmful row is in conflict where its harm lies only in the image that is hidden; a benign one where it had an image, since
-    its answer may be about it.
+    A harmful row is in conflict if its harm is only in the hidden image; a benign row if it had an image,
+    since its response may be about the image.
     """
     unseen = [row.id for row in rows if row.harm_in == "image" and not row.images]
     if unseen:
         raise UserError(
-            f"{len(unseen)} training rows say harm_in=image and have no image, first: {', '.join(unseen[:5])}"
+            f"{len(unseen)} training rows have harm_in=image and no image, first: {', '.join(unseen[:5])}; add the images, or correct "
+            f"harm_in"
         )
     if view not in HIDES_IMAGE:
         return 0
     conflicts = [row.id for row in rows if (row.harm_in == "image" if row.role == "harmful" else row.images)]
     if conflicts and not allow_label_conflict:
         raise UserError(
-            f"view={view} hides the only evidence for the answer of {len(conflicts)} training rows (it lies in their image), "
-            f"first: {', '.join(conflicts[:5])}; choose other rows or say allow_label_conflict=true"
+            f"view={view} hides the only evidence (the image) for the response of {len(conflicts)} training rows, "
+            f"first: {', '.join(conflicts[:5])}; select other rows, or set allow_label_conflict=true"
         )
     return len(conflicts)
 
@@ -81,14 +82,15 @@ def _blank(image: ImageRef, row: Row) -> ImageRef:
 def _foreign(row: Row, others: Sequence[Row]) -> tuple[ImageRef, ...]:
     """The images of a row of another item, drawn with the row's id as the seed."""
     rng = random.Random(f"shuffled {row.id}")
-    for _ in range(20):  # nearly always the first is of another item
+    for _ in range(20):  # the first draw is nearly always of another item
         other = rng.choice(others) if others else row
         if _is_foreign(row, other):
             return other.images
     foreign = [other for other in others if _is_foreign(row, other)]
     if not foreign:
         raise UserError(
-            f"row {row.id} of {row.source}: view=shuffled found no image of another item among {len(others)} rows with images"
+            f"row {row.id} of {row.source}: view=shuffled found no image of another item among {len(others)} rows with images; add rows "
+            f"with other images, or use another view"
         )
     return rng.choice(foreign).images
 

@@ -1,4 +1,7 @@
-"""Gemma 3 (4B to 27B): SigLIP, one matrix, Gemma. The image's own tokens see each other; its processor writes them between two others."""
+"""Gemma 3 (4B to 27B): SigLIP, one projection matrix, Gemma. Image tokens attend to each other in both directions.
+
+The processor writes two more tokens around the image tokens.
+"""
 
 from align.families import Family
 

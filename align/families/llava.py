@@ -1,4 +1,4 @@
-"""LLaVA-1.5: CLIP, two linear layers, Vicuna. Its template writes no end of turn, so that the tokenizer's end of sequence is one."""
+"""LLaVA-1.5: CLIP, two linear layers, Vicuna. Its template writes no end of turn; the end-of-sequence token ends a turn."""
 
 from align.families import Family
 

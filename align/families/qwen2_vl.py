@@ -1,4 +1,7 @@
-"""Qwen2-VL: its own vision transformer with a merger, ChatML. The merger, its projector, lies inside the vision module and comes first."""
+"""Qwen2-VL: its own vision transformer, a merger as projector, ChatML.
+
+The merger is inside the vision module, so its prefix comes first.
+"""
 
 from align.families import Family
 

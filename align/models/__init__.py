@@ -1,1 +1,1 @@
-"""Model families, loading, and adapters."""
+"""Model loading, processors, adapters, and what a run trains."""

@@ -1,4 +1,4 @@
-"""From a model's settings to a model, its processor and its family."""
+"""Load a model, its processor and its family from settings."""
 
 from __future__ import annotations
 
@@ -31,38 +31,40 @@ DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, 
 
 @dataclass
 class Loaded:
-    """A model that is ready to train or to answer."""
+    """A model that is ready for training or generation."""
 
     model: Any
     processor: Any
     family: Family
     path: str
-    """Where the base weights came from."""
+    """The folder or Hub id of the base weights."""
     weights: str
-    """Sixteen hex digits that change with the weights (base and adapter), how they are loaded, and how images are prepared."""
+    """Sixteen hex digits that change with the weights (base and adapter), the way they are loaded, and image preparation."""
     settings: ModelSettings
     positions: int | None = None
-    """The longest sequence, in tokens, that the model was made for; None where its configuration does not say."""
+    """The model's maximum sequence length in tokens; None if its configuration does not have it."""
 
     @cached_property
     def renderer(self) -> Renderer:
-        """What writes rows as this model reads them."""
+        """The renderer that turns rows into this model's inputs."""
         return renderer_of(self.processor, self.family, self.settings)
 
 
 def locate(settings: ModelSettings) -> str:
-    """The folder or hub id of a model; made first where it is one that is built. Raises UserError."""
+    """The folder or Hub id of a model; `model.build` builds it first. Raises UserError."""
     if settings.path:
         return settings.path
     if settings.build:
         return str(resolve("model.build", settings.build)())
-    raise UserError(f"model {settings.name!r}: neither model.path (a folder or hub id) nor model.build is set")
+    raise UserError(
+        f"model {settings.name!r}: neither model.path nor model.build is set; set model.path to a folder or a Hub id"
+    )
 
 
 def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
-    """Base weights, and on them a peft adapter: the one given, or else the one to be continued (`settings.adapter`), trainable.
+    """Load base weights and a peft adapter: `adapter`, or else `settings.adapter`, which is trainable.
 
-    Raises UserError for an unknown family, dtype or quantisation, and for what cannot be read.
+    Raises UserError for an unknown family, dtype or quantization, and for files that cannot be read.
     """
     known = load_without_weights(settings, adapter)
     path, on_top = known.path, adapter or settings.adapter
@@ -83,20 +85,20 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
         ),
     )
     if is_deepspeed_zero3_enabled():
-        # transformers notes here which names it changed in reading, under ZeRO-3 also those that it did not change, and would save the
-        # weights under names that no other program knows. Without the note it takes the model's usual ones.
+        # transformers records here which weight names it changed while loading; under ZeRO-3 also names that it did not change, so it
+        # would save the weights under names that no other program knows. Without this record it uses the model's usual names.
         model._weight_conversions = None
     if on_top is not None:
         model = _with_adapter(model, on_top, trainable=adapter is None)
         trained_on = model.peft_config["default"].base_model_name_or_path
         if adapter is None and trained_on != path:
-            print(f"Adapter {on_top} was trained on {trained_on}; it is continued on {path}", flush=True)
+            print(f"Adapter {on_top} was trained on {trained_on}; its training continues on {path}", flush=True)
         refuse_dora_in_int8(settings.quantization, model.peft_config["default"].use_dora)
     return replace(known, model=model)
 
 
 def load_without_weights(settings: ModelSettings, adapter: str | None = None) -> Loaded:
-    """All that `load` gives but the model itself, which is None: in a moment, for a model of any size. Raises UserError."""
+    """`load` without the weights (`model` is None): fast for a model of any size. Raises UserError."""
     path, on_top = locate(settings), adapter or settings.adapter
     if on_top is not None and (lack := absent_adapter(on_top)):
         raise UserError(lack)
@@ -123,7 +125,7 @@ def _config(settings: ModelSettings, path: str) -> Any:
 
 
 def base_of(settings: ModelSettings) -> Base:
-    """What a run with these settings begins from; a model that is built is built first. Raises UserError."""
+    """The base of a run with these settings; `model.build` builds the model first. Raises UserError."""
     path = locate(settings)
     return Base.at(path, settings)
 
@@ -133,45 +135,45 @@ def _with_adapter(model: Any, adapter: str, trainable: bool) -> Any:
 
     try:
         return _readable(adapter, lambda: PeftModel.from_pretrained(model, adapter, is_trainable=trainable))
-    except RuntimeError as error:  # torch, of weights of another shape
+    except RuntimeError as error:  # torch: weights with other shapes
         lines = str(error).splitlines()
         first = next((line for line in lines if "mismatch" in line), lines[0]).strip()
-        raise UserError(f"adapter {adapter}: it was made for another model than this one: {first}") from error
+        raise UserError(f"adapter {adapter}: it does not fit this model, but another model: {first}") from error
 
 
 def _compute_dtype(settings: ModelSettings, config: Any) -> torch.dtype:
-    """The type that 4-bit weights are computed in: the model's own."""
+    """The dtype for computing with 4-bit weights: the model's own."""
     if settings.dtype != "auto":
         return getattr(torch, settings.dtype)
     return config.dtype or config.get_text_config().dtype or torch.float32
 
 
 def load_checkpoint(path: str, settings: ModelSettings | None = None) -> Loaded:
-    """A model folder or hub id, or a peft adapter's folder, whose base it names itself.
+    """Load a model folder, a Hub id, or a peft adapter's folder, which names its own base.
 
-    `settings.revision` is pinned for `settings.path`; another repository does not have that commit, so it is not asked for it.
+    `settings.revision` belongs to `settings.path`; it is not used for other repositories, which do not have this commit.
     """
     return checkpoint(path, settings).load()
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What is to be loaded, before it is: a model's settings, and an adapter on it. It may be sent to another process."""
+    """A model to load: its settings and an adapter. It can be sent to another process."""
 
     settings: ModelSettings
     adapter: str | None = None
 
     def load(self) -> Loaded:
-        """The model. Raises UserError."""
+        """Load the model. Raises UserError."""
         return load(self.settings, self.adapter)
 
     def load_without_weights(self) -> Loaded:
-        """All but the model. Raises UserError."""
+        """Load everything except the weights. Raises UserError."""
         return load_without_weights(self.settings, self.adapter)
 
 
 def checkpoint(path: str, settings: ModelSettings | None = None) -> ModelSource:
-    """What `load_checkpoint` loads."""
+    """The model source of `load_checkpoint`."""
     settings = settings or ModelSettings(name=Path(path).name)
     adapter_config = Path(path, "adapter_config.json")
     if not adapter_config.is_file():
@@ -185,9 +187,10 @@ def _at(path: str, settings: ModelSettings) -> ModelSettings:
 
 
 def parameters_per_tower(model: Any, family: Family) -> dict[str, dict[str, int]]:
-    """{tower: {all, trainable}} parameter counts; what belongs to no tower is the output head.
+    """{tower: {all, trainable}} parameter counts; parameters outside all towers are the output head.
 
-    What is kept for the reference alone is not counted: a frozen adapter, the original of a module that is trained in full.
+    Parameters that only the reference model uses are not counted: a frozen adapter, and the original of a
+    module that is trained in full.
     """
     counts: dict[str, dict[str, int]] = {}
     for name, parameter in model.named_parameters():

@@ -1,4 +1,4 @@
-"""Which modules get an adapter: a pattern per tower, resolved on the real model and refused where it is not what was asked for."""
+"""Which modules get an adapter: patterns per tower, resolved on the loaded model and checked."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ ALL_LINEAR = "all-linear"
 def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
     """Full names of the linear layers that get an adapter.
 
-    Names are resolved here rather than given to peft as suffixes, because the vision towers share the names of the language
-    model's layers (`q_proj`) and would get adapters unasked. Raises UserError where a tower is unknown or a name matches nothing.
+    Names are resolved here and not passed to peft as suffixes: vision towers use the same layer names as the
+    language model (`q_proj`) and would get adapters too. Raises UserError if a tower is unknown or a name
+    matches nothing.
     """
     unknown = [tower for tower in settings.towers if tower not in TOWERS]
     if unknown:
-        raise UserError(f"lora.towers: {unknown[0]!r} is none of {', '.join(TOWERS)}")
+        raise UserError(f"lora.towers: unknown tower {unknown[0]!r}; expected one of {', '.join(TOWERS)}")
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     patterns = {entry: _pattern(entry, settings.towers) for entry in settings.target_modules}
     found = {
@@ -39,13 +40,13 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
             raise UserError(
                 f"lora.target_modules: {entry!r} matches no linear layer of {', '.join(settings.towers)}, but "
                 + ", ".join(f"{elsewhere[tower]} of {tower}" for tower in towers)
-                + f"; to adapt these too say lora.towers={','.join([*settings.towers, *towers])}"
+                + f"; to adapt these too, set lora.towers={','.join([*settings.towers, *towers])}"
             )
     for tower in settings.towers:
         if not any(family.tower_of(name) == tower for name in matched):
             there = sorted({name.rpartition(".")[2] for name in linear if family.tower_of(name) == tower})
             raise UserError(
-                f"lora.target_modules {list(settings.target_modules)} match nothing in {tower}; its linear layers: {', '.join(there)}"
+                f"lora.target_modules: {list(settings.target_modules)} match no linear layer of {tower}; its layers are {', '.join(there)}"
             )
     for entry, (asked, _) in patterns.items():
         if not found[entry]:
@@ -54,15 +55,17 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
 
 
 def _pattern(entry: str, towers: list[str]) -> tuple[list[str], str]:
-    """`<tower>:<pattern>`, or a pattern for all towers asked for -> (its towers, the pattern). Raises UserError."""
+    """`<tower>:<pattern>`, or a pattern for all of `towers` -> (its towers, the pattern). Raises UserError."""
     tower, colon, pattern = entry.rpartition(":")
     if not colon:
         return towers, pattern
     if tower not in TOWERS:
-        raise UserError(f"lora.target_modules: {entry!r} is for {tower!r}, which is none of {', '.join(TOWERS)}")
+        raise UserError(
+            f"lora.target_modules: {entry!r} names the unknown tower {tower!r}; expected one of {', '.join(TOWERS)}"
+        )
     if tower not in towers:
         raise UserError(
-            f"lora.target_modules: {entry!r} is for {tower}, which lora.towers={','.join(towers)} leaves out; to adapt it too say "
+            f"lora.target_modules: {entry!r} is for {tower}, which is not in lora.towers={','.join(towers)}; to adapt it too, set "
             f"lora.towers={','.join([*towers, tower])}"
         )
     return [tower], pattern
@@ -73,7 +76,7 @@ def _fits(pattern: str, name: str) -> bool:
 
 
 def lora_config(model: Any, family: Family, settings: Lora, in_full: Sequence[str] = ()) -> Any:
-    """Peft's LoraConfig for exactly the modules asked for, and for those that are trained in full beside the adapter."""
+    """Peft's LoraConfig for exactly the selected modules, and for modules trained in full next to the adapter."""
     from peft import LoraConfig
 
     return LoraConfig(

@@ -1,4 +1,4 @@
-"""An adapter merged into its base: plain transformers weights, checked against the two apart before they are written."""
+"""Merge an adapter into its base: plain transformers weights, compared with the unmerged model before they are written."""
 
 from __future__ import annotations
 
@@ -18,37 +18,38 @@ from align.rows import Row
 from align.settings import ModelSettings
 
 TOLERANCE, OF_THE_LARGEST = 1e-4, 1e-5
-"""The largest difference of a logit in float32: the first, or where logits are beyond 10 the second times the largest of them, since
-a sum's rounding grows with what is summed (84 of its epsilons)."""
+"""Bounds of a logit's difference in float32: the absolute bound, or, for logits beyond 10, the relative bound times the
+largest logit, since the rounding error of a sum grows with its terms (84 epsilons)."""
 ROUNDING = 8
-"""In a shorter type, to which every merged weight is rounded: this many of its epsilons, times the largest logit."""
+"""Bound in a 16-bit type, to which every merged weight is rounded: this many epsilons times the largest logit."""
 SHARE = 0.1
-"""Of what the adapter itself does: an effect below the type's rounding could be lost altogether within the bounds above."""
+"""Bound as a share of the adapter's effect: an effect below the type's rounding could otherwise be lost unnoticed."""
 
 
 @dataclass(frozen=True)
 class Merged:
-    """How exact a merged model is, each over the logits of a text and an image prompt."""
+    """The exactness of a merged model, over the logits of a text prompt and an image prompt."""
 
     effect: float
-    """What the adapter changes: the largest difference of a logit between the adapter switched on and off."""
+    """The adapter's effect: the largest difference of a logit between adapter on and off."""
     difference: float
-    """The largest difference of a logit between merged and unmerged."""
+    """The largest difference of a logit between the merged and the unmerged model."""
     bound: float
-    """What that may be at most."""
+    """The upper bound for `difference`."""
 
 
 def merge(adapter: Path, output: Path, settings: ModelSettings) -> Merged:
-    """Write the merged model -> how exact it is. Raises UserError and writes nothing where that is beyond its bound.
+    """Write the merged model and return its exactness. Raises UserError, and writes nothing, if a bound is exceeded.
 
-    The base is loaded in full precision whatever the adapter was trained on: what a 4-bit base would be merged into is 4-bit again.
+    The base is loaded unquantized, even if the adapter was trained on a 4-bit base: a merge into a 4-bit
+    base would be rounded to 4 bits again.
     """
     if not Path(adapter, "adapter_config.json").is_file():
         raise UserError(
-            f"{adapter}: there is no adapter_config.json, so there is nothing to merge; expected a peft adapter"
+            f"{adapter}: expected a peft adapter, found no adapter_config.json; give the folder of an adapter"
         )
     if output.exists():
-        raise UserError(f"output_dir={output}: exists already; give another, or remove it")
+        raise UserError(f"output_dir={output}: this folder exists already; give another folder, or remove it")
     loaded = load_checkpoint(str(adapter), replace(settings, quantization=None))
     before = probe(loaded)
     with loaded.model.disable_adapter():
@@ -57,7 +58,7 @@ def merge(adapter: Path, output: Path, settings: ModelSettings) -> Merged:
     difference = (probe(loaded) - before).abs().max().item()
     exact = rounding(loaded.model.dtype, before)
     it = Merged(effect, difference, min(exact, SHARE * effect) if effect > 0 else exact)
-    if not it.difference <= it.bound:  # so that a NaN is refused too
+    if not it.difference <= it.bound:  # rejects NaN too
         raise UserError(_refusal(adapter, it, exact, loaded.model.dtype))
     with building(output) as draft:
         loaded.model.save_pretrained(draft)
@@ -66,7 +67,7 @@ def merge(adapter: Path, output: Path, settings: ModelSettings) -> Merged:
 
 
 def probe(loaded: Loaded) -> torch.Tensor:
-    """Logits of a text-only and an image prompt, as float32 (positions of both, vocabulary)."""
+    """Logits of a text-only prompt and an image prompt, as float32 (positions of both, vocabulary)."""
     renderer = loaded.renderer
     image = encode_png(Image.radial_gradient("L").resize((224, 224)).convert("RGB"))
     rows = [Row("text", "What is this?"), Row("image", "What is this?", images=(image,))]
@@ -81,7 +82,7 @@ def _logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def rounding(dtype: torch.dtype, logits: torch.Tensor) -> float:
-    """How far a logit may be from itself by rounding alone, among these."""
+    """The largest difference of a logit that rounding alone may cause, for logits of this size."""
     largest = logits.abs().max().item()
     if dtype == torch.float32:
         return max(TOLERANCE, OF_THE_LARGEST * largest)
@@ -92,14 +93,14 @@ def _refusal(adapter: Path, it: Merged, exact: float, dtype: torch.dtype) -> str
     whose = (
         f"the rounding of {str(dtype).removeprefix('torch.')}"
         if it.bound == exact
-        else f"a tenth of what the adapter changes ({it.effect:.2g})"
+        else f"a tenth of the adapter's effect ({it.effect:.2g})"
     )
     remedy = (
-        "say dtype=float32, which merges without rounding"
+        "set dtype=float32, which merges without rounding"
         if dtype != torch.float32
-        else "use model and adapter unmerged: checkpoint=<the adapter's folder>"
+        else "use the model and the adapter unmerged: checkpoint=<the adapter's folder>"
     )
     return (
-        f"{adapter}: the logits of the merged model differ by {it.difference:.2g} from those of model and adapter, more than "
-        f"{it.bound:.2g}, {whose}; nothing is written; {remedy}"
+        f"{adapter}: the logits of the merged model differ by {it.difference:.2g} from the unmerged model's, more than "
+        f"{it.bound:.2g}, {whose}, so nothing is written; {remedy}"
     )

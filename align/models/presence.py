@@ -1,4 +1,4 @@
-"""Whether a model's files are at hand: in a folder of its own or, of a hub id, in the cache. Nothing heavy is imported."""
+"""Checks whether a model's files are available, in a folder or in the Hub's cache. Imports no heavy packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NEEDED = {
     "a tokenizer (tokenizer.json)": ("tokenizer.json", "tokenizer.model", "vocab.json"),
     "an image processor (preprocessor_config.json)": ("preprocessor_config.json", "processor_config.json"),
 }
-"""What a model folder holds beside its weights: what to call it, and the files of which one is enough."""
+"""Files that a model folder needs in addition to weights: {name for messages: alternative files, one is enough}."""
 
 
 @dataclass
@@ -24,28 +24,28 @@ class Weights:
     """A folder's weights, in bytes."""
 
     total: int
-    """What they take when they are whole."""
+    """Size when complete."""
     there: int
     absent: list[str]
-    """Files that are named and not there."""
+    """Files that the index names and that are absent."""
 
 
 def offline() -> bool:
-    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids to ask the hub."""
+    """Whether HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids access to the Hub."""
     from huggingface_hub.constants import is_offline_mode
 
     return bool(is_offline_mode())
 
 
 def cache() -> Path:
-    """The folder that the hub's files are kept in."""
+    """The folder of the Hub's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE)
 
 
 def folder_of(path: str, revision: str | None = None) -> Path | None:
-    """The folder that a model is read from: itself, or its snapshot in the cache; None where there is neither."""
+    """The folder of a model's files: the path itself, or its snapshot in the cache; None if neither exists."""
     if Path(path).is_dir():
         return Path(path)
     if not is_hub_id(path):
@@ -57,7 +57,7 @@ def folder_of(path: str, revision: str | None = None) -> Path | None:
 
 
 def weights_of(folder: Path) -> Weights:
-    """How large a folder's weights are, and which of their files are absent. Raises UserError for an index that cannot be read."""
+    """The size of a folder's weights, and their absent files. Raises UserError for an index that cannot be read."""
     if (folder / WEIGHTS).is_file():
         size = (folder / WEIGHTS).stat().st_size
         return Weights(size, size, [])
@@ -71,12 +71,12 @@ def weights_of(folder: Path) -> Weights:
 
 
 def model_type(folder: Path) -> str:
-    """What kind of model a folder holds, as its config.json says. Raises UserError where that cannot be read."""
+    """The model type in a folder's config.json. Raises UserError if the file cannot be read."""
     return str(read_json(folder / "config.json").get("model_type"))
 
 
 def lacking(folder: Path) -> list[str]:
-    """What a model folder would need to be loaded, and does not hold."""
+    """The files that loading needs and that a model folder does not have."""
     lack = [what for what, names in NEEDED.items() if not any((folder / name).is_file() for name in names)]
     absent = weights_of(folder).absent
     if absent == [WEIGHTS]:
@@ -85,42 +85,43 @@ def lacking(folder: Path) -> list[str]:
 
 
 def absent(settings: ModelSettings, strict: bool) -> str | None:
-    """What of a model is not at hand, in one line with what to do; None where nothing is.
+    """The absent files of a model, in one line; None if all are available.
 
-    A hub id that is not in the cache is downloaded by whoever loads it, so that it only counts where that is forbidden (`strict`).
+    A Hub id that is not in the cache is downloaded when it is loaded, so it counts as absent only if `strict`.
     """
     path, revision = settings.path, settings.revision
-    if not path:  # a model that is built is made where it is not there
+    if not path:  # `model.build` builds an absent model
         return None
     folder, of_hub = folder_of(path, revision), is_hub_id(path)
     if of_hub and not strict:
         return None
     if folder is None and not of_hub:
-        return f"model {settings.name}: there is no folder model.path={path}; correct the path, or give a hub id"
+        return f"model {settings.name}: the folder model.path={path} does not exist; correct the path, or give a Hub id"
     lack = lacking(folder) if folder else []
     if not of_hub:
         return f"model {settings.name}: {path} lacks {', '.join(lack)}" if lack else None
     named = f"model {path}, revision {revision or 'main'}"
     if folder is None:
         return f"{named}: not in the cache {cache()}"
-    return f"{named}: not whole in the cache {cache()}: it lacks {', '.join(lack)}" if lack else None
+    return f"{named}: incomplete in the cache {cache()}: it lacks {', '.join(lack)}" if lack else None
 
 
 def absent_adapter(adapter: str) -> str | None:
-    """What an adapter's folder lacks, in one line; None where it can be loaded."""
+    """The absent file of an adapter's folder, in one line; None if it can be loaded."""
     if Path(adapter, "adapter_model.safetensors").is_file():
         return None
-    return f"adapter {adapter}: there is no adapter_model.safetensors; pickles (adapter_model.bin) are not loaded"
+    return (
+        f"adapter {adapter}: adapter_model.safetensors does not exist; save the adapter as safetensors, since pickles (adapter_model.bin) "
+        f"are not loaded"
+    )
 
 
 def refuse_absent(settings: ModelSettings) -> None:
-    """Raises UserError where a hub id would be needed from a hub that may not be asked."""
+    """Raise UserError if a model must be downloaded from the Hub while access is forbidden."""
     if settings.path and is_hub_id(settings.path) and offline() and (line := absent(settings, strict=True)):
-        raise UserError(f"{line}, and HF_HUB_OFFLINE forbids to ask the hub; {remedy(settings)}")
+        raise UserError(f"{line}, and HF_HUB_OFFLINE forbids access to the Hub; {remedy(settings)}")
 
 
 def remedy(settings: ModelSettings, recipe: str = "<recipe>") -> str:
-    """What to do about a hub id that is not at hand."""
-    return (
-        f"where there is a network: align fetch recipe={recipe} model={settings.name} (and the run's other arguments)"
-    )
+    """What to do about a Hub id that is not in the cache."""
+    return f"with a network connection, run: align fetch recipe={recipe} model={settings.name} (and the run's other arguments)"

@@ -14,14 +14,14 @@ from align.settings import ModelSettings
 class _ImageOnlyQwen2VLProcessor(Qwen2VLProcessor):
     """Qwen2-VL's processor without its video part, the only part that needs torchvision.
 
-    It saves in the stock layout, so that a checkpoint written here loads anywhere.
+    It saves files in the stock format, so that a checkpoint written here loads anywhere.
     """
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any):
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-        # Not Qwen2VLProcessor.__init__, which passes on a video processor that this class does not have.
+        # Qwen2VLProcessor.__init__ would require a video processor, which this class does not have.
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     def to_dict(self) -> dict[str, Any]:
@@ -35,17 +35,17 @@ class _ImageOnlyQwen2VLProcessor(Qwen2VLProcessor):
         return values
 
 
-# transformers writes a processor's class name into the files it saves and resolves it there when it loads them.
+# transformers writes a processor's class name into saved files, and looks up this name when it loads them.
 _ImageOnlyQwen2VLProcessor.__name__ = "Qwen2VLProcessor"
 
 IMAGE_ONLY = {"qwen2_vl": _ImageOnlyQwen2VLProcessor}
-"""Model types whose stock processor needs torchvision, and what is loaded where it is missing."""
+"""{model type whose stock processor needs torchvision: processor to load without torchvision}"""
 
 
 def load_processor(path: str, settings: ModelSettings | None = None) -> ProcessorMixin:
-    """The processor of a model folder or hub id; image-only where torchvision is missing and the stock one needs it.
+    """The processor of a model folder or Hub id; image-only if the stock processor needs torchvision and it is absent.
 
-    Raises UserError for settings of images that it cannot follow.
+    Raises UserError for image settings that the processor does not support.
     """
     settings = settings or ModelSettings()
     model_type = AutoConfig.from_pretrained(path, revision=settings.revision).model_type
@@ -58,18 +58,18 @@ def load_processor(path: str, settings: ModelSettings | None = None) -> Processo
 
 
 def _bound_pixels(image_processor: Any, settings: ModelSettings) -> None:
-    """A processor that resizes to a number of pixels keeps the least and the most of them under the names of edges."""
+    """Set the pixel limits of an image processor, which stores them as `shortest_edge` and `longest_edge`."""
     given = {"shortest_edge": settings.min_pixels, "longest_edge": settings.max_pixels}
     given = {name: pixels for name, pixels in given.items() if pixels is not None}
     if given and not hasattr(image_processor, "merge_size"):
         raise UserError(
-            f"model.min_pixels, model.max_pixels: {type(image_processor).__name__} resizes every image to one size; remove them"
+            f"model.min_pixels, model.max_pixels: {type(image_processor).__name__} resizes all images to one size; remove these settings"
         )
     if given:
         size = dict(image_processor.size) | given
         if size["shortest_edge"] > size["longest_edge"]:
             raise UserError(
-                f"model.min_pixels={size['shortest_edge']} is more than model.max_pixels={size['longest_edge']} (what is not "
-                f"given is the processor's own): nothing would bound the image tokens; give both"
+                f"model.min_pixels={size['shortest_edge']} is more than model.max_pixels={size['longest_edge']} (an absent setting has "
+                f"the processor's value), so the number of image tokens would have no limit; give both settings"
             )
         image_processor.size = type(image_processor.size)(**size)

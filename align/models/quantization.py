@@ -1,4 +1,4 @@
-"""Quantisation through bitsandbytes: the language model's linear layers in 4 or 8 bits, everything else as it is stored."""
+"""Quantization with bitsandbytes: the language model's linear layers in 4 or 8 bits, all other weights as stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ NF4_BLOCK = 64
 
 
 def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) -> Any:
-    """The BitsAndBytesConfig of transformers; None without quantisation. Raises UserError for an unknown kind or without bitsandbytes."""
+    """The BitsAndBytesConfig of transformers; None without quantization.
+
+    Raises UserError for an unknown kind, or if bitsandbytes is not installed.
+    """
     check_kind(kind)
     if kind is None:
         return None
@@ -23,12 +26,12 @@ def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) ->
         import bitsandbytes  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"model.quantization={kind} needs bitsandbytes; install it: pip install vsil-align[quant]"
+            f"model.quantization={kind} needs bitsandbytes, which is not installed; run: pip install vsil-align[quant]"
         ) from error
     from transformers import BitsAndBytesConfig
 
-    # The language model is where the gigabytes are. The vision tower and the projector hold a twentieth of them, and an error there
-    # is in every image token; the head's weight is read as a matrix, by trl's loss among others.
+    # The language model has most of the weights. The vision tower and the projector have a twentieth, and an error there affects
+    # every image token. The output head's weight must be a plain matrix, because trl's loss, for example, reads it directly.
     skipped = [prefix for tower, prefix in family.towers.items() if tower != "language_model"] + [OUTPUT_HEAD]
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
@@ -42,13 +45,13 @@ def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) ->
 
 
 def check_kind(kind: str | None) -> None:
-    """Raises UserError for a kind of quantisation that there is not."""
+    """Raise UserError for an unknown kind of quantization."""
     if kind not in (None, *KINDS):
         raise UserError(f"model.quantization={kind}: expected one of {', '.join(KINDS)}, or null")
 
 
 def refuse_odd_widths(kind: str | None, config: Any) -> None:
-    """Raises UserError for layers that bitsandbytes quantises in blocks of 64 and cannot compute when a model answers."""
+    """Raise UserError for layer widths that bitsandbytes quantizes in blocks of 64 and cannot compute in generation."""
     if kind != "nf4":
         return
     text = config.get_text_config()
@@ -57,20 +60,20 @@ def refuse_odd_widths(kind: str | None, config: Any) -> None:
     if odd := {name: width for name, width in widths.items() if width % NF4_BLOCK}:
         raise UserError(
             f"model.quantization=nf4: {', '.join(f'{name} is {width}' for name, width in odd.items())}, expected multiples of "
-            f"{NF4_BLOCK}; use model.quantization=int8, or none"
+            f"{NF4_BLOCK}; use model.quantization=int8, or null"
         )
 
 
 def refuse_dora_in_int8(kind: str | None, use_dora: bool) -> None:
-    """Raises UserError for what fails at the second step: on a CPU peft's DoRA loses the scales of 8-bit weights as it reads them."""
+    """Raise UserError for int8 with DoRA on a CPU: peft loses the scales of 8-bit weights, and the second step would fail."""
     if kind == "int8" and use_dora and not torch.cuda.is_available():
         raise UserError(
-            "model.quantization=int8 with DoRA (use_dora) needs a GPU: peft does not compute it on a CPU; nf4 works on both"
+            "model.quantization=int8 with DoRA (use_dora) needs a GPU, because peft cannot compute it on a CPU; nf4 works on both"
         )
 
 
 def count(parameter: torch.nn.Parameter) -> int:
-    """How many numbers a parameter stands for; a 4-bit one keeps two in each element, one that ZeRO-3 divided keeps none."""
+    """The number of values of a parameter; a 4-bit parameter has two per element, a parameter partitioned by ZeRO-3 has none."""
     state = getattr(parameter, "quant_state", None)
     if state is not None:
         return state.shape.numel()
@@ -78,14 +81,15 @@ def count(parameter: torch.nn.Parameter) -> int:
 
 
 def full_towers(model: Any) -> dict[str, torch.Tensor]:
-    """Name -> values of what a continued adapter trains in full (peft's modules_to_save)."""
+    """{name: values} of parameters that a continued adapter trains in full (peft's modules_to_save)."""
     return {name: p.detach().clone() for name, p in model.named_parameters() if ".modules_to_save.default." in name}
 
 
 def restore_full_towers(model: Any, before: dict[str, torch.Tensor]) -> None:
-    """Undo trl's cast to bf16 for towers trained in full: what they are fed and what they began from are of another type.
+    """Undo trl's cast to bf16 for towers trained in full: their inputs and their initial values have another dtype.
 
-    trl casts everything trainable of a quantised model. An adapter's layers cast their input likewise, other layers do not.
+    trl casts all trainable parameters of a quantized model. An adapter's layers also cast their input;
+    other layers do not.
     """
     for name, parameter in model.named_parameters():
         if ".modules_to_save.default." in name:

@@ -1,10 +1,10 @@
-"""The reference model of a run: what it began from. One base in memory wherever an adapter is trained.
+"""The reference model of a run: the model before training. If an adapter is trained, only one base is in memory.
 
-| trained | its reference |
+| trained | its reference model |
 |---|---|
-| a fresh adapter | the model with the adapter switched off |
-| an adapter that was trained before | that adapter, frozen, as a second adapter on the same base |
-| the model itself | a copy of it |
+| a new adapter | the model with the adapter switched off |
+| an existing adapter | a frozen copy of this adapter, as a second adapter on the same base |
+| the model itself | a copy of the model |
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 import torch
 
 FROZEN = "ref"
-"""The name of the frozen adapter; trl's own."""
+"""The name of the frozen adapter; trl uses the same name."""
 ADAPTER_OFF = "adapter switched off"
 CONTINUED = "the adapter it continues, frozen"
 COPY = "a copy of the model"
 
 
 def add_frozen_copy(model: Any) -> None:
-    """The adapter of a PeftModel as it is now, once more and frozen. trl's DPO makes one too; it is then brought up to date."""
+    """Add a frozen copy of a PeftModel's current adapter. If trl's DPO has added one already, update it."""
     if FROZEN not in model.peft_config:
         model.add_adapter(FROZEN, model.peft_config["default"])
     for name, parameter in list(model.named_parameters()):
@@ -42,7 +42,7 @@ def kind_of_reference(is_adapter: bool, is_continued: bool) -> str:
 
 @contextlib.contextmanager
 def reference_of(model: Any, copy: Any = None) -> Iterator[Any]:
-    """The reference to call, without gradients and dropout: `copy` where there is one, else the PeftModel with another adapter or none."""
+    """The reference model, without gradients and dropout: `copy`, or the PeftModel with the frozen adapter or no adapter."""
     from trl.trainer.utils import use_adapter
 
     reference = model if copy is None else copy
@@ -52,7 +52,7 @@ def reference_of(model: Any, copy: Any = None) -> Iterator[Any]:
         else use_adapter(model, FROZEN if FROZEN in model.peft_config else None)
     )
     training = reference.training
-    reference.eval()  # a frozen adapter has the dropout that it was trained with
+    reference.eval()  # a frozen adapter still has its dropout
     try:
         with torch.no_grad(), adapter:
             yield reference

@@ -1,4 +1,4 @@
-"""What a run trains: a fresh adapter, one that it continues, towers in full. Nothing else, and nothing unasked."""
+"""What a run trains: a new adapter, an existing adapter, or towers in full; only what the settings request."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from align.models.quantization import refuse_dora_in_int8
 from align.settings import RunConfig
 
 FULL_BY_DEFAULT = ["language_model", "multi_modal_projector"]
-"""What full fine-tuning trains where nothing else is said; as LLaVA's own does, not the vision tower."""
+"""Towers that full fine-tuning trains by default; like LLaVA's own training, not the vision tower."""
 
 
 def check_trainable(composed: Composed) -> None:
-    """Raises UserError for settings that contradict each other or would have no effect, before anything is loaded."""
+    """Raise UserError for settings that contradict each other or have no effect, before anything is loaded."""
     config: RunConfig = composed.config
     unknown = [tower for tower in config.trainable if tower not in TOWERS]
     if unknown:
-        raise UserError(f"trainable: {unknown[0]!r} is none of {', '.join(TOWERS)}")
+        raise UserError(f"trainable: unknown tower {unknown[0]!r}; expected one of {', '.join(TOWERS)}")
     if config.lora is None:
         _check_full(config)
     elif config.model.adapter:
@@ -32,30 +32,30 @@ def check_trainable(composed: Composed) -> None:
         twice = [tower for tower in config.trainable if tower in config.lora.towers]
         if twice:
             raise UserError(
-                f"trainable and lora.towers both name {twice[0]}: a tower gets an adapter or is trained in full; remove it from one"
+                f"trainable and lora.towers both name {twice[0]}, but a tower either gets an adapter or is trained in full; remove it from "
+                f"one of the two"
             )
         if "language_model" in config.trainable:
             raise UserError(
-                "trainable=language_model beside an adapter would keep a second language model in memory; "
-                "lora=null trains it in full"
+                "trainable=language_model with an adapter would keep a second language model in memory; to train it in full, set lora=null"
             )
 
 
 def _check_full(config: RunConfig) -> None:
     if config.model.quantization:
         raise UserError(
-            f"model.quantization={config.model.quantization} with lora=null: quantised weights cannot be trained; "
-            f"train an adapter on them, or set model.quantization=null"
+            f"model.quantization={config.model.quantization} with lora=null: quantized weights cannot be trained; "
+            f"train an adapter, or set model.quantization=null"
         )
     if config.model.adapter:
         raise UserError(
-            f"model.adapter={config.model.adapter} with lora=null: an adapter is continued as an adapter; leave lora as it is, or make "
-            f"a model of it first: align merge checkpoint={config.model.adapter} output_dir=<folder>, then model=<folder>"
+            f"model.adapter={config.model.adapter} with lora=null: an adapter can only be trained as an adapter; remove lora=null, or "
+            f"merge it first: align merge checkpoint={config.model.adapter} output_dir=<folder>, then model=<folder>"
         )
 
 
 def _check_continued(composed: Composed) -> None:
-    # A model's file says what is usual for it; a recipe, or an argument, says what is wanted of this run.
+    # A model file contains defaults for the model; only a recipe or an argument is a request for this run.
     given = [
         key for key, of in composed.origins.items() if key.startswith("lora.") and of.kind in ("recipe", "argument")
     ]
@@ -63,20 +63,20 @@ def _check_continued(composed: Composed) -> None:
         given.append("trainable")
     if given:
         raise UserError(
-            f"{composed.origin(given[0])}: {given[0]} would have no effect: what is trained is said by "
+            f"{composed.origin(given[0])}: {given[0]} has no effect, because the run trains "
             f"model.adapter={composed.config.model.adapter}; remove one of the two"
         )
 
 
 def choose_trainable(model: Any, family: Family, config: RunConfig) -> Any:
-    """Peft's configuration of a fresh adapter; None where the model is ready: an adapter on it, or all frozen but what is trained.
+    """Peft's configuration of a new adapter; None for a continued adapter, or after freezing all but the trained towers.
 
-    Raises UserError for a model whose towers are not known.
+    Raises UserError for a model whose towers are unknown.
     """
     if not family.known:
         raise UserError(
-            f"model {config.model.name}: its type {family.model_type!r} is none of the families that can be trained "
-            f"({', '.join(FAMILIES)}), only evaluated; docs/adding.md says how to add one (model.family=module:name)"
+            f"model {config.model.name}: the model type {family.model_type!r} can be evaluated but not trained; trainable families are "
+            f"{', '.join(FAMILIES)}; docs/adding.md explains how to add a family (model.family=module:name)"
         )
     if config.model.adapter:
         return None
@@ -89,15 +89,15 @@ def choose_trainable(model: Any, family: Family, config: RunConfig) -> Any:
 
 def _freeze_all_but(model: Any, family: Family, towers: list[str]) -> None:
     for name, parameter in model.named_parameters():
-        # What belongs to no tower is the output head, which goes with the language model.
+        # Parameters outside all towers are the output head, which is trained with the language model.
         parameter.requires_grad_((family.tower_of(name) or "language_model") in towers)
 
 
 def modules_of(model: Any, family: Family, tower: str) -> list[str]:
-    """Names of the largest modules that together hold a tower's parameters and no other's.
+    """Names of the largest modules that together contain a tower's parameters and no other parameters.
 
-    Qwen2-VL's projector lies inside its vision module, so that the vision tower is several modules there. Lists of modules have
-    no forward pass of their own and are named by what they hold.
+    Qwen2-VL's projector is inside its vision module, so its vision tower is several modules. A ModuleList
+    has no forward pass, so its children are named instead.
     """
 
     def within(name: str, module: torch.nn.Module) -> list[str]:
@@ -112,19 +112,19 @@ def modules_of(model: Any, family: Family, tower: str) -> list[str]:
 
 
 def refuse_short_weights(model: Any, config: RunConfig) -> None:
-    """Raises UserError for full fine-tuning of 16-bit weights: most of AdamW's updates are smaller than what such a weight can tell apart.
+    """Raise UserError for full fine-tuning of 16-bit weights: most AdamW updates are below the resolution of these weights.
 
-    DeepSpeed and FSDP2 keep a float32 copy of what is trained. Nobody does for one process, or where each holds the whole model.
+    DeepSpeed and FSDP2 keep a float32 copy of trained weights. A single process and DDP do not.
     """
     if config.lora is None and any(map(_is_short, model.parameters())):
         raise UserError(
-            f"lora=null with model.dtype={config.model.dtype}: most updates would round to nothing. Launch it with DeepSpeed, which "
-            f"keeps a float32 copy (accelerate_configs/zero2.yaml or zero3.yaml, on one GPU too), or say model.dtype=float32"
+            f"lora=null with model.dtype={config.model.dtype}: most weight updates would round to zero. Launch the run with DeepSpeed, "
+            f"which keeps a float32 copy (accelerate_configs/zero2.yaml or zero3.yaml, also on one GPU), or set model.dtype=float32"
         )
 
 
 def hold_towers_in_float32(model: Any) -> None:
-    """Likewise of towers that are trained in full beside an adapter, which are small: in float32, as peft holds the adapter itself."""
+    """Keep towers that are trained in full next to an adapter in float32, like the adapter itself; these towers are small."""
     for name, parameter in model.named_parameters():
         if _is_short(parameter) and ".modules_to_save." in name:
             parameter.data = parameter.data.float()
@@ -135,9 +135,10 @@ def _is_short(parameter: torch.nn.Parameter) -> bool:
 
 
 def freeze_without_images(model: Any, family: Family, config: RunConfig) -> list[str]:
-    """Freeze what reads images, for a run whose rows have none: it would get no gradient -> the towers that were to be trained.
+    """Freeze image towers for a run without images, where they get no gradient; return the frozen towers.
 
-    Full fine-tuning's default and a continued adapter hold such towers unasked. Raises UserError for one that was asked for.
+    The defaults of full fine-tuning, and a continued adapter, may include such towers. Raises UserError if
+    the settings name one.
     """
     towers = [
         t for t in ("multi_modal_projector", "vision_tower") if any(p.requires_grad for p in _of(model, family, t))
@@ -147,8 +148,8 @@ def freeze_without_images(model: Any, family: Family, config: RunConfig) -> list
         for key, named in asked_for.items():
             if tower in named and not config.model.adapter:
                 raise UserError(
-                    f"{key} names {tower}, and none of the training rows has an image (view={config.view}): it would get no gradient and "
-                    f"stay what it is; remove it from {key}, or train on images"
+                    f"{key} names {tower}, but none of the training rows has an image (view={config.view}), so it would get no gradient; "
+                    f"remove it from {key}, or train on images"
                 )
         for parameter in _of(model, family, tower):
             parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Weights are known by their content: a model that is replaced behind its path is another model."""
+"""Fingerprints of weights: a model is identified by its content, not by its path."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from align.models.presence import folder_of
 from align.settings import ModelSettings
 
 WEIGHED = ("*.safetensors", "adapter_config.json")
-"""Files that are looked at; an adapter's scale is in its configuration."""
+"""Files that count; an adapter's scale is in its configuration."""
 WHOLE = 64 * 2**20
-"""Bytes of a file up to which all of it is read. Of a larger one, 14 GB say, a sample of each tensor is."""
+"""A file up to this many bytes is read completely; of a larger file, e.g. 14 GB, a sample of each tensor is read."""
 SAMPLE = 1 << 12
-"""Bytes read in the middle of each tensor of a large file. Training changes nearly every number of a tensor."""
+"""Bytes read in the middle of each tensor of a large file; training changes nearly every value of a tensor."""
 
 
 def fingerprint_of(folders: Sequence[str], more: str = "") -> str:
-    """Sixteen hex digits that change with the weights in some folders, and with what else is said."""
+    """Sixteen hex digits that change with the weights in these folders, and with `more`."""
     digest = hashlib.sha256(more.encode())
     for file in sorted(file for folder in folders for names in WEIGHED for file in Path(folder).glob(names)):
         size = file.stat().st_size
@@ -32,21 +32,21 @@ def fingerprint_of(folders: Sequence[str], more: str = "") -> str:
 
 @dataclass(frozen=True)
 class Base:
-    """What a run begins from."""
+    """The model and adapter that a run starts from."""
 
     path: str
-    """The model's folder or hub id."""
+    """The model's folder or Hub id."""
     adapter: str | None
-    """The folder of the adapter that is continued."""
+    """The folder of the adapter whose training continues."""
     weights: str
-    """Sixteen hex digits of the content of both; "" for a hub id that is not in the cache, whose content is unknown."""
+    """Sixteen hex digits of the content of both; "" for a Hub id that is not in the cache, whose content is unknown."""
 
     def __str__(self) -> str:
         return f"{self.path} with {self.adapter}" if self.adapter else self.path
 
     @classmethod
     def at(cls, path: str, settings: ModelSettings) -> Base:
-        """The base in a folder or of the hub, and the adapter that the settings name."""
+        """The base in a folder or on the Hub, with the adapter of the settings."""
         folder = folder_of(path, settings.revision)
         if folder is None:
             return cls(path, settings.adapter, "")
@@ -54,7 +54,7 @@ class Base:
 
 
 def _samples(file: Path) -> Iterator[bytes]:
-    """The header of a safetensors file, which names every tensor, and a part of each tensor."""
+    """The header of a safetensors file, which names every tensor, and a sample of each tensor."""
     with file.open("rb") as content:
         length = int.from_bytes(content.read(8), "little")
         header = content.read(length)

@@ -1,4 +1,4 @@
-"""Every setting there is, with its default and what it means: the schema that configurations are checked against."""
+"""All settings with their defaults and help texts: the schema that configurations are checked against."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who answers, and how: a model on this machine, or one behind an address."""
+"""Who answers, and how: a model on this machine, or a model behind an endpoint."""
 
 from __future__ import annotations
 
@@ -10,51 +10,61 @@ from align.settings.option import option
 
 @dataclass
 class Generation:
-    """How answers are generated: greedy unless asked otherwise, as in the paper (appendix: 128 new tokens)."""
+    """How responses are generated: greedy by default, as in the paper (appendix: 128 new tokens)."""
 
-    max_new_tokens: int = option(128, "an answer is cut here, and its finish_reason says so")
-    batch_size: int = option(32, "prompts a forward pass; left padded")
+    max_new_tokens: int = option(
+        128, "maximum number of new tokens; a longer response is truncated, and its finish_reason says so"
+    )
+    batch_size: int = option(32, "prompts per forward pass, left-padded")
     do_sample: bool = option(False, "draw each token from the model's distribution instead of taking the most probable")
-    temperature: float = option(1.0, "logits are divided by it before a token is drawn; needs do_sample")
+    temperature: float = option(1.0, "divide the logits by this before a token is drawn; needs do_sample")
     top_p: float = option(
-        1.0, "a token is drawn from the most probable ones that together have this probability; needs do_sample"
+        1.0, "draw from the smallest set of most probable tokens with this total probability; needs do_sample"
     )
     seed: int = option(
-        0, "of the draws: an answer depends on it and on the row's id, not on its batch; needs do_sample"
+        0, "sampling seed; a response depends on it and on the row's id, not on the batch; needs do_sample"
     )
     thought_marks: list[Any] | None = option(
         ["auto"],
-        "the marks of a thought, which is kept apart from the answer: auto (an answer that begins with <think> or another common mark), "
-        "<opening>,<closing>, or none",
+        "marks around a thought, which is stored apart from the response: auto (a response that begins with <think> or another common "
+        "mark), <opening>,<closing>, or none",
     )
     num_processes: int | None = option(
-        None, "how many processes share the rows (default: one for each GPU of this machine, else one)"
+        None, "number of processes that share the rows (default: one per GPU of this machine, else one)"
     )
 
 
 @dataclass
 class Address:
-    """A model behind an OpenAI-compatible address: vLLM, SGLang, `transformers serve`, or a hosted one."""
+    """A model behind an OpenAI-compatible endpoint: vLLM, SGLang, `transformers serve`, or a hosted model."""
 
-    base_url: str | None = option(None, "address of an OpenAI-compatible server, e.g. http://localhost:8000/v1")
-    model: str | None = option(None, "the model's name there")
-    api_key_env: str | None = option(None, "NAME of the environment variable that holds the key, where one is needed")
-    concurrency: int = option(8, "requests to the address at a time")
-    timeout: float = option(120.0, "seconds that one request may take")
+    base_url: str | None = option(None, "URL of an OpenAI-compatible endpoint, e.g. http://localhost:8000/v1")
+    model: str | None = option(None, "the model's name at the endpoint")
+    api_key_env: str | None = option(
+        None, "NAME of the environment variable that holds the API key, if the endpoint needs one"
+    )
+    concurrency: int = option(8, "maximum number of simultaneous requests to the endpoint")
+    timeout: float = option(120.0, "maximum seconds per request")
     retries: int = option(
-        5, "of a request, after 429, 5xx, a timeout or a lost connection; waits double from half a second"
+        5,
+        "retries per request after 429, 5xx, a timeout or a lost connection; the wait starts at half a second and doubles",
     )
     extra: dict[str, Any] = option(
-        dict, "further parameters of every request, e.g. extra.reasoning_effort=low; null leaves one of ours out"
+        dict, "further parameters of every request, e.g. extra.reasoning_effort=low; null removes a default parameter"
     )
-    price_in: float | None = option(None, "US dollars for a million input tokens; costs are told where both are given")
-    price_out: float | None = option(None, "US dollars for a million output tokens")
+    price_in: float | None = option(
+        None, "US dollars per million input tokens; costs are reported if both prices are given"
+    )
+    price_out: float | None = option(None, "US dollars per million output tokens")
     max_calls: int | None = option(
-        None, "stop after so many requests of one command, repeated ones counted, over its sets, curve and arms"
+        None,
+        "stop after this many requests in one command, retries included, over all its benchmarks, curve points and arms",
     )
-    max_cost: float | None = option(None, "stop before one command spends more US dollars than this; needs both prices")
+    max_cost: float | None = option(
+        None, "stop before one command spends more than this many US dollars; needs both prices"
+    )
 
 
 @dataclass
 class Answering(Address, Generation):
-    """Who answers: a model on this machine, or one behind an address."""
+    """Who answers: a model on this machine, or a model behind an endpoint."""

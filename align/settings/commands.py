@@ -1,4 +1,4 @@
-"""What the other commands take."""
+"""Settings of the other commands."""
 
 from __future__ import annotations
 
@@ -14,181 +14,193 @@ from align.settings.option import option
 
 @dataclass
 class ShortForms:
-    """Settings of a benchmark without its name in front, for the command line."""
+    """Settings of a benchmark without the prefix `settings.<benchmark>.`, for the command line."""
 
-    path: str | None = option(None, "short for settings.<benchmark>.path where one benchmark is named")
-    revision: str | None = option(None, "likewise")
-    image_root: Any = option(None, "likewise")
-    follow_links: bool | None = option(None, "likewise, for every benchmark named")
-    subset: str | None = option(None, "likewise")
-    limit: int | None = option(None, "likewise, for every benchmark named")
-    limit_order: str | None = option(None, "likewise, for every benchmark named")
-    limit_seed: int | None = option(None, "likewise, for every benchmark named")
-    where: dict[str, Any] = option(dict, "likewise")
-    on_missing_image: str | None = option(None, "likewise, for every benchmark named")
+    path: str | None = option(None, "short for settings.<benchmark>.path; needs exactly one benchmark")
+    revision: str | None = option(None, "short for settings.<benchmark>.revision; needs exactly one benchmark")
+    image_root: Any = option(None, "short for settings.<benchmark>.image_root; needs exactly one benchmark")
+    follow_links: bool | None = option(None, "short for settings.<benchmark>.follow_links of every benchmark")
+    subset: str | None = option(None, "short for settings.<benchmark>.subset; needs exactly one benchmark")
+    limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark")
+    limit_order: str | None = option(None, "short for settings.<benchmark>.limit_order of every benchmark")
+    limit_seed: int | None = option(None, "short for settings.<benchmark>.limit_seed of every benchmark")
+    where: dict[str, Any] = option(dict, "short for settings.<benchmark>.where; needs exactly one benchmark")
+    on_missing_image: str | None = option(None, "short for settings.<benchmark>.on_missing_image of every benchmark")
 
 
 @dataclass
 class EvalConfig(ShortForms, Evaluate):
-    """One evaluation: of a run of ours, of anybody's checkpoint, or of a model as it is."""
+    """One evaluation: of a run of `align train`, of any other checkpoint, or of an untrained (vanilla) model."""
 
-    run: str | None = option(None, "run folder of ours")
-    checkpoint: str | None = option(None, "folder or hub id of a model, or folder of a peft adapter")
-    model: ModelSettings | None = option(None, "model as it is (a model file's name, a folder or a hub id)")
-    curve: bool = option(True, "with run=: its curve too, if it has one; false evaluates the final checkpoint alone")
+    run: str | None = option(None, "run folder of `align train`")
+    checkpoint: str | None = option(None, "folder or Hub id of a model, or folder of a peft adapter")
+    model: ModelSettings | None = option(None, "untrained model: a model file's name, a folder or a Hub id")
+    curve: bool = option(
+        True, "with run=: evaluate its curve too, if it has one; false evaluates only the final checkpoint"
+    )
     validation: bool = option(
         False,
-        "with run=: into <run>/validation, which no table reads: what settings are chosen by, not what is reported",
+        "with run=: write results to <run>/validation, which no table reads, to choose settings by",
     )
     seed: int = option(0, "recorded with the results")
-    name: str | None = option(None, "how tables call the row (default: vanilla, checkpoint, or the defence)")
-    output_dir: str | None = option(None, "where results go (default: the run folder, or runs/<model>-...)")
-    dry_run: bool = option(False, "say what would be asked and what it may cost, and ask nobody")
+    name: str | None = option(None, "name of the row in tables (default: vanilla, checkpoint, or the defence)")
+    output_dir: str | None = option(None, "folder for results (default: the run folder, or runs/<model>-...)")
+    dry_run: bool = option(False, "show which requests would be sent and what they may cost, and send none")
 
 
 @dataclass
 class CalibrateConfig:
-    """Judges against people, on items that people have labelled."""
+    """A comparison of judges with people, on items that people have labelled."""
 
     path: str | None = option(
         None, "jsonl, csv or parquet: prompt, response, label (or labels of several people), image?, role?, category?"
     )
-    image_root: Any = option(None, "folder or zip archive of its images, or several (default: beside the file)")
-    follow_links: bool = option(False, "allow links in the folder to lead out of it; image paths still may not")
-    role: str = option("harmful", "harmful | benign: what the items are, where the file does not say it")
+    image_root: Any = option(
+        None, "folder or zip archive of its images, or a list of several (default: the folder of the file)"
+    )
+    follow_links: bool = option(
+        False, "allow links in the folder to point outside it; image paths must still stay inside"
+    )
+    role: str = option("harmful", "harmful | benign: the role of the items, for a file without a role column")
     limit: int | None = option(
-        None, "judge this many items: a sample stratified by people's label, category and source"
+        None, "number of items to judge: a sample stratified by people's label, category and source"
     )
     limit_order: str = option("sample", "sample | first: limit= draws a seeded sample, or takes the first items")
     limit_seed: int = option(0, "seed of the sample that limit= draws")
     judge: Judging = option(Judging, "")
-    output_dir: str | None = option(None, "where verdicts and numbers go (default: runs/calibration/<file's name>)")
+    output_dir: str | None = option(
+        None, "folder for verdicts and statistics (default: runs/calibration/<file's name>)"
+    )
 
 
 @dataclass
 class LeakageConfig(ShortForms):
-    """How much of a set's harm its text gives away."""
+    """A measurement of how much of a benchmark's harm its text alone reveals."""
 
     benchmark: list[str] = option(list, "names of benchmarks, of any kind")
-    data_root: str | None = option(None, "folder that holds data sets by name (default: $VSIL_ALIGN_DATA)")
-    settings: dict[str, BenchmarkSettings] = option(dict, "per benchmark: path, subset, limit, ...")
+    data_root: str | None = option(None, "folder that holds datasets by name (default: $VSIL_ALIGN_DATA)")
+    settings: dict[str, BenchmarkSettings] = option(dict, "settings per benchmark: path, subset, limit, ...")
     judge: Judging = option(Judging, "")
     text: str = option(
         "request",
-        "request | prompt: what is judged as the text of a row that has both (a request that its prompt wraps, or its image hides)",
+        "request | prompt: the text that is judged if a row has both (the prompt wraps the request, or the image hides it)",
     )
     against: str | None = option(
-        None, "a benchmark whose texts the probe tells from those of each that is named and has not both classes itself"
+        None,
+        "a benchmark to compare with: the probe separates its texts from the texts of each named benchmark that does not have both roles",
     )
     probe: bool | None = option(
-        None, "a classifier of texts, harmful or benign (default: of sets that have both, and with against=)"
+        None,
+        "train a classifier of harmful against benign texts (default: for benchmarks with both roles, and with against=)",
     )
-    folds: int = option(5, "of the probe's cross-validation")
-    permutations: int = option(100, "of its labels, to see what chance makes of it; at least 100")
-    seed: int = option(0, "of the probe's folds and permutations")
-    output_dir: str = option("runs/leakage", "where verdicts and numbers go, a folder for each benchmark")
-    dry_run: bool = option(False, "say what would be asked and what it may cost, and ask nobody")
+    folds: int = option(5, "folds of the probe's cross-validation")
+    permutations: int = option(100, "label permutations that estimate the probe's chance level; at least 100")
+    seed: int = option(0, "seed of the probe's folds and permutations")
+    output_dir: str = option("runs/leakage", "folder for verdicts and statistics, with one folder per benchmark")
+    dry_run: bool = option(False, "show which requests would be sent and what they may cost, and send none")
 
 
 @dataclass
 class DataConfig(Part):
-    """A look at data sets: a source, benchmarks, or both, and then what they have in common."""
+    """An inspection of datasets: a source, benchmarks, or both together with their common rows."""
 
     source: str | None = option(
-        None, "name of a source, or `module:function`; the settings beside it are those of data.<part>."
+        None, "name of a source, or `module:function`; its settings have the names of data.<part>.*"
     )  # type: ignore[assignment]
     benchmark: list[str] = option(list, "names of benchmarks")
     settings: dict[str, BenchmarkSettings] = option(
         dict,
-        "per benchmark: path, subset, ...; without source= path=, revision=, image_root= and subset= are short for one's",
+        "settings per benchmark: path, subset, ...; with one benchmark and without source=, path=, revision=, image_root= and subset= are "
+        "short for its settings",
     )
-    data_root: str | None = option(None, "folder that holds data sets by name (default: $VSIL_ALIGN_DATA)")
-    limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark named")
-    limit_order: str | None = option(None, "short for settings.<benchmark>.limit_order")
-    limit_seed: int | None = option(None, "short for settings.<benchmark>.limit_seed")
-    where: dict[str, Any] = option(dict, "short for settings.<benchmark>.where, where one benchmark is named")
-    summary: bool = option(False, "print one JSON object a set instead, on a line of its own")
-    sample: int | None = option(None, "show so many rows, drawn with `seed`")
+    data_root: str | None = option(None, "folder that holds datasets by name (default: $VSIL_ALIGN_DATA)")
+    limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark")
+    limit_order: str | None = option(None, "short for settings.<benchmark>.limit_order of every benchmark")
+    limit_seed: int | None = option(None, "short for settings.<benchmark>.limit_seed of every benchmark")
+    where: dict[str, Any] = option(dict, "short for settings.<benchmark>.where; needs exactly one benchmark")
+    summary: bool = option(False, "print one JSON object per dataset instead, one per line")
+    sample: int | None = option(None, "number of rows to show, drawn with `seed`")
     validate: bool = option(
-        False, "end with status 1 where an image is absent or unreadable or, with model=, a row cannot be used"
+        False, "exit with status 1 if an image is absent or unreadable or, with model=, if a row cannot be used"
     )
     model: str | None = option(
         None,
-        "a model (a model file's name, a folder or a hub id) that every row is checked for: length, tokens, image shapes",
+        "a model file's name, a folder or a Hub id: check the length, tokens and image shapes of every row for this model",
     )
 
 
 @dataclass
 class MergeConfig:
-    """An adapter merged into its base: a model that needs no peft."""
+    """A merge of an adapter into its base model; the merged model does not need peft."""
 
-    run: str | None = option(None, "run folder of ours")
+    run: str | None = option(None, "run folder of `align train`")
     checkpoint: str | None = option(None, "folder of a peft adapter")
     dtype: str | None = option(
-        None, "type of the merged weights (default: the run's; of a checkpoint as its base is stored)"
+        None, "dtype of the merged weights (default: the run's dtype; for checkpoint=, the dtype of the stored base)"
     )
-    output_dir: str | None = option(None, "folder that is made; it must not exist")
+    output_dir: str | None = option(None, "folder to create; it must not exist")
 
 
 @dataclass
 class ConvertConfig:
-    """A checkpoint in the layout of the original LLaVA code, as transformers reads it."""
+    """A conversion of a checkpoint of the original LLaVA code to the format of transformers."""
 
     checkpoint: str | None = option(None, "folder of an original LLaVA checkpoint (LlavaLlamaForCausalLM)")
     vision_tower: str | None = option(
-        None, "folder or hub id of the CLIP it looks through (default: the one that its config.json names)"
+        None, "folder or Hub id of its CLIP vision tower (default: the tower that its config.json names)"
     )
-    trust_pickle: bool = option(False, "read weights that are pickles (*.bin); only tensors are taken from them")
-    output_dir: str | None = option(None, "folder that is made; it must not exist")
+    trust_pickle: bool = option(False, "read weights that are pickles (*.bin); only tensors are read from them")
+    output_dir: str | None = option(None, "folder to create; it must not exist")
 
 
 @dataclass
 class PushConfig:
-    """A finished run, or a merged model, on the Hugging Face hub."""
+    """An upload of a finished run, or of a merged model, to the Hugging Face Hub."""
 
-    run: str | None = option(None, "run folder of ours")
+    run: str | None = option(None, "run folder of `align train`")
     checkpoint: str | None = option(
-        None, "folder of a model or adapter with a card (README.md), such as `align merge run=` writes"
+        None, "folder of a model or adapter with a card (README.md), for example the output of `align merge run=`"
     )
-    repo: str | None = option(None, "<owner>/<name> there; made if it does not exist")
-    base: str | None = option(None, "hub id of the adapter's base, where it was trained on a local folder")
-    private: bool = option(True, "seen by its owner alone")
-    dry_run: bool = option(False, "list what would be uploaded, and upload nothing")
+    repo: str | None = option(None, "<owner>/<name> on the Hub; created if it does not exist")
+    base: str | None = option(None, "Hub id of the adapter's base model, if the base was a local folder")
+    private: bool = option(True, "true: only the owner can see the repository")
+    dry_run: bool = option(False, "list the files that would be uploaded, and upload none")
 
 
 @dataclass
 class DoctorConfig:
-    """A look at this machine; recipe= and any other key of a training run beside these: at that run on it too."""
+    """A check of this machine. With recipe= and other keys of a training run, a check of that run on this machine too."""
 
     comm: bool = option(
-        False, "an all-reduce over the processes of a launch: accelerate launch ... -m align.cli doctor comm=true"
+        False, "run an all-reduce over the processes of a launch: accelerate launch ... -m align.cli doctor comm=true"
     )
-    comm_timeout: float = option(60.0, "seconds after which a process that does not answer is named")
+    comm_timeout: float = option(60.0, "seconds after which a process that does not respond is reported")
     format: str = option("text", "text | json")
-    output_dir: str | None = option(None, "where runs would go: its free space is shown (default: runs)")
+    output_dir: str | None = option(None, "folder for runs, whose free disk space is shown (default: runs)")
 
 
 @dataclass
 class CompareConfig:
-    """The comparison: every recipe of the track on every model and seed, then the tables."""
+    """A comparison: every recipe of the tracks on every model and seed, then the tables."""
 
     track: list[str] = option(["paper", "controlled"], "paper | controlled")
     model: list[str] = option(["mini_llava"], "model files")
     seed: list[int] = option([0], "seeds")
     recipe: list[str] = option(
-        list, "recipes instead of all of the tracks'; the model as it is (vanilla) is always a row"
+        list, "recipes to run instead of all recipes of the tracks; the untrained model (vanilla) is always a row"
     )
-    method: list[str] = option(["sft"], "methods that the arms of the controlled track are trained with")
+    method: list[str] = option(["sft"], "training methods of the arms of the controlled track")
     defence: list[str] = option(["safety_prompt"], "prompt-only defences as rows of the paper track, without training")
     checkpoint: dict[str, str] = option(
-        dict, "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or hub id>; of one model"
+        dict,
+        "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or Hub id>; needs exactly one model=",
     )
     at_once: int | None = option(
         None,
-        "rows that run at the same time, each in a process of its own (default: the miniature's on a CPU one a processor, else 1)",
+        "number of rows that run at the same time, each in its own process (default: 1; for the miniature on a CPU, one per processor)",
     )
-    output_dir: str = option("runs/compare", "where runs, tables and the figure go")
-    override: dict[str, Any] = option(dict, "settings of every run, e.g. override.train.max_steps=20")
+    output_dir: str = option("runs/compare", "folder for runs, tables and the figure")
+    override: dict[str, Any] = option(dict, "settings for every run, e.g. override.train.max_steps=20")
 
 
 @dataclass
@@ -196,11 +208,17 @@ class ReportConfig:
     """One HTML page from run folders."""
 
     runs: str = option("runs", "folder that is searched for run folders, and for results of `align leakage`")
-    leaks: str | None = option(None, "as in `align table`: leaks.<judge>.jsonl of `align leakage`, or its folder")
-    output: str | None = option(None, "file to write to (default: report.html in the folder of the runs)")
-    title: str | None = option(None, "what stands at its top")
-    examples: int = option(10_000, "answers to look at, at most: of more, items are drawn, the same for every method")
-    images_mb: float = option(24.0, "megabytes of images in the page, at most")
+    leaks: str | None = option(
+        None,
+        "leaks.<judge>.jsonl of `align leakage`, or its folder: also show rates for items that leak and items that do not",
+    )
+    output: str | None = option(None, "file to write (default: report.html in the folder of the runs)")
+    title: str | None = option(None, "title of the page")
+    examples: int = option(
+        10_000,
+        "maximum number of responses in the page; if there are more, a sample of items is drawn, the same for every method",
+    )
+    images_mb: float = option(24.0, "maximum megabytes of images in the page")
 
 
 @dataclass
@@ -210,12 +228,12 @@ class TableConfig:
     runs: str = option("runs", "folder that is searched for run folders")
     leaks: str | None = option(
         None,
-        "leaks.<judge>.jsonl of `align leakage`, or its folder: beside each rate that of items which leak and which do not",
+        "leaks.<judge>.jsonl of `align leakage`, or its folder: also show each rate for items that leak and items that do not",
     )
     format: str = option("md", "md | csv | json | latex")
-    seeds: str = option("together", "together: a line for each arm, over its seeds | apart: a line for each run")
+    seeds: str = option("together", "together: one line per arm, over its seeds | apart: one line per run")
     tables: list[str] = option(
         ["rates", "divided", "differences", "categories", "measured"],
         "which tables: rates, divided (refusals, warnings, ...), differences, categories, measured (lmms_eval)",
     )
-    output: str | None = option(None, "file to write to (default: standard output)")
+    output: str | None = option(None, "file to write (default: standard output)")

@@ -1,4 +1,4 @@
-"""Where the data of a run and of an evaluation are, and what of them is taken."""
+"""Where the data of a run and of an evaluation are, and which rows are used."""
 
 from __future__ import annotations
 
@@ -10,65 +10,75 @@ from align.settings.option import option
 
 @dataclass
 class Part:
-    """One part of the training data: which source fills it, and how much of it."""
+    """One part of the training data: which source fills it, and how many of its rows."""
 
     source: str = option("local", "name of a source (`local`, `miniature`, ...) or `module:function`")
     path: str | None = option(
         None,
-        "file, folder or zip archive of a local copy, or id of a dataset of the hub (default: by name in data_root)",
+        "file, folder or zip archive of a local copy, or id of a dataset on the Hub (default: by name in data_root)",
     )
-    revision: str | None = option(None, "commit of the hub's dataset")
+    revision: str | None = option(None, "commit of the dataset on the Hub")
     image_root: Any = option(
         None,
         "folder or zip archive that image paths are relative to and must stay inside, or a list of several "
-        "(default: beside the file)",
+        "(default: the folder of the file)",
     )
-    follow_links: bool = option(False, "allow links in the folder to lead out of it; image paths still may not")
+    follow_links: bool = option(
+        False, "allow links in the folder to point outside it; image paths must still stay inside"
+    )
     subset: str | None = option(None, "a named subset of the source")
     twins: bool = option(
-        False, "vlguard, mssbench: the controlled track's items that are in the set, instead of the set's own rows"
+        False,
+        "vlguard, mssbench: read the controlled track's items from the dataset, instead of the dataset's own rows",
     )
     answers: str | None = option(
-        None, "file of answers for rows that lack them: columns id or prompt, and response, harmful_response or both"
+        None,
+        "file of responses for rows without one; columns: id or prompt, and response, harmful_response or both",
     )
     deduplicate: bool = option(
         False,
-        "leave out rows that ask what an earlier one asks (case, punctuation, spacing apart) about the same pixels",
+        "drop rows with the same question (ignoring case, punctuation and spacing) and the same pixels as an earlier row",
     )
     rows: int | None = option(
         None,
-        "take this many rows: a sample drawn with `seed`, stratified by role, category and source; twins stay together",
+        "number of rows: a sample drawn with `seed`, stratified by role, category and source; twins stay together",
     )
     seed: int = option(0, "seed of the sample, or of the miniature's images")
-    role: str | None = option(None, "harmful | benign: what the rows are, where the source does not say it itself")
+    role: str | None = option(None, "harmful | benign: the role of the rows, for a source that does not give it")
     on_missing_image: str = option("error", "error | drop: what to do with a row whose image file is absent")
-    view: str | None = option(None, "what the model sees of these rows, where it is not the run's view")
+    view: str | None = option(None, "what the model sees of these rows (default: the run's view)")
     response: str | None = option(
-        None, "generate: rows that lack `response` get the answer of the model of `generation`, stored once"
+        None, "generate: rows without `response` get one from the model of `generation`, which is cached"
     )
-    harmful_response: str | None = option(None, "generate: likewise for harmful rows that lack `harmful_response`")
+    harmful_response: str | None = option(
+        None, "generate: harmful rows without `harmful_response` get one from the model of `generation`"
+    )
     caption_share: float = option(
-        0.0, "show this share of the rows, a seeded sample, as captions (view caption) instead"
+        0.0, "share of the rows, a seeded sample, that is shown as captions instead (view caption)"
     )
 
 
 @dataclass
 class BenchmarkSettings:
-    """Where one benchmark's files are and which part of it is run."""
+    """Where one benchmark's files are, and which rows are run."""
 
     path: str | None = option(
-        None, "folder or zip archive of a local copy, or id of a dataset of the hub (default: by name in data_root)"
+        None, "folder or zip archive of a local copy, or id of a dataset on the Hub (default: by name in data_root)"
     )
-    revision: str | None = option(None, "commit of the hub's dataset")
-    image_root: Any = option(None, "folder or zip archive of its images, or several (default: beside its file)")
-    follow_links: bool = option(False, "allow links in the folder to lead out of it; image paths still may not")
+    revision: str | None = option(None, "commit of the dataset on the Hub")
+    image_root: Any = option(
+        None, "folder or zip archive of its images, or a list of several (default: the folder of the file)"
+    )
+    follow_links: bool = option(
+        False, "allow links in the folder to point outside it; image paths must still stay inside"
+    )
     subset: str | None = option(None, "a named subset of the benchmark")
     limit: int | None = option(
-        None, "evaluate this many rows, of a twin set pairs: a sample stratified by category and source"
+        None, "number of rows (pairs, for twins) to evaluate: a sample stratified by category and source"
     )
     limit_order: str = option("sample", "sample | first: limit= draws a seeded sample, or takes the first rows")
     limit_seed: int = option(0, "seed of the sample that limit= draws")
-    where: dict[str, Any] = option(dict, "keep rows by a column, e.g. where.task_id=4,5")
+    where: dict[str, Any] = option(dict, "keep only rows with these values in a column, e.g. where.task_id=4,5")
     on_missing_image: str = option(
-        "error", "error | drop: what to do with rows whose image file is absent (counted either way)"
+        "error", "error | drop: what to do with rows whose image file is absent (both count them)"
     )

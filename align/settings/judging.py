@@ -1,4 +1,4 @@
-"""Who judges."""
+"""Which judges give the verdicts."""
 
 from __future__ import annotations
 
@@ -11,35 +11,45 @@ from align.settings.option import option
 
 @dataclass
 class JudgeSettings(Address):
-    """Who a judge is, where it is a model: behind an address, or here."""
+    """The model of a judge: behind an endpoint, or loaded on this machine."""
 
-    path: str | None = option(None, "folder or hub id of a judge that transformers loads here, instead of an address")
-    dtype: str = option("auto", "of a judge that is loaded here: auto | float32 | bfloat16 | float16")
-    batch_size: int = option(8, "answers that a judge that is loaded here judges at a time")
-    max_new_tokens: int | None = option(None, "room for what the judge writes (default: the judge's own)")
-    sees_image: bool | None = option(None, "whether the judge is shown the image (default: the judge's own)")
-    structured: bool = option(True, "ask the server for JSON of the judge's form; false for servers that cannot")
+    path: str | None = option(
+        None, "folder or Hub id of a judge that transformers loads on this machine, instead of an endpoint"
+    )
+    dtype: str = option("auto", "dtype of a judge loaded on this machine: auto | float32 | bfloat16 | float16")
+    batch_size: int = option(8, "responses per batch of a judge loaded on this machine")
+    max_new_tokens: int | None = option(
+        None, "maximum number of new tokens that the judge writes (default: the judge's own)"
+    )
+    sees_image: bool | None = option(None, "whether the judge sees the image (default: the judge's own)")
+    structured: bool = option(
+        True, "ask the endpoint for JSON with the judge's schema; false for endpoints without this feature"
+    )
     safety_reason: bool = option(
-        False, "vlsbench: tell the judge why the set calls the item unsafe; the paper does not"
+        False, "vlsbench: show the judge the benchmark's reason why the item is unsafe; the paper does not"
     )
     thought_marks: list[Any] | None = option(
         ["auto"],
-        "the marks of the judge's own thoughts, which are no verdict: auto (common ones, before the verdict), <opening>,<closing>, or none",
+        "marks around the judge's own thoughts, which are not a verdict: auto (common marks before the verdict), "
+        "<opening>,<closing>, or none",
     )
     again: str | None = option(
         None,
-        "invalid: the same command asks again also for verdicts that the judge declined; all other invalid ones it always does",
+        "invalid: a repeated command also asks again for verdicts that the judge declined to give; it always asks again for other invalid "
+        "verdicts",
     )
-    prompt: str | None = option(None, "file of a prompt to be used instead of the judge's own; see docs/judges.md")
+    prompt: str | None = option(
+        None, "file with a prompt that replaces the judge's own; docs/judges.md describes its format"
+    )
 
 
 @dataclass
 class Judging(JudgeSettings):
-    """Which judges, and their settings: those here are for all of them, `judge.each.<name>.` for one."""
+    """Which judges, and their settings: the settings here are for all judges, `judge.each.<name>.` is for one judge."""
 
     name: list[str] = option(
         list,
-        "judges instead of the benchmark's own, the first is the main one; none: answers are stored, not judged. "
+        "judges that replace the benchmark's own, the main judge first; none: responses are stored and not judged. "
         "`judge=` is short for it",
     )
-    each: dict[str, Any] = option(dict, "of one judge: judge.each.<name>.base_url=, .model=, ...")
+    each: dict[str, Any] = option(dict, "settings of one judge: judge.each.<name>.base_url=, .model=, ...")

@@ -1,4 +1,4 @@
-"""A field of the settings with its default and what it means."""
+"""A field of the settings, with its default and its help text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def option(default: Any, help: str) -> Any:
-    """A dataclass field with a help text; lists and dicts get a fresh copy per instance."""
+    """Return a dataclass field with a help text; every instance gets its own copy of a list or dict."""
     if isinstance(default, list | dict | type):
         factory = default if isinstance(default, type) else default.copy
         return field(default_factory=factory, metadata={"help": help})

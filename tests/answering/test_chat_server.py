@@ -248,13 +248,13 @@ def test_a_budget_worked_out_by_hand():
     budget.settle(0.0042, one, (0, 0))  # it failed, and cost nothing
     assert budget.reserve(one) == pytest.approx(0.0042)
     budget.settle(0.0042, one, (None, None))  # nobody knows what it cost
-    said = "3 calls, 1,000 + 10 tokens, 0.01 USD (at most 0.00 of it for replies that were not counted)"
+    said = "3 calls, 1,000 + 10 tokens, 0.01 USD (of this, at most 0.00 for replies without a token count)"
     assert (budget.calls, budget.said()) == (3, said)
     assert budget.spent() == pytest.approx(0.0021 + 0.0042)
     assert budget.cost(1_000_000, 500_000) == pytest.approx(7.0)
     for _ in range(2):
         budget.settle(budget.reserve(request("x", room=1)), request("x", room=1), (0, 0))
-    with pytest.raises(Spent, match=r"judge.max_calls=5: so many requests were sent"):
+    with pytest.raises(Spent, match=r"judge.max_calls=5: "):
         budget.reserve(request("x", room=1))
     told_before = budget.forecast([one] * 1000)
     assert told_before == "about 1,600,000 input tokens, at most 100,000 output tokens: at most about 4.20 USD"
@@ -262,7 +262,7 @@ def test_a_budget_worked_out_by_hand():
 
 
 def test_repeated_requests_count_against_the_limit_of_calls():
-    with told(*[(500, {}, {})] * 9) as server, pytest.raises(UserError, match="judge.max_calls=3: so many requests"):
+    with told(*[(500, {}, {})] * 9) as server, pytest.raises(UserError, match="judge.max_calls=3: .*sent"):
         ask(server, max_calls=3)
     assert len(server.bodies) == 3
 
@@ -275,8 +275,8 @@ def test_repeated_requests_count_against_the_limit_of_calls():
         (["judge.price_in=-1"], "judge.price_in=-1.0: expected 0 or more"),
         (["judge.max_cost=1"], "judge.max_cost=1.0: give judge.price_in= and judge.price_out= too"),
         (["judge.max_cost=1", "judge.price_in=1"], "judge.max_cost=1.0: give judge.price_in= and judge.price_out= too"),
-        (["judge.api_key_env=NO_SUCH_KEY"], "judge.api_key_env=NO_SUCH_KEY: there is no such environment variable"),
-        (["judge.model=null"], "give judge.model=, the model's name there"),
+        (["judge.api_key_env=NO_SUCH_KEY"], "judge.api_key_env=NO_SUCH_KEY: this environment variable does not exist"),
+        (["judge.model=null"], "give judge.model= too, the model's name at the endpoint"),
         (["judge.base_url=null"], "judge.model is given without judge.base_url"),
         (
             ["judge.base_url=null", "judge.model=null"],
@@ -285,7 +285,7 @@ def test_repeated_requests_count_against_the_limit_of_calls():
         (["judge.each.vlsbench.timeout=0"], "judge.each.vlsbench.timeout=0.0: expected more than 0"),
         (
             ["judge.each.vlsbench.tiemout=5"],
-            "judge.each.vlsbench.tiemout: there is no such setting (did you mean 'timeout'?)",
+            "judge.each.vlsbench.tiemout: no such setting (did you mean 'timeout'?)",
         ),
         (["judge.each.vlsbench.timeout=long"], "judge.each.vlsbench: Value 'long'"),
         (["judge.each.harmbench.timeout=5"], "judge.each.harmbench: that judge is not asked for; judge=vlsbench"),

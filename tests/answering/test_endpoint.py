@@ -89,7 +89,7 @@ def test_a_text_row_is_sent_as_plain_text(tmp_path):
 def test_an_answer_that_is_cut_is_kept_and_counted(file, cache):
     with chat_server(faults={"how do i use the knife 1": ["length"]}) as server:
         (fact,) = data(server, file).facts
-        assert fact.endswith("at most 5 new tokens; 1 answers were cut there")
+        assert fact.endswith("at most 5 new tokens; 1 responses were truncated there")
         assert data(server, file).facts == [fact]
     assert sorted(line["finish_reason"] for line in stored(cache)) == ["length", "stop", "stop", "stop"]
 
@@ -108,15 +108,15 @@ def test_a_failure_that_passes_is_tried_again(file, fault):
         ("always 500", "InternalServerError: Error code: 500"),
         ("always 429", "RateLimitError: Error code: 429"),
         ("always 400", "BadRequestError: Error code: 400"),
-        ("empty", "its answer is empty, and nothing would be supervised"),
-        ("content_filter", "the server stopped it: finish_reason content_filter"),
-        ("half", "what the server sent is no chat completion"),
-        ("html", "what the server sent is no chat completion"),
+        ("empty", "the response is empty"),
+        ("content_filter", "the server stopped the reply: finish_reason content_filter"),
+        ("half", "the server's reply is not a chat completion"),
+        ("html", "the server's reply is not a chat completion"),
     ],
 )
 def test_rows_that_get_no_answer_are_named_after_the_others_are_stored(file, cache, fault, reason):
     with chat_server(faults={"how do i use the knife 2": [fault]}) as server:
-        expected = rf"1 of 4 rows got no answer of big behind .*: harmful/h2. Row harmful/h2: {re.escape(reason)}.* other 3 answers"
+        expected = rf"1 of 4 rows .*no response .*big behind .*: harmful/h2. Row harmful/h2: {re.escape(reason)}.* other 3 responses"
         with pytest.raises(UserError, match=expected):
             data(server, file)
         assert sorted(line["row"] for line in stored(cache)) == ["harmful/h0", "harmful/h1", "harmful/h3"]
@@ -138,7 +138,7 @@ def test_a_server_that_hangs_is_left_after_the_timeout(file, cache):
 def test_a_server_that_answers_nobody_is_not_asked_for_every_row(tmp_path, monkeypatch):
     monkeypatch.setattr(address, "GIVE_UP", 3)
     file = write_rows(tmp_path / "data", n=5)
-    expected = "5 of 5 rows got no answer .* of them were not asked any more"
+    expected = "5 of 5 rows .*no response .* of them were not sent"
     with chat_server(faults={"*": ["always 401"]}) as server, pytest.raises(UserError, match=expected) as refused:
         data(server, file, "generation.concurrency=1", "generation.api_key_env=ANSWERS_KEY")
     assert "AuthenticationError" in str(refused.value)
@@ -151,7 +151,7 @@ def test_nobody_at_the_address(file):
     with chat_server() as server:
         pass
     with pytest.raises(
-        UserError, match="4 of 4 rows got no answer of big behind .*: APIConnectionError: Connection error"
+        UserError, match="4 of 4 rows .*no response .*big behind .*: APIConnectionError: Connection error"
     ):
         data(server, file, "generation.retries=0")
 
@@ -189,13 +189,16 @@ def test_a_key_of_another_server_is_not_sent(file, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["generation.api_key_env=NO_SUCH_KEY"], "generation.api_key_env=NO_SUCH_KEY: there is no such environment"),
+        (
+            ["generation.api_key_env=NO_SUCH_KEY"],
+            "generation.api_key_env=NO_SUCH_KEY: .*environment variable does not exist",
+        ),
         ([f"generation.api_key_env={KEY}"], "generation.api_key_env: expected the NAME of an environment variable"),
         (["generation.base_url=null"], "generation.model is given without generation.base_url"),
-        (["generation.model=null"], "give generation.model=, the model's name there"),
-        (["generation.base_url=localhost:8000"], "expected an address like http://localhost:8000/v1"),
-        ([f"generation.base_url=http://user:{KEY}@localhost/v1"], "generation.base_url holds a user name, a password"),
-        ([f"generation.base_url=http://localhost/v1?key={KEY}"], "generation.base_url holds a user name, a password"),
+        (["generation.model=null"], "give generation.model=.* the model's name at the endpoint"),
+        (["generation.base_url=localhost:8000"], "generation.base_url=localhost:8000: .*http://localhost:8000/v1"),
+        ([f"generation.base_url=http://user:{KEY}@localhost/v1"], "generation.base_url .*user name.*password"),
+        ([f"generation.base_url=http://localhost/v1?key={KEY}"], "generation.base_url .*user name.*query"),
         (["generation.concurrency=0"], "generation.concurrency=0: expected more than 0"),
     ],
 )
@@ -224,7 +227,7 @@ def test_a_dry_run_sends_nothing(file, tiny, capsys):
         show(compose_run(arguments(server.url, file, "recipe=mm_sft", f"model={tiny('llava')}", "model.dtype=float32")))
     shown = capsys.readouterr().out
     assert "harmful_response of 4 rows generated by big, greedy" in shown
-    assert f"4 answers are not there yet: the run would ask for them behind {server.url}" in shown
+    assert f"4 responses are not generated yet: the run would generate them behind {server.url}" in shown
     assert server.asked == []
 
 

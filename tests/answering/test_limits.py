@@ -112,7 +112,9 @@ def test_the_room_of_a_reply_is_what_is_sent():
     assert room(Address(), request) == 100
     assert room(Address(extra={"max_tokens": None, "max_completion_tokens": 5000}), request) == 5000
     assert room(Address(extra={"max_tokens": 7}), request) == 7
-    with pytest.raises(UserError, match=r"max_cost=1.0: judge.extra leaves out the bound of a reply"):
+    with pytest.raises(
+        UserError, match=r"max_cost=1.0: judge.extra .*limit of a reply.*judge.extra.max_completion_tokens="
+    ):
         Server(
             Address(
                 base_url="http://x/v1", model="m", extra={"max_tokens": None}, max_cost=1.0, price_in=1, price_out=1
@@ -127,7 +129,7 @@ def test_a_limit_is_one_for_all_who_ask_by_the_same_settings():
         first, why = replies(url, 4, max_calls=6)
         second, stopped = replies(url, 4, max_calls=6)
         assert (len(first), why, len(second), len(asked)) == (4, "", 2, 6)
-        assert "judge.max_calls=6: so many requests were sent" in stopped
+        assert "judge.max_calls=6: " in stopped
         begin_command()
         assert len(replies(url, 4, max_calls=6)[0]) == 4
     settings = Address(base_url=url, model="m", max_calls=6)

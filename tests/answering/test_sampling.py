@@ -108,13 +108,13 @@ def test_the_lower_the_temperature_the_nearer_to_greedy(loaded, family_name, mon
     [
         (
             {"temperature": 0.5},
-            "generation.temperature=0.5 has no effect on greedy answers: add generation.do_sample=true",
+            "generation.temperature=0.5 has no effect .*greedy.* generation.do_sample=true",
         ),
         ({"top_p": 0.9}, "generation.top_p=0.9 has no effect"),
         ({"seed": 1}, "generation.seed=1 has no effect"),
         (
             {"temperature": 0.0, "do_sample": True},
-            "generation.temperature=0.0: expected more than 0; greedy answers are",
+            "generation.temperature=0.0: expected more than 0; .*generation.do_sample=false",
         ),
         ({"temperature": -1.0}, "generation.temperature=-1.0: expected more than 0"),
         ({"temperature": float("nan"), "do_sample": True}, "generation.temperature=nan: expected more than 0"),
@@ -161,7 +161,7 @@ def test_drawn_training_answers_are_stored_apart_and_named(tiny, tmp_path, monke
 
 def test_settings_that_change_nothing_are_refused_before_anything_is_asked(tiny, tmp_path):
     it = config(tiny("llava"), write_rows(tmp_path / "data"), "generation.temperature=0.8")
-    with pytest.raises(UserError, match="generation.temperature=0.8 has no effect on greedy answers"):
+    with pytest.raises(UserError, match="generation.temperature=0.8 has no effect .*greedy"):
         asking(it)
 
 

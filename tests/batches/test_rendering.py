@@ -61,8 +61,8 @@ def test_an_answer_that_would_merge_with_the_prompt_is_tokenised_alone(any_rende
 @pytest.mark.parametrize(
     ("row", "answer", "expected"),
     [
-        (Row("a", "p"), "", "its answer is empty"),
-        (Row("a", "p"), "  ", "its answer is empty"),
+        (Row("a", "p"), "", "response is empty"),
+        (Row("a", "p"), "  ", "response is empty"),
         (Row("a", "p", (ImageRef(path="/nowhere.png"),)), "x", "does not exist"),
     ],
 )
@@ -74,13 +74,13 @@ def test_what_cannot_be_rendered_names_the_row(any_renderer, row, answer, expect
 @pytest.mark.parametrize("where", ["prompt", "answer"])
 def test_the_image_token_in_a_text_is_refused(any_renderer, where):
     texts = {"prompt": "p", "answer": "q"} | {where: f"look {any_renderer.image_token} here"}
-    with pytest.raises(UserError, match=f"its {where} contains the model's own token"):
+    with pytest.raises(UserError, match=f"{'response' if where == 'answer' else where} contains .* token '"):
         any_renderer.render(Row("a", texts["prompt"]), texts["answer"])
 
 
 def test_an_end_of_turn_inside_an_answer_is_refused(any_renderer):
     end = END[any_renderer.family.model_type]
-    with pytest.raises(UserError, match="its answer contains the model's own token"):
+    with pytest.raises(UserError, match="the response contains .* token '"):
         any_renderer.render(Row("a", "p"), f"this is {end} a knife")
 
 
@@ -160,7 +160,7 @@ def test_the_pixels_of_a_image_bound_its_tokens(shared):
         assert 0.9 * tokens < found <= tokens
     with pytest.raises(UserError, match="model.min_pixels=3136 is more than model.max_pixels=2000"):
         load_processor(path, ModelSettings(max_pixels=2000))
-    with pytest.raises(UserError, match="model.max_pixels: CLIPImageProcessor.* resizes every image to one size"):
+    with pytest.raises(UserError, match="model.max_pixels: CLIPImageProcessor.* resizes .*to one size"):
         load_processor(str(shared / "hub" / REAL["llava"]), ModelSettings(max_pixels=100352))
     with pytest.raises(UserError, match="model.image_aspect_ratio=square: expected pad, or null"):
         load_processor(path, ModelSettings(image_aspect_ratio="square"))

@@ -189,11 +189,11 @@ KEY = "sk-abcdefghijklmnop-0123456789"
     [
         (f"api_key_env={KEY}", "api_key_env: expected the NAME of an environment variable"),
         (f"api_key={KEY}", "api_key"),
-        (f"extra.api_key={KEY}", "extra: api_key looks like a place for a key"),
-        (f"extra.extra_headers.Authorization={KEY}", "extra: Authorization looks like a place for a key"),
-        (f"extra.auth_token={KEY}", "extra: auth_token looks like a place for a key"),
-        (f"base_url=http://user:{KEY}@localhost/v1", "base_url holds a user name"),
-        (f"base_url=http://localhost/v1#{KEY}", "base_url holds a user name, a password, a query or a fragment"),
+        (f"extra.api_key={KEY}", "extra: api_key .*key.*api_key_env="),
+        (f"extra.extra_headers.Authorization={KEY}", "extra: Authorization .*key.*api_key_env="),
+        (f"extra.auth_token={KEY}", "extra: auth_token .*key.*api_key_env="),
+        (f"base_url=http://user:{KEY}@localhost/v1", "base_url .*user name"),
+        (f"base_url=http://localhost/v1#{KEY}", "base_url .*user name.*password.*query.*fragment"),
     ],
 )
 def test_a_key_stands_in_no_configuration_whether_its_section_is_used_or_not(section, setting, expected, tmp_path):

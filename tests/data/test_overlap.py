@@ -1,6 +1,7 @@
 """No image and no question of an evaluation set is trained on."""
 
 import io
+import re
 
 import pytest
 from PIL import Image
@@ -94,7 +95,7 @@ def test_a_question_over_another_image_is_told_and_no_overlap():
     other, same = (Row("e", "What does this show?", images=(_drawn(shade),)) for shade in (2, 1))
     assert find_overlap(trained, [other]).over_others == [("t", "e")]
     line = refuse_overlap(trained, [other], "mossbench")
-    assert line == "1 training rows ask over another image what a row of mossbench asks: t = e"
+    assert re.fullmatch("1 training rows .*question of a row of mossbench .*another image: t = e", line)
     with pytest.raises(UserError, match="1 training rows have the image of a row of mossbench"):
         refuse_overlap(trained, [same], "mossbench")
     # A row that is trained on without its image has nothing but its question.

@@ -1,5 +1,6 @@
 """The suites that name published sets: what each recipe trains on, and the controlled arms that a set can and cannot run."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -49,7 +50,8 @@ def test_a_recipe_of_the_paper_needs_nothing_but_the_data(root, recipe, rows, wi
     assert Counter((row.role, row.harm_in) for row in data.rows) == rows
     assert sum(bool(row.images) for row in data.rows) == with_images
     if recipe == "t_dpo":
-        assert "data.pairs: view=text hides the only evidence of 3 rows (allow_label_conflict: true)" in data.facts
+        fact = next(fact for fact in data.facts if "view=text" in fact)
+        assert re.match(r"data\.pairs: view=text hides .* 3 rows \(allow_label_conflict: true\)$", fact)
 
 
 def test_a_part_that_is_not_there_says_what_to_give(tmp_path):
@@ -91,10 +93,9 @@ def test_mssbenchs_pairs_run_the_arm_whose_harm_is_in_the_image(root, arm):
     data = data_of(*words)
     assert [row.item for row in data.rows[:3]] == [row.item for row in data.rows[3:6]]
     assert [row.response for row in data.rows[:3]] == [f"About this: {query}" for query in queries]
-    assert data.facts == [
-        f"data.harmful: 3 rows got answers of {answers}; 0 of its 3 answers are not used",
-        f"data.harmful: 1 rows left out that have no response, in the source or in {answers}",
-    ]
+    given, dropped = data.facts
+    assert re.match(rf"data\.harmful: 3 rows .*{re.escape(str(answers))}; 0 of its 3 .*not used$", given)
+    assert re.match(rf"data\.harmful: 1 rows .*without a response .*{re.escape(str(answers))}$", dropped)
 
 
 def test_an_arm_on_vlguards_twins_trains(root, tiny, tmp_path):

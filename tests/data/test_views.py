@@ -83,16 +83,14 @@ def test_a_view_that_hides_the_only_evidence_is_refused_or_counted(view, role, h
     hides = view in ("text", "shuffled", "blank") and (harm_in == "image" or role == "benign")
     assert check_labels(rows, view, allow_label_conflict=True) == (3 if hides else 0)
     if hides:
-        with pytest.raises(
-            UserError, match=f"view={view} hides the only evidence for the answer of 3 .* first: r0, r1, r2"
-        ):
+        with pytest.raises(UserError, match=f"view={view} hides the only evidence .* 3 .* first: r0, r1, r2"):
             check_labels(rows, view, allow_label_conflict=False)
     else:
         check_labels(rows, view, allow_label_conflict=False)
 
 
 def test_harm_in_an_image_that_is_not_there_is_refused_in_every_view():
-    with pytest.raises(UserError, match="1 training rows say harm_in=image and have no image, first: r"):
+    with pytest.raises(UserError, match="1 training rows .*harm_in=image .*no image, first: r"):
         check_labels([Row("r", "p", role="harmful", harm_in="image")], "image", allow_label_conflict=True)
 
 

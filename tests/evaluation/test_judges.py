@@ -131,13 +131,13 @@ def test_what_is_sent_is_the_asked_form():
             r"judge vlsbench: neither is given: judge.base_url= .* judge=refusal_match needs no model .* judge=none stores",
         ),
         (SOMEBODY | {"path": "folder"}, "judge vlsbench: both are given"),
-        ({"base_url": "http://localhost:1/v1"}, "give judge.model=, the model's name there"),
+        ({"base_url": "http://localhost:1/v1"}, "give judge.model= too, the model's name at the endpoint"),
         ({"base_url": "localhost", "model": "m"}, "judge.base_url=localhost: expected an address like"),
         (SOMEBODY | {"max_cost": 1.0}, "judge.max_cost=1.0: give judge.price_in= and judge.price_out= too"),
         (SOMEBODY | {"retries": -1}, "judge.retries=-1: expected 0 or more"),
         (
             SOMEBODY | {"api_key_env": "NO_SUCH_KEY"},
-            "judge.api_key_env=NO_SUCH_KEY: there is no such environment variable",
+            "judge.api_key_env=NO_SUCH_KEY: this environment variable does not exist",
         ),
         (SOMEBODY | {"prompt": "absent.yaml"}, "judge vlsbench: prompt=absent.yaml: not readable as YAML"),
         (

@@ -49,7 +49,7 @@ def test_gemma_3_writes_an_image_and_ends_a_turn_in_its_own_way(folder):
     filler = renderer.filler()
     assert filler.prompt_ids == [tokenizer.convert_tokens_to_ids("<image_soft_token>")] * 16
     for token in ("<start_of_image>", "<image_soft_token>"):
-        with pytest.raises(UserError, match=f"its prompt contains the model's own token '{token}'"):
+        with pytest.raises(UserError, match=f"the prompt contains .* token '{token}'"):
             renderer.render(Row("a", f"what is {token}"), "a knife")
 
 
@@ -69,7 +69,7 @@ def test_a_model_of_no_known_family_is_evaluated_and_not_trained(folder, tmp_pat
     small = ["benchmark=mini_vsil,mini_vsil_free", "limit=3", "generation.max_new_tokens=3"]
     config = compose_eval([f"model={model}", "model.dtype=float32", f"output_dir={tmp_path / 'eval'}", *small]).config
     assert [result["n"] for result in run_evaluation(config)[1].values()] == [3, 3]
-    with pytest.raises(UserError, match="its type 'mllama' is none of the families that can be trained .llava, "):
+    with pytest.raises(UserError, match="type 'mllama' .*trained.*families.* llava, "):
         train(compose_run(arguments(model, tmp_path / "run")))
 
 

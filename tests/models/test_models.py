@@ -46,20 +46,20 @@ def test_the_vision_tower_gets_adapters_when_asked(loaded, family_name):
     [
         (
             Lora(target_modules=["qq_proj"]),
-            "match nothing in language_model; its linear layers: down_proj, gate_proj, ",
+            "'qq_proj'.*match no.* language_model; .*layers.* down_proj, gate_proj, ",
         ),
         (Lora(target_modules=["q_proj", "typo"]), "'typo' matches no linear layer"),
-        (Lora(towers=["eyes"]), "'eyes' is none of vision_tower"),
-        (Lora(towers=["language_model", "multi_modal_projector"]), "match nothing in multi_modal_projector"),
-        (Lora(target_modules=["q_proj", "eyes:q_proj"]), "'eyes:q_proj' is for 'eyes', which is none of vision_tower"),
+        (Lora(towers=["eyes"]), "'eyes'.* one of vision_tower"),
+        (Lora(towers=["language_model", "multi_modal_projector"]), "match no.* of multi_modal_projector"),
+        (Lora(target_modules=["q_proj", "eyes:q_proj"]), "'eyes:q_proj' .*'eyes'.* one of vision_tower"),
         (
             Lora(target_modules=["q_proj", "vision_tower:all-linear"]),
-            "'vision_tower:all-linear' is for vision_tower, which lora.towers=language_model leaves out; to adapt it too say "
+            "'vision_tower:all-linear' is for vision_tower, .* lora.towers=language_model; .*"
             "lora.towers=language_model,vision_tower",
         ),
         (
             Lora(towers=["language_model", "vision_tower"], target_modules=["language_model:q_proj"]),
-            "match nothing in vision_tower; its linear layers: ",
+            "match no.* of vision_tower; .*layers.* fc1, fc2",
         ),
         (
             Lora(
@@ -157,7 +157,7 @@ def test_a_pinned_revision_is_of_its_own_repository_alone(tmp_path, monkeypatch,
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):
-    with pytest.raises(UserError, match="neither model.path .* nor model.build is set"):
+    with pytest.raises(UserError, match="neither model.path nor model.build is set"):
         load(ModelSettings(name="x"))
     with pytest.raises(UserError, match="model .*/nothing: cannot be loaded"):
         load(ModelSettings(name="x", path=str(tmp_path / "nothing")))

@@ -108,7 +108,7 @@ def test_what_dtype_is_trained(tiny, tmp_path):
 def test_dora_on_eight_bits_is_refused_without_a_gpu(tiny, loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     more = ["model.quantization=int8", "lora.use_dora=true"]
-    with pytest.raises(UserError, match="int8 with DoRA .* needs a GPU: .* nf4 works on both"):
+    with pytest.raises(UserError, match="int8 with DoRA .* needs a GPU.* nf4 works on both"):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
     folder = saved(adapted(loaded("llava"), use_dora=True), tmp_path / "adapter")
     with pytest.raises(UserError, match="int8 with DoRA"):
@@ -117,9 +117,7 @@ def test_dora_on_eight_bits_is_refused_without_a_gpu(tiny, loaded, tmp_path, mon
 
 def test_without_bitsandbytes_the_remedy_is_named(loaded, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(
-        UserError, match=r"model.quantization=nf4 needs bitsandbytes; .* pip install vsil-align\[quant\]"
-    ):
+    with pytest.raises(UserError, match=r"model.quantization=nf4 needs bitsandbytes.* pip install vsil-align\[quant\]"):
         quantization_config("nf4", loaded("llava").family, torch.float32)
 
 

@@ -82,7 +82,7 @@ def test_a_pattern_of_another_tower_says_which_and_how_to_ask_for_it(loaded, fam
     with pytest.raises(
         UserError,
         match=f"'{layer}' matches no linear layer of language_model, but 3 of vision_tower; "
-        f"to adapt these too say lora.towers=language_model,vision_tower",
+        f"to adapt these too.* lora.towers=language_model,vision_tower",
     ):
         target_modules(it.model, it.family, Lora(target_modules=["q_proj", layer]))
 
@@ -223,24 +223,24 @@ def test_a_run_trains_the_projector_beside_the_adapter(tiny, loaded, family_name
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["trainable=eyes"], "trainable: 'eyes' is none of vision_tower"),
+        (["trainable=eyes"], "trainable: .*'eyes'.* one of vision_tower"),
         (["trainable=language_model"], "trainable and lora.towers both name language_model"),
         (
             ["trainable=language_model", "lora.towers=multi_modal_projector", "lora.target_modules=all-linear"],
-            "trainable=language_model beside an adapter .* lora=null",
+            "trainable=language_model with an adapter .* lora=null",
         ),
-        (["lora=null", "model.quantization=nf4"], "model.quantization=nf4 with lora=null: quantised weights cannot be"),
+        (["lora=null", "model.quantization=nf4"], "model.quantization=nf4 with lora=null: .*weights cannot be trained"),
         (
             ["lora=null", "model.adapter=somewhere"],
             "model.adapter=.*somewhere with lora=null: .* align merge checkpoint=",
         ),
-        (["model.adapter=.*a", "lora.r=4"], "argument 'lora.r=4': lora.r would have no effect: .* model.adapter=.*a"),
-        (["model.adapter=.*a", "trainable=vision_tower"], "trainable would have no effect"),
-        (["model.adapter=nowhere"], "adapter nowhere: there is no adapter_model.safetensors"),
+        (["model.adapter=.*a", "lora.r=4"], "argument 'lora.r=4': lora.r .*no effect.* model.adapter=.*a"),
+        (["model.adapter=.*a", "trainable=vision_tower"], "trainable .*no effect.* model.adapter="),
+        (["model.adapter=nowhere"], "adapter nowhere: adapter_model.safetensors "),
         (["lora=null", "trainable=vision_tower"], "24 training rows have no image .* nothing of the language model"),
         (
             ["view=text", "trainable=multi_modal_projector", "allow_label_conflict=true"],
-            r"trainable names multi_modal_projector, and none of the training rows has an image \(view=text\): .* remove it from "
+            r"trainable names multi_modal_projector, .*none of the training rows has an image \(view=text\).* remove it from "
             "trainable, or train on images",
         ),
         (
@@ -250,7 +250,7 @@ def test_a_run_trains_the_projector_beside_the_adapter(tiny, loaded, family_name
                 "lora.target_modules=all-linear",
                 "data.harmful=null",
             ],
-            "lora.towers names vision_tower, and none of the training rows has an image",
+            "lora.towers names vision_tower, .*none of the training rows has an image",
         ),
         (["model.quantization=int4"], "model.quantization=int4: expected one of nf4, int8, or null"),
     ],
@@ -267,7 +267,9 @@ def test_what_cannot_be_trained_says_why(tiny, tmp_path, monkeypatch, more, expe
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_short_weights_are_not_trained_in_full_without_a_float32_copy(tiny, tmp_path, dtype):
     command = arguments(tiny("llava"), tmp_path / "run", "lora=null", f"model.dtype={dtype}")
-    with pytest.raises(UserError, match=f"lora=null with model.dtype={dtype}: most updates would round to nothing"):
+    with pytest.raises(
+        UserError, match=f"lora=null with model.dtype={dtype}: .*updates would round .*zero2.yaml .*model.dtype=float32"
+    ):
         train(compose_run(command))
 
 
@@ -287,6 +289,6 @@ def test_a_tower_beside_an_adapter_is_held_in_float32(tiny, family_name, tmp_pat
 def test_a_recipe_of_ones_own_may_not_say_what_a_continued_adapter_decides_whatever_its_name(tmp_path, name):
     file = tmp_path / f"{name}.yaml"
     file.write_text("method: sft\nlora: {lora_dropout: 0.1}\n")
-    with pytest.raises(UserError, match=f"{name}.yaml: lora.lora_dropout would have no effect"):
+    with pytest.raises(UserError, match=f"{name}.yaml: lora.lora_dropout .*no effect"):
         check_trainable(compose_run([f"recipe={file}", "model=owner/name", "model.adapter=a"]))
     check_trainable(compose_run(["recipe=mm_sft", "model=llava_7b", "model.adapter=a"]))  # what is usual for the model

@@ -150,7 +150,7 @@ def folder(path):
             lambda run: run.steps_file.write_text(""),
             "steps.jsonl has 0 lines for 1 steps; .*Remove .* to train it again",
         ),
-        (lambda run: run.rows_file.unlink(), "rows.jsonl: not readable: No such file"),
+        (lambda run: run.rows_file.unlink(), "rows.jsonl: cannot be read: No such file"),
         (lambda run: (run.path / "config.yaml").write_text("a: [b"), "is damaged .*remove it to train it again"),
         (lambda run: run.manifest_file.write_text('{"recipe": "x"}'), "is damaged .*base.*remove it to train it again"),
     ],

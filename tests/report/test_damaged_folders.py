@@ -13,12 +13,12 @@ from tests.report.test_tables import YES
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda folder: (folder / "items.rule.jsonl").unlink(), "not readable"),
+        (lambda folder: (folder / "items.rule.jsonl").unlink(), "items.rule.jsonl: cannot be read"),
         (lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"'), "line 1: not valid JSON"),
         (lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"}\n'), "a line is no item"),
         (lambda folder: (folder / "items.rule.jsonl").write_text("[1]\n"), "a line is no item"),
         (lambda folder: _cut(folder / "items.rule.jsonl"), "is not what its summary counts"),
-        (lambda folder: (folder / "settings.json").unlink(), "settings.json: not readable"),
+        (lambda folder: (folder / "settings.json").unlink(), "settings.json: cannot be read"),
     ],
 )
 def test_a_damaged_set_is_left_out_and_named_and_the_rest_is_shown(tmp_path, capsys, damage, said):

@@ -92,7 +92,7 @@ def test_only_safety_sets_that_were_measured_are_split_and_every_view_of_them(tm
         (lambda place: (flags(place, LEAKS), flags(place, LEAKS, judge="rule_requests")), "are both of mini_vsil"),
         (
             lambda place: (flags(place, LEAKS) / "leakage.vlm_requests.json").unlink(),
-            "leakage.vlm_requests.json: not readable",
+            "leakage.vlm_requests.json: cannot be read",
         ),
     ],
 )

@@ -270,7 +270,7 @@ def test_a_later_line_of_sbatch_settings_overrides_an_earlier_one(cluster, tmp_p
 
 
 def test_both_scripts_share_their_lines_about_jobs():
-    shared = [re.search(r"# --- the same in.*?# --- until here ---", s.read_text(), re.S) for s in (TRAIN, EVALUATE)]
+    shared = [re.search(r"# --- identical in.*?# --- end of", s.read_text(), re.S) for s in (TRAIN, EVALUATE)]
     assert shared[0][0] == shared[1][0]
     for script in (TRAIN, EVALUATE, JUDGE):
         subprocess.run(["bash", "-n", script], check=True)

@@ -116,7 +116,7 @@ def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, ti
     assert "9 done, 1 failed" in shown
     status = json.loads((folder.path / "status.json").read_text())
     [failed] = [row for row in status["rows"] if row["state"] == "failed"]
-    assert "holds another run: its fingerprint is" in failed["why"]
+    assert "another run: its fingerprint is" in failed["why"]
     table = (folder.output_dir / "table.md").read_text()
     assert f"failed (train): tiny-qwen2_vl0/{bad.path.name}, recipe=t_sft" in table
     for arm, seeds in (

@@ -173,7 +173,7 @@ def _check_error(said: str, case: Case, broken: Broken, path: Path) -> None:
             "none of the",
             "subset=",
             "cannot be read",
-            "not readable behind row",
+            "cannot be read after row",
             " frames",
             "at most",
             "lack their image",

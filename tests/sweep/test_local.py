@@ -52,7 +52,7 @@ def test_a_failing_run_does_not_stop_the_rest_and_the_same_command_does_what_is_
     assert main(["sweep", *words]) == 1
     said = " ".join(capsys.readouterr().out.split())
     assert "2 done, 1 failed" in said  # with the model as it is
-    assert "holds another run: its fingerprint is" in said
+    assert "another run: its fingerprint is" in said
     assert "| MM-SFT | SFT | 0 | 4 |" in (tmp_path / "sweep/table.md").read_text()
     bad.manifest_file.unlink()
     assert main(["sweep", *words]) == 0

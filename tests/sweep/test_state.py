@@ -122,7 +122,7 @@ def test_a_damaged_folder_is_a_failed_row_and_no_crash(row):
     row.path.mkdir(parents=True)
     (row.path / "manifest.json").write_text("{")
     what, _, why = state(row)
-    assert (what, "manifest.json: not readable" in why) == (FAILED, True)
+    assert (what, "manifest.json: cannot be read" in why) == (FAILED, True)
     trained(row.path)
     judged(row.path / "evaluation", "mini_vsil", 1.0)
     (row.path / "evaluation/mini_vsil/summary.rule.json").write_text("[]")

@@ -14,13 +14,13 @@ class Refusing(torch.utils.data.Dataset):
         return 1
 
     def __getitem__(self, _):
-        raise UserError("row h13: its answer is empty\nremove it")
+        raise UserError("row h13: response is empty\nremove it")
 
 
 def test_a_mistake_in_a_worker_that_loads_data_is_the_message_alone():
     with pytest.raises(UserError) as refused:
         list(torch.utils.data.DataLoader(Refusing(), num_workers=1))
-    assert message_of(refused.value) == "row h13: its answer is empty\nremove it"
+    assert message_of(refused.value) == "row h13: response is empty\nremove it"
     assert message_of(UserError("plain: text")) == "plain: text"
 
 

@@ -1,1 +1,1 @@
-"""Where a data set lies: folders, archives, tables and the hub, read where they are."""
+"""A dataset's files: folders, archives, tables and the Hub, read in place."""

@@ -1,4 +1,4 @@
-"""Archives that are read where they lie: nothing is unpacked, so no member can be written outside a folder."""
+"""Archives, read in place: nothing is unpacked, so no member can be written outside a folder."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from align.data.files.formats import ARCHIVES, ending_of
 from align.data.files.stamp import Stamp, stamp_of
 
 MAX_BYTES = 1 << 30
-"""A member that says it is larger is not unpacked into memory."""
+"""A larger member is not read into memory."""
 ENDINGS = ARCHIVES
 
 
 READING = threading.RLock()
-"""Threads that share a position in a file would read each other's members; zipfile has a lock of its own for that, tarfile has none."""
+"""Threads that share a file position would read each other's members. zipfile has its own lock for this, tarfile has not."""
 
 
 def _renew_lock() -> None:
-    """A process that is forked while a thread of its parent reads would wait for that thread for ever."""
+    """Replace the lock in a forked process, which would otherwise wait forever for a reading thread of its parent."""
     global READING
     READING = threading.RLock()
 
@@ -44,14 +44,14 @@ def archive(file: Path) -> zipfile.ZipFile:
 
 @functools.lru_cache(maxsize=32)
 def _archive(file: str, stamp: Stamp, process: int) -> zipfile.ZipFile | tarfile.TarFile:
-    # One for each process: what is said of threads above is true of processes that were forked.
+    # One open file per process: forked processes share file positions, as threads do.
     return tarfile.open(file, "r:") if ending_of(Path(file)) == ".tar" else zipfile.ZipFile(file)
 
 
 def members(file: Path) -> Mapping[str, str]:
-    """{name: what the archive calls it} of its files: tar writes `./imgs/0.png` for what a set calls `imgs/0.png`.
+    """{normalised name: name in the archive} of its files: tar writes `./imgs/0.png` for `imgs/0.png`.
 
-    Raises ValueError where two have one name, or one of the errors of zipfile and tarfile.
+    Raises ValueError if two members have the same name, or an error of zipfile or tarfile.
     """
     with READING:
         return _members(str(file), stamp_of(file))
@@ -68,21 +68,21 @@ def _members(file: str, stamp: Stamp) -> Mapping[str, str]:
     if len(found) < len(names):
         twice = next(name for name, count in Counter(map(posixpath.normpath, names)).items() if count > 1)
         raise ValueError(
-            f"it holds two members called {twice!r}, of which it does not say which is meant; pack it anew"
+            f"two members have the name {twice!r}, so the name is ambiguous; create the archive again with unique names"
         )
     return found
 
 
 def content(file: Path, name: str) -> bytes:
-    """What a member holds. Raises KeyError, ValueError or one of the errors of zipfile and tarfile."""
+    """The bytes of a member. Raises KeyError, ValueError, or an error of zipfile or tarfile."""
     with READING:
         opened = _archive(str(file), stamp_of(file), os.getpid())
         member = members(file)[name]
         if isinstance(opened, tarfile.TarFile):
             _refuse_large(opened.getmember(member).size)
             held = opened.extractfile(member)
-            if held is None:  # a link that leads nowhere in the archive
-                raise ValueError(f"{member} is no file")
+            if held is None:  # a link without a target in the archive
+                raise ValueError(f"{member} is not a file")
             return held.read()
     _refuse_large(opened.getinfo(member).file_size)
     return opened.read(member)
@@ -90,11 +90,11 @@ def content(file: Path, name: str) -> bytes:
 
 def _refuse_large(size: int) -> None:
     if size > MAX_BYTES:
-        raise ValueError(f"it says that it holds {size:,} bytes; at most {MAX_BYTES:,} are read")
+        raise ValueError(f"its size is {size:,} bytes, expected at most {MAX_BYTES:,}")
 
 
 def within(folder: str, name: str) -> str | None:
-    """The member that `name` means in a folder of an archive; None where it leads outside."""
+    """The member for `name` in a folder of an archive; None if the name leads outside."""
     name = name.replace("\\", "/")
     member = posixpath.normpath(posixpath.join(folder, name))
     outside = posixpath.isabs(name) or member == ".." or member.startswith("../")

@@ -1,4 +1,4 @@
-"""Where a data set's files are: a folder, a zip archive of one, a file, or a snapshot of the Hugging Face hub."""
+"""The location of a dataset's files: a folder, a zip archive of a folder, a file, or a snapshot of the Hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from align.rows import ImageRef
 
 
 class Where(Protocol):
-    """What settings say of where files are; a part of the training data and a benchmark say it alike."""
+    """Settings for the location of files; a part of the training data and a benchmark both have them."""
 
     path: str | None
     image_root: Any
@@ -34,40 +34,41 @@ class Where(Protocol):
 
 @dataclass(frozen=True)
 class DataFolder:
-    """A data set's files."""
+    """A dataset's files."""
 
     what: str
-    """Whose they are, as errors say it."""
+    """The owner of the files, for error messages."""
     root: File
     """The folder, or the folder in an archive."""
     images: ImageRoots
-    """What image paths are relative to."""
+    """The folders or archives that image paths are relative to."""
     index: Path | None = None
-    """The one file that `path` named, if it named a file."""
+    """The file, if `path` names a file."""
     bound: Path | None = None
-    """What files must stay inside, where it is not `root`: the hub's cache links from a snapshot to the files beside it."""
+    """The folder that files must stay inside, if not `root`: in the Hub's cache, a snapshot links to files outside it."""
     follow_links: bool = False
-    """Whether links may lead out of the folder."""
+    """Whether links may point outside the folder."""
 
     @classmethod
     def open(cls, what: str, where: Where, hub: str | None = None, patterns: Sequence[str] | None = None) -> DataFolder:
-        """The files at `where.path`; `hub` is the id that the set has there, and `patterns` the files that are read. Raises UserError."""
+        """The files at `where.path`; `hub` is the dataset's id on the Hub, `patterns` the files to download. Raises UserError."""
         if where.path is None:
-            there = f", {option(f'path={hub}')} {option('revision=<commit>')} for the hub's" if hub else ""
+            there = f", {option(f'path={hub}')} {option('revision=<commit>')} to read it from the Hub" if hub else ""
             raise UserError(
-                f"{what}: give {option('path=<folder, file or zip archive>')}{there}, or data_root=<folder that holds data sets by name>"
+                f"{what}: no files given; give {option('path=<folder, file or zip archive>')}{there}, or data_root=<folder that holds "
+                f"datasets by name>"
             )
         path, index = Path(where.path), None
         if where.revision is not None and path.exists():
             raise UserError(
-                f"{what}: {option(f'revision={where.revision}')} is of a dataset of the hub, and {option(f'path={path}')} is on this "
-                f"machine; remove the revision"
+                f"{what}: {option(f'revision={where.revision}')} is for datasets on the Hub, but {option(f'path={path}')} is on this "
+                f"machine; remove revision="
             )
         if not path.exists() and is_hub_id(where.path) and path.suffix not in KNOWN:
             path = snapshot(where.path, where.revision, what, patterns)
         if not path.exists():
-            raise UserError(f"{what}: {option(f'path={path}')} does not exist")
-        path = path.absolute()  # images are known by their names, from wherever a run is started
+            raise UserError(f"{what}: {option(f'path={path}')} does not exist; correct the path")
+        path = path.absolute()  # the names of images must not depend on the working directory
         root, bound, follow = path, _hub_cache(path), _follows(where)
         if path.is_file() and ending_of(path) == ".zip":
             top = top_of(what, path)
@@ -82,13 +83,13 @@ class DataFolder:
         return Path(str(self.root).rstrip("/")).stem if isinstance(self.root, zipfile.Path) else self.root.name
 
     def has(self, name: str) -> bool:
-        """Whether there is a file or folder of that name."""
+        """Whether a file or folder with this name exists."""
         return (self.root / name).exists()
 
     def holding(self, names: Sequence[str], places: Sequence[str]) -> DataFolder:
-        """The place that has one of the files `names`: the folder itself, or a folder or zip archive in it called one of `places`.
+        """The folder with one of the files `names`: this folder, or a folder or zip archive in it with a name in `places`.
 
-        The folder itself if none has. Raises UserError for a place that is a link out of the folder.
+        Returns this folder if none has one. Raises UserError for a link that points outside the folder.
         """
         if self.index is not None or any(map(self._matching, names)):
             return self
@@ -112,7 +113,7 @@ class DataFolder:
         return replace(self, root=at, images=images, bound=bound)
 
     def files(self, *patterns: str) -> list[File]:
-        """The files that the first pattern that fits any names, sorted: `train.json`, `data/train-*.parquet`. Raises UserError."""
+        """The files of the first pattern with a match, sorted: `train.json`, `data/train-*.parquet`. Raises UserError."""
         if self.index is not None:
             return [self.index]
         for pattern in patterns:
@@ -120,10 +121,10 @@ class DataFolder:
                 for file in found:
                     refuse_outside(file, self.bound or self.root, self.follow_links)
                 return found
-        raise UserError(f"{self.what}: there is no {' or '.join(patterns)} in {self.root}")
+        raise UserError(f"{self.what}: no file {' or '.join(patterns)} in {self.root}")
 
     def records(self, *patterns: str, part: str | None = None) -> Iterator[Record]:
-        """The records of the files that the first pattern that fits any names; see align/data/files/records.py. Raises UserError."""
+        """The records of the files of the first pattern with a match; see align/data/files/records.py. Raises UserError."""
         for file in self.files(*patterns):
             empty = True
             for record in records(file, part):
@@ -133,24 +134,25 @@ class DataFolder:
                 raise UserError(f"{self.what}: no rows in {file}")
 
     def tables(self) -> list[str]:
-        """Patterns for `records` of a folder that holds tables of one format, whatever they are called. Raises UserError."""
+        """Patterns for `records` in a folder with tables of one format, with any names. Raises UserError."""
         patterns = [f"*{ending}" for ending in READERS]
         found = {pattern: names for pattern in patterns if (names := self._matching(pattern))}
         if len(found) > 1 and self.index is None:
             named = ", ".join(names[0].name for names in found.values())
             raise UserError(
-                f"{self.what}: {self.root} holds tables of several formats ({named}); name one: {option('path=<file>')}"
+                f"{self.what}: {self.root} has tables of several formats ({named}), expected one format; name one file: "
+                f"{option('path=<file>')}"
             )
         return patterns
 
     def image(self, name: str, where: str) -> ImageRef:
-        """The image that a set calls `name`, there or not. Raises UserError where it would lie outside the folder."""
+        """The image `name` of the dataset, whether it exists or not. Raises UserError if it is outside the folder."""
         return self.images.image(name, where)
 
     def find_image(self, names: Sequence[str], places: Sequence[str], where: str) -> ImageRef:
-        """The image that a set calls one of `names`, in the first of the folders `places` that has it, or right where images are.
+        """The image with one of `names`, in the first of the folders `places` that has it, or directly in the image folder.
 
-        If none has it, what is absent is the first name in the first place; right in `image_root` where that is given. Raises UserError.
+        If none exists, returns the first name in the first folder (directly in `image_root`, if given). Raises UserError.
         """
         prefixes = [*(f"{place}/" for place in places), ""]
         if self.images.given:
@@ -159,14 +161,14 @@ class DataFolder:
         return next((image for image in tried if exists(image)), tried[0])
 
     def cell(self, record: Record, column: str) -> ImageRef:
-        """The one image of a record's column: bytes in a parquet file, or a path. Raises UserError."""
+        """The only image in a record's column: bytes in a parquet file, or a path. Raises UserError."""
         found = self.cells(record, column)
         if len(found) != 1:
-            raise UserError(f"{record.where}: `{column}` holds {len(found)} images, expected one")
+            raise UserError(f"{record.where}: `{column}` has {len(found)} images, expected one")
         return found[0]
 
     def cells(self, record: Record, column: str) -> tuple[ImageRef, ...]:
-        """The images of a record's column: paths, or bytes in a parquet file, or lists of these. Raises UserError."""
+        """The images in a record's column: paths, bytes in a parquet file, or lists of these. Raises UserError."""
         value = record.get(column)
         values = value if isinstance(value, list) else [] if value in (None, "") else [value]
         return tuple(self._cell(item, record, column) for item in values)
@@ -181,9 +183,9 @@ class DataFolder:
 
     def _matching(self, pattern: str) -> list[File]:
         if isinstance(self.root, zipfile.Path):
-            # The one folder of an archive may be the set's own, as PKU-SafeRLHF's `data`.
+            # The only folder in an archive may be a folder of the dataset itself, like PKU-SafeRLHF's `data`.
             return _members(self.root, pattern) or _members(zipfile.Path(self.root.root), pattern)
-        # By name: a link that leads nowhere stands for rows that are absent, and a glob for one name passes over it.
+        # Compare names: a broken link means absent rows and must be found, but a glob for one name skips it.
         parent, _, last = pattern.rpartition("/")
         return [
             file for file in sorted(self.root.glob(f"{parent}/*".lstrip("/"))) if fnmatch.fnmatchcase(file.name, last)
@@ -197,24 +199,24 @@ def _members(folder: zipfile.Path, pattern: str) -> list[File]:
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """As a folder's glob: a star stands for no slash."""
+    """Match like a folder's glob: a star does not match a slash."""
     parts, wanted = name.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def top_of(what: str, file: Path) -> zipfile.Path:
-    """The folder of an archive that holds its files: the archive itself, or the one folder in it. Raises UserError."""
+    """The folder with an archive's files: the archive itself, or the only folder in it. Raises UserError."""
     try:
         top = zipfile.Path(archive.archive(file))
-        archive.members(file)  # no two of one name
+        archive.members(file)  # raises if two members have the same name
         inside = [entry for entry in top.iterdir() if entry.name != "__MACOSX"]
         return inside[0] if len(inside) == 1 and inside[0].is_dir() else top
     except UNREADABLE as error:
-        raise UserError(f"{what}: {file} is not readable as a zip archive: {error}") from error
+        raise UserError(f"{what}: {file} cannot be read as a zip archive: {error}") from error
 
 
 def named_roots(image_root: Any) -> list[str]:
-    """`image_root` as a list: of one path, or of several. A comma in a path that exists divides nothing."""
+    """`image_root` as a list of paths. A comma in an existing path does not split it."""
     if image_root is None:
         return []
     roots = [str(root) for root in image_root] if isinstance(image_root, list | tuple) else [str(image_root)]
@@ -222,7 +224,7 @@ def named_roots(image_root: Any) -> list[str]:
 
 
 def _roots(what: str, where: Where, own: ImageRoot) -> ImageRoots:
-    """Those that the user names, or the set's own folder. Raises UserError for one that is not there."""
+    """The image roots that the user names, or the dataset's own folder. Raises UserError for an absent one."""
     roots = tuple(_root(what, Path(root).absolute(), where) for root in named_roots(where.image_root))
     return ImageRoots(roots, given=True) if roots else ImageRoots((own,))
 
@@ -231,16 +233,16 @@ def _root(what: str, path: Path, where: Where) -> ImageRoot:
     if path.is_file() and ending_of(path) == ".zip":
         return ImageRoot(top_of(what, path))
     if not path.is_dir():
-        raise UserError(f"{what}: {option(f'image_root={path}')} is neither a folder nor a zip archive")
+        raise UserError(f"{what}: {option(f'image_root={path}')}: expected a folder or a zip archive")
     return ImageRoot(path, _hub_cache(path), _follows(where))
 
 
 def _follows(where: Where) -> bool:
-    return bool(getattr(where, "follow_links", False))  # settings of somebody's own may lack it
+    return bool(getattr(where, "follow_links", False))  # a user's own settings class may not have it
 
 
 def _hub_cache(path: Path) -> Path | None:
-    """The hub's cache of a repository, of which `path` is or is in a snapshot: its names are links to files in `blobs`."""
+    """The Hub's cache of a repository, if `path` is in one of its snapshots, where names are links to files in `blobs`."""
     parents = (*path.parents, *path.resolve().parents)
     caches = (folder.parent for folder in parents if folder.name == "snapshots")
     return next((cache for cache in caches if (cache / "blobs").is_dir()), None)

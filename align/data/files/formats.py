@@ -1,6 +1,6 @@
-"""What format a file has: by its own name, by the name of what it links to, or by how it begins.
+"""The format of a file: by its name, by the name of a link's target, or by its first bytes.
 
-A snapshot of the hub's cache is links with names to files without any: `imgs.tar` -> `blobs/3f2a...`.
+In a snapshot of the Hub's cache, names are links to files without an ending: `imgs.tar` -> `blobs/3f2a...`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ARCHIVES = (".zip", ".tar")
-"""Of a tar that is compressed no member could be read without those before it."""
+"""No compressed tar: reading one member would need reading all members before it."""
 TABLES = (".jsonl", ".json", ".csv", ".parquet")
 KNOWN = (*TABLES, *ARCHIVES)
 BEGINNINGS = {b"PAR1": ".parquet", b"PK\x03\x04": ".zip", b"PK\x05\x06": ".zip"}
@@ -16,7 +16,7 @@ TAR, TAR_AT = b"ustar", 257
 
 
 def ending_of(file: Path) -> str:
-    """One of KNOWN; else the ending of its name, which may be empty."""
+    """One of KNOWN; otherwise the ending of the name, which may be empty."""
     if file.suffix in KNOWN:
         return file.suffix
     try:
@@ -25,7 +25,7 @@ def ending_of(file: Path) -> str:
             return target
         with file.open("rb") as opened:
             begins = opened.read(TAR_AT + len(TAR))
-    except (OSError, RuntimeError):  # absent, a folder, links in a circle: whoever opens it says so
+    except (OSError, RuntimeError):  # absent, a folder, cyclic links: opening it raises the error
         return file.suffix
     if begins[TAR_AT:] == TAR:
         return ".tar"

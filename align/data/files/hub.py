@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: a snapshot of one commit in the cache."""
+"""Datasets on the Hugging Face Hub: a snapshot of one commit in the cache."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def snapshot(name: str, revision: str | None, what: str, patterns: Sequence[str] | None = None) -> Path:
-    """The folder of a data set's files at a commit, downloaded where they are not in the cache. Raises UserError.
+    """The folder of a dataset's files at a commit, downloaded if it is not in the cache. Raises UserError.
 
-    Nothing but a commit will do, since a branch moves and numbers should not; which commit it is at now is said.
+    Requires a commit, because a branch changes and results should not; the error names the branch's current commit.
     """
     from huggingface_hub import snapshot_download
 
-    named = f"{what}: {option(f'path={name}')} does not exist on this machine; as a dataset of the hub"
+    named = f"{what}: {option(f'path={name}')} does not exist here"
     if not COMMIT.fullmatch(revision or ""):
         given = f" (found revision={revision})" if revision else ""
         raise UserError(
-            f"{named} it needs {option('revision=<commit>')}{given}; {_now(name, revision)}. If it is not meant to be one, correct "
-            f"{option('path=')}"
+            f"{named}. To read it from the Hugging Face Hub, give {option('revision=<commit>')}{given}; {_now(name, revision)}. For local "
+            f"files, correct {option('path=')}"
         )
     try:
         return Path(
@@ -33,8 +33,10 @@ def snapshot(name: str, revision: str | None, what: str, patterns: Sequence[str]
                 name, repo_type="dataset", revision=revision, allow_patterns=list(patterns) if patterns else None
             )
         )
-    except OSError as error:  # the hub's errors are OSErrors
-        raise UserError(f"{named}, revision {revision}: {said(error, option('revision='))}") from error
+    except OSError as error:  # errors of the Hub are OSErrors
+        raise UserError(
+            f"{named}, and revision {revision} cannot be read from the Hugging Face Hub: {said(error, option('revision='))}"
+        ) from error
 
 
 def _now(name: str, revision: str | None) -> str:
@@ -42,8 +44,8 @@ def _now(name: str, revision: str | None) -> str:
 
     named = revision or "main"
     try:
-        return f"{named} is revision={HfApi().dataset_info(name, revision=revision).sha} now"
+        return f"{named} is now revision={HfApi().dataset_info(name, revision=revision).sha}"
     except (
         Exception
-    ) as error:  # without a network the errors of the hub's HTTP client, httpx or httpx2, which are no OSErrors
-        return f"which commit {named} is could not be asked: {said(error, option('revision='))}"
+    ) as error:  # without a network: errors of the Hub's HTTP client (httpx or httpx2), which are not OSErrors
+        return f"the current commit of {named} is unknown: {said(error, option('revision='))}"

@@ -1,4 +1,4 @@
-"""The encoded bytes of an image, wherever they are: a file, a zip archive, a parquet table, or the row itself."""
+"""The encoded bytes of an image in a file, an archive, a parquet table, or the row itself."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from align.rows import ImageRef
 
 
 def open_encoded(image: ImageRef) -> BinaryIO:
-    """What is to be decoded: a file, or bytes, read from the archive or table that they lie in.
+    """Open an image for decoding: its file, or its bytes read from an archive or table.
 
-    Open, not by its name: Pillow maps a named TIFF into memory as if it were upright, and scrambles one that is turned.
+    Returns an open file instead of a name: Pillow memory-maps a named TIFF as if it were upright, which scrambles a turned one.
     """
     if image.bytes is not None:
         return io.BytesIO(image.bytes)
@@ -27,7 +27,7 @@ def open_encoded(image: ImageRef) -> BinaryIO:
 
 
 def exists(image: ImageRef) -> bool:
-    """Whether its file is there, and where it lies in an archive whether that has it."""
+    """Whether the image's file exists and, for an image in an archive, whether the archive contains it."""
     if image.path is None:
         return True
     file = Path(image.path)

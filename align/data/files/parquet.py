@@ -1,6 +1,6 @@
-"""Parquet files whose images lie in their cells, as `datasets` writes them: {bytes, path}, or lists of these.
+"""Parquet files with images in their cells, as `datasets` writes them: {bytes, path}, or lists of these.
 
-Records come without the bytes, so that memory does not grow with the images; each is read from its cell when it is decoded.
+Records do not contain the bytes, to save memory; an image is read from its cell when it is decoded.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from align.data.files.stamp import Stamp, stamp_of
 from align.files import cache_folder
 
 INSIDE = "inside"
-"""Where in its file an image lies: `row/column`, or `row/column/place` in a list."""
+"""Key for an image's position in its file: `row/column`, or `row/column/index` in a list."""
 BATCH = 256
 OPENING = threading.Lock()
-"""Images are read by several threads, and `datasets` cannot open a file in two of them at once."""
+"""Several threads read images, but `datasets` cannot open a file in two threads at once."""
 
 
 def records(file: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file; instead of its bytes an image has `inside`."""
+    """The records of a file; an image has the key `inside` instead of its bytes."""
     import pyarrow.parquet
 
     row = 0
@@ -43,7 +43,7 @@ def _without_bytes(value: Any, inside: str) -> Any:
 
 
 def image(file: Path, inside: str) -> bytes:
-    """The bytes of one image. Raises KeyError, IndexError or ValueError where there is none."""
+    """The bytes of one image. Raises KeyError, IndexError or ValueError if it does not exist."""
     row, _, column = inside.partition("/")
     head, _, place = column.rpartition("/")
     with OPENING:
@@ -51,15 +51,15 @@ def image(file: Path, inside: str) -> bytes:
     value = table.column(head or column)[int(row)].as_py()
     found = (value[int(place)] if head else value)["bytes"]
     if not isinstance(found, bytes):
-        raise ValueError(f"its `bytes` are {type(found).__name__}")
+        raise ValueError(f"its `bytes` have type {type(found).__name__}, expected bytes")
     return found
 
 
 @functools.lru_cache(maxsize=256)
 def _table(file: str, stamp: Stamp) -> Any:
-    """The file's cells, mapped into memory; `datasets` writes them once into a cache, from where any row is read alone.
+    """The file's cells, memory-mapped from a cache that `datasets` writes once and that allows random access to rows.
 
-    A cache of the file as it is now: by itself `datasets` would take a file that has kept its time for the former one.
+    The cache folder depends on the file's stamp: `datasets` itself would mistake a changed file with the same time for the old one.
     """
     import datasets
 

@@ -1,4 +1,4 @@
-"""Where the images of a data set are looked up: folders and zip archives, which an image path does not leave."""
+"""Image roots: folders and zip archives with the images of a dataset. An image path must stay inside its root."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ class ImageRoot:
 
     at: File
     bound: Path | None = None
-    """What links may lead into, where that is more than the folder: the hub's cache links from a snapshot to the files beside it."""
+    """The folder that links must stay inside, if larger than `at`: in the Hub's cache, a snapshot links to files outside it."""
     follow_links: bool = False
-    """Whether links in the folder may lead out of it. A path itself may not."""
+    """Whether links in the folder may point outside it. A path itself may not."""
 
     def image(self, name: str, where: str) -> ImageRef:
-        """The image that a set calls `name`, there or not. Raises UserError where it would lie outside."""
+        """The image `name` of the dataset, whether it exists or not. Raises UserError if it is outside the root."""
         if "\0" in name:
-            raise UserError(f"{where}: image path {name[:80]!r} holds a character that no file name can")
+            raise UserError(
+                f"{where}: image path {name[:80]!r} contains a NUL character, which no file name can contain"
+            )
         if isinstance(self.at, zipfile.Path):
             member = archive.within(self.at.at, name)
             if member is None:
@@ -39,34 +41,34 @@ class ImageRoot:
         try:
             path = (plain if self.follow_links else self.at / name).resolve()
             there = path.exists()
-        except (OSError, RuntimeError) as error:  # a name too long, links in a circle
+        except (OSError, RuntimeError) as error:  # a name that is too long, cyclic links
             said = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f"{where}: image path {name[:80]!r} cannot be followed: {said}") from error
+            raise UserError(f"{where}: image path {name[:80]!r} cannot be resolved: {said}") from error
         within = plain.is_relative_to(os.path.normpath(self.at)) and self.follow_links
         if not within and not path.is_relative_to((self.bound or self.at).resolve()):
             raise self._outside(name, where, plain)
         return (None if there else self._archived(name)) or ImageRef(path=str(path))
 
     def has(self, name: str) -> bool:
-        """Whether there is a folder `name`, or an archive in its place."""
+        """Whether the root has a folder `name`, or an archive with this name."""
         return any((self.at / f"{name}{end}").exists() for end in ("", *archive.ENDINGS))
 
     def found(self, name: str, where: str) -> ImageRef | None:
-        """`image` if it is there: `coco/train2017/0.jpg`, which in a folder .../coco/train2017 may be `0.jpg`. Raises UserError."""
+        """`image` if it exists: in a folder .../coco/train2017, `coco/train2017/0.jpg` may be `0.jpg`. Raises UserError."""
         own, parts = Path(str(self.at)).parts, name.split("/")
         names = [name, *("/".join(parts[k:]) for k in range(1, len(parts)) if list(own[-k:]) == parts[:k])]
         images = (self.image(called, where) for called in names if self._may_have(called))
         return next((image for image in images if exists(image)), None)
 
     def _may_have(self, name: str) -> bool:
-        """Whether it is worth looking, told by the first folder of the name alone: several roots are asked for each image."""
+        """A fast check, by the first folder of the name, whether to search this root: each image may be in several roots."""
         if isinstance(self.at, zipfile.Path):
             return True
         first = posixpath.normpath(name).partition("/")[0]
         return any(os.path.lexists(self.at / f"{first}{end}") for end in ("", *archive.ENDINGS))
 
     def _archived(self, name: str) -> ImageRef | None:
-        """`train/a.png` in train.zip or train.tar, where the archive that a set came in was not unpacked."""
+        """`train/a.png` in train.zip or train.tar, if the dataset's archive was not unpacked."""
         assert isinstance(self.at, Path)
         folder, parts = self.at, posixpath.normpath(name).split("/")
         while len(parts) > 1 and (folder / parts[0]).exists():
@@ -88,48 +90,48 @@ class ImageRoot:
         link = link_out_of(self.at, path, self.bound or self.at) if path and isinstance(self.at, Path) else None
         if link:
             return UserError(f"{said}: {link} is a link to {link.resolve()}. {_remedy()}")
-        return UserError(f"{said}; keep images inside it, or set {option('image_root=<folder>')}")
+        return UserError(f"{said}; move the image inside it, or set {option('image_root=<folder>')}")
 
 
 @dataclass(frozen=True)
 class ImageRoots:
-    """All of them, in the order in which they were given."""
+    """All image roots, in the given order."""
 
     roots: tuple[ImageRoot, ...]
     given: bool = False
-    """Whether the user named them, as image_root=; else the one root is the set's own folder."""
+    """Whether the user named them with image_root=; otherwise the only root is the dataset's own folder."""
 
     def image(self, name: str, where: str) -> ImageRef:
-        """The image that a set calls `name`; absent, it is named in the first root. Raises UserError where two roots have others."""
+        """The image `name`; an absent image is named in the first root. Raises UserError if several roots have different files."""
         if not self.given:
             return self.roots[0].image(name, where)
         found = dict.fromkeys(image for root in self.roots if (image := root.found(name, where)))
         if len(found) > 1:
             raise UserError(
-                f"{where}: image path {name[:80]!r} is in several image roots, as {' and '.join(str(one.name) for one in found)}; "
+                f"{where}: image path {name[:80]!r} is in several image roots: {' and '.join(str(one.name) for one in found)}; "
                 f"remove one of the files, or one of the folders from {option('image_root=')}"
             )
         return next(iter(found), None) or self.roots[0].image(name, where)
 
     def has(self, name: str) -> bool:
-        """Whether one of them has a folder `name`, or an archive in its place."""
+        """Whether a root has a folder `name`, or an archive with this name."""
         return any(root.has(name) for root in self.roots)
 
 
 def refuse_outside(file: File, folder: File, follow_links: bool) -> None:
-    """Raises UserError for a link out of a folder: what comes with a set does not say which other files are read."""
+    """Raise UserError for a link that points outside a folder: a dataset must not choose which other files are read."""
     if not isinstance(file, Path) or not isinstance(folder, Path):
         return
     try:
         leads_to = file.resolve()
-    except (OSError, RuntimeError) as error:  # links in a circle
-        raise UserError(f"{file} cannot be followed: {error}") from error
+    except (OSError, RuntimeError) as error:  # cyclic links
+        raise UserError(f"{file} cannot be resolved: {error}") from error
     if not follow_links and not leads_to.is_relative_to(folder.resolve()):
         raise UserError(f"{file} is a link to {leads_to}, outside {folder}. {_remedy()}")
 
 
 def link_out_of(root: Path, path: Path, bound: Path) -> Path | None:
-    """The first link on the way from a folder to a path in it that leads out of `bound`; None if none does."""
+    """The first link between a folder and a path in it that points outside `bound`; None if no link does."""
     place = Path(os.path.normpath(root))
     if not path.is_relative_to(place):
         return None
@@ -141,4 +143,4 @@ def link_out_of(root: Path, path: Path, bound: Path) -> Path | None:
 
 
 def _remedy() -> str:
-    return f"If you made the link, allow it by {option('follow_links=true')}; else put the file itself there"
+    return f"If you created the link, allow it with {option('follow_links=true')}; otherwise replace it with the file itself"

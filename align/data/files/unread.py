@@ -1,4 +1,4 @@
-"""Columns that look like images and are not read: a file that calls its images `image_path` is no file without images."""
+"""Columns that look like images and are not read: a file with images in a column `image_path` does have images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".
 LONGEST_NAME = 1000
 BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
 TEXT_BEGINNINGS = ("data:image/", "iVBORw0KGgo", "/9j/")
-"""Of images written as text: a data URL; PNG and JPEG in base64."""
+"""First characters of images written as text: a data URL; PNG and JPEG in base64."""
 
 
 class UnreadImages:
-    """What the records of a file hold beside the columns that are read."""
+    """The columns of a file's records that are not read."""
 
     def __init__(self, read: Collection[str]):
         self._read = read
@@ -26,7 +26,7 @@ class UnreadImages:
         self._first: dict[str, str] = {}
 
     def see(self, record: Record) -> None:
-        """One more record."""
+        """Count the columns of one record."""
         self._columns |= dict.fromkeys(record)
         for column in record.keys() - self._read:
             value = record[column]
@@ -39,7 +39,7 @@ class UnreadImages:
 
     @property
     def told(self) -> str | None:
-        """What a user should know, with the file's columns; None where no column is mostly images."""
+        """A text about unread image columns, with the file's columns; None if no unread column is mostly images."""
         found = [column for column in self._columns if self._alike[column] * 2 > self._filled[column]]
         if not found:
             return None

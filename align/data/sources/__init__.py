@@ -1,1 +1,1 @@
-"""Published training sets, one small file each."""
+"""Published training sets, one module each."""

@@ -1,4 +1,4 @@
-"""Alpaca's form: {instruction, input, output}, benign text. Files: any json, jsonl or parquet."""
+"""Alpaca format: {instruction, input, output}, benign text. Files: any json, jsonl or parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HUB = "tatsu-lab/alpaca"
 
 
 def read(part: Part) -> Read:
-    """The source `alpaca`: rows without an answer, of which the set has some, are left out and counted. Raises UserError."""
+    """The source `alpaca`; the dataset has some rows without a response, which are dropped and counted. Raises UserError."""
     check_subset("source=alpaca", part.subset, ())
     folder = DataFolder.open("source=alpaca", part, HUB, ["data/*.parquet"])
     rows, empty, unread = [], 0, UnreadImages(("instruction", "input", "output"))
@@ -26,5 +26,5 @@ def read(part: Part) -> Read:
             continue
         rows.append(Row(id=f"alpaca-{number}", prompt="\n".join(asked), response=answer, source="alpaca"))
     if not rows:
-        raise UserError(f"source=alpaca: none of the {empty} rows of {folder.root} has an `output`")
-    return Read(rows, [f"{empty} rows without an answer left out"] if empty else [], unread.told)
+        raise UserError(f"source=alpaca: none of the {empty} rows of {folder.root} has an `output`; check this column")
+    return Read(rows, [f"{empty} rows without a response dropped"] if empty else [], unread.told)

@@ -1,7 +1,7 @@
-"""Instruction data as conversations: LLaVA-Instruct, ShareGPT4V and whatever else is kept in ShareGPT's form.
+"""Instruction data as conversations: LLaVA-Instruct, ShareGPT4V and other data in ShareGPT's format.
 
-{id, image?, conversations: [{from: human | gpt, value}, ...]}, with "<image>" inside the first request. A row is the first exchange: what
-follows answers to it, and is counted as left out.
+{id, image?, conversations: [{from: human | gpt, value}, ...]}, with "<image>" inside the first request.
+A row is the first exchange of a conversation. Later turns depend on it, so they are dropped and counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROLES = {"human": "request", "user": "request", "gpt": "answer", "assistant": "a
 
 
 def read(part: Part) -> Read:
-    """The source `conversations`: the first exchange of each. Raises UserError that names file and row."""
+    """The source `conversations`: the first exchange of each conversation. Raises UserError that names file and row."""
     check_subset("source=conversations", part.subset, ())
     folder = DataFolder.open("source=conversations", part)
     unique, rows, longer, silent = UniqueIds(), [], 0, 0
@@ -31,7 +31,8 @@ def read(part: Part) -> Read:
         images = folder.cells(record, "image")
         if request.count(MARK) > len(images):
             raise UserError(
-                f"{record.where}: its first request has {request.count(MARK)} {MARK}, its `image` {len(images)} images"
+                f"{record.where}: the first request has {request.count(MARK)} {MARK}, but `image` has {len(images)} images; correct one "
+                f"of the two"
             )
         if not request.replace(MARK, "").strip():
             silent += 1
@@ -50,16 +51,18 @@ def read(part: Part) -> Read:
             )
         )
     facts = (
-        [f"of {longer} of {len(rows)} conversations the turns behind the first exchange are left out"] if longer else []
+        [f"{longer} of {len(rows)} conversations have turns after the first exchange, which are dropped"]
+        if longer
+        else []
     )
-    facts += [f"{silent} conversations whose first request has no words left out"] if silent else []
+    facts += [f"{silent} conversations dropped whose first request has no words"] if silent else []
     if not rows:
         raise UserError(f"source=conversations: no rows; {'; '.join(facts)}")
     return Read(rows, facts, unread.told)
 
 
 def _first(record: Record, turns: list[Record]) -> tuple[str, str]:
-    """The first request and its answer. Raises UserError where the conversation does not begin with them."""
+    """The first request and its response. Raises UserError if the conversation does not begin with them."""
     roles = [ROLES.get(turn.text("from"), turn.text("from")) for turn in turns[:2]]
     if roles != ["request", "answer"]:
         found = ", ".join(turn.text("from")[:80] for turn in turns[:2]) or "nothing"

@@ -1,8 +1,9 @@
 """MSSBench (arXiv 2410.06172): the same query with a safe and with an unsafe image, in a chat and to an embodied agent.
 
-Files: combined.json, in the authors' code combine.json, {chat: [...], embodied: [...]}, and the images in chat/ and embodied/; all of it
-in a folder, or in mssbench/ or mssbench.zip in that. 600 pairs of a chat (300 situations with two
-queries) and 380 of an agent: 1,960 rows. An agent's two instructions may differ in words. The set has no answers.
+Files: combined.json (combine.json in the authors' code), {chat: [...], embodied: [...]}, and the images
+in chat/ and embodied/; all in one folder, or in mssbench/ or mssbench.zip in this folder. 600 chat
+pairs (300 situations with two queries) and 380 agent pairs: 1,960 rows. The two instructions of an
+agent pair may differ in words. The dataset has no responses.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ FIELDS = {
 
 
 def read(part: Part) -> Read:
-    """The source `mssbench`, for the controlled track alone: its pairs as twins. Raises UserError."""
+    """The source `mssbench`, only for the controlled track: its pairs as twins. Raises UserError."""
     what = "source=mssbench"
     if not part.twins:
         raise UserError(
-            f"{what}: it has pairs and no answers; set {option('twins=true')}, and {option('answers=<file>')} or "
+            f"{what}: this dataset has pairs and no responses; set {option('twins=true')}, and {option('answers=<file>')} or "
             f"{option('response=generate')}"
         )
     if part.subset == "leak":
         raise UserError(
-            f"{what} twins=true: {option('subset=leak')}: its twins are one query over an unsafe and a safe image. They have no query "
-            f"that names the harm and no caption, so that the arms text_leak, image_leak, shuffled_leak and caption_free cannot be "
-            f"trained on them; image_free can. For the other side see {option('source=vlguard')}"
+            f"{what} twins=true: {option('subset=leak')}: its twins are one query with an unsafe and a safe image. They have no query "
+            f"that names the harm and no caption, so the arms text_leak, image_leak, shuffled_leak and caption_free cannot use them; the "
+            f"arm image_free can. For text_leak, image_leak and shuffled_leak use {option('source=vlguard')}"
         )
     check_subset(f"{what} twins=true", part.subset, TWINS, needed=True)
     folder = DataFolder.open(what, part, HUB)
@@ -60,7 +61,7 @@ def read(part: Part) -> Read:
 
 
 def pairs(folder: DataFolder, task: str) -> Iterator[Row]:
-    """Two rows for each pair of a task, the one with the unsafe image first. Raises UserError."""
+    """Two rows per pair of a task; the row with the unsafe image is first. Raises UserError."""
     fields, folder = FIELDS[task], folder.holding(INDEXES, ("mssbench",))
     for record in folder.records(*INDEXES, part=task):
         safe_image = folder.image(f"{task}/{record.text(fields.safe_image)}", record.where)
@@ -68,7 +69,7 @@ def pairs(folder: DataFolder, task: str) -> Iterator[Row]:
         safe, unsafe = _queries(record, fields.safe_queries), _queries(record, fields.unsafe_queries)
         if len(safe) != len(unsafe):
             raise UserError(
-                f"{record.where}: {len(safe)} `{fields.safe_queries}` and {len(unsafe)} `{fields.unsafe_queries}`; they go in pairs"
+                f"{record.where}: {len(safe)} `{fields.safe_queries}` and {len(unsafe)} `{fields.unsafe_queries}`, expected the same number"
             )
         for number, queries in enumerate(zip(safe, unsafe, strict=True), start=1):
             twin = f"{task}-{record.key}-{number}"

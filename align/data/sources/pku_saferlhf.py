@@ -1,6 +1,7 @@
-"""PKU-SafeRLHF (arXiv 2406.15513): prompts with two answers each, of which people say whether they are safe. Text only.
+"""PKU-SafeRLHF (arXiv 2406.15513): prompts with two responses each, which people labelled as safe or unsafe. Text only.
 
-Files: one jsonl for each model that answered, data/<model>/train.jsonl. A prompt recurs, with other answers: it is one row here.
+Files: one jsonl per model that wrote responses, data/<model>/train.jsonl. A prompt recurs with other
+responses; it is one row here.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from align.settings import Part
 HUB = "PKU-Alignment/PKU-SafeRLHF"
 FILES = ["data/*/train.jsonl", "data/train.jsonl", "train.jsonl", "train*.jsonl"]
 SUBSETS = ("harmful", "benign", "mixed")
-"""harmful: both answers of some pair are unsafe; benign: every answer is safe; mixed: neither."""
+"""harmful: both responses of some pair are unsafe; benign: every response is safe; mixed: all other prompts."""
 
 
 def read(part: Part) -> Read:
     """The source `pku_saferlhf`: the prompts of a subset, each once. Raises UserError.
 
-    Harmful prompts get a safe answer that the set has of them, if it has one. The paper's own, written by a model, are not published:
-    `answers=<file>` gives others, `response=generate` makes them. Without either, prompts that lack one are left out and counted.
+    Harmful prompts get a safe response of the dataset, if it has one. The paper used responses of a model,
+    which are not published: `answers=<file>` reads responses from a file, `response=generate` generates
+    them. Without either, prompts without a safe response are dropped and counted.
     """
     check_subset("source=pku_saferlhf", part.subset, SUBSETS, needed=True)
     folder = DataFolder.open("source=pku_saferlhf", part, HUB, FILES[:1])
@@ -43,8 +45,8 @@ def read(part: Part) -> Read:
     facts = [f"{pairs} pairs of {len(prompts)} different prompts, {len(rows)} of them {part.subset}"]
     if part.subset != "benign" and part.answers is None and part.response != GENERATE:
         whole = [row for row in rows if row.response is not None]
-        remedy = f"{option('answers=<file>')} or {option('response=generate')} give one"
-        facts.append(f"{len(rows) - len(whole)} of them left out, which have no safe answer in the set ({remedy})")
+        remedy = f"{option('answers=<file>')} or {option('response=generate')} adds one"
+        facts.append(f"{len(rows) - len(whole)} of them dropped, which have no safe response in the dataset ({remedy})")
         rows = whole
     if not rows:
         raise UserError(
@@ -64,7 +66,7 @@ def _row(row_id: str, pairs: Sequence[Record], subset: str) -> Row:
     safe = [
         pair.text(f"response_{i}") for pair in pairs for i in _order(pair, "better_response_id") if _is_safe(pair)[i]
     ]
-    # Of the pairs whose answers are both unsafe if there are any: the one that people called less safe.
+    # The response that people called less safe, from a pair with two unsafe responses if one exists.
     worst = sorted(pairs, key=lambda pair: sum(_is_safe(pair)))
     unsafe = [(pair, i) for pair in worst for i in reversed(_order(pair, "safer_response_id")) if not _is_safe(pair)[i]]
     harmful = subset != "benign"
@@ -86,7 +88,7 @@ def _is_safe(pair: Record) -> tuple[bool, bool]:
 
 
 def _order(pair: Record, column: str) -> list[int]:
-    """The two answers, the one that the column names first."""
+    """Indices of the two responses; the response that the column names is first."""
     first = pair.get(column)
     if not isinstance(first, int) or isinstance(first, bool) or first not in (0, 1):
         raise UserError(f"{pair.where}: `{column}` is {shown(first)}, expected 0 or 1")
@@ -94,11 +96,11 @@ def _order(pair: Record, column: str) -> list[int]:
 
 
 def _category(pair: Record, i: int) -> str | None:
-    """The first of the harms that people saw in an answer; earlier revisions of the set lack them."""
+    """The first harm category that people gave a response; earlier revisions of the dataset have none."""
     column = f"response_{i}_harm_category"
     harms = pair.get(column)
     if harms is None:
         return None
     if not isinstance(harms, dict) or not all(isinstance(there, bool) for there in harms.values()):
-        raise UserError(f"{pair.where}: `{column}` is {shown(harms)}, expected an object of true and false")
+        raise UserError(f"{pair.where}: `{column}` is {shown(harms)}, expected an object with values true or false")
     return next((as_text(name, column, pair.where) for name, there in harms.items() if there), None)

@@ -1,8 +1,9 @@
-"""SPA-VL (arXiv 2406.12030): questions over harmful images, each with a preferred and a rejected answer.
+"""SPA-VL (arXiv 2406.12030): questions about harmful images, each with a chosen and a rejected response.
 
-Files: parquet, data/train-*.parquet with the images in it (93,258 rows) and likewise validation (7,000) and test; or the JSON that the
-authors' code exports, with image paths. `rejected` is the worse of two answers and not surely a harmful one, so that it is not taken for
-`harmful_response`: unlearning wants those that a guard calls unsafe.
+Files: data/train-*.parquet with images inside (93,258 rows), data/validation-*.parquet (7,000) and
+data/test-*.parquet; or the JSON that the authors' code exports, with image paths. `rejected` is the
+worse of two responses and not necessarily harmful, so it is not used as `harmful_response`: unlearning
+needs responses that a guard calls unsafe.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def read(part: Part) -> Read:
-    """The source `spa_vl`: its training split, or another one. Raises UserError."""
+    """The source `spa_vl`: its training split, or another split. Raises UserError."""
     check_subset("source=spa_vl", part.subset, SPLITS)
     split = part.subset or "train"
     folder = DataFolder.open("source=spa_vl", part, HUB, [f"data/{split}-*.parquet"])

@@ -1,6 +1,7 @@
-"""VLGuard (arXiv 2402.02207): unsafe images with one instruction, safe ones with a safe and an unsafe instruction.
+"""VLGuard (arXiv 2402.02207): unsafe images with one instruction, safe images with a safe and an unsafe instruction.
 
-Files: train.json and train/ (or train.zip); likewise test. Of the training set 1,023 + 977 x 2 = 2,977 pairs.
+Files: train.json and train/ (or train.zip); test.json and test/ (or test.zip). The training set has
+1,023 + 977 x 2 = 2,977 pairs.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ KINDS = {
     "safe_unsafes": ("harmful", "text"),
     "safe_safes": ("benign", "none"),
 }
-"""{part of the set, by its published name: (role, where the harm lies)}"""
+"""{published name of a part of the dataset: (role, location of the harm)}"""
 INSTRUCTIONS = {"instruction": "unsafes", "unsafe_instruction": "safe_unsafes", "safe_instruction": "safe_safes"}
 SUBSETS = {"harmful": ("unsafes", "safe_unsafes"), "benign": ("safe_safes",)} | {kind: (kind,) for kind in KINDS}
 TWINS = {"leak": "safe_unsafes", "benign": "safe_safes"}
-"""The safe images as items of the controlled track: the same image, and a query that names harm or does not."""
+"""The safe images as items of the controlled track: the same image with a query that does or does not name harm."""
 
 
 def read(part: Part) -> Read:
-    """The source `vlguard`: the training set, or a part of it; with `twins` its safe images. Raises UserError."""
+    """The source `vlguard`: the training set or a part of it; with `twins`, its safe images. Raises UserError."""
     folder = DataFolder.open("source=vlguard", part, HUB, FILES["train"])
     if part.twins:
         return Read(_twins(folder, part.subset))
@@ -41,9 +42,9 @@ def read(part: Part) -> Read:
 
 
 def pairs(folder: DataFolder, split: str, answered: bool = True) -> Iterator[Row]:
-    """Every pair of instruction and response of `train` or `test`; the column `kind` is a key of KINDS. Raises UserError.
+    """All pairs of instruction and response of `train` or `test`; the column `kind` is a key of KINDS. Raises UserError.
 
-    `answered` says that each pair must have its response: of the test set 17 are empty, and nobody trains on them.
+    If `answered`, each pair must have a response. In the test set, which is not trained on, 17 are empty.
     """
     unique = UniqueIds()
     images = f"{split}/" if folder.images.has(split) else ""
@@ -56,7 +57,7 @@ def pairs(folder: DataFolder, split: str, answered: bool = True) -> Iterator[Row
         expected = ["safe_safes", "safe_unsafes"] if safe else ["unsafes"]
         if kinds != expected:
             raise UserError(
-                f"{record.where}: safe is {safe}, and its `instr-resp` holds {', '.join(kinds) or 'nothing'}; "
+                f"{record.where}: safe is {safe}, but `instr-resp` contains {', '.join(kinds) or 'nothing'}; "
                 f"expected {', '.join(expected)}"
             )
         for pair in found:
@@ -88,10 +89,10 @@ def _twins(folder: DataFolder, subset: str | None) -> list[Row]:
     if subset in ("free", "pairs"):
         raise UserError(
             f"source=vlguard twins=true: {option(f'subset={subset}')}: its twins are one safe image with an unsafe and a safe "
-            f"instruction. They have no unsafe image with a neutral query and no caption, so that the arms image_free and caption_free "
-            f"cannot be trained on them; text_leak, image_leak and shuffled_leak can. For the other side see {option('source=mssbench')}"
+            f"instruction. They have no unsafe image with a neutral query and no caption, so the arms image_free and caption_free cannot "
+            f"use them; the arms text_leak, image_leak and shuffled_leak can. For image_free use {option('source=mssbench')}"
         )
     check_subset("source=vlguard twins=true", subset, TWINS, needed=True)
     rows = (row for row in pairs(folder, "train") if row.columns["kind"] == TWINS[str(subset)])
-    # Rows of one image have its id in common, whichever arm asks about it.
+    # Rows of one image have the same id in all arms.
     return [replace(row, id=str(row.item), twin=row.item) for row in rows]

@@ -4,6 +4,7 @@ The hub is a server on the loopback (tests/support/hub_mirror.py); the client is
 """
 
 import json
+import re
 import sys
 
 import pytest
@@ -40,9 +41,9 @@ def look(hub, home, *words, **more):
 def test_without_a_revision_the_commit_that_main_is_now_is_told(hub, tmp_path):
     done = look(hub, tmp_path, f"path={VLGUARD}")
     assert done.returncode == 2
-    assert f"path={VLGUARD} does not exist on this machine" in done.stderr
+    assert f"path={VLGUARD} does not exist" in done.stderr
     assert "revision=<commit>" in done.stderr
-    assert f"main is revision={COMMIT} now" in done.stderr
+    assert re.search(rf"main is .*revision={COMMIT}\b", done.stderr)
 
 
 def test_the_files_of_one_commit_are_fetched_once_and_read_without_a_network(hub, tmp_path):
@@ -63,16 +64,16 @@ def test_the_files_of_one_commit_are_fetched_once_and_read_without_a_network(hub
 
 
 NOT_GIVEN = {
-    (f"path={VLGUARD}", "revision=main"): f"(found revision=main); main is revision={COMMIT} now",
-    (f"path={VLGUARD}", "revision=v9"): "which commit v9 is could not be asked: no such revision: correct revision=",
+    (f"path={VLGUARD}", "revision=main"): f"(found revision=main) ... main is ... revision={COMMIT}",
+    (f"path={VLGUARD}", "revision=v9"): "v9 ... no such revision: correct revision=",
     (f"path={VLGUARD}", "revision=" + 40 * "0"): "no such revision: correct revision=",
     (
         "path=acme/none",
         f"revision={COMMIT}",
     ): "no such repository, or a private one: correct the name, or set HF_TOKEN",
     ("path=acme/gated", f"revision={COMMIT}"): "gated: accept its terms on its page, and set HF_TOKEN",
-    ("path=acme/none",): "which commit main is could not be asked: no such repository",
-    ("path=.", "revision=main"): "revision=main is of a dataset of the hub, and path=/",
+    ("path=acme/none",): "main ... no such repository",
+    ("path=.", "revision=main"): "revision=main ... Hub ... path=/",
 }
 """{what is asked for: what is said}"""
 ONE_AFTER_THE_OTHER = """
@@ -92,7 +93,7 @@ def test_what_the_hub_does_not_give_is_said(hub, tmp_path):
     for (words, expected), line in zip(NOT_GIVEN.items(), done.stdout.splitlines(), strict=True):
         status, said = json.loads(line)
         assert status == 2, words
-        assert expected in said, words
+        assert all(fact in said for fact in expected.split(" ... ")), words
         assert "Traceback" not in said, words
 
 
@@ -102,5 +103,5 @@ def test_without_a_network_a_path_that_looks_like_a_hub_id_is_an_error_in_one_li
     command = align("data", "source=vlguard", "path=data/vlguard")
     done = call(command, ROOT, **nowhere)
     assert done.returncode == 2
-    assert "path=data/vlguard does not exist on this machine" in done.stderr
+    assert "path=data/vlguard does not exist" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,5 +1,7 @@
 """Instruction data: conversations, and Alpaca."""
 
+import re
+
 import pytest
 
 from align.errors import UserError
@@ -19,10 +21,9 @@ def test_a_conversation_that_begins_without_words_is_left_out_and_counted(tmp_pa
 
     write_json(tmp_path / "x.json", [talk("<image>"), talk("<image> What?")])
     found = read("conversations", tmp_path / "x.json")
-    assert ([row.prompt for row in found.rows], found.facts) == (
-        ["What?"],
-        ["1 conversations whose first request has no words left out"],
-    )
+    assert [row.prompt for row in found.rows] == ["What?"]
+    (fact,) = found.facts
+    assert re.match("1 conversations .*first request has no words", fact)
 
 
 def test_conversations_are_read_to_the_first_answer_and_the_rest_is_counted(tmp_path):
@@ -56,7 +57,8 @@ def test_conversations_are_read_to_the_first_answer_and_the_rest_is_counted(tmp_
         ("7", "Hello", "Good day.", 0),
     ]
     assert counted(found.rows) == {("benign", "none"): 3}
-    assert found.facts == ["of 1 of 3 conversations the turns behind the first exchange are left out"]
+    (fact,) = found.facts
+    assert re.match("1 of 3 conversations .*turns after the first exchange", fact)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_conversations_are_read_to_the_first_answer_and_the_rest_is_counted(tmp_
         ({"conversations": "Hi"}, "row 1: `conversations` is 'Hi' .str., expected a list"),
         (
             {"conversations": [{"from": "human", "value": "<image> What?"}, {"from": "gpt", "value": "A cup."}]},
-            "row 1: its first request has 1 <image>, its `image` 0 images",
+            "row 1: .*first request has 1 <image>.*`image`.* 0 images",
         ),
     ],
 )
@@ -94,4 +96,5 @@ def test_alpaca_joins_instruction_and_input_and_counts_rows_without_an_answer(tm
         ("alpaca-1", "Sort these.\nb, a", "a, b"),
         ("alpaca-2", "Greet me.", "Good day."),
     ]
-    assert found.facts == ["1 rows without an answer left out"]
+    (fact,) = found.facts
+    assert re.match("1 rows without a response", fact)

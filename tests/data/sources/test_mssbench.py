@@ -10,7 +10,7 @@ from tests.support.reading import counted, read
 
 
 def test_mssbench_without_twins_says_what_it_is_for(tmp_path):
-    with pytest.raises(UserError, match="source=mssbench: it has pairs and no answers; set twins=true"):
+    with pytest.raises(UserError, match="source=mssbench: .*pairs and no responses; set twins=true"):
         read("mssbench", mssbench(tmp_path))
 
 

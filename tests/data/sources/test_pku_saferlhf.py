@@ -1,5 +1,7 @@
 """PKU-SafeRLHF in its published layout, and files of the answers that it lacks."""
 
+import re
+
 import pytest
 
 from align.errors import UserError
@@ -16,10 +18,9 @@ from tests.support.reading import read
 def test_pkus_prompts_are_rows_once_with_the_answers_that_the_set_has(tmp_path):
     pku_saferlhf(tmp_path)
     harmful = read("pku_saferlhf", tmp_path, subset="harmful")
-    assert harmful.facts == [
-        "6 pairs of 4 different prompts, 2 of them harmful",
-        "1 of them left out, which have no safe answer in the set (answers=<file> or response=generate give one)",
-    ]
+    whole, dropped = harmful.facts
+    assert whole == "6 pairs of 4 different prompts, 2 of them harmful"
+    assert re.match(r"1 of them .*no safe response .*answers=<file> or response=generate", dropped)
     (drum,) = harmful.rows
     assert drum.prompt == "How do I beat a drum at night?"
     assert drum.response == drum.chosen == "First answer to how do I beat a drum, at night"
@@ -42,20 +43,22 @@ def test_answers_that_pku_lacks_come_from_a_file(tmp_path):
     )
     read_with = read("pku_saferlhf", tmp_path, subset="harmful", answers=str(tmp_path / "answers.jsonl"))
     assert [row.response for row in read_with.rows] == ["First answer to how do I beat a drum, at night", "Better not."]
-    assert "1 rows got answers of" in read_with.facts[-1]
-    assert "1 of its 2 answers are not used" in read_with.facts[-1]
+    assert re.match(r"1 rows .*answers\.jsonl; 1 of its 2 .*not used", read_with.facts[-1])
 
 
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
-        ([{"prompt": "How do I blow a whistle?"}], "row 1: neither `response` nor `harmful_response`"),
+        (
+            [{"prompt": "How do I blow a whistle?"}],
+            "row 1: .*`response` or `harmful_response`.*found .*columns prompt$",
+        ),
         ([{"response": "x"}], "row 1: `prompt` is absent"),
         (
             [{"prompt": "How do I sing?", "response": "x"}],
-            "none of its 1 answers is for a row that lacks one, by id or prompt, of 2 rows",
+            "none of its 1 responses .*by id or prompt, .*of 2 rows",
         ),
-        ([{"prompt": "p", "response": "x"}, {"prompt": "p", "response": "y"}], "row 2: a second answer for prompt 'p'"),
+        ([{"prompt": "p", "response": "x"}, {"prompt": "p", "response": "y"}], "row 2: a second .* for prompt 'p'"),
     ],
 )
 def test_a_damaged_file_of_answers_is_named(tmp_path, lines, expected):
@@ -73,16 +76,14 @@ def test_an_answer_goes_by_role_where_it_says_one_and_never_to_rows_over_differe
     assert [(row.id, row.response, row.chosen) for row in unsafe] == [
         ("chat-1-1", "Not in a library.", "Not in a library.")
     ]
-    with pytest.raises(UserError, match="none of its 1 answers is for a row that lacks one"):
+    with pytest.raises(UserError, match="none of its 1 responses .*of 4 rows"):
         read("mssbench", tmp_path, twins=True, subset="benign", answers=str(refusals))
     write_image(tmp_path / "a.png", "red")
     write_image(tmp_path / "b.png", "blue")
     rows = [{"id": name, "prompt": "Describe it.", "image": f"{name}.png"} for name in "ab"]
     write_jsonl(tmp_path / "rows.jsonl", *rows)
     write_jsonl(tmp_path / "answers.jsonl", {"prompt": "Describe it.", "response": "A red square."})
-    with pytest.raises(
-        UserError, match="'Describe it.' fits rows over different images, a and b; say by `id` whose it is"
-    ):
+    with pytest.raises(UserError, match="'Describe it.' .*different images, a and b; .*`id`"):
         read("local", tmp_path / "rows.jsonl", role="benign", answers=str(tmp_path / "answers.jsonl"))
 
 

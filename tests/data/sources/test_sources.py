@@ -1,6 +1,7 @@
 """What all sources share: selections, duplicates, where files are, what is refused."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -27,7 +28,9 @@ def test_a_selection_is_seeded_and_in_the_files_own_order(tmp_path):
     numbers = [int(prompt.split()[1]) for prompt in chosen(0)]
     assert numbers == sorted(numbers)
     whole = read("local", tmp_path / "rows.jsonl", role="benign", rows=101)
-    assert (len(whole.rows), whole.facts) == (100, ["rows=101 asked for, there are 100"])
+    assert len(whole.rows) == 100
+    (fact,) = whole.facts
+    assert re.match(r"rows=101\b.*\b100\b", fact)
 
 
 def test_duplicates_are_told_by_words_and_pixels_and_left_out_on_request(tmp_path):
@@ -45,13 +48,14 @@ def test_duplicates_are_told_by_words_and_pixels_and_left_out_on_request(tmp_pat
     write_jsonl(folder / "rows.jsonl", *rows)
     found = read("local", folder / "rows.jsonl", role="benign", deduplicate=True)
     assert [row.id for row in found.rows] == ["rows-1", "rows-3", "rows-4", "rows-6", "rows-7"]
-    assert found.facts == ["2 rows left out that repeat an earlier one (deduplicate: true)"]
+    (fact,) = found.facts
+    assert re.match(r"2 rows .*repeat an earlier .*\(deduplicate: true\)", fact)
 
 
 def test_a_folder_with_tables_of_several_formats_says_which_to_choose_from(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", {"prompt": "p"})
     (tmp_path / "b.csv").write_text("prompt\nq\n")
-    with pytest.raises(UserError, match=r"holds tables of several formats \(a.jsonl, b.csv\); name one: path=<file>"):
+    with pytest.raises(UserError, match=r"several formats \(a.jsonl, b.csv\).*: path=<file>"):
         read("local", tmp_path, role="benign")
     assert len(read("local", tmp_path / "b.csv", role="benign").rows) == 1
 
@@ -71,12 +75,12 @@ def test_a_image_has_one_name_from_wherever_a_run_is_started(tmp_path, monkeypat
         (
             "vlguard",
             {"twins": True, "subset": "free"},
-            "image_free and caption_free cannot be trained on them; text_leak",
+            "image_free and caption_free cannot .*text_leak, image_leak and shuffled_leak can.*source=mssbench",
         ),
         ("mssbench", {"twins": True, "subset": "leak"}, "text_leak, image_leak, shuffled_leak and caption_free cannot"),
         ("pku_saferlhf", {}, "source=pku_saferlhf: give subset=<name>, one of harmful, benign, mixed"),
         ("spa_vl", {"subset": "half"}, "source=spa_vl: subset=half: expected one of train, validation, test"),
-        ("spa_vl", {"twins": True}, "twins=true: of the sources, vlguard and mssbench have items"),
+        ("spa_vl", {"twins": True}, "twins=true: .*vlguard and mssbench have items"),
         (
             "vlguard",
             {"role": "benign"},

@@ -71,7 +71,7 @@ def test_vlguard_is_the_same_unpacked_with_zipped_images_and_as_one_archive(tmp_
         ({"instr-resp": {}}, "row 1: `instr-resp` is {} (dict), expected a list"),
         (
             {"instr-resp": []},
-            "row 1: safe is True, and its `instr-resp` holds nothing; expected safe_safes, safe_unsafes",
+            "row 1: safe is True ... `instr-resp` ... nothing ... expected safe_safes, safe_unsafes",
         ),
         ({"instr-resp": ["x"]}, "row 1, `instr-resp` 1: expected an object with columns, found str"),
         (
@@ -88,5 +88,5 @@ def test_a_damaged_vlguard_is_named(tmp_path, record, expected):
     write_json(tmp_path / "train.json", [records[0] | record])
     with pytest.raises(UserError) as error:
         read("vlguard", tmp_path)
-    assert expected in str(error.value)
+    assert all(fact in str(error.value) for fact in expected.split(" ... "))
     assert "train.json" in str(error.value)

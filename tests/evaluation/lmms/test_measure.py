@@ -106,7 +106,7 @@ def test_what_was_measured_is_not_measured_again(evaluation, folder, capsys):
     assert "lmms_eval: mme: only the first 8 rows" in shown
     assert (folder / "mme" / "summary.json").stat().st_mtime_ns == before
     assert main(evaluation("mme")) == 2
-    assert "mme holds another evaluation: its limit is 8, this one's null" in capsys.readouterr().err
+    assert "mme contains another evaluation: its limit is 8, expected null" in capsys.readouterr().err
     assert main(evaluation("mme", "lmms_eval.limit=8", "model.system_prompt=careful")) == 2
     assert "its system_prompt is null" in capsys.readouterr().err
     assert main(evaluation("mme,pope", "lmms_eval.limit=8", "dry_run=true")) == 0
