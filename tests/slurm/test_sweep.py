@@ -286,4 +286,4 @@ def test_what_is_queued_is_seen_however_it_is_looked_for_and_what_was_cancelled_
     assert "Nothing to submit" in sweep(*grid)
     local = [word for word in words if word != "launcher=slurm"]
     done = subprocess.run(local, env=cluster.environment, capture_output=True, text=True)
-    assert (done.returncode, "go on with launcher=slurm" in done.stderr) == (2, True)
+    assert (done.returncode, "launcher=slurm" in done.stderr) == (2, True)

@@ -142,9 +142,9 @@ def test_what_goes_with_a_folder_alone(tmp_path, capsys):
     for words, said in (
         (["status=true"], "no sweep was begun there"),
         (["finish=true"], "no sweep was begun there"),
-        ([], "no recipe: give recipe="),
-        (["seed=0,1"], "no recipe: give recipe="),
-        (["recipe=t_sft", "finish=true"], "finish=true goes with output_dir= alone"),
+        ([], "recipe= and grid= are missing"),
+        (["seed=0,1"], "recipe= and grid= are missing"),
+        (["recipe=t_sft", "finish=true"], "Give it with output_dir= alone"),
     ):
         assert main(["sweep", f"output_dir={tmp_path}", *words]) == 2
         assert said in capsys.readouterr().err

@@ -168,7 +168,7 @@ def test_a_judge_behind_an_address_with_its_failures(tmp_path, capsys):
     assert result["accuracy"]["value"] == pytest.approx(26 / 27)
     assert result["recall"]["unsafe"]["n"] == 11
     assert result["confusion"]["unsafe"] == {"refusal": 1, "warning": 0, "unsafe": 10}
-    assert "left out: 1 without a majority of people; 2 without a verdict" in " ".join(capsys.readouterr().out.split())
+    assert "left out: 1 without a majority label; 2 without a verdict" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_judge_behind_an_address_with_its_failures(tmp_path, capsys):
         ),
         ([answer(True, None)], [], "row people-1: label is None"),
         ([{"prompt": "p", "label": "safe"}], [], "row people-1 has no `response`, the answer that was judged"),
-        ([answer(True, "safe")], ["judge=null"], "no judge: give judge=<names>"),
+        ([answer(True, "safe")], ["judge=null"], "judge= is missing"),
         ([answer(True, "safe")], ["limit=0"], "limit=0: expected at least 1"),
         ([answer(True, "safe")], ["judge=rule_"], "judge=rule_: unknown"),
         ([answer(True, None, labels=["safe", "unsafe"])], [], "none of 1 items has a verdict and a majority of people"),
@@ -222,7 +222,7 @@ def test_the_rate_of_people_does_not_depend_on_the_judge(tmp_path):
             "give a file of each, with role=",
         ),
         ([answer(True, "wrong", role="benign")], "harmbench", "judge harmbench says whether an answer is safe"),
-        ([answer(True, "safe")], "none", "judge=none: nothing would be compared with people"),
+        ([answer(True, "safe")], "none", "judge=none: there would be no verdicts to compare with people"),
     ],
 )
 def test_harmful_and_harmless_items_are_other_questions(tmp_path, capsys, rows, judge, expected):

@@ -134,8 +134,8 @@ def test_the_command_says_what_it_did_and_how_to_evaluate(original, tower, tmp_p
     words = [f"checkpoint={checkpoint}", f"output_dir={output}", f"vision_tower={tower}"]
     assert main(["convert", *words]) == 0
     shown = capsys.readouterr().out
-    assert "language_model 30, multi_modal_projector 4, vision_tower 55; the vision tower's are its own" in shown
-    assert "new rows, <image>, <pad> among them, are the mean of the others" in shown
+    assert "language_model 30, multi_modal_projector 4, vision_tower 55. Vision tower: from the checkpoint" in shown
+    assert "<image>, <pad>, are the mean of the others" in shown
     assert "The original pads images to a square." in shown
     command = shlex.split(shown.splitlines()[-1])
     assert command[:4] == ["align", "eval", f"model={output}", "model.image_aspect_ratio=pad"]
@@ -281,7 +281,7 @@ def test_what_cannot_be_converted_says_why(original, tower, tmp_path, capsys):
     checkpoint, output = write_checkpoint(original, tmp_path / "original"), f"output_dir={tmp_path / 'out'}"
     for words, expected in [
         ([f"checkpoint={tmp_path / 'nowhere'}", output], "expected the folder of an original LLaVA checkpoint"),
-        ([f"checkpoint={checkpoint}"], "give output_dir="),
+        ([f"checkpoint={checkpoint}"], "output_dir= is missing"),
         ([f"checkpoint={checkpoint}", f"output_dir={tower}"], "exists already; give another"),
         (
             [f"checkpoint={checkpoint}", output, f"vision_tower={tmp_path / 'no'}"],

@@ -153,7 +153,7 @@ def test_ctrl_c_and_the_same_command(tmp_path):
         process.send_signal(signal.SIGINT)
         shown, _ = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert "to go on from there give the same command:\n  align leakage benchmark=local" in shown
+        assert re.search(r"Interrupted\..*:\n  align leakage benchmark=local", shown)
         server.delay = 0.0
         assert main(command) == 0
         assert 20 <= len(server.bodies) <= 20 + 2  # what was under way is asked again
@@ -354,18 +354,18 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["judge=rule"], "nothing to measure: give benchmark=<names>"),
-        (["benchmark=mini_vsil"], "no judge: give judge=<names>, of rule, llamaguard, vlm"),
+        (["judge=rule"], "benchmark= is missing"),
+        (["benchmark=mini_vsil"], "judge= is missing. Give judge=<names> (rule, llamaguard, vlm"),
         (["benchmark=mini_vsil", "judge=vlsbench"], "judge=vlsbench: unknown; expected one of rule, llamaguard, vlm"),
         (
             ["benchmark=mini_vsil", "judge=align.evaluation.judges.vlsbench:build", *NOWHERE],
-            "it judges answers, and here is none to judge",
+            "judges responses",
         ),
-        (["benchmark=mini_vsil", "judge=align.miniature.judge:RULE"], "it judges answers"),
-        (["benchmark=mini_vsil.blank", "judge=rule"], "benchmark=mini_vsil.blank: leakage is of a set as it is"),
+        (["benchmark=mini_vsil", "judge=align.miniature.judge:RULE"], "judges responses"),
+        (["benchmark=mini_vsil.blank", "judge=rule"], "benchmark=mini_vsil.blank names a view"),
         (["benchmark=mini_vsil", "judge=rule", "text=answer"], "text=answer: expected request or prompt"),
-        (["benchmark=mini_vsil", "against=mini_vsil"], "the probe tells two sets apart"),
-        (["benchmark=mini_vsil", "against=mini_benign", "probe=false"], "it is for the probe, and probe=false"),
+        (["benchmark=mini_vsil", "against=mini_vsil"], "against=mini_vsil is also in benchmark="),
+        (["benchmark=mini_vsil", "against=mini_benign", "probe=false"], "against=mini_benign is for the probe, but probe=false"),
         (["benchmark=mini_vsil", "probe=true"], "all 200 rows are harmful, and it tells harmful from benign"),
         (["benchmark=mini_vsil", "judge=vlm"], "judge vlm_requests: neither is given"),
         (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule asks no model"),
@@ -373,7 +373,7 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
         (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no image, first r0"),
         (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
         (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
-        (["benchmark=mini_vsil", "against=xstest"], "name one of xstest_safe, xstest_unsafe"),
+        (["benchmark=mini_vsil", "against=xstest"], "against=xstest is a group. Name one benchmark: xstest_safe, xstest_unsafe"),
     ],
 )
 def test_what_cannot_be_measured_is_named(tmp_path, capsys, arguments, expected):

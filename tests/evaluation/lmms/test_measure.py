@@ -163,7 +163,7 @@ def test_a_model_behind_an_address_or_a_prompt_is_not_measured(evaluation, capsy
     ours = ["benchmark=mini_vsil", "limit=2", "generation.max_new_tokens=2"]
     assert main(evaluation("mme", *ours, "defence=safety_prompt")) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "lmms_eval: not measured behind defence=safety_prompt" in shown
+    assert "lmms_eval: skipped with defence=safety_prompt" in shown
     assert "Ability by lmms_eval" not in shown
 
 
