@@ -4,6 +4,7 @@ The hub is a server on the loopback (tests/support/hub_server.py); the client is
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
