@@ -19,9 +19,9 @@ def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:
             images=(image,),
             role="harmful",
             harm_in="image",
-            caption=record.optional("image_description"),  # absent from older files, as is safety_reason
+            caption=record.optional("image_description"),  # older files lack it and safety_reason
             category=record.text("category"),
-            cluster=image.name,  # 223 images carry two or three queries
+            cluster=image.name,  # 223 images have two or three queries
             columns={
                 "sub_category": record.text("sub_category"),
                 "source": record.optional("source"),
