@@ -96,7 +96,7 @@ def test_a_refusal_names_both_arms():
     other = arm("text_leak")
     other.settings["seed"] = 1
     with pytest.raises(
-        UserError, match="image_leak and text_leak are no .* seed is 0 in image_leak and 1 in text_leak"
+        UserError, match="image_leak and text_leak are not .* seed is 0 in image_leak and 1 in text_leak"
     ):
         refuse_uncontrolled([arm(), other])
 

@@ -221,7 +221,7 @@ def test_the_rate_of_people_does_not_depend_on_the_judge(tmp_path):
             "refusal_match",
             "give a file of each, with role=",
         ),
-        ([answer(True, "wrong", role="benign")], "harmbench", "judge harmbench says whether an answer is safe"),
+        ([answer(True, "wrong", role="benign")], "harmbench", "judge harmbench judges whether a response is safe"),
         ([answer(True, "safe")], "none", "judge=none: there would be no verdicts to compare with people"),
     ],
 )

@@ -372,8 +372,8 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
         (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule asks no model"),
         (["benchmark=local", "judge=rule", "SET"], "'may i do item 0' is no question of the miniature"),
         (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no image, first r0"),
-        (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
-        (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
+        (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),
+        (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),
         (["benchmark=mini_vsil", "against=xstest"], "against=xstest is a group. Name one benchmark: xstest_safe, xstest_unsafe"),
     ],
 )
@@ -387,4 +387,4 @@ def test_a_judge_of_requests_is_none_of_answers(tmp_path, capsys):
     answering = ["generation.base_url=http://127.0.0.1:9/v1", "generation.model=m"]
     judge = "judge=align.miniature.judge:RULE_OF_REQUESTS"
     assert main(["eval", *answering, "benchmark=mini_vsil", judge, "output_dir=run"]) == 2
-    assert "judge rule_requests judges requests, not answers to them" in capsys.readouterr().err
+    assert "judge rule_requests judges requests, not responses" in capsys.readouterr().err

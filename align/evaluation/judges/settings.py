@@ -53,7 +53,7 @@ def _why(key: str) -> str:
     if key in ("path", "dtype", "batch_size"):
         return ", which is not loaded here"
     return (
-        " with its other settings"
+        ", which does not use it"
         if key in ("prompt", "sees_image", "safety_reason", "structured")
         else ", which has no endpoint"
     )

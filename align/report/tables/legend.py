@@ -14,7 +14,7 @@ INTERVALS = (
     f"{FEW_CLUSTERS} images, or if all items agree, Wilson's with the number of images as n. Several seeds: over images and seeds"
 )
 COUNTED = (
-    "A rate is a share of the `n` items that have a verdict (`n of` all items, if some have none). An item is a row; in a twin "
+    "A rate is a share of the `n` items that have a verdict (`n` of all items, if some have none). An item is a row; in a twin "
     "benchmark it is a pair. An incoherent response is never good"
 )
 

@@ -1,1 +1,1 @@
-"""A sweep on a SLURM cluster: queue.py (what is there), planning.py (what is added), submission.py (how), scripts.py (what runs)."""
+"""A sweep on SLURM: queue.py (the queue), planning.py (what to submit), submission.py, scripts.py."""

@@ -146,7 +146,7 @@ def square_panels(count: int) -> tuple[Any, Sequence[Any]]:
 
 
 def marker(look: Look, size: float) -> dict[str, Any]:
-    """matplotlib arguments of a mark."""
+    """Arguments of a mark for matplotlib."""
     face = look.colour if look.filled else PAPER
     return {
         "marker": look.marker,
