@@ -53,7 +53,10 @@ def plan(given: Composed) -> tuple[Cells, dict[str, list[EvalConfig]]]:
     """Settings of a comparison -> (runs of each model, its rows without training). Raises UserError."""
     config: CompareConfig = given.config
     if config.checkpoint and len(config.model) > 1:
-        raise UserError(f"checkpoint.{next(iter(config.checkpoint))}=: a checkpoint belongs to one model, but model= names several. Give one model=.")
+        raise UserError(
+            f"checkpoint.{next(iter(config.checkpoint))}=: a checkpoint belongs to one model, but model= names "
+            "several. Give one model=."
+        )
     _refuse_overrides_of_choices(config)
     cells = {model: _cells(config, model) for model in config.model}
     _refuse_one_name_for_two_models(cells)
@@ -90,7 +93,8 @@ def _cells(config: CompareConfig, model: str) -> list[Composed]:
     reserved = next((name for name in names if name in RESERVED), None)
     if reserved:
         raise UserError(
-            f"recipe={','.join(recipes)}: {reserved!r} is reserved for a row without training. Rename the recipe's file."
+            f"recipe={','.join(recipes)}: {reserved!r} is reserved for a row without training. Rename the recipe's "
+            "file."
         )
     return [
         _compose(config, model, recipe, method, seed)
@@ -126,7 +130,8 @@ def _refuse_one_name_for_two_models(cells: Cells) -> None:
         name = arms[0].config.model.name
         if name in names:
             raise UserError(
-                f"model={names[name]},{model}: both models have the name {name!r}. Set another model.name in one model file."
+                f"model={names[name]},{model}: both models have the name {name!r}. Set another model.name in one model "
+                "file."
             )
         names[name] = model
 
@@ -139,7 +144,8 @@ def _refuse_method_without_effect(given: Composed, cells: Cells) -> None:
     asked_for = given.origin("method") != DEFAULT
     if asked_for and not any("controlled" in _tracks(arms) for arms in cells.values()):
         raise UserError(
-            f"method={','.join(given.config.method)}: method= applies to arms of the controlled track, and no arm here is of that "
+            f"method={','.join(given.config.method)}: method= applies to arms of the controlled track, and no arm here "
+            "is of that "
             f"track. In the paper track each recipe has its own method: choose recipes, for example recipe=t_dpo,mm_dpo"
         )
 
@@ -198,7 +204,8 @@ def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) ->
     if "paper" not in _tracks(cells):
         for name in config.checkpoint:
             raise UserError(
-                f"checkpoint.{name}=: checkpoints trained elsewhere are rows of the paper track, but all recipes here are of the "
+                f"checkpoint.{name}=: checkpoints trained elsewhere are rows of the paper track, but all recipes here "
+                "are of the "
                 f"controlled track. Add {'a recipe of the paper track to recipe=' if config.recipe else 'track=paper'}"
             )
         return {}

@@ -25,12 +25,16 @@ def main(arguments: Sequence[str]) -> int:
 
     done = convert(Path(config.checkpoint), Path(config.output_dir), config.vision_tower, config.trust_pickle)
     parts = ", ".join(f"{part} {count}" for part, count in sorted(done.tensors.items()))
-    print(f"Tensors: {parts}. Vision tower: {f'from {done.vision_tower}' if done.vision_tower else 'from the checkpoint'}.")
+    print(
+        f"Tensors: {parts}. Vision tower: "
+        f"{f'from {done.vision_tower}' if done.vision_tower else 'from the checkpoint'}."
+    )
     if done.computed:
         print(f"{done.computed} more tensors can be computed from the configuration, match it, and are not stored.")
     before, after = done.vocabulary
     print(
-        f"Vocabulary: {before:,} rows -> {after:,}. New rows, which include {', '.join(done.new_tokens)}, are the mean of the others."
+        f"Vocabulary: {before:,} rows -> {after:,}. New rows, which include {', '.join(done.new_tokens)}, are the mean "
+        "of the others."
     )
     print(f"Written to {config.output_dir}")
     settings = ["model.image_aspect_ratio=pad"] if done.image_aspect_ratio == "pad" else []

@@ -58,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     unused = [key for key in OF_BENCHMARKS if getattr(config, key) not in (None, {})]
     if unused and not config.benchmark:
         raise UserError(
-            f"{unused[0]}= has no effect here: it selects rows of a benchmark. Give benchmark=, or use rows= to sample a source."
+            f"{unused[0]}= has no effect here: it selects rows of a benchmark. Give benchmark=, or use rows= to sample "
+            "a source."
         )
     if config.sample is not None and config.sample < 1:
         raise UserError(f"sample={config.sample}: expected at least 1")
@@ -175,7 +176,8 @@ def _describe(console: Console, each: _Set, summary: dict[str, Any]) -> None:
     harms = ", ".join(f"{place} {count}" for place, count in summary["harm_in"].items() if count)
     console.print(f"{each.name}: {summary['rows']:,} rows ({roles}; harm in {harms})", markup=False)
     console.print(
-        f"  {summary['with_image']:,} with images, {summary['images']:,} different files; {summary['duplicates']:,} duplicate rows",
+        f"  {summary['with_image']:,} with images, {summary['images']:,} different files; {summary['duplicates']:,} "
+        "duplicate rows",
         markup=False,
     )
     categories = [f"{name} {count}" for name, count in summary["categories"].items()]

@@ -55,9 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         elif results or not config.benchmark:
             _show(run, "Evaluation")
         else:
-            print(
-                "Nothing was judged (judge=none). The same command with a judge reuses the stored responses."
-            )
+            print("Nothing was judged (judge=none). The same command with a judge reuses the stored responses.")
         print(f"Details: {_results_folder(run, config).evaluation}")
         with progress() as display:
             points = run_curve(run, results, config, display)
@@ -95,7 +93,8 @@ def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
 def _refuse_launcher() -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError(
-            "align eval was started by a launcher, but it starts its own processes, one for each GPU of the machine. Give the "
+            "align eval was started by a launcher, but it starts its own processes, one for each GPU of the machine. "
+            "Give the "
             "command without a launcher; generation.num_processes= sets another number of processes."
         )
 
@@ -104,7 +103,8 @@ def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[
     """Evaluate the model of a configuration -> (its folder, {benchmark: result}). Raises UserError."""
     if config.run is not None and config.defence:
         raise UserError(
-            f"defence={config.defence}: a run folder stores results of the run without a defence. Instead of run=, give "
+            f"defence={config.defence}: a run folder stores results of the run without a defence. Instead of run=, "
+            "give "
             f"checkpoint={config.run}/checkpoint output_dir=<folder>"
         )
     if config.run is not None:

@@ -80,7 +80,8 @@ def _judges(config: LeakageConfig) -> dict[str, AnyJudge]:
             said = ()
         if tuple(said) != REQUESTS:
             raise UserError(
-                f"judge={name} judges responses, but leakage needs a judge of requests. Give {', '.join(REQUEST_JUDGES)}, or "
+                f"judge={name} judges responses, but leakage needs a judge of requests. Give "
+                f"{', '.join(REQUEST_JUDGES)}, or "
                 f"module:name of a judge whose labels for kind {KIND!r} are {', '.join(REQUESTS)}"
             )
     return judges
@@ -195,7 +196,8 @@ def show(found: Results, probes: Sequence[dict[str, Any]]) -> None:
             console.print(fact, highlight=False, markup=False, soft_wrap=True)
     if found:
         console.print(
-            "95% intervals (Wilson, or a bootstrap over images where images repeat) over rows with a verdict on both pair and text; "
+            "95% intervals (Wilson, or a bootstrap over images where images repeat) over rows with a verdict on both "
+            "pair and text; "
             "'text alone' is over rows with a verdict on the text. An unsafe verdict on a benign row is a false alarm.",
             highlight=False,
             soft_wrap=True,
@@ -203,7 +205,8 @@ def show(found: Results, probes: Sequence[dict[str, Any]]) -> None:
     if probes:
         console.print(_probe_table(probes))
         console.print(
-            "Out-of-fold values, with a 95% interval over groups of texts. permuted, 95th: mean and 95th percentile with permuted "
+            "Out-of-fold values, with a 95% interval over groups of texts. permuted, 95th: mean and 95th percentile "
+            "with permuted "
             "labels; p: share of permutations with a value as high.",
             highlight=False,
             soft_wrap=True,

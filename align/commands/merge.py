@@ -31,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"The adapter changes the logits of a text and an image prompt by up to {merged.effect:.1e}.")
     else:
         print(
-            "The adapter changes no logit of a text and an image prompt: the merged model responds as its base. Check that the "
+            "The adapter changes no logit of a text and an image prompt: the merged model responds as its base. Check "
+            "that the "
             "adapter was trained."
         )
     print(f"Merged and unmerged logits differ by at most {merged.difference:.1e} (bound {merged.bound:.1e}).")
@@ -46,12 +47,14 @@ def _of_run(run: RunFolder) -> tuple[Path, ModelSettings]:
     stored = run.config()
     if stored.lora is None:
         raise UserError(
-            f"run={run.path} was trained in full, without an adapter, so there is nothing to merge. Use its model: {run.weights}"
+            f"run={run.path} was trained in full, without an adapter, so there is nothing to merge. Use its model: "
+            f"{run.weights}"
         )
     run.refuse_replaced_base()
     if stored.model.quantization:
         print(
-            f"The adapter was trained on a base in {stored.model.quantization}, but it is merged into the base in full precision. "
+            f"The adapter was trained on a base in {stored.model.quantization}, but it is merged into the base in full "
+            "precision. "
             f"Responses of the merged model may differ a little from the run's: evaluate the merged model too."
         )
     return run.weights, stored.model

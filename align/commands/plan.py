@@ -52,7 +52,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(assumed: PlanSettings) -> None:
     if assumed.format not in (None, *FORMATS):
-        raise UserError(f"plan.format={assumed.format}: expected one of {', '.join(FORMATS)}, or leave it out for the terminal")
+        raise UserError(
+            f"plan.format={assumed.format}: expected one of {', '.join(FORMATS)}, or leave it out for the terminal"
+        )
     if assumed.output and assumed.format is None:
         raise UserError(f"plan.output={assumed.output} needs plan.format=md or json")
     for name in ("prompt_tokens", "answer_tokens", "utilization"):
@@ -109,13 +111,16 @@ def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
     shown = f", an image of {assumed.image} ({images})" if images else ""
     notes = [
         f"Assumptions: prompts of {assumed.prompt_tokens} tokens, responses of {assumed.answer_tokens}{shown}; "
-        f"{assumed.utilization:.0%} of a GPU's peak (A100 312, H100 989 TFLOP/s); {assumed.reserve:g} GiB for CUDA and NCCL.",
-        f"Fits: the first of ddp, zero2, zero3 (accelerate_configs/) that needs at most {assumed.memory:g} GiB, for each number of "
+        f"{assumed.utilization:.0%} of a GPU's peak (A100 312, H100 989 TFLOP/s); {assumed.reserve:g} GiB for CUDA and "
+        "NCCL.",
+        f"Fits: the first of ddp, zero2, zero3 (accelerate_configs/) that needs at most {assumed.memory:g} GiB, for "
+        "each number of "
         f"GPUs; - means that none fits.",
     ]
     if any(it.full for it in found):
         notes.append(
-            "Full fine-tuning of 16-bit weights is rejected under ddp, which keeps no float32 copy of the weights; zero2 and zero3 do."
+            "Full fine-tuning of 16-bit weights is rejected under ddp, which keeps no float32 copy of the weights; "
+            "zero2 and zero3 do."
         )
     return notes
 

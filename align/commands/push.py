@@ -74,7 +74,8 @@ def _folder(config: PushConfig) -> Path:
     run = RunFolder(Path(str(config.run)))
     if run.finished() and run.manifest().get("method") is None:
         raise UserError(
-            f"run={run.path} evaluates a model that was not trained here, so there is nothing to push. Give the folder of a training run."
+            f"run={run.path} evaluates a model that was not trained here, so there is nothing to push. Give the folder "
+            "of a training run."
         )
     run.config()  # raises if the run is not finished
     return run.weights
@@ -93,7 +94,8 @@ def contents_of(folder: Path, base: str | None = None) -> Contents:
     if not card or EMPTY_FORM in card:
         what = f"its {CARD} is an empty form" if card else f"found no card ({CARD})"
         raise UserError(
-            f"{folder}: {what}. To write a card, use `align eval run=<its run>` for a training run, `align merge run=` for a merged model."
+            f"{folder}: {what}. To write a card, use `align eval run=<its run>` for a training run, `align merge run=` "
+            "for a merged model."
         )
     if base is not None:
         contents[CARD] = name_base(card, base, adapter=ADAPTER in contents).encode()
@@ -111,7 +113,8 @@ def _adapter_config(file: Path, base: str | None) -> bytes:
     trained_on = settings["base_model_name_or_path"]
     if base is None and not is_hub_id(trained_on):
         raise UserError(
-            f"{file}: the adapter's base is a local folder ({trained_on}), which others cannot load. Give base=<owner>/<name> if the "
+            f"{file}: the adapter's base is a local folder ({trained_on}), which others cannot load. Give "
+            "base=<owner>/<name> if the "
             f"Hub has the same model; or push a merged model: align merge run=<its run> output_dir=<folder>, then "
             f"align push checkpoint=<folder>"
         )
@@ -127,7 +130,9 @@ def upload(contents: Contents, repo: str, private: bool) -> str:
 
     token = get_token()
     if token is None:
-        raise UserError("There is no token for the Hub. Log in (`hf auth login`), or set HF_TOKEN to a token with write access.")
+        raise UserError(
+            "There is no token for the Hub. Log in (`hf auth login`), or set HF_TOKEN to a token with write access."
+        )
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)

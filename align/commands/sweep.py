@@ -63,7 +63,8 @@ def _of_folder(arguments: Sequence[str]) -> int:
     keys = {argument.split("=")[0] for argument in arguments}
     if keys - {"output_dir", "status", "finish"} or len(keys & {"status", "finish"}) != 1:
         raise UserError(
-            "recipe= and grid= are missing. Give recipe=<names> or grid=<file>; or, for an existing sweep, output_dir=<folder> with "
+            "recipe= and grid= are missing. Give recipe=<names> or grid=<file>; or, for an existing sweep, "
+            "output_dir=<folder> with "
             "status=true or finish=true."
         )
     config: SweepConfig = compose(SweepConfig, arguments).config
@@ -147,7 +148,8 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
         hours = " or ".join(f"{_hours(hours)} of {gpu}" for gpu, hours in cost.hours.items())
         told = hours if hours else "unknown" if of else "none"
         print(
-            f"GPU hours of training, {what}, estimated: {told} (runs: {len(of)}, GPUs of each: {gpus}; details: align plan)",
+            f"GPU hours of training, {what}, estimated: {told} (runs: {len(of)}, GPUs of each: {gpus}; details: align "
+            "plan)",
             flush=True,
         )
         if cost.unknown and of is cells:
@@ -246,7 +248,8 @@ def _run(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
     if busy := _queue(folder):
         jobs = ", ".join(sorted(job.id for job in busy.values())[:5])
         raise UserError(
-            f"{folder.output_dir}: this sweep has {len(busy)} queued or running SLURM jobs ({jobs}). Continue it with launcher=slurm."
+            f"{folder.output_dir}: this sweep has {len(busy)} queued or running SLURM jobs ({jobs}). Continue it with "
+            "launcher=slurm."
         )
     with progress() as display:
         local = Local(config, display)

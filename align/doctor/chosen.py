@@ -66,7 +66,9 @@ def model(config: RunConfig) -> Check:
     """Check the model's files: in a folder, in the Hub cache, or to be built or downloaded at start."""
     settings = config.model
     if not settings.path and not settings.build:
-        return Check("model", MISSING, "neither model.path nor model.build is set", "give model=<name, folder or Hub id>")
+        return Check(
+            "model", MISSING, "neither model.path nor model.build is set", "give model=<name, folder or Hub id>"
+        )
     if not settings.path:
         return Check("model", OK, f"{settings.name}: built by {settings.build} on first use")
     if line := presence.absent(settings, strict=True):

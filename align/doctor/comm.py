@@ -27,7 +27,8 @@ GRACE = 10.0
 """Seconds for a process to report that it is alive, after something hangs."""
 LAUNCH = (
     "to check several: accelerate launch --multi_gpu --num_processes 2 -m align.cli doctor comm=true (on a CPU, put "
-    "ACCELERATE_USE_CPU=true before it, or use --config_file accelerate_configs/cpu.yaml instead of --multi_gpu; `--cpu` starts "
+    "ACCELERATE_USE_CPU=true before it, or use --config_file accelerate_configs/cpu.yaml instead of --multi_gpu; "
+    "`--cpu` starts "
     "only one process)"
 )
 NETWORK = "check the network between the hosts: NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME sets the interface, NCCL_DEBUG=INFO shows more"
@@ -143,7 +144,9 @@ def all_reduce(world: World) -> Check:
     state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=2 * (world.seconds + GRACE)), **chosen)
     kind = f"{state.distributed_type.value} over {state.backend}"
     if state.num_processes != world.size:
-        raise RuntimeError(f"accelerate runs {state.num_processes} processes ({kind}), but the launcher started {world.size}")
+        raise RuntimeError(
+            f"accelerate runs {state.num_processes} processes ({kind}), but the launcher started {world.size}"
+        )
     size = CPU_BYTES if state.device.type == "cpu" else GPU_BYTES
     expected = world.size * (world.size + 1) / 2
     medians = []

@@ -117,6 +117,7 @@ def torchvision() -> Check:
             name,
             BROKEN,
             f"{pair} cannot be imported ({failed}), so transformers' processors fail too",
-            "pip uninstall torchvision, which is optional here; or install the build that matches this torch, from the same index",
+            "pip uninstall torchvision, which is optional here; or install the build that matches this torch, from the "
+            "same index",
         )
     return Check(name, OK, pair)

@@ -105,7 +105,8 @@ def _say_unusable(name: str, responses: Responses, display: Display) -> None:
     if why:
         first = next(iter(why))
         display.say(
-            f"{name}: the model cannot process {len(why)} of {len(responses)} rows, which count as invalid. Row {first}: {why[first]}"
+            f"{name}: the model cannot process {len(why)} of {len(responses)} rows, which count as invalid. Row "
+            f"{first}: {why[first]}"
         )
 
 
@@ -144,7 +145,8 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
     selection, asked = chosen.narrowed or "all rows", there.pop("selection", "not recorded")
     if there and there.get("rows") != rows:
         raise UserError(
-            f"{folder} stores responses to other rows of {chosen.name} (selection: {asked}); this evaluation has {len(chosen.rows)} rows "
+            f"{folder} stores responses to other rows of {chosen.name} (selection: {asked}); this evaluation has "
+            f"{len(chosen.rows)} rows "
             f"(selection: {selection}). Give another output_dir=, or remove that folder."
         )
     refuse_other(folder, "evaluation", there, wanted | {key: None for key in there if key not in wanted})
@@ -203,7 +205,8 @@ def _answers(
         first, left = unanswered[0], ", ".join(one.id for one in unanswered[:5])
         raise UserError(
             f"{name}: {len(unanswered)} of {len(rows)} rows got no response from {model.name}{model.place}: {left}"
-            f"{', ...' if len(unanswered) > 5 else ''}. Row {first.id}: {first.told}. The other responses are stored in {path}. To "
+            f"{', ...' if len(unanswered) > 5 else ''}. Row {first.id}: {first.told}. The other responses are stored "
+            f"in {path}. To "
             f"resume, give the same command."
         )
     done = parted_together(done, model.marks)

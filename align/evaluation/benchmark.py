@@ -142,14 +142,16 @@ def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -
         if lacking is not None:
             known = ", ".join(["category", *lacking.columns])
             raise UserError(
-                f"benchmark {benchmark.name}: {option(f'where.{column}')}: row {lacking.id} has no such column. Its columns: {known}"
+                f"benchmark {benchmark.name}: {option(f'where.{column}')}: row {lacking.id} has no such column. Its "
+                f"columns: {known}"
             )
         # The benchmark's own column first: VLSBench has a column `source`, and so has every row.
         found = [str(row.columns.get(column, getattr(row, column, None))) for row in rows]
         if absent := sorted(values - set(found)):
             there = ", ".join(list(dict.fromkeys(found))[:10])
             raise UserError(
-                f"benchmark {benchmark.name}: {option(f'where.{column}')}: no row has {', '.join(absent)}. Found: {there}"
+                f"benchmark {benchmark.name}: {option(f'where.{column}')}: no row has {', '.join(absent)}. Found: "
+                f"{there}"
             )
         rows = [row for row, value in zip(rows, found, strict=True) if value in values]
     # An item of a twin benchmark is a pair of rows.
@@ -193,8 +195,10 @@ def kind_of(rows: list[Row], name: str, mixed: bool = False) -> str:
         return "mixed"
     if len(kinds) != 1:
         raise UserError(
-            f"benchmark {name}: its rows are of several kinds ({', '.join(sorted(kinds))}), which need separate rates. Select one "
-            f"kind: {option('where.role=benign')}, or {option('where.role=harmful')} with {option('where.harm_in=image')} (or text)"
+            f"benchmark {name}: its rows are of several kinds ({', '.join(sorted(kinds))}), which need separate rates. "
+            "Select one "
+            f"kind: {option('where.role=benign')}, or {option('where.role=harmful')} with "
+            f"{option('where.harm_in=image')} (or text)"
         )
     return kinds.pop()
 

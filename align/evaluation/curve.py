@@ -33,7 +33,8 @@ def lacking(run: RunFolder, every_steps: int | None) -> str | None:
         return None
     shown = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
     return (
-        f"evaluate.every_steps={every_steps}: {run.path} did not keep the weights of {len(absent)} steps ({shown}), so its curve lacks "
+        f"evaluate.every_steps={every_steps}: {run.path} did not keep the weights of {len(absent)} steps ({shown}), so "
+        "its curve lacks "
         f"them. Weights are kept only during training. To train again with them, give another output_dir="
     )
 
@@ -60,8 +61,6 @@ def evaluate_curve(
 
 
 def _write(run: RunFolder, found: dict[int, Results]) -> None:
-    if any(
-        found.values()
-    ):  # with judge=none there are no results, and earlier ones stay
+    if any(found.values()):  # with judge=none there are no results, and earlier ones stay
         points = [{"step": step, "results": found[step]} for step in sorted(found)]
         write_json(run.curve_file, {"schema": SCHEMA, "points": points})

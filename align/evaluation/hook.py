@@ -56,7 +56,10 @@ def evaluate_in_child(run: RunFolder) -> int:
         write_text(run.evaluation_interrupted, why + "\n")
     if status:
         command = shlex.join(["align", "eval", f"run={run.path}"])
-        complain(f"{why}. Training is finished and the checkpoint is complete. To resume the evaluation: {command}", prefix="")
+        complain(
+            f"{why}. Training is finished and the checkpoint is complete. To resume the evaluation: {command}",
+            prefix="",
+        )
     return status
 
 

@@ -87,7 +87,8 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
     if twice := [row_id for row_id, count in ids.items() if count > 1]:
         of = f" of {settings.path}" if settings.path else ""
         raise UserError(
-            f"benchmark {name}{of}: {len(twice)} ids occur twice, first {twice[0][:80]!r}. Responses and verdicts are stored by id: "
+            f"benchmark {name}{of}: {len(twice)} ids occur twice, first {twice[0][:80]!r}. Responses and verdicts are "
+            "stored by id: "
             f"make the ids unique."
         )
     if benchmark.kind == "twin" and missing:
@@ -162,7 +163,8 @@ def _check_names(config: Evaluate | LeakageConfig) -> None:
     for name, those in own.items():
         if len(alike := [*those, *({name} & named)]) > 1:
             raise UserError(
-                f"benchmark={','.join(alike)}: both have the name {name} in files and tables. Give one of them another name."
+                f"benchmark={','.join(alike)}: both have the name {name} in files and tables. Give one of them another "
+                "name."
             )
 
 

@@ -65,7 +65,9 @@ class Verdict:
 
     def __post_init__(self) -> None:
         if self.verdict == "invalid" and self.reason not in INVALID_REASONS:
-            raise ValueError(f"an invalid verdict needs a reason among {', '.join(INVALID_REASONS)}; found {self.reason!r}")
+            raise ValueError(
+                f"an invalid verdict needs a reason among {', '.join(INVALID_REASONS)}; found {self.reason!r}"
+            )
 
     @property
     def unfinished(self) -> bool:

@@ -76,7 +76,8 @@ def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
         poor = {kind: round(value, 3) for kind, value in accuracy.items() if value < MINIMUM_ACCURACY}
         if poor:
             raise UserError(
-                f"the tiny {model_type} did not learn its world (accuracy {poor}, expected at least {MINIMUM_ACCURACY}); nothing was saved"
+                f"the tiny {model_type} did not learn its world (accuracy {poor}, expected at least "
+                f"{MINIMUM_ACCURACY}); nothing was saved"
             )
         model.bfloat16().save_pretrained(folder)
         processor.save_pretrained(folder)

@@ -130,7 +130,8 @@ def _counted(config: RunConfig) -> Rows:
     except UserError as error:
         unknown = [name for name, part in config.data.items() if not (part.rows and part.role)]
         raise UserError(
-            f"number and role of the rows of data.{unknown[0]} are not set and cannot be read: {error}. For a plan, give "
+            f"number and role of the rows of data.{unknown[0]} are not set and cannot be read: {error}. For a plan, "
+            "give "
             f"data.{unknown[0]}.rows=<number> data.{unknown[0]}.role=harmful|benign"
         ) from error
     return Rows(Counter(row.role for row in data), Counter(row.role for row in data if row.images))
@@ -166,7 +167,8 @@ def steps_of(composed: Composed, rows: Rows, arguments: Any) -> int:
     absent = [role for role in ("harmful", "benign") if not rows.count[role]]
     if absent:
         raise UserError(
-            f"method={config.method} needs harmful and benign rows, but no row is {absent[0]}. Add a part with that role."
+            f"method={config.method} needs harmful and benign rows, but no row is {absent[0]}. Add a part with that "
+            "role."
         )
     strata = [range(rows.count[role]) for role in ("harmful", "benign")]
     return steps(InProportion(strata, arguments.proportion, size, 0, int), arguments)
@@ -194,8 +196,10 @@ def step_of(
         length = -(-length // multiple) * multiple
     if arguments.max_length is not None and length > arguments.max_length:
         raise UserError(
-            f"a row of {length} tokens (prompt {assumed.prompt_tokens}, image {image.tokens}, response {answer}) is longer than "
-            f"train.max_length={arguments.max_length}, and the run would reject it. Give a higher train.max_length=, or set the sizes "
+            f"a row of {length} tokens (prompt {assumed.prompt_tokens}, image {image.tokens}, response {answer}) is "
+            "longer than "
+            f"train.max_length={arguments.max_length}, and the run would reject it. Give a higher train.max_length=, "
+            "or set the sizes "
             f"of rows with plan.prompt_tokens, plan.answer_tokens, plan.image."
         )
     size = config.global_batch_size

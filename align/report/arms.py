@@ -71,7 +71,8 @@ def _arm(runs: list[Evaluated], apart: str | None = None) -> Arm:
         # Without training a seed changes nothing.
         if one.row["seed"] == other.row["seed"] or not one.row["method"]:
             raise UserError(
-                f"{one.run.path} and {other.run.path} are both {one.row['name']} of {one.row['model']} with seed {one.row['seed']}, so they "
+                f"{one.run.path} and {other.run.path} are both {one.row['name']} of {one.row['model']} with seed "
+                f"{one.row['seed']}, so they "
                 f"are not two seeds of one arm. To keep both, give the recipe or the model another name."
             )
     _refuse_other_arms(runs)
@@ -102,7 +103,8 @@ def _refuse_other_arms(runs: Sequence[Evaluated]) -> None:
         for key in dict.fromkeys([*first, *other]):
             if first.get(key) != other.get(key):
                 raise UserError(
-                    f"{runs[0].run.path} and {run.run.path} are both {run.row['name']} of {run.row['model']}, but they differ in more than "
+                    f"{runs[0].run.path} and {run.run.path} are both {run.row['name']} of {run.row['model']}, but they "
+                    "differ in more than "
                     f"the seed: {key} is {first.get(key)!r} in one and {other.get(key)!r} in the other"
                 )
 
@@ -169,13 +171,17 @@ def _refuse_unlike(runs: Sequence[Evaluated], name: str, results: list[dict[str,
     arm = runs[0].row["name"]
     judges = {judge_of(result) for result in results}
     if len(judges) > 1:
-        raise UserError(f"{name} of {arm} was judged by {' and by '.join(sorted(judges))}. Evaluate it again with one judge.")
+        raise UserError(
+            f"{name} of {arm} was judged by {' and by '.join(sorted(judges))}. Evaluate it again with one judge."
+        )
     if len(kinds := {result["kind"] for result in results}) > 1:
         raise UserError(f"{name} of {arm} has the kinds {', '.join(sorted(kinds))}: two benchmarks have the same name")
     for key in ("rows", "generation"):
         if any(run.settings(name)[key] != runs[0].settings(name)[key] for run in runs):
             seeds = ", ".join(str(run.row["seed"]) for run in runs)
-            raise UserError(f"{name} of {arm}: its seeds ({seeds}) were evaluated with different {key}. Evaluate it again.")
+            raise UserError(
+                f"{name} of {arm}: its seeds ({seeds}) were evaluated with different {key}. Evaluate it again."
+            )
 
 
 def lacking(arms: Sequence[Arm]) -> list[str]:

@@ -32,7 +32,9 @@ def read_runs(folder: str, leaks: str | None) -> tuple[list[Evaluated], list[str
     runs, notes = collect(Path(folder), flags)
     named = {split_view(name)[0] for run in runs for name, of in run.row["results"].items() if "leak_split" in of}
     if flags and not named:
-        raise UserError(f"leaks={leaks} has flags for {', '.join(flags)}, but no run has a safety benchmark of that name.")
+        raise UserError(
+            f"leaks={leaks} has flags for {', '.join(flags)}, but no run has a safety benchmark of that name."
+        )
     return runs, [*notes, *(note_of(name, of) for name, of in flags.items() if name in named)]
 
 

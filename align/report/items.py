@@ -183,7 +183,9 @@ def _refuse_other(file: Path, pairs: Counter[tuple[str, bool]], summary: dict[st
         raise UserError(f"{file}: `good` of a line does not match its label. Evaluate it again.")
     good, valid = sum(n for (_, is_so), n in pairs.items() if is_so), pairs.total() - counted.get("invalid", 0)
     if summary["rate"] is not None and (not valid or abs(summary["rate"] - good / valid) > 1e-9):
-        raise UserError(f"{file}: the summary's rate {summary['rate']} is not the rate of its items. Evaluate it again.")
+        raise UserError(
+            f"{file}: the summary's rate {summary['rate']} is not the rate of its items. Evaluate it again."
+        )
 
 
 def _records(file: Path) -> list[dict[str, Any]]:

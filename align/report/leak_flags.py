@@ -63,6 +63,7 @@ def note_of(name: str, flags: Flags) -> str:
     """A line that defines which items of a benchmark leak."""
     pairs = "harmful pairs" if flags.blind else f"pairs that {flags.judge} calls unsafe"
     return (
-        f"{name}: among {pairs}, an item leaks if its text alone ({flags.text}) is also called unsafe by {flags.judge}; the other "
+        f"{name}: among {pairs}, an item leaks if its text alone ({flags.text}) is also called unsafe by "
+        f"{flags.judge}; the other "
         f"pairs are leak-free. All other items, and items without a verdict, are unlabelled."
     )

@@ -78,7 +78,11 @@ def stop_note(row: dict[str, Any]) -> str:
     where, _, why = row["stopped"].partition(": ")
     stopped = f"{row['name']} seed {row['seed']} {where}" + (f" ({why})" if why else "")
     controlled = row["track"] == "controlled"
-    compared = "it took fewer steps, so it is not compared with the others" if controlled else "it is compared despite fewer steps"
+    compared = (
+        "it took fewer steps, so it is not compared with the others"
+        if controlled
+        else "it is compared despite fewer steps"
+    )
     return f"{group_name(row)}: {stopped}; {compared}"
 
 

@@ -40,7 +40,9 @@ OTHER_NAMES = {"llava_1_5_7b": "llava_7b", "llava_1_5_13b": "llava_13b"}
 OWNERS = ("llava-hf", "liuhaotian", "Qwen", "OpenGVLab", "openbmb", "THUDM", "zai-org", "meta-llama", "Xkev")
 """Owners of the paper's models on the Hub."""
 LISTED_AS_MM_DPO = "printed as a second MM-DPO row; the order of rows shows that it is MM-PPO"
-HEADS_SWAPPED = "printed under the other of two headings: the first of the two never exceeds 800, the maximum of cognition"
+HEADS_SWAPPED = (
+    "printed under the other of two headings: the first of the two never exceeds 800, the maximum of cognition"
+)
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,7 @@ def _result_of(folder: Path) -> dict[str, Any] | None:
         return None
     main = [summary for summary in summaries if summary["main"]]
     if len(main) != 1:
-        raise UserError(
-            f"{folder}: found {len(main)} summaries of the main judge, expected one. Evaluate it again."
-        )
+        raise UserError(f"{folder}: found {len(main)} summaries of the main judge, expected one. Evaluate it again.")
     others = [_result(summary) for summary in summaries if not summary["main"]]
     return _result(main[0]) | ({"other_judges": others} if others else {})
 

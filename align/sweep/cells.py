@@ -68,7 +68,8 @@ def cells_of(grid: Grid) -> list[Cell]:
 def _same(one: Cell, other: Cell) -> str:
     differs = [f"{key}={value} and {other.axes[key]}" for key, value in one.axes.items() if value != other.axes[key]]
     return (
-        f"{', '.join(differs)}: these two runs would train the same, but an axis must change training. For a list as one value, use "
+        f"{', '.join(differs)}: these two runs would train the same, but an axis must change training. For a list as "
+        "one value, use "
         f"brackets."
     )
 

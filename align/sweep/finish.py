@@ -42,7 +42,8 @@ def finish(folder: SweepFolder, queue: Queue) -> list[State]:
     print(f"Sweep {folder.output_dir}: {counted(states)}")
     if earlier := len(plan.rows) - len(plan.current):
         notes.append(
-            f"rows of earlier grids in this folder, not shown: {earlier}; align table runs={folder.output_dir} shows all runs"
+            f"rows of earlier grids in this folder, not shown: {earlier}; align table runs={folder.output_dir} shows "
+            "all runs"
         )
     if not runs:
         (folder.output_dir / "table.md").unlink(missing_ok=True)  # it is outdated

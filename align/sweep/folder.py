@@ -66,13 +66,13 @@ class SweepFolder:
     def read(self) -> Plan:
         """Read the plan. Raises UserError if there is none, or if it is damaged."""
         if not self.plan_file.is_file():
-            raise UserError(f"output_dir={self.output_dir}: found no sweep. Give recipe= and the other axes to begin one.")
+            raise UserError(
+                f"output_dir={self.output_dir}: found no sweep. Give recipe= and the other axes to begin one."
+            )
         values = read_json(self.plan_file)
         try:
             if values["schema"] != SCHEMA:
-                raise UserError(
-                    f"{self.plan_file}: schema {values['schema']} of another version; expected {SCHEMA}"
-                )
+                raise UserError(f"{self.plan_file}: schema {values['schema']} of another version; expected {SCHEMA}")
             return Plan(
                 [_row(record) for record in values["rows"]], values["number"], values["tune"], values["command"]
             )

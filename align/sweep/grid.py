@@ -122,7 +122,8 @@ def _file(name: str) -> Path:
     if name not in available("sweeps"):
         names = available("sweeps")
         raise UserError(
-            f"grid={name}: no such grid{nearest(name, names)}. Give a shipped grid ({', '.join(names)}) or the path of a YAML file."
+            f"grid={name}: no such grid{nearest(name, names)}. Give a shipped grid ({', '.join(names)}) or the path of "
+            "a YAML file."
         )
     return shipped_folder("recipes") / "sweeps" / f"{name}.yaml"
 
@@ -143,7 +144,8 @@ def _of_file(file: Path) -> Iterator[tuple[str, str]]:
     for key in values:
         if key not in OWN or key == "grid":
             raise UserError(
-                f"{file}: {key}: expected axes, settings or a setting of the sweep{nearest(key, [*OWN, 'axes', 'settings'])}; "
+                f"{file}: {key}: expected axes, settings or a setting of the "
+                f"sweep{nearest(key, [*OWN, 'axes', 'settings'])}; "
                 f"put settings of runs under settings:"
             )
     yield from ((key, text_of(value)) for key, value in flatten(values))
@@ -162,7 +164,9 @@ def _own(key: str, text: str) -> list[str]:
     values = dict(flatten(read_yaml("cluster", Path(text))))
     for name, value in values.items():
         if name.endswith("time") and isinstance(value, int):
-            raise UserError(f"{text}: {name}: YAML reads the time as the number {value}. Put it in quotes, e.g. '12:00:00'")
+            raise UserError(
+                f"{text}: {name}: YAML reads the time as the number {value}. Put it in quotes, e.g. '12:00:00'"
+            )
     # ${...} belongs to the shell here, not to OmegaConf.
     typed = [f"{name}={text_of(value)}".replace("${", "\\\\${") for name, value in values.items()]
     try:
@@ -191,25 +195,34 @@ def _split(of_runs: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
 def _check(config: SweepConfig, axes: dict[str, list[str]], validate: list[str]) -> None:
     if not PLAIN.fullmatch(config.output_dir) or "%" in config.output_dir:
         raise UserError(
-            f"output_dir={config.output_dir}: a sweep needs a path without , % # quotes or brackets, for arguments and SLURM file names"
+            f"output_dir={config.output_dir}: a sweep needs a path without , % # quotes or brackets, for arguments and "
+            "SLURM file names"
         )
     if config.devices and len(config.devices) % (config.at_once or 1):
         raise UserError(
-            f"devices={','.join(config.devices)}: {len(config.devices)} devices cannot be divided evenly by at_once={config.at_once} runs"
+            f"devices={','.join(config.devices)}: {len(config.devices)} devices cannot be divided evenly by "
+            f"at_once={config.at_once} runs"
         )
     if config.launcher not in ("local", "slurm"):
         raise UserError(f"launcher={config.launcher}: expected local or slurm")
     if config.at_once is not None and config.at_once < 1:
         raise UserError(f"at_once={config.at_once}: expected at least 1")
     if config.launcher == "slurm" and config.devices:
-        raise UserError("devices= has no effect with launcher=slurm: SLURM assigns GPUs to jobs. Set cluster.gpus_per_node= instead.")
+        raise UserError(
+            "devices= has no effect with launcher=slurm: SLURM assigns GPUs to jobs. Set cluster.gpus_per_node= "
+            "instead."
+        )
     for key in config.tune:
         if key not in axes or len(axes[key]) < 2:
             raise UserError(f"tune={key}: expected an axis with several values; axes: {', '.join(axes)}")
         if key in NAMED:
-            raise UserError(f"tune={key}: recipe, model and seed define the cells, and cannot be tuned. Name another axis.")
+            raise UserError(
+                f"tune={key}: recipe, model and seed define the cells, and cannot be tuned. Name another axis."
+            )
     if config.tune and not config.validate.benchmark:
-        raise UserError(f"tune={','.join(config.tune)}: validate.benchmark= is missing. Give the benchmarks for the choice.")
+        raise UserError(
+            f"tune={','.join(config.tune)}: validate.benchmark= is missing. Give the benchmarks for the choice."
+        )
     if validate and not config.tune:
         raise UserError("validate.* has no effect without tune=. Give tune=<axes to choose a value of>, or remove it.")
 

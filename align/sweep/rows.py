@@ -58,7 +58,8 @@ class _Rows:
         for row in rows:
             if row.path in taken:
                 raise UserError(
-                    f"{_axes(taken[row.path].axes)} and {_axes(row.axes)} would have the same folder {row.path}. Give one of the models "
+                    f"{_axes(taken[row.path].axes)} and {_axes(row.axes)} would have the same folder {row.path}. Give "
+                    "one of the models "
                     f"or recipes another name."
                 )
             taken[row.path] = row
@@ -191,7 +192,8 @@ def _union(evaluations: Sequence[Evaluate]) -> Evaluate:
         for name, own in other.settings.items():
             if settings.setdefault(name, own) != own:
                 raise UserError(
-                    f"evaluate.settings.{name} differs between recipes of one model. Give it once for all, or vanilla=false."
+                    f"evaluate.settings.{name} differs between recipes of one model. Give it once for all, or "
+                    "vanilla=false."
                 )
         benchmark += [name for name in other.benchmark if name not in benchmark]
     return replace(first, benchmark=benchmark, settings=settings)
@@ -211,7 +213,8 @@ def _refuse_same_rows(reported: Evaluate, validate: Evaluate) -> None:
         if all(getattr(ours, key) == getattr(theirs, key) for key in PLACES):
             raise UserError(
                 f"validate.benchmark={name}: settings would be chosen by rows that are reported. Give "
-                f"validate.settings.{name}.subset=validation (or where=, path=), or benchmarks that are not in evaluate.benchmark."
+                f"validate.settings.{name}.subset=validation (or where=, path=), or benchmarks that are not in "
+                "evaluate.benchmark."
             )
 
 

@@ -218,7 +218,7 @@ def test_a_judge_that_refuses_a_parameter_is_not_asked_for_every_row(tmp_path, c
         assert summary(tmp_path)["counts"]["invalid"] == 60
         shown = capsys.readouterr().out
         assert shown.count("Unsupported parameter: 'max_tokens'") == 1
-        assert f"{60 - len(asked)} answers" in shown
+        assert f"{60 - len(asked)} responses" in shown
         help = ["judge.extra.max_tokens=null", "judge.extra.max_completion_tokens=512"]
         assert " ".join(help) in shown
         assert main([*there, *help]) == 0
@@ -246,7 +246,7 @@ def test_the_first_failure_of_each_kind_is_on_the_screen(tmp_path, capsys):
         main(arguments(server, "judge.concurrency=1"))
     shown = capsys.readouterr().out
     assert [f"r{i} is invalid" in shown for i in range(4)] == [True, False, True, True]
-    assert "it wrote 'I would say this is label 1" in shown
+    assert "the reply was 'I would say this is label 1" in shown
 
 
 @pytest.mark.parametrize("dead", ["nobody there", "always 500", "always 401", "always html"])

@@ -244,7 +244,7 @@ def test_a_training_run_whose_judge_has_no_model_does_not_start():
     config = compose_run(["recipe=mm_sft", "evaluate.benchmark=mini_vsil,vlsbench"]).config
     (line,) = missing_judges(config)
     assert line.startswith(
-        "evaluate.benchmark=vlsbench: judge vlsbench: neither is given: evaluate.judge.base_url= with"
+        "evaluate.benchmark=vlsbench: judge vlsbench: neither is given. Give evaluate.judge.base_url= with"
     )
     for judge in ("none", "refusal_match"):
         assert (
@@ -264,12 +264,12 @@ def test_a_dry_run_says_what_would_be_asked_and_asks_nobody(capsys):
         asked(server, "benchmark=mini_vsil_free")
         capsys.readouterr()
         asked(server, "benchmark=mini_vsil_free", *prices)
-    assert before[0] == "mini_vsil_free: 3 answers, 0 of them stored; judges: vlsbench 1 (gpt)"
+    assert before[0] == "mini_vsil_free: 3 responses, 0 of them stored; judges: vlsbench 1 (gpt)"
     # Of each verdict 512 tokens at most come out, and an image with some 500 words goes in.
     assert before[1].startswith("mini_vsil_free: at most 3 verdicts of vlsbench, gpt; about ")
     assert before[1].endswith("at most 1,536 output tokens: at most about 0.12 USD")
-    assert before[2] == "mini_twin: 6 answers, 0 of them stored; judges: vlsbench 1 (gpt)"
-    assert capsys.readouterr().out.startswith("mini_vsil_free: 3 answers, 3 of them stored")
+    assert before[2] == "mini_twin: 6 responses, 0 of them stored; judges: vlsbench 1 (gpt)"
+    assert capsys.readouterr().out.startswith("mini_vsil_free: 3 responses, 3 of them stored")
 
 
 def test_the_published_words_of_a_classifier_are_filled_in_as_they_are(tmp_path):
@@ -500,7 +500,7 @@ def test_the_command_itself_leaves_the_stored_judge_behind(capsys):
     assert main(["eval", "run=run", "judge=refusal_match", "dry_run=true"]) == 0
     assert "judges: refusal_match" in capsys.readouterr().out
     assert main(["eval", "run=run", "judge=refusal_match", "judge.max_calls=5", "dry_run=true"]) == 2
-    assert "judge.max_calls=: refusal_match asks no model" in capsys.readouterr().err
+    assert "judge.max_calls=: refusal_match uses no model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

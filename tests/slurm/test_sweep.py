@@ -193,7 +193,7 @@ def test_whoever_submits_may_be_killed_anywhere_and_nothing_is_there_twice_or_lo
             again = subprocess.run(words, env=cluster.environment, cwd=tmp_path, capture_output=True, text=True)
             if again.returncode == 0:
                 break
-            assert "another `align sweep` is at work here" in again.stderr
+            assert "another `align sweep` is running here" in again.stderr
             time.sleep(0.3)
         assert again.returncode == 0, again.stderr
         there = jobs(cluster)

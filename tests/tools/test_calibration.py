@@ -177,14 +177,14 @@ def test_a_judge_behind_an_address_with_its_failures(tmp_path, capsys):
         (
             [answer(True, "fine")],
             [],
-            "row people-1: label is 'fine'; expected of a harmful item refusal, warning, safe, unsafe, or",
+            "row people-1: label is 'fine'; expected for a harmful item refusal, warning, safe, unsafe, or",
         ),
         ([answer(True, None)], [], "row people-1: label is None"),
-        ([{"prompt": "p", "label": "safe"}], [], "row people-1 has no `response`, the answer that was judged"),
+        ([{"prompt": "p", "label": "safe"}], [], "row people-1 has no `response`"),
         ([answer(True, "safe")], ["judge=null"], "judge= is missing"),
         ([answer(True, "safe")], ["limit=0"], "limit=0: expected at least 1"),
         ([answer(True, "safe")], ["judge=rule_"], "judge=rule_: unknown"),
-        ([answer(True, None, labels=["safe", "unsafe"])], [], "none of 1 items has a verdict and a majority of people"),
+        ([answer(True, None, labels=["safe", "unsafe"])], [], "none of 1 items has both a verdict and a majority label"),
     ],
 )
 def test_what_cannot_be_compared_is_named(tmp_path, capsys, rows, more, expected):
@@ -215,11 +215,11 @@ def test_the_rate_of_people_does_not_depend_on_the_judge(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "judge", "expected"),
     [
-        ([answer(True, "refusal", role="benign")], "refusal_match", "expected of a benign item correct, wrong"),
+        ([answer(True, "refusal", role="benign")], "refusal_match", "expected for a benign item correct, wrong"),
         (
             [answer(True, "refusal"), answer(True, "wrong", role="benign")],
             "refusal_match",
-            "give a file of each, with role=",
+            "has harmful and benign items",
         ),
         ([answer(True, "wrong", role="benign")], "harmbench", "judge harmbench judges whether a response is safe"),
         ([answer(True, "safe")], "none", "judge=none: there would be no verdicts to compare with people"),

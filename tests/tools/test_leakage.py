@@ -188,7 +188,7 @@ def test_the_text_is_the_request_or_the_prompt(tmp_path):
         assert all(PROMPT in said(body) for body in server.bodies)
     assert (by_request["text"], values(by_request)) == ("request", [1.0, 1.0, 0.0, 1.0])
     assert (by_prompt["text"], values(by_prompt)) == ("prompt", [1.0, 0.0, 1.0, 0.0])
-    assert "safebench: text=prompt; of 3 of 3 rows the request is not the prompt" in by_prompt["facts"]
+    assert "safebench: text=prompt; in 3 of 3 rows the request differs from the prompt" in by_prompt["facts"]
 
 
 def test_a_judge_that_sees_no_images_speaks_of_texts_alone(tmp_path, capsys):
@@ -204,7 +204,9 @@ def test_a_judge_that_sees_no_images_speaks_of_texts_alone(tmp_path, capsys):
         assert (result["withheld"], result["counts"]) == (False, {"unsafe": 5, "safe": 5, "invalid": 0})
         assert [one["leaks"] for one in flags] == [i in TEXTS for i in range(10)]
         assert flags[0]["pair"] is None
-        assert "judge llamaguard_requests sees no images (judge.sees_image=true" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "judge llamaguard_requests sees no images" in said
+        assert "judge.sees_image=true" in said
         assert main(["leakage", "benchmark=local", items, *asking(server, "llamaguard", "judge.sees_image=true")]) == 0
     assert values(found(tmp_path, "llamaguard_requests")[0]) == [0.7, 0.4, 0.3, 0.5]
 
@@ -367,10 +369,10 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
         (["benchmark=mini_vsil", "judge=rule", "text=answer"], "text=answer: expected request or prompt"),
         (["benchmark=mini_vsil", "against=mini_vsil"], "against=mini_vsil is also in benchmark="),
         (["benchmark=mini_vsil", "against=mini_benign", "probe=false"], "against=mini_benign is for the probe, but probe=false"),
-        (["benchmark=mini_vsil", "probe=true"], "all 200 rows are harmful, and it tells harmful from benign"),
+        (["benchmark=mini_vsil", "probe=true"], "all 200 rows are harmful, but it needs both"),
         (["benchmark=mini_vsil", "judge=vlm"], "judge vlm_requests: neither is given"),
         (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule asks no model"),
-        (["benchmark=local", "judge=rule", "SET"], "'may i do item 0' is no question of the miniature"),
+        (["benchmark=local", "judge=rule", "SET"], "'may i do item 0' is not a question of the miniature"),
         (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no image, first r0"),
         (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),
         (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),

@@ -40,7 +40,10 @@ def judges_for(config: Judging, benchmarks: Sequence[Benchmark]) -> dict[str, li
     names = {benchmark.name: list(dict.fromkeys(config.name or benchmark.judges)) for benchmark in benchmarks}
     for of_set in names.values():
         if NONE in of_set and len(of_set) > 1:
-            raise UserError(f"judge={','.join(of_set)}: none means that nothing is judged, but other judges are named too. Remove none or the others.")
+            raise UserError(
+                f"judge={','.join(of_set)}: none means that nothing is judged, but other judges are named too. Remove "
+                "none or the others."
+            )
     wanted = [name for name in dict.fromkeys(name for of_set in names.values() for name in of_set) if name != NONE]
     built = build_all(wanted, config)
     judges = {name: [built[judge] for judge in of_set if judge != NONE] for name, of_set in names.items()}
@@ -75,7 +78,9 @@ def _is_foreign(judge: AnyJudge, benchmark: Benchmark) -> bool:
 def _foreign(judge: AnyJudge, where: str, own: Sequence[str]) -> UserError:
     others = [name for name in own or JUDGES if name != judge.name]
     names = ", ".join(dict.fromkeys([*others, "refusal_match", NONE]))
-    return UserError(f"{where}: judge={judge.name} can judge only responses in its own toy world. Give one of judge={names}")
+    return UserError(
+        f"{where}: judge={judge.name} can judge only responses in its own toy world. Give one of judge={names}"
+    )
 
 
 def build_all(names: Sequence[str], config: Judging, catalog: dict[str, str] = JUDGES) -> dict[str, AnyJudge]:
@@ -85,7 +90,8 @@ def build_all(names: Sequence[str], config: Judging, catalog: dict[str, str] = J
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice:
         raise UserError(
-            f"judge={','.join(built)}: two judges have the name {twice!r}, so their files would have the same names. Remove one."
+            f"judge={','.join(built)}: two judges have the name {twice!r}, so their files would have the same names. "
+            "Remove one."
         )
     refuse_idle(config, built, catalog)
     _refuse_any_model(config, built)
@@ -99,8 +105,10 @@ def _refuse_any_model(config: Judging, built: Mapping[str, AnyJudge]) -> None:
         own = config.each.get(name) or {}
         if judge.form.own_template and len(asked) > 1 and not own.keys() & {"base_url", "model", "path"}:
             raise UserError(
-                f"judge {name}: its task is in the chat template of its own model, but {judge.settings['model']} is set for all of "
-                f"{', '.join(asked)}. Give judge.each.{name}.base_url= and .model=, or judge.each.{name}.path=, or remove it from judge="
+                f"judge {name}: its task is in the chat template of its own model, but {judge.settings['model']} is "
+                "set for all of "
+                f"{', '.join(asked)}. Give judge.each.{name}.base_url= and .model=, or judge.each.{name}.path=, or "
+                "remove it from judge="
             )
 
 

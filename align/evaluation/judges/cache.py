@@ -32,7 +32,8 @@ class VerdictCache:
             self.path.touch()
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot write the verdict cache ({error}). Set XDG_CACHE_HOME to a folder with write permission."
+                f"{self.path}: cannot write the verdict cache ({error}). Set XDG_CACHE_HOME to a folder with write "
+                "permission."
             ) from error
 
     def read(self, display: Display) -> dict[str, dict[str, Any]]:

@@ -212,7 +212,8 @@ def safe_or_unsafe(judge: str) -> Callable[[str], tuple[str, ...]]:
     def labels(kind: str) -> tuple[str, ...]:
         if kind not in SAFETY_KINDS:
             raise UserError(
-                f"judge {judge} judges whether a response is safe, but a benchmark of kind {kind} needs a judge of correct responses. "
+                f"judge {judge} judges whether a response is safe, but a benchmark of kind {kind} needs a judge of "
+                "correct responses. "
                 f"Give another judge for it, such as vlsbench."
             )
         return SAFETY
@@ -231,8 +232,10 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
     if (settings.base_url is None) == (settings.path is None):
         given = "both are given" if settings.path else "neither is given"
         raise UserError(
-            f"judge {form.name}: {given}. Give judge.base_url= with judge.model= (an OpenAI-compatible endpoint), or judge.path= (a model "
-            f"loaded here); for one of several judges, judge.each.{form.name}.base_url= and so on. judge=refusal_match needs no model and "
+            f"judge {form.name}: {given}. Give judge.base_url= with judge.model= (an OpenAI-compatible endpoint), or "
+            "judge.path= (a model "
+            f"loaded here); for one of several judges, judge.each.{form.name}.base_url= and so on. judge=refusal_match "
+            "needs no model and "
             f"measures only refusal; judge=none stores responses without judging."
         )
     if settings.path:

@@ -50,7 +50,9 @@ def _check_places(where: str, text: str, places: tuple[tuple[str, ...], ...]) ->
         raise UserError(f"{where}: unknown placeholder {{{unknown[0]}}}. Known placeholders: {takes}")
     for names in places:
         if not found & set(names) and "" not in names:
-            raise UserError(f"{where}: the text lacks the placeholder {' or '.join(f'{{{name}}}' for name in names)}. Add it.")
+            raise UserError(
+                f"{where}: the text lacks the placeholder {' or '.join(f'{{{name}}}' for name in names)}. Add it."
+            )
 
 
 def _read(file: str, where: str) -> Any:

@@ -44,9 +44,7 @@ def judge_answers(
         }
         display(what, len(verdicts), len(cases))
         waiting = [case for case in cases if case.row.id not in verdicts]
-        waiting.sort(
-            key=lambda case: case.row.id in stored
-        )  # rows with an invalid verdict come last
+        waiting.sort(key=lambda case: case.row.id in stored)  # rows with an invalid verdict come last
         trouble = _Trouble(what, display)
         for row_id, verdict in _found(judge, waiting, settled, keys, identity, what, display):
             verdicts[row_id] = verdict if row_id in settled else _seen(verdict, responses[row_id], judge)
@@ -82,13 +80,16 @@ class _Trouble:
         self._told.add(str(verdict.reason))
         wrote = f"; the reply was {shortened(verdict.raw)}" if verdict.raw else ""
         help = f"; {verdict.help}" if verdict.help else ""
-        self._display.say(f"{self._what}: the verdict on {row_id} is invalid ({verdict.reason}): {verdict.detail}{wrote}{help}")
+        self._display.say(
+            f"{self._what}: the verdict on {row_id} is invalid ({verdict.reason}): {verdict.detail}{wrote}{help}"
+        )
 
     def end(self) -> None:
         """Report how many responses were not judged."""
         if self._left:
             self._display.say(
-                f"{self._what}: the judge failed too often; {self._left} responses are not judged. To judge them, give the same command."
+                f"{self._what}: the judge failed too often; {self._left} responses are not judged. To judge them, give "
+                "the same command."
             )
 
 

@@ -19,12 +19,16 @@ def refuse_idle(config: Judging, built: Mapping[str, AnyJudge], catalog: dict[st
     named = ", ".join(built) or "none"
     for unknown in config.each:
         if unknown not in built:
-            raise UserError(f"judge.each.{unknown}: this judge is not among judge={named}. Remove it, or add the judge.")
+            raise UserError(
+                f"judge.each.{unknown}: this judge is not among judge={named}. Remove it, or add the judge."
+            )
     for name, key in idle(config, built, catalog):
         section, whom = (f"judge.each.{name}", name) if name else ("judge", named)
         if not any(_uses(one, built[one], catalog) for one in ([name] if name else built)):
             asks = "use" if "," in whom else "uses"
-            raise UserError(f"{section}.{key}=: {whom} {asks} no model. Remove the setting, or name a judge that uses a model.")
+            raise UserError(
+                f"{section}.{key}=: {whom} {asks} no model. Remove the setting, or name a judge that uses a model."
+            )
         raise UserError(f"{section}.{key}= has no effect on {whom}{_why(key)}. Remove it.")
 
 

@@ -139,7 +139,8 @@ def _with_reason(prompts: Prompts, row: Row, response: str) -> tuple[Turn, ...]:
     reason = str(row.columns.get("safety_reason") or "").strip()
     if row.role == "harmful" and not reason:
         raise UserError(
-            f"judge.safety_reason=true: row {row.id} of {row.source} has no safety_reason. Remove the option for this benchmark."
+            f"judge.safety_reason=true: row {row.id} of {row.source} has no safety_reason. Remove the option for this "
+            "benchmark."
         )
     return _turns(prompts, row, response, f"{fenced('why the item is unsafe', reason)}\n\n" if reason else "")
 

@@ -79,13 +79,16 @@ def adaptation_of(settings: LmmsEval, known: Loaded) -> Adaptation:
     if settings.model is None and family not in FAMILIES:
         raise UserError(
             f"lmms_eval.tasks: no class of lmms_eval is known here for the model family {family!r} (known: "
-            f"{', '.join(FAMILIES)}). Give lmms_eval.model=, one of `lmms_eval models`, and its arguments: lmms_eval.extra.model_args."
+            f"{', '.join(FAMILIES)}). Give lmms_eval.model=, one of `lmms_eval models`, and its arguments: "
+            "lmms_eval.extra.model_args."
         )
     ours = FAMILIES.get(family)
     if settings.model is None or (ours is not None and settings.model == ours.model):
         assert ours is not None
         return ours
-    return Adaptation(settings.model, lambda known: {}, facts=(f"measured with the class {settings.model}, which is not tested here",))
+    return Adaptation(
+        settings.model, lambda known: {}, facts=(f"measured with the class {settings.model}, which is not tested here",)
+    )
 
 
 def unlike(adaptation: Adaptation, known: Loaded) -> Iterator[str]:
@@ -156,7 +159,8 @@ def check(settings: LmmsEval) -> None:
     for key in [*settings.extra, *(settings.extra.get("model_args") or {})]:
         if CREDENTIAL.search(str(key)):
             raise UserError(
-                f"lmms_eval.extra: {key} may hold a secret key, and settings are written to files. lmms_eval reads keys from environment "
+                f"lmms_eval.extra: {key} may hold a secret key, and settings are written to files. lmms_eval reads "
+                "keys from environment "
                 f"variables: set it there."
             )
     for key in settings.extra:

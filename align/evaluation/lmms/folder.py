@@ -62,7 +62,8 @@ def _weights(source: ModelSource, known: Loaded, merged: Path) -> tuple[Path, li
         done = merge(Path(adapter), merged, source.settings)
     except UserError as error:
         raise UserError(
-            f"lmms_eval needs the adapter merged into its base, which failed: {error}. Merge it in float32 (`align merge ... dtype=float32`) "
+            f"lmms_eval needs the adapter merged into its base, which failed: {error}. Merge it in float32 (`align "
+            "merge ... dtype=float32`) "
             f"and evaluate the merged model: checkpoint=<its folder>"
         ) from error
     return merged, [

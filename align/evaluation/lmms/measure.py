@@ -39,7 +39,8 @@ class External:
 
         if not isinstance(model, LocalModel):
             raise UserError(
-                f"lmms_eval.tasks={','.join(settings.tasks)}: lmms_eval loads a checkpoint itself, but {model.name} is at an endpoint. Remove lmms_eval.tasks=."
+                f"lmms_eval.tasks={','.join(settings.tasks)}: lmms_eval loads a checkpoint itself, but {model.name} is "
+                "at an endpoint. Remove lmms_eval.tasks=."
             )
         self._settings, self._model, self._evaluation = settings, model, evaluation
         self._device = "cuda" if has_gpu() else "cpu"

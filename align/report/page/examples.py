@@ -163,7 +163,8 @@ def _item(record: dict[str, Any] | None, name: str, images: Images, notes: list[
         }
     except (KeyError, TypeError, AttributeError) as error:
         notes.append(
-            f"{name}: a line of {FILE} does not hold the request ({error!r}). To write the file again: align eval run=<run>"
+            f"{name}: a line of {FILE} does not hold the request ({error!r}). To write the file again: align eval "
+            "run=<run>"
         )
         return unknown
 

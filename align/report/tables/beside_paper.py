@@ -34,7 +34,8 @@ def notes_on_paper(arms: Sequence[Arm]) -> list[str]:
         return []
     tables = ", ".join(dict.fromkeys(number.table for _, _, number in beside))
     return [
-        f"`paper` is the number that {SOURCE} prints for the same model, method and benchmark ({tables}), with averages recomputed "
+        f"`paper` is the number that {SOURCE} prints for the same model, method and benchmark ({tables}), with "
+        "averages recomputed "
         f"from their cells; it was not measured here",
         *_judges(beside),
         *_training(beside),
@@ -66,7 +67,11 @@ def _judges(beside: Sequence[Beside]) -> list[str]:
         same = result["judge"] == ours and model and re.search(model, result["judge_version"], re.IGNORECASE)
         if same and ours == "llamaguard":
             continue
-        words = ", with a prompt of this package where the paper does not publish its prompt (judge.prompt=)" if same else ""
+        words = (
+            ", with a prompt of this package where the paper does not publish its prompt (judge.prompt=)"
+            if same
+            else ""
+        )
         line = f"other judge: {number.judge} in the paper, {result['judge']} {result['judge_version']} here{words}"
         lines.setdefault(line, []).append(name)
     return [f"{line} ({', '.join(dict.fromkeys(names))})" for line, names in lines.items()]
@@ -85,7 +90,8 @@ def _training(beside: Sequence[Beside]) -> list[str]:
     ]
     if any(row["method"] for row, _, _ in beside):
         lines.append(
-            "the paper does not publish which training rows it chose: the rows here are seeded selections of the same data sets"
+            "the paper does not publish which training rows it chose: the rows here are seeded selections of the same "
+            "data sets"
         )
     return lines
 
@@ -107,7 +113,8 @@ def _released(beside: Sequence[Beside]) -> list[str]:
     if not rows:
         return []
     return [
-        f"the paper's LLaVA rows {', '.join(sorted(rows))} are checkpoints released by others, not trained for the paper"
+        f"the paper's LLaVA rows {', '.join(sorted(rows))} are checkpoints released by others, not trained for the "
+        "paper"
     ]
 
 

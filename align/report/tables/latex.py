@@ -9,7 +9,9 @@ from itertools import groupby
 from align.evaluation.summary import MAX_INVALID
 from align.report.tables.table import Cell, Column, Line, Table
 
-PREAMBLE = "% \\usepackage{booktabs,graphicx}  (for names in non-Latin scripts use XeLaTeX or LuaLaTeX with a suitable font)"
+PREAMBLE = (
+    "% \\usepackage{booktabs,graphicx}  (for names in non-Latin scripts use XeLaTeX or LuaLaTeX with a suitable font)"
+)
 PLUS_MINUS = " +- "
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -105,15 +107,13 @@ def _legend(table: Table) -> str:
     said += [" In parentheses the paper's numbers."] if any(cell.paper for cell in cells) else []
     withheld = [cell.text for cell in cells if cell.text.startswith("withheld")]
     bounds = (
-        "; the range is the rate if all of these are bad, and if all are good" if any("(" in text for text in withheld) else ""
+        "; the range is the rate if all of these are bad, and if all are good"
+        if any("(" in text for text in withheld)
+        else ""
     )
     said += [rf" Withheld: more than {100 * MAX_INVALID:.0f}\% have no verdict{bounds}."] if withheld else []
     said += [r" $\pm$ lmms\_eval's standard error."] if any(PLUS_MINUS in cell.text for cell in cells) else []
-    said += (
-        [" $^{*}$ the printed number is wrong, or may be."]
-        if any(c.paper and c.paper.doubt for c in cells)
-        else []
-    )
+    said += [" $^{*}$ the printed number is wrong, or may be."] if any(c.paper and c.paper.doubt for c in cells) else []
     return "".join(said)
 
 

@@ -10,11 +10,14 @@ from align.report.paper import SOURCE
 from align.report.tables.table import Cell, Line
 
 INTERVALS = (
-    f"95% intervals. One seed: Wilson's, or a bootstrap over images (for JailbreakV: over requests) if items share one; with fewer than "
-    f"{FEW_CLUSTERS} images, or if all items agree, Wilson's with the number of images as n. Several seeds: over images and seeds"
+    "95% intervals. One seed: Wilson's, or a bootstrap over images (for JailbreakV: over requests) if items share "
+    "one; with fewer than "
+    f"{FEW_CLUSTERS} images, or if all items agree, Wilson's with the number of images as n. Several seeds: over "
+    "images and seeds"
 )
 COUNTED = (
-    "A rate is a share of the `n` items that have a verdict (`n` of all items, if some have none). An item is a row; in a twin "
+    "A rate is a share of the `n` items that have a verdict (`n` of all items, if some have none). An item is a row; "
+    "in a twin "
     "benchmark it is a pair. An incoherent response is never good"
 )
 
@@ -28,7 +31,11 @@ def legend(lines: Sequence[Line]) -> list[str]:
 def _withheld(texts: Sequence[str]) -> list[str]:
     if not texts:
         return []
-    bounds = "; in parentheses the rate if all of these are bad, and if all are good" if any("(" in text for text in texts) else ""
+    bounds = (
+        "; in parentheses the rate if all of these are bad, and if all are good"
+        if any("(" in text for text in texts)
+        else ""
+    )
     return [f"`withheld`: more than {MAX_INVALID:.0%} of the items have no verdict{bounds}"]
 
 

@@ -23,7 +23,9 @@ def script(stage: str, cluster: Cluster, variables: dict[str, str]) -> str:
     file = shipped_folder("slurm") / f"{FILES[stage]}.sh"
     text = file.read_text(encoding="utf-8")
     if MARK not in text:
-        raise UserError(f"{file}: the line {MARK.strip()!r} is missing. Restore it; the cluster's lines are inserted after it.")
+        raise UserError(
+            f"{file}: the line {MARK.strip()!r} is missing. Restore it; the cluster's lines are inserted after it."
+        )
     before, _, after = text.partition(MARK)
     command = cluster.command or shlex.join([sys.executable, "-m", "align.cli"])
     exports = {"ALIGN": command} | variables

@@ -58,7 +58,8 @@ def _labelled(row: Row, where: str) -> Labelled:
     known = OF_ROLE[row.role]
     if not labels or any(label not in known for label in labels):
         raise UserError(
-            f"{where}: row {row.id}: label is {given!r}; expected for a {row.role} item {', '.join(known)}, or `labels` with one label "
+            f"{where}: row {row.id}: label is {given!r}; expected for a {row.role} item {', '.join(known)}, or "
+            "`labels` with one label "
             f"for each person"
         )
     if row.response is None:
@@ -91,7 +92,8 @@ def calibrate(judge: AnyJudge, items: Sequence[Labelled], verdicts: dict[str, Ve
     judged = [item for item in agreed if verdicts[item.row.id].verdict != "invalid"]
     if not judged:
         raise UserError(
-            f"judge {judge.name}: none of {len(items)} items has both a verdict and a majority label, so nothing can be compared"
+            f"judge {judge.name}: none of {len(items)} items has both a verdict and a majority label, so nothing can "
+            "be compared"
         )
     own = [str(item.majority) for item in judged], [verdicts[item.row.id].verdict for item in judged]
     people, machine, compared = _in_common(*own, judge, kind_of_items(items))

@@ -64,7 +64,9 @@ class Requests:
         fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
         facts = list(chosen.facts)
         if other := sum(row.plain_request != row.prompt for row in rows):
-            facts.append(f"{chosen.name}: text={text}; in {other} of {len(rows)} rows the request differs from the prompt")
+            facts.append(
+                f"{chosen.name}: text={text}; in {other} of {len(rows)} rows the request differs from the prompt"
+            )
         return cls(chosen, text, pairs, clusters, hashes, fingerprint, facts)
 
     def cases(self, judge: AnyJudge) -> dict[str, list[Case]]:
@@ -78,7 +80,8 @@ class Requests:
             return {"text": alone}
         if bare := [row.id for row in self.pairs if not row.images]:
             raise UserError(
-                f"benchmark {self.chosen.name}: {len(bare)} of {len(self.pairs)} rows have no image, first {bare[0]}, but leakage needs "
+                f"benchmark {self.chosen.name}: {len(bare)} of {len(self.pairs)} rows have no image, first {bare[0]}, "
+                "but leakage needs "
                 f"pairs. Select the other rows, or judge only the texts (judge.sees_image=false)."
             )
         return {"pair": [Case(row, None) for row in self.pairs], "text": alone}
@@ -138,7 +141,8 @@ def measure(judge: AnyJudge, requests: Requests, folder: Path, display: Display)
     facts = list(requests.facts)
     if not sees(judge):
         facts.append(
-            f"{name}: judge {judge.name} sees no images, so only its verdicts on texts are shown; R1, R2 and R1 - R2 need pairs "
+            f"{name}: judge {judge.name} sees no images, so only its verdicts on texts are shown; R1, R2 and R1 - R2 "
+            "need pairs "
             f"(judge.sees_image=true, for a model with vision)"
         )
     said = [verdict for of_arm in verdicts.values() for verdict in of_arm.values()]

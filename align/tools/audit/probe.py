@@ -32,7 +32,8 @@ Statistic = Callable[[np.ndarray, np.ndarray], float | None]
 """(scores, labels) -> a number"""
 FEWEST_PERMUTATIONS = 100
 PERMUTED = (
-    "the two labels of a twin are swapped at random; for other rows, the shares of harmful labels are permuted between groups, and each "
+    "the two labels of a twin are swapped at random; for other rows, the shares of harmful labels are permuted between "
+    "groups, and each "
     "share is assigned at random to rows within its new group"
 )
 
@@ -63,14 +64,13 @@ def probe(
             f"Give against=<a benchmark with the other rows>, or probe=false."
         )
     if not any(text.strip() for text in texts):
-        raise UserError(
-            f"the probe of {what}: all {n} texts are empty. Give probe=false."
-        )
+        raise UserError(f"the probe of {what}: all {n} texts are empty. Give probe=false.")
     groups = groups_of(rows, clusters)
     used = min(folds, *(len(set(groups[labels == label])) for label in (True, False)))
     if used < 2:
         raise UserError(
-            f"the probe of {what}: too few independent texts for cross-validation: {n} rows in {len(set(groups))} groups of one question, "
+            f"the probe of {what}: too few independent texts for cross-validation: {n} rows in {len(set(groups))} "
+            "groups of one question, "
             f"image or twin; only {used} with one of the labels"
         )
     facts = [f"{used} folds instead of {folds}, because one label has no more groups"] if used < folds else []

@@ -129,7 +129,8 @@ def _original_config(checkpoint: Path) -> dict[str, Any]:
     kinds = config.get("architectures") or []
     if "text_config" in config:
         raise UserError(
-            f"{file}: {', '.join(kinds)} is already in transformers' layout. Use it without conversion: model={checkpoint}"
+            f"{file}: {', '.join(kinds)} is already in transformers' layout. Use it without conversion: "
+            f"model={checkpoint}"
         )
     if "LlavaLlamaForCausalLM" not in kinds:
         raise UserError(
@@ -147,7 +148,8 @@ def _original_config(checkpoint: Path) -> dict[str, Any]:
     for key, (default, possible) in expected.items():
         if (found := config.get(key, default)) not in possible:
             raise UserError(
-                f"{file}: {key} is {found!r}, which transformers' LLaVA cannot express; expected {' or '.join(map(repr, possible))}, "
+                f"{file}: {key} is {found!r}, which transformers' LLaVA cannot express; expected "
+                f"{' or '.join(map(repr, possible))}, "
                 f"as in LLaVA-1.5"
             )
     needed = [key for key in ("mm_vision_tower", "mm_vision_select_layer", "hidden_size") if key not in config]
@@ -184,7 +186,9 @@ def _without_computed(
         if wanted is None:
             learned[name] = value
         elif value.numel() != len(wanted) or not torch.allclose(value.flatten().float(), wanted, rtol=1e-2):
-            raise UserError(f"{checkpoint}: {name} does not match config.json. Check that config.json belongs to this checkpoint.")
+            raise UserError(
+                f"{checkpoint}: {name} does not match config.json. Check that config.json belongs to this checkpoint."
+            )
     return learned, len(weights) - len(learned)
 
 
@@ -198,9 +202,7 @@ def renamed(weights: Weights, checkpoint: Path) -> Weights:
     }
     unknown = [name for name in weights if name not in names]
     if unknown:
-        raise UserError(
-            f"{checkpoint}: {len(unknown)} weights are unknown: {', '.join(unknown)}; nothing is written"
-        )
+        raise UserError(f"{checkpoint}: {len(unknown)} weights are unknown: {', '.join(unknown)}; nothing is written")
     if EMBEDDING not in names.values():
         raise UserError(f"{checkpoint}: model.embed_tokens.weight is missing; nothing is written")
     return {names[name]: value for name, value in weights.items()}
@@ -213,7 +215,8 @@ def _tower_weights(tower: str, config: dict[str, Any], dtype: torch.dtype, trust
     """
     if config.get("unfreeze_mm_vision_tower"):
         raise UserError(
-            f"the vision tower was trained (unfreeze_mm_vision_tower in config.json), but the checkpoint lacks its weights, and {tower} "
+            "the vision tower was trained (unfreeze_mm_vision_tower in config.json), but the checkpoint lacks its "
+            f"weights, and {tower} "
             f"has other weights"
         )
     model, found = _read(
@@ -225,13 +228,14 @@ def _tower_weights(tower: str, config: dict[str, Any], dtype: torch.dtype, trust
     )
     if found["missing_keys"]:
         raise UserError(
-            f"vision_tower={tower}: {', '.join(sorted(found['missing_keys']))}: weights of a CLIP's vision part are missing"
+            f"vision_tower={tower}: {', '.join(sorted(found['missing_keys']))}: weights of a CLIP's vision part are "
+            "missing"
         )
     return {VISION + name.removeprefix("vision_model."): value for name, value in model.state_dict().items()}
 
 
 def _config(config: dict[str, Any], vision: CLIPVisionConfig, tokenizer: Any, embedding: torch.Tensor) -> LlavaConfig:
-    """transformers' configuration of the model, with the vocabulary size of the checkpoint."""
+    """Configuration of the model for transformers, with the vocabulary size of the checkpoint."""
     known = {*LlamaConfig().to_dict(), "rope_theta", "rope_scaling"} - {"architectures", "model_type", "pad_token_id"}
     text = {key: value for key, value in config.items() if key in known} | {"vocab_size": len(embedding)}
     return LlavaConfig(
@@ -266,7 +270,8 @@ def _refuse_misfits(weights: Weights, config: LlavaConfig, checkpoint: Path) -> 
         if found[key]:
             names = sorted(str(name) for name in found[key])
             raise UserError(
-                f"{checkpoint}: {len(names)} weights are {what} (by transformers' names): {', '.join(names)}; nothing is written"
+                f"{checkpoint}: {len(names)} weights are {what} (by transformers' names): {', '.join(names)}; nothing "
+                "is written"
             )
     assert len(model.state_dict()) == len(weights)
 

@@ -82,6 +82,7 @@ def check_prompt(converted: Path, checkpoint: Path) -> None:
     wanted = [*before, tokenizer.convert_tokens_to_ids(IMAGE), *after[begins:]]
     if tokenizer(prompt).input_ids != wanted:
         raise UserError(
-            f"{checkpoint}: with its tokenizer.json the prompt {prompt!r} becomes {tokenizer(prompt).input_ids}, but the original code "
+            f"{checkpoint}: with its tokenizer.json the prompt {prompt!r} becomes {tokenizer(prompt).input_ids}, but "
+            "the original code "
             f"gives {wanted}. Move that file away, so that the tokenizer is made from tokenizer.model."
         )

@@ -29,7 +29,8 @@ CARD = "README.md"
 LOSSES = {
     "sft": "negative log-likelihood of the response, mean over its tokens",
     "dpo": "direct preference optimisation (trl's losses, as named below)",
-    "unlearning": "gradient ascent on harmful responses, likelihood of safe ones, KL to the reference model on benign rows",
+    "unlearning": "gradient ascent on harmful responses, likelihood of safe ones, KL to the reference model on benign "
+    "rows",
     "safe_unlearning": "NPO on harmful responses, likelihood of safe and of benign ones",
 }
 OF_THE_MACHINE = re.compile(
@@ -38,7 +39,8 @@ OF_THE_MACHINE = re.compile(
 """Settings of the trainer that do not change what it computes."""
 COUNTED = "Each share counts items with a verdict: n without the invalid ones. Incoherent responses are never good."
 JUDGES = {
-    "refusal_match": "a word list. It measures whether a response has refusal phrases, not its safety; it is not the paper's judge.",
+    "refusal_match": "a word list. It measures whether a response has refusal phrases, not its safety; it is not the "
+    "paper's judge.",
     "rule": "the miniature's own judge, which knows every sentence of its world; it is not the paper's judge.",
 }
 
@@ -116,8 +118,10 @@ def _use(config: RunConfig, merged: bool) -> str:
     text = "\n".join(["```python", *lines, "```"])
     if shown := shown_as(config):
         text += (
-            f"\n\nIt was trained with the settings {plain(', '.join(shown))} below; without them it responds differently. To evaluate it: "
-            f"`align eval checkpoint={here} {' '.join(shlex.quote(f'model.{key}={value}') for key, value in shown.items())}`."
+            f"\n\nIt was trained with the settings {plain(', '.join(shown))} below; without them it responds "
+            "differently. To evaluate it: "
+            f"`align eval checkpoint={here} "
+            f"{' '.join(shlex.quote(f'model.{key}={value}') for key, value in shown.items())}`."
         )
     return text
 
@@ -224,7 +228,8 @@ def _evaluation(row: dict[str, Any], merged: bool) -> str:
     facts += [f"{name}: responses with only a thought: {count}" for name, count in unfinished.items()]
     if any(result["rate"] is None for _, result in results):
         facts.append(
-            "withheld: too many responses have no verdict; bounds are the rate if all of those are bad, and if all are good"
+            "withheld: too many responses have no verdict; bounds are the rate if all of those are bad, and if all are "
+            "good"
         )
     before = ["Measured with the adapter, before it was merged."] if merged else []
     return "\n\n".join([*before, _table(head, lines), f"{INTERVALS}. {COUNTED}", *([_list(facts)] if facts else [])])
@@ -238,7 +243,8 @@ def limits(config: RunConfig, row: dict[str, Any], merged: bool = False) -> list
     found = [
         (
             True,
-            f"One training run, with one seed ({config.seed}): intervals are over the items of a benchmark, not over seeds.",
+            f"One training run, with one seed ({config.seed}): intervals are over the items of a benchmark, not over "
+            "seeds.",
         ),
         (row["stopped"], f"Training {row['stopped']}; it did not take all of its steps."),
         (
@@ -252,7 +258,8 @@ def limits(config: RunConfig, row: dict[str, Any], merged: bool = False) -> list
         ),
         (
             "miniature" in parts,
-            "Synthetic data: images and sentences of a small artificial world. They show that the method runs, not how it works on real images.",
+            "Synthetic data: images and sentences of a small artificial world. They show that the method runs, not how "
+            "it works on real images.",
         ),
         *_not_measured(row["results"]),
     ]
@@ -285,7 +292,8 @@ def _made_by(manifest: dict[str, Any]) -> str:
     facts = [
         f"versions: {versions}",
         f"commit of vsil-align: {manifest['git_commit'] or 'unknown (installed package)'}",
-        f"{manifest['seconds']:,} s of training, peak memory {manifest['peak_memory_mib']:,} MiB, finished {manifest['finished']}",
+        f"{manifest['seconds']:,} s of training, peak memory {manifest['peak_memory_mib']:,} MiB, finished "
+        f"{manifest['finished']}",
         f"hash of the configuration: {manifest['fingerprint']}",
     ]
     return f"{fence}\n{command}\n{fence}\n\n{_list(facts)}"

@@ -115,7 +115,7 @@ def test_an_unknown_family_needs_a_class():
             {"tasks": ["mme"], "extra": {"output_path": "x"}},
             "lmms_eval.extra.output_path is set by other settings",
         ),
-        ({"tasks": ["mme"], "extra": {"model_args": {"api_key": "x"}}}, "api_key may hold a key"),
+        ({"tasks": ["mme"], "extra": {"model_args": {"api_key": "x"}}}, "lmms_eval.extra: api_key may hold a secret key"),
     ],
 )
 def test_settings_that_no_command_can_be_made_of(settings, message):

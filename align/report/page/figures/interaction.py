@@ -77,8 +77,10 @@ def interaction(found: Findings) -> Figure | None:
         axis.set_yticks(range(0, 101, 20))
         axis.grid(axis="y")
     caption = (
-        "Arms of the controlled track, which differ only in the carrier of harm. Lines that are not parallel show an interaction: the "
-        "difference between two arms where the text shows the danger is not their difference where only the image shows it. Bars are "
+        "Arms of the controlled track, which differ only in the carrier of harm. Lines that are not parallel show an "
+        "interaction: the "
+        "difference between two arms where the text shows the danger is not their difference where only the image "
+        "shows it. Bars are "
         "95% intervals. Hollow: harmful rows without images; filled: with images; grey: not trained here."
     )
     caption += _not_proven(found, pairs) + left_out(others)
@@ -91,5 +93,7 @@ def _not_proven(found: Findings, pairs: Sequence[tuple[Any, ...]]) -> str:
     others = dict.fromkeys(
         f"{METHODS.get(method, method)}, {model}" for model, method, *_ in pairs if (model, method) not in compared
     )
-    unknown = f" Not compared, because they may differ in more than the carrier of harm (see the notes): {'; '.join(others)}."
+    unknown = (
+        f" Not compared, because they may differ in more than the carrier of harm (see the notes): {'; '.join(others)}."
+    )
     return unknown if others else ""

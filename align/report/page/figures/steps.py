@@ -51,7 +51,8 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
         axis.grid(axis="y")
         axis.legend(fontsize=8, labelcolor=INK, loc="best")
     caption = (
-        "Training loss, a line for each seed. Methods have different losses, so compare only within a panel. Dashed: harmful rows "
+        "Training loss, a line for each seed. Methods have different losses, so compare only within a panel. Dashed: "
+        "harmful rows "
         "without images."
     )
     return Figure(finish(figure, "curves", caption, tips), caption)
@@ -95,7 +96,8 @@ def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | Non
         axis.grid(axis="y")
         axis.legend(fontsize=8, labelcolor=INK, loc="best")
     caption = (
-        "Rates of the checkpoints that runs kept during training (evaluate.every_steps), a line for each seed. Hollow: harmful rows "
+        "Rates of the checkpoints that runs kept during training (evaluate.every_steps), a line for each seed. Hollow: "
+        "harmful rows "
         "without images."
     )
     return Figure(finish(figure, "by-step", caption, {}), caption)
