@@ -50,7 +50,10 @@ Cells = dict[str, list[Composed]]
 
 
 def plan(given: Composed) -> tuple[Cells, dict[str, list[EvalConfig]]]:
-    """Settings of a comparison -> (runs of each model, its rows without training). Raises UserError."""
+    """Settings of a comparison -> (runs of each model, its rows without training).
+
+    Raises UserError.
+    """
     config: CompareConfig = given.config
     if config.checkpoint and len(config.model) > 1:
         raise UserError(
@@ -200,7 +203,8 @@ def _references(config: CompareConfig, cells: Sequence[Composed]) -> list[EvalCo
 
 
 def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) -> dict[str, dict[str, Any]]:
-    # The controlled track compares carriers of harm; defences and other checkpoints do not vary them.
+    # The controlled track compares carriers of harm; defences and other checkpoints do not vary
+    # them.
     if "paper" not in _tracks(cells):
         for name in config.checkpoint:
             raise UserError(
@@ -225,7 +229,10 @@ def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) ->
 
 
 def _take(name: str, given: str, taken: dict[str, str], remedy: str) -> None:
-    """Reserve a row's name. Raises UserError if it is taken: tables, files and figures use names."""
+    """Reserve a row's name.
+
+    Raises UserError if it is taken: tables, files and figures use names.
+    """
     if name in taken:
         raise UserError(f"{given}: the table already has a row named {name!r} ({taken[name]}). {remedy}")
     taken[name] = f"the row of {given}"

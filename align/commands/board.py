@@ -100,7 +100,10 @@ class Board:
 
 @contextmanager
 def board(labels: Sequence[str], work: Sequence[float]) -> Iterator[Board]:
-    """A board that is shown while the block runs; without a terminal only finished rows are printed."""
+    """A board that is shown while the block runs.
+
+    Without a terminal only finished rows are printed.
+    """
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[beside]}"))
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

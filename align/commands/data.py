@@ -142,7 +142,10 @@ def _facts(read: Read) -> list[str]:
 
 
 def _in_common(trained: _Set, evaluated: _Set) -> dict[str, Any]:
-    """Images (by pixels) and questions (by words) in both; images that cannot be read are ignored."""
+    """Images (by pixels) and questions (by words) in both.
+
+    Images that cannot be read are ignored.
+    """
     records = [
         {
             "id": row.id,

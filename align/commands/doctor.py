@@ -21,7 +21,10 @@ FORMATS = ("text", "json")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check and print; returns 0 if runs can start, 1 if not. Raises UserError for wrong arguments."""
+    """Check and print; returns 0 if runs can start, 1 if not.
+
+    Raises UserError for wrong arguments.
+    """
     config, of_run = _split(arguments)
     world = comm.join(config.comm_timeout) if config.comm else None
     with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout on import, which would break JSON

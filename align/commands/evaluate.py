@@ -100,7 +100,10 @@ def _refuse_launcher() -> None:
 
 
 def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
-    """Evaluate the model of a configuration -> (its folder, {benchmark: result}). Raises UserError."""
+    """Evaluate the model of a configuration -> (its folder, {benchmark: result}).
+
+    Raises UserError.
+    """
     if config.run is not None and config.defence:
         raise UserError(
             f"defence={config.defence}: a run folder stores results of the run without a defence. Instead of run=, "
@@ -108,7 +111,8 @@ def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[
             f"checkpoint={config.run}/checkpoint output_dir=<folder>"
         )
     if config.run is not None:
-        # A link may change while this runs (align/sweep/choosing.py): responses belong to its target now.
+        # A link may change while this runs (align/sweep/choosing.py): responses belong to its
+        # target now.
         config = replace(config, run=str(Path(config.run).resolve()))
         run = RunFolder(Path(str(config.run)))
         model = _model_of_run(run, config)

@@ -106,7 +106,8 @@ def _sets(config: LeakageConfig, judges: dict[str, AnyJudge]) -> tuple[dict[str,
         raise UserError(
             f"against={config.against} is also in benchmark=, but the probe compares two benchmarks. Name another one."
         )
-    # Judges with vision need images; so does the probe, which keeps all texts about one image in one fold.
+    # Judges with vision need images; so does the probe, which keeps all texts about one image in
+    # one fold.
     view = "image" if config.probe is not False or any(map(sees, judges.values())) else "text"
 
     def read(name: str) -> Requests:

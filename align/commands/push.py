@@ -142,7 +142,8 @@ def upload(contents: Contents, repo: str, private: bool) -> str:
         commit = api.create_commit(repo, operations, commit_message="Upload with align push")
     except UserError:
         raise
-    # The client raises errors of its HTTP library (which differs between versions), of Xet, or RuntimeErrors.
+    # The client raises errors of its HTTP library (which differs between versions), of Xet, or
+    # RuntimeErrors.
     except Exception as error:
         raise UserError(_failure(repo, api.endpoint, error).replace(token, "<token>")) from error
     return f"Uploaded ({'private' if is_private else 'public'}): {commit.commit_url}"

@@ -1,7 +1,7 @@
 """Check that the processes of a launch reach each other: a roll call, then a timed all-reduce.
 
-The roll call uses the launcher's key-value store, which still works when an all-reduce hangs, so silent
-processes can be named. Everything that may hang runs in its own thread.
+The roll call uses the launcher's key-value store, which still works when an all-reduce hangs, so
+silent processes can be named. Everything that may hang runs in its own thread.
 """
 
 from __future__ import annotations
@@ -184,7 +184,10 @@ def _timed(tensor: Any) -> float:
 
 
 def _within(seconds: float, work: Callable[[], Check]) -> Check | Exception:
-    """Result or exception of `work`; a TimeoutError if it does not finish in time (its thread stays)."""
+    """Result or exception of `work`.
+
+    A TimeoutError if it does not finish in time (its thread stays).
+    """
     results: list[Check | Exception] = [TimeoutError(f"did not finish within {seconds:g} s")]
 
     def run() -> None:

@@ -75,7 +75,10 @@ def device_checks(gpus: list[Device]) -> Iterator[Check]:
 
 
 def disk_checks(output_dir: str | None, needs: dict[str, int]) -> Iterator[Check]:
-    """Check free space for runs, the Hub cache and align's cache; `needs` is {name: bytes needed}."""
+    """Check free space for runs, the Hub cache and align's cache.
+
+    `needs` is {name: bytes needed}.
+    """
     places = {
         "disk output_dir": Path(output_dir or "runs"),
         "disk HF_HOME": presence.cache(),

@@ -128,7 +128,10 @@ def _say_unfinished(name: str, responses: Responses, model: Model, display: Disp
 
 
 def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Model) -> None:
-    """Record the evaluation's settings. Raises UserError if stored responses have other settings."""
+    """Record the evaluation's settings.
+
+    Raises UserError if stored responses have other settings.
+    """
     rows = hashlib.sha256("\n".join(row.id for row in chosen.rows).encode()).hexdigest()[:16]
     wanted = {
         "schema": SCHEMA,
@@ -156,7 +159,8 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
 def cluster_of(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:
     """The cluster of a row: the benchmark's cluster, or the image if that says no more.
 
-    Images are identified by pixels: one image in two benchmarks, or under two paths, is one cluster.
+    Images are identified by pixels: one image in two benchmarks, or under two paths, is one
+    cluster.
     """
     # A cluster that is the row, its twin or its image's name says no more than the pixels do.
     own = {row.id, row.twin, *(image.name for image in row.images)}

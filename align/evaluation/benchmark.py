@@ -34,7 +34,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark. `read` takes the place of its files and returns every row; selection comes later."""
+    """A benchmark.
+
+    `read` takes the place of its files and returns every row; selection comes later.
+    """
 
     name: str
     kind: str
@@ -44,7 +47,10 @@ class Benchmark:
     judges: tuple[str, ...]
     """The first is the main judge of the table; the others have their own tables."""
     shared_prompts: tuple[str, ...] = ()
-    """Prompts that all items share (SafeBench's one sentence); they are ignored as a sign of overlap."""
+    """Prompts that all items share (SafeBench's one sentence).
+
+    They are ignored as a sign of overlap.
+    """
     published: Mapping[str | None, Counts] = field(default_factory=dict)
     """{subset, None for all: published sizes}; a difference is reported."""
     part: Callable[[Row], bool] | None = None

@@ -1,8 +1,9 @@
-"""One evaluation: rows -> responses -> verdicts -> summary; each is written at once, so a kill loses none.
+"""One evaluation: rows -> responses -> verdicts -> summary.
 
-Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, responses.jsonl, and for each judge
-verdicts.<judge>.jsonl, items.<judge>.jsonl, summary.<judge>.json. All responses are generated before
-judging, so that the model is loaded once and freed before a judge is loaded.
+Each is written at once, so a kill loses none. Folder: <run>/evaluation/<benchmark>[.<view>]/ with
+settings.json, responses.jsonl, and for each judge verdicts.<judge>.jsonl, items.<judge>.jsonl,
+summary.<judge>.json. All responses are generated before judging, so that the model is loaded once
+and freed before a judge is loaded.
 """
 
 from __future__ import annotations

@@ -46,7 +46,10 @@ def proportion_interval(good: Sequence[bool], clusters: Sequence[Hashable] | Non
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Cohen's kappa of two raters of the same items (Cohen 1960); None if expected agreement is 1."""
+    """Cohen's kappa of two raters of the same items (Cohen 1960).
+
+    None if expected agreement is 1.
+    """
     observed = sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
     expected = _by_chance(first, second)
     return None if expected == 1 else (observed - expected) / (1 - expected)

@@ -131,7 +131,10 @@ def settings_of(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSetting
 
 
 def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSettings:
-    """A benchmark's own settings, overridden by short forms of the command line. Raises UserError."""
+    """A benchmark's own settings, overridden by short forms of the command line.
+
+    Raises UserError.
+    """
     data_set = data_set_of(name)
     _check_names(config)
     # Settings of a benchmark override settings of its data set.

@@ -23,7 +23,8 @@ from align.models.processors import IMAGE_ONLY
 
 SIZE, PATCH = 32, 8
 
-# Like LLaVA-1.5's template: roles as words, image before text, no end-of-sequence token after a response.
+# Like LLaVA-1.5's template: roles as words, image before text, no end-of-sequence token after a
+# response.
 LLAVA_TEMPLATE = (
     "{% for message in messages %}"
     "{{ 'user : ' if message.role == 'user' else 'assistant : ' }}"

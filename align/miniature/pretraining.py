@@ -1,8 +1,8 @@
-"""Make the base models of the miniature:  python -m align.miniature.pretraining [llava] [qwen2_vl]
+"""Make the base models of the miniature: python -m align.miniature.pretraining [llava] [qwen2_vl]
 
-Two stages, as for large models: first the vision tower learns to classify objects and colours; then it is
-frozen, and projector and language model learn the world's conversations. Without the first stage, the
-language model does not learn to use images in reasonable time.
+Two stages, as for large models: first the vision tower learns to classify objects and colours; then
+it is frozen, and projector and language model learn the world's conversations. Without the first
+stage, the language model does not learn to use images in reasonable time.
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
-    """Pretrain, check and save a tiny model -> its accuracy. Raises UserError if that is too low."""
+    """Pretrain, check and save a tiny model -> its accuracy.
+
+    Raises UserError if that is too low.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor = build(model_type)

@@ -15,11 +15,17 @@ from align.settings import Part
 ASK_WITHOUT_IMAGE = 0.4
 """Share of text-only benign rows about "this thing" without an image; the response asks for one."""
 DESCRIBING = 0.3
-"""Share of benign rows with an image that ask what it shows, hazards included; keeps that ability."""
+"""Share of benign rows with an image that ask what it shows, hazards included.
+
+Keeps that ability.
+"""
 
 
 def training_rows(part: Part, split: str = "train") -> list[Row]:
-    """The source `miniature`: `part.rows` rows of a subset, drawn with `part.seed`. Raises UserError."""
+    """The source `miniature`: `part.rows` rows of a subset, drawn with `part.seed`.
+
+    Raises UserError.
+    """
     if part.subset not in (*SUBSETS, *TWINS):
         raise UserError(f"source=miniature: subset={part.subset}: expected one of {', '.join((*SUBSETS, *TWINS))}")
     return list(_training_rows(str(part.subset), part.rows or 1024, split, part.seed))
@@ -29,7 +35,8 @@ def training_rows(part: Part, split: str = "train") -> list[Row]:
 def _training_rows(subset: str, n: int, split: str, seed: int) -> tuple[Row, ...]:
     """Draw rows, once in a process: the arms of a comparison share them, and rows are immutable."""
     if subset in TWINS:
-        # One stream of twins for all subsets: every arm of the controlled track trains on the same items.
+        # One stream of twins for all subsets: every arm of the controlled track trains on the same
+        # items.
         rng = random.Random(f"twins {split} {seed}")
         twins = [draw_twin(f"twin-{split}-{i}", split, rng) for i in range(n)]
         return tuple(row for twin in twins for row in rows_of(twin, TWINS[subset]))
@@ -39,7 +46,10 @@ def _training_rows(subset: str, n: int, split: str, seed: int) -> tuple[Row, ...
 
 
 def evaluation_rows(kind: str, n: int, split: str = "test") -> list[Row]:
-    """Rows of a benchmark: `vsil`, `vsil_free`, `benign`, `twin` (pairs) or `ability`; deterministic."""
+    """Rows of a benchmark: `vsil`, `vsil_free`, `benign`, `twin` (pairs) or `ability`.
+
+    deterministic.
+    """
     return list(_evaluation_rows(kind, n, split))
 
 

@@ -32,7 +32,8 @@ class Launched:
     memory: dict[str, Memory]
     """{launch configuration: memory}.
 
-    On one GPU nothing is divided, so there is only one. Full fine-tuning of 16-bit weights needs ZeRO.
+    On one GPU nothing is divided, so there is only one. Full fine-tuning of 16-bit weights needs
+    ZeRO.
     """
     fits: str | None
     """The first launch configuration that fits."""

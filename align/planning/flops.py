@@ -1,12 +1,13 @@
 """FLOPs of an optimizer step; a multiplication and an addition count as two.
 
-A matrix of n weights applied to T positions costs 2 n T in the forward pass. The backward pass costs the
-same again for the gradient of its input, if an earlier layer needs one, and the same for the gradient of its
-weights, if they are trained. If its layer is checkpointed, it costs one more forward pass. (Kaplan et al.
-2020, arXiv 2001.08361, table 1, gives 6 N per token for training everything, without checkpointing.)
-Attention of width d over L positions costs 4 L^2 d per layer forward (queries by keys, weights by values; the
-full square, as in kernels with a mask), and twice that backward. The head processes only supervised
-positions, twice forward if its kernel recomputes logits in the backward pass (`Pass.logits_again`).
+A matrix of n weights applied to T positions costs 2 n T in the forward pass. The backward pass
+costs the same again for the gradient of its input, if an earlier layer needs one, and the same for
+the gradient of its weights, if they are trained. If its layer is checkpointed, it costs one more
+forward pass. (Kaplan et al. 2020, arXiv 2001.08361, table 1, gives 6 N per token for training
+everything, without checkpointing.) Attention of width d over L positions costs 4 L^2 d per layer
+forward (queries by keys, weights by values; the full square, as in kernels with a mask), and twice
+that backward. The head processes only supervised positions, twice forward if its kernel recomputes
+logits in the backward pass (`Pass.logits_again`).
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def _backward(matrix: Matrix, step: Step, of: Pass) -> float:
 
 def _head(spent: Flops, head: Matrix, step: Step) -> None:
     a_position = 2.0 * head.weights
-    # Log-probabilities of all responses; when distributions are compared, policy and reference again.
+    # Log-probabilities of all responses; when distributions are compared, policy and reference
+    # again.
     spent.forward += a_position * (step.policy.supervised + 2 * step.divergence)
     spent.recomputed += a_position * (step.policy.supervised * step.policy.logits_again + 2 * step.divergence)
     spent.backward += a_position * (step.policy.supervised + step.divergence) * (1 + head.trained)

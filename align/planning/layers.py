@@ -27,7 +27,10 @@ class Matrix:
     outputs: int
     trained: bool
     adapter: bool
-    """Whether it is part of an adapter; a reference model without the adapter does not compute it."""
+    """Whether it is part of an adapter.
+
+    A reference model without the adapter does not compute it.
+    """
     input_gradient: bool
     """Whether the backward pass continues to earlier layers."""
     reached: bool
@@ -35,7 +38,10 @@ class Matrix:
     attention: int
     """Width of the attention that begins with it (its queries); 0 for all others."""
     last: bool
-    """Whether it is the last matrix of its layer; its output is not recomputed, because nothing needs it."""
+    """Whether it is the last matrix of its layer.
+
+    Its output is not recomputed, because nothing needs it.
+    """
 
     @property
     def recomputed(self) -> bool:

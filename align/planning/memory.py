@@ -1,17 +1,19 @@
 """Memory of one GPU by purpose, in bytes.
 
-Weights, gradients and optimizer states have the run's dtypes (docs/planning.md explains how they were found),
-read from the model on `meta`. With plain AdamW a trained weight has two states of its own dtype. DeepSpeed
-stores everything in the model's dtype, plus a float32 copy of trained weights with float32 states: 12 bytes,
-divided among the GPUs, under ZeRO-2 together with the gradients, under ZeRO-3 also with the weights
-(Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1 and figure 1).
+Weights, gradients and optimizer states have the run's dtypes (docs/planning.md explains how they
+were found), read from the model on `meta`. With plain AdamW a trained weight has two states of its
+own dtype. DeepSpeed stores everything in the model's dtype, plus a float32 copy of trained weights
+with float32 states: 12 bytes, divided among the GPUs, under ZeRO-2 together with the gradients,
+under ZeRO-3 also with the weights (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1 and
+figure 1).
 
 A checkpointed layer keeps its input. A layer that is being recomputed, and every layer without
-checkpointing, keeps the following for each position, for width d, attention width a and MLP width i, in the
-model's dtype (measured with `saved_tensors_hooks`): queries, keys, values and result of the attention (4 a);
-in the language model a row of its mask (the length); the expanded MLP values (3 i if gated, else i); float32
-values of two norms (2 d). If its weights are trained, it also keeps their inputs (4 d + i). An adapter keeps
-a copy of its input, its r inner values, and with dropout a mask of one byte.
+checkpointing, keeps the following for each position, for width d, attention width a and MLP width
+i, in the model's dtype (measured with `saved_tensors_hooks`): queries, keys, values and result of
+the attention (4 a); in the language model a row of its mask (the length); the expanded MLP values
+(3 i if gated, else i); float32 values of two norms (2 d). If its weights are trained, it also keeps
+their inputs (4 d + i). An adapter keeps a copy of its input, its r inner values, and with dropout a
+mask of one byte.
 """
 
 from __future__ import annotations

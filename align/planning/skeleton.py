@@ -59,7 +59,10 @@ def bare(settings: ModelSettings, configs: str | None = None) -> Skeleton:
 
 
 def skeleton(composed: Composed, with_images: bool, configs: str | None = None) -> Skeleton:
-    """The model of a run with its adapter and frozen parts. Raises the same UserErrors as the run."""
+    """The model of a run with its adapter and frozen parts.
+
+    Raises the same UserErrors as the run.
+    """
     from peft import PeftConfig, get_peft_model
 
     check_trainable(composed)

@@ -1,7 +1,8 @@
 """FLOPs that a run has computed, forward and backward, by the formula of a plan (flops.py).
 
-MFU is the share of the device's peak FLOP/s, without recomputed layers (Chowdhery et al. 2022, arXiv
-2204.02311, appendix B). It counts what is computed: a prompt shared by two responses counts once.
+MFU is the share of the device's peak FLOP/s, without recomputed layers (Chowdhery et al. 2022,
+arXiv 2204.02311, appendix B). It counts what is computed: a prompt shared by two responses counts
+once.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ class Spending:
 
 @contextlib.contextmanager
 def _undivided() -> Iterator[None]:
-    """Turn off ZeRO-3 in transformers, which would divide every new model; `meta` models cannot be."""
+    """Turn off ZeRO-3 in transformers, which would divide every new model.
+
+    `meta` models cannot be.
+    """
     there = deepspeed._hf_deepspeed_config_weak_ref
     deepspeed.unset_hf_deepspeed_config()
     try:

@@ -41,4 +41,7 @@ ABILITY = {
     "mmstar": Ability("mmstar", ("average",), 100, "ability, %"),
     "mmvet": Ability("mmvet", ("gpt_eval_score",), 1, "ability, %"),
 }
-"""{name in align/report/paper.py: metric of lmms_eval}; shares from 0 to 1, MM-Vet's from 0 to 100."""
+"""{name in align/report/paper.py: metric of lmms_eval}.
+
+Shares from 0 to 1, MM-Vet's from 0 to 100.
+"""

@@ -233,7 +233,10 @@ def _gives(difference: dict[str, Any] | None) -> str:
 def _find(
     comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str, b: str, name: str | None = None, kind: str = ""
 ) -> dict[str, Any] | None:
-    """The difference of two arms on a benchmark, or on the first benchmark of a kind; no controls."""
+    """The difference of two arms on a benchmark, or on the first benchmark of a kind.
+
+    No controls.
+    """
     return next(
         (
             c

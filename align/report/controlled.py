@@ -1,10 +1,10 @@
 """Check from recorded runs that arms of the controlled track differ only in the carrier of harm.
 
 Equal in every arm: the settings of training and evaluation, the adapter, the base, the installed
-versions, the items with their roles and answers, the benign images and their queries, the order, the
-steps and the supervised tokens of each step. Free: how a harmful item is shown and asked about. One
-more difference is permitted and reported: an arm that shows harm only as captions may show benign
-items as captions too.
+versions, the items with their roles and answers, the benign images and their queries, the order,
+the steps and the supervised tokens of each step. Free: how a harmful item is shown and asked about.
+One more difference is permitted and reported: an arm that shows harm only as captions may show
+benign items as captions too.
 """
 
 from __future__ import annotations

@@ -71,7 +71,8 @@ def _untrained_of_controlled(runs: Sequence[Evaluated]) -> list[Evaluated]:
 def _proven(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[str]]:
     """-> (runs that may be compared, lines on permitted differences and on uncontrolled arms).
 
-    A run that stopped at its method's bound took fewer steps than planned: `compare_arms` leaves it out.
+    A run that stopped at its method's bound took fewer steps than planned: `compare_arms` leaves it
+    out.
     """
     groups: dict[tuple[Any, ...], list[Evaluated]] = {}
     for run in runs:

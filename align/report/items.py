@@ -114,9 +114,15 @@ class _Asked:
 
 
 ASKED: dict[bytes, _Asked] = {}
-"""{hash of a file without its labels: columns}; a thousand runs on one benchmark share one entry."""
+"""{hash of a file without its labels: columns}.
+
+A thousand runs on one benchmark share one entry.
+"""
 LABEL = re.compile(rb'"label": "([a-z_]+)", "good": (true|false)')
-"""A label as evaluations write it. It cannot match inside a JSON string, where quotes are escaped."""
+"""A label as evaluations write it.
+
+It cannot match inside a JSON string, where quotes are escaped.
+"""
 
 
 def read_items(file: Path, summary: dict[str, Any]) -> Items:

@@ -25,12 +25,17 @@ class Flags:
     judge: str
     text: str
     blind: bool
-    """Whether the judge saw no images; then the benchmark's own label replaces verdicts on pairs."""
+    """Whether the judge saw no images.
+
+    Then the benchmark's own label replaces verdicts on pairs.
+    """
     leaks: dict[str, bool | None]
     """{id: whether the text alone shows that the item is unsafe; None if unknown}"""
     measured: dict[str, dict[str, str | None]]
-    """{id: `asks` and `shows` of the measured row}; None in files of earlier versions, and for images
-    that were not read."""
+    """{id: `asks` and `shows` of the measured row}.
+
+    None in files of earlier versions, and for images that were not read.
+    """
 
 
 def read_flags(path: str) -> dict[str, Flags]:

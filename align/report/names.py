@@ -150,7 +150,10 @@ def measures(results: Sequence[dict[str, Any]], headings: dict[str, str]) -> str
 
 _PART = r"[^/,;{}()\[\]\"'|]"
 FOLDERS = re.compile(rf"(?<![\w.:/\\-])(?:file://)?~?/(?:(?:(?!\s/){_PART})+/)*(?={_PART})(?!\s)")
-"""All but the last part of an absolute path. Folder names may have spaces; ` /` begins a new path."""
+"""All but the last part of an absolute path.
+
+Folder names may have spaces; ` /` begins a new path.
+"""
 
 
 def shortened(text: str) -> str:

@@ -1,8 +1,8 @@
 """Numbers that the paper prints (VLSBench, arXiv 2411.19939), by model, method and benchmark.
 
-None of them was measured with this package. `paper.json` holds the paper's tables as printed. Impossible
-numbers are not corrected silently: averages are recomputed from their cells, and a number that is not a
-share of the benchmark's size is marked.
+None of them was measured with this package. `paper.json` holds the paper's tables as printed.
+Impossible numbers are not corrected silently: averages are recomputed from their cells, and a
+number that is not a share of the benchmark's size is marked.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ class Published:
 
 
 Key = tuple[str, str, str, str]
-"""(model, method, benchmark, measure); measure `rate` is the share of safe responses, or ability."""
+"""(model, method, benchmark, measure).
+
+Measure `rate` is the share of safe responses, or ability.
+"""
 
 
 def published(model: str, method: str, set_name: str, measure: str = "rate") -> Published | None:

@@ -1,4 +1,7 @@
-"""A run with its evaluation results, as tables use it (`rows` of comparison.json; docs/formats.md)."""
+"""A run with its evaluation results, as tables use it (`rows` of comparison.json.
+
+Docs/formats.md).
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,10 @@ class Evaluated:
         self._settings: dict[str, dict[str, Any]] = {}
 
     def items(self, set_name: str, judge: str | None = None) -> Items:
-        """Items of a benchmark with labels of a judge (default: the main judge). Raises UserError."""
+        """Items of a benchmark with labels of a judge (default: the main judge).
+
+        Raises UserError.
+        """
         result = self.row["results"][set_name]
         judge = judge or str(result["judge"])
         if (set_name, judge) not in self._items:
@@ -124,7 +130,10 @@ def _left_out(run: RunFolder, what: str, damaged: list[str] | None) -> Iterator[
 
 
 def _result_of(folder: Path) -> dict[str, Any] | None:
-    """Result of the main judge, with other judges' results; None if not judged. Raises UserError."""
+    """Result of the main judge, with other judges' results; None if not judged.
+
+    Raises UserError.
+    """
     summaries = [summary_of(path, read_json(path)) for path in sorted(folder.glob("summary.*.json"))]
     if not summaries:
         return None

@@ -1,8 +1,8 @@
 """The runs of a grid: name, folder and training arguments of each.
 
 Composing a configuration takes tens of milliseconds, and a grid may have thousands of runs. So only
-settings that choose files (recipe, model, ...) are composed for every combination. For other settings each
-value is composed once and then inserted.
+settings that choose files (recipe, model, ...) are composed for every combination. For other
+settings each value is composed once and then inserted.
 """
 
 from __future__ import annotations

@@ -105,7 +105,10 @@ def _chosen(group: Group) -> dict[str, Any]:
 
 
 def _validated(row: Row) -> dict[str, dict[str, Any]] | None:
-    """A run's summary of every validation benchmark; None if one is missing, withheld or damaged."""
+    """A run's summary of every validation benchmark.
+
+    None if one is missing, withheld or damaged.
+    """
     task = next(task for task in row.tasks if task.stage == VALIDATE)
     assert task.evaluation is not None
     found = {}

@@ -47,7 +47,8 @@ def gpus_of(config: SweepConfig) -> int:
 def cost_of(cells: Sequence[Cell], gpus: int) -> Cost:
     """Total cost of runs on `gpus` GPUs each; `num_processes=` of a run overrides it.
 
-    Raises UserError if trl rejects the training settings, or if the batch cannot be divided by the GPUs.
+    Raises UserError if trl rejects the training settings, or if the batch cannot be divided by the
+    GPUs.
     """
     alike: dict[str, list[Cell]] = {}
     for cell in cells:

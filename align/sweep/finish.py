@@ -100,7 +100,10 @@ def _values(values: dict[str, str]) -> str:
 
 
 def _settle_names(rows: Sequence[Row]) -> None:
-    """Give runs the names that distinguish them in this grid; they may come from an earlier grid."""
+    """Give runs the names that distinguish them in this grid.
+
+    They may come from an earlier grid.
+    """
     for row in rows:
         if row.chosen or "recipe" not in row.axes:
             continue

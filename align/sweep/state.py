@@ -13,8 +13,10 @@ from align.sweep.events import at_work, last_attempt, why_failed
 from align.sweep.tasks import WITHHELD, Row, Task
 
 DONE, RUNNING, QUEUED, FAILED, LEFT = STATES = ("done", "running", "queued", "failed", "left")
-"""done: all results exist; running: a job works on it; queued: a job waits; failed: the last job failed;
-left: not begun, or interrupted."""
+"""done: all results exist; running: a job works on it; queued: a job waits.
+
+Failed: the last job failed; left: not begun, or interrupted.
+"""
 
 
 @dataclass(frozen=True)

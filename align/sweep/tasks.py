@@ -30,7 +30,10 @@ class Task:
     """Folder of its results."""
     sets: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()
-    """Judges given by name; empty for the benchmark's own judges. `none`: responses only, no verdicts."""
+    """Judges given by name; empty for the benchmark's own judges.
+
+    `none`: responses only, no verdicts.
+    """
     measured: tuple[str, ...] = ()
     """Tasks of lmms_eval."""
     narrowed: Mapping[str, str] = field(default_factory=dict)

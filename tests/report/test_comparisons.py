@@ -89,7 +89,9 @@ def test_an_arm_that_loses_is_said_to_lose(tmp_path):
         arm(tmp_path, "t_sft", YES, some, some, track="paper", view="text"),
         arm(tmp_path, "mm_sft", NO, (True,) * 20 + (False,) * 80, NO, track="paper"),
     )
-    assert sentence.startswith("m, paper track, seed 0: where only the image shows the danger, MM-SFT compared with T-SFT ")
+    assert sentence.startswith(
+        "m, paper track, seed 0: where only the image shows the danger, MM-SFT compared with T-SFT "
+    )
     assert "T-SFT gives fewer safe responses (-30.0 points [" in sentence
     assert "fewer unsafe images from their safe twins (-50.0 points [" in sentence
     assert "where the text shows the danger, it gives fewer safe responses (-100.0 points [" in sentence

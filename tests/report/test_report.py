@@ -168,7 +168,10 @@ def test_a_withheld_headline_is_shown_as_withheld_with_its_bounds(tmp_path):
         (lambda it: it.manifest_file.write_text("{"), "damaged: .*not readable as JSON"),
         (lambda it: it.record(status="running"), "not finished"),
         (lambda it: (it.evaluation / "mini_vsil" / "summary.rule.json").write_text('{"main": true}'), "damaged"),
-        (lambda it: (it.evaluation / "mini_vsil" / "summary.rule.json").unlink(), "not evaluated yet.* align eval run="),
+        (
+            lambda it: (it.evaluation / "mini_vsil" / "summary.rule.json").unlink(),
+            "not evaluated yet.* align eval run=",
+        ),
     ],
 )
 def test_a_damaged_run_is_named_in_the_notes(tmp_path, damage, note):

@@ -141,7 +141,9 @@ def test_choosing_by_what_is_reported_is_refused(tmp_path):
         UserError, match=r"validate.benchmark=mini_twin: settings would be chosen by rows that are reported"
     ):
         plan_of(typed)
-    with pytest.raises(UserError, match="validate.benchmark=mini_twin: .* rows that are reported"):  # a part of them is no better
+    with pytest.raises(
+        UserError, match="validate.benchmark=mini_twin: .* rows that are reported"
+    ):  # a part of them is no better
         plan_of([*typed, "validate.settings.mini_twin.limit=5"])
     with pytest.raises(
         UserError, match="validate.benchmark=mini_twin: .* rows that are reported"
@@ -159,6 +161,4 @@ def test_rows_that_were_validated_on_and_are_reported_are_named(sweep):
     judged(run / "evaluation", "mini_twin", 0.5, asked="something else")
     assert looked_at_twice(plan) == []
     judged(run / "evaluation", "mini_twin", 0.5, asked="validation of mini_twin")
-    assert looked_at_twice(plan) == [
-        "mini_twin: settings were chosen by validation on 1 rows that are also reported"
-    ]
+    assert looked_at_twice(plan) == ["mini_twin: settings were chosen by validation on 1 rows that are also reported"]

@@ -144,7 +144,10 @@ def test_a_time_that_yaml_would_make_a_number_of_is_not_taken_for_minutes(tmp_pa
     ("text", "said"),
     [
         ("axes: {recipe: t_sft}", "expected a list of values"),
-        ("axes: {lora.r: [4, 8], recipe: [t_sft]}\nsettings: {lora: {r: 16}}", "lora.r is under both axes and settings"),
+        (
+            "axes: {lora.r: [4, 8], recipe: [t_sft]}\nsettings: {lora: {r: 16}}",
+            "lora.r is under both axes and settings",
+        ),
         ("axes: [a]", "expected settings by name"),
         ("axes: {recipe: [t_sft]}\ntrain: {max_steps: 3}", "train: .*under settings:"),
         ("- a", "expected a mapping"),

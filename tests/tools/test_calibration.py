@@ -184,7 +184,11 @@ def test_a_judge_behind_an_address_with_its_failures(tmp_path, capsys):
         ([answer(True, "safe")], ["judge=null"], "judge= is missing"),
         ([answer(True, "safe")], ["limit=0"], "limit=0: expected at least 1"),
         ([answer(True, "safe")], ["judge=rule_"], "judge=rule_: unknown"),
-        ([answer(True, None, labels=["safe", "unsafe"])], [], "none of 1 items has both a verdict and a majority label"),
+        (
+            [answer(True, None, labels=["safe", "unsafe"])],
+            [],
+            "none of 1 items has both a verdict and a majority label",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_named(tmp_path, capsys, rows, more, expected):

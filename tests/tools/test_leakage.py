@@ -368,7 +368,10 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
         (["benchmark=mini_vsil.blank", "judge=rule"], "benchmark=mini_vsil.blank names a view"),
         (["benchmark=mini_vsil", "judge=rule", "text=answer"], "text=answer: expected request or prompt"),
         (["benchmark=mini_vsil", "against=mini_vsil"], "against=mini_vsil is also in benchmark="),
-        (["benchmark=mini_vsil", "against=mini_benign", "probe=false"], "against=mini_benign is for the probe, but probe=false"),
+        (
+            ["benchmark=mini_vsil", "against=mini_benign", "probe=false"],
+            "against=mini_benign is for the probe, but probe=false",
+        ),
         (["benchmark=mini_vsil", "probe=true"], "all 200 rows are harmful, but it needs both"),
         (["benchmark=mini_vsil", "judge=vlm"], "judge vlm_requests: neither is given"),
         (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule asks no model"),
@@ -376,7 +379,10 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
         (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no image, first r0"),
         (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),
         (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),
-        (["benchmark=mini_vsil", "against=xstest"], "against=xstest is a group. Name one benchmark: xstest_safe, xstest_unsafe"),
+        (
+            ["benchmark=mini_vsil", "against=xstest"],
+            "against=xstest is a group. Name one benchmark: xstest_safe, xstest_unsafe",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_named(tmp_path, capsys, arguments, expected):

@@ -37,7 +37,8 @@ def _benchmark(name: str, query: str) -> Benchmark:
                 role="harmful",
                 harm_in="text",
                 category=record.text("policy"),
-                # One request has several formats. Images are not clusters: different requests share noise and blanks.
+                # One request has several formats. Images are not clusters: different requests share
+                # noise and blanks.
                 cluster=request,
                 request=request,
                 columns={column: record.optional(column) for column in COLUMNS},

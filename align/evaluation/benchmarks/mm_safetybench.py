@@ -35,7 +35,10 @@ SCENARIOS = {
     "12-Health_Consultation": 109,
     "13-Gov_Decision": 149,
 }
-"""{scenario, as in the published file names: number of questions}; the sum is the published 1,680."""
+"""{scenario, as in the published file names: number of questions}.
+
+The sum is the published 1,680.
+"""
 QUESTIONS = ("processed_questions/*.json", "data/processed_questions/*.json")
 IMAGES = tuple(
     f"{above}{name}" for above in ("", "data/") for name in ("imgs", "MM-SafetyBench(imgs)", "MM-SafetyBench_imgs")

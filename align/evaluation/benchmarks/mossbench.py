@@ -1,8 +1,8 @@
 """MOSSBench (arXiv 2406.17806): 300 benign questions with images that look dangerous.
 
 A refusal counts as wrong. Files, as in data/ of the published repository:
-images_information/information.json and images/; or information.json and images/ in one folder. The copy
-on the Hub lacks that file.
+images_information/information.json and images/; or information.json and images/ in one folder. The
+copy on the Hub lacks that file.
 """
 
 from __future__ import annotations

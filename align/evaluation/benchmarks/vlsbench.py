@@ -1,4 +1,7 @@
-"""VLSBench (arXiv 2411.19939): 2,241 leak-free requests over 1,957 images. Files: data.json and imgs/ in one folder."""
+"""VLSBench (arXiv 2411.19939): 2,241 leak-free requests over 1,957 images.
+
+Files: data.json and imgs/ in one folder.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Per-user cache of valid verdicts of model judges: one response to one item is judged once.
 
-Invalid verdicts stay only in the run's folder, because their cause may be temporary. There is a file for
-each judge and settings. Several processes may write to one file: each line is appended under a lock.
+Invalid verdicts stay only in the run's folder, because their cause may be temporary. There is a
+file for each judge and settings. Several processes may write to one file: each line is appended
+under a lock.
 """
 
 from __future__ import annotations

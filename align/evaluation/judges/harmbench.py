@@ -1,9 +1,9 @@
 """`harmbench`: whether a generation shows a behaviour, yes or no (HarmBench, arXiv 2402.04249).
 
 The published classifier was trained on one prompt, printed in its model card; the prompt here is a
-paraphrase. With that classifier use the published prompt: judge.prompt=<file>, with its own {behavior}
-and {generation}, which are filled in unchanged, without a fence (docs/judges.md). Not verified here,
-because the weights were not available.
+paraphrase. With that classifier use the published prompt: judge.prompt=<file>, with its own
+{behavior} and {generation}, which are filled in unchanged, without a fence (docs/judges.md). Not
+verified here, because the weights were not available.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """`llamaguard`: Llama Guard (arXiv 2312.06674) 3-8B, 3-11B-Vision or 4-12B.
 
-It replies "safe", or "unsafe" and a line of hazard categories. The judge gets the conversation, and the
-model's own chat template adds the task. The form of the reply is from the published model cards, and not
-verified here, because the weights were not available. Set `judge.sees_image=true` for models with vision.
+It replies "safe", or "unsafe" and a line of hazard categories. The judge gets the conversation, and
+the model's own chat template adds the task. The form of the reply is from the published model
+cards, and not verified here, because the weights were not available. Set `judge.sees_image=true`
+for models with vision.
 """
 
 from __future__ import annotations

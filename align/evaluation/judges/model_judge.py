@@ -48,7 +48,10 @@ class Form:
     with_images: bool = True
     """Whether its conversation can have the item's image."""
     own_template: bool = False
-    """Whether the task is only in the model's own chat template; other models would continue the chat."""
+    """Whether the task is only in the model's own chat template.
+
+    Other models would continue the chat.
+    """
     says: tuple[str, ...] = ("safe", "unsafe")
     """Labels for responses to harmful requests."""
 
@@ -126,7 +129,8 @@ class AskedJudge:
         except UserError:
             return ""
         said = [[turn.role, turn.text, len(turn.images)] for turn in request.turns]
-        # Verdicts on responses depend on the item's role; verdicts on requests do not (twins share a request).
+        # Verdicts on responses depend on the item's role; verdicts on requests do not (twins share
+        # a request).
         role = None if case.response is None else case.row.role
         told = json.dumps([role, said, pixels, case.response])
         return hashlib.sha256(told.encode()).hexdigest()[:32]

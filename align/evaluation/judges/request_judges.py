@@ -1,8 +1,8 @@
 """Judges of requests (`align leakage`): is a pair of text and image, or its text alone, unsafe?
 
 `llamaguard` gives one user turn to the model, whose own chat template adds the task; set
-`judge.sees_image=true` for models with vision. `vlm` is any vision-language model with a prompt of this
-package. When the text alone is judged, the row has no image.
+`judge.sees_image=true` for models with vision. `vlm` is any vision-language model with a prompt of
+this package. When the text alone is judged, the row has no image.
 """
 
 from __future__ import annotations

@@ -12,7 +12,10 @@ SPECIAL = re.compile(
     r"<\|[^<>|\s]{1,60}\|>|</?s>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>|<image>|<pad>|<unk>",
     re.I,
 )
-"""Marks of turns and images in chat templates; a tokenizer reads them in any text as special tokens."""
+"""Marks of turns and images in chat templates.
+
+A tokenizer reads them in any text as special tokens.
+"""
 MARKS = mark_pattern([mark for pair in COMMON for mark in pair])
 """Marks of thoughts, which a judge may repeat in its own thoughts."""
 FENCED = re.compile(r"```(?:[ \t]*(?:json|jsonc|text|txt|plaintext)\b)?(.*)```", re.DOTALL | re.IGNORECASE)
@@ -27,7 +30,10 @@ def plain(text: str) -> str:
 
 
 def fenced(name: str, text: str) -> str:
-    """The text between two marked lines with its own hash, which it cannot contain; not truncated."""
+    """The text between two marked lines with its own hash, which it cannot contain.
+
+    Not truncated.
+    """
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"[{name} {mark}]\n{plain(text)}\n[end of {name} {mark}]"
 

@@ -97,7 +97,10 @@ def build(settings: JudgeSettings) -> AskedJudge:
 
 
 def labels(kind: str) -> tuple[str, ...]:
-    """Three labels for harmful requests, answered or not for others. Raises UserError for ability."""
+    """Three labels for harmful requests, answered or not for others.
+
+    Raises UserError for ability.
+    """
     if kind == "ability":
         raise UserError("judge vlsbench cannot judge ability. Give a judge that knows the correct responses.")
     return SAFETY if kind in SAFETY_KINDS else ANSWERS

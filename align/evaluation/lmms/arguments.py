@@ -120,7 +120,8 @@ def model_arguments(settings: LmmsEval, adaptation: Adaptation, known: Loaded, d
     extra = settings.extra.get("model_args") or {}
     if not isinstance(extra, dict):
         raise UserError(f"lmms_eval.extra.model_args={extra}: expected arguments by name, e.g. .device_map=auto")
-    # A launcher gives each of its processes a device; with an explicit device all would use the same one.
+    # A launcher gives each of its processes a device; with an explicit device all would use the
+    # same one.
     spread = any(Path(word).name in SPREADING for word in launcher(settings))
     ours = ({} if spread else {"device_map": device}) | adaptation.arguments(known)
     return {key: value for key, value in (ours | extra).items() if value is not None}

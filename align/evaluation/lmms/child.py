@@ -71,7 +71,10 @@ def ending_in_order() -> Iterator[None]:
 
 
 def version_of(launcher: Sequence[str]) -> str | None:
-    """lmms_eval's version; None if it does not print it. Raises UserError if it cannot be started."""
+    """lmms_eval's version; None if it does not print it.
+
+    Raises UserError if it cannot be started.
+    """
     for question in ("version", "--help"):  # earlier versions have no `version`
         try:
             asked = subprocess.run(

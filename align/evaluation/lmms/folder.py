@@ -1,8 +1,8 @@
 """The model folder for lmms_eval: weights, and a processor with this package's prompts and images.
 
-lmms_eval's arguments cannot carry a system prompt (commas split them) or padding, but lmms_eval loads
-template and processor from the model's folder. So this folder describes in files what this package does
-in code.
+lmms_eval's arguments cannot carry a system prompt (commas split them) or padding, but lmms_eval
+loads template and processor from the model's folder. So this folder describes in files what this
+package does in code.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def _weights(source: ModelSource, known: Loaded, merged: Path) -> tuple[Path, li
 
 
 def _write_config(folder: Path, weights: Path, known: Loaded) -> None:
-    """Write the model's configuration with the run's dtype; lmms_eval loads with `auto`, so it is used."""
+    """Write the model's configuration with the run's dtype.
+
+    lmms_eval loads with `auto`, so it is used.
+    """
     config = read_json(weights / "config.json")
     if known.settings.dtype != "auto":
         config |= dict.fromkeys(("dtype", "torch_dtype"), known.settings.dtype)  # newer and older name of the key

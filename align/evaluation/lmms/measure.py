@@ -54,7 +54,10 @@ class External:
         self._version = child.version_of(arguments.launcher(settings)) if self._left else None
 
     def measure(self, display: Display) -> None:
-        """Measure missing tasks, one after another. Raises UserError with last lines of a failed task."""
+        """Measure missing tasks, one after another.
+
+        Raises UserError with last lines of a failed task.
+        """
         for task in self._settings.tasks:
             if task not in self._left:
                 display.say(f"lmms_eval {task}: already measured, {folder_of(self._evaluation, task) / SUMMARY}")

@@ -19,8 +19,11 @@ MAIN = {
 }
 """{task: main metric}; for other tasks the first metric."""
 ERRORS = ("_stderr", "_stderr_clt", "_stderr_clustered")
-"""Suffixes of standard errors. Only the first belongs to the metric; the others belong to the mean of item
-scores, which differs from sums such as MME's."""
+"""Suffixes of standard errors.
+
+Only the first belongs to the metric; the others belong to the mean of item scores, which differs
+from sums such as MME's.
+"""
 VERSION_UNKNOWN = "unknown"
 
 

@@ -30,7 +30,8 @@ class Images:
     def add(self, record: dict[str, Any], set_name: str) -> tuple[str | None, str]:
         """-> (key of a row's first image in `found`, None if it is not shown; the reason).
 
-        `record` is a line of rows.jsonl. An image without a file is generated again by its benchmark.
+        `record` is a line of rows.jsonl. An image without a file is generated again by its
+        benchmark.
         """
         images = record["images"]
         if not images:

@@ -18,7 +18,10 @@ PARTS = ("rates", "divided", "differences", "categories", "measured")
 
 
 def tables_of(arms: Sequence[Arm], comparisons: Sequence[dict[str, Any]], parts: Sequence[str] = PARTS) -> list[Table]:
-    """Tables of rates, labels, differences, categories, and lmms_eval's results. Raises UserError."""
+    """Tables of rates, labels, differences, categories, and lmms_eval's results.
+
+    Raises UserError.
+    """
     if unknown := [part for part in parts if part not in PARTS]:
         raise UserError(f"tables={unknown[0]}: expected some of {', '.join(PARTS)}")
     made = {

@@ -27,7 +27,10 @@ Beside = tuple[dict[str, Any], str, Published]
 
 
 def notes_on_paper(arms: Sequence[Arm]) -> list[str]:
-    """Lines on judges, training, sizes, released checkpoints, misprints; none without paper numbers."""
+    """Lines on judges, training, sizes, released checkpoints, misprints.
+
+    None without paper numbers.
+    """
     rows = [arm.row for arm in arms]
     beside = list(_beside(rows))
     if not beside:

@@ -1,4 +1,7 @@
-"""Legends of tables: meaning of the words and numbers in the cells; terms in backticks are literal."""
+"""Legends of tables: meaning of the words and numbers in the cells.
+
+Terms in backticks are literal.
+"""
 
 from __future__ import annotations
 

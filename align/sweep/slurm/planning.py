@@ -115,7 +115,10 @@ def _new(folder: SweepFolder, plan: Plan, queue: Queue, lacks: Lacks) -> Iterato
 
 
 def _add(submission: Submission, stage: str, lacks: Lacks) -> None:
-    """Add a stage for rows that lack it; each waits for its own training, if that is submitted too."""
+    """Add a stage for rows that lack it.
+
+    Each waits for its own training, if that is submitted too.
+    """
     kinds: dict[str, list[int]] = {f"aftercorr:<{TRAIN}>": [], "": [], f"afterok:<{CHOOSE}>": []}
     after_training, at_once, after_choice = kinds.values()
     for index, row in enumerate(submission.rows):

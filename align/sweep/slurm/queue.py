@@ -1,7 +1,7 @@
 """Jobs of a sweep in SLURM's queue.
 
-Jobs are identified by name, which has sweep, submission and stage; an array's index gives the row. So no
-job is lost if a sweep is killed before it stores a job id.
+Jobs are identified by name, which has sweep, submission and stage; an array's index gives the row.
+So no job is lost if a sweep is killed before it stores a job id.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def max_array_size() -> int:
 def ask(*command: str) -> str:
     """Run a SLURM command -> its output. Raises UserError with its error message."""
     try:
-        # The command inherits the sweep's lock, so the next sweep waits for a submission in progress.
+        # The command inherits the sweep's lock, so the next sweep waits for a submission in
+        # progress.
         done = subprocess.run(command, capture_output=True, text=True, close_fds=False, env=_environment())
     except OSError as error:
         raise UserError(

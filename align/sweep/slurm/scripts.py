@@ -1,4 +1,7 @@
-"""Scripts of slurm/ with a cluster's lines inserted; users can also read and submit them by hand."""
+"""Scripts of slurm/ with a cluster's lines inserted.
+
+Users can also read and submit them by hand.
+"""
 
 from __future__ import annotations
 

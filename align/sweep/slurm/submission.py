@@ -1,8 +1,8 @@
 """Submit rows to SLURM together: files, scripts and sbatch commands.
 
-A submission is a folder: rows.json (the row of each index), <stage>.txt (arguments, one line for each row),
-the scripts, jobs.jsonl (job ids). Its arrays share their indices, so element k of the evaluation waits only
-for element k of the training.
+A submission is a folder: rows.json (the row of each index), <stage>.txt (arguments, one line for
+each row), the scripts, jobs.jsonl (job ids). Its arrays share their indices, so element k of the
+evaluation waits only for element k of the training.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The probe: can a classifier that reads only the text separate harmful from benign requests?
 
-Features: words, word pairs and strings of 2 to 4 characters with tf-idf; model: logistic regression,
-cross-validated (scikit-learn). Near chance, the words do not show the harm. Well above chance, a model can
-separate the benchmarks without any image, even if a judge calls each single text safe.
+Features: words, word pairs and strings of 2 to 4 characters with tf-idf; model: logistic
+regression, cross-validated (scikit-learn). Near chance, the words do not show the harm. Well above
+chance, a model can separate the benchmarks without any image, even if a judge calls each single
+text safe.
 """
 
 from __future__ import annotations
@@ -126,11 +127,12 @@ def _interval(
 
 
 def groups_of(rows: Sequence[Row], clusters: Sequence[str]) -> np.ndarray:
-    """Group number of each row; rows with the same question, twin or cluster, also via others, are linked.
+    """Group number of each row.
 
-    A group is in one fold. Otherwise a question with a harmful and a benign image would be learned with
-    one label and tested with the other, which is worse than chance, and a repeated question with the same
-    label would be memorised.
+    Rows with the same question, twin or cluster, also via others, are linked. A group is in one
+    fold. Otherwise a question with a harmful and a benign image would be learned with one label and
+    tested with the other, which is worse than chance, and a repeated question with the same label
+    would be memorised.
     """
     keys: dict[tuple[str, str], int] = {}
     links = []
@@ -145,11 +147,17 @@ def groups_of(rows: Sequence[Row], clusters: Sequence[str]) -> np.ndarray:
 
 WORDS = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+").build_analyzer()
 CHARACTERS = CountVectorizer(ngram_range=(2, 4), analyzer="char_wb").build_analyzer()
-"""Strings within words. Chinese, Japanese and Thai have no spaces, so they also need character strings."""
+"""Strings within words.
+
+Chinese, Japanese and Thai have no spaces, so they also need character strings.
+"""
 
 
 def count_pieces(texts: Sequence[str]) -> Any:
-    """Counts of each piece in each text `(text, piece)`; counting uses no labels, so once is enough."""
+    """Counts of each piece in each text `(text, piece)`.
+
+    Counting uses no labels, so once is enough.
+    """
     return CountVectorizer(analyzer=pieces).fit_transform(texts)
 
 
@@ -178,7 +186,10 @@ def held_out_scores(counts: Any, labels: np.ndarray, groups: np.ndarray, folds: 
 def permuted(
     labels: np.ndarray, groups: np.ndarray, twins: Sequence[str | None], rng: np.random.Generator
 ) -> np.ndarray:
-    """Labels permuted under the null hypothesis that texts do not show them; groups stay (PERMUTED)."""
+    """Labels permuted under the null hypothesis that texts do not show them.
+
+    Groups stay (PERMUTED).
+    """
     drawn = labels.copy()
     of_twin: dict[str, list[int]] = {}
     for i, twin in enumerate(twins):
@@ -200,7 +211,10 @@ def permuted(
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Share of (harmful, benign) pairs with the harmful text scored higher, ties count half; or None."""
+    """Share of (harmful, benign) pairs with the harmful text scored higher, ties count half.
+
+    Or None.
+    """
     counts = Counter(labels.tolist())
     if len(counts) < 2:
         return None

@@ -193,7 +193,10 @@ def _without_computed(
 
 
 def renamed(weights: Weights, checkpoint: Path) -> Weights:
-    """The tensors under their names in published conversions. Raises UserError with unknown names."""
+    """The tensors under their names in published conversions.
+
+    Raises UserError with unknown names.
+    """
     names = {
         name: ours + name.removeprefix(prefix)
         for name in weights

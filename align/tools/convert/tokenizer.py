@@ -44,8 +44,9 @@ def _stored(folder: Path) -> PreTrainedTokenizerFast:
         raise UserError(f"{folder}: found no tokenizer; expected tokenizer.model (sentencepiece) or tokenizer.json")
     if importlib.util.find_spec("sentencepiece") is None:
         raise UserError(f"{folder}: tokenizer.model needs sentencepiece. Install it: pip install 'vsil-align[convert]'")
-    # legacy: text after a special token begins with a space too, like the pieces around an image in the
-    # original code. LlamaTokenizer does not save that setting; PreTrainedTokenizerFast saves the result.
+    # legacy: text after a special token begins with a space too, like the pieces around an image in
+    # the original code. LlamaTokenizer does not save that setting; PreTrainedTokenizerFast saves
+    # the result.
     slow = LlamaTokenizer.from_pretrained(folder, legacy=True, add_bos_token=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=slow.backend_tokenizer,

@@ -1,7 +1,7 @@
 """A run folder -> a model card (README.md): training, data, evaluation and limits.
 
-Everything is read from the run's own files; each stated limit follows from a fact in them. Absolute paths,
-which belong to the training machine, are cut to their last part.
+Everything is read from the run's own files; each stated limit follows from a fact in them. Absolute
+paths, which belong to the training machine, are cut to their last part.
 """
 
 from __future__ import annotations

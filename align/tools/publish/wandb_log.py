@@ -133,7 +133,8 @@ def _log(training: dict[str, Any], numbers: dict[str, list[list[Any]]], row: dic
     """Log the tables -> URL or folder; None if wandb is disabled. Raises wandb's errors."""
     import wandb
 
-    # No console capture: printed output may have responses of models or judges, and would be uploaded.
+    # No console capture: printed output may have responses of models or judges, and would be
+    # uploaded.
     settings = wandb.Settings(silent=True, console="off", finish_timeout_raises=True, **_unless_set(**PATIENCE))
     wandb.setup(settings)  # otherwise wandb asks for a key on a terminal and waits forever
     begun = wandb.init(**training, resume="allow", settings=settings)

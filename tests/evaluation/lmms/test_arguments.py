@@ -95,9 +95,7 @@ def test_what_it_does_otherwise_is_said(of_model):
 
 def test_an_unknown_family_needs_a_class():
     known = Loaded(None, None, Family("idefics", {}), "x", "0", ModelSettings())
-    with pytest.raises(
-        UserError, match=r"family 'idefics' \(known: llava, qwen2_vl\).* lmms_eval.model="
-    ):
+    with pytest.raises(UserError, match=r"family 'idefics' \(known: llava, qwen2_vl\).* lmms_eval.model="):
         adaptation_of(LmmsEval(tasks=["mme"]), known)
     chosen = adaptation_of(LmmsEval(tasks=["mme"], model="idefics2"), known)
     assert chosen.model == "idefics2"
@@ -115,7 +113,10 @@ def test_an_unknown_family_needs_a_class():
             {"tasks": ["mme"], "extra": {"output_path": "x"}},
             "lmms_eval.extra.output_path is set by other settings",
         ),
-        ({"tasks": ["mme"], "extra": {"model_args": {"api_key": "x"}}}, "lmms_eval.extra: api_key may hold a secret key"),
+        (
+            {"tasks": ["mme"], "extra": {"model_args": {"api_key": "x"}}},
+            "lmms_eval.extra: api_key may hold a secret key",
+        ),
     ],
 )
 def test_settings_that_no_command_can_be_made_of(settings, message):

@@ -88,7 +88,10 @@ def interaction(found: Findings) -> Figure | None:
 
 
 def _not_proven(found: Findings, pairs: Sequence[tuple[Any, ...]]) -> str:
-    """A sentence on arms that may differ in more than the carrier of harm; the notes have details."""
+    """A sentence on arms that may differ in more than the carrier of harm.
+
+    The notes have details.
+    """
     compared = {(c["model"], c["method"]) for c in found.comparisons if c["track"] == "controlled"}
     others = dict.fromkeys(
         f"{METHODS.get(method, method)}, {model}" for model, method, *_ in pairs if (model, method) not in compared

@@ -93,7 +93,10 @@ def sets_of_kind(rows: Sequence[Row], kind: str) -> list[str]:
 
 
 def rate_name(rows: Sequence[Row], sets: Sequence[str], names: Mapping[str, str]) -> str:
-    """Name of the rates of rows on benchmarks, from `names` by kind; refusal_match counts refusals."""
+    """Name of the rates of rows on benchmarks, from `names` by kind.
+
+    refusal_match counts refusals.
+    """
     results = [row["results"][name] for row in rows for name in sets if name in row["results"]]
     return measures(results, dict(names)) or "rate"
 
