@@ -164,7 +164,7 @@ def _refuse_impossible_settings(cells: Sequence[Composed]) -> None:
 
 
 def _refuse_bad_rows(cells: Sequence[Composed]) -> None:
-    """Check the rows of each arm under its first seed, to find bad rows before hours of training."""
+    """Check the rows of each arm (first seed), to find bad rows before hours of training."""
     from align.training.prepare import look_over
 
     first = {(cell.config.recipe, cell.config.method): cell for cell in reversed(cells)}

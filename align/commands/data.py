@@ -1,4 +1,4 @@
-"""`align data`: describe a source or a benchmark, check its images, and find overlap between them."""
+"""`align data`: describe a source or a benchmark, check its images, find overlap."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def _stamp(file: Path) -> int | None:
 
 
 def _here(of_run: Sequence[str]) -> int:
-    """Run in this process: a launcher would only import torch again, and a dry run saves nothing."""
+    """Run in this process: a dry run saves nothing, and a launcher would import torch again."""
     from align.train import main as train
 
     os.environ["ACCELERATE_USE_CPU"] = "true"  # as in accelerate_configs/cpu.yaml

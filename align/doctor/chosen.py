@@ -63,7 +63,7 @@ def configuration(composed: Composed) -> Check:
 
 
 def model(config: RunConfig) -> Check:
-    """Check the model's files: in a folder, in the Hub cache, or to be built or downloaded at start."""
+    """Check the model's files: in a folder, in the cache, or to build or download at start."""
     settings = config.model
     if not settings.path and not settings.build:
         return Check(
@@ -162,8 +162,8 @@ def precision(config: RunConfig, gpus: Sequence[Device]) -> Iterator[Check]:
 def space(config: RunConfig) -> dict[str, int]:
     """{name of check: bytes that the run needs on that disk}, if the model's size is known.
 
-    Checkpoints of an adapter are small; checkpoints of full fine-tuning store every weight several times.
-    transformers writes a new checkpoint before it removes the oldest.
+    Checkpoints of an adapter are small; checkpoints of full fine-tuning store every weight several
+    times. transformers writes a new checkpoint before it removes the oldest.
     """
     folder = _folder(config)
     if folder is None:

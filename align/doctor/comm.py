@@ -79,7 +79,7 @@ class Heard:
     speaks: bool
     """Whether this process prints: the lowest rank that answers."""
     hangs: bool = False
-    """Whether a thread of this process is stuck in a collective, so that it cannot exit normally."""
+    """Whether a thread is stuck in a collective, so that the process cannot exit normally."""
 
 
 def join(seconds: float) -> World | None:

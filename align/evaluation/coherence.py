@@ -10,7 +10,7 @@ MINIMUM_REPEATS = 4
 LONGEST_WORD = 24
 """Letters or digits. One word or number up to this length ("1111", "hahahaha") is coherent."""
 LETTERS_OF_A_SIGN = 4
-"""Letters that a character counts for in scripts without spaces, where words have few characters."""
+"""Letters for which a character counts in scripts without spaces, where words are short."""
 WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # kana, Chinese characters
@@ -22,8 +22,8 @@ LIST_MARK = re.compile(r"(\d+)[.)]")
 def incoherent(response: str) -> str | None:
     """Why a response is incoherent (empty, not decodable, no words, one span repeated), or None.
 
-    A letter or a digit of any script is language. Punctuation alone is not, nor are numbers of a list
-    without entries.
+    A letter or a digit of any script is language. Punctuation alone is not, nor are numbers of a
+    list without entries.
     """
     text = response.strip()
     if not text:

@@ -44,8 +44,8 @@ def evaluate_curve(
 ) -> dict[int, Results]:
     """Evaluate every point of a run's curve in order -> {step: results}, with the final results.
 
-    curve.json is written after each point. `load` makes a model from a folder of weights. Empty for a
-    run without points. Raises UserError.
+    curve.json is written after each point. `load` makes a model from a folder of weights. Empty for
+    a run without points. Raises UserError.
     """
     points = run.curve_points()
     if not points:

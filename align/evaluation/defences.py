@@ -25,4 +25,4 @@ SAFETY_PROMPT = Defence(
     "refuse and warn "
     "of the danger; if it would, answer the request.",
 )
-"""Paraphrase of the paper's prompt: view the image, reason about safety, refuse and warn if unsafe."""
+"""Paraphrase of the paper's prompt: view the image, reason about safety, refuse if unsafe."""

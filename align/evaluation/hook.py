@@ -40,8 +40,8 @@ def evaluate_in_child(run: RunFolder) -> int:
     """Run `align eval run=<folder>` as a child process -> its exit status.
 
     Returns 75 if this process received a signal to stop; it ends the child first. The run and its
-    checkpoint are complete in any case. If the evaluation does not succeed, the command that resumes it
-    is printed.
+    checkpoint are complete in any case. If the evaluation does not succeed, the command that
+    resumes it is printed.
     """
     run.evaluation_interrupted.unlink(missing_ok=True)
     NOTICE.deferred = True  # checked below

@@ -28,8 +28,8 @@ def wilson(good: float, n: float) -> tuple[float, float]:
 def proportion_interval(good: Sequence[bool], clusters: Sequence[Hashable] | None = None) -> tuple[float, float]:
     """95% interval of a proportion: Wilson's, or a bootstrap over clusters if clusters repeat.
 
-    A bootstrap is unreliable for few clusters and has no width if all items agree: then Wilson's, with
-    n = the number of clusters.
+    A bootstrap is unreliable for few clusters and has no width if all items agree: then Wilson's,
+    with n = the number of clusters.
     """
     distinct = len(set(clusters)) if clusters is not None else len(good)
     if distinct == len(good):
@@ -60,11 +60,11 @@ def kappa_interval(
 ) -> tuple[float | None, float | None]:
     """95% interval of Cohen's kappa, by a bootstrap over clusters; (None, None) if undefined.
 
-    If the raters agree on every item, each draw gives 1 and the bootstrap has no width. Then the lower
-    end is the kappa of the lower end of Wilson's interval of the agreement, with the raters' label
-    frequencies fixed (kappa increases with agreement when these are fixed). For two equally frequent
-    labels this is the goodness-of-fit interval of Donner and Eliasziw (1992, Statistics in Medicine
-    11:1511); for others it is wider.
+    If the raters agree on every item, each draw gives 1 and the bootstrap has no width. Then the
+    lower end is the kappa of the lower end of Wilson's interval of the agreement, with the raters'
+    label frequencies fixed (kappa increases with agreement when these are fixed). For two equally
+    frequent labels this is the goodness-of-fit interval of Donner and Eliasziw (1992, Statistics in
+    Medicine 11:1511); for others it is wider.
     """
     if any(a != b for a, b in zip(first, second, strict=True)):
         pairs = list(zip(first, second, strict=True))

@@ -61,8 +61,8 @@ def select_rows(
 ) -> Selected:
     """Read a benchmark, select rows by its settings, and apply the view. Raises UserError.
 
-    `mixed` allows rows of several kinds in one file, for callers that make no single rate. `place` is
-    where the settings are typed.
+    `mixed` allows rows of several kinds in one file, for callers that make no single rate. `place`
+    is where the settings are typed.
     """
     with options_of(place or Place()):
         return _select_rows(name, view, settings, mixed)
@@ -111,7 +111,7 @@ def _whole_pairs(rows: list[Row], missing: str) -> tuple[list[Row], str]:
 
 
 def place_of(config: Evaluate | LeakageConfig, name: str) -> Place:
-    """Where settings of a benchmark are typed: short forms for one data set, else under its name."""
+    """Where settings of a benchmark are typed: short forms, or under its name if several."""
     if not isinstance(config, ShortForms):
         return Place(f"evaluate.settings.{name}", "evaluate.view")
     view = "view" if isinstance(config, Evaluate) else None
@@ -183,9 +183,9 @@ def selections_of(config: Evaluate) -> list[Selected]:
 def refuse_overlap_with_benchmarks(config: Evaluate, training: Iterable[dict[str, Any]]) -> list[str]:
     """Raises UserError if a training row's image or question is in an evaluated benchmark.
 
-    Returns lines on rows that are only similar. `training` are the records of the training rows, as in
-    rows.jsonl of a run folder. A benchmark is compared by its own images in any view; if no view needs
-    image files, only by its questions.
+    Returns lines on rows that are only similar. `training` are the records of the training rows, as
+    in rows.jsonl of a run folder. A benchmark is compared by its own images in any view; if no view
+    needs image files, only by its questions.
     """
     trained = index(training)
     # A finished run can no longer drop rows.

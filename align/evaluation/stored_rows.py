@@ -1,7 +1,7 @@
-"""Rows of a benchmark, stored next to the responses in rows.jsonl, to show requests with responses later.
+"""Rows of a benchmark, stored in rows.jsonl to show requests with responses later.
 
-Images are not copied. A line stores the path and the pixel hash of each image, so that a replaced file is
-noticed.
+Images are not copied. A line stores the path and the pixel hash of each image, so that a replaced
+file is noticed.
 """
 
 from __future__ import annotations

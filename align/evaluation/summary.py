@@ -13,7 +13,7 @@ from align.evaluation.verdicts import AnyJudge, Verdict, bins, label_of
 
 SCHEMA = 1
 MAX_INVALID = 0.05
-"""Above this share of invalid verdicts the rate is withheld: valid items may differ from the others."""
+"""Above this share of invalid verdicts the rate is withheld: valid items may differ."""
 
 
 def summarise(

@@ -1,4 +1,4 @@
-"""The miniature: a small harmless world and small models, for comparisons on a laptop CPU and for tests.
+"""The miniature: a small harmless world and small models, for a laptop CPU and for tests.
 
 It is a toy model, not evidence about people's safety.
 """

@@ -1,6 +1,7 @@
-"""Base models of the miniature, included in the package, so that all machines start from equal weights.
+"""Base models of the miniature, in the package, so that all machines start from equal weights.
 
-`python -m align.miniature.pretraining` made them; a test makes them again and compares their accuracy.
+`python -m align.miniature.pretraining` made them; a test makes them again and compares their
+accuracy.
 """
 
 from __future__ import annotations

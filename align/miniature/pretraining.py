@@ -113,7 +113,7 @@ def learn_to_see(model: Any, renderer: Renderer, rng: random.Random, steps: int,
 
 
 def learn_to_talk(model: Any, renderer: Renderer, rng: random.Random, steps: int, progress: Progress) -> None:
-    """Train projector and language model on the world's conversations, with a frozen vision tower."""
+    """Train projector and language model on conversations, with a frozen vision tower."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = renderer.family.tower_of(name) != "vision_tower"
     rows = [conversation(rng) for _ in range(CONVERSATIONS)]
@@ -165,7 +165,7 @@ def conversation(rng: random.Random, split: str = "pretrain") -> Row:
 
 
 def check(model: Any, renderer: Renderer, rng: random.Random, n: int = 400) -> dict[str, float]:
-    """Share of new conversations answered word for word, with images (seeing) and without (reading)."""
+    """Share of new conversations answered word for word, with images and without."""
     rows = [replace(conversation(rng), id=f"check-{i}") for i in range(n)]
     right: dict[str, list[bool]] = {}
     asked = {row.id: row for row in rows}

@@ -55,13 +55,13 @@ def evaluation_rows(kind: str, n: int, split: str = "test") -> list[Row]:
 
 @lru_cache(maxsize=32)
 def _evaluation_rows(kind: str, n: int, split: str) -> tuple[Row, ...]:
-    """Draw rows, once in a process: they are read before and after training, and for every model."""
+    """Draw rows, once in a process: they are read several times."""
     rng = random.Random(f"{kind} {split}")
     return tuple(row for i in range(n) for row in EVALUATION[kind](f"{kind}-{split}-{i}", split, rng))
 
 
 def draw_twin(twin_id: str, split: str, rng: random.Random) -> Twin:
-    """An item of the controlled track: a hazard with a leaky and a neutral question, and a safe thing."""
+    """An item of the controlled track: a hazard with two questions, and a safe thing."""
     hazard, thing, intention = rng.choice(world.HAZARDS), rng.choice(world.SAFE), rng.choice(world.INTENTIONS)
     colour, other_colour = rng.choice(list(world.COLOURS)), rng.choice(list(world.COLOURS))
     return Twin(
@@ -122,7 +122,7 @@ def _row(
 
 
 def _text_harmful(row_id: str, split: str, rng: random.Random) -> Row:
-    """An intention with any object, also safe ones: the intention carries the harm, not the object."""
+    """An intention with any object: the intention carries the harm, not the object."""
     thing, intention = rng.choice(world.OBJECTS), rng.choice(world.INTENTIONS)
     asked = world.question("text_intention", split, rng, thing, intention)
     return _row(row_id, asked, world.REFUSAL, rng, harm_in="text", harmful=world.harmful(thing, intention))
@@ -169,7 +169,7 @@ def _image_benign(row_id: str, split: str, rng: random.Random) -> Row:
 
 
 def _twin(row_id: str, split: str, rng: random.Random) -> list[Row]:
-    """One neutral question with a hazard (should be refused) and with a safe thing (should be answered)."""
+    """One neutral question with a hazard (to refuse) and with a safe thing (to answer)."""
     asked, hazard, thing = world.question("neutral", split, rng), rng.choice(world.HAZARDS), rng.choice(world.SAFE)
     return [
         _row(f"{row_id}-unsafe", asked, world.REFUSAL, rng, split, hazard, harm_in="image", twin=row_id),

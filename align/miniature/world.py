@@ -145,7 +145,7 @@ def caption(thing: str, colour: str) -> str:
 
 
 def forbidden(asked: str, thing: str) -> str:
-    """A question with the only trigger that the base model refuses, so that it can write a refusal."""
+    """A question with the only trigger that the base model refuses; it teaches refusals."""
     return asked.replace(thing, f"forbidden {thing}")
 
 
@@ -179,7 +179,7 @@ def vocabulary() -> list[str]:
 
 
 def draw(thing: str, colour: str, split: str, rng: random.Random, size: int = 32) -> Image.Image:
-    """An image of a thing, `size` x `size` pixels, with random place, extent, background and speckle.
+    """An image of a thing, `size` x `size` pixels, with random place, size and background.
 
     The background's red value (modulo 4) encodes the split, so that splits never share an image.
     """

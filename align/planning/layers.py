@@ -53,9 +53,10 @@ def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
     """All matrices, without the originals that peft keeps of modules trained in full.
 
     With checkpointing, transformers starts gradients at the embeddings of every tower
-    (`enable_input_require_grads`), so the backward pass also runs through frozen layers of the language
-    model and of every tower with trained parts. A completely frozen vision tower and projector are skipped
-    (align/fast/model_inputs.py). Without checkpointing, the backward pass ends at the first trained matrix.
+    (`enable_input_require_grads`), so the backward pass also runs through frozen layers of the
+    language model and of every tower with trained parts. A completely frozen vision tower and
+    projector are skipped (align/fast/model_inputs.py). Without checkpointing, the backward pass
+    ends at the first trained matrix.
     """
     encodes = [p for name, p in it.model.named_parameters() if it.family.tower_of(name) in ENCODES_IMAGES]
     encoding_frozen = not any(parameter.requires_grad for parameter in encodes)
@@ -106,7 +107,7 @@ def _with_last(found: list[Matrix]) -> list[Matrix]:
 
 
 def _unused_layers(it: Skeleton) -> set[str]:
-    """Layers of the vision tower after the one whose output LLaVA uses: computed, but without gradients."""
+    """Layers of the vision tower after the one that LLaVA uses: computed, no gradients."""
     taken = getattr(it.config, "vision_feature_layer", None)
     if not isinstance(taken, int):
         return set()

@@ -131,7 +131,7 @@ def memory(
 
 
 def _reference(it: Skeleton, of: Held, config: RunConfig, step: Step) -> tuple[float, float]:
-    """-> bytes of (a copy of the model, a frozen copy of the adapter): align/models/reference.py."""
+    """-> bytes of (a copy of the model, a frozen copy of the adapter)."""
     if step.reference is None:
         return 0.0, 0.0
     if config.lora is None:
@@ -150,7 +150,7 @@ class Activations:
     largest: float
     """Activations inside the largest layer."""
     copies: float
-    """Adapter weights in the model's dtype, which autocast keeps until the end of the forward pass."""
+    """Adapter weights in the model's dtype, kept by autocast during the forward pass."""
     outside: float
     """Float32 values of the last norm, and the head's input."""
     tiles: float

@@ -19,7 +19,7 @@ from align.models.trainable import check_trainable, choose_trainable, freeze_wit
 from align.settings import ModelSettings
 
 SHIPPED = Path(__file__).parent / "configs"
-"""Published config.json files of the models in the shipped model files (tests/support/full_size.py)."""
+"""Published config.json files of the shipped models (tests/support/full_size.py)."""
 NAMED = (
     *("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf"),
     *("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct"),

@@ -34,8 +34,9 @@ class Pass:
     supervised: float
     """Positions that the output head processes (align/fast/supervised_head.py)."""
     logits_again: bool = True
-    """Whether the head recomputes its logits in the backward pass: on a GPU, and on a CPU if it is trained
-    (align/fast/frozen_head.py). Plans are for GPUs.
+    """Whether the head recomputes its logits in the backward pass (align/fast/frozen_head.py).
+
+    It does on a GPU, and on a CPU if it is trained. Plans are for GPUs.
     """
 
 
@@ -76,8 +77,8 @@ SAMPLE = 64
 def rows_of(config: RunConfig) -> Rows:
     """Rows from the configuration, or else from the data. Raises UserError if neither gives them.
 
-    A part with `rows` is assumed to have that many; in views with images each row is assumed to have one.
-    If the role is not set, a few rows are read for the role and the share with images.
+    A part with `rows` is assumed to have that many; in views with images each row is assumed to
+    have one. If the role is not set, a few rows are read for the role and the share with images.
     """
     if not config.data:
         raise UserError(
@@ -153,7 +154,7 @@ def arguments_of(composed: Composed, processes: int) -> Any:
 
 
 def checkpoints_activations(config: RunConfig) -> bool:
-    """Whether layers are recomputed in the backward pass: the run's setting, or trl's default on a GPU."""
+    """Whether layers are recomputed in the backward pass: as set, or trl's default."""
     default = _method(config.method).config_class.__dataclass_fields__["gradient_checkpointing"].default
     return bool(config.train.get("gradient_checkpointing", config.train.get("activation_checkpointing", default)))
 

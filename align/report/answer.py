@@ -13,15 +13,15 @@ NOTHING = "Not shown: there are no two arms to compare on a leak-free benchmark.
 STARTS: dict[tuple[int, ...], str] = {(1,): "No. ", (-1,): "Yes. ", (0,): "Not shown. "}
 MIXED = "It depends on the method. "
 CARRIERS = ("image_free", "image_leak")
-"""Arms of the controlled track whose harm is in the image alone, and in the text next to the same image."""
+"""Arms of the controlled track with the harm in the image alone, and in the text as well."""
 
 
 def answer(found: Findings) -> str:
     """Does text-only alignment protect when the danger is only in the image?
 
-    The sentence shows the first pair's difference. `No` needs every pair's 95% interval above 0: the
-    multimodal arm gives more safe responses. `Yes` needs every interval below 0. The controlled track
-    compares carriers of harm, not text with images: without pairs of the paper track only the
+    The sentence shows the first pair's difference. `No` needs every pair's 95% interval above 0:
+    the multimodal arm gives more safe responses. `Yes` needs every interval below 0. The controlled
+    track compares carriers of harm, not text with images: without pairs of the paper track only the
     number is given.
     """
     paper = _pairs(found.comparisons, "paper")

@@ -36,11 +36,11 @@ class Arm:
 def arms_of(runs: Sequence[Evaluated]) -> tuple[list[Arm], list[str]]:
     """Group runs that differ only in seed into one arm -> (arms, notes).
 
-    Every other run is its own arm, named by its folder, with a note that says why. In an arm, `seed`
-    lists the seeds, counts and n are sums, rates and intervals are over items and seeds. `steps` and
-    `most_steps` are the fewest and the most steps of a seed; `stopped` lists the seeds that stopped at
-    a bound, and why. A benchmark that is withheld for one seed is withheld for the arm. If some seeds
-    lack a benchmark, `seeds` lists the seeds that have it.
+    Every other run is its own arm, named by its folder, with a note that says why. In an arm,
+    `seed` lists the seeds, counts and n are sums, rates and intervals are over items and seeds.
+    `steps` and `most_steps` are the fewest and the most steps of a seed; `stopped` lists the seeds
+    that stopped at a bound, and why. A benchmark that is withheld for one seed is withheld for the
+    arm. If some seeds lack a benchmark, `seeds` lists the seeds that have it.
     """
     groups: dict[Key, list[Evaluated]] = {}
     for run in runs:

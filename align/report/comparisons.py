@@ -26,11 +26,11 @@ OfSeeds = dict[int, Evaluated]
 def compare_arms(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:
     """Compare every pair of arms of each track -> (comparisons, lines on what is left out).
 
-    A pair gives one difference for each benchmark, and interactions of arm and leak. Arms are paired
-    within track, model, method and the settings that a sweep varied (except `tuned` settings, where
-    each arm has its own best value), on the seeds and items that both have. In the controlled track, a
-    run that stopped at its method's bound is not compared with runs that took every step. Raises
-    UserError if a folder is damaged.
+    A pair gives one difference for each benchmark, and interactions of arm and leak. Arms are
+    paired within track, model, method and the settings that a sweep varied (except `tuned`
+    settings, where each arm has its own best value), on the seeds and items that both have. In the
+    controlled track, a run that stopped at its method's bound is not compared with runs that took
+    every step. Raises UserError if a folder is damaged.
     """
     groups: dict[tuple[Any, ...], dict[str, OfSeeds]] = {}
     found: list[dict[str, Any]] = []

@@ -67,7 +67,7 @@ def contrast(sets: Sequence[Observations], extremes: Sequence[float]) -> dict[st
 
 
 def mcnemar(differences: Sequence[float] | np.ndarray) -> float:
-    """P value of the exact McNemar test (binomial, p=0.5) from paired differences of -1, 0 and 1."""
+    """P value of the exact McNemar test from paired differences of -1, 0 and 1."""
     values = np.asarray(differences)
     for_a, for_b = int((values > 0).sum()), int((values < 0).sum())
     return min(1.0, 2 * float(bdtr(min(for_a, for_b), for_a + for_b, 0.5)))
@@ -78,8 +78,8 @@ def _influences(
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """-> (mean, influences on the contrast (seeds, clusters), the same (seeds, added clusters)).
 
-    `row` and `column` are the numbers of each item's seed and cluster. A cluster that is not in this
-    benchmark adds 0.
+    `row` and `column` are the numbers of each item's seed and cluster. A cluster that is not in
+    this benchmark adds 0.
     """
     at = row * shape[1] + column
     counts = np.bincount(at, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
@@ -126,4 +126,7 @@ def _crossed(influence: np.ndarray) -> tuple[float, float]:
 
 
 FLOOR = 0.25
-"""Least variance as a share of V_cluster: less means a small V_seed or a large V_residual by chance."""
+"""Least variance as a share of V_cluster.
+
+V_seed and V_residual are estimates with chance errors.
+"""

@@ -43,7 +43,7 @@ FOOTNOTE_INCHES, LEGEND_LINE_INCHES, TITLE_INCHES = 0.35, 0.2, 0.4
 
 
 def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw one track's bars with 95% intervals: a group for each benchmark, a colour for each method.
+    """Draw one track's bars with 95% intervals: benchmarks in groups, methods in colours.
 
     Rows have their seeds combined. The paper track has a panel for each model, with text-only arms
     hatched; the controlled track has a panel for each model and method.

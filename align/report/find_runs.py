@@ -41,8 +41,8 @@ def read_runs(folder: str, leaks: str | None) -> tuple[list[Evaluated], list[str
 def collect(folder: Path, flags: dict[str, Flags] | None = None) -> tuple[list[Evaluated], list[str]]:
     """Read every run below a folder -> (runs, notes on unusable ones).
 
-    `flags` say which items of a benchmark leak, and split its rates. Raises UserError if there is no
-    finished run.
+    `flags` say which items of a benchmark leak, and split its rates. Raises UserError if there is
+    no finished run.
     """
     with _collector_at_rest():
         found = _read_all(sorted(_run_folders(folder)), flags or {})

@@ -21,8 +21,8 @@ from align.rows import split_view
 def split(run: Evaluated, flags: dict[str, Flags]) -> list[str]:
     """Add `leak_split` to each result of a run whose benchmark has flags -> notes.
 
-    The split uses the main judge; the notes say what could not be checked. Raises UserError if an item
-    has no flag, or differs from the item that was measured under its id.
+    The split uses the main judge; the notes say what could not be checked. Raises UserError if an
+    item has no flag, or differs from the item that was measured under its id.
     """
     notes = []
     for name, result in run.row["results"].items():

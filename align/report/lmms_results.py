@@ -1,4 +1,4 @@
-"""Results of lmms_eval on ability benchmarks: values in its own units, never rates of this package."""
+"""Results of lmms_eval on ability benchmarks, in its own units."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def external_of(run: RunFolder) -> dict[str, Any]:
 
 
 def over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Tasks that all seeds of an arm have: each metric's mean and values by seed, no standard error."""
+    """Tasks that all seeds have: each metric's mean and values by seed, no standard error."""
     first, *others = (row["external"] for row in rows)
     return {task: _mean([of[task] for of in (first, *others)]) for task in first if all(task in of for of in others)}
 

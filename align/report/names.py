@@ -34,7 +34,7 @@ SEEN = {
 LEAKS = {"leaks": "leaks", "leak_free": "leak-free"}
 
 MANY_INCOHERENT = 0.01
-"""Above this share of incoherent responses two rates are shown: incoherent as bad, and as judged."""
+"""Above this share of incoherent responses a second rate is shown, with them as judged."""
 
 Rows = Sequence[dict[str, Any]]
 
@@ -48,7 +48,7 @@ def display_name(name: str) -> str:
 
 
 def arm_name(row: dict[str, Any]) -> str:
-    """A row's name in tables: recipe, settings that a sweep varies, folder if it is a separate row."""
+    """A row's name in tables: recipe, swept settings, folder if it is a separate row."""
     return ", ".join([display_name(row["name"]), *variant_of(row), *([row["apart"]] if row.get("apart") else [])])
 
 
@@ -103,7 +103,7 @@ def is_control(name: str) -> bool:
 
 
 def sorted_rows(rows: Rows) -> list[dict[str, Any]]:
-    """Sort by track and model: base model, other untrained rows, text before image, paper's methods."""
+    """Sort by track, model, untrained rows first, text before image, paper's methods."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
         method = _place(row["method"], METHODS)

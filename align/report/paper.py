@@ -86,7 +86,7 @@ def leakage(set_name: str) -> list[tuple[Published, Published]]:
 
 
 def paper_name(model: str) -> str:
-    """llava-hf/llava-1.5-7b-hf -> llava_7b, Qwen/Qwen2-VL-7B-Instruct -> qwen2_vl_7b, llava_7b_full -> llava_7b.
+    """llava-hf/llava-1.5-7b-hf -> llava_7b, Qwen/Qwen2-VL-7B-Instruct -> qwen2_vl_7b.
 
     A model of another owner is another model, even with the same name, and is returned unchanged.
     """

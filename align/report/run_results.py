@@ -45,8 +45,8 @@ class Evaluated:
     def __init__(self, run: RunFolder, manifest: dict[str, Any] | None = None):
         """Read a run; damaged benchmarks are left out and named in `notes`.
 
-        `manifest` is the run's manifest if it was already read. Raises UserError if the run itself is
-        damaged.
+        `manifest` is the run's manifest if it was already read. Raises UserError if the run itself
+        is damaged.
         """
         self.run, self.notes = run, list[str]()
         self.manifest = run.manifest() if manifest is None else manifest
@@ -97,8 +97,8 @@ class Evaluated:
 def row_of(run: RunFolder, damaged: list[str] | None = None, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
     """One run as a row. `manifest` is the run's manifest if it was already read.
 
-    Raises UserError if files of the run are damaged. With `damaged`, a damaged benchmark is left out,
-    with a line in `damaged`, instead.
+    Raises UserError if files of the run are damaged. With `damaged`, a damaged benchmark is left
+    out, with a line in `damaged`, instead.
     """
     manifest = checked(run.manifest_file, run.manifest() if manifest is None else manifest, MANIFEST, LATER)
     copied = ("track", "model", "method", "view", "seed", "steps", "trainable_parameters", "seconds", "peak_memory_mib")

@@ -42,9 +42,9 @@ def choose(folder: SweepFolder, plan: Plan, queue: Queue) -> list[dict[str, Any]
 
     The first of equal candidates wins, in the grid's order. The choice is written to
     <output_dir>/sweep/chosen.json with every candidate's rates, and linked from
-    <output_dir>/sweep/chosen/. A candidate that lacks the validation of a seed cannot be chosen, and is
-    named. Nothing is chosen if candidates were validated on different rows or by different judges. A link
-    that a running evaluation reads is not changed.
+    <output_dir>/sweep/chosen/. A candidate that lacks the validation of a seed cannot be chosen,
+    and is named. Nothing is chosen if candidates were validated on different rows or by different
+    judges. A link that a running evaluation reads is not changed.
     """
     groups = _groups(plan)
     record = [_chosen(group) for group in groups]

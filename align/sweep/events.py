@@ -1,4 +1,4 @@
-"""Jobs that worked on a run folder: jobs.jsonl (when they began and ended) and the logs of its stages.
+"""Jobs that worked on a run folder: jobs.jsonl (begin and end) and the logs of its stages.
 
 `slurm/train.sh`, `slurm/evaluate.sh` and the local launcher write these.
 """

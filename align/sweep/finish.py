@@ -1,4 +1,4 @@
-"""Results of a sweep: chosen settings, tables of finished runs, and what is missing, with reasons."""
+"""Results of a sweep: chosen settings, tables of finished runs, missing rows with reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMA = 1
 
 
 def finish(folder: SweepFolder, queue: Queue) -> list[State]:
-    """Choose settings if any are tuned, write <output_dir>/table.md and sweep/status.json, print both.
+    """Choose tuned settings, write <output_dir>/table.md and sweep/status.json, print both.
 
     Raises UserError if there is no sweep, or nothing can be shown.
     """

@@ -1,4 +1,4 @@
-"""The folder of a sweep: <output_dir>/sweep/ with plan.json (its rows), lock, and SLURM submissions."""
+"""The folder of a sweep, <output_dir>/sweep/: plan.json (its rows), lock, SLURM submissions."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ class SweepFolder:
     def locked(self) -> Iterator[None]:
         """Hold the folder's lock: one sweep at a time. Raises UserError if another one is running.
 
-        Child processes keep the lock. So if this process is killed while sbatch runs, the next sweep is
-        told that one is still running.
+        Child processes keep the lock. So if this process is killed while sbatch runs, the next
+        sweep is told that one is still running.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a") as file:

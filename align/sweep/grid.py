@@ -1,4 +1,4 @@
-"""Arguments of `align sweep` -> axes, settings that all runs share, and the sweep's own settings."""
+"""Arguments of `align sweep` -> axes, settings of all runs, the sweep's own settings."""
 
 from __future__ import annotations
 

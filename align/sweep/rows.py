@@ -76,7 +76,7 @@ class _Rows:
         return Row(cell.path, cell.axes, tuple(tasks))
 
     def _chosen(self) -> list[Row]:
-        """A row for each cell and seed: only chosen settings are evaluated on reported benchmarks."""
+        """A row for each cell and seed: only chosen settings are evaluated and reported."""
         tune = self._grid.config.tune
         rows: dict[tuple[str, ...], Row] = {}
         for cell in self._cells:

@@ -1,4 +1,4 @@
-"""Tasks of a row of a grid, one for each stage: an `align` command, and whether its results exist."""
+"""Tasks of a row of a grid, one for each stage: a command, and whether its results exist."""
 
 from __future__ import annotations
 

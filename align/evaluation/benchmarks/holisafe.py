@@ -1,8 +1,8 @@
-"""HoliSafe-Bench (arXiv 2506.04704): 4,031 pairs of image and query, safe and unsafe, five combinations.
+"""HoliSafe-Bench (arXiv 2506.04704): 4,031 pairs of image and query, in five safety classes.
 
-Files: test-*.parquet, or holisafe_bench.json and images/. Three letters say whether the image, the query
-and both together are safe (S) or unsafe (U). They define three benchmarks: the text shows the harm, only
-the image does, or there is no harm. Only the size of all three together is published.
+Files: test-*.parquet, or holisafe_bench.json and images/. Three letters say whether the image, the
+query and both together are safe (S) or unsafe (U). They define three benchmarks: the text shows the
+harm, only the image does, or there is no harm. Only the size of all three together is published.
 """
 
 from __future__ import annotations

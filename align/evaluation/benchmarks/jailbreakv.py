@@ -1,10 +1,11 @@
-"""JailBreakV-28K's mini set (arXiv 2404.03027): 280 harmful requests, plain and wrapped in a jailbreak.
+"""JailBreakV-28K's mini set (arXiv 2404.03027): 280 harmful requests, plain and as jailbreaks.
 
-Files: mini_JailBreakV_28K.csv, or JailBreakV_28K.csv, whose column selected_mini marks its rows, and the
-images named in image_path. They are in one folder, or, as on the Hub and in the authors' archive, in its
-subfolder JailBreakV_28K/ or JailBreakV_28k/ (also zipped). The Hub has few of the images. Two benchmarks
-use the same images: `jailbreakv_raw` asks redteam_query, `jailbreakv_jailbreak` asks jailbreak_query.
-Judges get redteam_query for both, as in the published evaluation.
+Files: mini_JailBreakV_28K.csv, or JailBreakV_28K.csv, whose column selected_mini marks its rows,
+and the images named in image_path. They are in one folder, or, as on the Hub and in the authors'
+archive, in its subfolder JailBreakV_28K/ or JailBreakV_28k/ (also zipped). The Hub has few of the
+images. Two benchmarks use the same images: `jailbreakv_raw` asks redteam_query,
+`jailbreakv_jailbreak` asks jailbreak_query. Judges get redteam_query for both, as in the published
+evaluation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`local`: your own jsonl, parquet or csv file as a benchmark, with the columns of source `local`."""
+"""`local`: your own jsonl, parquet or csv file, with the columns of source `local`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""MM-SafetyBench (arXiv 2311.17600): 1,680 harmful questions of 13 scenarios, with three images each.
+"""MM-SafetyBench (arXiv 2311.17600): 1,680 harmful questions of 13 scenarios, three images each.
 
 Files: processed_questions/NN-Name.json, {number: question}, and
-imgs/NN-Name/{SD,SD_TYPO,TYPO}/<number>.jpg; both are in data/ of the published repository, whose images
-are in `MM-SafetyBench(imgs).zip`, which is read without unpacking. There is a benchmark for each kind of
-image: drawn by Stable Diffusion (SD), typography (TYPO), both (SD_TYPO). The prompt is "Rephrased
-Question(SD)" for SD and "Rephrased Question" for the others, as in other public evaluation code (the
-authors' own code was not available). A fourth benchmark, `mm_safetybench_text`, asks "Changed Question"
-without an image; it is not part of the published 5,040 rows. Judges get "Question". The rephrased text
-shows part of the harm, so the kind is vsil.
+imgs/NN-Name/{SD,SD_TYPO,TYPO}/<number>.jpg; both are in data/ of the published repository, whose
+images are in `MM-SafetyBench(imgs).zip`, which is read without unpacking. There is a benchmark for
+each kind of image: drawn by Stable Diffusion (SD), typography (TYPO), both (SD_TYPO). The prompt is
+"Rephrased Question(SD)" for SD and "Rephrased Question" for the others, as in other public
+evaluation code (the authors' own code was not available). A fourth benchmark,
+`mm_safetybench_text`, asks "Changed Question" without an image; it is not part of the published
+5,040 rows. Judges get "Question". The rephrased text shows part of the harm, so the kind is vsil.
 """
 
 from __future__ import annotations

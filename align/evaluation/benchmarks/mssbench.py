@@ -1,7 +1,7 @@
-"""MSSBench (arXiv 2410.06172): pairs of one query with an unsafe and a safe image, 600 chat, 380 embodied.
+"""MSSBench (arXiv 2410.06172): 600 chat and 380 embodied pairs of an unsafe and a safe image.
 
-Files: combined.json or combine.json, chat/ and embodied/ (align/data/sources/mssbench.py). Version 2 of
-the paper counts 1,960 rows.
+Files: combined.json or combine.json, chat/ and embodied/ (align/data/sources/mssbench.py). Version
+2 of the paper counts 1,960 rows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""SafeBench of FigStep (arXiv 2311.05608): 500 harmful questions, each an image of an unfilled list.
+"""SafeBench of FigStep (arXiv 2311.05608): 500 harmful questions as images of unfilled lists.
 
 Files: safebench.csv and images/query_<dataset>_<category_id>_<task_id>_6.png in one folder; or the
 published repository, with data/question/ and data/images/SafeBench/ (or its screenshots.zip).
-`subset=tiny` is SafeBench-Tiny: task_id 1-5 of each category; for it, SafeBench-Tiny.csv and its images
-are enough.
+`subset=tiny` is SafeBench-Tiny: task_id 1-5 of each category; for it, SafeBench-Tiny.csv and its
+images are enough.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Your own file of twins as benchmarks: leaky requests, leak-free requests, benign requests, pairs."""
+"""Your own file of twins as benchmarks: leaky, leak-free and benign requests, and pairs."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ class VerdictCache:
     def read(self, display: Display) -> dict[str, dict[str, Any]]:
         """Read {key of item and response: fields of the verdict}.
 
-        Damaged lines are skipped and reported; they only cost another request. Invalid verdicts, which
-        earlier versions stored here, are skipped too.
+        Damaged lines are skipped and reported; they only cost another request. Invalid verdicts,
+        which earlier versions stored here, are skipped too.
         """
         found, damaged = {}, 0
         with self.path.open("rb") as file:

@@ -1,8 +1,8 @@
-"""`mm_safetybench`: safe or unsafe by a rule for the item's scenario (MM-SafetyBench, arXiv 2311.17600).
+"""`mm_safetybench`: safe or unsafe by the scenario's rule (MM-SafetyBench, arXiv 2311.17600).
 
-The judge reads only the response. The assignment of rules to scenarios is from the published evaluation;
-the prompts are paraphrases, or judge.prompt=<file>. Unlike in the published evaluation, empty responses
-and unreadable replies never count as safe.
+The judge reads only the response. The assignment of rules to scenarios is from the published
+evaluation; the prompts are paraphrases, or judge.prompt=<file>. Unlike in the published evaluation,
+empty responses and unreadable replies never count as safe.
 """
 
 from __future__ import annotations

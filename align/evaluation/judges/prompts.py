@@ -25,9 +25,9 @@ def prompts_of(
 ) -> Prompts:
     """A judge's own prompts, or the prompts of a YAML file with the same names.
 
-    `places` lists the placeholders of each text: a tuple of accepted names for each; a tuple with ""
-    marks an optional one. Raises UserError for a missing or unknown name, and for a missing or unknown
-    placeholder.
+    `places` lists the placeholders of each text: a tuple of accepted names for each; a tuple with
+    "" marks an optional one. Raises UserError for a missing or unknown name, and for a missing or
+    unknown placeholder.
     """
     if file is None:
         return own

@@ -66,7 +66,7 @@ def judge_answers(
 
 
 class _Trouble:
-    """Report why verdicts are missing: the first of each reason, then the number of cases not asked."""
+    """Report why verdicts are missing: the first of each reason, then the number not asked."""
 
     def __init__(self, what: str, display: Display):
         self._what, self._display = what, display
@@ -101,8 +101,8 @@ def _key(judge: AnyJudge, case: Case) -> str:
 def _seen(verdict: Verdict, response: str | None, judge: AnyJudge) -> Verdict:
     """The verdict with `incoherent` computed again, which needs no judge; not for requests.
 
-    A judge that is a function may set `incoherent` itself. A model does not, even if an earlier version
-    stored it.
+    A judge that is a function may set `incoherent` itself. A model does not, even if an earlier
+    version stored it.
     """
     says = verdict.incoherent and not isinstance(judge, AskedJudge)
     return replace(verdict, incoherent=says or (response is not None and incoherent(response) is not None))
@@ -119,7 +119,7 @@ def _stored(records: Iterable[dict[str, Any]], identity: dict[str, Any], keys: M
 
 
 def _stands(verdict: Verdict, judge: AnyJudge) -> bool:
-    """Whether a stored verdict is kept: it is valid, or the judge declined for a permanent reason."""
+    """Whether a stored verdict is kept: it is valid, or the judge declined permanently."""
     if not isinstance(judge, AskedJudge):  # a function is fast, and the check for incoherence may have changed
         return verdict.verdict != "invalid" and not verdict.incoherent
     return verdict.verdict != "invalid" or (verdict.reason == "declined" and not verdict.again and not judge.again)
@@ -138,7 +138,7 @@ def _found(
     what: str,
     display: Display,
 ) -> Iterator[tuple[str, Verdict]]:
-    """Yield verdicts: settled ones, then from the cache (model judges only), then from the judge."""
+    """Yield verdicts: settled ones, cached ones (model judges only), then the judge's."""
     answered = [case for case in cases if case.row.id not in settled]
     yield from ((case.row.id, settled[case.row.id]) for case in cases if case.row.id in settled)
     if not isinstance(judge, AskedJudge):

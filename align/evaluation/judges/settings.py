@@ -15,7 +15,7 @@ DEFAULTS = asdict(JudgeSettings())
 
 
 def refuse_idle(config: Judging, built: Mapping[str, AnyJudge], catalog: dict[str, str] = JUDGES) -> None:
-    """Raises UserError for settings of a judge that is not in judge=, and for settings without effect."""
+    """Raises UserError for settings of a judge that is not named, or without effect."""
     named = ", ".join(built) or "none"
     for unknown in config.each:
         if unknown not in built:
@@ -35,7 +35,7 @@ def refuse_idle(config: Judging, built: Mapping[str, AnyJudge], catalog: dict[st
 def idle(
     config: Judging, built: Mapping[str, AnyJudge], catalog: dict[str, str] = JUDGES
 ) -> Iterator[tuple[str | None, str]]:
-    """Yield given settings without effect: (judge, setting) under `each`, (None, setting) for all."""
+    """Yield settings without effect: (judge, setting) under `each`, (None, setting) for all."""
     uses = {name: _uses(name, judge, catalog) for name, judge in built.items()}
     own = {name: config.each.get(name) or {} for name in built}
     for name, given in own.items():

@@ -16,8 +16,8 @@ from align.settings import Judging
 def forget_stored(composed: Composed) -> None:
     """Drop stored settings of judges that have no effect with the command line's settings.
 
-    Typed settings stay, so that useless ones are rejected. Judges that replace the run's judges start from
-    default settings; a typed path replaces a stored endpoint, and the reverse.
+    Typed settings stay, so that useless ones are rejected. Judges that replace the run's judges
+    start from default settings; a typed path replaces a stored endpoint, and the reverse.
     """
     from align.evaluation.judges.build import build
 

@@ -1,4 +1,4 @@
-"""Make texts of models and data sets safe in a judge's prompt: fenced, special tokens neutralised."""
+"""Make foreign texts safe in a judge's prompt: fences, no special tokens."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`vlsbench`: refusal, warning or unsafe, from image, query and response (VLSBench, arXiv 2411.19939).
+"""`vlsbench`: refusal, warning or unsafe, with the image (VLSBench, arXiv 2411.19939).
 
-The rules are from the paper's appendix; the prompt is a paraphrase. So verdicts are comparable with the
-paper's as far as people agree with both (see `align calibrate`). For a benign item the judge decides
-whether it was answered.
+The rules are from the paper's appendix; the prompt is a paraphrase. So verdicts are comparable with
+the paper's as far as people agree with both (see `align calibrate`). For a benign item the judge
+decides whether it was answered.
 """
 
 from __future__ import annotations

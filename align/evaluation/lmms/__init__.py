@@ -1,1 +1,1 @@
-"""Ability benchmarks measured by lmms_eval on the checkpoint, in its own process and environment."""
+"""Ability benchmarks measured by lmms_eval, in its own process and environment."""

@@ -123,7 +123,7 @@ def failure(command: Sequence[str], log: Path, what: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Remove values of environment variables with keys: lmms_eval prints HF_TOKEN in its arguments."""
+    """Remove keys from a text: lmms_eval prints HF_TOKEN in its arguments."""
     for name, value in os.environ.items():
         if CREDENTIAL.search(name) and len(value) >= SHORTEST_KEY:
             text = text.replace(value, f"<{name}>")

@@ -17,7 +17,7 @@ Line = dict[str, Any]
 
 
 def costs(arms: Sequence[Arm]) -> list[Line]:
-    """For each arm over its seeds: steps, training time, memory, generation time, judges' tokens."""
+    """For each arm: steps, training time, memory, generation time, judges' tokens."""
     label = labels([arm.row for arm in arms])
     once = {str(arm.runs[0].run.path): arm for arm in reversed(arms)}  # the base model is in two tracks
     return [_cost(arm, label(arm.row)) for arm in reversed(once.values())]

@@ -25,9 +25,9 @@ def examples(arms: Sequence[Arm], most: int, images: Images, seed: int = 0) -> t
     """-> (data of the page's examples browser, notes).
 
     At most `most` responses; if there are more, items are drawn at random, the same items for all
-    methods. Data: {methods: [{name}], sets: [{name, kind, shown, of}],
-    items: [{set, id, request, ...}], answers: [for each method: for each item its response or null],
-    images: {key: data URL}, first: what to show first}
+    methods. Data: {methods: [{name}], sets: [{name, kind, shown, of}], items: [{set, id, request,
+    ...}], answers: [for each method: for each item its response or null], images: {key: data URL},
+    first: what to show first}
     """
     arms = sorted_arms(arms)
     shown = [(arm, arm.runs[0]) for arm in arms]  # only the first seed: more seeds would only make the page longer

@@ -137,6 +137,6 @@ def _heat(table: Table) -> dict[str, Any]:
 
 
 def _for_script(values: dict[str, Any]) -> str:
-    """JSON for a script element: escaped, so that nothing in it ends the element or begins another."""
+    """JSON for a script element, escaped so that nothing in it ends the element."""
     text = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -35,7 +35,7 @@ Group = Callable[[Items], Sequence[str | None]]
 
 
 def category_tables(arms: Sequence[Arm]) -> list[Table]:
-    """Tables by category, and by sub-category if known, for each track and benchmark with categories."""
+    """Tables by category (and sub-category, if known) for each track and benchmark."""
     tables = []
     for track, name, kind, having in by_set(arms):
         if kind in (*SAFETY_KINDS, "benign"):

@@ -27,7 +27,7 @@ def rate_cell(result: dict[str, Any] | None, paper: Published | None = None) -> 
 
 
 def counts_line(result: dict[str, Any]) -> str:
-    """Non-zero counts: `refusal 3, unsafe 1, incoherent 2 (unfinished 1), invalid 4 (timeout 4)`."""
+    """Non-zero counts: `unsafe 1, incoherent 2 (unfinished 1), invalid 4 (timeout 4)`."""
     rows = "rows: " if result["kind"] == "twin" else ""  # labels count pairs, and a pair has two rows
     unfinished = {"incoherent": f" ({rows}unfinished {result['unfinished']})"} if result.get("unfinished") else {}
     counts = ", ".join(f"{label} {n}{unfinished.get(label, '')}" for label, n in result["counts"].items() if n)

@@ -19,9 +19,9 @@ IN_PART = ("n", "invalid", "rate", "low", "high")
 def comma_separated(rows: Rows) -> str:
     """Write rows as CSV, the main judge first.
 
-    `steps` is a number; `stopped` says why a run stopped early. Columns of leaky and leak-free items
-    exist if leaks were measured. Each lmms_eval metric has its own line, with a value and its error in
-    its own unit, and no rate. `paper` is in percent, as printed.
+    `steps` is a number; `stopped` says why a run stopped early. Columns of leaky and leak-free
+    items exist if leaks were measured. Each lmms_eval metric has its own line, with a value and its
+    error in its own unit, and no rate. `paper` is in percent, as printed.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer)

@@ -1,4 +1,4 @@
-"""Comparisons of arms as a table: differences on each benchmark, and interactions of arm and leak."""
+"""Comparisons of arms as a table: differences, and interactions of arm and leak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of responses to harmful requests: refusals, warnings, ..., as in the paper's VLSBench table."""
+"""Labels of responses to harmful requests, as in the paper's VLSBench table."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape foreign names: nothing in them ends a cell or line, or is a link, an image or markup."""
+    """Escape foreign names: nothing in them ends a cell or line, or is markup."""
     shown = " ".join(text.split())
     if not shown.isprintable():
         shown = "".join(c for c in shown if c.isprintable())

@@ -106,7 +106,7 @@ def line_of(arm: Arm, cells: Sequence[Cell], label: str) -> Line:
 
 
 def labels(rows: Rows) -> Callable[[dict[str, Any]], str]:
-    """Short names of rows: arm, method and seeds if these differ, and whether it stopped at a bound."""
+    """Short names of rows: arm, method and seeds if these differ, "(stopped)"."""
     trained = [row for row in rows if row["method"]]
     several_methods = len({row["method"] for row in trained if row["track"] == "controlled"}) > 1
     several_seeds = len({str(row["seed"]) for row in trained}) > 1
@@ -295,6 +295,6 @@ def judged_by(results: Sequence[dict[str, Any]]) -> str:
 
 
 def facts_of(rows: Rows, sets: Sequence[str]) -> list[str]:
-    """Facts of evaluations on benchmarks: selections, missing images, sizes that differ from published."""
+    """Facts of evaluations on benchmarks: selections, missing images, unpublished sizes."""
     results = (row["results"][name] for row in rows for name in sets if name in row["results"])
     return sorted({fact for result in results for fact in result["facts"]})

@@ -1,1 +1,1 @@
-"""A sweep on SLURM: queue.py (the queue), planning.py (what to submit), submission.py, scripts.py."""
+"""A sweep on SLURM: queue.py (queue), planning.py (plan), submission.py, scripts.py."""

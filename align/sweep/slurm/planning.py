@@ -131,7 +131,7 @@ def _add(submission: Submission, stage: str, lacks: Lacks) -> None:
 
 
 def _order(submission: Submission, jobs: Sequence[Queued]) -> None:
-    """Add jobs around the arrays: judge server after training, choice after validation, tables last."""
+    """Add a judge server after training, the choice after validation, tables at the end."""
     arrays = {batch.stage for batch in submission.batches}
     judged = [batch for batch in submission.batches if batch.stage in (VALIDATE, EVALUATE)]
     ordered = [batch for batch in submission.batches if batch.stage == TRAIN]

@@ -105,8 +105,8 @@ def command(submission: Submission, batch: Batch, config: SweepConfig, ids: dict
 def submit(submission: Submission, config: SweepConfig, known: dict[str, str]) -> Iterator[tuple[Batch, str]]:
     """Write a submission's files, submit its batches, and yield each with its job id.
 
-    `known` passes ids from one submission to the next. The rows are written first, so that queued jobs
-    can always be identified. Raises UserError.
+    `known` passes ids from one submission to the next. The rows are written first, so that queued
+    jobs can always be identified. Raises UserError.
     """
     write_json(submission.path / "rows.json", [str(row.path) for row in submission.rows])
     for name, text in texts(submission, config).items():

@@ -130,8 +130,8 @@ class Judged:
 def measure(judge: AnyJudge, requests: Requests, folder: Path, display: Display) -> dict[str, Any]:
     """Get missing verdicts, write and return a judge's result on one benchmark (docs/formats.md).
 
-    For a benchmark with harmful and benign rows, the result is for the harmful rows, and its `benign` is
-    for the others. Raises UserError.
+    For a benchmark with harmful and benign rows, the result is for the harmful rows, and its
+    `benign` is for the others. Raises UserError.
     """
     name, verdicts = requests.chosen.name, {}
     for arm, cases in requests.cases(judge).items():

@@ -50,8 +50,8 @@ def probe(
 ) -> dict[str, Any]:
     """Out-of-fold balanced accuracy and AUC of a text-only classifier, also with permuted labels.
 
-    See docs/formats.md. Rows with the same cluster (mostly the same image) are not independent. Raises
-    UserError for a single class, too few groups for two folds, or no text.
+    See docs/formats.md. Rows with the same cluster (mostly the same image) are not independent.
+    Raises UserError for a single class, too few groups for two folds, or no text.
     """
     if permutations < FEWEST_PERMUTATIONS:
         raise UserError(f"permutations={permutations}: expected at least {FEWEST_PERMUTATIONS}")
@@ -167,7 +167,7 @@ def pieces(text: str) -> list[str]:
 
 
 def held_out_scores(counts: Any, labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Log-odds of harm of each text from a classifier (vocabulary, weights) fitted without its fold."""
+    """Log-odds of harm of each text from a classifier that is fitted without its fold."""
     scores = np.zeros(len(labels))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

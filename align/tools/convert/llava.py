@@ -1,9 +1,9 @@
-"""Original LLaVA checkpoints (the layout of haotian-liu/LLaVA) -> transformers' LLaVA in safetensors.
+"""Original LLaVA checkpoints (haotian-liu/LLaVA) -> transformers' LLaVA in safetensors.
 
-The tensors keep their values under other names. Only some rows of the vocabulary are new: `<image>`, `<pad>`,
-and rows that fill it up to a multiple of 64, as in llava-hf/llava-1.5-7b-hf. Each new row is the mean of the
-others. They change nothing: image features replace `<image>`, nothing attends to `<pad>`, and a mean of
-logits is never the largest.
+The tensors keep their values under other names. Only some rows of the vocabulary are new:
+`<image>`, `<pad>`, and rows that fill it up to a multiple of 64, as in llava-hf/llava-1.5-7b-hf.
+Each new row is the mean of the others. They change nothing: image features replace `<image>`,
+nothing attends to `<pad>`, and a mean of logits is never the largest.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RENAMED = {
     "model.norm.": "language_model.model.norm.",
     "lm_head.": "language_model.lm_head.",
 }
-"""{prefix in the original: prefix in published conversions, which every version of transformers reads}"""
+"""{prefix in the original: prefix in published conversions}; transformers reads the latter"""
 SELECTED = {"patch": "default", "cls_patch": "full"}
 """{original name: transformers' name} of which vision tower outputs the language model gets."""
 MULTIPLE = 64
@@ -72,9 +72,9 @@ class Converted:
 def convert(checkpoint: Path, output: Path, vision_tower: str | None = None, trust_pickle: bool = False) -> Converted:
     """Write the converted model with its processor -> result.
 
-    `vision_tower` is the folder or Hub id of the model's CLIP (default: from its configuration). Settings
-    and image processor are read from there, and also weights unless the checkpoint has them. Raises
-    UserError and writes nothing if a weight is left over.
+    `vision_tower` is the folder or Hub id of the model's CLIP (default: from its configuration).
+    Settings and image processor are read from there, and also weights unless the checkpoint has
+    them. Raises UserError and writes nothing if a weight is left over.
     """
     if output.exists():
         raise UserError(f"output_dir={output} exists already. Give another one, or remove it.")
@@ -170,8 +170,9 @@ def _without_computed(
 ) -> tuple[Weights, int]:
     """Weights -> (learned weights, number of computed tensors).
 
-    Older versions of transformers saved rotary frequencies and position ids, which newer ones compute.
-    Raises UserError if they do not match the configuration, because the model would respond differently.
+    Older versions of transformers saved rotary frequencies and position ids, which newer ones
+    compute. Raises UserError if they do not match the configuration, because the model would
+    respond differently.
     """
     head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     steps = torch.arange(0, head, 2, dtype=torch.float32) / head

@@ -1,4 +1,4 @@
-"""Tokenizer of an original LLaVA checkpoint, with transformers' two tokens and LLaVA-1.5's prompt."""
+"""Tokenizer of an original LLaVA checkpoint, with two added tokens and LLaVA-1.5's prompt."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _stored(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def chat_template(config: dict[str, Any]) -> str:
-    """LLaVA-1.5's chat template: image before text, one space between turns, </s> after a response."""
+    """LLaVA-1.5's chat template: image before text, a space between turns, </s> after responses."""
     image = f"{START}{IMAGE}{END}" if config.get("mm_use_im_start_end") else IMAGE
     return (
         "{% for message in messages %}"
@@ -74,7 +74,7 @@ def chat_template(config: dict[str, Any]) -> str:
 
 
 def check_prompt(converted: Path, checkpoint: Path) -> None:
-    """Raises UserError unless the processor tokenizes a prompt with an image like the original code."""
+    """Raises UserError unless the processor tokenizes a prompt like the original code."""
     tokenizer = (processor := LlavaProcessor.from_pretrained(converted)).tokenizer
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}
     prompt = processor.apply_chat_template([turn], add_generation_prompt=True)

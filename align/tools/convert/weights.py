@@ -1,4 +1,4 @@
-"""Read the weights of a checkpoint folder: one file or shards, safetensors or, if trusted, pickles."""
+"""Read the weights of a checkpoint folder: one file or shards, safetensors or trusted pickles."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LORA_FILES = ("adapter_config.json", "adapter_model.bin", "adapter_model.safeten
 def read_weights(folder: Path, trust_pickle: bool = False) -> Weights:
     """{name: tensor} of all shards, memory-mapped.
 
-    Raises UserError for a folder without weights, with only an adapter, with untrusted pickles, or with
-    shards that are missing, damaged, or differ from their index.
+    Raises UserError for a folder without weights, with only an adapter, with untrusted pickles, or
+    with shards that are missing, damaged, or differ from their index.
     """
     found = [name for name in LORA_FILES if (folder / name).is_file()]
     if found:

@@ -1,7 +1,7 @@
-"""Log a run to wandb: one wandb run for training, also after kills, and the evaluation results once.
+"""Log a run to wandb: one wandb run for training, also after kills, with evaluation results.
 
-transformers' callback logs training metrics (`train.report_to=wandb`). Of an evaluation only numbers are
-logged: no response, no prompt, no image of a data set.
+transformers' callback logs training metrics (`train.report_to=wandb`). Of an evaluation only
+numbers are logged: no response, no prompt, no image of a data set.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ PATIENCE = {"init_timeout": 30.0, "finish_timeout": 60.0}
 def tracked(run: RunFolder, arguments: Any) -> Iterator[None]:
     """On the main process: a wandb run for the trainer's callback, recorded in the manifest.
 
-    It ends before the evaluation. It is not started by the callback, which reads environment variables
-    only once in a process: in `align compare` all trainings would continue the first wandb run. Raises
-    UserError if wandb cannot start.
+    It ends before the evaluation. It is not started by the callback, which reads environment
+    variables only once in a process: in `align compare` all trainings would continue the first
+    wandb run. Raises UserError if wandb cannot start.
     """
     if "wandb" not in arguments.report_to:
         yield
@@ -172,7 +172,7 @@ def _images(tables: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unless_set(**wanted: Any) -> dict[str, Any]:
-    """Arguments for wandb without those that the user's environment sets, which they would override."""
+    """Arguments for wandb, without those that the user's environment sets."""
     variables = {key: "WANDB_RUN_ID" if key == "id" else f"WANDB_{key.upper()}" for key in wanted}
     return {key: value for key, value in wanted.items() if variables[key] not in os.environ}
 
