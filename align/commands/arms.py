@@ -91,7 +91,7 @@ def _cells(config: CompareConfig, model: str) -> list[Composed]:
     if twice:
         raise UserError(
             f"recipe={','.join(recipes)}: two recipes have the name {twice!r}, so tables cannot distinguish them. "
-            f"Rename the file of one recipe."
+            "Rename the file of one recipe."
         )
     reserved = next((name for name in names if name in RESERVED), None)
     if reserved:
@@ -148,8 +148,8 @@ def _refuse_method_without_effect(given: Composed, cells: Cells) -> None:
     if asked_for and not any("controlled" in _tracks(arms) for arms in cells.values()):
         raise UserError(
             f"method={','.join(given.config.method)}: method= applies to arms of the controlled track, and no arm here "
-            "is of that "
-            f"track. In the paper track each recipe has its own method: choose recipes, for example recipe=t_dpo,mm_dpo"
+            "is of that track. In the paper track each recipe has its own method: choose recipes, for example "
+            "recipe=t_dpo,mm_dpo"
         )
 
 
@@ -209,8 +209,8 @@ def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) ->
         for name in config.checkpoint:
             raise UserError(
                 f"checkpoint.{name}=: checkpoints trained elsewhere are rows of the paper track, but all recipes here "
-                "are of the "
-                f"controlled track. Add {'a recipe of the paper track to recipe=' if config.recipe else 'track=paper'}"
+                "are of the controlled track. Add "
+                f"{'a recipe of the paper track to recipe=' if config.recipe else 'track=paper'}"
             )
         return {}
     taken = {VANILLA: "the base model", **dict.fromkeys(SHIPPED, "a recipe")}

@@ -94,8 +94,7 @@ def _refuse_launcher() -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError(
             "align eval was started by a launcher, but it starts its own processes, one for each GPU of the machine. "
-            "Give the "
-            "command without a launcher; generation.num_processes= sets another number of processes."
+            "Give the command without a launcher; generation.num_processes= sets another number of processes."
         )
 
 
@@ -107,8 +106,7 @@ def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[
     if config.run is not None and config.defence:
         raise UserError(
             f"defence={config.defence}: a run folder stores results of the run without a defence. Instead of run=, "
-            "give "
-            f"checkpoint={config.run}/checkpoint output_dir=<folder>"
+            f"give checkpoint={config.run}/checkpoint output_dir=<folder>"
         )
     if config.run is not None:
         # A link may change while this runs (align/sweep/choosing.py): responses belong to its

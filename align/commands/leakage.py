@@ -44,8 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     probed = _probed(config, sets, against)
     if not judges and not probed:
         raise UserError(
-            f"judge= is missing. Give judge=<names> ({', '.join(REQUEST_JUDGES)}); or, for the probe alone, "
-            f"against=<a benchmark with benign rows>"
+            f"judge= is missing. Give judge=<names> ({', '.join(REQUEST_JUDGES)}); or, for the probe alone, against=<a "
+            "benchmark with benign rows>"
         )
     if config.dry_run:
         for line in _forecast(judges, sets, probed):
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     show(found, probes)
     if config.probe is None and not probed:
         print(
-            "No probe: it separates harmful from benign texts, and no benchmark has both. "
-            "Give against=<a benchmark with benign rows>"
+            "No probe: it separates harmful from benign texts, and no benchmark has both. Give against=<a benchmark "
+            "with benign rows>"
         )
     print(f"Details: {folder}")
     results = [result for of_judge in found.values() for result in of_judge]
@@ -81,8 +81,8 @@ def _judges(config: LeakageConfig) -> dict[str, AnyJudge]:
         if tuple(said) != REQUESTS:
             raise UserError(
                 f"judge={name} judges responses, but leakage needs a judge of requests. Give "
-                f"{', '.join(REQUEST_JUDGES)}, or "
-                f"module:name of a judge whose labels for kind {KIND!r} are {', '.join(REQUESTS)}"
+                f"{', '.join(REQUEST_JUDGES)}, or module:name of a judge whose labels for kind {KIND!r} are "
+                f"{', '.join(REQUESTS)}"
             )
     return judges
 
@@ -198,8 +198,8 @@ def show(found: Results, probes: Sequence[dict[str, Any]]) -> None:
     if found:
         console.print(
             "95% intervals (Wilson, or a bootstrap over images where images repeat) over rows with a verdict on both "
-            "pair and text; "
-            "'text alone' is over rows with a verdict on the text. An unsafe verdict on a benign row is a false alarm.",
+            "pair and text; 'text alone' is over rows with a verdict on the text. An unsafe verdict on a benign row "
+            "is a false alarm.",
             highlight=False,
             soft_wrap=True,
         )
@@ -207,8 +207,7 @@ def show(found: Results, probes: Sequence[dict[str, Any]]) -> None:
         console.print(_probe_table(probes))
         console.print(
             "Out-of-fold values, with a 95% interval over groups of texts. permuted, 95th: mean and 95th percentile "
-            "with permuted "
-            "labels; p: share of permutations with a value as high.",
+            "with permuted labels; p: share of permutations with a value as high.",
             highlight=False,
             soft_wrap=True,
         )

@@ -32,8 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print(
             "The adapter changes no logit of a text and an image prompt: the merged model responds as its base. Check "
-            "that the "
-            "adapter was trained."
+            "that the adapter was trained."
         )
     print(f"Merged and unmerged logits differ by at most {merged.difference:.1e} (bound {merged.bound:.1e}).")
     print(f"Written to {config.output_dir}")
@@ -54,7 +53,7 @@ def _of_run(run: RunFolder) -> tuple[Path, ModelSettings]:
     if stored.model.quantization:
         print(
             f"The adapter was trained on a base in {stored.model.quantization}, but it is merged into the base in full "
-            "precision. "
-            f"Responses of the merged model may differ a little from the run's: evaluate the merged model too."
+            "precision. Responses of the merged model may differ a little from the run's: evaluate the merged model "
+            "too."
         )
     return run.weights, stored.model

@@ -114,8 +114,7 @@ def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
         f"{assumed.utilization:.0%} of a GPU's peak (A100 312, H100 989 TFLOP/s); {assumed.reserve:g} GiB for CUDA and "
         "NCCL.",
         f"Fits: the first of ddp, zero2, zero3 (accelerate_configs/) that needs at most {assumed.memory:g} GiB, for "
-        "each number of "
-        f"GPUs; - means that none fits.",
+        "each number of GPUs; - means that none fits.",
     ]
     if any(it.full for it in found):
         notes.append(

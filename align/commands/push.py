@@ -114,9 +114,8 @@ def _adapter_config(file: Path, base: str | None) -> bytes:
     if base is None and not is_hub_id(trained_on):
         raise UserError(
             f"{file}: the adapter's base is a local folder ({trained_on}), which others cannot load. Give "
-            "base=<owner>/<name> if the "
-            f"Hub has the same model; or push a merged model: align merge run=<its run> output_dir=<folder>, then "
-            f"align push checkpoint=<folder>"
+            "base=<owner>/<name> if the Hub has the same model; or push a merged model: align merge run=<its run> "
+            "output_dir=<folder>, then align push checkpoint=<folder>"
         )
     return json.dumps(settings | {"base_model_name_or_path": base or trained_on}, indent=2).encode()
 
@@ -152,8 +151,8 @@ def upload(contents: Contents, repo: str, private: bool) -> str:
 def _refuse_public(repo: str, private: bool, is_private: bool) -> None:
     if private and not is_private:
         raise UserError(
-            f"repo={repo} exists and is public, so everybody would see the upload. Nothing was uploaded. "
-            f"Give private=false to upload there, or another repo= to create a private repository."
+            f"repo={repo} exists and is public, so everybody would see the upload. Nothing was uploaded. Give "
+            "private=false to upload there, or another repo= to create a private repository."
         )
 
 

@@ -64,8 +64,7 @@ def _of_folder(arguments: Sequence[str]) -> int:
     if keys - {"output_dir", "status", "finish"} or len(keys & {"status", "finish"}) != 1:
         raise UserError(
             "recipe= and grid= are missing. Give recipe=<names> or grid=<file>; or, for an existing sweep, "
-            "output_dir=<folder> with "
-            "status=true or finish=true."
+            "output_dir=<folder> with status=true or finish=true."
         )
     config: SweepConfig = compose(SweepConfig, arguments).config
     folder = SweepFolder(Path(config.output_dir).resolve())

@@ -28,8 +28,7 @@ GRACE = 10.0
 LAUNCH = (
     "to check several: accelerate launch --multi_gpu --num_processes 2 -m align.cli doctor comm=true (on a CPU, put "
     "ACCELERATE_USE_CPU=true before it, or use --config_file accelerate_configs/cpu.yaml instead of --multi_gpu; "
-    "`--cpu` starts "
-    "only one process)"
+    "`--cpu` starts only one process)"
 )
 NETWORK = "check the network between the hosts: NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME sets the interface, NCCL_DEBUG=INFO shows more"
 ABSENT = "check the output of these processes and their hosts; comm_timeout=<seconds> waits longer"

@@ -149,8 +149,7 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
     if there and there.get("rows") != rows:
         raise UserError(
             f"{folder} stores responses to other rows of {chosen.name} (selection: {asked}); this evaluation has "
-            f"{len(chosen.rows)} rows "
-            f"(selection: {selection}). Give another output_dir=, or remove that folder."
+            f"{len(chosen.rows)} rows (selection: {selection}). Give another output_dir=, or remove that folder."
         )
     refuse_other(folder, "evaluation", there, wanted | {key: None for key in there if key not in wanted})
     write_json(file, wanted | {"selection": selection})
@@ -208,10 +207,9 @@ def _answers(
     if unanswered:
         first, left = unanswered[0], ", ".join(one.id for one in unanswered[:5])
         raise UserError(
-            f"{name}: {len(unanswered)} of {len(rows)} rows got no response from {model.name}{model.place}: {left}"
-            f"{', ...' if len(unanswered) > 5 else ''}. Row {first.id}: {first.told}. The other responses are stored "
-            f"in {path}. To "
-            f"resume, give the same command."
+            f"{name}: {len(unanswered)} of {len(rows)} rows got no response from {model.name}{model.place}: "
+            f"{left}{', ...' if len(unanswered) > 5 else ''}. Row {first.id}: {first.told}. The other responses are "
+            f"stored in {path}. To resume, give the same command."
         )
     done = parted_together(done, model.marks)
     keep_lines(path, [done[row.id] for row in rows if row.id not in passing])

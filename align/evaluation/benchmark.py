@@ -202,8 +202,7 @@ def kind_of(rows: list[Row], name: str, mixed: bool = False) -> str:
     if len(kinds) != 1:
         raise UserError(
             f"benchmark {name}: its rows are of several kinds ({', '.join(sorted(kinds))}), which need separate rates. "
-            "Select one "
-            f"kind: {option('where.role=benign')}, or {option('where.role=harmful')} with "
+            f"Select one kind: {option('where.role=benign')}, or {option('where.role=harmful')} with "
             f"{option('where.harm_in=image')} (or text)"
         )
     return kinds.pop()

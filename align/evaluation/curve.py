@@ -34,8 +34,8 @@ def lacking(run: RunFolder, every_steps: int | None) -> str | None:
     shown = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
     return (
         f"evaluate.every_steps={every_steps}: {run.path} did not keep the weights of {len(absent)} steps ({shown}), so "
-        "its curve lacks "
-        f"them. Weights are kept only during training. To train again with them, give another output_dir="
+        "its curve lacks them. Weights are kept only during training. To train again with them, give another "
+        "output_dir="
     )
 
 

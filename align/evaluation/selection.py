@@ -88,8 +88,7 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
         of = f" of {settings.path}" if settings.path else ""
         raise UserError(
             f"benchmark {name}{of}: {len(twice)} ids occur twice, first {twice[0][:80]!r}. Responses and verdicts are "
-            "stored by id: "
-            f"make the ids unique."
+            "stored by id: make the ids unique."
         )
     if benchmark.kind == "twin" and missing:
         rows, missing = _whole_pairs(rows, missing)

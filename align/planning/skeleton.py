@@ -104,8 +104,6 @@ def _config(path: str, settings: ModelSettings) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(
             f"model {settings.name or path}: cannot read its config.json from {path}. A plan needs only that file, no "
-            "weights. Give "
-            "model.path=<folder with config.json> or plan.configs=<folder of such folders>, or download the model "
-            "(align fetch) or "
-            f"the file (hf download {path} config.json)."
+            "weights. Give model.path=<folder with config.json> or plan.configs=<folder of such folders>, or download "
+            f"the model (align fetch) or the file (hf download {path} config.json)."
         ) from error

@@ -132,8 +132,7 @@ def _counted(config: RunConfig) -> Rows:
         unknown = [name for name, part in config.data.items() if not (part.rows and part.role)]
         raise UserError(
             f"number and role of the rows of data.{unknown[0]} are not set and cannot be read: {error}. For a plan, "
-            "give "
-            f"data.{unknown[0]}.rows=<number> data.{unknown[0]}.role=harmful|benign"
+            f"give data.{unknown[0]}.rows=<number> data.{unknown[0]}.role=harmful|benign"
         ) from error
     return Rows(Counter(row.role for row in data), Counter(row.role for row in data if row.images))
 
@@ -198,10 +197,8 @@ def step_of(
     if arguments.max_length is not None and length > arguments.max_length:
         raise UserError(
             f"a row of {length} tokens (prompt {assumed.prompt_tokens}, image {image.tokens}, response {answer}) is "
-            "longer than "
-            f"train.max_length={arguments.max_length}, and the run would reject it. Give a higher train.max_length=, "
-            "or set the sizes "
-            f"of rows with plan.prompt_tokens, plan.answer_tokens, plan.image."
+            f"longer than train.max_length={arguments.max_length}, and the run would reject it. Give a higher "
+            "train.max_length=, or set the sizes of rows with plan.prompt_tokens, plan.answer_tokens, plan.image."
         )
     size = config.global_batch_size
     reference, divergence = None, 0.0

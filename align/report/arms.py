@@ -72,8 +72,8 @@ def _arm(runs: list[Evaluated], apart: str | None = None) -> Arm:
         if one.row["seed"] == other.row["seed"] or not one.row["method"]:
             raise UserError(
                 f"{one.run.path} and {other.run.path} are both {one.row['name']} of {one.row['model']} with seed "
-                f"{one.row['seed']}, so they "
-                f"are not two seeds of one arm. To keep both, give the recipe or the model another name."
+                f"{one.row['seed']}, so they are not two seeds of one arm. To keep both, give the recipe or the model "
+                "another name."
             )
     _refuse_other_arms(runs)
     stops = [f"seed {row['seed']} {row['stopped']}" for row in rows if row["stopped"]]
@@ -104,8 +104,8 @@ def _refuse_other_arms(runs: Sequence[Evaluated]) -> None:
             if first.get(key) != other.get(key):
                 raise UserError(
                     f"{runs[0].run.path} and {run.run.path} are both {run.row['name']} of {run.row['model']}, but they "
-                    "differ in more than "
-                    f"the seed: {key} is {first.get(key)!r} in one and {other.get(key)!r} in the other"
+                    f"differ in more than the seed: {key} is {first.get(key)!r} in one and {other.get(key)!r} in the "
+                    "other"
                 )
 
 

@@ -175,12 +175,10 @@ def _paper_conclusion(comparisons: Sequence[dict[str, Any]], interaction: dict[s
     on_leaky = _find(comparisons, interaction, a, b, leaky)
     of = ", ".join([interaction["model"], "paper track", *variant_of(interaction)])
     return (
-        f"{of}, {_seeds(interaction)}: where only the image shows the danger, {display_name(a)} "
-        f"compared with {display_name(b)} {_effect(comparisons, interaction, a, b, free)}; where the text shows the "
-        "danger, it "
+        f"{of}, {_seeds(interaction)}: where only the image shows the danger, {display_name(a)} compared with "
+        f"{display_name(b)} {_effect(comparisons, interaction, a, b, free)}; where the text shows the danger, it "
         f"{_gives(on_leaky)}; the interaction, the difference between these two differences, is {_points(interaction)} "
-        "on a scale "
-        "from -200 to 200. This does not show the cause, because the two arms train on different "
+        "on a scale from -200 to 200. This does not show the cause, because the two arms train on different "
         f"data{_one_seed(interaction)}."
     )
 
@@ -192,12 +190,9 @@ def _controlled_conclusion(comparisons: Sequence[dict[str, Any]], interaction: d
     beside = f"; adding the image to a text that states the harm {_gives(pixels)}" if pixels else ""
     return (
         f"{group_name(interaction)}, {_seeds(interaction)}: on requests whose harm only the image shows, stating the "
-        "harm of "
-        f"training rows in the image alone, instead of in the text, {stated}{beside}; the interaction of arm and leak "
-        "is "
-        f"{_points(interaction)} on a scale from -200 to 200. This does not show how large the effect is for other "
-        "models, data or "
-        f"amounts of training{_one_seed(interaction)}."
+        f"harm of training rows in the image alone, instead of in the text, {stated}{beside}; the interaction of arm "
+        f"and leak is {_points(interaction)} on a scale from -200 to 200. This does not show how large the effect is "
+        f"for other models, data or amounts of training{_one_seed(interaction)}."
     )
 
 

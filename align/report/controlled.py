@@ -90,8 +90,7 @@ def recorded_steps(run: RunFolder) -> list[dict[str, Any]]:
     if found != list(range(1, steps + 1)):
         raise UserError(
             f"{run.steps_file} has {len(found)} lines for {steps} steps, so the rows that this run trained on are not "
-            "proven. Remove "
-            f"{run.path} to train it again."
+            f"proven. Remove {run.path} to train it again."
         )
     return lines
 
@@ -103,8 +102,8 @@ def refuse_uncontrolled(arms: Sequence[Ground]) -> None:
             what, one, other = difference
             raise UserError(
                 f"{a.name} and {b.name} are not a controlled comparison: {what} is {one!r} in {a.name} and {other!r} "
-                f"in {b.name}. "
-                f"Arms of the controlled track may differ only in how harmful items are shown and asked about."
+                f"in {b.name}. Arms of the controlled track may differ only in how harmful items are shown and asked "
+                "about."
             )
 
 

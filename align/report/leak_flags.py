@@ -69,6 +69,5 @@ def note_of(name: str, flags: Flags) -> str:
     pairs = "harmful pairs" if flags.blind else f"pairs that {flags.judge} calls unsafe"
     return (
         f"{name}: among {pairs}, an item leaks if its text alone ({flags.text}) is also called unsafe by "
-        f"{flags.judge}; the other "
-        f"pairs are leak-free. All other items, and items without a verdict, are unlabelled."
+        f"{flags.judge}; the other pairs are leak-free. All other items, and items without a verdict, are unlabelled."
     )

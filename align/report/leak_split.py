@@ -34,15 +34,13 @@ def split(run: Evaluated, flags: dict[str, Flags]) -> list[str]:
         if unknown := [one["id"] for one in records if one["id"] not in of_set.leaks]:
             raise UserError(
                 f"{path}: {len(unknown)} of {len(records)} items of {name} are not in {of_set.file}, first "
-                f"{unknown[0]}. Measure the "
-                f"leakage of the same rows."
+                f"{unknown[0]}. Measure the leakage of the same rows."
             )
         _refuse_others(path, name, records, of_set)
         if any(None in (one.get("asks"), of_set.measured[one["id"]]["asks"]) for one in records):
             notes.append(
                 f"{path}: it is not checked that the items of {name} equal those of {of_set.file}, because an earlier "
-                "version, "
-                f"which stored only ids, wrote one of the two"
+                "version, which stored only ids, wrote one of the two"
             )
         result["leak_split"] = _parts([(run.row["seed"], run.items(name))], of_set)
         run.flags[name] = of_set
@@ -75,9 +73,8 @@ def _refuse_others(path: Path, name: str, items: Sequence[dict[str, Any]], of_se
         if other := [item_id for item_id, ours, theirs in pairs if None not in (ours, theirs) and ours != theirs]:
             raise UserError(
                 f"{path}: {len(other)} of {len(items)} items of {name} {what} than in {of_set.file} under the same "
-                "ids, first "
-                f"{other[0]}. The benchmark has changed, or it is another one of that name. Measure the leakage of the "
-                "evaluated rows."
+                f"ids, first {other[0]}. The benchmark has changed, or it is another one of that name. Measure the "
+                "leakage of the evaluated rows."
             )
 
 

@@ -13,10 +13,8 @@ KEYS = ("kind", "program", "version", "metrics", "facts")
 TITLE = "Ability by lmms_eval, another program: its values, in the units of each task"
 NOTE = (
     "lmms_eval's values are not judged here and have no interval from here; `+-` is lmms_eval's standard error, if it "
-    "reports one. "
-    "`n` counts the rows that it measured. This connection was tested with the real program on a small local task, not "
-    "on the "
-    "published benchmarks."
+    "reports one. `n` counts the rows that it measured. This connection was tested with the real program on a small "
+    "local task, not on the published benchmarks."
 )
 
 

@@ -69,8 +69,7 @@ def _same(one: Cell, other: Cell) -> str:
     differs = [f"{key}={value} and {other.axes[key]}" for key, value in one.axes.items() if value != other.axes[key]]
     return (
         f"{', '.join(differs)}: these two runs would train the same, but an axis must change training. For a list as "
-        "one value, use "
-        f"brackets."
+        "one value, use brackets."
     )
 
 

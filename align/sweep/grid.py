@@ -145,8 +145,7 @@ def _of_file(file: Path) -> Iterator[tuple[str, str]]:
         if key not in OWN or key == "grid":
             raise UserError(
                 f"{file}: {key}: expected axes, settings or a setting of the "
-                f"sweep{nearest(key, [*OWN, 'axes', 'settings'])}; "
-                f"put settings of runs under settings:"
+                f"sweep{nearest(key, [*OWN, 'axes', 'settings'])}; put settings of runs under settings:"
             )
     yield from ((key, text_of(value)) for key, value in flatten(values))
 

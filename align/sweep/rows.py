@@ -59,8 +59,7 @@ class _Rows:
             if row.path in taken:
                 raise UserError(
                     f"{_axes(taken[row.path].axes)} and {_axes(row.axes)} would have the same folder {row.path}. Give "
-                    "one of the models "
-                    f"or recipes another name."
+                    "one of the models or recipes another name."
                 )
             taken[row.path] = row
         return rows

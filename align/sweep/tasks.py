@@ -78,7 +78,10 @@ class Task:
             return f"{name}: not judged by {', '.join(absent)}"
         found, wanted = _narrowed(main, name), self.narrowed.get(split_view(name)[0])
         if found != wanted:
-            return f"{name}: evaluated on {found or 'all rows'}, but the grid needs {wanted or 'all rows'}: remove {folder}, or change the grid"
+            return (
+                f"{name}: evaluated on {found or 'all rows'}, but the grid needs {wanted or 'all rows'}: "
+                f"remove {folder}, or change the grid"
+            )
         return f"{name}: {WITHHELD}" if main["rate"] is None else None
 
 

@@ -106,9 +106,8 @@ def _refuse_any_model(config: Judging, built: Mapping[str, AnyJudge]) -> None:
         if judge.form.own_template and len(asked) > 1 and not own.keys() & {"base_url", "model", "path"}:
             raise UserError(
                 f"judge {name}: its task is in the chat template of its own model, but {judge.settings['model']} is "
-                "set for all of "
-                f"{', '.join(asked)}. Give judge.each.{name}.base_url= and .model=, or judge.each.{name}.path=, or "
-                "remove it from judge="
+                f"set for all of {', '.join(asked)}. Give judge.each.{name}.base_url= and .model=, or "
+                f"judge.each.{name}.path=, or remove it from judge="
             )
 
 

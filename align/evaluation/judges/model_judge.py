@@ -217,8 +217,7 @@ def safe_or_unsafe(judge: str) -> Callable[[str], tuple[str, ...]]:
         if kind not in SAFETY_KINDS:
             raise UserError(
                 f"judge {judge} judges whether a response is safe, but a benchmark of kind {kind} needs a judge of "
-                "correct responses. "
-                f"Give another judge for it, such as vlsbench."
+                "correct responses. Give another judge for it, such as vlsbench."
             )
         return SAFETY
 
@@ -237,10 +236,9 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
         given = "both are given" if settings.path else "neither is given"
         raise UserError(
             f"judge {form.name}: {given}. Give judge.base_url= with judge.model= (an OpenAI-compatible endpoint), or "
-            "judge.path= (a model "
-            f"loaded here); for one of several judges, judge.each.{form.name}.base_url= and so on. judge=refusal_match "
-            "needs no model and "
-            f"measures only refusal; judge=none stores responses without judging."
+            f"judge.path= (a model loaded here); for one of several judges, judge.each.{form.name}.base_url= and so "
+            "on. judge=refusal_match needs no model and measures only refusal; judge=none stores responses without "
+            "judging."
         )
     if settings.path:
         from align.answering.chat_local import LocalChat, check_local, identity_of

@@ -161,8 +161,7 @@ def check(settings: LmmsEval) -> None:
         if CREDENTIAL.search(str(key)):
             raise UserError(
                 f"lmms_eval.extra: {key} may hold a secret key, and settings are written to files. lmms_eval reads "
-                "keys from environment "
-                f"variables: set it there."
+                "keys from environment variables: set it there."
             )
     for key in settings.extra:
         if key in MADE_HERE and key != "model_args":

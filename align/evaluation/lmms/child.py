@@ -26,8 +26,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS = re.compile(r"Model Responding:\s+\d+%\|.*\| (\d+)/(\d+) ")
 INSTALL = (
     "lmms_eval is not a dependency of this package (its requirements conflict). Install it in its own environment and "
-    "set "
-    "lmms_eval.command='<its python> -m lmms_eval' (docs/evaluation.md)"
+    "set lmms_eval.command='<its python> -m lmms_eval' (docs/evaluation.md)"
 )
 
 

@@ -63,8 +63,7 @@ def _weights(source: ModelSource, known: Loaded, merged: Path) -> tuple[Path, li
     except UserError as error:
         raise UserError(
             f"lmms_eval needs the adapter merged into its base, which failed: {error}. Merge it in float32 (`align "
-            "merge ... dtype=float32`) "
-            f"and evaluate the merged model: checkpoint=<its folder>"
+            "merge ... dtype=float32`) and evaluate the merged model: checkpoint=<its folder>"
         ) from error
     return merged, [
         f"the adapter merged into its base (logits differ by at most {done.difference:.1e}, bound {done.bound:.1e})"

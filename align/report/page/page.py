@@ -30,8 +30,7 @@ MEGABYTE = 1_000_000
 QUESTION = "Does alignment on text alone protect when the danger is only in the image?"
 MINIATURE = (
     "The models here are toy models in a small artificial world. They show how the comparison works, not how safe any "
-    "real model "
-    "is."
+    "real model is."
 )
 
 

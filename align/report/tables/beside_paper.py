@@ -38,8 +38,7 @@ def notes_on_paper(arms: Sequence[Arm]) -> list[str]:
     tables = ", ".join(dict.fromkeys(number.table for _, _, number in beside))
     return [
         f"`paper` is the number that {SOURCE} prints for the same model, method and benchmark ({tables}), with "
-        "averages recomputed "
-        f"from their cells; it was not measured here",
+        "averages recomputed from their cells; it was not measured here",
         *_judges(beside),
         *_training(beside),
         *_sizes(beside),

@@ -25,9 +25,8 @@ SUB_CATEGORY = ("sub_category", "subcategory")
 """Names of the column in benchmarks."""
 NOTE = (
     "`n` counts the items of a category that have a verdict. 95% intervals: Wilson's for one seed whose items share no "
-    "image, else "
-    "over images and seeds, with two good and two bad ones added (Agresti and Coull 1998); not corrected for the "
-    "number of categories"
+    "image, else over images and seeds, with two good and two bad ones added (Agresti and Coull 1998); not corrected "
+    "for the number of categories"
 )
 
 Group = Callable[[Items], Sequence[str | None]]

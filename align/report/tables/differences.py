@@ -12,12 +12,9 @@ LEAD = ("model", "method", "difference", "benchmark")
 COLUMNS = [Column("points", "", "points [95% interval]"), *(Column(name, "", name) for name in ("n", "seeds", "p"))]
 NOTE = (
     "Differences are between the same items under the same seeds; `n` counts them (for an interaction: on both "
-    "benchmarks). 95% "
-    "intervals over images and seeds. A difference ranges from -100 to 100 points. An interaction is the difference on "
-    "the leak-free "
-    "benchmark minus the difference on the leaky one; it ranges from -200 to 200. `p` is two-sided, and not corrected "
-    "for the number "
-    "of differences"
+    "benchmarks). 95% intervals over images and seeds. A difference ranges from -100 to 100 points. An interaction is "
+    "the difference on the leak-free benchmark minus the difference on the leaky one; it ranges from -200 to 200. `p` "
+    "is two-sided, and not corrected for the number of differences"
 )
 
 

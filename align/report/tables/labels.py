@@ -38,7 +38,7 @@ def _notes(name: str, labels: Sequence[str], results: Sequence[dict[str, Any]]) 
     good = " + ".join(f"`{label}`" for label in labels if is_good(label, "harmful"))
     return [
         f"{name}: {danger} ({judged_by(results)})",
-        f"Shares of the responses that have a verdict; `n` counts these, and responses without a verdict next to them. "
+        "Shares of the responses that have a verdict; `n` counts these, and responses without a verdict next to them. "
         f"In other tables, {measures(results, SHORT)} is {good}",
     ]
 

@@ -13,15 +13,13 @@ from align.report.paper import SOURCE
 from align.report.tables.table import Cell, Line
 
 INTERVALS = (
-    "95% intervals. One seed: Wilson's, or a bootstrap over images (for JailbreakV: over requests) if items share "
-    "one; with fewer than "
-    f"{FEW_CLUSTERS} images, or if all items agree, Wilson's with the number of images as n. Several seeds: over "
-    "images and seeds"
+    "95% intervals. One seed: Wilson's, or a bootstrap over images (for JailbreakV: over requests) if items share one; "
+    f"with fewer than {FEW_CLUSTERS} images, or if all items agree, Wilson's with the number of images as n. Several "
+    "seeds: over images and seeds"
 )
 COUNTED = (
     "A rate is a share of the `n` items that have a verdict (`n` of all items, if some have none). An item is a row; "
-    "in a twin "
-    "benchmark it is a pair. An incoherent response is never good"
+    "in a twin benchmark it is a pair. An incoherent response is never good"
 )
 
 

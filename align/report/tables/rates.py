@@ -295,6 +295,6 @@ def judged_by(results: Sequence[dict[str, Any]]) -> str:
 
 
 def facts_of(rows: Rows, sets: Sequence[str]) -> list[str]:
-    """Facts of evaluations on benchmarks: selections, missing images, unpublished sizes."""
+    """Facts of evaluations on benchmarks: selections, missing images, sizes."""
     results = (row["results"][name] for row in rows for name in sets if name in row["results"])
     return sorted({fact for result in results for fact in result["facts"]})

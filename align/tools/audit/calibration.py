@@ -59,8 +59,7 @@ def _labelled(row: Row, where: str) -> Labelled:
     if not labels or any(label not in known for label in labels):
         raise UserError(
             f"{where}: row {row.id}: label is {given!r}; expected for a {row.role} item {', '.join(known)}, or "
-            "`labels` with one label "
-            f"for each person"
+            "`labels` with one label for each person"
         )
     if row.response is None:
         raise UserError(f"{where}: row {row.id} has no `response`. Add the response that people labelled.")

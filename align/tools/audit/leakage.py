@@ -85,8 +85,7 @@ class Requests:
         if bare := [row.id for row in self.pairs if not row.images]:
             raise UserError(
                 f"benchmark {self.chosen.name}: {len(bare)} of {len(self.pairs)} rows have no image, first {bare[0]}, "
-                "but leakage needs "
-                f"pairs. Select the other rows, or judge only the texts (judge.sees_image=false)."
+                "but leakage needs pairs. Select the other rows, or judge only the texts (judge.sees_image=false)."
             )
         return {"pair": [Case(row, None) for row in self.pairs], "text": alone}
 
@@ -147,8 +146,7 @@ def measure(judge: AnyJudge, requests: Requests, folder: Path, display: Display)
     if not sees(judge):
         facts.append(
             f"{name}: judge {judge.name} sees no images, so only its verdicts on texts are shown; R1, R2 and R1 - R2 "
-            "need pairs "
-            f"(judge.sees_image=true, for a model with vision)"
+            "need pairs (judge.sees_image=true, for a model with vision)"
         )
     said = [verdict for of_arm in verdicts.values() for verdict in of_arm.values()]
     result = {

@@ -34,8 +34,7 @@ Statistic = Callable[[np.ndarray, np.ndarray], float | None]
 FEWEST_PERMUTATIONS = 100
 PERMUTED = (
     "the two labels of a twin are swapped at random; for other rows, the shares of harmful labels are permuted between "
-    "groups, and each "
-    "share is assigned at random to rows within its new group"
+    "groups, and each share is assigned at random to rows within its new group"
 )
 
 
@@ -61,8 +60,8 @@ def probe(
     harmful, n = int(labels.sum()), len(rows)
     if harmful in (0, n):
         raise UserError(
-            f"the probe of {what}: all {n} rows are {'harmful' if harmful else 'benign'}, but it needs both. "
-            f"Give against=<a benchmark with the other rows>, or probe=false."
+            f"the probe of {what}: all {n} rows are {'harmful' if harmful else 'benign'}, but it needs both. Give "
+            "against=<a benchmark with the other rows>, or probe=false."
         )
     if not any(text.strip() for text in texts):
         raise UserError(f"the probe of {what}: all {n} texts are empty. Give probe=false.")
@@ -71,8 +70,7 @@ def probe(
     if used < 2:
         raise UserError(
             f"the probe of {what}: too few independent texts for cross-validation: {n} rows in {len(set(groups))} "
-            "groups of one question, "
-            f"image or twin; only {used} with one of the labels"
+            f"groups of one question, image or twin; only {used} with one of the labels"
         )
     facts = [f"{used} folds instead of {folds}, because one label has no more groups"] if used < folds else []
     if len(set(groups)) < FEW_CLUSTERS:

@@ -149,8 +149,7 @@ def _original_config(checkpoint: Path) -> dict[str, Any]:
         if (found := config.get(key, default)) not in possible:
             raise UserError(
                 f"{file}: {key} is {found!r}, which transformers' LLaVA cannot express; expected "
-                f"{' or '.join(map(repr, possible))}, "
-                f"as in LLaVA-1.5"
+                f"{' or '.join(map(repr, possible))}, as in LLaVA-1.5"
             )
     needed = [key for key in ("mm_vision_tower", "mm_vision_select_layer", "hidden_size") if key not in config]
     if needed:
@@ -220,8 +219,7 @@ def _tower_weights(tower: str, config: dict[str, Any], dtype: torch.dtype, trust
     if config.get("unfreeze_mm_vision_tower"):
         raise UserError(
             "the vision tower was trained (unfreeze_mm_vision_tower in config.json), but the checkpoint lacks its "
-            f"weights, and {tower} "
-            f"has other weights"
+            f"weights, and {tower} has other weights"
         )
     model, found = _read(
         tower,

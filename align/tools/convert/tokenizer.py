@@ -14,8 +14,8 @@ IMAGE, PAD = "<image>", "<pad>"
 PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
 
 SYSTEM_PROMPT = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
 )
 """System prompt of LLaVA-1.5 in training and evaluation (`vicuna_v1` in llava/conversation.py).
 
@@ -84,6 +84,6 @@ def check_prompt(converted: Path, checkpoint: Path) -> None:
     if tokenizer(prompt).input_ids != wanted:
         raise UserError(
             f"{checkpoint}: with its tokenizer.json the prompt {prompt!r} becomes {tokenizer(prompt).input_ids}, but "
-            "the original code "
-            f"gives {wanted}. Move that file away, so that the tokenizer is made from tokenizer.model."
+            f"the original code gives {wanted}. Move that file away, so that the tokenizer is made from "
+            "tokenizer.model."
         )

@@ -30,9 +30,8 @@ def read_weights(folder: Path, trust_pickle: bool = False) -> Weights:
     if found:
         raise UserError(
             f"{folder}: {found[0]} shows that these are LoRA weights for another model, not a model. Merge them into "
-            "it with the code "
-            f"of their training (LLaVA: scripts/merge_lora_weights.py --model-path <these> --model-base <the base> "
-            f"--save-model-path <folder>), then convert that folder."
+            "it with the code of their training (LLaVA: scripts/merge_lora_weights.py --model-path <these> "
+            "--model-base <the base> --save-model-path <folder>), then convert that folder."
         )
     for name, read in ((SAFE, load_file), (PICKLED, _unpickled)):
         index, single = folder / f"{name}.index.json", folder / name
@@ -40,8 +39,7 @@ def read_weights(folder: Path, trust_pickle: bool = False) -> Weights:
             if name == PICKLED and not trust_pickle:
                 raise UserError(
                     f"{folder}: the weights are pickles ({PICKLED}), which can contain code and are not read by "
-                    "default. "
-                    f"To read them, give trust_pickle=true; everything except tensors is still rejected."
+                    "default. To read them, give trust_pickle=true; everything except tensors is still rejected."
                 )
             return _sharded(index, read) if index.is_file() else _read(single, read)
     raise UserError(

@@ -99,7 +99,7 @@ def _summary(config: RunConfig, row: dict[str, Any], merged: bool) -> str:
     view = {"text": "on text only", "image": "on text and images"}.get(row["view"], f"with view {row['view']}")
     return (
         f"{plain(base_name(config))} after safety alignment by {method_name(row['method'])} {plain(view)}: {what}. "
-        f"`vsil-align` wrote this page from the files of the run."
+        "`vsil-align` wrote this page from the files of the run."
     )
 
 

@@ -62,8 +62,7 @@ def tracked(run: RunFolder, arguments: Any) -> Iterator[None]:
     except wandb.errors.Error as error:
         raise UserError(
             f"train.report_to=wandb: {_first_line(error)}. Log in with `wandb login`, set WANDB_MODE=offline if there "
-            "is no network, "
-            f"or remove the option."
+            "is no network, or remove the option."
         ) from error
     if not begun.disabled:
         run.record(wandb={"id": begun.id, "project": begun.project, "entity": begun.entity or None})

@@ -78,10 +78,9 @@ def interaction(found: Findings) -> Figure | None:
         axis.grid(axis="y")
     caption = (
         "Arms of the controlled track, which differ only in the carrier of harm. Lines that are not parallel show an "
-        "interaction: the "
-        "difference between two arms where the text shows the danger is not their difference where only the image "
-        "shows it. Bars are "
-        "95% intervals. Hollow: harmful rows without images; filled: with images; grey: not trained here."
+        "interaction: the difference between two arms where the text shows the danger is not their difference where "
+        "only the image shows it. Bars are 95% intervals. Hollow: harmful rows without images; filled: with images; "
+        "grey: not trained here."
     )
     caption += _not_proven(found, pairs) + left_out(others)
     return Figure(finish(figure, "interaction", caption, tips), caption)

@@ -69,10 +69,8 @@ def leak_scatter(found: Findings) -> Figure | None:
         named.append((axis, marks))
     caption = (
         "Horizontal: the rate where the text shows the danger. Vertical: the rate where only the image shows it. Bars "
-        "are 95% intervals. "
-        "On the dashed line both rates are equal; an arm below the line protects more where the text shows the danger. "
-        "Hollow: harmful "
-        "rows without images; filled: with images; grey: not trained here."
+        "are 95% intervals. On the dashed line both rates are equal; an arm below the line protects more where the "
+        "text shows the danger. Hollow: harmful rows without images; filled: with images; grey: not trained here."
     ) + left_out(others)
     return _with_names(figure, named, "scatter", caption, tips)
 
@@ -121,12 +119,9 @@ def pareto(found: Findings) -> Figure | None:
         named.append((axis, marks))
     caption = (
         "Vertical: the rate where only the image shows the danger. Horizontal: the rate of benign requests that are "
-        "answered; an arm "
-        "that refuses them is on the left. In parentheses: ability in %, if a benchmark of this package measured it. "
-        "Ringed: no other "
-        f"arm is at least as good in all of these and better in one: {'; '.join(best)}. Several benchmarks of a kind: "
-        "their mean; "
-        "intervals are in the tables."
+        "answered; an arm that refuses them is on the left. In parentheses: ability in %, if a benchmark of this "
+        "package measured it. Ringed: no other arm is at least as good in all of these and better in one: "
+        f"{'; '.join(best)}. Several benchmarks of a kind: their mean; intervals are in the tables."
     ) + left_out(others)
     return _with_names(figure, named, "pareto", caption, tips)
 

@@ -52,8 +52,7 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
         axis.legend(fontsize=8, labelcolor=INK, loc="best")
     caption = (
         "Training loss, a line for each seed. Methods have different losses, so compare only within a panel. Dashed: "
-        "harmful rows "
-        "without images."
+        "harmful rows without images."
     )
     return Figure(finish(figure, "curves", caption, tips), caption)
 
@@ -97,7 +96,6 @@ def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | Non
         axis.legend(fontsize=8, labelcolor=INK, loc="best")
     caption = (
         "Rates of the checkpoints that runs kept during training (evaluate.every_steps), a line for each seed. Hollow: "
-        "harmful rows "
-        "without images."
+        "harmful rows without images."
     )
     return Figure(finish(figure, "by-step", caption, {}), caption)
