@@ -130,7 +130,7 @@ def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file
     assert not (tmp_path / "out" / "paper.md").exists()
     stop_at_the_first_step(next((tmp_path / "out").rglob("controlled-text_leak-*/manifest.json")).parent)
     assert main(command) == 0
-    note = "small, controlled track, SFT: text_leak seed 0 stopped at step 1 (too far); it is no controlled comparison with"
+    note = "small, controlled track, SFT: text_leak seed 0 stopped at step 1 (too far); it took fewer steps"
     assert " ".join(capsys.readouterr().out.split()).count(note) == 1
     result = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert {(c["a"], c["b"]) for c in result["comparisons"]} == {("image_free", "image_leak")}
@@ -165,7 +165,7 @@ def stop_at_the_first_step(folder):
         ({"train": {"learning_rate": 0.02}}, "train.learning_rate is 0.01 in .* and 0.02 in"),
         (
             {"data": {"benign": {"caption_share": 0.5}}},
-            "a caption where no harmful one is is None in .* and 'benign/twin-train-",
+            "benign row shown as a caption .* is None in .* and 'benign/twin-train-",
         ),
     ],
 )
@@ -178,7 +178,7 @@ def test_arms_that_are_not_comparable_are_refused_before_anything_is_trained(
     arms = "recipe=controlled/text_leak,controlled/image_leak"
     assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", arms]) == 2
     message = capsys.readouterr().err
-    assert "controlled/text_leak and controlled/image_leak are no controlled comparison: " in message
+    assert "controlled/text_leak and controlled/image_leak are not a controlled comparison: " in message
     assert re.search(expected, message)
     assert not (tmp_path / "out").exists()
 
@@ -228,27 +228,27 @@ PAPER = ["recipe=t_sft,mm_sft"]
     [
         (
             [*PAPER, "checkpoint.vanilla=x"],
-            "checkpoint.vanilla=: .* called 'vanilla' already, the model as it is; give it",
+            "checkpoint.vanilla=: .* 'vanilla' .the base model.*checkpoint.<name>=",
         ),
         (
             [*PAPER, "checkpoint.safety_prompt=x"],
-            "checkpoint.safety_prompt=: .* called 'safety_prompt' already, a defence",
+            "checkpoint.safety_prompt=: .* 'safety_prompt' .a defence",
         ),
-        ([*PAPER, "defence=[]", "checkpoint.safety_prompt=x"], "called 'safety_prompt' already, a defence"),
-        ([*PAPER, "checkpoint.mm_dpo=x"], "called 'mm_dpo' already, a recipe"),
+        ([*PAPER, "defence=[]", "checkpoint.safety_prompt=x"], "'safety_prompt' .a defence"),
+        ([*PAPER, "checkpoint.mm_dpo=x"], "'mm_dpo' .a recipe"),
         ([*PAPER, "defence=safty_prompt"], "defence=safty_prompt: unknown .did you mean 'safety_prompt'"),
         (
             [*PAPER, "defence=align.config.registry:DEFENCES,align.evaluation.answers:DEFENCES"],
-            "defence=align.evaluation.answers:DEFENCES: .* called 'DEFENCES' already, the row of defence=align.config.registry:",
+            "defence=align.evaluation.answers:DEFENCES: .* 'DEFENCES' .the row of defence=align.config.registry:",
         ),
-        (["track=controlled", "checkpoint.theirs=x"], "checkpoint.theirs=: .* of the paper track, .*; add track=paper"),
-        ([ARMS, "checkpoint.theirs=x"], "checkpoint.theirs=: .*; add a recipe of the paper track to recipe="),
+        (["track=controlled", "checkpoint.theirs=x"], "checkpoint.theirs=: .* of the paper track, .*track=paper"),
+        ([ARMS, "checkpoint.theirs=x"], "checkpoint.theirs=: .* a recipe of the paper track to recipe="),
         (
             [*PAPER, "method=dpo"],
-            "method=dpo: it chooses the method of the controlled track's arms, .* recipe=t_dpo,mm_dpo",
+            "method=dpo: .* controlled track.* recipe=t_dpo,mm_dpo",
         ),
-        ([ARMS, "override.method=dpo"], "override.method=: .* use method= "),
-        ([*PAPER, "override.seed=3"], "override.seed=: .* use seed="),
+        ([ARMS, "override.method=dpo"], "override.method=: .* method= "),
+        ([*PAPER, "override.seed=3"], "override.seed=: .* seed="),
         ([ARMS, "method=sft,dop"], "method=dop: unknown .did you mean 'dpo'"),
         (
             [*PAPER, "override.train.per_device_train_batch_size=3"],
@@ -270,9 +270,7 @@ def test_a_recipe_is_not_called_as_a_row_without_training(model_file, tmp_path, 
     recipe = tmp_path / "vanilla.yaml"
     recipe.write_text("method: sft\n")
     assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", f"recipe={recipe}"]) == 2
-    assert (
-        "'vanilla' is the name of a row without training; call the recipe's file otherwise" in capsys.readouterr().err
-    )
+    assert f"recipe={recipe}: 'vanilla' is reserved" in capsys.readouterr().err
 
 
 def test_what_no_table_would_show_is_not_evaluated(model_file, tmp_path):

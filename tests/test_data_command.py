@@ -84,9 +84,9 @@ def test_a_set_with_everything_wrong_is_told_in_words(wrong, capsys):
     lines = printed.splitlines()
     assert lines[:4] == [
         "source local: 6 rows (harmful 3, benign 3; harm in image 3, none 3)",
-        "  5 with images, 6 different files; 1 rows repeat another",
+        "  5 with images, 6 different files; 1 duplicate rows",
         "  1 categories: cups 2",
-        f"  2 images are absent: {wrong}/absent.png, {wrong}/folder.png",
+        f"  2 images are missing: {wrong}/absent.png, {wrong}/folder.png",
     ]
     assert lines[4] == "  2 images cannot be read:"
     assert lines[5].startswith(f"    row page of wrong: image {wrong}/page.png cannot be read: UnidentifiedImageError")

@@ -175,7 +175,7 @@ def test_training_on_an_evaluation_row_is_refused_or_such_rows_are_left_out(tiny
     ("more", "expected"),
     [
         (["view=text"], "view=text hides the only evidence for the answer of .* training rows"),
-        (["data.harmful=null", "data.benign=null"], "no data; name a suite"),
+        (["data.harmful=null", "data.benign=null"], "no data. Name a suite"),
         (["data.benign.source=nowhere"], "data.benign.source=nowhere: unknown"),
         (["data.benign.source=miniature", "data.benign.subset=x"], "subset=x: expected one of text_harmful"),
         (["lora.target_modules=typo"], "match nothing in language_model"),

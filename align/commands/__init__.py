@@ -1,1 +1,1 @@
-"""The verbs of the command `align`, and `dry_run=true`: wiring over the other rooms."""
+"""The verbs of the command `align`, and `dry_run=true`; they connect the other packages."""

@@ -1,4 +1,7 @@
-"""What `align compare` will train and evaluate; what cannot be trained, shown or compared is refused before anything is loaded."""
+"""Plan what `align compare` trains and evaluates.
+
+Anything that cannot be trained, shown or compared is rejected before a model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ TRACKS = {
     ),
 }
 SHIPPED = {Path(recipe).stem for recipes in TRACKS.values() for recipe in recipes}
-"""Names that tables know as recipes."""
+"""Names that tables treat as recipes."""
 VANILLA = "vanilla"
 RESERVED = (VANILLA, *DEFENCES)
-"""Names that tables know as rows without training."""
+"""Names that tables treat as rows without training."""
 CHOSEN_ELSEWHERE = {
     "method": "method=",
     "seed": "seed=",
@@ -40,17 +43,23 @@ CHOSEN_ELSEWHERE = {
     "track": "track=",
     "output_dir": "output_dir=",
 }
-"""Settings of a run that the comparison chooses for each run; as an override they would make all runs one."""
+"""Settings that the comparison chooses for each run; one override would make all runs equal."""
 
 Cells = dict[str, list[Composed]]
-"""{model as it was given: its runs}"""
+"""{model as typed: its runs}"""
 
 
 def plan(given: Composed) -> tuple[Cells, dict[str, list[EvalConfig]]]:
-    """A comparison's settings -> (the runs of each model, what they are seen beside). Raises UserError."""
+    """Settings of a comparison -> (runs of each model, its rows without training).
+
+    Raises UserError.
+    """
     config: CompareConfig = given.config
     if config.checkpoint and len(config.model) > 1:
-        raise UserError(f"checkpoint.{next(iter(config.checkpoint))}=: a checkpoint is of one model; give one model=")
+        raise UserError(
+            f"checkpoint.{next(iter(config.checkpoint))}=: a checkpoint belongs to one model, but model= names "
+            "several. Give one model=."
+        )
     _refuse_overrides_of_choices(config)
     cells = {model: _cells(config, model) for model in config.model}
     _refuse_one_name_for_two_models(cells)
@@ -68,8 +77,8 @@ def plan(given: Composed) -> tuple[Cells, dict[str, list[EvalConfig]]]:
 def _refuse_overrides_of_choices(config: CompareConfig) -> None:
     for key, option in CHOSEN_ELSEWHERE.items():
         if key in config.override:
-            what = " (of the controlled track's arms; in the paper track recipe= chooses)" if key == "method" else ""
-            raise UserError(f"override.{key}=: expected settings that all runs share; use {option}{what}")
+            what = " (controlled track only; in the paper track each recipe has its method)" if key == "method" else ""
+            raise UserError(f"override.{key}=: override= is for settings that all runs share. Use {option}{what}")
 
 
 def _cells(config: CompareConfig, model: str) -> list[Composed]:
@@ -81,12 +90,14 @@ def _cells(config: CompareConfig, model: str) -> list[Composed]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(
-            f"recipe={','.join(recipes)}: two recipes are called {twice!r}, and tables could not tell them apart"
+            f"recipe={','.join(recipes)}: two recipes have the name {twice!r}, so tables cannot distinguish them. "
+            "Rename the file of one recipe."
         )
     reserved = next((name for name in names if name in RESERVED), None)
     if reserved:
         raise UserError(
-            f"recipe={','.join(recipes)}: {reserved!r} is the name of a row without training; call the recipe's file otherwise"
+            f"recipe={','.join(recipes)}: {reserved!r} is reserved for a row without training. Rename the recipe's "
+            "file."
         )
     return [
         _compose(config, model, recipe, method, seed)
@@ -97,7 +108,7 @@ def _cells(config: CompareConfig, model: str) -> list[Composed]:
 
 
 def _methods(config: CompareConfig, model: str, recipe: str) -> list[str | None]:
-    """The methods that a recipe is trained with: its own (None), or in the controlled track those that were asked for."""
+    """Methods to train a recipe with: its own (None); in the controlled track those in method=."""
     track = compose_run([f"recipe={recipe}", f"model={model}"]).config.track
     return list(dict.fromkeys(config.method)) if track == "controlled" else [None]
 
@@ -110,7 +121,7 @@ def _compose(config: CompareConfig, model: str, recipe: str, method: str | None,
     if composed.config.suite == "miniature" and not any(
         key.startswith("train.save") for key, _ in flatten(config.override)
     ):
-        composed = compose_run([*words, *overrides, "train.save_strategy=no"])  # a run of seconds needs no checkpoints
+        composed = compose_run([*words, *overrides, "train.save_strategy=no"])  # runs of seconds need no checkpoints
     run = composed.config
     run.output_dir = str(folder_within(config.output_dir, run.model.name, recipe, seed, fingerprint(run)))
     return composed
@@ -122,7 +133,8 @@ def _refuse_one_name_for_two_models(cells: Cells) -> None:
         name = arms[0].config.model.name
         if name in names:
             raise UserError(
-                f"model={names[name]},{model}: both are called {name!r}; give one a model.name in a model file"
+                f"model={names[name]},{model}: both models have the name {name!r}. Set another model.name in one model "
+                "file."
             )
         names[name] = model
 
@@ -135,13 +147,14 @@ def _refuse_method_without_effect(given: Composed, cells: Cells) -> None:
     asked_for = given.origin("method") != DEFAULT
     if asked_for and not any("controlled" in _tracks(arms) for arms in cells.values()):
         raise UserError(
-            f"method={','.join(given.config.method)}: it chooses the method of the controlled track's arms, of which there is none "
-            f"here, and has no effect; a recipe of the paper track has its own method: recipe=t_dpo,mm_dpo"
+            f"method={','.join(given.config.method)}: method= applies to arms of the controlled track, and no arm here "
+            "is of that track. In the paper track each recipe has its own method: choose recipes, for example "
+            "recipe=t_dpo,mm_dpo"
         )
 
 
 def _refuse_impossible_settings(cells: Sequence[Composed]) -> None:
-    """Every method and its resolved arguments, so that what cannot be is known before hours of evaluation and training."""
+    """Resolve every method and its arguments, to find errors before hours of training."""
     from align.methods.arguments import training_arguments
 
     first = {(cell.config.recipe, cell.config.method): cell for cell in reversed(cells)}
@@ -151,7 +164,7 @@ def _refuse_impossible_settings(cells: Sequence[Composed]) -> None:
 
 
 def _refuse_bad_rows(cells: Sequence[Composed]) -> None:
-    """The rows of each arm, under its first seed, so that a row that cannot be used stops nothing after hours of other arms."""
+    """Check the rows of each arm (first seed), to find bad rows before hours of training."""
     from align.training.prepare import look_over
 
     first = {(cell.config.recipe, cell.config.method): cell for cell in reversed(cells)}
@@ -163,7 +176,10 @@ def _refuse_bad_rows(cells: Sequence[Composed]) -> None:
 
 
 def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
-    """Before anything is trained, by settings and rows: the arms of the controlled track of each method, under their first seed."""
+    """Check before training, by settings and rows, that controlled arms of a method are comparable.
+
+    Checks the arms under their first seed.
+    """
     configs = [cell.config for cell in cells if cell.config.track == "controlled"]
     for method in dict.fromkeys(config.method for config in configs):
         arms = [config for config in configs if (config.method, config.seed) == (method, configs[0].seed)]
@@ -171,7 +187,7 @@ def _refuse_uncontrolled_plans(cells: Sequence[Composed]) -> None:
 
 
 def _references(config: CompareConfig, cells: Sequence[Composed]) -> list[EvalConfig]:
-    """What the arms are seen beside: the model as it is and, in the paper track, prompt-only defences and others' checkpoints."""
+    """Rows without training: the base model; in the paper track also defences and checkpoints."""
     run = cells[0].config
     rows: dict[str, dict[str, Any]] = {VANILLA: {}}
     rows |= _beside_the_paper_track(config, cells)
@@ -187,31 +203,36 @@ def _references(config: CompareConfig, cells: Sequence[Composed]) -> list[EvalCo
 
 
 def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) -> dict[str, dict[str, Any]]:
-    # A defence or somebody's checkpoint says nothing of the carrier of harm, which is what the controlled track is about.
+    # The controlled track compares carriers of harm; defences and other checkpoints do not vary
+    # them.
     if "paper" not in _tracks(cells):
         for name in config.checkpoint:
             raise UserError(
-                f"checkpoint.{name}=: checkpoints trained elsewhere are rows of the paper track, and all recipes here are of the "
-                f"controlled one; add {'a recipe of the paper track to recipe=' if config.recipe else 'track=paper'}"
+                f"checkpoint.{name}=: checkpoints trained elsewhere are rows of the paper track, but all recipes here "
+                "are of the controlled track. Add "
+                f"{'a recipe of the paper track to recipe=' if config.recipe else 'track=paper'}"
             )
         return {}
-    taken = {VANILLA: "the model as it is", **dict.fromkeys(SHIPPED, "a recipe")}
+    taken = {VANILLA: "the base model", **dict.fromkeys(SHIPPED, "a recipe")}
     taken |= dict.fromkeys((Path(cell.config.recipe).stem for cell in cells), "a recipe")
     rows: dict[str, dict[str, Any]] = {}
     for defence in dict.fromkeys(config.defence):
         resolve("defence", defence, DEFENCES)
         name = defence.rpartition(":")[2]
-        _take(name, f"defence={defence}", taken, "give it another name in its module")
+        _take(name, f"defence={defence}", taken, "Give it another name in its module.")
         rows[name] = {"defence": defence}
     taken |= dict.fromkeys(DEFENCES, "a defence")
     for name, path in config.checkpoint.items():
-        _take(name, f"checkpoint.{name}=", taken, "give it another: checkpoint.<name>=")
+        _take(name, f"checkpoint.{name}=", taken, "Choose another name: checkpoint.<name>=")
         rows[name] = {"checkpoint": path}
     return rows
 
 
 def _take(name: str, given: str, taken: dict[str, str], remedy: str) -> None:
-    """A name for a row, unless another row has it: tables, files and figures know rows by their names."""
+    """Reserve a row's name.
+
+    Raises UserError if it is taken: tables, files and figures use names.
+    """
     if name in taken:
-        raise UserError(f"{given}: a row of the table is called {name!r} already, {taken[name]}; {remedy}")
+        raise UserError(f"{given}: the table already has a row named {name!r} ({taken[name]}). {remedy}")
     taken[name] = f"the row of {given}"

@@ -1,7 +1,7 @@
-"""Rows of a comparison side by side, each in a process of its own with its share of the processors.
+"""Run rows of a comparison in parallel, each in its own process with a share of the processors.
 
-A process has one thread where as many rows run as there are processors: then what comes out does not depend on the machine's number
-of them, since sums are added in one order.
+With as many rows as processors, each process has one thread. Sums are then added in one order, so
+results do not depend on the number of processors.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from align.run_folder import RunFolder
 from align.settings import CompareConfig, RunConfig
 
 Job = Callable[[Tell], RunFolder]
-"""A row: it tells how far it is, and gives its run folder. It can be sent to another process."""
+"""A row: reports its progress and returns its run folder. It can be pickled."""
 PATIENCE = 5.0
-"""Seconds that a process has to end when it is told to."""
+"""Seconds that a process has to end after SIGTERM."""
 NEEDED = (
     "align.training.build",
     "align.methods.sft",
@@ -40,14 +40,14 @@ NEEDED = (
 )
 """Modules that take seconds to import."""
 LISTENING = 0.2
-"""Seconds between two looks at whether a row is done."""
+"""Seconds between two checks whether a row is done."""
 
 
 def rows_at_once(config: CompareConfig, runs: Sequence[RunConfig]) -> int:
-    """How many rows run at the same time. Raises UserError.
+    """Number of rows that run at the same time. Raises UserError.
 
-    Where nothing is said: on a CPU the miniature's, whose models are small, as many as there are processors. A limit of calls or of
-    money is one for a whole command, and so for one process.
+    Default: one row per processor for the miniature suite on a CPU, otherwise 1. Limits of calls
+    and cost are per command, so judges and models at an endpoint run in one process.
     """
     if config.at_once is not None and config.at_once < 1:
         raise UserError(f"at_once={config.at_once}: expected at least 1")
@@ -59,7 +59,10 @@ def rows_at_once(config: CompareConfig, runs: Sequence[RunConfig]) -> int:
 
 
 def run_rows(jobs: Mapping[int, Job], at_once: int, board: Board) -> list[RunFolder]:
-    """The run folders of {index on the board: row}, in their order. The first row that fails ends the others, and its error is raised."""
+    """Run {index on the board: row} -> run folders in the same order.
+
+    The first row that fails stops the others, and its error is raised.
+    """
     if at_once == 1 or len(jobs) < 2:
         return [_run_here(index, job, board) for index, job in jobs.items()]
     context = multiprocessing.get_context(_start_method())
@@ -67,7 +70,7 @@ def run_rows(jobs: Mapping[int, Job], at_once: int, board: Board) -> list[RunFol
     workers = min(at_once, len(jobs))
     threads = max(usable_processors() // workers, 1)
     with _pool(workers, context, (told, threads, dict(os.environ))) as pool:
-        # The longest first, so that at the end no process waits long for another's last row.
+        # Longest first, so that at the end no process waits long for the last row.
         order = sorted(jobs, key=lambda index: -board.work[index])
         rows = {index: pool.submit(_run, index, jobs[index]) for index in order}
         _listen(rows, told, board)
@@ -81,20 +84,20 @@ def _run_here(index: int, job: Job, board: Board) -> RunFolder:
 
 
 def warm_up() -> None:
-    """Import in another process, while this one plans, what rows need: those that run side by side begin with it."""
+    """Start importing the modules that rows need in another process, while this one plans."""
     if _start_method() == "forkserver":
         multiprocessing.set_forkserver_preload(list(NEEDED))
         forkserver.ensure_running()
 
 
 def _start_method() -> str:
-    """How a process of a row starts: neither CUDA nor macOS's libraries survive a fork."""
+    """Start method of row processes: neither CUDA nor macOS libraries survive a fork."""
     return "forkserver" if sys.platform == "linux" and not has_gpu() else "spawn"
 
 
 @contextmanager
 def _pool(workers: int, context: Any, shared: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with the block, however it is left: what they have not begun is not begun any more."""
+    """A process pool that ends with the block; after an error, rows that wait are not started."""
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=shared)
     try:
         yield pool
@@ -112,7 +115,7 @@ def _pool(workers: int, context: Any, shared: tuple[Any, ...]) -> Iterator[Proce
 
 
 def _listen(rows: Mapping[int, Future[RunFolder]], told: Any, board: Board) -> None:
-    """Show what rows tell until all are done, or one has failed."""
+    """Show the progress of rows until all are done or one has failed."""
     left = dict(rows)
     while left:
         done, _ = wait(left.values(), timeout=LISTENING, return_when=FIRST_COMPLETED)
@@ -138,8 +141,8 @@ def _begin(told: Any, threads: int, environment: Mapping[str, str]) -> None:
 
     global _TOLD
     os.environ.clear()
-    os.environ.update(environment)  # the server that forked this process may be older than its parent's settings
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends this process
+    os.environ.update(environment)  # the fork server may have started before the parent set variables
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal signals all processes; the parent ends this one
     threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)

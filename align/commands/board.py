@@ -1,4 +1,4 @@
-"""What a comparison shows while it runs: how many rows are done, the time left, and what each running row is doing."""
+"""The progress display of a comparison: rows done, time left, and the stage of each running row."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from align.console import Display
 
 Tell = Callable[[str, float], None]
-"""(what a row is doing, the share of the row that is done)"""
+"""(stage of a row, share of the row that is done)"""
 TRAINING = 0.7
 """The share of a trained row that is training; the rest is evaluation."""
 EARLY = 0.02
-"""Below this share of the whole the time left is not estimated."""
+"""The time left is not estimated below this share of all work."""
 
 
 class RowDisplay(Display):
-    """The display of one row: what its stages report, as a share of the row."""
+    """The display of one row: converts the progress of its stages to a share of the row."""
 
     def __init__(self, tell: Tell, trained: bool, benchmarks: int):
         self._tell, self._training, self._benchmarks = tell, TRAINING if trained else 0.0, benchmarks
         self._answered: set[str] = set()
 
     def step(self, done: int, total: int) -> None:
-        """A training step is done."""
+        """Report that a training step is done."""
         self._tell(f"step {done} of {total}", self._training * done / total)
 
     def say(self, text: str) -> None:
-        """A line of this row, for the log of the comparison: what is printed goes there."""
+        """Print a line of this row; printed lines go to the comparison's log."""
         print(text)
 
     def preparing(self, name: str, done: int, total: int) -> None:
-        """Something that comes before the first step."""
+        """Report a stage before the first step."""
         self._tell(name, 0.0)
 
     def __call__(self, name: str, done: int, total: int, beside: str = "") -> None:
-        """Some of a benchmark's items are done."""
+        """Report that some items of a benchmark are done."""
         share = min((len(self._answered) + done / max(total, 1)) / max(self._benchmarks, 1), 1.0)
         self._answered |= {name} if done == total else set()
         self._tell(name, self._training + (1 - self._training) * share)
 
 
 class Board:
-    """All rows of a comparison; `work` is how much each one is, next to the others."""
+    """All rows of a comparison; `work` is the relative amount of work of each row."""
 
     def __init__(self, labels: Sequence[str], work: Sequence[float], progress: Progress, console: Console):
         self._labels, self.work = labels, work
@@ -60,7 +60,7 @@ class Board:
         self._running: dict[int, TaskID] = {}
 
     def row(self, index: int, doing: str, share: float) -> None:
-        """Row `index` is at `share` of its work."""
+        """Show that row `index` has done `share` of its work."""
         if index not in self._running:
             self._begun[index] = time.monotonic()
             self._running[index] = self._progress.add_task("", total=1.0, beside="")
@@ -70,7 +70,7 @@ class Board:
         self._update()
 
     def done(self, index: int) -> None:
-        """Row `index` is trained and evaluated: a line that stays."""
+        """Print a permanent line: row `index` is trained and evaluated."""
         seconds = time.monotonic() - self._begun.pop(index, time.monotonic())
         if index in self._running:
             self._progress.remove_task(self._running.pop(index))
@@ -86,11 +86,11 @@ class Board:
         self._progress.update(self._all, completed=self._share(), description=described, beside=self._left())
 
     def _share(self) -> float:
-        """How much of all work is done."""
+        """Share of all work that is done."""
         return sum(w * s for w, s in zip(self.work, self._shares, strict=True)) / sum(self.work)
 
     def _left(self) -> str:
-        """How long the rest takes if it goes on as until now."""
+        """Estimated time left at the present speed; empty when unknown."""
         share = self._share()
         if not EARLY < share < 1:
             return ""
@@ -100,7 +100,10 @@ class Board:
 
 @contextmanager
 def board(labels: Sequence[str], work: Sequence[float]) -> Iterator[Board]:
-    """A board that is shown while the block runs; where there is no terminal only its lines are printed."""
+    """A board that is shown while the block runs.
+
+    Without a terminal only finished rows are printed.
+    """
     console = Console()
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[beside]}"))
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,4 +1,4 @@
-"""`align calibrate`: how far a judge agrees with people, on items that people have labelled."""
+"""`align calibrate`: measure how far a judge agrees with people on labelled items."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ from align.tools.audit.calibration import Labelled, calibrate, cases_of, kind_of
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge the items and print the agreement of each judge with people. Raises UserError; status 1 where verdicts are missing."""
+    """Judge the items and print how far each judge agrees with people. Raises UserError.
+
+    Returns 1 where verdicts are missing.
+    """
     config: CalibrateConfig = compose(CalibrateConfig, arguments).config
     if not config.judge.name:
-        raise UserError("no judge: give judge=<names>, for example judge=refusal_match,vlsbench")
+        raise UserError("judge= is missing. Give judge=<names>, for example judge=refusal_match,vlsbench")
     if NONE in config.judge.name:
-        raise UserError("judge=none: nothing would be compared with people")
+        raise UserError("judge=none: there would be no verdicts to compare with people. Name a judge.")
     judges = build_all(config.judge.name, config.judge)
     items = _items(config, any(isinstance(judge, AskedJudge) and judge.sees_image for judge in judges.values()))
     for judge in judges.values():
@@ -78,10 +81,10 @@ def _fingerprint(config: CalibrateConfig) -> str:
 
 
 def show(result: dict[str, Any]) -> None:
-    """One judge's agreement as tables on the terminal."""
+    """Print one judge's agreement with people as tables on the terminal."""
     console = Console()
     invalid = ", ".join(f"{reason} {count}" for reason, count in result["invalid_reasons"].items())
-    left_out = [f"{result['without_majority']} without a majority of people"] if result["without_majority"] else []
+    left_out = [f"{result['without_majority']} without a majority label"] if result["without_majority"] else []
     left_out += [f"{sum(result['invalid_reasons'].values())} without a verdict ({invalid})"] if invalid else []
     title = f"Judge {result['judge']} {result['judge_version']} and people, {result['compared']} of {result['n']} items"
     numbers = Table(title=title + (f"; left out: {'; '.join(left_out)}" if left_out else ""), title_justify="left")
@@ -90,14 +93,14 @@ def show(result: dict[str, Any]) -> None:
     numbers.add_row("accuracy %", *_numbers(result["accuracy"]))
     kappa = result["kappa"]
     if kappa["value"] is None:
-        numbers.add_row("Cohen's kappa", "undefined", "one label only", "")
+        numbers.add_row("Cohen's kappa", "undefined", "only one label occurs", "")
     else:
         spread = "-" if kappa["low"] is None else f"{kappa['low']:.2f} to {kappa['high']:.2f}"
         numbers.add_row("Cohen's kappa", f"{kappa['value']:.2f}", spread, str(result["compared"]))
     for label, share in result["recall"].items():
         numbers.add_row(f"recall of {label} %", *_numbers(share))
     for who in ("judge", "people"):
-        numbers.add_row(f"rate of good answers by {who} %", *_numbers(result["safety_rate"][who]))
+        numbers.add_row(f"rate of good responses by {who} %", *_numbers(result["safety_rate"][who]))
     console.print(numbers)
     confusion = Table(title="People (rows) and judge (columns)", title_justify="left")
     confusion.add_column("")

@@ -1,6 +1,6 @@
-"""`align compare`: every arm trained and evaluated, then the tables, the figures and the numbers that answer the question.
+"""`align compare`: train and evaluate every arm, then write tables, figures and comparisons.
 
-Runs that are finished are reused; a killed comparison goes on where it stopped.
+Finished runs are reused; a killed comparison resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ SCHEMA = 1
 CAVEAT = "The miniature is a toy model: it shows how the comparison works, not how safe any model is for people."
 NOTES_SHOWN = 3
 ONE_ROW = 200 * 32
-"""Steps by rows of a step of a trained row; how much work another one is, is counted in these."""
+"""Unit of work: training 200 steps of 32 rows."""
 UNTRAINED = 0.3
-"""How much work a row without training is."""
+"""Work of a row without training."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     untrained, runs = _train_and_evaluate(cells, references, at_once, folder)
     tracks = list(dict.fromkeys(run.manifest()["track"] for run in runs))
     as_they_are = [Evaluated(run) for run in untrained]
-    if "paper" not in tracks:  # under which they are recorded
+    if "paper" not in tracks:  # rows without training are recorded under the paper track
         as_they_are = [run.on_track("controlled") for run in as_they_are if run.row["name"] == "vanilla"]
     found = findings([*as_they_are, *map(Evaluated, runs)])
     rows = sorted((run.row for run in found.runs), key=lambda row: row["method"] is not None)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
 def _train_and_evaluate(
     cells: Cells, references: dict[str, list[EvalConfig]], at_once: int, folder: Path
 ) -> tuple[list[RunFolder], list[RunFolder]]:
-    """(Rows without training of ours, trained rows) of every model. Raises UserError."""
+    """-> (runs without training, trained runs) of every model. Raises UserError."""
     log = folder / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ def _label_of(evaluation: EvalConfig, several: bool) -> str:
 
 
 def _label(cell: Composed, several: bool) -> str:
-    """A row's name for people: as in tables, with what else its runs differ in."""
+    """A row's label on the screen: its name in tables, with model, method and seed."""
     config = cell.config
     name = display_name(Path(config.recipe).stem)
     parts = [config.model.name] if several else []
@@ -120,7 +120,7 @@ def _label(cell: Composed, several: bool) -> str:
 
 
 def _work(cell: Composed) -> float:
-    """About how much work a trained row is; methods other than SFT read two responses to a prompt, and a reference model does."""
+    """Approximate work of a trained row; methods other than SFT process two responses a prompt."""
     config = cell.config
     steps = config.train.get("max_steps") or 0
     responses = 1 if config.method == "sft" else 2
@@ -128,7 +128,7 @@ def _work(cell: Composed) -> float:
 
 
 def _logged(job: Callable[[Tell], RunFolder], log: Path, label: str, tell: Tell) -> RunFolder:
-    """A row whose printed lines go to a file: several print at the same time."""
+    """Run a row and write its printed lines to the log: several rows print at the same time."""
     said = io.StringIO()
     try:
         with redirect_stdout(said):
@@ -140,9 +140,10 @@ def _logged(job: Callable[[Tell], RunFolder], log: Path, label: str, tell: Tell)
 
 
 def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> None:
-    """After training, by what the runs of each method and seed recorded. Raises UserError.
+    """Check after training that the runs of each method and seed are comparable. Raises UserError.
 
-    A run that stopped at its method's bound took fewer steps than planned: it is shown, and compared with none.
+    A run that stopped at its method's bound took fewer steps than planned: it is shown, but it is
+    not compared.
     """
     groups: dict[tuple[str, int], list[Ground]] = {}
     for run in runs:
@@ -154,14 +155,14 @@ def _refuse_uncontrolled_runs(runs: Sequence[RunFolder]) -> None:
 
 
 def _untrained(evaluation: EvalConfig, tell: Tell) -> RunFolder:
-    """A row without training of ours, evaluated as every arm is."""
+    """Evaluate a row without training, with the same settings as every arm."""
     from align.commands.evaluate import run_evaluation
 
     return run_evaluation(evaluation, RowDisplay(tell, False, len(evaluation.benchmark)))[0]
 
 
 def _arm(cell: Composed, tell: Tell) -> RunFolder:
-    """One recipe on one model with one seed: trained, then evaluated in this process."""
+    """Train and evaluate one recipe on one model with one seed, in this process."""
     from align.commands.evaluate import run_curve, run_evaluation
     from align.training.callbacks import StepReport
     from align.training.memory import reset_peak_memory
@@ -179,7 +180,7 @@ def _arm(cell: Composed, tell: Tell) -> RunFolder:
 
 
 def _write_track(track: str, found: Findings, folder: Path, caveats: Sequence[str]) -> None:
-    """One track's tables, figure, differences and conclusions, as <track>.md and <track>.png."""
+    """Write one track's tables, comparisons, conclusions and figure: <track>.md and <track>.png."""
     from align.report.figure import draw_comparison
 
     of_track = found.of_track(track)
@@ -190,11 +191,11 @@ def _write_track(track: str, found: Findings, folder: Path, caveats: Sequence[st
 
 
 def _show(found: Findings, caveats: Sequence[str], folder: Path) -> None:
-    """One small table, the answer, and where the rest is."""
+    """Print one small table, the answer, and the paths of the other files."""
     console = Console()
     console.print()
     print_brief(found.arms, console)
-    left = [f"{more} more notes are in the page" for more in [len(found.notes) - NOTES_SHOWN] if more > 0]
+    left = [f"{more} more notes: see the page" for more in [len(found.notes) - NOTES_SHOWN] if more > 0]
     for line in [answer(found), *caveats, *found.notes[:NOTES_SHOWN], *left]:
         console.print(f"\n{line}", markup=False, highlight=False)
     tables = ", ".join(f"{track}.md, {track}.png" for track in found.tracks)

@@ -1,4 +1,4 @@
-"""`align data`: what is in a source or a benchmark, whether its images can be read, and what training and evaluation have in common."""
+"""`align data`: describe a source or a benchmark, check its images, find overlap."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from align.rows import ImageRef, Row
 from align.settings import DataConfig, EvalConfig, Part
 
 OF_BENCHMARKS = ("limit", "limit_order", "limit_seed", "where")
-"""Options that a source has not."""
+"""Options that sources do not have."""
 NAMED = 5
-"""Of many images or rows with one fault these are named; all are counted."""
+"""How many images or rows with the same fault are named; all are counted."""
 
 
 @dataclass
@@ -40,7 +40,7 @@ class _Set:
     facts: list[str]
     shared_prompts: tuple[str, ...] = ()
     bad_rows: list[str] = field(default_factory=list)
-    """What a model cannot use of it, a line for each kind of fault; with model= alone."""
+    """Rows that the model cannot use, one line for each kind of fault; filled only with model=."""
 
     @property
     def name(self) -> str:
@@ -48,14 +48,18 @@ class _Set:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read, count and show. Raises UserError; status 1 with validate=true where an image is absent or cannot be read."""
+    """Read, count and show. Raises UserError.
+
+    Returns 1 with validate=true where an image is missing or cannot be read.
+    """
     config: DataConfig = compose(DataConfig, arguments).config
     if config.source is None and not config.benchmark:
-        raise UserError("nothing to look at: give source=<name> or benchmark=<names>")
+        raise UserError("source= and benchmark= are missing. Give source=<name> or benchmark=<names>")
     unused = [key for key in OF_BENCHMARKS if getattr(config, key) not in (None, {})]
     if unused and not config.benchmark:
         raise UserError(
-            f"{unused[0]}= would have no effect: it selects rows of benchmark=; of a source, rows= takes a sample"
+            f"{unused[0]}= has no effect here: it selects rows of a benchmark. Give benchmark=, or use rows= to sample "
+            "a source."
         )
     if config.sample is not None and config.sample < 1:
         raise UserError(f"sample={config.sample}: expected at least 1")
@@ -85,7 +89,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _look_for_bad_rows(sets: Sequence[_Set], model: str, report: Report) -> None:
-    """Measure every row as a model reads it: the answers of a source, of a benchmark the prompts alone. Raises UserError."""
+    """Measure rows as a model reads them: all texts of a source, prompts of a benchmark.
+
+    Raises UserError.
+    """
     from align.batches.collators import AnyAnswers, Prompts
     from align.models.loading import load_without_weights
     from align.training.row_checks import Bounds, Checker, described, faults_of, measured
@@ -113,7 +120,7 @@ def _sets(config: DataConfig, report: Report) -> Iterator[_Set]:
 
 def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row], list[str]]]:
     names = benchmark_names(config.benchmark)
-    # Beside a source, path= and the like are the source's.
+    # When a source is given too, path= and similar options belong to the source.
     short = ("path", "revision", "image_root", "subset") if config.source is None else ()
     given = {key: getattr(config, key) for key in (*short, *OF_BENCHMARKS)}
     given["follow_links"] = (config.follow_links and config.source is None) or None
@@ -135,7 +142,10 @@ def _facts(read: Read) -> list[str]:
 
 
 def _in_common(trained: _Set, evaluated: _Set) -> dict[str, Any]:
-    """Images, by their pixels, and questions, by their words, that are in both; those that cannot be read are in neither."""
+    """Images (by pixels) and questions (by words) in both.
+
+    Images that cannot be read are ignored.
+    """
     records = [
         {
             "id": row.id,
@@ -164,25 +174,26 @@ def _readable(looked: Looked, row: Row) -> tuple[ImageRef, ...]:
 
 
 def _describe(console: Console, each: _Set, summary: dict[str, Any]) -> None:
-    """A set in a few lines."""
+    """Print a source or a benchmark in a few lines."""
     roles = ", ".join(f"{role} {count}" for role, count in summary["roles"].items() if count)
     harms = ", ".join(f"{place} {count}" for place, count in summary["harm_in"].items() if count)
     console.print(f"{each.name}: {summary['rows']:,} rows ({roles}; harm in {harms})", markup=False)
     console.print(
-        f"  {summary['with_image']:,} with images, {summary['images']:,} different files; {summary['duplicates']:,} rows repeat another",
+        f"  {summary['with_image']:,} with images, {summary['images']:,} different files; {summary['duplicates']:,} "
+        "duplicate rows",
         markup=False,
     )
     categories = [f"{name} {count}" for name, count in summary["categories"].items()]
     if categories:
         console.print(f"  {len(categories)} categories: {', '.join(categories)}", markup=False, soft_wrap=True)
     if missing := each.looked.missing:
-        console.print(f"  {len(missing):,} images are absent: {_first(missing)}", markup=False, soft_wrap=True)
+        console.print(f"  {len(missing):,} images are missing: {_first(missing)}", markup=False, soft_wrap=True)
     if unreadable := each.looked.unreadable:
         console.print(f"  {len(unreadable):,} images cannot be read:", markup=False)
         for error in unreadable[:NAMED]:
             console.print(f"    {error}", markup=False, soft_wrap=True)
     for line in each.bad_rows:
-        console.print(f"  cannot be used: {line}", markup=False, soft_wrap=True)
+        console.print(f"  the model cannot use: {line}", markup=False, soft_wrap=True)
     for fact in each.facts:
         console.print(f"  {fact}", markup=False, soft_wrap=True)
     if "overlap" in summary:
@@ -203,7 +214,7 @@ def _sample(rows: Sequence[Row], n: int, seed: int) -> list[Row]:
 
 
 def _show(console: Console, row: Row) -> None:
-    """One row, whole: texts are not cut, since what is wrong with them is often at their end."""
+    """Print one row in full: texts are not truncated, since faults are often at the end."""
     of_row = [row.role, f"harm in {row.harm_in}", *([row.category] if row.category else [])]
     console.print(f"\n{row.id} ({', '.join(of_row)})", markup=False)
     texts = {

@@ -1,4 +1,4 @@
-"""`align doctor`: what this machine can run, and what is missing."""
+"""`align doctor`: report what this machine can run and what is missing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ FORMATS = ("text", "json")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Look, print, and give 0 where it can run and 1 where it cannot. Raises UserError for what is typed wrong."""
+    """Check and print; returns 0 if runs can start, 1 if not.
+
+    Raises UserError for wrong arguments.
+    """
     config, of_run = _split(arguments)
     world = comm.join(config.comm_timeout) if config.comm else None
-    with contextlib.redirect_stdout(sys.stderr):  # libraries greet there when they are imported: that is no JSON
+    with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout on import, which would break JSON
         if world is None:
             alone = [comm.alone()] if config.comm else []
             heard = comm.Heard([*alone, *_checks(config, of_run)], speaks=True)
@@ -42,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _split(arguments: Sequence[str]) -> tuple[DoctorConfig, list[str]]:
-    """The doctor's own settings, and the arguments of the run that is looked at; empty without recipe=."""
+    """-> (the doctor's own settings, arguments of the run to check; empty without recipe=)."""
     own = {field.name for field in fields(DoctorConfig)}
     keys = [argument.partition("=")[0] for argument in arguments]
     of_run = [a for a, key in zip(arguments, keys, strict=True) if key not in own or key == "output_dir"]
@@ -53,7 +56,7 @@ def _split(arguments: Sequence[str]) -> tuple[DoctorConfig, list[str]]:
         of_runs = {field.name for field in fields(RunConfig)} - own
         if foreign := next((key for key in keys if key.split(".")[0] in of_runs), None):
             raise UserError(
-                f"{foreign}=: give recipe=<name> beside it; what is looked at is a run as it would be trained"
+                f"{foreign}= is a setting of a run, but recipe= is missing. Add recipe=<name> to check that run."
             )
         config, of_run = compose(DoctorConfig, arguments).config, []
     if config.format not in FORMATS:
@@ -64,14 +67,14 @@ def _split(arguments: Sequence[str]) -> tuple[DoctorConfig, list[str]]:
 
 
 def _checks(config: DoctorConfig, of_run: Sequence[str]) -> Iterator[Check]:
-    """Everything but the network."""
+    """All checks except the network's."""
     yield from packages.checks()
     gpus: list[machine.Device] = []
     try:
         gpus = machine.devices()
         yield from machine.device_checks(gpus)
     except (ImportError, OSError, RuntimeError) as error:
-        yield Check("devices", BROKEN, f"torch cannot be asked for them: {error}", "mend torch, or its driver")
+        yield Check("devices", BROKEN, f"torch cannot list devices: {error}", "repair torch or its driver")
     composed, wrong = _composed(of_run)
     if composed is None:
         yield from machine.disk_checks(config.output_dir, {})
@@ -85,7 +88,7 @@ def _checks(config: DoctorConfig, of_run: Sequence[str]) -> Iterator[Check]:
 
 
 def _composed(of_run: Sequence[str]) -> tuple[Composed | None, list[Check]]:
-    """The run's configuration; where it cannot be composed, the check that says why."""
+    """The run's configuration; if it cannot be composed, a check that says why."""
     if not of_run:
         return None, []
     try:
@@ -95,7 +98,10 @@ def _composed(of_run: Sequence[str]) -> tuple[Composed | None, list[Check]]:
 
 
 def _on_every_host(world: comm.World, checks: list[Check]) -> list[Check]:
-    """The checks of this process, and what one process of each other host found otherwise: a file may be absent on one of them."""
+    """Checks of this process plus faults that one process of each other host found.
+
+    For example, a file may be missing on one host.
+    """
     here = socket.gethostname()
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     trouble = [asdict(check) for check in checks if check.status != OK] if first else []
@@ -108,7 +114,7 @@ def _on_every_host(world: comm.World, checks: list[Check]) -> list[Check]:
 
 def _unfinished(world: comm.World) -> dict[str, str]:
     return asdict(
-        Check("checks", BROKEN, f"not finished within {world.seconds:g} s", "comm_timeout=<seconds> waits longer")
+        Check("checks", BROKEN, f"not finished within {world.seconds:g} s", "give a longer comm_timeout=<seconds>")
     )
 
 

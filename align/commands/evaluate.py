@@ -1,4 +1,4 @@
-"""`align eval`: a run of ours, anybody's checkpoint, or a model as it is, on benchmarks."""
+"""`align eval`: evaluate a run, any checkpoint, or a base model on benchmarks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from align.tools.publish.card import shown_as, write_card
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Evaluate and print the table, and the curve of a run that has one. Raises UserError.
+    """Evaluate and print the tables, and the curve of a run that has one. Raises UserError.
 
-    Status 1 where a headline is withheld, 130 where it was interrupted.
+    Returns 1 where a rate is withheld, 130 where the user interrupts.
     """
     from align.console import progress
     from align.report.curve import print_curve
@@ -55,14 +55,12 @@ def main(arguments: Sequence[str]) -> int:
         elif results or not config.benchmark:
             _show(run, "Evaluation")
         else:
-            print(
-                "Nothing was judged (judge=none); the same command with a judge goes on with the answers that are stored."
-            )
+            print("Nothing was judged (judge=none). The same command with a judge reuses the stored responses.")
         print(f"Details: {_results_folder(run, config).evaluation}")
         with progress() as display:
             points = run_curve(run, results, config, display)
     except KeyboardInterrupt:
-        print("Interrupted. Every answer and verdict that came is stored; to go on from there give the same command:")
+        print("Interrupted. Every response and verdict so far is stored. To resume, give the same command:")
         print(f"  {shlex.join(['align', 'eval', *arguments])}")
         return 130
     if points and results:
@@ -80,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
-    """The tables of one run, or of results in the place of its own."""
+    """Print the tables of one run, or of other results instead of its own."""
     from align.report.arms import Arm
     from align.report.run_results import Evaluated, row_of
     from align.report.tables.all_tables import tables_of
@@ -95,19 +93,24 @@ def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
 def _refuse_launcher() -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError(
-            "align eval starts processes of its own, one for each GPU of the machine: give the command without a launcher, and "
-            "generation.num_processes= for another number"
+            "align eval was started by a launcher, but it starts its own processes, one for each GPU of the machine. "
+            "Give the command without a launcher; generation.num_processes= sets another number of processes."
         )
 
 
 def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
-    """Evaluate what a configuration names -> (its folder, {set: result}). Raises UserError."""
+    """Evaluate the model of a configuration -> (its folder, {benchmark: result}).
+
+    Raises UserError.
+    """
     if config.run is not None and config.defence:
         raise UserError(
-            f"defence={config.defence}: a run folder holds the run without it; give checkpoint={config.run}/checkpoint output_dir=<folder>"
+            f"defence={config.defence}: a run folder stores results of the run without a defence. Instead of run=, "
+            f"give checkpoint={config.run}/checkpoint output_dir=<folder>"
         )
     if config.run is not None:
-        # A link may be led elsewhere while this works (align/sweep/choosing.py): answers belong to the run that it leads to now.
+        # A link may change while this runs (align/sweep/choosing.py): responses belong to its
+        # target now.
         config = replace(config, run=str(Path(config.run).resolve()))
         run = RunFolder(Path(str(config.run)))
         model = _model_of_run(run, config)
@@ -129,21 +132,24 @@ def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[
 
 def _results_folder(run: RunFolder, config: EvalConfig) -> RunFolder:
     if config.validation and config.run is None:
-        raise UserError("validation=true: only a run of ours is validated; give run=")
+        raise UserError("validation=true applies only to a training run. Give run=<run folder>")
     return run.validation if config.validation else run
 
 
 def _external(model: Model, config: EvalConfig, folder: Path, display: Display) -> External | None:
-    """What lmms_eval is to measure; a prompt of ours would not stand before what it asks, so that behind one nothing is."""
+    """The lmms_eval tasks; none with a defence, whose prompt lmms_eval would not add."""
     if config.lmms_eval.tasks and config.defence:
         display.say(
-            f"lmms_eval: not measured behind defence={config.defence}, which it does not put before its requests"
+            f"lmms_eval: skipped with defence={config.defence}, because lmms_eval does not add the defence's prompt"
         )
     return External(model, config, folder) if config.lmms_eval.tasks and not config.defence else None
 
 
 def run_curve(run: RunFolder, final: Results, config: EvalConfig, display: Display | None = None) -> dict[int, Results]:
-    """Evaluate the curve of a run that has one too -> {step: results}, with the final ones. Raises UserError."""
+    """Evaluate the curve of a run that has one -> {step: results}, with the final step.
+
+    Raises UserError.
+    """
     if config.run is None or not config.curve or config.validation:
         return {}
     if line := lacking(run, config.every_steps):
@@ -152,7 +158,7 @@ def run_curve(run: RunFolder, final: Results, config: EvalConfig, display: Displ
 
 
 def _model_of_run(run: RunFolder, config: EvalConfig, weights: Path | None = None) -> Model:
-    """A run's model with its final weights, or with those that it kept of an earlier step."""
+    """A run's model with its final weights, or with the weights of an earlier step."""
     from align.answering.local_model import LocalModel
     from align.models.loading import ModelSource, checkpoint
 
@@ -164,7 +170,7 @@ def _model_of_run(run: RunFolder, config: EvalConfig, weights: Path | None = Non
 
 
 def _other_model(config: EvalConfig) -> Model:
-    """A model that was not trained here: behind an address, somebody's checkpoint, or as it is."""
+    """A model that was not trained here: at an endpoint, a checkpoint, or a base model."""
     if config.generation.base_url:
         return Endpoint(config.generation)
     from align.answering.local_model import LocalModel
@@ -177,7 +183,10 @@ def _other_model(config: EvalConfig) -> Model:
 
 
 def _as_trained(checkpoint: str, given: ModelSettings | None) -> ModelSettings | None:
-    """The settings of a checkpoint's model, with prompts and images as in the run of ours whose checkpoint it is. Raises UserError."""
+    """Model settings of a checkpoint; if it belongs to a run, prompts and images as in that run.
+
+    Raises UserError.
+    """
     run = RunFolder(Path(checkpoint).absolute().parent)
     if not ((run.path / "config.yaml").is_file() and run.finished()):
         return given
@@ -204,7 +213,10 @@ def _other_folder(config: EvalConfig) -> RunFolder:
 
 
 def _check_model(run: RunFolder, model: Model, config: EvalConfig) -> None:
-    """A manifest for a model that was not trained here. Raises UserError where the folder holds another model's answers."""
+    """Write a manifest for a model that was not trained here.
+
+    Raises UserError if the folder stores another model's responses.
+    """
     name = config.model.name if config.model else config.generation.model or Path(str(config.checkpoint)).name
     identity = {
         "model": name,
@@ -216,7 +228,7 @@ def _check_model(run: RunFolder, model: Model, config: EvalConfig) -> None:
     }
     there = run.manifest()
     if there and there.get("method") is not None:
-        raise UserError(f"{run.path} is a training run; give another output_dir=")
+        raise UserError(f"{run.path} is the folder of a training run. Give another output_dir=.")
     refuse_other(run.path, "model", there, identity)
     run.record(
         schema=SCHEMA,

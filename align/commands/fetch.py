@@ -1,4 +1,4 @@
-"""`align fetch`: what runs need, staged where there is a network, for nodes where there is none."""
+"""`align fetch`: download what runs need, for nodes without a network."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ MIB = 1 << 20
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fetch, say what is where, and how to run; 1 where something is missing. Raises UserError for what is typed wrong."""
+    """Fetch, print where everything is and how to run; returns 1 where something is missing.
+
+    Raises UserError for wrong arguments.
+    """
     runs = [(run, compose_run(run).config) for run in each_run(arguments)]
     for _, config in runs:
         check_settings(config.generation)
     if presence.offline():
-        print("HF_HUB_OFFLINE is set: nothing is fetched, what is there is looked at")
+        print("HF_HUB_OFFLINE is set: nothing is downloaded; the files in the caches are checked")
     staged: dict[tuple[str | None, str | None, str | None], list[str]] = {}
     lacking: list[str] = []
     for _, config in runs:
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         lacking += staged[identity] or missing_model(config, strict=True)
         lacking += _look_at_data(config)
     print(
-        f"In the caches {presence.cache()} (HF_HOME) and {cache_folder('')} (XDG_CACHE_HOME): runs must see the same ones."
+        f"Caches: {presence.cache()} (HF_HOME) and {cache_folder('')} (XDG_CACHE_HOME). Runs must use the same caches."
     )
     print("Without a network:")
     for run, _ in runs:
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _stage(model: ModelSettings) -> list[str]:
-    """Bring a model here and say where it is -> what could not be had."""
+    """Download a model and print where it is -> lines on what is missing."""
     from align.models.fetching import fetch
 
     try:
@@ -56,7 +59,7 @@ def _stage(model: ModelSettings) -> list[str]:
             print(f"Model {model.name}: built, {_size(Path(locate(model)))}")
         elif not is_hub_id(model.path):
             if Path(model.path).is_dir():
-                print(f"Model {model.name}: a folder of this machine, {_size(Path(model.path))}")
+                print(f"Model {model.name}: a local folder, {_size(Path(model.path))}")
         elif not presence.offline():
             got = fetch(model)
             print(
@@ -64,23 +67,23 @@ def _stage(model: ModelSettings) -> list[str]:
                 f"{got.bytes / MIB:,.1f} MiB, {got.downloaded / MIB:,.1f} of them downloaded now, in {got.folder}"
             )
             if model.revision != got.commit:
-                print(f"  To stay with these very weights: model.revision={got.commit}")
+                print(f"  To pin these weights: model.revision={got.commit}")
     except UserError as error:
         return [str(error)]
     return []
 
 
 def _look_at_data(config: RunConfig) -> list[str]:
-    """Read data and benchmarks and say what is there -> what is not. They are files of this machine: nothing is fetched."""
+    """Read local data and benchmarks and print what is there -> lines on what is missing."""
     print(f"{config.recipe} on {config.model.name}:")
-    lacking = [] if config.data else [f"recipe {config.recipe}: no data; name a suite, or give data.<part>.source="]
+    lacking = [] if config.data else [f"recipe {config.recipe}: no data. Name a suite, or give data.<part>.source="]
     for part in surveyed(config):
         if part.readable:
             print(f"  {part.name}: {part.found}")
         else:
             lacking.append(f"{part.name}: {part.found}")
     for line in answers_to_come(config):
-        print(f"  Not done here: {line}")
+        print(f"  Still to do: {line}")
     return lacking
 
 

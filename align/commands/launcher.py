@@ -1,7 +1,8 @@
-"""accelerate's launcher with the exit status of the processes that it launches, as `align train` starts it.
+"""accelerate's launcher with the exit status of the processes that it launches, for `align train`.
 
-accelerate and torch end with status 1 and some thirty lines about any process that fails. Where a process has said what is wrong, a
-mistake of the user or an evaluation that did not succeed, that is enough; anything else is reported as they do.
+accelerate and torch end with status 1 and about thirty lines for any process that fails. Where a
+process has printed the cause (a mistake of the user, an evaluation that did not succeed), those
+lines are omitted; every other failure is reported as accelerate and torch do.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from align.complaint import complained
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Launch and wait. Raises what the launcher raises where a process failed and said nothing."""
+    """Launch and wait. Raises the launcher's error if a process failed without a message."""
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable(logging.ERROR)  # which values accelerate chose itself, which process torch ended: nothing to act on
+    logging.disable(logging.ERROR)  # values that accelerate chose, processes that torch ended
     try:
         launch_command(launch_command_parser().parse_args(arguments))
     except ChildFailedError as error:

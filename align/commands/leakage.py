@@ -1,4 +1,7 @@
-"""`align leakage`: how much of a set's harm its text gives away, by judges of requests and by a classifier of texts."""
+"""`align leakage`: measure how much of a benchmark's harm is visible in its text alone.
+
+Measured by judges of requests and by a classifier of texts (the probe).
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ from align.settings import LeakageConfig
 from align.tools.audit.leakage import Requests, measure, sees
 
 Results = dict[str, list[dict[str, Any]]]
-"""{judge: its result on each set}"""
+"""{judge: its result on each benchmark}"""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge and probe the sets, and print the tables. Raises UserError.
+    """Judge and probe the benchmarks, and print the tables. Raises UserError.
 
-    Status 1 where a share is withheld, 130 where it was interrupted.
+    Returns 1 where a share is withheld, 130 where the user interrupts.
     """
     config: LeakageConfig = compose(LeakageConfig, arguments).config
     judges = _judges(config)
@@ -41,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     probed = _probed(config, sets, against)
     if not judges and not probed:
         raise UserError(
-            f"no judge: give judge=<names>, of {', '.join(REQUEST_JUDGES)}; or, for the probe alone, against=<a set of benign rows>"
+            f"judge= is missing. Give judge=<names> ({', '.join(REQUEST_JUDGES)}); or, for the probe alone, against=<a "
+            "benchmark with benign rows>"
         )
     if config.dry_run:
         for line in _forecast(judges, sets, probed):
@@ -53,12 +57,15 @@ def main(arguments: Sequence[str]) -> int:
             found = {name: _measured(judge, sets, folder, display) for name, judge in judges.items()}
             probes = [_probe(config, name, sets[name], against, folder, display) for name in probed]
     except KeyboardInterrupt:
-        print("Interrupted. Every verdict that came is stored; to go on from there give the same command:")
+        print("Interrupted. Every verdict so far is stored. To resume, give the same command:")
         print(f"  {shlex.join(['align', 'leakage', *arguments])}")
         return 130
     show(found, probes)
     if config.probe is None and not probed:
-        print("No probe: it tells harmful from benign texts, and no set has both; give against=<a set of benign rows>")
+        print(
+            "No probe: it separates harmful from benign texts, and no benchmark has both. Give against=<a benchmark "
+            "with benign rows>"
+        )
     print(f"Details: {folder}")
     results = [result for of_judge in found.values() for result in of_judge]
     return 1 if any(one["withheld"] for result in results for one in _parts(result)) else 0
@@ -73,27 +80,34 @@ def _judges(config: LeakageConfig) -> dict[str, AnyJudge]:
             said = ()
         if tuple(said) != REQUESTS:
             raise UserError(
-                f"judge={name}: it judges answers, and here is none to judge; give one of requests: {', '.join(REQUEST_JUDGES)}, or "
-                f"module:name of one whose labels of kind {KIND!r} are {', '.join(REQUESTS)}"
+                f"judge={name} judges responses, but leakage needs a judge of requests. Give "
+                f"{', '.join(REQUEST_JUDGES)}, or module:name of a judge whose labels for kind {KIND!r} are "
+                f"{', '.join(REQUESTS)}"
             )
     return judges
 
 
 def _sets(config: LeakageConfig, judges: dict[str, AnyJudge]) -> tuple[dict[str, Requests], Requests | None]:
-    """(the sets by name, the one that the probe sets against each). Read before anybody is asked."""
+    """-> (benchmarks by name, the benchmark of against=). Read before any judge is called."""
     if not config.benchmark:
-        raise UserError("nothing to measure: give benchmark=<names>")
+        raise UserError("benchmark= is missing. Give benchmark=<names>")
     config.benchmark = benchmark_names(config.benchmark)
     if config.against in GROUPS:
-        raise UserError(f"against={config.against}: that is a group; name one of {', '.join(GROUPS[config.against])}")
+        raise UserError(f"against={config.against} is a group. Name one benchmark: {', '.join(GROUPS[config.against])}")
     for name in [*config.benchmark, *([config.against] if config.against else [])]:
         if split_view(name)[1] is not None:
-            raise UserError(f"benchmark={name}: leakage is of a set as it is, with its own images; give the set's name")
+            raise UserError(
+                f"benchmark={name} names a view, but leakage is measured on a whole benchmark with its images. "
+                "Give the benchmark's name alone."
+            )
     if config.against and config.probe is False:
-        raise UserError(f"against={config.against}: it is for the probe, and probe=false; remove one of them")
+        raise UserError(f"against={config.against} is for the probe, but probe=false. Remove one of the two.")
     if config.against in config.benchmark:
-        raise UserError(f"against={config.against}: the probe tells two sets apart, and benchmark= is the same one")
-    # Images are looked at by judges who see, and by the probe, which holds out all texts about one image together.
+        raise UserError(
+            f"against={config.against} is also in benchmark=, but the probe compares two benchmarks. Name another one."
+        )
+    # Judges with vision need images; so does the probe, which keeps all texts about one image in
+    # one fold.
     view = "image" if config.probe is not False or any(map(sees, judges.values())) else "text"
 
     def read(name: str) -> Requests:
@@ -109,7 +123,7 @@ def _sets(config: LeakageConfig, judges: dict[str, AnyJudge]) -> tuple[dict[str,
 
 
 def _probed(config: LeakageConfig, sets: dict[str, Requests], against: Requests | None) -> list[str]:
-    """Which sets are probed: as asked, or where there is something to tell apart."""
+    """Benchmarks to probe: as given by probe=, else those with harmful and benign rows."""
     if config.probe is not None:
         return list(sets) if config.probe else []
     return [name for name, of in sets.items() if against or _has_both(of)]
@@ -121,7 +135,7 @@ def _has_both(requests: Requests) -> bool:
 
 def _forecast(judges: dict[str, AnyJudge], sets: dict[str, Requests], probed: list[str]) -> Iterator[str]:
     for name, requests in sets.items():
-        yield f"{name}: {len(requests.pairs)} rows" + ("; the probe asks nobody" if name in probed else "")
+        yield f"{name}: {len(requests.pairs)} rows" + ("; the probe makes no requests" if name in probed else "")
         for judge in judges.values():
             if isinstance(judge, AskedJudge) and judge.address is not None:
                 cases = [case for of_arm in requests.cases(judge).values() for case in of_arm]
@@ -131,7 +145,7 @@ def _forecast(judges: dict[str, AnyJudge], sets: dict[str, Requests], probed: li
 
 
 def _measured(judge: AnyJudge, sets: dict[str, Requests], folder: Path, display: Display) -> list[dict[str, Any]]:
-    """A judge at a time over all sets: it may be a large model."""
+    """Run one judge at a time over all benchmarks: it may be a large model."""
     try:
         return [measure(judge, requests, folder / name, display) for name, requests in sets.items()]
     finally:
@@ -141,9 +155,9 @@ def _measured(judge: AnyJudge, sets: dict[str, Requests], folder: Path, display:
 def _probe(
     config: LeakageConfig, name: str, requests: Requests, against: Requests | None, folder: Path, display: Display
 ) -> dict[str, Any]:
-    from align.tools.audit.probe import probe  # scikit-learn takes its time
+    from align.tools.audit.probe import probe  # scikit-learn imports slowly
 
-    # A set with both roles is its own match; more benign rows of another source would only blur it.
+    # A benchmark with both roles is probed alone: benign rows of another source would confound it.
     other = None if _has_both(requests) else against
     both = [requests, *([other] if other else [])]
     what = f"{name} against {config.against}" if other else name
@@ -161,7 +175,7 @@ def _probe(
 
 
 def show(found: Results, probes: Sequence[dict[str, Any]]) -> None:
-    """The tables on the terminal."""
+    """Print the tables on the terminal."""
     console = Console()
     for results in found.values():
         first = results[0]
@@ -169,7 +183,7 @@ def show(found: Results, probes: Sequence[dict[str, Any]]) -> None:
             show_lines=True, title=f"Leakage by {first['judge']} {first['judge_version']}; text={first['text']}"
         )
         table.title_justify = "left"
-        table.add_column("set", no_wrap=True)
+        table.add_column("benchmark", no_wrap=True)
         for column in ("R1 %\npair unsafe", "R2 %\ntext too", "R1 - R2\nimage only", "text alone\nunsafe %", "n"):
             table.add_column(column, justify="right")
         for result in results:
@@ -183,16 +197,17 @@ def show(found: Results, probes: Sequence[dict[str, Any]]) -> None:
             console.print(fact, highlight=False, markup=False, soft_wrap=True)
     if found:
         console.print(
-            "95% intervals (Wilson, or a bootstrap over images where images repeat), over rows with a verdict on pair and text; of the "
-            "text alone over rows with one on the text; of benign rows unsafe is a false alarm",
+            "95% intervals (Wilson, or a bootstrap over images where images repeat) over rows with a verdict on both "
+            "pair and text; 'text alone' is over rows with a verdict on the text. An unsafe verdict on a benign row "
+            "is a false alarm.",
             highlight=False,
             soft_wrap=True,
         )
     if probes:
         console.print(_probe_table(probes))
         console.print(
-            "Out of fold, with a 95% interval over groups of texts; permuted, 95th: mean and 95th percentile of the same with permuted "
-            "labels; p: how often those are as high",
+            "Out-of-fold values, with a 95% interval over groups of texts. permuted, 95th: mean and 95th percentile "
+            "with permuted labels; p: share of permutations with a value as high.",
             highlight=False,
             soft_wrap=True,
         )
@@ -202,7 +217,7 @@ def show(found: Results, probes: Sequence[dict[str, Any]]) -> None:
 
 
 def _parts(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """A result, and that on the benign rows of a set that has harmful ones too."""
+    """A result, and the result on benign rows if the benchmark also has harmful rows."""
     return [result] + ([{"role": "benign"} | result["benign"]] if result["benign"] else [])
 
 
@@ -225,8 +240,8 @@ def _probe_name(result: dict[str, Any]) -> str:
 
 
 def _probe_table(probes: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="Blind probe: harmful or benign, by the text alone", title_justify="left", show_lines=True)
-    table.add_column("set", no_wrap=True)
+    table = Table(title="Probe: harmful or benign from the text alone", title_justify="left", show_lines=True)
+    table.add_column("benchmark", no_wrap=True)
     for column in ("balanced accuracy %", "AUC %", "harmful + benign\n(groups)"):
         table.add_column(column, justify="right")
     for result in probes:

@@ -1,4 +1,4 @@
-"""`align merge`: an adapter and its base -> one model."""
+"""`align merge`: merge an adapter into its base model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from align.tools.publish.card import shown_as, write_card
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Merge, check, write, and say how exact it is. Raises UserError."""
+    """Merge, check and write the model, and print how exact it is. Raises UserError."""
     config: MergeConfig = compose(MergeConfig, arguments).config
     if (config.run is None) == (config.checkpoint is None):
-        raise UserError("give one of run= (a run folder) or checkpoint= (the folder of an adapter)")
+        raise UserError("Give either run=<run folder> or checkpoint=<folder of an adapter>, one of the two.")
     if config.output_dir is None:
-        raise UserError("give output_dir=, the folder for the merged model")
+        raise UserError("output_dir= is missing. Give output_dir=<folder for the merged model>")
     run = RunFolder(Path(config.run)) if config.run else None
     adapter, model = _of_run(run) if run else (Path(str(config.checkpoint)), ModelSettings())
     merged = merge(adapter, Path(config.output_dir), replace(model, dtype=config.dtype or model.dtype))
@@ -31,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"The adapter changes the logits of a text and an image prompt by up to {merged.effect:.1e}.")
     else:
         print(
-            "The adapter changes no logit of a text and an image prompt: what is written answers as its base does. Was it trained?"
+            "The adapter changes no logit of a text and an image prompt: the merged model responds as its base. Check "
+            "that the adapter was trained."
         )
     print(f"Merged and unmerged logits differ by at most {merged.difference:.1e} (bound {merged.bound:.1e}).")
     print(f"Written to {config.output_dir}")
@@ -45,12 +46,14 @@ def _of_run(run: RunFolder) -> tuple[Path, ModelSettings]:
     stored = run.config()
     if stored.lora is None:
         raise UserError(
-            f"run={run.path}: trained in full, without an adapter, so there is nothing to merge; its model is {run.weights}"
+            f"run={run.path} was trained in full, without an adapter, so there is nothing to merge. Use its model: "
+            f"{run.weights}"
         )
     run.refuse_replaced_base()
     if stored.model.quantization:
         print(
-            f"The adapter was trained on a base in {stored.model.quantization}; it is merged into the base in full precision, whose "
-            f"answers may differ a little from the run's. Evaluate the merged model too."
+            f"The adapter was trained on a base in {stored.model.quantization}, but it is merged into the base in full "
+            "precision. Responses of the merged model may differ a little from the run's: evaluate the merged model "
+            "too."
         )
     return run.weights, stored.model

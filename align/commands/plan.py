@@ -1,4 +1,4 @@
-"""`align plan`: what runs would cost, before anything is fetched or trained."""
+"""`align plan`: estimate the cost of runs before anything is downloaded or trained."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from align.settings import PlanSettings
 SECTION = "plan."
 FORMATS = ("md", "json")
 WIDTH = 200
-"""Columns of a table in a pipe or a log file, where no terminal gives a width."""
+"""Width in characters of a table in a pipe or a log file, without a terminal."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Plan every recipe on every model, and show it. Raises UserError."""
+    """Estimate every recipe on every model, and print the estimates. Raises UserError."""
     assumed: PlanSettings = compose(
         PlanSettings, [a.removeprefix(SECTION) for a in arguments if a.startswith(SECTION)]
     ).config
     _check(assumed)
-    # All configurations first: what is misspelt should not wait for torch.
+    # All configurations first: a typing error should not wait for torch.
     runs = [compose_run(words) for words in each_run([a for a in arguments if not a.startswith(SECTION)])]
     from align.console import quiet_libraries
     from align.planning.estimate import estimate
@@ -52,16 +52,18 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(assumed: PlanSettings) -> None:
     if assumed.format not in (None, *FORMATS):
-        raise UserError(f"plan.format={assumed.format}: expected one of {', '.join(FORMATS)}, or none for the terminal")
+        raise UserError(
+            f"plan.format={assumed.format}: expected one of {', '.join(FORMATS)}, or leave it out for the terminal"
+        )
     if assumed.output and assumed.format is None:
         raise UserError(f"plan.output={assumed.output} needs plan.format=md or json")
     for name in ("prompt_tokens", "answer_tokens", "utilization"):
         if not getattr(assumed, name) > 0:
             raise UserError(f"plan.{name}={getattr(assumed, name)}: expected more than 0")
     if assumed.utilization > 1:
-        raise UserError(f"plan.utilization={assumed.utilization}: a share of a GPU's peak, at most 1")
+        raise UserError(f"plan.utilization={assumed.utilization}: expected a share of a GPU's peak, at most 1")
     if not assumed.gpus or min(assumed.gpus) < 1:
-        raise UserError(f"plan.gpus={assumed.gpus}: expected numbers of GPUs, from 1")
+        raise UserError(f"plan.gpus={assumed.gpus}: expected numbers of GPUs, each at least 1")
 
 
 def _header(found: Sequence[Any]) -> list[str]:
@@ -99,7 +101,7 @@ def _hours(hours: float) -> str:
 
 
 def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
-    """What the numbers stand on."""
+    """Assumptions behind the numbers."""
     tokens: dict[int, list[str]] = {}
     for it in found:
         models = tokens.setdefault(it.step.image.tokens, [])
@@ -108,13 +110,16 @@ def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
     images = "; ".join(f"{', '.join(models)}: {number} tokens" for number, models in tokens.items() if models)
     shown = f", an image of {assumed.image} ({images})" if images else ""
     notes = [
-        f"Assumed: a request of {assumed.prompt_tokens} tokens, an answer of {assumed.answer_tokens}{shown}; "
-        f"{assumed.utilization:.0%} of a GPU's peak (A100 312, H100 989 TFLOP/s) is reached; {assumed.reserve:g} GiB for CUDA and NCCL.",
-        f"Fits: within {assumed.memory:g} GiB, the first of ddp, zero2, zero3 (accelerate_configs/) for each number of GPUs; - is none.",
+        f"Assumptions: prompts of {assumed.prompt_tokens} tokens, responses of {assumed.answer_tokens}{shown}; "
+        f"{assumed.utilization:.0%} of a GPU's peak (A100 312, H100 989 TFLOP/s); {assumed.reserve:g} GiB for CUDA and "
+        "NCCL.",
+        f"Fits: the first of ddp, zero2, zero3 (accelerate_configs/) that needs at most {assumed.memory:g} GiB, for "
+        "each number of GPUs; - means that none fits.",
     ]
     if any(it.full for it in found):
         notes.append(
-            "Full fine-tuning of 16-bit weights is refused under ddp, where nobody keeps a float32 copy of them; zero2 and zero3 do."
+            "Full fine-tuning of 16-bit weights is rejected under ddp, which keeps no float32 copy of the weights; "
+            "zero2 and zero3 do."
         )
     return notes
 
@@ -144,7 +149,7 @@ def _show(found: Sequence[Any], assumed: PlanSettings) -> None:
 
 
 def _show_parts(console: Any, it: Any) -> None:
-    """Memory by part, FLOPs by what they are spent on, parameters by tower."""
+    """Print memory by part, FLOPs by operation, parameters by tower."""
     from rich.table import Table
 
     from align.models.loading import tower_line

@@ -1,4 +1,4 @@
-"""`align push`: a finished run's adapter or model, or a merged model, to the Hugging Face hub, with its card."""
+"""`align push`: upload an adapter or a model with its card to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -31,21 +31,24 @@ NEEDED = (
     "vocab.json",
     "merges.txt",
 )
-"""What somebody needs who uses the model: weights, settings, processor, card. Everything else stays here, pickles above all."""
+"""Files that users of the model need: weights, settings, processor, card.
+
+No other file is uploaded; in particular no pickle.
+"""
 ADAPTER = "adapter_config.json"
 EMPTY_FORM = "[More Information Needed]"
 
 Contents = dict[str, Path | bytes]
-"""Name there -> a file, or its content where that differs from the file's."""
+"""{name in the repository: a local file, or other content to upload instead}"""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """List what is uploaded and upload it, or list it alone (`dry_run=true`). Raises UserError."""
+    """List the files and upload them; with `dry_run=true` only list them. Raises UserError."""
     config: PushConfig = compose(PushConfig, arguments).config
     if config.repo is None or not HUB_ID.fullmatch(config.repo):
-        raise UserError(f"repo={config.repo}: expected <owner>/<name>, the repository on the hub")
+        raise UserError(f"repo={config.repo}: expected <owner>/<name>, the repository on the Hub")
     if config.base is not None and not HUB_ID.fullmatch(config.base):
-        raise UserError(f"base={config.base}: expected <owner>/<name>, the base model's repository on the hub")
+        raise UserError(f"base={config.base}: expected <owner>/<name>, the base model's repository on the Hub")
     folder = _folder(config)
     contents = contents_of(folder, config.base)
     for name, content in contents.items():
@@ -63,29 +66,36 @@ def main(arguments: Sequence[str]) -> int:
 
 def _folder(config: PushConfig) -> Path:
     if (config.run is None) == (config.checkpoint is None):
-        raise UserError("give one of run= (a run folder) or checkpoint= (the folder of a model or adapter with a card)")
+        raise UserError(
+            "Give either run=<run folder> or checkpoint=<folder of a model or adapter with a card>, one of the two."
+        )
     if config.checkpoint is not None:
         return Path(config.checkpoint)
     run = RunFolder(Path(str(config.run)))
     if run.finished() and run.manifest().get("method") is None:
         raise UserError(
-            f"run={run.path}: the evaluation of a model that was not trained here; there is nothing to push"
+            f"run={run.path} evaluates a model that was not trained here, so there is nothing to push. Give the folder "
+            "of a training run."
         )
-    run.config()  # raises where it is not finished
+    run.config()  # raises if the run is not finished
     return run.weights
 
 
 def contents_of(folder: Path, base: str | None = None) -> Contents:
-    """What is uploaded of a folder, by name; `base` is told as the base model. Raises UserError where others could not use it."""
+    """Files of a folder to upload, by name; `base` is recorded as the base model.
+
+    Raises UserError if others could not use the upload.
+    """
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     contents: Contents = {name: folder / name for name in sorted(names) if any(fnmatch(name, p) for p in NEEDED)}
     if not any(name.endswith(".safetensors") for name in contents):
-        raise UserError(f"{folder}: no weights (*.safetensors) in it; expected the folder of a model or an adapter")
+        raise UserError(f"{folder}: found no weights (*.safetensors). Give the folder of a model or an adapter.")
     card = (folder / CARD).read_text(encoding="utf-8") if CARD in contents else ""
     if not card or EMPTY_FORM in card:
-        what = f"its {CARD} is an empty form" if card else f"there is no card ({CARD}) in it"
+        what = f"its {CARD} is an empty form" if card else f"found no card ({CARD})"
         raise UserError(
-            f"{folder}: {what}; write one: `align eval run=<its run>` does for a run of ours, `align merge run=` for a merged model"
+            f"{folder}: {what}. To write a card, use `align eval run=<its run>` for a training run, `align merge run=` "
+            "for a merged model."
         )
     if base is not None:
         contents[CARD] = name_base(card, base, adapter=ADAPTER in contents).encode()
@@ -95,25 +105,33 @@ def contents_of(folder: Path, base: str | None = None) -> Contents:
 
 
 def _adapter_config(file: Path, base: str | None) -> bytes:
-    """The adapter's settings with a base that others can load. Raises UserError where it is a folder of this machine."""
+    """The adapter's settings with a base that others can load.
+
+    Raises UserError if the base is a local folder.
+    """
     settings = read_json(file)
     trained_on = settings["base_model_name_or_path"]
     if base is None and not is_hub_id(trained_on):
         raise UserError(
-            f"{file}: the adapter's base is a folder of this machine ({trained_on}), which nobody else can load; give "
-            f"base=<owner>/<name> if the hub has the same model, or push the merged one: align merge run=<its run> "
-            f"output_dir=<folder>, then align push checkpoint=<folder>"
+            f"{file}: the adapter's base is a local folder ({trained_on}), which others cannot load. Give "
+            "base=<owner>/<name> if the Hub has the same model; or push a merged model: align merge run=<its run> "
+            "output_dir=<folder>, then align push checkpoint=<folder>"
         )
     return json.dumps(settings | {"base_model_name_or_path": base or trained_on}, indent=2).encode()
 
 
 def upload(contents: Contents, repo: str, private: bool) -> str:
-    """One commit of all files -> a line that says where they are. The token is the hub's own: its login, or HF_TOKEN. Raises UserError."""
+    """Upload all files in one commit -> a line with its URL. Raises UserError.
+
+    The token comes from huggingface_hub: its login, or HF_TOKEN.
+    """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
 
     token = get_token()
     if token is None:
-        raise UserError("no token for the hub: log in (`hf auth login`), or set HF_TOKEN to a token that may write")
+        raise UserError(
+            "There is no token for the Hub. Log in (`hf auth login`), or set HF_TOKEN to a token with write access."
+        )
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
@@ -123,7 +141,8 @@ def upload(contents: Contents, repo: str, private: bool) -> str:
         commit = api.create_commit(repo, operations, commit_message="Upload with align push")
     except UserError:
         raise
-    # What the client raises is its HTTP library's, which differs between its versions, Xet's, or a RuntimeError around them.
+    # The client raises errors of its HTTP library (which differs between versions), of Xet, or
+    # RuntimeErrors.
     except Exception as error:
         raise UserError(_failure(repo, api.endpoint, error).replace(token, "<token>")) from error
     return f"Uploaded ({'private' if is_private else 'public'}): {commit.commit_url}"
@@ -132,8 +151,8 @@ def upload(contents: Contents, repo: str, private: bool) -> str:
 def _refuse_public(repo: str, private: bool, is_private: bool) -> None:
     if private and not is_private:
         raise UserError(
-            f"repo={repo}: exists already and is public, so that everybody would see the upload; nothing was uploaded. "
-            f"private=false uploads there all the same, another repo= makes a private one"
+            f"repo={repo} exists and is public, so everybody would see the upload. Nothing was uploaded. Give "
+            "private=false to upload there, or another repo= to create a private repository."
         )
 
 
@@ -141,7 +160,7 @@ def _failure(repo: str, endpoint: str, error: Any) -> str:
     message = " ".join(f"{type(error).__name__}: {error}".split())
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in (401, 403, 404):
-        return f"repo={repo}: the hub refuses ({status}): {message}; does the token (`hf auth whoami`) have the right to write there?"
+        return f"repo={repo}: the Hub rejected the upload ({status}): {message}. Check that the token (`hf auth whoami`) has write access."
     if status is None:
-        return f"repo={repo}: the upload failed: {message}; is {endpoint} within reach, and HF_HUB_OFFLINE unset?"
-    return f"repo={repo}: the upload failed ({status}): {message}; the same command again uploads what is missing"
+        return f"repo={repo}: the upload failed: {message}. Check that {endpoint} can be reached and that HF_HUB_OFFLINE is not set."
+    return f"repo={repo}: the upload failed ({status}): {message}. Give the same command again to upload the missing files."

@@ -1,4 +1,4 @@
-"""`align report`: one HTML page from run folders."""
+"""`align report`: write one HTML page from run folders."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def main(arguments: Sequence[str]) -> int:
     text = page(findings(runs), leaks, [*notes, *damaged], room, config.title)
     output = Path(config.output or Path(config.runs, "report.html"))
     write_text(output, sayable(text))
-    print(f"Written: {output} ({len(text.encode()) / 1e6:.1f} MB); it needs no network, open it in a browser")
+    print(f"Written: {output} ({len(text.encode()) / 1e6:.1f} MB). Open it in a browser; it needs no network.")
     return 0

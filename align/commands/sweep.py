@@ -1,4 +1,4 @@
-"""`align sweep`: a grid of runs, on this machine or on a SLURM cluster; the same command goes on where it stopped."""
+"""`align sweep`: run a grid, on this machine or on a SLURM cluster; the same command resumes it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from align.sweep.state import DONE, FAILED, Queue, State, counted, states_of
 from align.sweep.tasks import TRAIN, Row
 
 SHOWN = 20
-"""Rows, or lines, that are shown one by one where there are many."""
+"""Most rows or lines that are shown one by one."""
 AS_STAGES = {
     stage: f"<{stage}>" for stage in ("train", "validate", "validated", "evaluate", "judge", "choose", "previous")
 }
-"""In place of the ids of jobs, before there are any."""
+"""Placeholders for job ids before jobs are submitted."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Show, run or submit what a grid lacks. Raises UserError.
+    """Show, run or submit the missing runs of a grid. Raises UserError.
 
-    Status 1 where a run of a local sweep failed, 75 where it was asked to stop, 130 where a person did.
+    Returns 1 if a run of a local sweep failed, 75 after a signal to stop, 130 after Ctrl-C.
     """
     if not any(argument.startswith(("recipe=", "grid=")) for argument in arguments):
         return _of_folder(arguments)
@@ -46,24 +46,25 @@ def main(arguments: Sequence[str]) -> int:
         _show(folder, states)
         return 0
     if config.finish:
-        raise UserError("finish=true goes with output_dir= alone: it is of the sweep that is there")
+        raise UserError("finish=true works on an existing sweep. Give it with output_dir= alone.")
     print(_size(grid, cells, rows), flush=True)
     _check_rows(cells)
     if config.dry_run:
         _show_cost(grid, cells, rows, folder)
         return _dry_run(folder, Plan(rows, len(rows), config.tune, []), grid)
     with folder.locked():
-        _show_cost(grid, cells, rows, folder)  # what cannot be trained is refused here
+        _show_cost(grid, cells, rows, folder)  # raises for runs that cannot be trained
         plan = folder.write(rows, config.tune, ["align", "sweep", *arguments])
         return _submit(folder, plan, config) if config.launcher == "slurm" else _run(folder, plan, config)
 
 
 def _of_folder(arguments: Sequence[str]) -> int:
-    """Of a sweep that is there, by its folder alone."""
+    """Show or finish an existing sweep, given only its folder."""
     keys = {argument.split("=")[0] for argument in arguments}
     if keys - {"output_dir", "status", "finish"} or len(keys & {"status", "finish"}) != 1:
         raise UserError(
-            "no recipe: give recipe=<names> or grid=<file>; without it there is output_dir=<folder> with status=true or finish=true"
+            "recipe= and grid= are missing. Give recipe=<names> or grid=<file>; or, for an existing sweep, "
+            "output_dir=<folder> with status=true or finish=true."
         )
     config: SweepConfig = compose(SweepConfig, arguments).config
     folder = SweepFolder(Path(config.output_dir).resolve())
@@ -75,12 +76,15 @@ def _of_folder(arguments: Sequence[str]) -> int:
         plan = folder.read()
         _show(folder, states_of(plan.current, _queue(folder)))
         if earlier := len(plan.rows) - len(plan.current):
-            print(f"{earlier} rows of earlier grids in this folder are not shown")
+            print(f"Rows of earlier grids in this folder, not shown: {earlier}")
     return 0
 
 
 def _check_rows(cells: Sequence[Cell]) -> None:
-    """The rows of every run, each data set once, where they are on this machine. Raises UserError."""
+    """Check the rows of every run, each data set once, if they are on this machine.
+
+    Raises UserError.
+    """
     from align.console import quiet_libraries
     from align.training.prepare import look_over
 
@@ -101,11 +105,11 @@ def _checked(cell: Cell, look_over: Callable[[Composed], str]) -> str:
 
 
 def _queue(folder: SweepFolder) -> Queue:
-    """What SLURM has of a sweep; nothing where none of it was ever submitted."""
+    """Jobs of a sweep in SLURM's queue; empty if the sweep was never submitted."""
     if not folder.submissions.is_dir():
         return {}
     if shutil.which("squeue") is None:
-        print("squeue is not to be found here: which jobs wait or run is not known", file=sys.stderr)
+        print("squeue is not installed here, so queued and running jobs are unknown", file=sys.stderr)
         return {}
     from align.sweep.slurm.planning import queue_of
 
@@ -113,16 +117,23 @@ def _queue(folder: SweepFolder) -> Queue:
 
 
 def _size(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row]) -> str:
-    axes = " x ".join(f"{len(values)} {key}" for key, values in grid.axes.items())
+    axes = " x ".join(_axis(len(values), key) for key, values in grid.axes.items())
     beside = sum(not row.chosen for row in rows) - len(cells)
-    others = f", and {beside} without training" if beside else ""
+    others = f", plus {beside} without training" if beside else ""
     tuned = f"; {', '.join(grid.config.tune)} chosen by validation" if grid.config.tune else ""
-    return f"{len(cells)} runs ({axes}){others}{tuned}; {grid.config.output_dir}"
+    runs = "run" if len(cells) == 1 else "runs"
+    return f"{len(cells)} {runs} ({axes}){others}{tuned}; {grid.config.output_dir}"
+
+
+def _axis(number: int, key: str) -> str:
+    """2 recipes; 3 values of train.learning_rate."""
+    s = "" if number == 1 else "s"
+    return f"{number} {key}{s}" if key in ("recipe", "model", "method", "seed") else f"{number} value{s} of {key}"
 
 
 def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: SweepFolder) -> None:
     states = states_of(rows, _queue(folder))
-    print(f"As it stands: {counted(states)}", flush=True)
+    print(f"Status: {counted(states)}", flush=True)
     if not grid.config.hours:
         return
     from align.console import quiet_libraries
@@ -131,13 +142,17 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
     quiet_libraries()
     untrained = {state.row.path for state in states if state.what != DONE and state.stage == TRAIN}
     left, gpus = [cell for cell in cells if cell.path in untrained], gpus_of(grid.config)
-    for what, of in (("in all", cells), ("left", left)):
+    for what, of in (("total", cells), ("remaining", left)):
         cost = cost_of(of, gpus)
         hours = " or ".join(f"{_hours(hours)} of {gpu}" for gpu, hours in cost.hours.items())
-        told = f"about {hours}" if hours else "not to be told" if of else "none"
-        print(f"GPU hours of training, {what}: {told} ({len(of)} runs on {gpus} each; align plan says how)", flush=True)
+        told = hours if hours else "unknown" if of else "none"
+        print(
+            f"GPU hours of training, {what}, estimated: {told} (runs: {len(of)}, GPUs of each: {gpus}; details: align "
+            "plan)",
+            flush=True,
+        )
         if cost.unknown and of is cells:
-            print("\n".join(f"  not counted: {number} runs, {why}" for why, number in cost.unknown.items()))
+            print("\n".join(f"  runs not counted: {number}, {why}" for why, number in cost.unknown.items()))
         if left == list(cells):
             return
 
@@ -147,7 +162,7 @@ def _hours(hours: float) -> str:
 
 
 def _show(folder: SweepFolder, states: Sequence[State]) -> None:
-    """How the grid stands: done or not by recipe and model, then each row that is not done."""
+    """Show the status of the grid, then each row that is not done."""
     from rich.console import Console
     from rich.table import Table
 
@@ -182,7 +197,7 @@ def _dry_run(folder: SweepFolder, plan: Plan, grid: Grid) -> int:
     try:
         queue, jobs = queue_of(folder)
     except UserError as error:
-        print(f"{error}\nShown as if nothing were queued.")
+        print(f"{error}\nThe queue is unknown: the plan below assumes that no job is queued.")
         queue, jobs = {}, []
     for submission in planned(folder, plan, grid.config, queue, jobs, lacks_of(plan)):
         for name, text in texts(submission, grid.config).items():
@@ -210,16 +225,16 @@ def _submit(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
     known: dict[str, str] = {}
     for submission in submissions:
         for batch, job_id in submit(submission, config, known):
-            of = f" of {len(batch.indices)} rows" if batch.indices else ""
+            of = f", rows: {len(batch.indices)}" if batch.indices else ""
             print(f"Submitted: job {job_id}, {batch.stage}{of}", flush=True)
-    if not submissions and not jobs:  # all is done; the last job may not have come to the tables
+    if not submissions and not jobs:  # all is done, but the last job may not have written the tables
         from align.sweep.finish import finish
 
         finish(folder, queue)
         return 0
     states = states_of(plan.current, queue_of(folder)[0])
     print(("" if submissions else "Nothing to submit. ") + f"Now: {counted(states)}")
-    print(f"How it stands: align sweep output_dir={config.output_dir} status=true")
+    print(f"To see the status: align sweep output_dir={config.output_dir} status=true")
     return 0
 
 
@@ -232,7 +247,8 @@ def _run(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
     if busy := _queue(folder):
         jobs = ", ".join(sorted(job.id for job in busy.values())[:5])
         raise UserError(
-            f"{folder.output_dir}: {len(busy)} jobs of this sweep are in SLURM's queue ({jobs}); go on with launcher=slurm"
+            f"{folder.output_dir}: this sweep has {len(busy)} queued or running SLURM jobs ({jobs}). Continue it with "
+            "launcher=slurm."
         )
     with progress() as display:
         local = Local(config, display)
@@ -241,7 +257,7 @@ def _run(folder: SweepFolder, plan: Plan, config: SweepConfig) -> int:
             choose(folder, plan, {})
             stopped = local.run([row for row in plan.current if row.chosen and row.path.exists()])
     if stopped is not None:
-        print("Stopped. Every run saved itself where it could; the same command goes on.")
+        print("Stopped. Runs saved a checkpoint where they could. To resume, give the same command.")
         return 130 if stopped == signal.SIGINT else EXIT_AGAIN
     states = finish(folder, {})
     return 1 if any(state.what == FAILED for state in states) else 0

@@ -1,4 +1,4 @@
-"""`align table`: tables from run folders."""
+"""`align table`: make tables from run folders."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`align train`: accelerate's launcher for align/train.py, with an exit status that a scheduler can act on.
+"""`align train`: accelerate's launcher for align/train.py, with exit statuses for schedulers.
 
-accelerate's launchers end with 1 whatever a training process ends with, die of SIGUSR1, and kill their processes half a minute after
-SIGTERM, saved or not. Here signals go to the training processes, which save and stop, and an interrupted run ends with status 75.
+accelerate's launchers exit with 1 for any status of a training process, are killed by SIGUSR1, and
+kill their processes half a minute after SIGTERM, saved or not. This command passes signals to the
+training processes, which save and stop, and it exits with 75 if the run is interrupted.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from align.settings import LaunchConfig
 
 SECTION = "launch."
 PATIENCE = 5.0
-"""Seconds between passing a signal on and doing so again: a process that still imports its libraries ignores it."""
+"""Seconds before a signal is passed on again: processes that still import libraries ignore it."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Launch, pass signals on, and say how it ended. Raises UserError."""
+    """Launch, pass signals on, and return the exit status. Raises UserError."""
     launch = compose(LaunchConfig, [a.removeprefix(SECTION) for a in arguments if a.startswith(SECTION)]).config
     of_run = [argument for argument in arguments if not argument.startswith(SECTION)]
-    config = compose_run(of_run).config  # what is misspelt should not wait for a launch
+    config = compose_run(of_run).config  # a typing error should not wait for a launch
     command = launch_command(launch, config.num_processes)
     if config.dry_run and command == launch_command(LaunchConfig(config="cpu"), 1):
         return _here(of_run)
@@ -42,16 +43,17 @@ def main(arguments: Sequence[str]) -> int:
     before = [_stamp(file) for file in files]
     with tempfile.TemporaryDirectory() as shared:
         status, asked = _run([*command, *of_run], {complaint.FILE: str(Path(shared, "complaints"))})
-    # The signal may have reached the training processes alone. What an earlier launch left there says nothing of this one.
+    # A signal may reach only the training processes. Files of an earlier launch are ignored.
     new = [_stamp(file) not in (None, stamp) for file, stamp in zip(files, before, strict=True)]
     told = (new[0] and run.manifest().get("status") == "interrupted") or new[1]
     return EXIT_AGAIN if status and (asked or told) else status
 
 
 def launch_command(launch: LaunchConfig, processes: int | None) -> list[str]:
-    """`accelerate launch ... align/train.py`, for this many processes over all machines. Raises UserError.
+    """`accelerate launch ... align/train.py` with `processes` over all machines. Raises UserError.
 
-    What is not given is what a file of the user's says; with a shipped file all GPUs of each machine train.
+    Options that are not given come from the user's file; with a shipped file, all GPUs of each
+    machine train.
     """
     import torch
 
@@ -72,31 +74,32 @@ def launch_command(launch: LaunchConfig, processes: int | None) -> list[str]:
 
 
 def _stamp(file: Path) -> int | None:
-    """When a file was written; None where there is none."""
+    """Modification time of a file in ns; None if it does not exist."""
     return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def _here(of_run: Sequence[str]) -> int:
-    """One process of a CPU with nothing to save when a signal comes: a launcher would import torch once more, and do nothing else."""
+    """Run in this process: a dry run saves nothing, and a launcher would import torch again."""
     from align.train import main as train
 
-    os.environ["ACCELERATE_USE_CPU"] = "true"  # as accelerate_configs/cpu.yaml has it
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # as in accelerate_configs/cpu.yaml
     return train(of_run)
 
 
 def _devices() -> int:
-    """GPUs of this machine; one process without."""
+    """Number of GPUs of this machine; 1 without GPUs."""
     import torch
 
     return max(torch.cuda.device_count(), 1)
 
 
 def _run(command: Sequence[str], variables: dict[str, str]) -> tuple[int, bool]:
-    """(Exit status of the launcher, whether it was asked to stop)."""
+    """-> (exit status of the launcher, whether it received a signal to stop)."""
     asked: list[int] = []
     for number in SIGNALS:
         signal.signal(number, lambda number, _: asked.append(number))
-    # Whoever signals a whole job step reaches the launcher too. torch's heeds what this variable names, the others what they inherit.
+    # A signal to a whole job step reaches the launcher too. torch's launcher handles the signals in
+    # this variable; the others inherit ignored signals.
     environment = os.environ | variables | {"PET_SIGNALS_TO_HANDLE": "SIGINT"}
     launcher = subprocess.Popen(command, env=environment, preexec_fn=_ignore_signals)
     passed_on = False
@@ -107,7 +110,7 @@ def _run(command: Sequence[str], variables: dict[str, str]) -> tuple[int, bool]:
             if asked:
                 passed_on = True
                 _pass_on(asked[-1], launcher)
-        except KeyboardInterrupt:  # the terminal has told the launcher too
+        except KeyboardInterrupt:  # the terminal signals the launcher too
             launcher.wait()
             return 130, False
 
@@ -118,7 +121,7 @@ def _ignore_signals() -> None:
 
 
 def _pass_on(number: int, launcher: subprocess.Popen) -> None:
-    """To the launcher's own children, which train. Theirs load data or evaluate, and are ended by them."""
+    """Send a signal to the launcher's children, which train; they end their own children."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in psutil.Process(launcher.pid).children():
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,1 +1,1 @@
-"""Checks of this machine, and of a run on it: small functions that give what was found and what to do."""
+"""Checks of this machine and of a run on it; each says what it found and what to do."""

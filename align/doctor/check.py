@@ -1,4 +1,4 @@
-"""What a check says, and how checks are shown."""
+"""Checks and how they are printed."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 SCHEMA = 1
 OK, WARNING, MISSING, BROKEN = "ok", "warning", "missing", "broken"
-"""It serves; it serves with a reservation; it is needed and not there; it is there and cannot be used."""
+"""usable; usable with a limitation; needed but missing; present but unusable."""
 COLOURS = {OK: "green", WARNING: "yellow", MISSING: "red", BROKEN: "red"}
 
 
 @dataclass
 class Check:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     name: str
     status: str
     found: str
     todo: str = ""
-    """What to do about it, or what it would be good for."""
+    """What to do, or what the missing part would be used for."""
 
 
 def can_run(checks: Sequence[Check]) -> bool:
@@ -29,12 +29,12 @@ def can_run(checks: Sequence[Check]) -> bool:
 
 
 def as_json(checks: Sequence[Check]) -> dict[str, Any]:
-    """The object that `format=json` prints."""
+    """The JSON object of `format=json`."""
     return {"schema": SCHEMA, "checks": [asdict(check) for check in checks], "can_run": can_run(checks)}
 
 
 def show(checks: Sequence[Check], about: str) -> None:
-    """A line for each check, another for what to do, and the conclusion; `about` says what can run or not."""
+    """Print a line for each check, a line for what to do, and the conclusion about `about`."""
     from rich.console import Console
     from rich.markup import escape
 

@@ -1,4 +1,4 @@
-"""One run on this machine: whether its configuration, model, data, benchmarks and packages are in order."""
+"""Checks of one run on this machine: configuration, model, data, benchmarks, packages."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from align.settings import RunConfig
 
 SHORT = ("bfloat16", "float16")
 BYTES_SAVED = 14
-"""Of a weight in a checkpoint of full fine-tuning: itself in 16 bits, and in float32 the optimizer's copy of it and AdamW's two moments."""
+"""Bytes of a weight in a checkpoint of full fine-tuning: 2 for the weight, 12 for the optimizer.
+
+The optimizer stores a float32 copy and AdamW's two float32 moments.
+"""
 
 
 def checks(composed: Composed, gpus: Sequence[Device]) -> Iterator[Check]:
-    """Everything that would stop the run, each in a line of its own."""
+    """Checks of everything that could stop the run."""
     config: RunConfig = composed.config
     needed = [configuration(composed), model(config), *data(config)]
     yield from needed
-    if all(check.status in (OK, WARNING) for check in needed):  # otherwise they say already why rows cannot be checked
+    if all(check.status in (OK, WARNING) for check in needed):  # otherwise they already show the cause
         yield rows(composed)
         yield memory(composed, gpus)
     yield from packages(config)
@@ -36,7 +39,7 @@ def checks(composed: Composed, gpus: Sequence[Device]) -> Iterator[Check]:
 
 
 def configuration(composed: Composed) -> Check:
-    """The method's settings as trl's configuration class takes them, and those of generation."""
+    """Check settings of the method with trl's configuration class, and settings of generation."""
     config: RunConfig = composed.config
     try:
         from align.answering.endpoint import check_settings
@@ -52,18 +55,20 @@ def configuration(composed: Composed) -> Check:
         arguments = training_arguments(composed, method, run_folder(config), processes)
     except UserError as error:
         return Check("configuration", BROKEN, str(error), "correct it; dry_run=true shows where each value comes from")
-    except Exception as error:  # a broken installation raises anything while it is imported
-        return Check("configuration", BROKEN, f"{type(error).__name__}: {error}", "mend the packages named above")
+    except Exception as error:  # a broken installation can raise anything on import
+        return Check("configuration", BROKEN, f"{type(error).__name__}: {error}", "repair the packages named above")
     size, accumulated = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
-    batch = f"a step of {processes} processes x {size} rows x {accumulated} accumulated"
+    batch = f"rows of a step: {processes} x {size} x {accumulated} (processes x rows per device x accumulation steps)"
     return Check("configuration", OK, f"{config.recipe} ({config.method}) on {config.model.name}, {batch}")
 
 
 def model(config: RunConfig) -> Check:
-    """Its files: in a folder, in the hub's cache, or to be built or downloaded when the run starts."""
+    """Check the model's files: in a folder, in the cache, or to build or download at start."""
     settings = config.model
     if not settings.path and not settings.build:
-        return Check("model", MISSING, "neither model.path nor model.build is set", "model=<name, folder or hub id>")
+        return Check(
+            "model", MISSING, "neither model.path nor model.build is set", "give model=<name, folder or Hub id>"
+        )
     if not settings.path:
         return Check("model", OK, f"{settings.name}: built by {settings.build} on first use")
     if line := presence.absent(settings, strict=True):
@@ -71,8 +76,8 @@ def model(config: RunConfig) -> Check:
             return Check("model", MISSING, line)
         fetch = presence.remedy(settings, config.recipe)
         if presence.offline():
-            return Check("model", MISSING, f"{line}, and HF_HUB_OFFLINE forbids to ask the hub", fetch)
-        return Check("model", WARNING, line, f"the run would download it; or {fetch}")
+            return Check("model", MISSING, f"{line}, and HF_HUB_OFFLINE forbids downloads", fetch)
+        return Check("model", WARNING, line, f"the run will download it; or {fetch}")
     folder = _folder(config)
     assert folder is not None
     kind = presence.model_type(folder)
@@ -82,14 +87,14 @@ def model(config: RunConfig) -> Check:
 
 
 def data(config: RunConfig) -> Iterator[Check]:
-    """The adapter that is continued, every part of the data and every benchmark, and what is generated when the run starts."""
+    """Check the adapter to continue, data, benchmarks, and responses to generate at start."""
     from align.training.preflight import answers_to_come, surveyed
 
     if config.model.adapter:
         lack = presence.absent_adapter(config.model.adapter)
         yield Check("adapter", MISSING if lack else OK, lack or config.model.adapter)
     if not config.data:
-        yield Check("data", MISSING, "none", "name a suite, or give data.<part>.source= and data.<part>.path=")
+        yield Check("data", MISSING, "no data", "name a suite, or give data.<part>.source= and data.<part>.path=")
     for part in surveyed(config):
         yield Check(part.name, OK if part.readable else MISSING, part.found)
     for line in answers_to_come(config):
@@ -97,7 +102,7 @@ def data(config: RunConfig) -> Iterator[Check]:
 
 
 def rows(composed: Composed) -> Check:
-    """Every row of the training data, as the run itself checks it before it loads a model."""
+    """Check every training row, as the run does before it loads a model."""
     from align.training.prepare import look_over
 
     try:
@@ -107,15 +112,15 @@ def rows(composed: Composed) -> Check:
 
 
 def packages(config: RunConfig) -> Iterator[Check]:
-    """The optional packages that the run's settings ask for."""
+    """Check optional packages that the run's settings need."""
     for module, (setting, install) in wanted_packages(config).items():
         there = importlib.util.find_spec(module) is not None
-        found = f"{setting} needs {module}, which is {'present' if there else 'absent'}"
+        found = f"{setting} needs {module}, which is {'installed' if there else 'not installed'}"
         yield Check(f"needs {module}", OK if there else MISSING, found, "" if there else f"pip install '{install}'")
 
 
 def wanted_packages(config: RunConfig) -> dict[str, tuple[str, str]]:
-    """{module: (the setting that asks for it, what to install)}."""
+    """{module: (setting that needs it, package to install)}."""
     from align.methods.distributed import sharding
 
     train, wanted = config.train, {}
@@ -137,7 +142,7 @@ def wanted_packages(config: RunConfig) -> dict[str, tuple[str, str]]:
 
 
 def precision(config: RunConfig, gpus: Sequence[Device]) -> Iterator[Check]:
-    """Whether the devices compute in bf16, where the run asks for it."""
+    """Check whether the devices support bf16, if the run uses it."""
     folder = _folder(config)
     stored = read_json(folder / "config.json") if config.model.dtype == "auto" and folder else {}
     asked = {
@@ -155,10 +160,10 @@ def precision(config: RunConfig, gpus: Sequence[Device]) -> Iterator[Check]:
 
 
 def space(config: RunConfig) -> dict[str, int]:
-    """Bytes that the run will take on a disk, by the name of the check, where the model's size is known.
+    """{name of check: bytes that the run needs on that disk}, if the model's size is known.
 
-    An adapter's checkpoints are small; those of full fine-tuning hold every weight several times. transformers writes a new one
-    before it removes the oldest.
+    Checkpoints of an adapter are small; checkpoints of full fine-tuning store every weight several
+    times. transformers writes a new checkpoint before it removes the oldest.
     """
     folder = _folder(config)
     if folder is None:
@@ -173,18 +178,21 @@ def space(config: RunConfig) -> dict[str, int]:
 
 
 def key_variables(config: RunConfig) -> list[str]:
-    """The environment variables that the run reads a key from; none where the setting is no name, since it may be the key itself."""
+    """Environment variables with the run's keys.
+
+    Empty if the setting is not a variable name, because it may be the key itself.
+    """
     from align.answering.endpoint import check_settings
 
     try:
         check_settings(config.generation)
-    except UserError:  # which the check of the configuration says
+    except UserError:  # the configuration check reports it
         return []
     return [config.generation.api_key_env] if config.generation.api_key_env else []
 
 
 def _folder(config: RunConfig) -> Path | None:
-    """The model's folder or snapshot, where it is here."""
+    """The model's folder or snapshot, if it is on this machine."""
     path = config.model.path
     folder = presence.folder_of(path, config.model.revision) if path else None
     return folder if folder and (folder / "config.json").is_file() else None

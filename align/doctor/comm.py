@@ -1,7 +1,7 @@
-"""Whether the processes of a launch reach each other: a roll call, then an all-reduce that is checked and timed.
+"""Check that the processes of a launch reach each other: a roll call, then a timed all-reduce.
 
-The roll call goes through the launcher's store, which still speaks when an all-reduce hangs, so that a process that does not answer
-can be named. All that may hang is done in a thread of its own.
+The roll call uses the launcher's key-value store, which still works when an all-reduce hangs, so
+silent processes can be named. Everything that may hang runs in its own thread.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from align.doctor.check import BROKEN, OK, WARNING, Check
 from align.errors import UserError
 
 GPU_BYTES, CPU_BYTES = 64 << 20, 1 << 20
-"""Size of the all-reduce that is timed."""
+"""Size of the timed all-reduce on a GPU and on a CPU."""
 ROUNDS = 5
 GRACE = 10.0
-"""Seconds in which a process says that it lives, once something hangs."""
+"""Seconds for a process to report that it is alive, after something hangs."""
 LAUNCH = (
-    "accelerate launch --multi_gpu --num_processes 2 -m align.cli doctor comm=true (on a CPU with ACCELERATE_USE_CPU=true before it, or "
-    "--config_file accelerate_configs/cpu.yaml in place of --multi_gpu: `--cpu` gives a world of one process)"
+    "to check several: accelerate launch --multi_gpu --num_processes 2 -m align.cli doctor comm=true (on a CPU, put "
+    "ACCELERATE_USE_CPU=true before it, or use --config_file accelerate_configs/cpu.yaml instead of --multi_gpu; "
+    "`--cpu` starts only one process)"
 )
-NETWORK = "look at the network between the hosts: NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME names an interface, NCCL_DEBUG=INFO says more"
-ABSENT = "look at the output of these processes and at their hosts; comm_timeout=<seconds> waits longer"
+NETWORK = "check the network between the hosts: NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME sets the interface, NCCL_DEBUG=INFO shows more"
+ABSENT = "check the output of these processes and their hosts; comm_timeout=<seconds> waits longer"
 
 
 @dataclass
 class World:
-    """The processes of a launch, and the store through which they find each other."""
+    """The processes of a launch, and their key-value store."""
 
     store: Any
     rank: int
     size: int
     seconds: float
-    """How long to wait for a process."""
+    """Seconds to wait for a process."""
 
     def roll_call(self, what: str, say: str, seconds: float | None = None) -> dict[int, str]:
-        """{rank: what it said} of all processes that answer in time, this one included."""
+        """{rank: its message} of all processes that answer in time, including this one."""
         keys = [f"{what}/{rank}" for rank in range(self.size)]
         self.store.set(keys[self.rank], say)
         deadline = time.monotonic() + (self.seconds if seconds is None else seconds)
@@ -53,7 +54,10 @@ class World:
         return {rank: self.store.get(key).decode() for rank, key in enumerate(keys) if self.store.check([key])}
 
     def agree(self, status: int | None = None) -> int:
-        """The exit status that the process who speaks gives; the others wait for it, since a launcher ends all when one has failed."""
+        """Share the exit status of the printing process; the others wait for it.
+
+        A launcher ends all processes when one has failed.
+        """
         if status is not None:
             self.store.set("status", str(status))
             return status
@@ -61,27 +65,30 @@ class World:
         try:
             self.store.wait(["status"], timedelta(seconds=seconds))
         except RuntimeError:  # torch's DistStoreError
-            print(f"rank {self.rank}: no conclusion was heard within {seconds:g} s; {ABSENT}", file=sys.stderr)
+            print(f"rank {self.rank}: received no conclusion within {seconds:g} s; {ABSENT}", file=sys.stderr)
             return 1
         return int(self.store.get("status"))
 
 
 @dataclass
 class Heard:
-    """What came of it."""
+    """Result of the roll call and the all-reduce."""
 
     checks: list[Check]
     speaks: bool
-    """Whether this process prints: the first one that answers."""
+    """Whether this process prints: the lowest rank that answers."""
     hangs: bool = False
-    """Whether a thread of this process is stuck in a collective, so that it cannot end in the usual way."""
+    """Whether a thread is stuck in a collective, so that the process cannot exit normally."""
 
 
 def join(seconds: float) -> World | None:
-    """The world that a launcher made; None without one, or of one process. Raises UserError where its store is not reached."""
+    """The launcher's world; None without a launcher, or with one process.
+
+    Raises UserError if its store cannot be reached.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
-    import accelerate  # noqa: F401 - before any clock runs: on a cluster's file system this takes its time
+    import accelerate  # noqa: F401 - before any timing: on a cluster's file system this import is slow
     import torch.distributed as dist
 
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
@@ -95,15 +102,15 @@ def join(seconds: float) -> World | None:
 
 
 def alone() -> Check:
-    """What there is to say of a world of one."""
-    return Check("processes", WARNING, "one process: there is nobody to reduce with", LAUNCH)
+    """The check for a world of one process."""
+    return Check("processes", WARNING, "only one process, so communication cannot be checked", LAUNCH)
 
 
 def hear(world: World) -> Heard:
-    """Roll call, then the all-reduce, then who came through it."""
+    """Roll call, all-reduce, then a roll call of the processes that finished it."""
     hosts = world.roll_call("joined", socket.gethostname())
     if silent := [str(rank) for rank in range(world.size) if rank not in hosts]:
-        found = f"of {world.size} answered {_listed(hosts)}; within {world.seconds:g} s not: rank {', '.join(silent)}"
+        found = f"of {world.size} processes answered: {_listed(hosts)}; no answer within {world.seconds:g} s: rank {', '.join(silent)}"
         return Heard([Check("processes", BROKEN, found, ABSENT)], world.rank == min(hosts))
     checks = [Check("processes", OK, _listed(hosts))]
     begun = time.monotonic()
@@ -111,7 +118,7 @@ def hear(world: World) -> Heard:
     trouble = "" if isinstance(outcome, Check) else str(outcome) or type(outcome).__name__
     ended = world.roll_call("ended", trouble, world.seconds + GRACE - (time.monotonic() - begun))
     troubles = {rank: text for rank, text in ended.items() if text}
-    troubles |= {rank: "does not answer any more" for rank in range(world.size) if rank not in ended}
+    troubles |= {rank: "no longer answers" for rank in range(world.size) if rank not in ended}
     if troubles:
         said = "; ".join(f"rank {rank} ({hosts[rank]}): {text}" for rank, text in sorted(troubles.items()))
         checks.append(Check("all-reduce", BROKEN, said, ABSENT if len(ended) < world.size else NETWORK))
@@ -122,7 +129,7 @@ def hear(world: World) -> Heard:
 
 
 def all_reduce(world: World) -> Check:
-    """A sum that is known, then its time, over the backend that a training run would use here."""
+    """Check the result of an all-reduce, then time it, with the backend of a training run here."""
     import torch
     import torch.distributed as dist
     from accelerate import PartialState
@@ -132,11 +139,13 @@ def all_reduce(world: World) -> Check:
     run = machine_defaults()
     chosen = {"backend": run["ddp_backend"]} if "ddp_backend" in run else {}
     on_cpu = run.get("use_cpu", False)
-    # Its own limit is longer than ours, which names who is silent.
+    # Its timeout is longer than the roll call's, which names silent processes.
     state = PartialState(cpu=on_cpu, timeout=timedelta(seconds=2 * (world.seconds + GRACE)), **chosen)
     kind = f"{state.distributed_type.value} over {state.backend}"
     if state.num_processes != world.size:
-        raise RuntimeError(f"accelerate runs {state.num_processes} processes ({kind}), the launcher {world.size}")
+        raise RuntimeError(
+            f"accelerate runs {state.num_processes} processes ({kind}), but the launcher started {world.size}"
+        )
     size = CPU_BYTES if state.device.type == "cpu" else GPU_BYTES
     expected = world.size * (world.size + 1) / 2
     medians = []
@@ -144,17 +153,17 @@ def all_reduce(world: World) -> Check:
         tensor = torch.full((numbers,), state.process_index + 1.0, device=state.device)
         dist.all_reduce(tensor)
         if wrong := tensor[tensor != expected].tolist():
-            raise RuntimeError(f"the sum of all ranks is {wrong[0]:g} in place of {expected:g} ({kind})")
+            raise RuntimeError(f"the sum of all ranks is {wrong[0]:g}, expected {expected:g} ({kind})")
         medians.append(statistics.median(_timed(tensor) for _ in range(ROUNDS)))
     latency, seconds = medians
-    # What a link carries, whatever the number of processes: the bus bandwidth of nccl-tests (PERFORMANCE.md there).
+    # Bus bandwidth as in nccl-tests (PERFORMANCE.md there): independent of the number of processes.
     bandwidth = 2 * (world.size - 1) / world.size * size / seconds
-    found = f"{kind}, {world.size} processes: right; {size >> 20} MiB in {seconds * 1e3:.2f} ms ({bandwidth / 1e9:.2f} GB/s a link)"
+    found = f"{kind}, {world.size} processes: correct sum; {size >> 20} MiB in {seconds * 1e3:.2f} ms ({bandwidth / 1e9:.2f} GB/s per link)"
     return Check("all-reduce", OK, f"{found}, one number in {latency * 1e6:.0f} us")
 
 
 def leave() -> None:
-    """Close the process group, where all went well: NCCL complains of one that is left open."""
+    """Close the process group after success: NCCL warns about a group that is left open."""
     import torch.distributed as dist
 
     if dist.is_initialized():
@@ -174,8 +183,11 @@ def _timed(tensor: Any) -> float:
 
 
 def _within(seconds: float, work: Callable[[], Check]) -> Check | Exception:
-    """What `work` gives or raises; a TimeoutError where it does neither in time, and its thread is left to itself."""
-    results: list[Check | Exception] = [TimeoutError(f"did not come through within {seconds:g} s")]
+    """Result or exception of `work`.
+
+    A TimeoutError if it does not finish in time (its thread stays).
+    """
+    results: list[Check | Exception] = [TimeoutError(f"did not finish within {seconds:g} s")]
 
     def run() -> None:
         try:

@@ -1,4 +1,4 @@
-"""Devices and memory, free space where files go, and whether tokens are set: never what they are."""
+"""Checks of devices, memory, free disk space, and whether tokens are set (never their values)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Device:
     """Bytes."""
     capability: str
     bf16: bool
-    """Computed by the hardware, not emulated."""
+    """Whether the hardware supports bf16 without emulation."""
 
 
 def gib(size: int) -> str:
-    """Bytes in GiB, for people."""
+    """Bytes as text in GiB."""
     return f"{size / GIB:,.1f} GiB"
 
 
 def devices() -> list[Device]:
-    """The GPUs that torch sees."""
+    """GPUs visible to torch."""
     import torch
 
     found = []
@@ -49,7 +49,7 @@ def devices() -> list[Device]:
 
 
 def device_checks(gpus: list[Device]) -> Iterator[Check]:
-    """The processor, and each GPU; a torch for GPUs that sees none is worth a warning."""
+    """Check the processor and each GPU; warn if a CUDA build of torch sees no GPU."""
     import psutil
     import torch
 
@@ -67,15 +67,18 @@ def device_checks(gpus: list[Device]) -> Iterator[Check]:
         yield Check(
             "gpu",
             WARNING,
-            f"none is visible, though this torch is built for CUDA {torch.version.cuda}",
-            "on a GPU node: look at nvidia-smi (the driver) and CUDA_VISIBLE_DEVICES; runs go to the CPU as it is",
+            f"no GPU is visible, although torch is built for CUDA {torch.version.cuda}, so runs use the CPU",
+            "on a GPU node, check nvidia-smi (the driver) and CUDA_VISIBLE_DEVICES",
         )
     elif not gpus:
-        yield Check("gpu", OK, "none: runs go to the CPU, in float32, which the miniature is made for")
+        yield Check("gpu", OK, "no GPU: runs use the CPU in float32, which is enough for the miniature")
 
 
 def disk_checks(output_dir: str | None, needs: dict[str, int]) -> Iterator[Check]:
-    """Free space where runs, the hub's files and our own cache go; `needs` says by name how many bytes a chosen run takes there."""
+    """Check free space for runs, the Hub cache and align's cache.
+
+    `needs` is {name: bytes needed}.
+    """
     places = {
         "disk output_dir": Path(output_dir or "runs"),
         "disk HF_HOME": presence.cache(),
@@ -86,30 +89,30 @@ def disk_checks(output_dir: str | None, needs: dict[str, int]) -> Iterator[Check
         free, needed = shutil.disk_usage(there).free, needs.get(name, 0)
         found = f"{gib(free)} free at {folder}" + (f", {gib(needed)} needed" if needed else "")
         if not os.access(there, os.W_OK):
-            yield Check(name, MISSING, f"{there} cannot be written", f"choose another folder ({name.split()[1]})")
+            yield Check(name, MISSING, f"no write permission for {there}", f"choose another folder ({name.split()[1]})")
         elif free < needed:
-            yield Check(name, WARNING, found, f"make room, or choose another folder ({name.split()[1]})")
+            yield Check(name, WARNING, found, f"free some space, or choose another folder ({name.split()[1]})")
         else:
             yield Check(name, OK, found)
 
 
 def token_checks(needed: Iterable[str] = ()) -> Iterator[Check]:
-    """Whether tokens are there; `needed` are the variables that a chosen run reads its keys from."""
+    """Check whether tokens are set; `needed` are the variables of a run's keys."""
     from huggingface_hub import get_token
 
     yield Check(
         "token HF_TOKEN",
         OK,
-        "present" if get_token() else "absent",
-        "" if get_token() else "only needed for gated models",
+        "set" if get_token() else "not set",
+        "" if get_token() else "needed only for gated models",
     )
     wanted = list(dict.fromkeys(needed))
     for name in dict.fromkeys(["WANDB_API_KEY", *wanted]):
         if os.environ.get(name, "").strip():
-            yield Check(f"token {name}", OK, "present")
+            yield Check(f"token {name}", OK, "set")
         elif name in wanted:
-            yield Check(f"token {name}", MISSING, "absent, and this run names it", f"export {name}=...")
+            yield Check(f"token {name}", MISSING, "not set, but this run needs it", f"export {name}=...")
         else:
             yield Check(
-                f"token {name}", OK, "absent", "only needed for train.report_to=wandb, unless you ran `wandb login`"
+                f"token {name}", OK, "not set", "needed only for train.report_to=wandb, unless you ran `wandb login`"
             )

@@ -1,4 +1,4 @@
-"""Versions against the ranges that this package states, its optional extras, and the torchvision that is there and cannot be imported."""
+"""Checks of package versions, optional extras, and torchvision, which may fail on import."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ ENABLES = {
     "quant": "model.quantization=nf4 | int8 (QLoRA), 8-bit optimizers (train.optim=adamw_bnb_8bit)",
     "wandb": "train.report_to=wandb",
     "tensorboard": "train.report_to=tensorboard",
-    "openai": "models behind an address (generation.base_url=)",
+    "openai": "models at an endpoint (generation.base_url=)",
     "convert": "original LLaVA checkpoints whose tokenizer is tokenizer.model (align convert)",
 }
-"""What an optional extra is good for; `dev` and `browser` are for those who change this package."""
+"""Uses of optional extras; `dev` and `browser` are for developers of this package."""
 IMPORT_TIMEOUT = 300
 """Seconds: on a cluster's file system the first import of torch takes minutes."""
 
 
 def checks() -> Iterator[Check]:
-    """Python, every package that is needed, every optional extra, and torchvision."""
+    """Check Python, required packages, optional extras and torchvision."""
     yield from _needed()
     yield from _extras()
     yield torchvision()
 
 
 def version_of(package: str) -> str | None:
-    """The installed version; None where the package is absent."""
+    """The installed version; None if the package is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -47,7 +47,7 @@ def _needed() -> Iterator[Check]:
     try:
         metadata = importlib.metadata.metadata(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        yield Check(PACKAGE, WARNING, "not installed, so that no ranges of versions are known", "pip install -e .")
+        yield Check(PACKAGE, WARNING, "not installed, so version ranges are unknown", "pip install -e .")
         return
     yield _in_range("python", platform.python_version(), SpecifierSet(str(metadata["Requires-Python"])))
     for stated in metadata.get_all("Requires-Dist") or []:
@@ -61,9 +61,9 @@ def _in_range(name: str, version: str | None, wanted: object) -> Check:
 
     assert isinstance(wanted, SpecifierSet)
     if version is None:
-        return Check(name, MISSING, f"absent ({wanted})", f"pip install '{name}{wanted}'")
+        return Check(name, MISSING, f"not installed ({wanted})", f"pip install '{name}{wanted}'")
     if not wanted.contains(version, prereleases=True):
-        return Check(name, WARNING, f"{version}, out of the range {wanted}", f"pip install '{name}{wanted}'")
+        return Check(name, WARNING, f"{version}, outside the range {wanted}", f"pip install '{name}{wanted}'")
     return Check(name, OK, f"{version} ({wanted})")
 
 
@@ -90,11 +90,14 @@ def _extras() -> Iterator[Check]:
 
 
 def torchvision() -> Check:
-    """A torchvision whose build does not fit torch fails on import, and `from transformers import AutoProcessor` with it."""
+    """Check the import of torchvision.
+
+    A build that does not match torch fails on import, and so does transformers' AutoProcessor.
+    """
     name = "torchvision"
     if importlib.util.find_spec(name) is None:
-        return Check(name, OK, "absent: nothing lacks but Qwen2-VL's video input, which is not used")
-    # In a process of its own: a library of another build may end it.
+        return Check(name, OK, "not installed: it is needed only for Qwen2-VL's video input, which is not used here")
+    # In its own process: a mismatched library may crash it.
     try:
         probe = subprocess.run(
             [sys.executable, "-c", "import torchvision"],
@@ -108,12 +111,13 @@ def torchvision() -> Check:
         )
     except subprocess.TimeoutExpired:
         failed = f"not imported within {IMPORT_TIMEOUT} s"
-    pair = f"torchvision {version_of(name) or '?'} beside torch {version_of('torch') or '?'}"
+    pair = f"torchvision {version_of(name) or '?'} with torch {version_of('torch') or '?'}"
     if failed:
         return Check(
             name,
             BROKEN,
-            f"{pair} cannot be imported ({failed}), and transformers' processors fail with it",
-            "pip uninstall torchvision, which is optional here; or install the build that belongs to this torch, from the same index",
+            f"{pair} cannot be imported ({failed}), so transformers' processors fail too",
+            "pip uninstall torchvision, which is optional here; or install the build that matches this torch, from the "
+            "same index",
         )
     return Check(name, OK, pair)

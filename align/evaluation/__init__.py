@@ -1,1 +1,1 @@
-"""Benchmarks, judges, verdicts and the numbers made of them."""
+"""Benchmarks, judges, verdicts and rates."""

@@ -1,4 +1,4 @@
-"""The answers to one set: those on disk, and the missing ones asked for now, each written as it comes."""
+"""Responses to one benchmark: read stored ones, generate missing ones, write each at once."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from align.settings import Evaluate
 
 SCHEMA = 1
 SHOWN_EARLY = 5
-"""So many answers are shown as soon as they are there: a wrong template or a blank image is seen at once."""
+"""This many responses are shown at once, so that a wrong template or a blank image is noticed."""
 DECLINED = "content_filter"
-"""The finish_reason of a row that the server of the model refused to pass on or to answer."""
+"""finish_reason of a row that the model's endpoint rejected."""
 
 UNUSABLE = "unusable"
-"""The finish_reason of a row that the model cannot be asked."""
+"""finish_reason of a row that the model cannot process."""
 
 Responses = dict[str, dict[str, Any]]
 """{row id: line of responses.jsonl}"""
 
 
 class Early:
-    """A display that also shows the first answers."""
+    """A display that also shows the first responses."""
 
     def __init__(self, display: Display):
         self.display, self._left = display, SHOWN_EARLY
 
     def show(self, name: str, row: Row, response: str) -> None:
-        """One more answer."""
+        """Show a response, if it is one of the first."""
         if self._left:
             self._left -= 1
             self.display.say(f"{name} {row.id}: {shortened(row.prompt)} -> {shortened(response)}")
@@ -51,20 +51,23 @@ class Early:
 
 @dataclass
 class Answered:
-    """A set with its answers."""
+    """A benchmark with its responses."""
 
     chosen: Selected
     folder: Path
     responses: Responses
     clusters: dict[str, str]
-    """{row id: what items that are not independent share}"""
+    """{row id: its cluster}; items of one cluster are not independent"""
     pixels: dict[str, list[str]] | None
-    """{row id: `pixel_hash` of each image}; None in a view of other images than its own"""
+    """{row id: `pixel_hash` of each image}; None in a view that changes the images"""
     facts: list[str]
 
     @classmethod
     def of(cls, model: Model, chosen: Selected, config: Evaluate, folder: Path, early: Early) -> Answered:
-        """Ask what is not answered yet. Raises UserError where the folder holds answers of another model or to other questions."""
+        """Generate missing responses.
+
+        Raises UserError if the folder stores responses of another model or to other rows.
+        """
         folder = folder / chosen.name
         _keep_settings(folder, chosen, config, model)
         pixels = dict(zip((row.id for row in chosen.rows), pixels_of(chosen.rows), strict=True))
@@ -83,11 +86,11 @@ class Answered:
 
     @property
     def settled(self) -> dict[str, Verdict]:
-        """{row id: verdict} where there is nothing to judge: the model's server would not answer, or the model only thought."""
+        """{row id: verdict} without a judge: rows that were declined, unusable or unfinished."""
         of_row: dict[str, Verdict] = {}
         for row_id, record in self.responses.items():
             if record["finish_reason"] == DECLINED:
-                detail = f"the model gave no answer: {record['detail']}"
+                detail = f"the model gave no response: {record['detail']}"
                 of_row[row_id] = Verdict("invalid", "declined", detail=detail, again=True)
             elif record["finish_reason"] == UNUSABLE:
                 of_row[row_id] = Verdict("invalid", UNUSABLE, detail=record["detail"])
@@ -97,34 +100,38 @@ class Answered:
 
 
 def _say_unusable(name: str, responses: Responses, display: Display) -> None:
-    """A line on rows that the model could not be asked, which have no verdict."""
+    """Report rows that the model cannot process; they have no verdict."""
     why = {row_id: record["detail"] for row_id, record in responses.items() if record["finish_reason"] == UNUSABLE}
     if why:
         first = next(iter(why))
         display.say(
-            f"{name}: {len(why)} of {len(responses)} rows cannot be asked and count as invalid; {first}: {why[first]}"
+            f"{name}: the model cannot process {len(why)} of {len(responses)} rows, which count as invalid. Row "
+            f"{first}: {why[first]}"
         )
 
 
 def _say_unfinished(name: str, responses: Responses, model: Model, display: Display) -> None:
-    """A line on answers that are thoughts alone, before anybody is asked to judge the others, and what to do."""
+    """Report responses that hold only thoughts, with what to do, before judges are called."""
     why = {row_id: record["unfinished"] for row_id, record in responses.items() if "unfinished" in record}
     if not why:
         return
     first = next(iter(why))
     parts = [
-        f"{name}: {len(why)} of {len(responses)} answers are unfinished and count as incoherent",
+        f"{name}: {len(why)} of {len(responses)} responses are unfinished and count as incoherent",
         f"{first}: {why[first]}",
     ]
     if any(responses[row_id]["finish_reason"] == "length" for row_id in why):
-        parts.append("a higher generation.max_new_tokens= leaves room for thought and answer")
+        parts.append("give a higher generation.max_new_tokens= to leave room for thought and response")
     if any(MISPLACED in reason for reason in why.values()) and not model.marks.given:
-        parts.append("if the chat template opens the thought, generation.thought_marks=<opening>,<closing> says so")
+        parts.append("if the chat template opens the thought, set generation.thought_marks=<opening>,<closing>")
     display.say("; ".join(parts))
 
 
 def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Model) -> None:
-    """Record who is asked what; answers of another model or to other questions must not be mixed in. Raises UserError."""
+    """Record the evaluation's settings.
+
+    Raises UserError if stored responses have other settings.
+    """
     rows = hashlib.sha256("\n".join(row.id for row in chosen.rows).encode()).hexdigest()[:16]
     wanted = {
         "schema": SCHEMA,
@@ -136,24 +143,25 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
         "defence": config.defence,
     }
     file, responses = folder / "settings.json", folder / "responses.jsonl"
-    # Where nothing is answered yet, there is nothing to mix: a model that refused a setting is asked with another.
+    # Without stored responses nothing can be mixed, so settings may change.
     there = read_json(file) if file.is_file() and responses.is_file() and responses.stat().st_size else {}
     selection, asked = chosen.narrowed or "all rows", there.pop("selection", "not recorded")
     if there and there.get("rows") != rows:
         raise UserError(
-            f"{folder} holds answers to other rows of {chosen.name} (selection: {asked}); this evaluation asks {len(chosen.rows)} rows "
-            f"(selection: {selection}). Give another output_dir=, or remove that folder"
+            f"{folder} stores responses to other rows of {chosen.name} (selection: {asked}); this evaluation has "
+            f"{len(chosen.rows)} rows (selection: {selection}). Give another output_dir=, or remove that folder."
         )
     refuse_other(folder, "evaluation", there, wanted | {key: None for key in there if key not in wanted})
     write_json(file, wanted | {"selection": selection})
 
 
 def cluster_of(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:
-    """What rows that are not independent have in common: what their set says, or their image where it says no more than that.
+    """The cluster of a row: the benchmark's cluster, or the image if that says no more.
 
-    An image goes by its pixels: the same one in two sets, or under two paths, is one.
+    Images are identified by pixels: one image in two benchmarks, or under two paths, is one
+    cluster.
     """
-    # That a row belongs to itself, to its twin or to its image by name: none of it tells more than the pixels do.
+    # A cluster that is the row, its twin or its image's name says no more than the pixels do.
     own = {row.id, row.twin, *(image.name for image in row.images)}
     if pixels and chosen.view == "image" and (row.cluster is None or row.cluster in own):
         return pixels[0][:16]
@@ -163,7 +171,10 @@ def cluster_of(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:
 def _answers(
     model: Model, name: str, rows: Sequence[Row], hashes: dict[str, str], path: Path, early: Early
 ) -> Responses:
-    """Those on disk, and the missing ones asked for now. `hashes` are of what each row asks. Raises UserError where rows get none."""
+    """Stored responses, and missing ones generated now. `hashes` is {row id: hash of its prompt}.
+
+    Raises UserError if rows get no response.
+    """
     kept, file = open_jsonl(path)
     unanswered: list[Unanswered] = []
     passing: set[str] = set()
@@ -172,13 +183,13 @@ def _answers(
         stored = {
             record["id"]: record
             for record in kept
-            # Whether a row can be asked is looked at again: that costs nothing, and depends on the model's files.
+            # Unusable rows are checked again: the check is cheap and depends on the model's files.
             if hashes.get(record["id"]) == record["prompt_hash"] and record["finish_reason"] != UNUSABLE
         }
         done = parted_together(stored, model.marks)
         early.display(name, len(done), len(rows))
         waiting = [row for row in rows if row.id not in done]
-        if waiting or done != stored:  # what was made of former answers would be taken for the result of these
+        if waiting or done != stored:  # results of earlier responses would be taken for results of these
             for former in (*path.parent.glob("summary.*.json"), *path.parent.glob("items.*.jsonl")):
                 former.unlink()
         for answer in model.answers(waiting):
@@ -188,7 +199,7 @@ def _answers(
             record = _record(answer, model) | {"prompt_hash": hashes[answer.id]}
             done[answer.id] = record
             if isinstance(answer, Unanswered) and not (answer.final or answer.unusable):
-                passing.add(answer.id)  # the same command asks again
+                passing.add(answer.id)  # the same command tries again
             else:
                 append_jsonl(file, record)
             early.show(name, of[answer.id], str(record.get("raw", record["response"])))
@@ -196,9 +207,9 @@ def _answers(
     if unanswered:
         first, left = unanswered[0], ", ".join(one.id for one in unanswered[:5])
         raise UserError(
-            f"{name}: {len(unanswered)} of {len(rows)} rows got no answer of {model.name}{model.place}: {left}"
-            f"{', ...' if len(unanswered) > 5 else ''}. Row {first.id}: {first.told}. The other answers are stored in {path}: the same "
-            f"command goes on from there"
+            f"{name}: {len(unanswered)} of {len(rows)} rows got no response from {model.name}{model.place}: "
+            f"{left}{', ...' if len(unanswered) > 5 else ''}. Row {first.id}: {first.told}. The other responses are "
+            f"stored in {path}. To resume, give the same command."
         )
     done = parted_together(done, model.marks)
     keep_lines(path, [done[row.id] for row in rows if row.id not in passing])

@@ -1,4 +1,4 @@
-"""What a benchmark is: rows, the kind of number that is made of them, and who judges."""
+"""The definition of a benchmark: rows, kind of rate, judges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAFETY_KINDS = ("vsil", "vsil_free")
 
 @dataclass(frozen=True)
 class Counts:
-    """What a publication counts of its set; None where it does not say."""
+    """Published sizes of a benchmark; None if not published."""
 
     rows: int | None = None
     images: int | None = None
@@ -29,34 +29,41 @@ class Counts:
     per_category: Mapping[str, int] = field(default_factory=dict)
     """{category: rows}"""
     whole: int | None = None
-    """Rows of the whole set, of which a benchmark is a part."""
+    """Rows of the whole data set, if the benchmark is a part of it."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One evaluation set. `read` takes where its files are and gives every row of the set; selections are made afterwards."""
+    """A benchmark.
+
+    `read` takes the place of its files and returns every row; selection comes later.
+    """
 
     name: str
     kind: str
-    """vsil: the text tells that the request is harmful; vsil_free: only image and text together do; benign; ability; twin.
-    `as its rows say` for local files."""
+    """vsil: the text shows that the request is harmful; vsil_free: only image and text together do;
+    benign; ability; twin. Local files: `as its rows say`."""
     read: Callable[[BenchmarkSettings], list[Row] | Read]
     judges: tuple[str, ...]
-    """The first is the main judge of the table; the others stand beside it."""
+    """The first is the main judge of the table; the others have their own tables."""
     shared_prompts: tuple[str, ...] = ()
-    """Prompts that every item shares and that therefore name no item (SafeBench's one sentence): no sign of overlap."""
+    """Prompts that all items share (SafeBench's one sentence).
+
+    They are ignored as a sign of overlap.
+    """
     published: Mapping[str | None, Counts] = field(default_factory=dict)
-    """{subset, None for the whole: what the publication counts}; a difference is reported."""
+    """{subset, None for all: published sizes}; a difference is reported."""
     part: Callable[[Row], bool] | None = None
-    """Which rows of its set are its own, where the set has rows of several kinds (a group of align/config/registry.py)."""
+    """Selects the benchmark's rows from a data set with rows of several kinds (a group in
+    align/config/registry.py)."""
 
     def every(self, settings: BenchmarkSettings) -> Read:
-        """Every row of the set, and what its reader has to tell of them. Raises UserError."""
+        """Every row of the data set, and the reader's facts. Raises UserError."""
         found = self.read(settings)
         return found if isinstance(found, Read) else Read(found)
 
     def own(self, rows: Sequence[Row]) -> list[Row]:
-        """Those of the rows of its set that are its own."""
+        """The benchmark's rows among the rows of its data set."""
         return [row for row in rows if self.part is None or self.part(row)]
 
 
@@ -72,10 +79,10 @@ def published(
     shared_prompts: tuple[str, ...] = (),
     part: Callable[[Row], bool] | None = None,
 ) -> Benchmark:
-    """A published set: `rows` makes them of its files and the subset that is asked for, one of the keys of `counts`.
+    """Define a published benchmark. `rows` reads its files, for a subset in the keys of `counts`.
 
-    `hub` is its id on the Hugging Face hub, and `files` are patterns of the files that are needed of it; `part` says which of the rows
-    are this benchmark's, where others have the rest of the set.
+    `hub` is its id on the Hugging Face Hub, `files` are patterns of the files that it needs. `part`
+    selects its rows if other benchmarks have the rest of the data set.
     """
 
     def read(settings: BenchmarkSettings) -> list[Row]:
@@ -83,9 +90,9 @@ def published(
         if settings.subset not in counts:
             known = ", ".join(str(subset) for subset in counts if subset is not None)
             expected = (
-                f"expected {known}, or none for the whole set"
+                f"expected {known}, or no subset= for all rows"
                 if known
-                else f"it has no subsets; select rows by {option('where.category=<category>')} or {option('limit=<number>')}"
+                else f"the benchmark has no subsets. Select rows with {option('where.category=<category>')} or {option('limit=<number>')}"
             )
             raise UserError(f"{what}: {option(f'subset={settings.subset}')}: {expected}")
         folder = DataFolder.open(what, settings, hub, files)
@@ -95,7 +102,7 @@ def published(
 
 
 def differences(benchmark: Benchmark, every: Sequence[Row], subset: str | None) -> list[str]:
-    """Where what was read is not what the publication counts, or lacks its text: each a line to print and to keep."""
+    """Lines on differences from published sizes, and on rows without text."""
     counts = benchmark.published.get(subset)
     if counts is None:
         return []
@@ -112,7 +119,7 @@ def differences(benchmark: Benchmark, every: Sequence[Row], subset: str | None) 
         if (count := getattr(counts, what)) is not None and count != found[what]
     ]
     if counts.whole not in (None, len(every)):
-        lines.append(f"{of_set}: {len(every)} rows found in its whole set, {counts.whole} are published")
+        lines.append(f"{of_set}: {len(every)} rows found in the whole data set, {counts.whole} are published")
     if unlike := _unlike(counts.per_category, Counter(str(row.category) for row in rows)):
         lines.append(f"{of_set}: rows of a category found (published): {', '.join(unlike)}")
     if empty := [row.id for row in rows if not row.prompt.strip()]:
@@ -130,7 +137,10 @@ def _unlike(published: Mapping[str, int], found: Counter[str]) -> list[str]:
 
 
 def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -> list[Row]:
-    """Of a set's rows the benchmark's own that `where` and `limit` keep. Raises UserError for an unknown column and where none is left."""
+    """The benchmark's rows that `where` and `limit` keep.
+
+    Raises UserError for an unknown column, or if no row is left.
+    """
     rows = benchmark.own(rows)
     for column, wanted in settings.where.items():
         values = {str(value) for value in (wanted if isinstance(wanted, list) else [wanted])}
@@ -138,20 +148,22 @@ def select(benchmark: Benchmark, rows: list[Row], settings: BenchmarkSettings) -
         if lacking is not None:
             known = ", ".join(["category", *lacking.columns])
             raise UserError(
-                f"benchmark {benchmark.name}: {option(f'where.{column}')}: row {lacking.id} has no such column; it has {known}"
+                f"benchmark {benchmark.name}: {option(f'where.{column}')}: row {lacking.id} has no such column. Its "
+                f"columns: {known}"
             )
-        # The set's own column first: `source` is one of VLSBench's, and every row's.
+        # The benchmark's own column first: VLSBench has a column `source`, and so has every row.
         found = [str(row.columns.get(column, getattr(row, column, None))) for row in rows]
         if absent := sorted(values - set(found)):
             there = ", ".join(list(dict.fromkeys(found))[:10])
             raise UserError(
-                f"benchmark {benchmark.name}: {option(f'where.{column}')}: no row has {', '.join(absent)}; found {there}"
+                f"benchmark {benchmark.name}: {option(f'where.{column}')}: no row has {', '.join(absent)}. Found: "
+                f"{there}"
             )
         rows = [row for row, value in zip(rows, found, strict=True) if value in values]
-    # An item of a twin set is a pair of rows.
+    # An item of a twin benchmark is a pair of rows.
     rows = limited(f"benchmark {benchmark.name}", rows, settings, 2 if benchmark.kind == "twin" else 1)
     if not rows:
-        raise UserError(f"benchmark {benchmark.name}: no rows left by where={settings.where}, limit={settings.limit}")
+        raise UserError(f"benchmark {benchmark.name}: where={settings.where}, limit={settings.limit} leave no rows")
     return rows
 
 
@@ -162,7 +174,10 @@ def limited(
     of_item: int = 1,
     first: Callable[[Row], Hashable] | None = None,
 ) -> list[Row]:
-    """As many rows as `limit` says, `of_item` for each; `first` as in `stratified`. Raises UserError for settings that say nothing."""
+    """`limit` items of `of_item` rows each; `first` as in `stratified`.
+
+    Raises UserError for invalid settings.
+    """
     if settings.limit_order not in LIMIT_ORDERS:
         raise UserError(
             f"{what}: {option(f'limit_order={settings.limit_order}')}: expected {' or '.join(LIMIT_ORDERS)}"
@@ -180,20 +195,21 @@ def limited(
 
 
 def kind_of(rows: list[Row], name: str, mixed: bool = False) -> str:
-    """The kind of a set of rows, by their roles and where their harm lies; of several kinds `mixed`, or UserError."""
+    """The kind of rows, by role and place of harm; for several kinds "mixed", or UserError."""
     kinds = {"benign" if row.role == "benign" else "vsil_free" if row.harm_in == "image" else "vsil" for row in rows}
     if len(kinds) != 1 and mixed:
         return "mixed"
     if len(kinds) != 1:
         raise UserError(
-            f"benchmark {name}: its rows are of several kinds ({', '.join(sorted(kinds))}), and one rate cannot speak for all; "
-            f"select some: {option('where.role=benign')}, or {option('where.role=harmful')} with {option('where.harm_in=image')} or another"
+            f"benchmark {name}: its rows are of several kinds ({', '.join(sorted(kinds))}), which need separate rates. "
+            f"Select one kind: {option('where.role=benign')}, or {option('where.role=harmful')} with "
+            f"{option('where.harm_in=image')} (or text)"
         )
     return kinds.pop()
 
 
 def check_twins(benchmark: Benchmark, rows: list[Row]) -> None:
-    """Raises UserError where a pair of a twin set lacks its unsafe or its safe half."""
+    """Raises UserError if a pair of a twin benchmark lacks its unsafe or its safe half."""
     if benchmark.kind != "twin":
         return
     pairs: dict[str, list[str]] = {}

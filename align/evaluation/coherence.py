@@ -1,4 +1,4 @@
-"""Whether an answer is language at all: a fact about the answer, found without a judge."""
+"""Detect incoherent responses, which are not language at all, without a judge."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 import unicodedata
 
 MINIMUM_REPEATS = 4
-"""An answer that is nothing but one span, this often or more, is no answer."""
+"""A response of one span that repeats this often or more is incoherent."""
 LONGEST_WORD = 24
-"""Letters or digits. What repeats within one word or number of this length ("1111", "hahahaha") is still an answer."""
+"""Letters or digits. One word or number up to this length ("1111", "hahahaha") is coherent."""
 LETTERS_OF_A_SIGN = 4
-"""So many letters does a character count for in a script that writes no spaces: there a word has few of them."""
+"""Letters for which a character counts in scripts without spaces, where words are short."""
 WITHOUT_SPACES = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Myanmar, Khmer
     "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"  # kana, Chinese characters
@@ -20,9 +20,10 @@ LIST_MARK = re.compile(r"(\d+)[.)]")
 
 
 def incoherent(response: str) -> str | None:
-    """Why an answer is incoherent (empty, not decodable, no words, one span repeated), or None if it is language.
+    """Why a response is incoherent (empty, not decodable, no words, one span repeated), or None.
 
-    A letter or a digit of any script is language. Signs alone are not, nor are the numbers of a list without its entries.
+    A letter or a digit of any script is language. Punctuation alone is not, nor are numbers of a
+    list without entries.
     """
     text = response.strip()
     if not text:
@@ -35,7 +36,7 @@ def incoherent(response: str) -> str | None:
 
 
 def _is_empty_list(text: str) -> bool:
-    """Whether all that is said is 1. 2. and so on: the marks of a list, in their order."""
+    """Whether a text has only list numbers in order: 1. 2. and so on."""
     said = [part for part in text.split() if any(character.isalnum() for character in part)]
     marks = [LIST_MARK.fullmatch(part) for part in said]
     return len(said) > 1 and [mark and int(mark[1]) for mark in marks] == list(range(1, len(said) + 1))
@@ -45,12 +46,12 @@ def _repeats(text: str) -> bool:
     numbers: dict[str, int] = {}
     words = "".join(
         chr(numbers.setdefault(word, len(numbers)) % 0x110000) for word in text.split()
-    )  # a character for each word
+    )  # one character for each word
     return _is_repetition(words) or (not _is_one_word(text) and _is_repetition(re.sub(r"\s+", "", text)))
 
 
 def _is_one_word(text: str) -> bool:
-    """Whether a text is one number or one word, no longer than words are."""
+    """Whether a text is one number or one word of at most LONGEST_WORD."""
     if all(character.isnumeric() or character in BETWEEN_DIGITS for character in text):
         return len(text) <= LONGEST_WORD
     signs = len(WITHOUT_SPACES.findall(text))
@@ -59,8 +60,8 @@ def _is_one_word(text: str) -> bool:
 
 
 def _is_repetition(text: str) -> bool:
-    """Whether a text is one span, repeated to the end; the last repeat may be cut short. In time that grows as the text does."""
+    """Whether a text is one repeated span; the last repeat may be truncated. Linear time."""
     longest = len(text) // MINIMUM_REPEATS
-    # If there is such a span, the text without its last quarter stands in it again, as far behind as the span is long.
+    # If so, the text without its last quarter occurs again, shifted by the length of the span.
     span = text.find(text[: len(text) - longest], 1)
     return 0 < span <= longest and text.startswith(text[span:])

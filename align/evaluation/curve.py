@@ -1,4 +1,4 @@
-"""A curve: the weights that a run kept while it trained, evaluated as its final ones are."""
+"""A curve: evaluate the weights that a run kept during training, like its final weights."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from align.run_folder import SCHEMA, RunFolder
 from align.settings import Evaluate
 
 Results = dict[str, dict[str, Any]]
-"""{set: result}"""
+"""{benchmark: result}"""
 
 
 def point_steps(every_steps: int, steps: int) -> list[int]:
-    """The steps of a training of so many whose weights are kept; the last step's are the final ones."""
+    """Steps whose weights are kept, without the last step, whose weights are the final ones."""
     return list(range(every_steps, steps, every_steps))
 
 
 def lacking(run: RunFolder, every_steps: int | None) -> str | None:
-    """A line on the points that a finished run was asked for too late; None where it has them all."""
+    """A line on curve points that a finished run did not keep; None if it has all."""
     there = run.curve_points()
     absent = (
         [step for step in point_steps(every_steps, run.manifest()["steps"]) if step not in there] if every_steps else []
@@ -33,17 +33,19 @@ def lacking(run: RunFolder, every_steps: int | None) -> str | None:
         return None
     shown = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
     return (
-        f"evaluate.every_steps={every_steps}: {run.path} has no weights of {len(absent)} steps ({shown}), so its curve lacks them: "
-        f"they are only kept while a run trains; to train it anew, give another output_dir="
+        f"evaluate.every_steps={every_steps}: {run.path} did not keep the weights of {len(absent)} steps ({shown}), so "
+        "its curve lacks them. Weights are kept only during training. To train again with them, give another "
+        "output_dir="
     )
 
 
 def evaluate_curve(
     run: RunFolder, final: Results, config: Evaluate, load: Callable[[Path], Model], display: Display | None = None
 ) -> dict[int, Results]:
-    """Evaluate every point of a run's curve, in order -> {step: results}, with the final ones; written to curve.json after each.
+    """Evaluate every point of a run's curve in order -> {step: results}, with the final results.
 
-    `load` makes a model of a folder of weights. Empty for a run without points. Raises UserError.
+    curve.json is written after each point. `load` makes a model from a folder of weights. Empty for
+    a run without points. Raises UserError.
     """
     points = run.curve_points()
     if not points:
@@ -52,15 +54,13 @@ def evaluate_curve(
     found = {run.manifest()["steps"]: final}
     _write(run, found)
     for step, point in points.items():
-        gc.collect()  # the model before this one is free by now, and so is what it held of the device
+        gc.collect()  # frees the device memory of the previous model
         found[step] = evaluate(load(point.weights), config, point.evaluation, Named(display, f"step {step}"))
         _write(run, found)
     return dict(sorted(found.items()))
 
 
 def _write(run: RunFolder, found: dict[int, Results]) -> None:
-    if any(
-        found.values()
-    ):  # with judge=none there are answers alone, and nothing to put in the place of what was found before
+    if any(found.values()):  # with judge=none there are no results, and earlier ones stay
         points = [{"step": step, "results": found[step]} for step in sorted(found)]
         write_json(run.curve_file, {"schema": SCHEMA, "points": points})

@@ -1,7 +1,9 @@
-"""One evaluation: rows -> responses -> verdicts -> a summary, each written as it comes, so that a kill loses nothing.
+"""One evaluation: rows -> responses -> verdicts -> summary.
 
-Folder: <run>/evaluation/<benchmark>[.<view>]/ with settings.json, responses.jsonl, and for each judge verdicts.<judge>.jsonl,
-items.<judge>.jsonl, summary.<judge>.json. All sets are answered first, so that a model is loaded once and gone when a judge is.
+Each is written at once, so a kill loses none. Folder: <run>/evaluation/<benchmark>[.<view>]/ with
+settings.json, responses.jsonl, and for each judge verdicts.<judge>.jsonl, items.<judge>.jsonl,
+summary.<judge>.json. All responses are generated before judging, so that the model is loaded once
+and freed before a judge is loaded.
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ from align.settings import Evaluate
 
 
 def evaluate(model: Model, config: Evaluate, folder: Path, display: Display | None = None) -> dict[str, dict[str, Any]]:
-    """Evaluate a model on every benchmark and view of a configuration -> {set: result}. Resumes what is there. Raises UserError."""
+    """Evaluate a model on every benchmark and view of a configuration -> {benchmark: result}.
+
+    Stored responses and verdicts are reused. Raises UserError.
+    """
     display = display or Display()
     if not config.benchmark:
-        raise UserError("nothing to evaluate: give benchmark=<names>")
-    # Read everything first: a missing file or judge should be known before the first answer is generated.
+        raise UserError("benchmark= is missing. Give benchmark=<names>")
+    # Read everything first, to find a missing file or judge before the first response is generated.
     selections = selections_of(config)
     judges = judges_of(config.judge, selections)
     early = Early(display)
@@ -40,7 +45,7 @@ def evaluate(model: Model, config: Evaluate, folder: Path, display: Display | No
     finally:
         model.release()
     results: dict[str, dict[str, dict[str, Any]]] = {chosen.name: {} for chosen in selections}
-    # A judge at a time over all sets: it may be a large model too.
+    # One judge at a time over all benchmarks: it may be a large model too.
     for judge in {judge.name: judge for of_set in judges.values() for judge in of_set}.values():
         try:
             for name, of_set in answered.items():
@@ -56,7 +61,7 @@ def evaluate(model: Model, config: Evaluate, folder: Path, display: Display | No
 
 
 def _judged(judge: AnyJudge, answered: Answered, display: Display) -> dict[str, Any]:
-    """One judge's result on one set."""
+    """One judge's result on one benchmark."""
     chosen, responses = answered.chosen, answered.responses
     cases = [Case(row, responses[row.id]["response"]) for row in chosen.items]
     path = answered.folder / f"verdicts.{judge.name}.jsonl"
@@ -69,11 +74,11 @@ def _judged(judge: AnyJudge, answered: Answered, display: Display) -> dict[str, 
 
 
 def _kept(folder: Path, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The main judge's result, which is the first, with the others' beside it; each in its file."""
+    """Write each judge's result to its file -> the main (first) judge's result, with the others."""
     main, *others = results
-    for former in folder.glob("summary.*.json"):  # a judge that was the main one in an earlier evaluation no longer is
+    for former in folder.glob("summary.*.json"):  # another judge may have been the main one earlier
         if former.name != f"summary.{main['judge']}.json":
             write_json(former, read_json(former) | {"main": False})
-    for result in (*others, main):  # so that there are never two main ones
+    for result in (*others, main):  # the main one last, so that there are never two
         write_json(folder / f"summary.{result['judge']}.json", result | {"main": result is main})
     return main | ({"other_judges": others} if others else {})

@@ -1,4 +1,4 @@
-"""What an evaluation would ask and what it may cost, before anybody is asked."""
+"""Forecast of an evaluation's requests and cost, before any request is made."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from align.settings import Evaluate
 
 
 def forecast(config: Evaluate, folder: Path) -> Iterator[str]:
-    """A line for each set and each judge that is a model; `folder` is where evaluations of it are kept. Raises UserError."""
+    """A line for each benchmark and each judge at an endpoint. Raises UserError.
+
+    `folder` is the folder of the evaluation's results.
+    """
     if not config.benchmark and not config.lmms_eval.tasks:
-        raise UserError("nothing to evaluate: give benchmark=<names>")
+        raise UserError("benchmark= is missing. Give benchmark=<names>")
     selections = selections_of(config)
     judges = judges_of(config.judge, selections)
     for chosen in selections:
         there = _responses(chosen, folder)
-        yield f"{chosen.name}: {len(chosen.rows)} answers, {len(there)} of them stored; judges: {_named(judges[chosen.name])}"
-        # What is not answered yet is taken to be as long as it can be.
+        yield f"{chosen.name}: {len(chosen.rows)} responses, {len(there)} of them stored; judges: {_named(judges[chosen.name])}"
+        # A missing response is assumed to have the greatest length.
         longest = "x" * round(config.generation.max_new_tokens * CHARACTERS_PER_TOKEN)
         cases = [Case(row, there.get(row.id, longest)) for row in chosen.items]
         for judge in judges[chosen.name]:

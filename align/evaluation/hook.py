@@ -1,5 +1,7 @@
-"""The evaluation hook: a process of its own, so that the same code serves our checkpoints and other people's, and no judge keeps
-the GPUs of a training job waiting.
+"""The evaluation after training, in its own process.
+
+So the same code evaluates this package's checkpoints and others, and no judge blocks the GPUs of a
+training job.
 """
 
 from __future__ import annotations
@@ -25,22 +27,24 @@ LAUNCHER_VARIABLES = (
     "MASTER_PORT",
     "GROUP_RANK",
 )
-"""What `accelerate launch` tells its processes; a child that saw them would wait for a process group that is closed."""
+"""Variables of `accelerate launch`; with them, a child would wait for a closed process group."""
 
 
 PATIENCE = 10.0
-"""Seconds that the child has to end when it is told to."""
+"""Seconds that the child has to end after SIGTERM."""
 CTRL_C = 130
-"""What a shell says of a command that was ended by it."""
+"""Exit status that shells report after Ctrl-C."""
 
 
 def evaluate_in_child(run: RunFolder) -> int:
-    """`align eval run=<folder>` as a child process; its exit status, or 75 where this one was asked to stop: the child is ended first.
+    """Run `align eval run=<folder>` as a child process -> its exit status.
 
-    The run is finished and its checkpoint whole whatever becomes of this; one command, which is printed, goes on with it.
+    Returns 75 if this process received a signal to stop; it ends the child first. The run and its
+    checkpoint are complete in any case. If the evaluation does not succeed, the command that
+    resumes it is printed.
     """
     run.evaluation_interrupted.unlink(missing_ok=True)
-    NOTICE.deferred = True  # looked at below
+    NOTICE.deferred = True  # checked below
     try:
         child = subprocess.Popen(
             [sys.executable, "-m", "align.cli", "eval", f"run={run.path}"], env=child_environment()
@@ -52,12 +56,15 @@ def evaluate_in_child(run: RunFolder) -> int:
         write_text(run.evaluation_interrupted, why + "\n")
     if status:
         command = shlex.join(["align", "eval", f"run={run.path}"])
-        complain(f"{why}; the run is trained and its checkpoint whole. To go on: {command}", prefix="")
+        complain(
+            f"{why}. Training is finished and the checkpoint is complete. To resume the evaluation: {command}",
+            prefix="",
+        )
     return status
 
 
 def child_environment() -> dict[str, str]:
-    """The environment for a child that is no part of the process group of this one."""
+    """Environment for a child outside this process group."""
     return {
         key: value
         for key, value in os.environ.items()
@@ -66,7 +73,7 @@ def child_environment() -> dict[str, str]:
 
 
 def _ended(child: subprocess.Popen) -> tuple[int, str]:
-    """(Exit status, how it came to that) of the child, which has ended then: by itself, or because this process is to end."""
+    """Wait until the child ends, or end it after a signal -> (exit status, reason)."""
     try:
         while NOTICE.signal is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -82,13 +89,13 @@ def _by_itself(status: int) -> tuple[int, str]:
     if status >= 0:
         return status, f"evaluation ended with status {status}"
     name = signal.Signals(-status).name
-    if -status in SIGNALS:  # whoever signals a whole job may reach the child first
+    if -status in SIGNALS:  # a signal to a whole job may reach the child first
         return EXIT_AGAIN, f"{name}: evaluation stopped"
     return 128 - status, f"evaluation was ended by {name}"
 
 
 def _end(child: subprocess.Popen) -> None:
-    """Answers and verdicts are on disk as they came: the child may end anywhere."""
+    """End the child; its responses and verdicts are already on disk."""
     NOTICE.ignore()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C, while this ends
     child.terminate()

@@ -1,4 +1,4 @@
-"""Items: what a rate is a share of. An item is a row, or in a twin set a pair of rows."""
+"""Items, which rates count. An item is a row; in a twin benchmark it is a pair of rows."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from align.rows import Row
 
 @dataclass(frozen=True)
 class Item:
-    """One item with its one label, as `items.<judge>.jsonl` keeps it."""
+    """One item with its label, as in `items.<judge>.jsonl`."""
 
     id: str
     label: str
     good: bool
     cluster: str
-    """Items that are not independent (one image, several queries) share it."""
+    """Equal for items that are not independent (one image, several queries)."""
     category: str | None = None
     asks: str | None = None
-    """`asks` of the row; None of a pair of rows, and in folders of earlier versions. Likewise the next."""
+    """`asks` of the row; `shows` likewise. None for pairs, and in folders of earlier versions."""
     shows: str | None = None
 
 
 def asks(row: Row) -> str:
-    """A hash of what a row asks, in the prompt and in plain words, and of its role; the row as it is, whatever view a model saw."""
+    """Hash of a row's prompt, plain request and role, independent of the view."""
     return _hash([row.prompt, row.plain_request, row.role])
 
 
 def shows(pixels: Sequence[str] | None) -> str | None:
-    """A hash of what a row shows, from the `pixel_hash` of each of its images; None where nobody looked at them."""
+    """Hash of a row's images, from the `pixel_hash` of each; None if images were not read."""
     return None if pixels is None else _hash(pixels)
 
 
@@ -47,9 +47,10 @@ def items_of(
     clusters: Mapping[str, str],
     pixels: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Item]:
-    """The items of a set of that kind from {row id: label} and {row id: cluster}. A pair goes by its unsafe image.
+    """Items of a benchmark of `kind` from {row id: label} and {row id: cluster}.
 
-    `pixels` is {row id: `pixel_hash` of each of its images}, where they were looked at.
+    A pair has the cluster and category of its unsafe row. `pixels` is {row id: `pixel_hash` of each
+    image}, if images were read.
     """
     if kind != "twin":
         seen = pixels or {}

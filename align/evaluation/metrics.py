@@ -1,4 +1,4 @@
-"""Shares and agreement, with their intervals."""
+"""Proportions and agreement, with intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEW_CLUSTERS = 20
 def wilson(good: float, n: float) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927), 95%. Raises ValueError for n = 0."""
     if n <= 0:
-        raise ValueError(f"an interval of a share of {n} items")
+        raise ValueError(f"no interval for a proportion of {n} items")
     z, share = float(ndtri((1 + CONFIDENCE) / 2)), good / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
@@ -26,9 +26,10 @@ def wilson(good: float, n: float) -> tuple[float, float]:
 
 
 def proportion_interval(good: Sequence[bool], clusters: Sequence[Hashable] | None = None) -> tuple[float, float]:
-    """95% interval of a share: Wilson's, or a bootstrap over clusters where items of one cluster recur.
+    """95% interval of a proportion: Wilson's, or a bootstrap over clusters if clusters repeat.
 
-    A bootstrap says too little of few clusters, and where every item agrees nothing: then Wilson's with as many items as clusters.
+    A bootstrap is unreliable for few clusters and has no width if all items agree: then Wilson's,
+    with n = the number of clusters.
     """
     distinct = len(set(clusters)) if clusters is not None else len(good)
     if distinct == len(good):
@@ -45,7 +46,10 @@ def proportion_interval(good: Sequence[bool], clusters: Sequence[Hashable] | Non
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Agreement beyond chance of two raters of the same items (Cohen 1960); None where chance alone agrees on all."""
+    """Cohen's kappa of two raters of the same items (Cohen 1960).
+
+    None if expected agreement is 1.
+    """
     observed = sum(a == b for a, b in zip(first, second, strict=True)) / len(first)
     expected = _by_chance(first, second)
     return None if expected == 1 else (observed - expected) / (1 - expected)
@@ -54,11 +58,12 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
 def kappa_interval(
     first: Sequence[Hashable], second: Sequence[Hashable], clusters: Sequence[Hashable]
 ) -> tuple[float | None, float | None]:
-    """95% interval of Cohen's kappa, by a bootstrap over clusters; (None, None) where that says nothing.
+    """95% interval of Cohen's kappa, by a bootstrap over clusters; (None, None) if undefined.
 
-    Where the raters agree on every item each draw gives 1, and the bootstrap has no width. Then the lower end is the kappa of the lower
-    end of Wilson's interval of the agreement, with the raters' own shares of labels: kappa grows with the agreement where these are
-    held. For two labels that are equally frequent that is the goodness-of-fit interval of Donner and Eliasziw (1992, Statistics in
+    If the raters agree on every item, each draw gives 1 and the bootstrap has no width. Then the
+    lower end is the kappa of the lower end of Wilson's interval of the agreement, with the raters'
+    label frequencies fixed (kappa increases with agreement when these are fixed). For two equally
+    frequent labels this is the goodness-of-fit interval of Donner and Eliasziw (1992, Statistics in
     Medicine 11:1511); for others it is wider.
     """
     if any(a != b for a, b in zip(first, second, strict=True)):
@@ -72,7 +77,7 @@ def kappa_interval(
 
 
 def _by_chance(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
-    """The agreement of two raters who give their labels as often as they do, to any item."""
+    """Expected agreement of two raters with the same label frequencies and random items."""
     of_first, of_second = Counter(first), Counter(second)
     return sum(of_first[label] * of_second[label] for label in of_first) / len(first) ** 2
 
@@ -82,7 +87,7 @@ def cluster_interval(
 ) -> tuple[float | None, float | None]:
     """95% percentile interval of a statistic, by a bootstrap over clusters.
 
-    (None, None) for one cluster, or where the statistic is undefined in most draws.
+    (None, None) for one cluster, or if the statistic is undefined in most draws.
     """
     members: dict[Hashable, list[Value]] = {}
     for value, cluster in zip(values, clusters, strict=True):

@@ -1,4 +1,4 @@
-"""From a benchmark's name and settings to the rows that are asked."""
+"""Select the rows of a benchmark from its name and settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from align.rows import Row, split_view
 from align.settings import BenchmarkSettings, Evaluate, LeakageConfig, RunConfig, ShortForms
 
 OF_EVERY_BENCHMARK = ("follow_links", "limit", "limit_order", "limit_seed", "on_missing_image")
-"""Short forms that mean something for several benchmarks at once."""
+"""Short forms that can apply to several benchmarks at once."""
 
 
 @dataclass
@@ -31,13 +31,13 @@ class Selected:
     benchmark: Benchmark
     view: str
     rows: list[Row]
-    """As the model sees them."""
+    """Rows in the view, for the model."""
     facts: list[str]
-    """What was selected or is absent, each a line to print and to keep with the numbers."""
+    """Lines on selections and missing images, printed and stored with the results."""
     items: list[Row]
-    """The same as they are, whatever the view: what a judge is shown."""
+    """The same rows in their original form, for judges."""
     narrowed: str | None = None
-    """Which rows of the set these are, in words; None for all."""
+    """The selection in words; None for all rows."""
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Selected:
 
 
 def narrowing(settings: BenchmarkSettings) -> str | None:
-    """Which rows of a set its settings leave, in words; None where that is all."""
+    """The selection of rows by settings, in words; None for all rows."""
     given = {key: getattr(settings, key) for key in ("subset", "limit", "where") if getattr(settings, key)}
     if "limit" in given:
         first = settings.limit_order == "first"
@@ -59,9 +59,10 @@ def narrowing(settings: BenchmarkSettings) -> str | None:
 def select_rows(
     name: str, view: str, settings: BenchmarkSettings, mixed: bool = False, place: Place | None = None
 ) -> Selected:
-    """Read a benchmark, keep what the settings ask for, and apply the view. Raises UserError.
+    """Read a benchmark, select rows by its settings, and apply the view. Raises UserError.
 
-    `mixed` allows rows of several kinds in one file, for a caller that makes no one rate of them; `place` is where its settings are typed.
+    `mixed` allows rows of several kinds in one file, for callers that make no single rate. `place`
+    is where the settings are typed.
     """
     with options_of(place or Place()):
         return _select_rows(name, view, settings, mixed)
@@ -80,14 +81,14 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
     if view in READS_IMAGES:
         rows, missing = drop_missing(rows, settings.on_missing_image, f"benchmark {name}")
     if not rows:
-        without = f"; {text_view()} needs no image" if text_view() else ""
+        without = f". {text_view()} needs no images" if text_view() else ""
         raise UserError(f"{missing}. No row of benchmark {name} is left to evaluate{without}")
     ids = Counter(row.id for row in rows)
     if twice := [row_id for row_id, count in ids.items() if count > 1]:
         of = f" of {settings.path}" if settings.path else ""
         raise UserError(
-            f"benchmark {name}{of}: {len(twice)} ids stand twice, first {twice[0][:80]!r}; answers and verdicts are known by them: "
-            f"make them unique"
+            f"benchmark {name}{of}: {len(twice)} ids occur twice, first {twice[0][:80]!r}. Responses and verdicts are "
+            "stored by id: make the ids unique."
         )
     if benchmark.kind == "twin" and missing:
         rows, missing = _whole_pairs(rows, missing)
@@ -101,7 +102,7 @@ def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool)
 
 
 def _whole_pairs(rows: list[Row], missing: str) -> tuple[list[Row], str]:
-    """Without the halves whose other half lacks its image."""
+    """Leave out rows whose twin lacks its image."""
     halves = Counter(row.twin for row in rows)
     whole = [row for row in rows if halves[row.twin] == 2]
     alone = len(rows) - len(whole)
@@ -109,7 +110,7 @@ def _whole_pairs(rows: list[Row], missing: str) -> tuple[list[Row], str]:
 
 
 def place_of(config: Evaluate | LeakageConfig, name: str) -> Place:
-    """Where the settings of a benchmark are typed: by itself where a command names one data set, else by its name."""
+    """Where settings of a benchmark are typed: short forms, or under its name if several."""
     if not isinstance(config, ShortForms):
         return Place(f"evaluate.settings.{name}", "evaluate.view")
     view = "view" if isinstance(config, Evaluate) else None
@@ -124,15 +125,18 @@ def _data_sets(config: ShortForms) -> set[str]:
 
 
 def settings_of(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSettings:
-    """A benchmark's settings with its place: by name in the data root, if it has no path. Raises UserError."""
+    """A benchmark's settings; without a path, its place by name in data_root. Raises UserError."""
     return at_root(typed_settings(config, name), config.data_root, data_set_of(name))
 
 
 def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSettings:
-    """A benchmark's own settings, with the short forms of the command line laid over them. Raises UserError."""
+    """A benchmark's own settings, overridden by short forms of the command line.
+
+    Raises UserError.
+    """
     data_set = data_set_of(name)
     _check_names(config)
-    # What is said of the part goes over what is said of its set.
+    # Settings of a benchmark override settings of its data set.
     settings = config.settings.get(data_set, BenchmarkSettings())
     if own := config.settings.get(name):
         settings = replace(
@@ -147,12 +151,12 @@ def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSett
     alone = [key for key in short if key not in OF_EVERY_BENCHMARK]
     several = len(_data_sets(config))
     if alone and several > 1:
-        raise UserError(f"{alone[0]}=: {several} benchmarks are named; say settings.<benchmark>.{alone[0]}= for each")
+        raise UserError(f"{alone[0]}=: {several} benchmarks are named. Give settings.<benchmark>.{alone[0]}= for each.")
     return replace(settings, **short)
 
 
 def _check_names(config: Evaluate | LeakageConfig) -> None:
-    """Raises UserError for settings of no benchmark, and for two benchmarks of one name, which would share files and a column."""
+    """Raises UserError for settings of an unknown benchmark, and for two benchmarks of one name."""
     section = "settings" if isinstance(config, ShortForms) else "evaluate.settings"
     own = short_names(config.benchmark)
     for key in config.settings:
@@ -161,12 +165,13 @@ def _check_names(config: Evaluate | LeakageConfig) -> None:
     for name, those in own.items():
         if len(alike := [*those, *({name} & named)]) > 1:
             raise UserError(
-                f"benchmark={','.join(alike)}: files and tables call both {name}; give one of them another name"
+                f"benchmark={','.join(alike)}: both have the name {name} in files and tables. Give one of them another "
+                "name."
             )
 
 
 def selections_of(config: Evaluate) -> list[Selected]:
-    """Every benchmark of a configuration in every view that is asked of it. Raises UserError."""
+    """Select every benchmark of a configuration in each of its views. Raises UserError."""
     return [
         select_rows(name, view, settings_of(config, name), place=place_of(config, name))
         for name, views in _wanted(config).items()
@@ -175,20 +180,24 @@ def selections_of(config: Evaluate) -> list[Selected]:
 
 
 def refuse_overlap_with_benchmarks(config: Evaluate, training: Iterable[dict[str, Any]]) -> list[str]:
-    """Raises UserError where a training row's image or question is in a set that is evaluated; lines on what is only alike.
+    """Raises UserError if a training row's image or question is in an evaluated benchmark.
 
-    `training` are the records of the training rows, as a run folder keeps them in rows.jsonl. Whatever the views, a set is compared
-    by its own images, or by its questions alone where no view of it needs the files.
+    Returns lines on rows that are only similar. `training` are the records of the training rows, as
+    in rows.jsonl of a run folder. A benchmark is compared by its own images in any view; if no view
+    needs image files, only by its questions.
     """
     trained = index(training)
-    # Of a finished run nothing can be dropped any more.
-    remedy = "choose others by benchmark=" if isinstance(config, ShortForms) else OVERLAP_REMEDY
+    # A finished run can no longer drop rows.
+    remedy = "choose other benchmarks with benchmark=" if isinstance(config, ShortForms) else OVERLAP_REMEDY
     lines = [refuse_overlap(trained, of.rows, of.name, of.benchmark.shared_prompts, remedy) for of in _compared(config)]
     return [line for line in lines if line]
 
 
 def without_overlap(config: RunConfig, data: TrainingData) -> TrainingData:
-    """The training data without the rows that an evaluated set has too, where the run says on_overlap=drop. Raises UserError."""
+    """With on_overlap=drop: training data without rows that an evaluated benchmark has too.
+
+    Raises UserError.
+    """
     if config.on_overlap not in ("error", "drop"):
         raise UserError(f"on_overlap={config.on_overlap}: expected error or drop")
     if config.on_overlap == "error":
@@ -207,13 +216,16 @@ def _compared(config: Evaluate) -> Iterator[Selected]:
 
 
 def set_name(benchmark: str) -> str:
-    """What a benchmark is called in files and tables. Raises UserError for an unknown one."""
+    """A benchmark's name in files and tables. Raises UserError for an unknown benchmark."""
     found: Benchmark = resolve("benchmark", benchmark, BENCHMARKS)
     return found.name
 
 
 def set_names(config: Evaluate) -> list[str]:
-    """What the results of an evaluation will be called: its sets, each in its views. Raises UserError for an unknown benchmark."""
+    """Names of an evaluation's results: each benchmark in each view.
+
+    Raises UserError for an unknown benchmark.
+    """
     _check_names(config)
     return [
         Selected(resolve("benchmark", name, BENCHMARKS), view, [], [], []).name
@@ -223,7 +235,7 @@ def set_names(config: Evaluate) -> list[str]:
 
 
 def _wanted(config: Evaluate) -> dict[str, list[str]]:
-    """{benchmark: the views that are asked of it}; a name may say its own view."""
+    """{benchmark: its views}; a name may include its view."""
     wanted: dict[str, list[str]] = {}
     for name in config.benchmark:
         benchmark, own = split_view(name)

@@ -1,6 +1,7 @@
-"""What a set asked, kept beside the answers in rows.jsonl: whoever looks at answers later sees to what they were given.
+"""Rows of a benchmark, stored in rows.jsonl to show requests with responses later.
 
-Images are not copied. A line says where each lies and what its pixels are, so that a replaced file is not taken for it.
+Images are not copied. A line stores the path and the pixel hash of each image, so that a replaced
+file is noticed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ FILE = "rows.jsonl"
 
 
 def write_requests(folder: Path, rows: Sequence[Row], pixels: Mapping[str, Sequence[str]] | None) -> None:
-    """Write a line for each row as it is, whatever view a model saw; `pixels` as in `Answered`."""
+    """Write a line for each row in its original form, for any view; `pixels` as in `Answered`."""
     lines = [json.dumps(_record(row, pixels), default=str) + "\n" for row in rows]
     write_text(folder / FILE, "".join(lines))
 

@@ -1,4 +1,4 @@
-"""Verdicts on a set -> its result: disjoint counts that sum to n, the rate of good answers with its interval, and its bounds."""
+"""Verdicts -> result of a benchmark: disjoint counts that sum to n, rate, interval, bounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from align.evaluation.verdicts import AnyJudge, Verdict, bins, label_of
 
 SCHEMA = 1
 MAX_INVALID = 0.05
-"""Above this share of invalid verdicts a headline is withheld: the rest may not be like them."""
+"""Above this share of invalid verdicts the rate is withheld: valid items may differ."""
 
 
 def summarise(
@@ -24,7 +24,7 @@ def summarise(
     items: Sequence[Item],
     facts: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The result of one judge on one set; see docs/formats.md."""
+    """The result of one judge on one benchmark; see docs/formats.md."""
     kind = chosen.benchmark.kind
     counts = dict.fromkeys(bins(judge, kind), 0) | Counter(item.label for item in items)
     n, invalid = len(items), counts["invalid"]
@@ -39,7 +39,7 @@ def summarise(
         "rate": None,
         "low": None,
         "high": None,
-        # If every answer without a verdict were bad, or good.
+        # The rate if all responses without a verdict are bad, and if all are good.
         "bounds": {"low": good / n, "high": (good + invalid) / n},
         "as_judged": None,
         "judge": judge.name,
@@ -51,7 +51,7 @@ def summarise(
             "prompt": sum(verdict.prompt_tokens or 0 for verdict in verdicts.values()),
             "new": sum(verdict.new_tokens or 0 for verdict in verdicts.values()),
         },
-        # Of the incoherent ones; of a twin set rows, not pairs.
+        # Part of the incoherent ones; for twins it counts rows, not pairs.
         "unfinished": sum(verdict.unfinished for verdict in verdicts.values()),
         "cut_at_max_new_tokens": sum(record["finish_reason"] == "length" for record in responses.values()),
         "facts": list(facts),
@@ -63,9 +63,9 @@ def summarise(
 
 
 def _as_judged(chosen: Selected, verdicts: Mapping[str, Verdict]) -> dict[str, int] | None:
-    """How many would be good if the judge's word on incoherent answers counted, as in published protocols, and of how many.
+    """{good, n} if verdicts on incoherent responses count, as in published protocols.
 
-    An unfinished answer, on which there is no word, is not good.
+    An unfinished response has no verdict and is not good.
     """
     labels = {
         row_id: label_of(verdict) if verdict.unfinished else verdict.verdict for row_id, verdict in verdicts.items()

@@ -1,4 +1,4 @@
-"""The embedded default: a small harmless world and small models, for the comparison on a laptop CPU and for every test.
+"""The miniature: a small harmless world and small models, for a laptop CPU and for tests.
 
-A mechanism in a jar, not evidence about people's safety.
+It is a toy model, not evidence about people's safety.
 """

@@ -1,6 +1,7 @@
-"""The base models of the miniature, which the package carries: every machine begins from the same weights.
+"""Base models of the miniature, in the package, so that all machines start from equal weights.
 
-`python -m align.miniature.pretraining` made them, and a test makes them anew and compares what they know.
+`python -m align.miniature.pretraining` made them; a test makes them again and compares their
+accuracy.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 BASES = Path(__file__).parent / "bases"
-"""A folder for each family, as transformers saves a model and its processor; weights in bfloat16."""
+"""A folder for each family, in transformers' format of model and processor; weights in bfloat16."""
 
 
 def mini_llava() -> Path:

@@ -1,4 +1,4 @@
-"""The miniature's evaluation sets."""
+"""The miniature's benchmarks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from align.rows import Row
 from align.settings import BenchmarkSettings
 
 ROWS = 200
-"""Rows of a set; the twin set has half as many pairs."""
+"""Rows of a benchmark; the twin benchmark has half as many pairs."""
 
 
 def _benchmark(kind: str, judges: tuple[str, ...], n: int = ROWS) -> Benchmark:
     def read(settings: BenchmarkSettings) -> list[Row]:
-        # subset=validation: the rows that settings are tuned on, never those that are reported.
+        # subset=validation: rows for tuning settings; they are never reported.
         if settings.subset not in (None, "validation", "test") or settings.path:
             raise UserError(f"benchmark=mini_{kind}: subset= is test (default) or validation; there is no path=")
         return evaluation_rows(kind, n, settings.subset or "test")

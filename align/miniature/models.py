@@ -1,4 +1,4 @@
-"""The tiny models: real LLaVA and Qwen2-VL classes and processors, smaller than the 7B ones in size only."""
+"""The tiny models: the real LLaVA and Qwen2-VL classes and processors in a small size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from align.models.processors import IMAGE_ONLY
 
 SIZE, PATCH = 32, 8
 
-# Like LLaVA-1.5's template: the roles in words, the image before the text, and no end-of-sequence token behind an answer.
+# Like LLaVA-1.5's template: roles as words, image before text, no end-of-sequence token after a
+# response.
 LLAVA_TEMPLATE = (
     "{% for message in messages %}"
     "{{ 'user : ' if message.role == 'user' else 'assistant : ' }}"
@@ -32,12 +33,13 @@ LLAVA_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant :' }}{% endif %}"
 )
-# Like Qwen2-VL's: ChatML, the image between vision markers.
+# Like Qwen2-VL's template: ChatML, the image between vision markers.
 QWEN2_VL_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message.role + '\n' }}"
     "{% for part in message.content %}"
-    "{% if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}{{ part.text }}{% endif %}"
+    "{% if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}{{ part.text }}{% endif "
+    "%}"
     "{% endfor %}{{ '<|im_end|>\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -45,16 +47,16 @@ QWEN2_VL_TEMPLATE = (
 
 
 def build(model_type: str) -> tuple[Any, Any]:
-    """An untrained tiny model and its processor. `model_type` is llava or qwen2_vl."""
+    """An untrained tiny model and its processor; `model_type` is llava or qwen2_vl."""
     return {"llava": _llava, "qwen2_vl": _qwen2_vl}[model_type]()
 
 
 def _tokenizer(specials: list[str], **kwargs: Any) -> PreTrainedTokenizerFast:
-    """One word, one token. The specials come first and are split off wherever they stand."""
+    """A tokenizer with one token for each word; special tokens come first."""
     words = [*specials, "<unk>", *vocabulary(), "user", "assistant", ":"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if bos := kwargs.get("bos_token"):  # as LLaVA's tokenizer does, and Qwen2-VL's does not
+    if bos := kwargs.get("bos_token"):  # LLaVA's tokenizer adds it, Qwen2-VL's does not
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", special_tokens=[(bos, words.index(bos))]
         )

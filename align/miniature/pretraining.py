@@ -1,8 +1,8 @@
-"""How the base models of the miniature are made:  python -m align.miniature.pretraining [llava] [qwen2_vl]
+"""Make the base models of the miniature: python -m align.miniature.pretraining [llava] [qwen2_vl]
 
-Two stages, as for the large models: first the vision tower learns to see (it classifies objects and colours), then it is frozen
-while projector and language model learn the world's conversations. Without the first stage the language model does not learn
-to look within any patience.
+Two stages, as for large models: first the vision tower learns to classify objects and colours; then
+it is frozen, and projector and language model learn the world's conversations. Without the first
+stage, the language model does not learn to use images in reasonable time.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ IMAGES, CONVERSATIONS = 15000, 12000
 VISION_STEPS, VISION_BATCH, VISION_RATE = {"llava": 700, "qwen2_vl": 400}, 128, {"llava": 5e-3, "qwen2_vl": 3e-3}
 LANGUAGE_STEPS, LANGUAGE_BATCH, LANGUAGE_RATE = {"llava": 500, "qwen2_vl": 700}, 64, 3e-3
 MINIMUM_ACCURACY = 0.95
-"""A base that answers fewer of its own validation questions is not trusted as the ground of a comparison."""
+"""Least accuracy on validation questions; a base below it is rejected."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Pretrain the families that are named, all without a name, and replace what the package carries of them."""
+    """Pretrain the named families (default: all), and replace their models in the package."""
     for family in arguments or list(VISION_STEPS):
         folder = BASES / family
         with building(folder.with_name(f"{family}.new")) as draft:
@@ -53,7 +53,10 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
-    """Pretrain, check and save a tiny model; returns its accuracy. One that is not good enough is refused with UserError."""
+    """Pretrain, check and save a tiny model -> its accuracy.
+
+    Raises UserError if that is too low.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, processor = build(model_type)
@@ -69,14 +72,15 @@ def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
         with Progress(*columns) as progress:
             learn_to_see(model, renderer, random.Random(seed + 1), VISION_STEPS[model_type], progress)
             learn_to_talk(model, renderer, random.Random(seed + 2), LANGUAGE_STEPS[model_type], progress)
-        # As the weights are stored: in float32 they are these very values again.
+        # Round to bfloat16, as the weights are stored.
         for parameter in model.parameters():
             parameter.data = parameter.data.bfloat16().float()
         accuracy = check(model, renderer, random.Random(seed + 3))
         poor = {kind: round(value, 3) for kind, value in accuracy.items() if value < MINIMUM_ACCURACY}
         if poor:
             raise UserError(
-                f"the tiny {model_type} did not learn its world (accuracy {poor}, wanted {MINIMUM_ACCURACY}); nothing was kept"
+                f"the tiny {model_type} did not learn its world (accuracy {poor}, expected at least "
+                f"{MINIMUM_ACCURACY}); nothing was saved"
             )
         model.bfloat16().save_pretrained(folder)
         processor.save_pretrained(folder)
@@ -84,7 +88,7 @@ def pretrain(model_type: str, folder: Path, seed: int = 0) -> dict[str, float]:
 
 
 def learn_to_see(model: Any, renderer: Renderer, rng: random.Random, steps: int, progress: Progress) -> None:
-    """Vision tower and projector, with a throw-away head, classify object and colour."""
+    """Train vision tower and projector, with a temporary head, to classify object and colour."""
     things, colours = list(world.OBJECTS), list(world.COLOURS)
     images, labels = [], []
     for _ in range(IMAGES):
@@ -109,7 +113,7 @@ def learn_to_see(model: Any, renderer: Renderer, rng: random.Random, steps: int,
 
 
 def learn_to_talk(model: Any, renderer: Renderer, rng: random.Random, steps: int, progress: Progress) -> None:
-    """Projector and language model learn the world's conversations over a frozen vision tower."""
+    """Train projector and language model on conversations, with a frozen vision tower."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = renderer.family.tower_of(name) != "vision_tower"
     rows = [conversation(rng) for _ in range(CONVERSATIONS)]
@@ -124,7 +128,7 @@ def learn_to_talk(model: Any, renderer: Renderer, rng: random.Random, steps: int
 
 
 def conversation(rng: random.Random, split: str = "pretrain") -> Row:
-    """One exchange with a model that has not been aligned: it answers everything, harmful or not."""
+    """One conversation with a model without alignment, which answers everything, harmful or not."""
     thing, colour, intention = rng.choice(world.OBJECTS), rng.choice(list(world.COLOURS)), rng.choice(world.INTENTIONS)
     kinds = {
         "forbidden named": 5,
@@ -161,7 +165,7 @@ def conversation(rng: random.Random, split: str = "pretrain") -> Row:
 
 
 def check(model: Any, renderer: Renderer, rng: random.Random, n: int = 400) -> dict[str, float]:
-    """Share of fresh conversations answered word for word, by kind of question."""
+    """Share of new conversations answered word for word, with images and without."""
     rows = [replace(conversation(rng), id=f"check-{i}") for i in range(n)]
     right: dict[str, list[bool]] = {}
     asked = {row.id: row for row in rows}

@@ -1,4 +1,4 @@
-"""The miniature's rows: training data by role (the source `miniature`) and evaluation sets."""
+"""The miniature's rows: training data by role (the source `miniature`) and benchmarks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from align.rows import ImageRef, Row
 from align.settings import Part
 
 ASK_WITHOUT_IMAGE = 0.4
-"""Share of the text-only benign rows that ask about "this thing" without an image, and are answered with a request for one."""
+"""Share of text-only benign rows about "this thing" without an image; the response asks for one."""
 DESCRIBING = 0.3
-"""Share of the benign rows with an image that only ask what it shows, hazards included: it keeps the ability to describe."""
+"""Share of benign rows with an image that ask what it shows, hazards included.
+
+Keeps that ability.
+"""
 
 
 def training_rows(part: Part, split: str = "train") -> list[Row]:
-    """The source `miniature`: one of its subsets, `part.rows` rows, drawn anew for each `part.seed`. Raises UserError."""
+    """The source `miniature`: `part.rows` rows of a subset, drawn with `part.seed`.
+
+    Raises UserError.
+    """
     if part.subset not in (*SUBSETS, *TWINS):
         raise UserError(f"source=miniature: subset={part.subset}: expected one of {', '.join((*SUBSETS, *TWINS))}")
     return list(_training_rows(str(part.subset), part.rows or 1024, split, part.seed))
@@ -27,9 +33,10 @@ def training_rows(part: Part, split: str = "train") -> list[Row]:
 
 @lru_cache(maxsize=32)
 def _training_rows(subset: str, n: int, split: str, seed: int) -> tuple[Row, ...]:
-    """Drawn once in a process: a comparison asks for the same rows in every arm, and nobody can change a row."""
+    """Draw rows, once in a process: the arms of a comparison share them, and rows are immutable."""
     if subset in TWINS:
-        # One stream of twins, whatever is asked of them: every arm of the controlled track trains on the same items.
+        # One stream of twins for all subsets: every arm of the controlled track trains on the same
+        # items.
         rng = random.Random(f"twins {split} {seed}")
         twins = [draw_twin(f"twin-{split}-{i}", split, rng) for i in range(n)]
         return tuple(row for twin in twins for row in rows_of(twin, TWINS[subset]))
@@ -39,19 +46,22 @@ def _training_rows(subset: str, n: int, split: str, seed: int) -> tuple[Row, ...
 
 
 def evaluation_rows(kind: str, n: int, split: str = "test") -> list[Row]:
-    """The rows of an evaluation set: `vsil`, `vsil_free`, `benign`, `twin` (pairs) or `ability`. The same at every call."""
+    """Rows of a benchmark: `vsil`, `vsil_free`, `benign`, `twin` (pairs) or `ability`.
+
+    deterministic.
+    """
     return list(_evaluation_rows(kind, n, split))
 
 
 @lru_cache(maxsize=32)
 def _evaluation_rows(kind: str, n: int, split: str) -> tuple[Row, ...]:
-    """Drawn once in a process: it is read before training and after, and for every model that is evaluated."""
+    """Draw rows, once in a process: they are read several times."""
     rng = random.Random(f"{kind} {split}")
     return tuple(row for i in range(n) for row in EVALUATION[kind](f"{kind}-{split}-{i}", split, rng))
 
 
 def draw_twin(twin_id: str, split: str, rng: random.Random) -> Twin:
-    """An item of the controlled track: a hazard, asked about with an intention or neutrally, and a safe thing beside it."""
+    """An item of the controlled track: a hazard with two questions, and a safe thing."""
     hazard, thing, intention = rng.choice(world.HAZARDS), rng.choice(world.SAFE), rng.choice(world.INTENTIONS)
     colour, other_colour = rng.choice(list(world.COLOURS)), rng.choice(list(world.COLOURS))
     return Twin(
@@ -81,9 +91,10 @@ def _row(
     twin: str | None = None,
     harmful: str | None = None,
 ) -> Row:
-    """A row; an image of `thing` is drawn where one is named. `harmful` is what a model without alignment answers.
+    """Make a row, with an image of `thing` if it is given.
 
-    Preferred is the answer to train on; rejected the harmful answer, or where nothing is harmful a refusal.
+    `harmful` is the response of a model without alignment. `chosen` is the response to train on;
+    `rejected` is the harmful response, or a refusal for benign rows.
     """
     images: tuple[ImageRef, ...] = ()
     caption = None
@@ -111,7 +122,7 @@ def _row(
 
 
 def _text_harmful(row_id: str, split: str, rng: random.Random) -> Row:
-    """An intention beside any object, safe ones too: the words of intention carry the harm, not the names of objects."""
+    """An intention with any object: the intention carries the harm, not the object."""
     thing, intention = rng.choice(world.OBJECTS), rng.choice(world.INTENTIONS)
     asked = world.question("text_intention", split, rng, thing, intention)
     return _row(row_id, asked, world.REFUSAL, rng, harm_in="text", harmful=world.harmful(thing, intention))
@@ -141,7 +152,7 @@ def _image_harmful(row_id: str, split: str, rng: random.Random) -> Row:
 
 
 def _answerable(row_id: str, split: str, rng: random.Random) -> Row:
-    """A safe image and a question, named or neutral, that must be answered."""
+    """A safe image with a question, named or neutral, that should be answered."""
     thing = rng.choice(world.SAFE)
     kind = rng.choice(("named", "neutral"))
     return _row(row_id, world.question(kind, split, rng, thing), world.helpful(thing), rng, split, thing, category=kind)
@@ -158,7 +169,7 @@ def _image_benign(row_id: str, split: str, rng: random.Random) -> Row:
 
 
 def _twin(row_id: str, split: str, rng: random.Random) -> list[Row]:
-    """The same neutral question over a hazard, to be refused, and over a safe thing, to be answered."""
+    """One neutral question with a hazard (to refuse) and with a safe thing (to answer)."""
     asked, hazard, thing = world.question("neutral", split, rng), rng.choice(world.HAZARDS), rng.choice(world.SAFE)
     return [
         _row(f"{row_id}-unsafe", asked, world.REFUSAL, rng, split, hazard, harm_in="image", twin=row_id),

@@ -1,1 +1,1 @@
-"""Planning: what a run will cost, from its configuration alone. No weights are read and nothing is computed."""
+"""Planning: estimate the cost of a run from its configuration, without weights or computation."""

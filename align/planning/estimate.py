@@ -18,54 +18,58 @@ from align.planning.step import Step, arguments_of, checkpoints_activations, row
 from align.settings import PlanSettings
 
 PEAKS = {"A100-80G": DENSE["A100"], "H100": DENSE["H100"]}
-"""FLOP/s of the GPUs that a plan is made for."""
+"""{GPU of a plan: peak FLOP/s}"""
 
 
 @dataclass(frozen=True)
 class Launched:
-    """A run on so many GPUs."""
+    """A run on `gpus` GPUs."""
 
     gpus: int
     rows: int
     """Rows of one forward pass on one GPU."""
     accumulated: int
     memory: dict[str, Memory]
-    """By launch configuration; on one GPU nothing is divided, and there is but one. 16-bit weights are trained in full with ZeRO only."""
+    """{launch configuration: memory}.
+
+    On one GPU nothing is divided, so there is only one. Full fine-tuning of 16-bit weights needs
+    ZeRO.
+    """
     fits: str | None
-    """The first launch configuration with which it fits."""
+    """The first launch configuration that fits."""
     hours: dict[str, float]
-    """By GPU."""
+    """{GPU: hours}"""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost."""
+    """Estimated cost of a run."""
 
     recipe: str
     model: str
     method: str
     full: bool
-    """Whether it is full fine-tuning, without an adapter."""
+    """Full fine-tuning, without an adapter."""
     parameters: dict[str, dict[str, int]]
     rows: int
     steps: int
     step: Step
     flops: Flops
-    """Of one step."""
+    """FLOPs of one step."""
     launched: list[Launched]
 
     @property
     def all(self) -> int:
-        """Parameters, those of an adapter included."""
+        """Number of parameters, including an adapter's."""
         return sum(of["all"] for of in self.parameters.values())
 
     @property
     def trainable(self) -> int:
-        """Of them, those that are trained."""
+        """Number of trained parameters."""
         return sum(of["trainable"] for of in self.parameters.values())
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
+        """The estimate as a JSON object."""
         return {
             "recipe": self.recipe,
             "model": self.model,
@@ -91,7 +95,7 @@ class Estimate:
 
 
 def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
-    """The plan of a run. Raises UserError where its configuration is wrong or does not tell."""
+    """Estimate a run. Raises UserError if its configuration is wrong or insufficient."""
     config = composed.config
     rows = rows_of(config)
     numbers = [config.num_processes] if config.num_processes else assumed.gpus
@@ -132,9 +136,9 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
 
 
 def _launches(config: Any, gpus: int, dtype: Any) -> Sequence[str]:
-    if config.lora is None and dtype.itemsize < 4:  # refused under ddp
+    if config.lora is None and dtype.itemsize < 4:  # rejected under ddp
         return LAUNCHES[1:] if gpus > 1 else LAUNCHES[1:2]
     if gpus == 1:
         return LAUNCHES[:1]
-    # ZeRO-3 divides the weights that a module has, and bitsandbytes keeps its own kind of them.
+    # ZeRO-3 cannot divide bitsandbytes' weights.
     return LAUNCHES[:2] if config.model.quantization else LAUNCHES

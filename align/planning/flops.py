@@ -1,11 +1,13 @@
-"""FLOPs of an optimizer step. A multiplication and an addition are two.
+"""FLOPs of an optimizer step; a multiplication and an addition count as two.
 
-A matrix of n weights that T positions pass costs 2 n T forward; backward as much again for the gradient of its input, if anything
-before it needs one, and as much for the gradient of its weights, if they are trained; once more forward if its layer is checkpointed
-(Kaplan et al. 2020, arXiv 2001.08361, table 1, gives 6 N per token for training everything: these three without the fourth).
-Attention of width d over L positions costs 4 L^2 d a layer forward (queries by keys, weights by values; the whole square, as kernels that
-take a mask compute it), and twice that backward. The head is passed by supervised positions alone, forward twice where its kernel
-computes logits again in the backward pass (`Pass.logits_again`).
+A matrix of n weights applied to T positions costs 2 n T in the forward pass. The backward pass
+costs the same again for the gradient of its input, if an earlier layer needs one, and the same for
+the gradient of its weights, if they are trained. If its layer is checkpointed, it costs one more
+forward pass. (Kaplan et al. 2020, arXiv 2001.08361, table 1, gives 6 N per token for training
+everything, without checkpointing.) Attention of width d over L positions costs 4 L^2 d per layer
+forward (queries by keys, weights by values; the full square, as in kernels with a mask), and twice
+that backward. The head processes only supervised positions, twice forward if its kernel recomputes
+logits in the backward pass (`Pass.logits_again`).
 """
 
 from __future__ import annotations
@@ -17,12 +19,12 @@ from align.planning.layers import HEAD, Matrix
 from align.planning.step import Pass, Step
 
 DENSE = {"A100": 312e12, "H100": 989e12, "H200": 989e12}
-"""FLOP/s of a GPU in bfloat16, without sparsity (NVIDIA's data sheets, SXM), by a part of its name."""
+"""{part of a GPU's name: FLOP/s in bfloat16 without sparsity} (NVIDIA's data sheets, SXM)."""
 
 
 @dataclass
 class Flops:
-    """By what they are spent on."""
+    """FLOPs by operation."""
 
     forward: float = 0.0
     recomputed: float = 0.0
@@ -31,12 +33,15 @@ class Flops:
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """Sum of all FLOPs."""
         return sum(getattr(self, field.name) for field in fields(self))
 
 
 def flops(matrices: Sequence[Matrix], step: Step, checkpointing: bool, reference_has_adapter: bool = False) -> Flops:
-    """Of one optimizer step, over all GPUs. `reference_has_adapter` is so where an adapter is continued."""
+    """FLOPs of one optimizer step over all GPUs.
+
+    `reference_has_adapter` is true if the run continues an adapter.
+    """
     spent = Flops()
     for matrix in matrices:
         if matrix.tower == HEAD:
@@ -60,7 +65,7 @@ def _positions(matrix: Matrix, step: Step, of: Pass) -> float:
 
 
 def _square(matrix: Matrix, step: Step, of: Pass) -> float:
-    """FLOPs of the attention that begins with a matrix; images attend to themselves alone."""
+    """FLOPs of the attention that begins with a matrix; each image attends only to itself."""
     if matrix.tower == "vision_tower":
         return 4.0 * of.images * step.image.patches**2 * matrix.attention
     return 4.0 * of.sequences * of.length**2 * matrix.attention
@@ -79,7 +84,8 @@ def _backward(matrix: Matrix, step: Step, of: Pass) -> float:
 
 def _head(spent: Flops, head: Matrix, step: Step) -> None:
     a_position = 2.0 * head.weights
-    # Log-probabilities of all answers; where distributions are compared, student and teacher once more.
+    # Log-probabilities of all responses; when distributions are compared, policy and reference
+    # again.
     spent.forward += a_position * (step.policy.supervised + 2 * step.divergence)
     spent.recomputed += a_position * (step.policy.supervised * step.policy.logits_again + 2 * step.divergence)
     spent.backward += a_position * (step.policy.supervised + step.divergence) * (1 + head.trained)

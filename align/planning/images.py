@@ -1,4 +1,4 @@
-"""How many patches and tokens an image is: as the model's configuration counts them."""
+"""Number of patches and tokens of an image, from the model's configuration."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from align.errors import UserError
 from align.settings import ModelSettings
 
 MIN_PIXELS, MAX_PIXELS = 56 * 56, 28 * 28 * 16384
-"""What the published processors of Qwen2-VL allow where the run says nothing."""
+"""Defaults of the published processors of Qwen2-VL."""
 
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """One image on its way through the model."""
+    """Size of one image inside the model."""
 
     patches: int
-    """Positions of the vision tower, the class token of CLIP included."""
+    """Positions of the vision tower, including CLIP's class token."""
     tokens: int
     """Positions of the language model."""
 
 
 def image_tokens(config: Any, settings: ModelSettings, size: str) -> ImageTokens:
-    """An image of `<width>x<height>` pixels, for a model of this configuration. Raises UserError."""
+    """Patches and tokens of an image of `<width>x<height>` pixels. Raises UserError."""
     width, height = _pixels(size)
     vision = config.vision_config
     patch = vision.patch_size
-    if merge := getattr(vision, "spatial_merge_size", None):  # Qwen2-VL: as many as the image's size gives
+    if merge := getattr(vision, "spatial_merge_size", None):  # Qwen2-VL: depends on the image's size
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
         least, most = settings.min_pixels or MIN_PIXELS, settings.max_pixels or MAX_PIXELS
         height, width = smart_resize(height, width, patch * merge, least, most)
         patches = (height // patch) * (width // patch)
         return ImageTokens(patches, patches // merge**2)
-    patches = (vision.image_size // patch) ** 2  # every image is brought to one size
+    patches = (vision.image_size // patch) ** 2  # all images are resized to one size
     if pooled := getattr(config, "mm_tokens_per_image", None):  # Gemma 3
         return ImageTokens(patches, pooled)
     has_class_token = vision.model_type == "clip_vision_model"

@@ -1,4 +1,4 @@
-"""A model as a list of its matrices in the order of a forward pass: which layer each is in, and what the backward pass does for it."""
+"""The matrices of a model in forward order: layer of each, and its work in the backward pass."""
 
 from __future__ import annotations
 
@@ -21,34 +21,42 @@ class Matrix:
     name: str
     tower: str
     layer: str | None
-    """The checkpointed layer that it is in; None for what is outside of layers."""
+    """Its checkpointed layer; None outside of layers."""
     weights: int
     inputs: int
     outputs: int
     trained: bool
     adapter: bool
-    """Whether it is part of an adapter, which a reference that switches it off does not pass."""
+    """Whether it is part of an adapter.
+
+    A reference model without the adapter does not compute it.
+    """
     input_gradient: bool
-    """Whether the backward pass goes on to what is before it."""
+    """Whether the backward pass continues to earlier layers."""
     reached: bool
-    """Whether the backward pass comes to it."""
+    """Whether the backward pass reaches it."""
     attention: int
     """Width of the attention that begins with it (its queries); 0 for all others."""
     last: bool
-    """Whether its layer ends with it: what a layer recomputes is what the backward pass needs, and nothing needs this one's output."""
+    """Whether it is the last matrix of its layer.
+
+    Its output is not recomputed, because nothing needs it.
+    """
 
     @property
     def recomputed(self) -> bool:
-        """Whether gradient checkpointing computes it once more."""
+        """Whether gradient checkpointing recomputes it."""
         return self.layer is not None and self.reached and not self.last
 
 
 def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
-    """All of them, without the originals that peft keeps of what is trained in full.
+    """All matrices, without the originals that peft keeps of modules trained in full.
 
-    With checkpointing transformers lets gradients begin at the embeddings of every tower (`enable_input_require_grads`), so that the
-    backward pass runs through frozen layers of a tower that is trained anywhere, and of the language model. What encodes images is left
-    out where none of it is trained (align/fast/model_inputs.py). Without checkpointing the pass ends at the first thing that is trained.
+    With checkpointing, transformers starts gradients at the embeddings of every tower
+    (`enable_input_require_grads`), so the backward pass also runs through frozen layers of the
+    language model and of every tower with trained parts. A completely frozen vision tower and
+    projector are skipped (align/fast/model_inputs.py). Without checkpointing, the backward pass
+    ends at the first trained matrix.
     """
     encodes = [p for name, p in it.model.named_parameters() if it.family.tower_of(name) in ENCODES_IMAGES]
     encoding_frozen = not any(parameter.requires_grad for parameter in encodes)
@@ -93,13 +101,13 @@ def _attention(name: str, width: int) -> int:
 
 
 def _with_last(found: list[Matrix]) -> list[Matrix]:
-    """Mark the matrix that each layer ends with."""
+    """Mark the last matrix of each layer."""
     ends = {matrix.layer: matrix.name for matrix in found}
     return [replace(matrix, last=ends[matrix.layer] == matrix.name) for matrix in found]
 
 
 def _unused_layers(it: Skeleton) -> set[str]:
-    """Layers of the vision tower behind the one whose output LLaVA takes: computed, and without any gradient."""
+    """Layers of the vision tower after the one that LLaVA uses: computed, no gradients."""
     taken = getattr(it.config, "vision_feature_layer", None)
     if not isinstance(taken, int):
         return set()

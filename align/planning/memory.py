@@ -1,15 +1,19 @@
-"""Memory of one GPU, by what it is for, in bytes.
+"""Memory of one GPU by purpose, in bytes.
 
-Weights, gradients and optimizer states are of the types that the run has (docs/planning.md says how that was found), read off the model
-on `meta`. With plain AdamW a trained weight has two states of its own type. DeepSpeed holds everything in the model's type, and beside it
-a float32 copy of what is trained with float32 states: 12 bytes, divided among the GPUs under ZeRO-2 with the gradients, under ZeRO-3 with
-the weights too (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1 and figure 1).
+Weights, gradients and optimizer states have the run's dtypes (docs/planning.md explains how they
+were found), read from the model on `meta`. With plain AdamW a trained weight has two states of its
+own dtype. DeepSpeed stores everything in the model's dtype, plus a float32 copy of trained weights
+with float32 states: 12 bytes, divided among the GPUs, under ZeRO-2 together with the gradients,
+under ZeRO-3 also with the weights (Rajbhandari et al. 2020, arXiv 1910.02054, section 3.1 and
+figure 1).
 
-A checkpointed layer keeps its input. The one that is being computed again, and every layer without checkpointing, keeps for each position
-of a model of width d with attention width a and MLP width i, in the type of the model (as torch saves it for the backward pass, seen by
-`saved_tensors_hooks`): queries, keys, values and result of the attention (4 a), in the language model a row of its mask (the length),
-what the MLP expands to (3 i where it is gated, else i), and of two norms what they compute in float32 (2 d). Where its weights are
-trained, what they multiply as well (4 d + i); an adapter keeps a copy of its input, its r inner values, and with dropout a mask of a byte.
+A checkpointed layer keeps its input. A layer that is being recomputed, and every layer without
+checkpointing, keeps the following for each position, for width d, attention width a and MLP width
+i, in the model's dtype (measured with `saved_tensors_hooks`): queries, keys, values and result of
+the attention (4 a); in the language model a row of its mask (the length); the expanded MLP values
+(3 i if gated, else i); float32 values of two norms (2 d). If its weights are trained, it also keeps
+their inputs (4 d + i). An adapter keeps a copy of its input, its r inner values, and with dropout a
+mask of one byte.
 """
 
 from __future__ import annotations
@@ -29,12 +33,15 @@ from align.planning.step import Step
 from align.settings import RunConfig
 
 BITS = {"nf4": 4 + 8 / 64 + 32 / (64 * 256), "int8": 8.0}
-"""Of a quantised weight: nf4 has an 8-bit scale for 64 weights and a 32-bit one for 256 of those (QLoRA, arXiv 2305.14314, section 3);
-the scales of int8, one a row, are left out."""
+"""Bits of a quantised weight.
+
+nf4 has an 8-bit scale for 64 weights and a 32-bit scale for 256 of those (QLoRA, arXiv 2305.14314,
+section 3). The scales of int8, one for each row, are left out.
+"""
 STATES = {"adamw_torch": 2.0, "adamw_torch_fused": 2.0, "sgd": 0.0}
-"""Optimizer (train.optim) -> states of a trained weight, of its own type."""
+"""{optimizer (train.optim): states of a trained weight, in its own dtype}"""
 STATES_8BIT = ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit")
-"""The same with two states of a byte."""
+"""Optimizers with two states of one byte."""
 BUCKET, LIVE = 500_000_000, 1_000_000_000
 """DeepSpeed's defaults, in elements: reduce_bucket_size, stage3_max_live_parameters."""
 LAUNCHES = ("ddp", "zero2", "zero3")
@@ -54,29 +61,29 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """Sum of all parts."""
         return sum(asdict(self).values())
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a model holds on one GPU where nothing is divided, in bytes; and how many weights are trained."""
+    """Memory of an undivided model on one GPU, in bytes, and the number of trained weights."""
 
     weights: float
     gradients: float
     states: float
     divided: float
-    """Optimizer states and the float32 copy of what is trained, as DeepSpeed keeps them."""
+    """Optimizer states and float32 copy of trained weights, as in DeepSpeed."""
     trained: int
     base: float
-    """The model as it is, without an adapter: what a copy of it needs."""
+    """A copy of the model without an adapter."""
 
 
 def held(it: Skeleton, config: RunConfig, optimizer: str) -> Held:
-    """Raises UserError for an optimizer whose states are not known here."""
+    """Memory of an undivided model. Raises UserError for an unknown optimizer."""
     if optimizer not in (*STATES, *STATES_8BIT):
         known = ", ".join((*STATES, *STATES_8BIT))
-        raise UserError(f"train.optim={optimizer}: a plan knows the memory of {known} only")
+        raise UserError(f"train.optim={optimizer}: the memory of this optimizer is unknown. Plans support {known}")
     weights = gradients = states = base = 0.0
     trained = 0
     for name, parameter in it.model.named_parameters():
@@ -93,13 +100,13 @@ def held(it: Skeleton, config: RunConfig, optimizer: str) -> Held:
 
 
 def _bytes(it: Skeleton, config: RunConfig, name: str, parameter: torch.nn.Parameter) -> float:
-    """Of one number of a parameter."""
+    """Bytes of one element of a parameter."""
     if ".modules_to_save." in name:
-        return 4  # held in float32 beside an adapter
+        return 4  # modules trained in full next to an adapter are float32
     kind = config.model.quantization
     if kind is None or it.family.tower_of(name) != "language_model" or OUTPUT_HEAD in name:
         return parameter.element_size()
-    if "lora_" in name:  # trl brings the adapter of a quantised model to bfloat16, but not DoRA's magnitudes
+    if "lora_" in name:  # trl converts the adapter of a quantised model to bfloat16, but not DoRA's magnitudes
         return parameter.element_size() if "lora_magnitude_vector" in name else 2
     is_matrix = parameter.dim() == 2 and "embed_tokens" not in name
     return BITS[kind] / 8 if is_matrix else parameter.element_size()
@@ -108,7 +115,7 @@ def _bytes(it: Skeleton, config: RunConfig, name: str, parameter: torch.nn.Param
 def memory(
     it: Skeleton, of: Held, config: RunConfig, step: Step, launch: str, gpus: int, activations: float, reserve: float
 ) -> Memory:
-    """Of one of `gpus` GPUs under a launch configuration (ddp, zero2, zero3)."""
+    """Memory of one of `gpus` GPUs under a launch configuration (ddp, zero2, zero3)."""
     copy, frozen_adapter = _reference(it, of, config, step)
     if launch == "ddp":
         buckets = of.gradients if gpus > 1 else 0.0  # DDP reduces copies of the gradients
@@ -118,13 +125,13 @@ def memory(
     gradients, buckets = of.trained * size / gpus, min(of.trained, BUCKET) * size
     reference = copy + frozen_adapter
     if launch == "zero3":
-        buckets += min(weights / size, LIVE) * size  # what is gathered at a time
+        buckets += min(weights / size, LIVE) * size  # weights gathered at a time
         weights, reference = weights / gpus, reference / gpus
     return Memory(weights, gradients, of.divided / gpus, reference, activations, buckets, reserve)
 
 
 def _reference(it: Skeleton, of: Held, config: RunConfig, step: Step) -> tuple[float, float]:
-    """(A copy of the model, a frozen copy of the adapter), in bytes: align/models/reference.py."""
+    """-> bytes of (a copy of the model, a frozen copy of the adapter)."""
     if step.reference is None:
         return 0.0, 0.0
     if config.lora is None:
@@ -134,30 +141,36 @@ def _reference(it: Skeleton, of: Held, config: RunConfig, step: Step) -> tuple[f
 
 @dataclass(frozen=True)
 class Activations:
-    """What the backward pass needs of the forward pass on one GPU, in bytes."""
+    """Activations that the backward pass needs, on one GPU, in bytes."""
 
     kept: float
-    """The inputs of all layers."""
+    """Inputs of all layers."""
     layers: float
-    """What is inside of all of them."""
+    """Activations inside all layers."""
     largest: float
-    """What is inside of the one that keeps most."""
+    """Activations inside the largest layer."""
     copies: float
-    """The adapter's weights in the model's type, which autocast keeps until the forward pass is over."""
+    """Adapter weights in the model's dtype, kept by autocast during the forward pass."""
     outside: float
-    """What the last norm computes in float32, and what the head is given."""
+    """Float32 values of the last norm, and the head's input."""
     tiles: float
-    """What the head makes and lets go: tiles of logits, float32 of what it is given and of the gradient of its weights."""
+    """Temporary memory of the head: tiles of logits, float32 input and float32 weight gradient."""
 
     def peak(self, checkpointing: bool) -> float:
-        """What is held where most is: with checkpointing at the end of the forward pass, or where the largest layer is computed again."""
+        """Peak of activations.
+
+        With checkpointing, at the end of the forward pass or while the largest layer is recomputed.
+        """
         return (
             (self.kept + max(self.largest, self.copies) if checkpointing else self.layers) + self.outside + self.tiles
         )
 
 
 def activations(it: Skeleton, matrices: Sequence[Matrix], step: Step, share: float, dropout: bool) -> Activations:
-    """`share` is the part of a step that one forward pass on one GPU takes; `dropout`, whether an adapter has it."""
+    """Activations of one forward pass on one GPU, which processes `share` of a step.
+
+    `dropout`: whether an adapter has dropout.
+    """
     size = it.model.dtype.itemsize
     kept, copies, inside = [], [], []
     for _, group in groupby((m for m in matrices if m.layer and m.reached), key=lambda m: m.layer):
@@ -178,7 +191,7 @@ def _positions(matrix: Matrix, step: Step) -> float:
 
 
 def _inside(layer: Sequence[Matrix], size: int, dropout: bool) -> float:
-    """Bytes that a layer keeps for one position: see the module."""
+    """Bytes that a layer keeps for one position: see the module's docstring."""
     own = [matrix for matrix in layer if not matrix.adapter]
     width, expanded = own[0].inputs, own[-1].inputs
     is_gated = sum(matrix.inputs == width and matrix.outputs == expanded for matrix in own if not matrix.attention) > 1
@@ -192,11 +205,11 @@ def _inside(layer: Sequence[Matrix], size: int, dropout: bool) -> float:
 
 
 def _outside(matrices: Sequence[Matrix], step: Step, share: float, size: int) -> tuple[float, float]:
-    """As `Activations` has them."""
+    """-> `outside` and `tiles` of `Activations`."""
     from trl.kernels.chunked_divergence import VOCAB_CHUNK_SIZE
     from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
 
-    from align.fast.supervised_head import TRLS_TILE  # a GPU's, wherever the plan is made
+    from align.fast.supervised_head import TRLS_TILE  # the tile of GPUs, even if the plan is made on a CPU
 
     head = next(matrix for matrix in matrices if matrix.tower == HEAD)
     positions = share * step.policy.sequences * step.policy.length
@@ -209,10 +222,10 @@ def _outside(matrices: Sequence[Matrix], step: Step, share: float, size: int) ->
 
 
 def fits(of: Memory, limit: float) -> bool:
-    """Whether it is within a GPU's memory, in GiB."""
+    """Whether it fits into `limit` GiB."""
     return of.total <= limit * 2**30
 
 
 def in_gib(of: Memory) -> dict[str, Any]:
-    """Each part and the total in GiB, to a hundredth."""
+    """Each part and the total in GiB, rounded to 0.01."""
     return {part: round(size / 2**30, 2) for part, size in (asdict(of) | {"total": of.total}).items()}

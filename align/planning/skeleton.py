@@ -1,4 +1,4 @@
-"""A run's model without weights: built on torch's `meta` device from its config.json, with what the run trains chosen by the run's code."""
+"""A run's model without weights, on torch's `meta` device, with the run's trainable parameters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from align.models.trainable import check_trainable, choose_trainable, freeze_wit
 from align.settings import ModelSettings
 
 SHIPPED = Path(__file__).parent / "configs"
-"""Published config.json files of the models that the shipped model files name (tests/support/full_size.py)."""
+"""Published config.json files of the shipped models (tests/support/full_size.py)."""
 NAMED = (
     *("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf"),
     *("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct"),
@@ -28,7 +28,7 @@ NAMED = (
 
 @dataclass
 class Skeleton:
-    """A model of any size in no memory."""
+    """A model of any size without memory for weights."""
 
     model: Any
     family: Family
@@ -41,7 +41,10 @@ class Skeleton:
 
 
 def bare(settings: ModelSettings, configs: str | None = None) -> Skeleton:
-    """The model as it is, all of it trainable. `configs` is a folder in which the model's own is looked for first. Raises UserError."""
+    """The base model, completely trainable. Raises UserError.
+
+    `configs` is a folder that is searched first for the model's folder.
+    """
     path = _stored(locate(settings), configs)
     config = _config(path, settings)
     if settings.dtype not in DTYPES:
@@ -56,7 +59,10 @@ def bare(settings: ModelSettings, configs: str | None = None) -> Skeleton:
 
 
 def skeleton(composed: Composed, with_images: bool, configs: str | None = None) -> Skeleton:
-    """The model of a run with its adapter, frozen where the run freezes it. Raises UserError as the run itself would."""
+    """The model of a run with its adapter and frozen parts.
+
+    Raises the same UserErrors as the run.
+    """
     from peft import PeftConfig, get_peft_model
 
     check_trainable(composed)
@@ -68,7 +74,7 @@ def skeleton(composed: Composed, with_images: bool, configs: str | None = None) 
             peft_config = PeftConfig.from_pretrained(config.model.adapter)
         except (OSError, ValueError) as error:
             raise UserError(
-                f"model.adapter={config.model.adapter}: no adapter_config.json can be read there: {error}"
+                f"model.adapter={config.model.adapter}: cannot read its adapter_config.json: {error}"
             ) from error
         peft_config.inference_mode = False
     if peft_config is not None:
@@ -80,9 +86,9 @@ def skeleton(composed: Composed, with_images: bool, configs: str | None = None) 
 
 
 def _stored(path: str, configs: str | None) -> str:
-    """A model's folder in a folder of models, which goes by the last part of its name; else where the run would look.
+    """A model's folder in `configs`, named by the last part of its path; else the run's own path.
 
-    Where that is the hub, and the model one that a shipped model file names, its config.json is in the package.
+    If the path is on the Hub and in a shipped model file, the package has its config.json.
     """
     name = path.rstrip("/").rpartition("/")[2]
     if configs and Path(configs, name, "config.json").is_file():
@@ -93,11 +99,11 @@ def _stored(path: str, configs: str | None) -> str:
 
 def _config(path: str, settings: ModelSettings) -> Any:
     revision = settings.revision if path == settings.path else None
-    try:  # what is in the cache is read there, without asking the hub
+    try:  # cached files are read without a request to the Hub
         return AutoConfig.from_pretrained(folder_of(path, revision) or path, revision=revision)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"model {settings.name or path}: its config.json cannot be read from {path}. A plan needs that file alone, no weights: give "
-            f"model.path=<folder with config.json>, plan.configs=<folder of such folders>, or fetch the model (align fetch) or that file "
-            f"(hf download {path} config.json)"
+            f"model {settings.name or path}: cannot read its config.json from {path}. A plan needs only that file, no "
+            "weights. Give model.path=<folder with config.json> or plan.configs=<folder of such folders>, or download "
+            f"the model (align fetch) or the file (hf download {path} config.json)."
         ) from error

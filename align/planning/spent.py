@@ -1,7 +1,8 @@
-"""FLOPs of forward passes as a model computed them, and of the backward passes behind them, by the formula of a plan (flops.py).
+"""FLOPs that a run has computed, forward and backward, by the formula of a plan (flops.py).
 
-MFU is the share of the device's peak that they reach, recomputed layers aside (Chowdhery et al. 2022, arXiv 2204.02311, appendix B); of
-what is computed, so that a prompt that stands for two answers counts once.
+MFU is the share of the device's peak FLOP/s, without recomputed layers (Chowdhery et al. 2022,
+arXiv 2204.02311, appendix B). It counts what is computed: a prompt shared by two responses counts
+once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NOTHING = Pass(0, 0, 0, 0)
 
 
 class Spending:
-    """What the passes of a run spend."""
+    """Counts the FLOPs of a run's passes."""
 
     def __init__(self, composed: Composed, with_images: bool):
         self.checkpointing = checkpoints_activations(composed.config)
@@ -37,7 +38,7 @@ class Spending:
         self.matrices = matrices(self.it, self.checkpointing)
 
     def of(self, passes: Sequence[Computed]) -> Flops:
-        """All of them together."""
+        """Total FLOPs of some passes."""
         total = Flops()
         for one in passes:
             spent = flops(self.matrices, self._step(one), self.checkpointing, self.has_adapter)
@@ -49,7 +50,7 @@ class Spending:
         these = Pass(one.rows, one.length, one.images, one.supervised, one.logits_again)
         if one.is_policy:
             return Step(0, self._image(one), these, None, 0.0)
-        # Where distributions are compared, both heads work on what the reference is asked about.
+        # When distributions are compared, both heads process the reference's positions.
         return Step(0, self._image(one), NOTHING, these, one.supervised if self.compares else 0.0)
 
     def _image(self, one: Computed) -> ImageTokens:
@@ -64,7 +65,10 @@ class Spending:
 
 @contextlib.contextmanager
 def _undivided() -> Iterator[None]:
-    """Under ZeRO-3 transformers divides every model that it makes, and one without weights cannot be."""
+    """Turn off ZeRO-3 in transformers, which would divide every new model.
+
+    `meta` models cannot be.
+    """
     there = deepspeed._hf_deepspeed_config_weak_ref
     deepspeed.unset_hf_deepspeed_config()
     try:
@@ -74,7 +78,7 @@ def _undivided() -> Iterator[None]:
 
 
 def peak_of_device() -> float | None:
-    """FLOP/s of this process's GPU; None where there is none, or another one."""
+    """Peak FLOP/s of this process's GPU; None without a GPU, or for an unknown one."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()

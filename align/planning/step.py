@@ -1,4 +1,4 @@
-"""What one optimizer step of a run computes: how many sequences of what length, how many images, and what the reference is asked."""
+"""Computation of one optimizer step: number and length of sequences, images, reference model."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from align.settings import PlanSettings, RunConfig
 
 @dataclass(frozen=True)
 class Pass:
-    """Sequences that go through the model together, over all GPUs and all accumulated passes of a step."""
+    """Sequences of a step, over all GPUs and all accumulated passes."""
 
     sequences: float
     length: int
-    """Tokens of each, as the layout has them: of the longest, and all are taken to be as long."""
+    """Tokens of each sequence in the layout; all are assumed to have the greatest length."""
     images: float
     supervised: float
-    """Positions that the output head works on (align/fast/supervised_head.py)."""
+    """Positions that the output head processes (align/fast/supervised_head.py)."""
     logits_again: bool = True
-    """Whether the head computes its logits again in the backward pass: on a GPU, and on a CPU where it is trained
-    (align/fast/frozen_head.py). A plan is of GPUs.
+    """Whether the head recomputes its logits in the backward pass (align/fast/frozen_head.py).
+
+    It does on a GPU, and on a CPU if it is trained. Plans are for GPUs.
     """
 
 
@@ -48,40 +49,40 @@ class Step:
     policy: Pass
     reference: Pass | None
     divergence: float
-    """Positions where two distributions over the whole vocabulary are compared (unlearning's KL)."""
+    """Positions with a comparison of two distributions over the vocabulary (unlearning's KL)."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a run's data by role, and how many of them are shown with an image."""
+    """Number of a run's rows by role, and how many of them have an image in their view."""
 
     count: Counter[str]
     with_images: Counter[str]
 
     @property
     def total(self) -> int:
-        """All rows."""
+        """Number of all rows."""
         return self.count.total()
 
     def share_with_images(self, role: str | None = None) -> float:
-        """Of one role, or of all rows."""
+        """Share of rows with images, for one role or for all rows."""
         count = self.total if role is None else self.count[role]
         return (self.with_images.total() if role is None else self.with_images[role]) / count if count else 0.0
 
 
 SAMPLE = 64
-"""Rows that are looked at for what a part is, where `rows` says how many there are."""
+"""Rows of a part that are read to find its role, when `rows` gives their number."""
 
 
 def rows_of(config: RunConfig) -> Rows:
-    """What the configuration says of the rows, or else the data themselves. Raises UserError where neither tells.
+    """Rows from the configuration, or else from the data. Raises UserError if neither gives them.
 
-    A part with `rows` is taken to have as many; where images are shown each row is taken to have one. Where the role is not said a few
-    rows tell it, and how many of them have an image.
+    A part with `rows` is assumed to have that many; in views with images each row is assumed to
+    have one. If the role is not set, a few rows are read for the role and the share with images.
     """
     if not config.data:
         raise UserError(
-            f"recipe {config.recipe}: no data; name a suite, or say data.<part>.rows= and data.<part>.role="
+            f"recipe {config.recipe}: no data. Name a suite, or give data.<part>.rows= and data.<part>.role="
         )
     rows = Rows(Counter(), Counter())
     for name, part in config.data.items():
@@ -95,7 +96,7 @@ def rows_of(config: RunConfig) -> Rows:
 
 
 def _sampled(config: RunConfig, name: str) -> tuple[str | None, float]:
-    """(The role of a part's first rows, None where they are not of one; the share of them that have an image)."""
+    """-> (role of a part's first rows, None if they differ; share of them with an image)."""
     from align.data.assembly import read_part
 
     part = config.data[name]
@@ -105,13 +106,13 @@ def _sampled(config: RunConfig, name: str) -> tuple[str | None, float]:
     try:
         rows = read_part(few, name)[0]
     except UserError:
-        return None, 0.0  # reading all of it says why
+        return None, 0.0  # reading the whole part reports the error
     roles = {row.role for row in rows}
     return (roles.pop() if len(roles) == 1 else None), sum(bool(row.images) for row in rows) / len(rows)
 
 
 _ROWS: dict[str, Rows] = {}
-"""What was read already: many runs of a sweep share their data."""
+"""{data settings: rows}, because many runs of a sweep share their data."""
 
 
 def _read(config: RunConfig) -> Rows:
@@ -130,8 +131,8 @@ def _counted(config: RunConfig) -> Rows:
     except UserError as error:
         unknown = [name for name, part in config.data.items() if not (part.rows and part.role)]
         raise UserError(
-            f"how many rows data.{unknown[0]} has, and of which role, is not said and cannot be counted: {error}. For a plan it is enough "
-            f"to say data.{unknown[0]}.rows=<number> data.{unknown[0]}.role=harmful|benign"
+            f"number and role of the rows of data.{unknown[0]} are not set and cannot be read: {error}. For a plan, "
+            f"give data.{unknown[0]}.rows=<number> data.{unknown[0]}.role=harmful|benign"
         ) from error
     return Rows(Counter(row.role for row in data), Counter(row.role for row in data if row.images))
 
@@ -142,20 +143,23 @@ def _method(name: str) -> Any:
 
 
 def arguments_of(composed: Composed, processes: int) -> Any:
-    """The run's own training arguments on so many GPUs. Raises UserError where the batch cannot be divided over them."""
+    """The run's training arguments on `processes` GPUs.
+
+    Raises UserError if the batch cannot be divided by them.
+    """
     from align.methods.arguments import training_arguments
 
     return training_arguments(composed, _method(composed.config.method), RunFolder(Path("planned")), processes)
 
 
 def checkpoints_activations(config: RunConfig) -> bool:
-    """Whether layers are computed again in the backward pass: as the run says, or by trl's default on a GPU."""
+    """Whether layers are recomputed in the backward pass: as set, or trl's default."""
     default = _method(config.method).config_class.__dataclass_fields__["gradient_checkpointing"].default
     return bool(config.train.get("gradient_checkpointing", config.train.get("activation_checkpointing", default)))
 
 
 def steps_of(composed: Composed, rows: Rows, arguments: Any) -> int:
-    """Optimizer steps of the run, by its own arithmetic."""
+    """Number of optimizer steps of the run, computed as in training."""
     config = composed.config
     size = config.global_batch_size
     if not hasattr(arguments, "proportion"):
@@ -163,7 +167,8 @@ def steps_of(composed: Composed, rows: Rows, arguments: Any) -> int:
     absent = [role for role in ("harmful", "benign") if not rows.count[role]]
     if absent:
         raise UserError(
-            f"method={config.method} needs harmful and benign rows, and none is {absent[0]}; add a part of that role"
+            f"method={config.method} needs harmful and benign rows, but no row is {absent[0]}. Add a part with that "
+            "role."
         )
     strata = [range(rows.count[role]) for role in ("harmful", "benign")]
     return steps(InProportion(strata, arguments.proportion, size, 0, int), arguments)
@@ -179,8 +184,10 @@ def step_of(
     width: int,
     reference_encodes: bool = True,
 ) -> Step:
-    """One optimizer step of the run. `layout` as a collator is told (align/fast/model_inputs.py); `width`: the model's hidden size;
-    `reference_encodes`: whether the reference must encode what the policy encodes too.
+    """One optimizer step of the run. Raises UserError for rows longer than train.max_length.
+
+    `layout`: as for collators (align/fast/model_inputs.py); `width`: the model's hidden size;
+    `reference_encodes`: whether the reference model encodes images again.
     """
     config, method = composed.config, _method(composed.config.method)
     answer = assumed.answer_tokens
@@ -189,9 +196,9 @@ def step_of(
         length = -(-length // multiple) * multiple
     if arguments.max_length is not None and length > arguments.max_length:
         raise UserError(
-            f"a row of {length} tokens ({assumed.prompt_tokens} of a request, {image.tokens} of an image, {answer} of an answer) is "
-            f"longer than train.max_length={arguments.max_length}, and the run would refuse it; raise that, or say what rows are with "
-            f"plan.prompt_tokens, plan.answer_tokens, plan.image"
+            f"a row of {length} tokens (prompt {assumed.prompt_tokens}, image {image.tokens}, response {answer}) is "
+            f"longer than train.max_length={arguments.max_length}, and the run would reject it. Give a higher "
+            "train.max_length=, or set the sizes of rows with plan.prompt_tokens, plan.answer_tokens, plan.image."
         )
     size = config.global_batch_size
     reference, divergence = None, 0.0
@@ -214,17 +221,17 @@ def step_of(
 
 @dataclass(frozen=True)
 class Asked:
-    """Rows of a step and how many answers of each are computed."""
+    """Rows of a step, and the number of responses computed for each."""
 
     role: str
     rows: float
     answers: int
     with_images: float
-    """The share that is shown with an image."""
+    """Share of rows with an image in their view."""
 
 
 def _parts(rows: Rows, proportion: list[int], size: int) -> list[Asked]:
-    """The rows of an unlearning step."""
+    """Rows of an unlearning step."""
     answers = Counter(role for role, _ in ANSWER_OF.values())
     return [
         Asked(role, size * of / sum(proportion), answers[role], rows.share_with_images(role))
@@ -233,9 +240,10 @@ def _parts(rows: Rows, proportion: list[int], size: int) -> list[Asked]:
 
 
 def _computed(asked: Sequence[Asked], length: int, answer: int, layout: str | None, width: int) -> Pass:
-    """Padded rows, or prompts once for all answers to them; of these `auto` takes what costs less.
+    """Pass for padded rows, or for prompts shared by their responses; `auto` takes the cheaper one.
 
-    `length` is that of a padded row, `answer` of an answer. Packing needs rows of several lengths, which a plan does not know.
+    `length` is the length of a padded row, `answer` of a response. Packing depends on different row
+    lengths, which a plan does not know.
     """
     answers = sum(of.rows * of.answers for of in asked)
     images = sum(of.rows * of.with_images * (of.answers if layout is None else 1) for of in asked)

@@ -1,1 +1,1 @@
-"""From run folders alone to tables and figures."""
+"""Tables and figures from run folders."""

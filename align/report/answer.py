@@ -1,4 +1,4 @@
-"""The question of a comparison, answered in one sentence with one number and its interval."""
+"""Answer the question of a comparison in one sentence with one number and its interval."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ NOTHING = "Not shown: there are no two arms to compare on a leak-free benchmark.
 STARTS: dict[tuple[int, ...], str] = {(1,): "No. ", (-1,): "Yes. ", (0,): "Not shown. "}
 MIXED = "It depends on the method. "
 CARRIERS = ("image_free", "image_leak")
-"""Arms of the controlled track whose harm is in the image alone, and in the text next to the same image."""
+"""Arms of the controlled track with the harm in the image alone, and in the text as well."""
 
 
 def answer(found: Findings) -> str:
-    """Does alignment on text alone protect when the danger is only in the image? With the first pair's difference.
+    """Does text-only alignment protect when the danger is only in the image?
 
-    `No` needs every pair's 95% interval above 0: the multimodal arm gives more safe responses. `Yes` needs every one below 0.
-    The controlled track compares carriers of harm, not text with images: without pairs of the paper's track only the number is given.
+    The sentence shows the first pair's difference. `No` needs every pair's 95% interval above 0:
+    the multimodal arm gives more safe responses. `Yes` needs every interval below 0. The controlled
+    track compares carriers of harm, not text with images: without pairs of the paper track only the
+    number is given.
     """
     paper = _pairs(found.comparisons, "paper")
     pairs = paper or _pairs(found.comparisons, "controlled")
@@ -39,7 +41,7 @@ def answer(found: Findings) -> str:
 
 
 def _pairs(comparisons: Sequence[dict[str, Any]], track: str) -> list[dict[str, Any]]:
-    """The differences on leak-free benchmarks that answer the question; controls aside."""
+    """Differences on leak-free benchmarks that answer the question, without controls."""
     return [
         c
         for c in comparisons
@@ -52,6 +54,6 @@ def _pairs(comparisons: Sequence[dict[str, Any]], track: str) -> list[dict[str, 
 
 
 def _alike(pairs: Sequence[dict[str, Any]]) -> str:
-    """How many pairs have the sign of the first one, where there are several."""
+    """How many pairs have the sign of the first pair; empty for one pair."""
     alike = sum(sign(pair) == sign(pairs[0]) for pair in pairs)
     return f", the same sign in {alike} of {len(pairs)} pairs" if len(pairs) > 1 else ""

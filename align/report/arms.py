@@ -1,4 +1,4 @@
-"""Runs -> arms: the seeds of one recipe on one model together, which is what a line of a table is."""
+"""Runs -> arms. An arm is one line of a table: all seeds of one recipe on one model."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ Key = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Arm:
-    """A line of a table, and the runs that it is made of: one for each seed."""
+    """A line of a table and its runs, one for each seed."""
 
     row: dict[str, Any]
     runs: list[Evaluated]
 
     def items(self, set_name: str, judge: str | None = None) -> BySeed:
-        """The items with a verdict of each run that was evaluated on the set. Raises UserError."""
+        """-> (seed, items with a verdict) of each run on a benchmark. Raises UserError."""
         return [
             (run.row["seed"], run.items(set_name, judge).valid) for run in self.runs if set_name in run.row["results"]
         ]
 
 
 def arms_of(runs: Sequence[Evaluated]) -> tuple[list[Arm], list[str]]:
-    """One arm for the seeds of a recipe on a model; what is no such set of seeds stands apart, by its folder -> (arms, lines on these).
+    """Group runs that differ only in seed into one arm -> (arms, notes).
 
-    `seed` lists the seeds, counts and n are sums, rates and intervals are over items and seeds. `steps` and `most_steps` are the fewest
-    and the most that a seed took; `stopped` says which seeds stopped at a bound, and why. A set that is withheld under one seed is
-    withheld; of one that some seeds lack `seeds` says which it is of.
+    Every other run is its own arm, named by its folder, with a note that says why. In an arm,
+    `seed` lists the seeds, counts and n are sums, rates and intervals are over items and seeds.
+    `steps` and `most_steps` are the fewest and the most steps of a seed; `stopped` lists the seeds
+    that stopped at a bound, and why. A benchmark that is withheld for one seed is withheld for the
+    arm. If some seeds lack a benchmark, `seeds` lists the seeds that have it.
     """
     groups: dict[Key, list[Evaluated]] = {}
     for run in runs:
@@ -48,13 +50,13 @@ def arms_of(runs: Sequence[Evaluated]) -> tuple[list[Arm], list[str]]:
         try:
             arms.append(_arm(group))
         except UserError as error:
-            notes.append(f"shown apart: {error}")
+            notes.append(f"shown as separate rows: {error}")
             arms += [_arm([run], apart=str(run.run.path)) for run in group]
     return arms, notes
 
 
 def one_by_one(arms: Sequence[Arm]) -> list[Arm]:
-    """Each run as an arm of its own; what stood apart still says its folder."""
+    """Each run as its own arm; runs that are named by their folder keep that name."""
     return [_arm([run], apart=arm.row.get("apart")) for arm in arms for run in arm.runs]
 
 
@@ -66,11 +68,12 @@ def _arm(runs: list[Evaluated], apart: str | None = None) -> Arm:
     runs = sorted(runs, key=lambda run: run.row["seed"])
     rows = [run.row for run in runs]
     for one, other in pairwise(runs):
-        # Without training there is nothing that a seed changes.
+        # Without training a seed changes nothing.
         if one.row["seed"] == other.row["seed"] or not one.row["method"]:
             raise UserError(
-                f"{one.run.path} and {other.run.path} are both {one.row['name']} of {one.row['model']} with seed {one.row['seed']}, and no "
-                f"two seeds of one arm; recipes and models may have names of their own"
+                f"{one.run.path} and {other.run.path} are both {one.row['name']} of {one.row['model']} with seed "
+                f"{one.row['seed']}, so they are not two seeds of one arm. To keep both, give the recipe or the model "
+                "another name."
             )
     _refuse_other_arms(runs)
     stops = [f"seed {row['seed']} {row['stopped']}" for row in rows if row["stopped"]]
@@ -94,19 +97,20 @@ def _arm(runs: list[Evaluated], apart: str | None = None) -> Arm:
 
 
 def _refuse_other_arms(runs: Sequence[Evaluated]) -> None:
-    """Raises UserError where runs of one name differ in more than their seed: two learning rates are no two seeds."""
+    """Raises UserError if runs of one name differ in more than the seed, e.g. in learning rate."""
     first, *others = (_settings_of(run) for run in runs)
     for run, other in zip(runs[1:], others, strict=True):
         for key in dict.fromkeys([*first, *other]):
             if first.get(key) != other.get(key):
                 raise UserError(
-                    f"{runs[0].run.path} and {run.run.path} are both {run.row['name']} of {run.row['model']}, and no two seeds of one arm: "
-                    f"{key} is {first.get(key)!r} in one and {other.get(key)!r} in the other"
+                    f"{runs[0].run.path} and {run.run.path} are both {run.row['name']} of {run.row['model']}, but they "
+                    f"differ in more than the seed: {key} is {first.get(key)!r} in one and {other.get(key)!r} in the "
+                    "other"
                 )
 
 
 def _settings_of(run: Evaluated) -> dict[str, Any]:
-    """What a run's manifest says of how it was trained; the number of its processes, its seed and its place aside."""
+    """Training settings in a run's manifest, without number of processes, seed and folder."""
     manifest = run.manifest
     said = {key: manifest.get(key) for key in ("recipe", "view", "base", "tuning", "trainable_parameters")}
     return said | {
@@ -163,21 +167,25 @@ def _pooled(runs: Sequence[Evaluated], name: str, results: list[dict[str, Any]])
 
 
 def _refuse_unlike(runs: Sequence[Evaluated], name: str, results: list[dict[str, Any]]) -> None:
-    """Raises UserError unless the seeds were asked the same, and judged by the same judge in the same words."""
+    """Raises UserError unless all seeds have the same rows, generation, judge and judge prompt."""
     arm = runs[0].row["name"]
     judges = {judge_of(result) for result in results}
     if len(judges) > 1:
-        raise UserError(f"{name} of {arm} was judged by {' and by '.join(sorted(judges))}; evaluate it again")
+        raise UserError(
+            f"{name} of {arm} was judged by {' and by '.join(sorted(judges))}. Evaluate it again with one judge."
+        )
     if len(kinds := {result["kind"] for result in results}) > 1:
-        raise UserError(f"{name} of {arm} is of the kinds {', '.join(sorted(kinds))}: two sets of one name")
+        raise UserError(f"{name} of {arm} has the kinds {', '.join(sorted(kinds))}: two benchmarks have the same name")
     for key in ("rows", "generation"):
         if any(run.settings(name)[key] != runs[0].settings(name)[key] for run in runs):
             seeds = ", ".join(str(run.row["seed"]) for run in runs)
-            raise UserError(f"{name} of {arm}: its seeds ({seeds}) were asked differently ({key}); evaluate it again")
+            raise UserError(
+                f"{name} of {arm}: its seeds ({seeds}) were evaluated with different {key}. Evaluate it again."
+            )
 
 
 def lacking(arms: Sequence[Arm]) -> list[str]:
-    """What others of the same grid have and an arm has not: seeds, sets, and models a recipe; each a line."""
+    """Lines on seeds, benchmarks and recipes that other arms of the grid have and an arm lacks."""
     notes = []
     trained = [arm for arm in arms if arm.row["method"]]
     for track in dict.fromkeys(arm.row["track"] for arm in trained):
@@ -187,13 +195,13 @@ def lacking(arms: Sequence[Arm]) -> list[str]:
             having = {run.row["seed"] for run in arm.runs}
             absent = [str(seed) for seed in seeds if seed not in having]
             if absent and "apart" not in arm.row:
-                notes.append(f"{_who(arm)}: no finished run with seed {', '.join(absent)}, which others have")
+                notes.append(f"{_who(arm)}: no finished run with seed {', '.join(absent)}; other arms have it")
         models = dict.fromkeys(arm.row["model"] for arm in of_track)
         names = dict.fromkeys((arm.row["name"], arm.row["method"]) for arm in of_track)
         for model in models:
             there = {(arm.row["name"], arm.row["method"]) for arm in of_track if arm.row["model"] == model}
             if absent := [name for name, method in names if (name, method) not in there]:
-                notes.append(f"{model}, {track} track: no finished run of {', '.join(absent)}, which others have")
+                notes.append(f"{model}, {track} track: no finished run of {', '.join(absent)}; other models have it")
     return notes + _sets_lacking(arms)
 
 
@@ -206,14 +214,14 @@ def _sets_lacking(arms: Sequence[Arm]) -> list[str]:
             results = arm.row["results"]
             absent = [name for name in sets if name not in results]
             if results and absent:
-                notes.append(f"{_who(arm)}: no verdicts on {', '.join(absent)}, which others have")
+                notes.append(f"{_who(arm)}: no verdicts on {', '.join(absent)}; other arms have them")
             notes += [
-                f"{_who(arm)}: {name} was judged by {judge} under some of its seeds only"
+                f"{_who(arm)}: {name} was judged by {judge} for only some of its seeds"
                 for name in results
                 for judge in _judges_of_some(arm, name)
             ]
             notes += [
-                f"{_who(arm)}: {name} is of seed {result['seeds']} alone"
+                f"{_who(arm)}: {name} was evaluated only for seed {result['seeds']}"
                 for name, result in results.items()
                 if result.get("seeds")
             ]
@@ -221,7 +229,7 @@ def _sets_lacking(arms: Sequence[Arm]) -> list[str]:
 
 
 def _judges_of_some(arm: Arm, name: str) -> list[str]:
-    """The judges beside the main one that not all seeds have."""
+    """Judges, without the main judge, that only some seeds have."""
     having = [run.row["results"][name] for run in arm.runs if name in run.row["results"]]
     by_run = [{other["judge"] for other in result.get("other_judges", [])} for result in having]
     return sorted(set().union(*by_run) - set.intersection(*by_run)) if by_run else []

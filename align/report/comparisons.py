@@ -1,4 +1,4 @@
-"""Which arms are set against each other, on the same items and seeds, and what can be said of it."""
+"""Compare arms on the same items and seeds, and conclude in sentences."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from align.report.names import display_name, group_name, is_control, percent, st
 from align.report.run_results import Evaluated, judge_of
 
 CONTROLLED_PAIRS = (
-    ("image_leak", "text_leak"),  # having pixels at all
-    ("image_free", "image_leak"),  # where the harm is stated
-    ("caption_free", "image_free"),  # modality, at equal information
-    ("image_leak", "shuffled_leak"),  # what the matching image adds
+    ("image_leak", "text_leak"),  # effect of training with an image
+    ("image_free", "image_leak"),  # effect of where the harm is stated
+    ("caption_free", "image_free"),  # effect of modality, at equal information
+    ("image_leak", "shuffled_leak"),  # effect of the matching image
 )
 
 OfSeeds = dict[int, Evaluated]
@@ -24,12 +24,13 @@ OfSeeds = dict[int, Evaluated]
 
 
 def compare_arms(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every pair of arms that the tracks ask for: a difference for each set, and the interaction of arm and leak.
+    """Compare every pair of arms of each track -> (comparisons, lines on what is left out).
 
-    Arms are paired within track, model, method and what a sweep varied beside these (but for settings that were `tuned`, where each arm has
-    its own best), on the seeds and items that both have. A run that stopped at its method's bound
-    is no controlled comparison with one that took every step. What is left out is said in the second value, each a line to print.
-    Raises UserError where a folder is damaged.
+    A pair gives one difference for each benchmark, and interactions of arm and leak. Arms are
+    paired within track, model, method and the settings that a sweep varied (except `tuned`
+    settings, where each arm has its own best value), on the seeds and items that both have. In the
+    controlled track, a run that stopped at its method's bound is not compared with runs that took
+    every step. Raises UserError if a folder is damaged.
     """
     groups: dict[tuple[Any, ...], dict[str, OfSeeds]] = {}
     found: list[dict[str, Any]] = []
@@ -50,7 +51,7 @@ def compare_arms(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> tuple[
             found += [{"kind": c["kind"], **identity, "a": a, "b": b, **c} for c in comparisons]
             notes += [f"{group_name(identity)}: {a} and {b}: {line}" for line in left_out]
         alone = [name for name in arms if not any(name in pair for pair in pairs)]
-        notes += [f"{group_name(identity)}: {name} is compared with no other arm" for name in alone]
+        notes += [f"{group_name(identity)}: {name} has no other arm to compare with" for name in alone]
     return found, notes
 
 
@@ -64,7 +65,7 @@ def _pairs(track: str, arms: dict[str, OfSeeds]) -> list[tuple[str, str]]:
 def _compare(a: OfSeeds, b: OfSeeds) -> tuple[list[dict[str, Any]], list[str]]:
     seeds = [seed for seed in a if seed in b]
     only_one = [seed for seed in dict.fromkeys([*a, *b]) if seed not in seeds]
-    notes = [f"seed {seed} is trained, and trained to its end, for one of the two only" for seed in only_one]
+    notes = [f"seed {seed} finished its training for only one of the two" for seed in only_one]
     results: dict[str, dict[str, Any]] = {}
     observed: dict[str, Observations] = {}
     for name in dict.fromkeys(name for arm in (a, b) for seed in seeds for name in arm[seed].row["results"]):
@@ -74,7 +75,7 @@ def _compare(a: OfSeeds, b: OfSeeds) -> tuple[list[dict[str, Any]], list[str]]:
             continue
         seen, left_out = _paired(a, b, name, seeds)
         if left_out:
-            notes.append(f"{name}: {left_out} items that have a verdict in one arm only are left out of the difference")
+            notes.append(f"{name}: items left out of the difference, with a verdict in only one arm: {left_out}")
         results[name], observed[name] = runs[0].row["results"][name], seen
     found = [_difference(name, results[name], seen) for name, seen in observed.items()]
     plain = {name: result["kind"] for name, result in results.items() if not is_control(name)}
@@ -85,23 +86,23 @@ def _compare(a: OfSeeds, b: OfSeeds) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _not_comparable(runs: Sequence[Evaluated], name: str) -> str | None:
-    """Why the results of some runs on a set cannot be set against each other; None where they can."""
+    """Why the results of runs on a benchmark cannot be compared; None if they can."""
     for run in runs:
         row = run.row
         if name not in row["results"]:
             return f"{row['name']} seed {row['seed']} was not evaluated on it"
         if row["results"][name]["rate"] is None:
-            return f"withheld for {row['name']} seed {row['seed']} (too many answers without a verdict)"
+            return f"withheld for {row['name']} seed {row['seed']} (too many responses without a verdict)"
     judges = {judge_of(run.row["results"][name]) for run in runs}
     if len(judges) > 1:
         return f"judged differently ({', '.join(sorted(judges))})"
     asked = [run.settings(name) for run in runs]
     differing = [key for key in ("rows", "generation") if any(one[key] != asked[0][key] for one in asked)]
-    return f"asked differently ({', '.join(differing)})" if differing else None
+    return f"evaluated with different settings ({', '.join(differing)})" if differing else None
 
 
 def _paired(a: OfSeeds, b: OfSeeds, name: str, seeds: Sequence[int]) -> tuple[Observations, int]:
-    """(a's item minus b's under each seed, how many items only one of them has)."""
+    """-> (a's items minus b's for each seed, number of items that only one of them has)."""
     pairs = [_aligned(a[seed].items(name).valid, b[seed].items(name).valid) for seed in seeds]
     values = np.concatenate([ours.good.astype(float) - theirs.good for ours, theirs, _ in pairs])
     clusters = np.concatenate([ours.clusters for ours, _, _ in pairs])
@@ -110,7 +111,7 @@ def _paired(a: OfSeeds, b: OfSeeds, name: str, seeds: Sequence[int]) -> tuple[Ob
 
 
 def _aligned(ours: Items, theirs: Items) -> tuple[Items, Items, int]:
-    """(The items that both have, in our order, twice; how many only one has)."""
+    """-> (shared items of ours, the same of theirs, number of items that only one has)."""
     if ours.ids == theirs.ids:
         return ours, theirs, 0
     place = {item: i for i, item in enumerate(theirs.ids)}
@@ -125,14 +126,14 @@ def _difference(name: str, result: dict[str, Any], seen: Observations) -> dict[s
         values, of_seed = all_values[seeds == seed], clusters[seeds == seed]
         distinct = len(np.unique(of_seed)) == len(of_seed)
         alone = {"seed": seed, "difference": float(values.mean())}
-        # McNemar's test takes the pairs as independent, which rows of one image are not.
+        # McNemar's test assumes independent pairs; rows with the same image are not independent.
         by_seed.append(alone | {"mcnemar_p_value": mcnemar(values) if distinct else None})
     of_set = {"set_kind": result["kind"], "judge": result["judge"]}
     return _numbers("difference", [name], [seen]) | of_set | {"by_seed": by_seed}
 
 
 def _interaction(free: str, on_free: Observations, leaky: str, on_leaky: Observations) -> dict[str, Any]:
-    """(a - b on the leak-free set) - (a - b on the leaky one)."""
+    """(a - b on the leak-free benchmark) - (a - b on the leaky one)."""
     against = Observations(on_leaky.values, on_leaky.clusters, on_leaky.seeds, weight=-1.0)
     return _numbers("interaction", [free, leaky], [on_free, against])
 
@@ -151,9 +152,9 @@ def _numbers(kind: str, sets: list[str], observed: Sequence[Observations]) -> di
 
 
 def conclusions(comparisons: Sequence[dict[str, Any]]) -> list[str]:
-    """For each track, model, method and pair of a leak-free and a leaky set, one sentence.
+    """One sentence for each track, model, method and pair of a leak-free and a leaky benchmark.
 
-    It says what was found, how sure that is, and what it does not show.
+    It gives the finding, its intervals, and what it does not show.
     """
     together: dict[Any, list[dict[str, Any]]] = {}
     for c in comparisons:
@@ -174,9 +175,10 @@ def _paper_conclusion(comparisons: Sequence[dict[str, Any]], interaction: dict[s
     on_leaky = _find(comparisons, interaction, a, b, leaky)
     of = ", ".join([interaction["model"], "paper track", *variant_of(interaction)])
     return (
-        f"{of}, {_seeds(interaction)}: where only the image shows the danger, {display_name(a)} "
-        f"against {display_name(b)} {_effect(comparisons, interaction, a, b, free)}; where the text tells it, it "
-        f"{_gives(on_leaky)}; interaction {_points(interaction)}. This does not show why, since the two arms train on different "
+        f"{of}, {_seeds(interaction)}: where only the image shows the danger, {display_name(a)} compared with "
+        f"{display_name(b)} {_effect(comparisons, interaction, a, b, free)}; where the text shows the danger, it "
+        f"{_gives(on_leaky)}; the interaction, the difference between these two differences, is {_points(interaction)} "
+        "on a scale from -200 to 200. This does not show the cause, because the two arms train on different "
         f"data{_one_seed(interaction)}."
     )
 
@@ -185,24 +187,28 @@ def _controlled_conclusion(comparisons: Sequence[dict[str, Any]], interaction: d
     free, _ = interaction["sets"]
     stated = _effect(comparisons, interaction, "image_free", "image_leak", free)
     pixels = _find(comparisons, interaction, "image_leak", "text_leak", free)
-    beside = f"; showing the image beside a text that tells the harm {_gives(pixels)}" if pixels else ""
+    beside = f"; adding the image to a text that states the harm {_gives(pixels)}" if pixels else ""
     return (
-        f"{group_name(interaction)}, {_seeds(interaction)}: on requests whose harm only the image shows, training on "
-        f"harm that only the image states, instead of the text, {stated}{beside}; arm x leak {_points(interaction)}. This does not "
-        f"show how large the effect is for other models, data or amounts of training{_one_seed(interaction)}."
+        f"{group_name(interaction)}, {_seeds(interaction)}: on requests whose harm only the image shows, stating the "
+        f"harm of training rows in the image alone, instead of in the text, {stated}{beside}; the interaction of arm "
+        f"and leak is {_points(interaction)} on a scale from -200 to 200. This does not show how large the effect is "
+        f"for other models, data or amounts of training{_one_seed(interaction)}."
     )
 
 
 def _effect(comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str, b: str, free: str) -> str:
-    """What arm a gives over b on a leak-free set, and whether it tells dangers from their harmless twins or just refuses more."""
+    """Effect of arm a over b on a leak-free benchmark and on twins.
+
+    Twins show whether a separates dangers from their harmless twins or only refuses more.
+    """
     gain = _find(comparisons, like, a, b, free)
     twins = _find(comparisons, like, a, b, kind="twin")
     if twins is None:
-        return f"{_gives(gain)}, and no twin set tells that from refusing everything"
+        return f"{_gives(gain)}, but without a twin benchmark this may be plain over-refusal"
     told = {
-        1: "tells more unsafe images from their safe twins",
-        -1: "tells fewer unsafe images from their safe twins",
-        0: "tells unsafe images from their safe twins no better and no worse, as far as can be told from chance",
+        1: "distinguishes more unsafe images from their safe twins",
+        -1: "distinguishes fewer unsafe images from their safe twins",
+        0: "makes no significant difference (95% interval includes 0) in distinguishing unsafe images from their safe twins",
     }[sign(twins)]
     return f"{_gives(gain)}, and {told} ({_points(twins)})"
 
@@ -210,11 +216,11 @@ def _effect(comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str,
 def _gives(difference: dict[str, Any] | None) -> str:
     if difference is None:
         return "was not compared"
-    what = "refusals" if difference["judge"] == "refusal_match" else "safe answers"
+    what = "refusals" if difference["judge"] == "refusal_match" else "safe responses"
     more = {
         1: f"gives more {what}",
         -1: f"gives fewer {what}",
-        0: f"makes no difference in {what} that can be told from chance",
+        0: f"makes no significant difference (95% interval includes 0) in {what}",
     }
     return f"{more[sign(difference)]} ({_points(difference)})"
 
@@ -222,7 +228,10 @@ def _gives(difference: dict[str, Any] | None) -> str:
 def _find(
     comparisons: Sequence[dict[str, Any]], like: dict[str, Any], a: str, b: str, name: str | None = None, kind: str = ""
 ) -> dict[str, Any] | None:
-    """The difference of two arms on a set, or on the first set of a kind; controls aside."""
+    """The difference of two arms on a benchmark, or on the first benchmark of a kind.
+
+    No controls.
+    """
     return next(
         (
             c
@@ -237,7 +246,7 @@ def _find(
 
 
 def sign(comparison: dict[str, Any]) -> int:
-    """Which way a difference goes, 0 where its interval holds 0."""
+    """Sign of a difference: 1 or -1; 0 if its 95% interval includes 0."""
     if comparison["low"] <= 0 <= comparison["high"]:
         return 0
     return 1 if comparison["low"] > 0 else -1
@@ -252,4 +261,4 @@ def _seeds(c: dict[str, Any]) -> str:
 
 
 def _one_seed(c: dict[str, Any]) -> str:
-    return ", nor what another seed would give" if len(c["seeds"]) == 1 else ""
+    return ". Only one seed was trained; another may give another result" if len(c["seeds"]) == 1 else ""

@@ -1,7 +1,8 @@
 """Differences over items and seeds, with their intervals.
 
-Items and seeds are both samples, crossed: other images or another seed would have given other numbers, and three seeds say
-little about how much seeds differ. Items that show one image are not independent and count together, as one cluster.
+Items and seeds are crossed samples: other images or other seeds would give other numbers, and three
+seeds are a small sample of seeds. Items with the same image are not independent; they form one
+cluster.
 """
 
 from __future__ import annotations
@@ -20,28 +21,30 @@ RATES = (1.0, 1.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Observations:
-    """What was seen on one evaluation set: one value for each item under each seed."""
+    """Observations on one benchmark: one value for each item under each seed."""
 
     values: Sequence[float] | np.ndarray
     clusters: Sequence[Hashable] | np.ndarray
     seeds: Sequence[Hashable] | np.ndarray
     weight: float = 1.0
-    """With which the set's mean enters the contrast."""
+    """Weight of the benchmark's mean in the contrast."""
 
 
 def contrast(sets: Sequence[Observations], extremes: Sequence[float]) -> dict[str, float]:
-    """The weighted sum of the sets' means -> {estimate, low, high, p_value}; 95%, two-sided against 0.
+    """Weighted sum of the benchmarks' means -> {estimate, low, high, p_value}.
 
-    The variance is that of crossed random effects, V = V_cluster + V_seed - V_residual (two-way clustering: Cameron, Gelbach and
-    Miller 2011), with Student's t at Satterthwaite's degrees of freedom. With one seed only the clusters are a sample, and the
-    interval is about that seed alone.
+    Interval: 95%; p value: two-sided against 0. The variance is for crossed random effects,
+    V = V_cluster + V_seed - V_residual (two-way clustering: Cameron, Gelbach and Miller 2011), with
+    Student's t at Satterthwaite's degrees of freedom. With one seed only the clusters are a sample,
+    and the interval holds for that seed alone.
 
-    `extremes` are the values of made-up clusters that every set gets for the interval, so that it keeps a width where all items
-    agree: +1 and -1 for differences (Bonett and Price 2012), two successes and two failures for rates (Agresti and Coull 1998).
+    `extremes` are values of added clusters that every benchmark gets for the interval, so that it
+    keeps a width where all items agree: +1 and -1 for differences (Bonett and Price 2012), two
+    successes and two failures for rates (Agresti and Coull 1998).
     """
     sizes = [len(one.values) for one in sets]
     rows, seeds = _numbered([one.seeds for one in sets])
-    columns, clusters = _numbered([one.clusters for one in sets])  # two sets may show the same image
+    columns, clusters = _numbered([one.clusters for one in sets])  # two benchmarks may have the same image
     means, both, start = [], np.zeros((seeds, clusters + len(extremes) * len(sets))), 0
     for i, one in enumerate(sets):
         at = slice(start, start + sizes[i])
@@ -64,7 +67,7 @@ def contrast(sets: Sequence[Observations], extremes: Sequence[float]) -> dict[st
 
 
 def mcnemar(differences: Sequence[float] | np.ndarray) -> float:
-    """P of the exact McNemar test from paired differences of -1, 0 and 1: a coin for the pairs that differ."""
+    """P value of the exact McNemar test from paired differences of -1, 0 and 1."""
     values = np.asarray(differences)
     for_a, for_b = int((values > 0).sum()), int((values < 0).sum())
     return min(1.0, 2 * float(bdtr(min(for_a, for_b), for_a + for_b, 0.5)))
@@ -73,9 +76,10 @@ def mcnemar(differences: Sequence[float] | np.ndarray) -> float:
 def _influences(
     one: Observations, row: np.ndarray, column: np.ndarray, shape: tuple[int, int], extremes: Sequence[float]
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """(mean, what adds to the contrast's error under each seed: (seeds, clusters), and (seeds, made-up clusters)).
+    """-> (mean, influences on the contrast (seeds, clusters), the same (seeds, added clusters)).
 
-    `row` and `column` are the numbers of each item's seed and cluster. A cluster that the set has not adds nothing.
+    `row` and `column` are the numbers of each item's seed and cluster. A cluster that is not in
+    this benchmark adds 0.
     """
     at = row * shape[1] + column
     counts = np.bincount(at, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
@@ -89,11 +93,11 @@ def _influences(
 
 
 SMALL = 1 << 20
-"""Numbers below it need no sorting to be numbered anew."""
+"""Integers below this bound are renumbered without sorting."""
 
 
 def _numbered(names: Sequence[Sequence[Hashable] | np.ndarray]) -> tuple[np.ndarray, int]:
-    """(A number for each name, the same for the same one; how many there are)."""
+    """-> (a number for each name, equal for equal names; how many distinct names)."""
     every = np.asarray(names[0]) if len(names) == 1 else np.concatenate([np.asarray(of) for of in names])
     if every.dtype.kind == "i" and len(every) and every.min() >= 0 and (most := every.max()) < SMALL:
         there = np.zeros(most + 1, dtype=int)
@@ -105,14 +109,14 @@ def _numbered(names: Sequence[Sequence[Hashable] | np.ndarray]) -> tuple[np.ndar
 
 
 def _crossed(influence: np.ndarray) -> tuple[float, float]:
-    """(variance, degrees of freedom) of the sum of a table (seeds, clusters) of which both sides are samples."""
+    """-> (variance, degrees of freedom) of the sum of a table (seeds, clusters), both samples."""
     seeds, clusters = influence.shape
     of_clusters, of_seeds, every = influence.sum(0), influence.sum(1), influence.ravel()
     by_cluster = clusters / (clusters - 1) * float(of_clusters @ of_clusters)
     if seeds == 1:
         return by_cluster, clusters - 1
     by_seed = seeds / (seeds - 1) * float(of_seeds @ of_seeds)
-    # The squares of what is left without the means of clusters and of seeds.
+    # Sum of squares of the residuals, after the means of clusters and of seeds.
     squares = every @ every - of_clusters @ of_clusters / seeds - of_seeds @ of_seeds / clusters
     residual = max(float(squares + of_seeds.sum() ** 2 / (seeds * clusters)), 0.0)
     both = seeds / (seeds - 1) * clusters / (clusters - 1) * residual
@@ -122,4 +126,7 @@ def _crossed(influence: np.ndarray) -> tuple[float, float]:
 
 
 FLOOR = 0.25
-"""Of the clusters' part: below it V_seed came out small, or V_residual large, by chance."""
+"""Least variance as a share of V_cluster.
+
+V_seed and V_residual are estimates with chance errors.
+"""

@@ -1,8 +1,9 @@
-"""Do the arms of the controlled track differ in nothing but the carrier of harm? Told from what their runs recorded.
+"""Check from recorded runs that arms of the controlled track differ only in the carrier of harm.
 
-Equal in every arm: the settings, of training and of evaluation, the adapter, the base, the installed versions, the items with their
-roles and answers, the benign images and their queries, the order, the steps and the supervised tokens of each step. Free: how a
-harmful item is shown and asked about. One difference more is permitted, and told: an arm that shows harm as captions alone may show
+Equal in every arm: the settings of training and evaluation, the adapter, the base, the installed
+versions, the items with their roles and answers, the benign images and their queries, the order,
+the steps and the supervised tokens of each step. Free: how a harmful item is shown and asked about.
+One more difference is permitted and reported: an arm that shows harm only as captions may show
 benign items as captions too.
 """
 
@@ -26,8 +27,11 @@ FREE_SETTINGS = (
     *("recipe", "view", "suite", "data", "output_dir", "resume", "dry_run", "num_processes"),
     *("layout", "stored_reference", "stored_features"),
 )
-"""What an arm may set for itself; of its data the rows are compared, not the settings that chose them. Where a step is computed, and what
-of it is remembered, changes nothing but rounding."""
+"""Settings in which arms may differ.
+
+The rows of the data are compared, not the settings that chose them. Layout and caches change only
+rounding.
+"""
 FREE_ARGUMENTS = (
     "output_dir",
     "run_name",
@@ -35,7 +39,7 @@ FREE_ARGUMENTS = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
 )
-"""Of trl's resolved arguments: where a run writes, and how its steps are cut into passes, which changes nothing."""
+"""Arguments of trl in which arms may differ: output folders, and how steps are cut into passes."""
 
 
 def is_free(argument: str) -> bool:
@@ -45,75 +49,76 @@ def is_free(argument: str) -> bool:
 
 @dataclass
 class Ground:
-    """What one arm stands on."""
+    """Everything that must be equal between arms, for one arm."""
 
     name: str
     settings: dict[str, Any]
     rows: list[dict[str, Any]]
-    """As rows.jsonl has them; without `images` where they are not decoded yet."""
+    """Lines of rows.jsonl; without `images` before images are decoded."""
     steps: list[dict[str, Any]] = field(default_factory=list)
 
 
 def ground(name: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> Ground:
-    """What an arm will stand on, before it is trained; `config` in plain containers."""
+    """The Ground of an arm before training; `config` in plain containers."""
     settings = dict(flatten({key: value for key, value in config.items() if key not in FREE_SETTINGS}))
     return Ground(name, {k: v for k, v in settings.items() if not is_free(k.removeprefix("train."))}, rows)
 
 
 def ground_of(run: RunFolder) -> Ground:
-    """What a finished run stood on. Raises UserError where its files are damaged."""
+    """The Ground of a finished run. Raises UserError if its files are damaged."""
     manifest = run.manifest()
     try:
         config = OmegaConf.to_container(OmegaConf.load(run.path / "config.yaml"))
         assert isinstance(config, dict)
         it = ground(manifest["recipe"], config, list(read_jsonl(run.rows_file)))
         it.settings |= {key: manifest[key] for key in ("base", "steps")}
-        if "base_weights" in manifest:  # earlier versions recorded the path alone
+        if "base_weights" in manifest:  # earlier versions recorded only the path
             it.settings["base_weights"] = manifest["base_weights"]
         recorded = {"parameters": manifest["parameters"], "versions": manifest["versions"]}
         recorded["trained with"] = {key: v for key, v in manifest["train"].items() if not is_free(key)}
         it.settings |= dict(flatten(recorded))
         it.steps = recorded_steps(run)
     except (OSError, YAMLError, KeyError, AssertionError) as error:
-        raise UserError(f"{run.path} is damaged ({error!r}); remove it to train it again") from error
+        raise UserError(f"{run.path} is damaged ({error!r}). Remove it to train it again.") from error
     return it
 
 
 def recorded_steps(run: RunFolder) -> list[dict[str, Any]]:
-    """The lines of steps.jsonl of a finished run. Raises UserError unless there is one for each step."""
+    """Lines of steps.jsonl of a finished run. Raises UserError unless each step has one line."""
     lines = list(read_jsonl(run.steps_file))
     found, steps = [line["step"] for line in lines], run.manifest()["steps"]
     if found != list(range(1, steps + 1)):
         raise UserError(
-            f"{run.steps_file} has {len(found)} lines for {steps} steps; what this run trained on is not proven. Remove "
-            f"{run.path} to train it again"
+            f"{run.steps_file} has {len(found)} lines for {steps} steps, so the rows that this run trained on are not "
+            f"proven. Remove {run.path} to train it again."
         )
     return lines
 
 
 def refuse_uncontrolled(arms: Sequence[Ground]) -> None:
-    """Raises UserError that names the first difference between two arms that is not the carrier of harm."""
-    for a, b in combinations(arms, 2):  # all pairs: what two arms show alike is compared between those two alone
+    """Raises UserError with the first difference between two arms except the carrier of harm."""
+    for a, b in combinations(arms, 2):  # all pairs: some fields are compared only between arms with the same view
         if difference := first_difference(a, b):
             what, one, other = difference
             raise UserError(
-                f"{a.name} and {b.name} are no controlled comparison: {what} is {one!r} in {a.name} and {other!r} in {b.name}. "
-                f"Arms of the controlled track differ in how harmful items are shown and asked about, and in nothing else"
+                f"{a.name} and {b.name} are not a controlled comparison: {what} is {one!r} in {a.name} and {other!r} "
+                f"in {b.name}. Arms of the controlled track may differ only in how harmful items are shown and asked "
+                "about."
             )
 
 
 Difference = tuple[str, Any, Any]
-"""(what differs, what it is in one arm, what in the other; None where it is absent)"""
+"""(what differs, its value in one arm, its value in the other; None if absent)"""
 
 
 def first_difference(a: Ground, b: Ground) -> Difference | None:
-    """The first thing in which two arms differ and must not; None where there is none."""
+    """The first forbidden difference between two arms; None if there is none."""
     for key in dict.fromkeys([*a.settings, *b.settings]):
         if a.settings.get(key) != b.settings.get(key):
             return key, a.settings.get(key), b.settings.get(key)
     one_caption, other_caption = _unwarranted_caption(a), _unwarranted_caption(b)
     if one_caption or other_caption:
-        return "a benign row that is shown as a caption where no harmful one is", one_caption, other_caption
+        return "the first benign row shown as a caption (although not all harmful rows are)", one_caption, other_caption
     for number, (one, other) in enumerate(zip_longest(a.rows, b.rows), start=1):
         if difference := _row_difference(number, one, other):
             return difference
@@ -157,7 +162,7 @@ def _step_difference(number: int, one: dict[str, Any] | None, other: dict[str, A
 
 
 def permitted(arms: Sequence[Ground]) -> list[str]:
-    """The differences that are permitted and were used, each a line to print."""
+    """Lines on permitted differences that arms have."""
     lines = []
     for arm in arms:
         benign = [row for row in arm.rows if row["role"] == "benign"]

@@ -1,4 +1,4 @@
-"""A run's curve on the terminal: how each set's rate went with the steps of its training."""
+"""Print a run's curve on the terminal: the rate of each benchmark by training step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from align.report.tables.cells import valid_n
 
 
 def print_curve(points: dict[int, dict[str, dict[str, Any]]]) -> None:
-    """A line for each step, a column for each set but the controls; `points` is {step: {set: result}}."""
+    """Print a line for each step and a column for each benchmark, without controls.
+
+    `points` is {step: {benchmark: result}}.
+    """
     sets = [name for name in sets_of([{"results": results} for results in points.values()]) if not is_control(name)]
     if not sets:
         return

@@ -1,4 +1,4 @@
-"""The comparison in one image."""
+"""The figure of a comparison: one image for each track."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ from align.report.names import (
 from align.report.run_results import judge_of
 
 LABELS = {
-    "vsil": "danger in the text (VSIL):\nsafe answers",
-    "vsil_free": "danger only in the image\n(VSIL-free): safe answers",
-    "benign": "harmless requests:\nanswered",
+    "vsil": "danger in the text (VSIL):\nsafe responses",
+    "vsil_free": "danger only in the image\n(VSIL-free): safe responses",
+    "benign": "benign requests:\nanswered",
     "twin": "twins: unsafe refused\nand safe answered",
-    "ability": "ability:\nright answers",
+    "ability": "ability:\ncorrect responses",
 }
 TITLES = {
     "paper": "Does alignment on text alone protect when the danger is only in the image?",
-    "controlled": "What decides: the pixels, or where the harm is stated?",
+    "controlled": "What makes the difference: the pixels, or where the harm is stated?",
 }
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
+# The palette of Okabe and Ito, which colour-blind readers can distinguish.
 COLOURS = ("#E69F00", "#0072B2", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
 TEXT_ONLY = "////"
 GREYS = ("#999999", "#444444", "#CCCCCC")
-"""Rows without training of ours."""
-FOOTNOTE = "Bars: share of the items with a verdict, all seeds together, with 95% intervals. Higher is better."
+"""For rows without training."""
+FOOTNOTE = "Bars: share of the items with a verdict, over all seeds, with 95% intervals. Higher is better."
 HATCHED = " Hatched: aligned on text alone."
 WITHHELD = f" Withheld: more than {MAX_INVALID:.0%} of the items have no verdict."
 FOOTNOTE_INCHES, LEGEND_LINE_INCHES, TITLE_INCHES = 0.35, 0.2, 0.4
 
 
 def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """One track's bars with 95% intervals: a group a set, a colour a method or arm; rows have their seeds combined.
+    """Draw one track's bars with 95% intervals: benchmarks in groups, methods in colours.
 
-    The paper's track has a panel for each model, its text-only arms hatched; the controlled track one for each model and method.
+    Rows have their seeds combined. The paper track has a panel for each model, with text-only arms
+    hatched; the controlled track has a panel for each model and method.
     """
     import matplotlib as mpl
 
@@ -77,8 +78,8 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
     title = figure.suptitle(
         TITLES[rows[0]["track"]], x=0.02, y=1 - 0.12 / height, ha="left", va="top", fontweight="bold"
     )
-    title.set_in_layout(False)  # its room is TITLE_INCHES
-    # Of the looks, not of the bars: an arm without a bar in the first set, or in any, is named too.
+    title.set_in_layout(False)  # TITLE_INCHES is reserved for it
+    # From the looks, not from the bars: an arm without any bar is named too.
     handles = [Patch(**look, label=display_name(name)) for name, look in looks.items()]
     corner = (0.01, FOOTNOTE_INCHES / height)
     figure.legend(handles=handles, ncols=columns, frameon=False, loc="lower left", bbox_to_anchor=corner, fontsize=8)
@@ -94,7 +95,7 @@ def draw_comparison(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _panels(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """{title: its rows}; rows without training stand in every panel of their model."""
+    """{title: its rows}; rows without training are in every panel of their model."""
     by_method = rows[0]["track"] == "controlled"
     panels: dict[str, list[dict[str, Any]]] = {}
     for row in (row for row in rows if row["method"] or not by_method):
@@ -110,13 +111,16 @@ def _stops(panel: Sequence[dict[str, Any]]) -> str:
 
 
 def _legend_columns(looks: dict[str, Any], width: float) -> int:
-    """How many names of 8 points stand beside each other."""
+    """How many names of 8 points fit in one line."""
     widest = max(len(display_name(name)) for name in looks)
     return max(1, min(len(looks), int((width - 0.3) / (0.065 * widest + 0.6))))
 
 
 def _looks(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """{row's name: how its bars look}: a colour an arm; in the paper's track a colour a method for recipes of its naming."""
+    """{row's name: style of its bars}: a colour for each arm.
+
+    In the paper track, recipes with the paper's names share a colour by method.
+    """
     kinds = {row["name"]: _kind(row) for row in rows if row["method"]}
     order = list(dict.fromkeys(kinds.values()))
     greys = dict(
@@ -129,13 +133,13 @@ def _looks(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             looks[name] = {"color": greys[name]}
             continue
         again, colour = divmod(order.index(kinds[name]), len(COLOURS))
-        hatch = TEXT_ONLY * (name in text_only) + "." * 2 * again  # dots where colours come round again
+        hatch = TEXT_ONLY * (name in text_only) + "." * 2 * again  # dots when colours repeat
         looks[name] = {"facecolor": COLOURS[colour], "edgecolor": "white", "linewidth": 0, "hatch": hatch}
     return looks
 
 
 def _kind(row: dict[str, Any]) -> str:
-    """What has a colour: t_dpo and mm_dpo share their method's, a recipe of somebody's own has one for itself."""
+    """What has a colour: t_dpo and mm_dpo share their method's, your own recipe has its own."""
     prefix, _, method = row["name"].partition("_")
     of_the_paper = row["track"] == "paper" and prefix in ("t", "mm") and method in METHODS
     return f"method {method}" if of_the_paper else row["name"]

@@ -1,4 +1,7 @@
-"""What tables read of a run folder is of the types that they count on; anything else is named, and never becomes a number."""
+"""Check the types of the values that tables read from a run folder.
+
+A wrong value is an error with file and key; it never becomes a number in a table.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,16 @@ from align.report.names import KINDS
 
 Holds = Callable[[Any], bool]
 Form = Mapping[str, tuple[Holds, str]]
-"""{key: (whether a value is one, what was expected)}"""
+"""{key: (check of a value, what is expected)}"""
 
 
 def number(value: Any) -> bool:
-    """A finite number, which True and False are not."""
+    """A finite number; not True or False."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def count(value: Any) -> bool:
-    """A whole number of things."""
+    """A whole number from 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
@@ -46,12 +49,12 @@ def counts(value: Any) -> bool:
 
 
 def mapping(value: Any) -> bool:
-    """An object of JSON."""
+    """A JSON object."""
     return isinstance(value, dict)
 
 
 def or_none(holds: Holds) -> Holds:
-    """Likewise, or null."""
+    """The same check, but null is allowed."""
     return lambda value: value is None or holds(value)
 
 
@@ -78,7 +81,7 @@ LATER: Form = {
     "command": (texts, "a list of strings"),
     "train": (mapping, "an object"),
 }
-"""What a manifest need not have."""
+"""Keys that a manifest may lack."""
 SUMMARY: Form = {
     "main": (lambda value: isinstance(value, bool), "true or false"),
     "kind": (lambda value: value in KINDS, f"one of {', '.join(KINDS)}"),
@@ -113,7 +116,10 @@ MEASURED: Form = {
 
 
 def checked(file: Path, value: Any, form: Form, later: Form | None = None) -> dict[str, Any]:
-    """A JSON object that has the keys of a form, and of `later` those that it has in theirs. Raises UserError that names file and key."""
+    """Check a JSON object against a form and, for optional keys, `later`.
+
+    Raises UserError with file and key.
+    """
     if not isinstance(value, dict):
         raise UserError(f"{file}: found {type(value).__name__}, expected an object with {', '.join(form)}")
     for key, (holds, expected) in form.items():
@@ -131,10 +137,10 @@ def summary_of(file: Path, value: Any) -> dict[str, Any]:
     summary = checked(file, value, SUMMARY)
     if sum(summary["counts"].values()) != summary["n"]:
         raise UserError(
-            f"{file}: counts of {sum(summary['counts'].values())} answers, n is {summary['n']}; evaluate it again"
+            f"{file}: counts sum to {sum(summary['counts'].values())}, but n is {summary['n']}. Evaluate it again."
         )
     if (summary["rate"] is None) != (summary["low"] is None) or (summary["rate"] is None) != (summary["high"] is None):
-        raise UserError(f"{file}: a rate without an interval, or the other way round; evaluate it again")
+        raise UserError(f"{file}: found a rate without an interval, or an interval without a rate. Evaluate it again.")
     judged = summary.get("as_judged")
     if judged is not None and not (
         mapping(judged) and count(judged.get("good")) and count(judged.get("n")) and judged["n"]

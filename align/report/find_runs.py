@@ -1,4 +1,4 @@
-"""Run folders below a folder -> runs with their evaluations, and notes on what could not be used."""
+"""Find and read run folders -> runs with their evaluations, and notes on unusable ones."""
 
 from __future__ import annotations
 
@@ -22,28 +22,34 @@ from align.run_folder import RunFolder
 
 
 def read_runs(folder: str, leaks: str | None) -> tuple[list[Evaluated], list[str]]:
-    """The runs below a folder, their rates split by leak flags if there are any -> (runs, notes). Raises UserError."""
+    """Read the runs below a folder, with rates split by leak flags if given -> (runs, notes).
+
+    Raises UserError.
+    """
     if not Path(folder).is_dir():
-        raise UserError(f"runs={folder}: not a folder")
+        raise UserError(f"runs={folder}: not a folder. Give the folder that holds run folders.")
     flags = read_flags(leaks) if leaks else {}
     runs, notes = collect(Path(folder), flags)
     named = {split_view(name)[0] for run in runs for name, of in run.row["results"].items() if "leak_split" in of}
     if flags and not named:
-        raise UserError(f"leaks={leaks}: it is of {', '.join(flags)}, and no run has a safety set of that name")
+        raise UserError(
+            f"leaks={leaks} has flags for {', '.join(flags)}, but no run has a safety benchmark of that name."
+        )
     return runs, [*notes, *(note_of(name, of) for name, of in flags.items() if name in named)]
 
 
 def collect(folder: Path, flags: dict[str, Flags] | None = None) -> tuple[list[Evaluated], list[str]]:
-    """Every run below a folder -> (runs, notes on what could not be used). Raises UserError where there is none.
+    """Read every run below a folder -> (runs, notes on unusable ones).
 
-    `flags` say of sets which items leak, and split their rates.
+    `flags` say which items of a benchmark leak, and split its rates. Raises UserError if there is
+    no finished run.
     """
     with _collector_at_rest():
         found = _read_all(sorted(_run_folders(folder)), flags or {})
     runs = [run for run, _ in found if run]
     notes = [note for _, of_run in found for note in of_run]
     if not runs:
-        raise UserError(f"runs={folder}: no finished run in it" + (f" ({'; '.join(notes)})" if notes else ""))
+        raise UserError(f"runs={folder}: found no finished run" + (f" ({'; '.join(notes)})" if notes else ""))
     return runs, notes
 
 
@@ -51,7 +57,7 @@ def _run_folders(folder: Path) -> Iterator[Path]:
     for path, below, files in os.walk(folder):
         if "manifest.json" in files:
             yield Path(path)
-            below[:] = [name for name in below if name not in OF_RUN]  # no run is in them, and much else
+            below[:] = [name for name in below if name not in OF_RUN]  # large folders without runs
 
 
 OF_RUN = ("evaluation", "checkpoint", "checkpoints", "curve")
@@ -59,38 +65,38 @@ OF_RUN = ("evaluation", "checkpoint", "checkpoints", "curve")
 
 @contextlib.contextmanager
 def _collector_at_rest() -> Iterator[None]:
-    """Python's search for circles would go through millions of items again and again, none of which is in one."""
+    """Turn off Python's cyclic garbage collector: it would scan millions of items for no gain."""
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()  # and what was read stays till the end
+        gc.freeze()  # what was read stays until the end
         if was:
             gc.enable()
 
 
 Read = tuple[Evaluated | None, list[str]]
-"""(A run, None where it cannot be used; notes on it)"""
+"""(a run, None if it cannot be used; notes on it)"""
 MANY = 100
-"""Runs from which on it pays to start processes for reading them."""
+"""Number of runs from which reading in several processes is faster."""
 
 
 def _read_all(paths: Sequence[Path], flags: dict[str, Flags]) -> list[Read]:
-    """One after the other, or where there are many in as many processes as there are processors."""
+    """Read one after the other; many runs in several processes."""
     read = partial(_read, flags)
     workers = usable_processors() if sys.platform == "linux" else 1
     if len(paths) < MANY or workers == 1:
         return [read(path) for path in paths]
-    # A fork has all modules already, and what it does needs no thread of this process.
+    # A fork has all modules, and reading needs no thread of this process.
     with ProcessPoolExecutor(min(workers, MOST), multiprocessing.get_context("fork")) as pool:
         return list(pool.map(read, paths, chunksize=AT_ONCE))
 
 
 AT_ONCE = 25
-"""Runs that a process reads before it hands them over."""
+"""Runs that a process reads before it returns them."""
 MOST = 8
-"""Processes: more do not read faster from one disk."""
+"""Most processes: more do not read faster from one disk."""
 
 
 def _read(flags: dict[str, Flags], path: Path) -> Read:
@@ -100,12 +106,12 @@ def _read(flags: dict[str, Flags], path: Path) -> Read:
         if manifest.get("status") != "finished":
             return None, [f"{run.path}: not finished"]
         found = Evaluated(run, manifest)
-    except (UserError, AttributeError) as error:  # a manifest that is no object has no status
+    except (UserError, AttributeError) as error:  # a manifest that is not an object has no status
         what = "" if isinstance(error.__cause__, PermissionError) else "damaged: "
         return None, [f"{run.path}: {what}{error}"]
     notes = [*found.drop_damaged(), *split(found, flags)]
     if found.row["stopped"]:
         notes.append(f"{run.path}: {found.row['stopped']}")
     if not found.row["results"] and not found.row["external"] and not any(run.evaluation.glob("*/summary.*")):
-        notes.append(f"{run.path}: not evaluated yet; align eval run={run.path}")
+        notes.append(f"{run.path}: not evaluated yet. To evaluate it: align eval run={run.path}")
     return found, notes

@@ -1,4 +1,4 @@
-"""What some runs come to: arms, what sets them apart, and everything that must be said beside it. Tables and pages are made of this."""
+"""Findings of runs: arms, comparisons, conclusions and notes. Tables and pages show these."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from align.report.tables.beside_paper import notes_on_paper
 
 @dataclass(frozen=True)
 class Findings:
-    """Runs, arms over their seeds, comparisons of them, the sentences that these allow, and notes."""
+    """Runs, arms over seeds, comparisons of arms, conclusions from them, and notes."""
 
     runs: list[Evaluated]
     arms: list[Arm]
@@ -26,7 +26,7 @@ class Findings:
     notes: list[str]
 
     def of_track(self, track: str) -> Findings:
-        """What is of one track; notes are of all."""
+        """Findings of one track; notes are those of all tracks."""
         comparisons = [c for c in self.comparisons if c["track"] == track]
         runs = [run for run in self.runs if run.row["track"] == track]
         arms = [arm for arm in self.arms if arm.row["track"] == track]
@@ -34,13 +34,13 @@ class Findings:
 
     @property
     def tracks(self) -> list[str]:
-        """The tracks that there is something of, the paper's first."""
+        """Tracks that have arms, the paper track first."""
         there = dict.fromkeys(arm.row["track"] for arm in self.arms)
         return sorted(there, key=lambda track: [*TRACKS, track].index(track))
 
 
 def findings(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> Findings:
-    """Set the runs against each other; what cannot be is said. `tuned` as in `compare_arms`."""
+    """Compare runs; notes say what cannot be compared. `tuned` as in `compare_arms`."""
     in_order = {id(run.row): run for run in [*runs, *_untrained_of_controlled(runs)]}
     shown = [in_order[id(row)] for row in sorted_rows([run.row for run in in_order.values()])]
     arms, notes = arms_of(shown)
@@ -56,7 +56,7 @@ def findings(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> Findings:
 
 
 def _untrained_of_controlled(runs: Sequence[Evaluated]) -> list[Evaluated]:
-    """The model as it is belongs beside the arms of the controlled track too; it is recorded under the paper's."""
+    """Base models, as rows of the controlled track too; they are recorded under the paper track."""
     models = {run.row["model"] for run in runs if run.row["track"] == "controlled" and run.row["method"]}
     return [
         run.on_track("controlled")
@@ -69,9 +69,10 @@ def _untrained_of_controlled(runs: Sequence[Evaluated]) -> list[Evaluated]:
 
 
 def _proven(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[str]]:
-    """(The runs that may be compared, lines on what was permitted and on arms that are no controlled comparison).
+    """-> (runs that may be compared, lines on permitted differences and on uncontrolled arms).
 
-    A run that stopped at its method's bound took fewer steps than planned: `compare_arms` leaves it out.
+    A run that stopped at its method's bound took fewer steps than planned: `compare_arms` leaves it
+    out.
     """
     groups: dict[tuple[Any, ...], list[Evaluated]] = {}
     for run in runs:
@@ -87,7 +88,7 @@ def _proven(runs: Sequence[Evaluated]) -> tuple[list[Evaluated], list[str]]:
             grounds: list[Ground] = [ground_of(run.run) for run in group]
             refuse_uncontrolled(grounds)
             notes += permitted(grounds)
-        # Lines of other types, and text that is no text, are damage as well.
+        # Wrong types and undecodable text are damage as well.
         except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
             out |= {id(run) for run in group}
             row = group[0].row

@@ -1,4 +1,4 @@
-"""The items of an evaluation, column by column: tables of a thousand runs read millions of them."""
+"""Items of an evaluation, in columns: tables of a thousand runs read millions of items."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from align.report.contrasts import RATES, Observations, contrast
 
 @dataclass(frozen=True)
 class Items:
-    """What a rate is a share of, and one judge's label of each (align/evaluation/items.py)."""
+    """Items that a rate counts, with one judge's labels (align/evaluation/items.py)."""
 
     ids: Sequence[str]
     labels: Sequence[str]
     good: np.ndarray
     """(n,) bool"""
     clusters: np.ndarray
-    """(n,) int: the same number for the same cluster, in every set and run"""
+    """(n,) int: one number for one cluster, in every benchmark and run"""
     categories: Sequence[str | None]
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def where(self, keep: np.ndarray) -> Items:
-        """The items of which `keep` (n,) says so, in their order."""
+        """The items where `keep` (n,) is true, in their order."""
         return self if keep.all() else self.at(np.flatnonzero(keep).tolist())
 
     def at(self, places: Sequence[int]) -> Items:
-        """The items at some places, in the order of these."""
+        """The items at `places`, in the order of `places`."""
         index = np.asarray(places, dtype=int)
         return Items(
             [self.ids[i] for i in places],
@@ -54,7 +54,7 @@ class Items:
 
     @property
     def cluster_names(self) -> list[str]:
-        """What the clusters are called."""
+        """Names of the clusters."""
         return [NUMBERS.names[i] for i in self.clusters.tolist()]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,12 +72,12 @@ class Items:
 
     @cached_property
     def valid(self) -> Items:
-        """Those that have a verdict."""
+        """Items with a verdict."""
         return self.where(self.has_verdict)
 
 
 class _Numbers(dict[str, int]):
-    """A number for each name that is asked for; `names` has them by their numbers."""
+    """{name: its number}, assigned at the first look-up; `names` lists names by number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,14 +89,14 @@ class _Numbers(dict[str, int]):
 
 
 class _Labels(dict[bytes, str]):
-    """The label that some bytes are, as one string however often it stands."""
+    """{bytes: label}, one string object for each label."""
 
     def __missing__(self, label: bytes) -> str:
         return self.setdefault(label, label.decode())
 
 
 NUMBERS = _Numbers()
-"""Of the clusters."""
+"""Numbers of the clusters."""
 LABELS = _Labels()
 
 
@@ -106,7 +106,7 @@ def _numbered(clusters: Sequence[str]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the files of a set say in every run: all columns but the labels."""
+    """Columns of a benchmark's items that are equal in every run: all except the labels."""
 
     ids: tuple[str, ...]
     clusters: np.ndarray
@@ -114,13 +114,19 @@ class _Asked:
 
 
 ASKED: dict[bytes, _Asked] = {}
-"""By the hash of a file without its labels: the evaluations of a set by a thousand runs are read as one, and a label for each item."""
+"""{hash of a file without its labels: columns}.
+
+A thousand runs on one benchmark share one entry.
+"""
 LABEL = re.compile(rb'"label": "([a-z_]+)", "good": (true|false)')
-"""As evaluations write it. In a string it cannot stand: JSON has a backslash before each quotation mark there."""
+"""A label as evaluations write it.
+
+It cannot match inside a JSON string, where quotes are escaped.
+"""
 
 
 def read_items(file: Path, summary: dict[str, Any]) -> Items:
-    """The items that a summary counts. Raises UserError where the file is damaged, or is not what was counted."""
+    """Read the items that a summary counts. Raises UserError if the file is damaged or differs."""
     rest, labels, goods = _divided(file)
     asked = ASKED.get(rest)
     if asked is None:
@@ -133,18 +139,18 @@ def read_items(file: Path, summary: dict[str, Any]) -> Items:
 
 
 def _divided(file: Path) -> tuple[bytes, tuple[str, ...], tuple[bool, ...]]:
-    """(Hash of all but the labels and of where these stand, labels, whether each is good), of a file as evaluations write it."""
+    """-> (hash of all but the labels, labels, whether each is good) of a file of an evaluation."""
     try:
         pieces = LABEL.split(file.read_bytes())
     except OSError:
-        pieces = []  # said when it is parsed
+        pieces = []  # reported when the file is parsed
     labels = tuple(map(LABELS.__getitem__, pieces[1::3]))
     rest = hashlib.sha256(b"\0".join(pieces[::3])).digest()
     return rest, labels, tuple([good == b"true" for good in pieces[2::3]])
 
 
 def _parsed(file: Path) -> tuple[_Asked, tuple[str, ...], tuple[bool, ...]]:
-    """(What was asked, labels, whether each is good), of any file of items. Raises UserError."""
+    """-> (other columns, labels, whether each is good) of any file of items. Raises UserError."""
     records = _records(file)
     try:
         ids, labels, goods, clusters, categories = zip(*map(COLUMNS, records), strict=True)
@@ -152,15 +158,15 @@ def _parsed(file: Path) -> tuple[_Asked, tuple[str, ...], tuple[bool, ...]]:
         KeyError,
         TypeError,
         ValueError,
-    ) as error:  # in this order: a line that lacks a key, that is no object, no line at all
-        raise UserError(f"{file}: a line is no item ({error!r}); evaluate it again") from error
+    ) as error:  # in this order: a line without a key, a line that is not an object, no line at all
+        raise UserError(f"{file}: a line is not an item ({error!r}). Evaluate it again.") from error
     types = ((ids, {str}), (labels, {str}), (goods, {bool}), (clusters, {str}), (categories, {str, type(None)}))
     if any(not set(map(type, of)) <= expected for of, expected in types):
         raise UserError(
-            f"{file}: `id`, `label`, `good`, `cluster` or `category` of a line is of another type; evaluate it again"
+            f"{file}: `id`, `label`, `good`, `cluster` or `category` of a line has a wrong type. Evaluate it again."
         )
     if len(set(ids)) < len(ids):
-        raise UserError(f"{file}: an id stands twice; evaluate it again")
+        raise UserError(f"{file}: an id occurs twice. Evaluate it again.")
     return _Asked(ids, _numbered(clusters), categories), labels, goods
 
 
@@ -168,28 +174,33 @@ COLUMNS = itemgetter("id", "label", "good", "cluster", "category")
 
 
 def _refuse_other(file: Path, pairs: Counter[tuple[str, bool]], summary: dict[str, Any]) -> None:
-    """Raises UserError unless the items are what a summary counts and makes its rate of. `pairs` counts (label, good)."""
+    """Raises UserError unless items match the counts and rate of a summary.
+
+    `pairs` counts (label, good).
+    """
     found: Counter[str] = Counter()
     for (label, _), count in pairs.items():
         found[label] += count
     counted = {label: count for label, count in summary["counts"].items() if count}
     if found != counted:
-        raise UserError(f"{file}: {dict(found)} is not what its summary counts, {counted}; evaluate it again")
+        raise UserError(f"{file}: found {dict(found)}, but its summary counts {counted}. Evaluate it again.")
     role = role_of(summary["kind"])
     if any(is_good(label, role) != good for label, good in pairs):
-        raise UserError(f"{file}: `good` of a line is not what its label says; evaluate it again")
+        raise UserError(f"{file}: `good` of a line does not match its label. Evaluate it again.")
     good, valid = sum(n for (_, is_so), n in pairs.items() if is_so), pairs.total() - counted.get("invalid", 0)
     if summary["rate"] is not None and (not valid or abs(summary["rate"] - good / valid) > 1e-9):
-        raise UserError(f"{file}: the summary's rate, {summary['rate']}, is not that of its items; evaluate it again")
+        raise UserError(
+            f"{file}: the summary's rate {summary['rate']} is not the rate of its items. Evaluate it again."
+        )
 
 
 def _records(file: Path) -> list[dict[str, Any]]:
     try:
-        # In one go, by a fast reader: files of many rows are long.
+        # One call of a fast parser: files of many rows are long.
         found: list[dict[str, Any]] = orjson.loads(b"[" + file.read_bytes().strip().replace(b"\n", b",") + b"]")
         return found
     except (OSError, ValueError):
-        return list(read_jsonl(file))  # says which line it is
+        return list(read_jsonl(file))  # names the bad line
 
 
 BySeed = Sequence[tuple[Any, Items]]
@@ -197,7 +208,7 @@ BySeed = Sequence[tuple[Any, Items]]
 
 
 def observed(by_seed: BySeed, weight: float = 1.0) -> Observations:
-    """Good or not under each seed, as a contrast takes it."""
+    """Observations for a contrast: good (1) or not (0), for each seed."""
     values = np.concatenate([items.good for _, items in by_seed]).astype(float)
     clusters = np.concatenate([items.clusters for _, items in by_seed])
     seeds = np.repeat([seed for seed, _ in by_seed], [len(items) for _, items in by_seed])
@@ -205,7 +216,7 @@ def observed(by_seed: BySeed, weight: float = 1.0) -> Observations:
 
 
 def rate_of(by_seed: BySeed) -> dict[str, float]:
-    """The share of good items -> {rate, low, high}: with one seed as a summary has it, with several over items and seeds."""
+    """Share of good items -> {rate, low, high}; with several seeds over items and seeds."""
     if len(by_seed) == 1:
         _, items = by_seed[0]
         low, high = proportion_interval(items.good.tolist(), items.clusters.tolist())

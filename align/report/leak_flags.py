@@ -1,4 +1,4 @@
-"""What `align leakage` found of each item of a set: whether its text alone tells of its harm."""
+"""Leak flags of `align leakage`: whether the text alone of an item shows its harm."""
 
 from __future__ import annotations
 
@@ -19,32 +19,41 @@ FLAG: Form = {
 
 @dataclass(frozen=True)
 class Flags:
-    """What a judge of requests said of the items of one set."""
+    """Verdicts of a judge of requests on the items of one benchmark."""
 
     file: Path
     judge: str
     text: str
     blind: bool
-    """Whether the judge saw no images, so that the set's own word stands for its verdict on pairs."""
+    """Whether the judge saw no images.
+
+    Then the benchmark's own label replaces verdicts on pairs.
+    """
     leaks: dict[str, bool | None]
-    """{id: whether the text alone tells that the item is unsafe; None where that is not known}"""
+    """{id: whether the text alone shows that the item is unsafe; None if unknown}"""
     measured: dict[str, dict[str, str | None]]
-    """{id: `asks` and `shows` of the row that was measured}; None in files of earlier versions, and of images that were not looked at"""
+    """{id: `asks` and `shows` of the measured row}.
+
+    None in files of earlier versions, and for images that were not read.
+    """
 
 
 def read_flags(path: str) -> dict[str, Flags]:
-    """{set: flags} of a file leaks.<judge>.jsonl of `align leakage`, or of all below a folder. Raises UserError."""
+    """{benchmark: flags} from a file leaks.<judge>.jsonl of `align leakage`, or a folder of them.
+
+    Raises UserError.
+    """
     place = Path(path)
     files = [place] if place.is_file() else sorted(place.rglob("leaks.*.jsonl"))
     if not files:
-        raise UserError(f"leaks={path}: no leaks.<judge>.jsonl there; `align leakage` writes one")
+        raise UserError(f"leaks={path}: found no leaks.<judge>.jsonl. Write one with `align leakage`.")
     flags: dict[str, Flags] = {}
     for file in files:
         beside = file.with_name(f"leakage{file.name.removeprefix('leaks').removesuffix('l')}")
-        told = checked(beside, read_json(beside), TOLD)  # which set and who judged
+        told = checked(beside, read_json(beside), TOLD)  # benchmark and judge
         if told["set"] in flags:
             raise UserError(
-                f"leaks={path}: {flags[told['set']].file} and {file} are both of {told['set']}; name one of the files"
+                f"leaks={path}: {flags[told['set']].file} and {file} are both for {told['set']}. Give one of the files."
             )
         records = [checked(file, record, FLAG) for record in read_jsonl(file)]
         leaks, blind = {str(one["id"]): one["leaks"] for one in records}, any(one["pair"] is None for one in records)
@@ -56,9 +65,9 @@ def read_flags(path: str) -> dict[str, Flags]:
 
 
 def note_of(name: str, flags: Flags) -> str:
-    """A line on who says which items of a set leak."""
+    """A line that defines which items of a benchmark leak."""
     pairs = "harmful pairs" if flags.blind else f"pairs that {flags.judge} calls unsafe"
     return (
-        f"{name}: of {pairs} those leak whose text ({flags.text}) {flags.judge} calls unsafe without the image, and the others are "
-        f"leak-free; what is no such pair, or has no verdict, is unlabelled"
+        f"{name}: among {pairs}, an item leaks if its text alone ({flags.text}) is also called unsafe by "
+        f"{flags.judge}; the other pairs are leak-free. All other items, and items without a verdict, are unlabelled."
     )

@@ -1,4 +1,4 @@
-"""Leak flags of a set's items beside its rates: how safe a model is where the text gives the harm away, and where it does not."""
+"""Split the rates of a benchmark by leak flags: items whose text shows the harm, and the others."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from align.rows import split_view
 
 
 def split(run: Evaluated, flags: dict[str, Flags]) -> list[str]:
-    """Add `leak_split` to each result of a run whose set has flags, by its main judge -> notes on what could not be checked.
+    """Add `leak_split` to each result of a run whose benchmark has flags -> notes.
 
-    Raises UserError where an item has no flag, or is not the one that was measured under its id.
+    The split uses the main judge; the notes say what could not be checked. Raises UserError if an
+    item has no flag, or differs from the item that was measured under its id.
     """
     notes = []
     for name, result in run.row["results"].items():
@@ -32,14 +33,14 @@ def split(run: Evaluated, flags: dict[str, Flags]) -> list[str]:
         records = list(read_jsonl(run.run.evaluation / name / f"items.{result['judge']}.jsonl"))
         if unknown := [one["id"] for one in records if one["id"] not in of_set.leaks]:
             raise UserError(
-                f"{path}: {len(unknown)} of {len(records)} items of {name} are not in {of_set.file}, first {unknown[0]}; measure the "
-                f"leakage of the same rows"
+                f"{path}: {len(unknown)} of {len(records)} items of {name} are not in {of_set.file}, first "
+                f"{unknown[0]}. Measure the leakage of the same rows."
             )
         _refuse_others(path, name, records, of_set)
         if any(None in (one.get("asks"), of_set.measured[one["id"]]["asks"]) for one in records):
             notes.append(
-                f"{path}: whether the items of {name} are those of {of_set.file} cannot be checked: one is of a version that "
-                f"kept no more than their ids"
+                f"{path}: it is not checked that the items of {name} equal those of {of_set.file}, because an earlier "
+                "version, which stored only ids, wrote one of the two"
             )
         result["leak_split"] = _parts([(run.row["seed"], run.items(name))], of_set)
         run.flags[name] = of_set
@@ -47,7 +48,7 @@ def split(run: Evaluated, flags: dict[str, Flags]) -> list[str]:
 
 
 def pooled_split(runs: Sequence[Evaluated], name: str) -> dict[str, Any]:
-    """`leak_split` of a set over the seeds of an arm, each of which has it."""
+    """`leak_split` of a benchmark over the seeds of an arm; every seed must have one."""
     return _parts([(run.row["seed"], run.items(name)) for run in runs], runs[0].flags[name])
 
 
@@ -63,18 +64,22 @@ def _parts(by_seed: Sequence[tuple[Any, Items]], of_set: Flags) -> dict[str, Any
 
 
 def _refuse_others(path: Path, name: str, items: Sequence[dict[str, Any]], of_set: Flags) -> None:
-    """Raises UserError where an item asks or shows something else than what was measured under its id, as far as either says."""
-    for key, what in (("asks", "ask something else or have another role"), ("shows", "show another image")):
+    """Raises UserError if an item has another prompt or image than the one measured under its id.
+
+    A value that is unknown on one side is not compared.
+    """
+    for key, what in (("asks", "have another prompt or role"), ("shows", "have another image")):
         pairs = [(item["id"], item.get(key), of_set.measured[item["id"]][key]) for item in items]
         if other := [item_id for item_id, ours, theirs in pairs if None not in (ours, theirs) and ours != theirs]:
             raise UserError(
-                f"{path}: {len(other)} of {len(items)} items of {name} {what} than what {of_set.file} has under their ids, first "
-                f"{other[0]}; the set has changed, or it is another of that name: measure the leakage of the rows that were evaluated"
+                f"{path}: {len(other)} of {len(items)} items of {name} {what} than in {of_set.file} under the same "
+                f"ids, first {other[0]}. The benchmark has changed, or it is another one of that name. Measure the "
+                "leakage of the evaluated rows."
             )
 
 
 def _rate(by_seed: Sequence[tuple[Any, Items]]) -> dict[str, Any]:
-    """Share of good answers among those with a verdict; none above 5% without."""
+    """Share of good items among items with a verdict; withheld if more than 5% have none."""
     valid = [(seed, items.valid) for seed, items in by_seed]
     n, n_valid = (sum(len(items) for _, items in of) for of in (by_seed, valid))
     shown: dict[str, Any] = {"n": n, "invalid": n - n_valid, "rate": None, "low": None, "high": None}

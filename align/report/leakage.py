@@ -1,4 +1,4 @@
-"""Results of `align leakage`, beside what the paper reports of the same sets."""
+"""Results of `align leakage` next to the paper's numbers for the same benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ SHARES = ("R1", "R2", "gap", "text_unsafe")
 
 
 def leak_lines(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """A line for each result below some folders: set, judge, shares in words, n, the paper's numbers -> (lines, notes on damaged files)."""
+    """Read leakage results below some folders -> (lines, notes on damaged files).
+
+    A line has benchmark, judge, shares as text, n and the paper's numbers.
+    """
     lines, notes = [], []
     for file in sorted({file for folder in folders for file in folder.rglob("leakage.*.json")}):
         try:

@@ -1,4 +1,4 @@
-"""What other programs measured on a checkpoint (lmms_eval's ability sets): values in their own units, never rates of ours."""
+"""Results of lmms_eval on ability benchmarks, in its own units."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from align.report.file_schema import MEASURED, METRIC, checked
 from align.run_folder import RunFolder
 
 KEYS = ("kind", "program", "version", "metrics", "facts")
-TITLE = "Ability by lmms_eval, another program: values as it writes them, in the units of each set"
+TITLE = "Ability by lmms_eval, another program: its values, in the units of each task"
 NOTE = (
-    "lmms_eval's values are not judged here and carry no interval of ours; `+-` is its standard error, where it gives one. "
-    "`n` counts the rows that it measured. Checked against the real program on a small local task, not on the published sets"
+    "lmms_eval's values are not judged here and have no interval from here; `+-` is lmms_eval's standard error, if it "
+    "reports one. `n` counts the rows that it measured. This connection was tested with the real program on a small "
+    "local task, not on the published benchmarks."
 )
 
 
 def external_of(run: RunFolder) -> dict[str, Any]:
-    """{task: what was measured}. Raises UserError where a file is damaged."""
+    """{task: its results}. Raises UserError if a file is damaged."""
     found = {}
     for file in sorted(run.evaluation.glob("lmms_eval/*/summary.json")):
         told = checked(file, read_json(file), MEASURED)
@@ -28,7 +29,7 @@ def external_of(run: RunFolder) -> dict[str, Any]:
 
 
 def over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The tasks that all seeds of an arm were measured on: the mean of each metric, and each seed's value; no error is made of these."""
+    """Tasks that all seeds have: each metric's mean and values by seed, no standard error."""
     first, *others = (row["external"] for row in rows)
     return {task: _mean([of[task] for of in (first, *others)]) for task in first if all(task in of for of in others)}
 
@@ -50,13 +51,13 @@ def _key(metric: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def metrics_of(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Every metric of a row, with the version of the program that it was measured with."""
+    """Every metric of a row, with the program and version that measured it."""
     found = row.get("external", {}).values()
     return [metric | {"program": of["program"], "version": of["version"]} for of in found for metric in of["metrics"]]
 
 
 def cells(metric: dict[str, Any]) -> list[str]:
-    """Set, metric, value with its error, and n, as a table shows them."""
+    """Table cells of a metric: task, metric, value with its error, n."""
     name = metric["metric"] + ("" if metric["filter"] == "none" else f" ({metric['filter']})")
     lower = " (lower is better)" if metric["higher_is_better"] is False else ""
     value = _short(metric["value"])
@@ -68,7 +69,7 @@ def cells(metric: dict[str, Any]) -> list[str]:
 
 
 def remarks(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What stands below the values: which version measured, what was otherwise than in our own sets, and what they are."""
+    """Notes below the values: versions, facts of the tasks, and what the values are."""
     found = [of for row in rows for of in row.get("external", {}).values()]
     versions = sorted({f"{of['program']} {of['version'] or '(version unknown)'}" for of in found})
     facts = sorted({f"{of['program']}: {fact}" for of in found for fact in of["facts"]})

@@ -1,7 +1,8 @@
-"""The numbers that the paper prints (VLSBench, arXiv 2411.19939), found by model, method and set; no run of ours made any of them.
+"""Numbers that the paper prints (VLSBench, arXiv 2411.19939), by model, method and benchmark.
 
-`paper.json` holds its tables as printed. What cannot be right is not corrected in silence: averages are made anew from the cells that
-they are of, and a number that no share of the set's size gives is marked.
+None of them was measured with this package. `paper.json` holds the paper's tables as printed.
+Impossible numbers are not corrected silently: averages are recomputed from their cells, and a
+number that is not a share of the benchmark's size is marked.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ MM_SAFETYBENCH = {
     "typo": "mm_safetybench_typo",
     "stable_diffusion_typo": "mm_safetybench_sd_typo",
 }
-"""{column of table 11: set}"""
+"""{column of table 11: benchmark}"""
 INPUTS = {"no_image": "vlsbench.text", "caption": "vlsbench.caption"}
-"""{input of table 5: set}; with the image table 16 has more items."""
+"""{input of table 5: benchmark}; for inputs with the image, table 16 has more items."""
 ABILITY = ("mme_cognition", "mme_perception", "mmmu", "mmstar", "mmvet")
 LEAKAGE = {
     "jailbreakv_raw": "jailbreakv_raw",
@@ -34,12 +35,14 @@ LEAKAGE = {
     "harmbench_mm": "harmbench",
     "vlsafe": "vlsafe",
 }
-"""{row of tables 1 and 7: set}"""
+"""{row of tables 1 and 7: benchmark}"""
 OTHER_NAMES = {"llava_1_5_7b": "llava_7b", "llava_1_5_13b": "llava_13b"}
 OWNERS = ("llava-hf", "liuhaotian", "Qwen", "OpenGVLab", "openbmb", "THUDM", "zai-org", "meta-llama", "Xkev")
-"""On the hub, of the paper's models."""
-LISTED_AS_MM_DPO = "printed as a second MM-DPO row; by the order of rows it is MM-PPO"
-HEADS_SWAPPED = "printed under the other head: the first of the two never exceeds 800, the most that cognition can be"
+"""Owners of the paper's models on the Hub."""
+LISTED_AS_MM_DPO = "printed as a second MM-DPO row; the order of rows shows that it is MM-PPO"
+HEADS_SWAPPED = (
+    "printed under the other of two headings: the first of the two never exceeds 800, the maximum of cognition"
+)
 
 
 @dataclass(frozen=True)
@@ -47,25 +50,31 @@ class Published:
     """A number of the paper."""
 
     value: float
-    """Percent; of MME a score."""
+    """Percent; for MME a score."""
     table: str
     judge: str
     n: int | None
     doubt: str | None = None
-    """Why it is not, or may not be, what was measured."""
+    """Why the printed number is wrong, or may be."""
 
 
 Key = tuple[str, str, str, str]
-"""(model, method, set, measure); `rate` is the measure of a set's share of safe answers, and of ability."""
+"""(model, method, benchmark, measure).
+
+Measure `rate` is the share of safe responses, or ability.
+"""
 
 
 def published(model: str, method: str, set_name: str, measure: str = "rate") -> Published | None:
-    """The paper's number of a model (by file name, folder or hub id), a method (vanilla, t_sft, ...) and a set; None where it has none."""
+    """The paper's number for a model, a method (vanilla, t_sft, ...) and a benchmark, or None.
+
+    `model` is a file name, a folder or a Hub id.
+    """
     return _numbers().get((paper_name(model), method, set_name, measure))
 
 
 def leakage(set_name: str) -> list[tuple[Published, Published]]:
-    """(R1, R2) of a set, of each judge that measured them."""
+    """(R1, R2) of a benchmark, for each judge that measured them."""
     found = []
     for name in ("table 1", "table 7"):
         table = tables()[name]
@@ -77,9 +86,9 @@ def leakage(set_name: str) -> list[tuple[Published, Published]]:
 
 
 def paper_name(model: str) -> str:
-    """llava-hf/llava-1.5-7b-hf -> llava_7b, Qwen/Qwen2-VL-7B-Instruct -> qwen2_vl_7b, llava_7b_full -> llava_7b.
+    """llava-hf/llava-1.5-7b-hf -> llava_7b, Qwen/Qwen2-VL-7B-Instruct -> qwen2_vl_7b.
 
-    A model of another owner is another model, whatever its name, and stays as it is.
+    A model of another owner is another model, even with the same name, and is returned unchanged.
     """
     owner, _, last = model.rpartition("/")
     if owner and owner not in OWNERS:
@@ -91,7 +100,7 @@ def paper_name(model: str) -> str:
 
 @functools.cache
 def tables() -> dict[str, Any]:
-    """{table: title, judge, n, columns, rows}, as printed."""
+    """{table: {title, judge, n, columns, rows}}, as printed."""
     found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))["tables"]
     return found
 
@@ -133,7 +142,7 @@ def _table_11(of: dict[str, Any]) -> Iterator[tuple[Key, Published]]:
 
 
 def _table_16(of: dict[str, Any]) -> Iterator[tuple[Key, Published]]:
-    # Not marked cell by cell: 20 of 30 rows fit 2,244 items, which are no longer all there.
+    # Not marked cell by cell: 20 of 30 rows fit 2,244 items, some of which were removed later.
     table = of["table 16"]
     for model, method, *labels in table["rows"]:
         yield from _labels((model, method, "vlsbench"), labels, "table 16", table)
@@ -163,11 +172,11 @@ def _labels(
 
 
 def _share(value: float, table: str, judge: str, n: int) -> Published:
-    """Rounded or cut to two decimals, a share of n items is one of few numbers."""
+    """Mark a value that, rounded or truncated to two decimals, is no share of n items."""
     near = round(value * n / 100)
     exact = [100 * good / n for good in (near - 1, near, near + 1)]
     possible = any(abs(one - value) < 0.00501 or 0 <= one - value < 0.00999 for one in exact)
-    doubt = None if possible else f"no share of {n} items is {value} %: another n, or a misprint"
+    doubt = None if possible else f"no share of {n} items is {value} %: n is different, or it is a misprint"
     return Published(value, table, judge, n, doubt)
 
 

@@ -1,4 +1,7 @@
-"""A run with what its evaluation came to, as tables take it (the `rows` of comparison.json; see docs/formats.md)."""
+"""A run with its evaluation results, as tables use it (`rows` of comparison.json.
+
+Docs/formats.md).
+"""
 
 from __future__ import annotations
 
@@ -33,16 +36,17 @@ RESULT_KEYS = (
     "facts",
 )
 LATER_KEYS = ("as_judged", "prompt_hash", "judge_settings", "judge_tokens", "unfinished")
-"""What the summaries of earlier versions lack."""
+"""Keys that summaries of earlier versions lack."""
 
 
 class Evaluated:
-    """A run with what its evaluation came to; items are read when they are asked for, and kept."""
+    """A run with its evaluation results; items are read on first use and kept."""
 
     def __init__(self, run: RunFolder, manifest: dict[str, Any] | None = None):
-        """Sets that are damaged are left out, and said in `notes`. `manifest`: where it was read before.
+        """Read a run; damaged benchmarks are left out and named in `notes`.
 
-        Raises UserError where the run itself is damaged.
+        `manifest` is the run's manifest if it was already read. Raises UserError if the run itself
+        is damaged.
         """
         self.run, self.notes = run, list[str]()
         self.manifest = run.manifest() if manifest is None else manifest
@@ -52,7 +56,10 @@ class Evaluated:
         self._settings: dict[str, dict[str, Any]] = {}
 
     def items(self, set_name: str, judge: str | None = None) -> Items:
-        """The items of a set with the labels of a judge, by default the main one. Raises UserError."""
+        """Items of a benchmark with labels of a judge (default: the main judge).
+
+        Raises UserError.
+        """
         result = self.row["results"][set_name]
         judge = judge or str(result["judge"])
         if (set_name, judge) not in self._items:
@@ -62,20 +69,20 @@ class Evaluated:
         return self._items[set_name, judge]
 
     def settings(self, set_name: str) -> dict[str, Any]:
-        """Who was asked what of a set. Raises UserError."""
+        """Settings of the evaluation on a benchmark. Raises UserError."""
         if set_name not in self._settings:
             file = self.run.evaluation / set_name / "settings.json"
             self._settings[set_name] = checked(file, read_json(file), SETTINGS)
         return self._settings[set_name]
 
     def on_track(self, track: str) -> Evaluated:
-        """The same, as a row of another track."""
+        """The same run, as a row of another track."""
         other = copy.copy(self)
         other.row = self.row | {"track": track}
         return other
 
     def drop_damaged(self) -> list[str]:
-        """Leave out the sets whose items cannot be used, or are not what was counted -> a line on each, and on what was left out before."""
+        """Leave out benchmarks with damaged items -> a line on each benchmark left out so far."""
         for name, result in list(self.row["results"].items()):
             try:
                 self.settings(name)
@@ -88,9 +95,10 @@ class Evaluated:
 
 
 def row_of(run: RunFolder, damaged: list[str] | None = None, manifest: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One run as a row. `manifest`: where it was read before.
+    """One run as a row. `manifest` is the run's manifest if it was already read.
 
-    Raises UserError where its files are damaged; of a set alone only where `damaged` does not take a line on it.
+    Raises UserError if files of the run are damaged. With `damaged`, a damaged benchmark is left
+    out, with a line in `damaged`, instead.
     """
     manifest = checked(run.manifest_file, run.manifest() if manifest is None else manifest, MANIFEST, LATER)
     copied = ("track", "model", "method", "view", "seed", "steps", "trainable_parameters", "seconds", "peak_memory_mib")
@@ -122,21 +130,22 @@ def _left_out(run: RunFolder, what: str, damaged: list[str] | None) -> Iterator[
 
 
 def _result_of(folder: Path) -> dict[str, Any] | None:
-    """The main judge's result on a set, the others' beside it; None where nobody judged it. Raises UserError."""
+    """Result of the main judge, with other judges' results; None if not judged.
+
+    Raises UserError.
+    """
     summaries = [summary_of(path, read_json(path)) for path in sorted(folder.glob("summary.*.json"))]
     if not summaries:
         return None
     main = [summary for summary in summaries if summary["main"]]
     if len(main) != 1:
-        raise UserError(
-            f"{folder}: {len(main)} of its summaries are of the main judge, expected one; evaluate it again"
-        )
+        raise UserError(f"{folder}: found {len(main)} summaries of the main judge, expected one. Evaluate it again.")
     others = [_result(summary) for summary in summaries if not summary["main"]]
     return _result(main[0]) | ({"other_judges": others} if others else {})
 
 
 def tuning_of(manifest: dict[str, Any]) -> str | None:
-    """How a run was trained: all parameters of the language model, or an adapter; None without training, or where it is not known."""
+    """How a run was trained: full or LoRA; None without training or if unknown."""
     if manifest["method"] is None:
         return None
     if manifest.get("tuning"):
@@ -148,11 +157,11 @@ def tuning_of(manifest: dict[str, Any]) -> str | None:
 
 
 def main_summary(folder: Path) -> dict[str, Any] | None:
-    """What the main judge made of a set's answers; None where nobody judged them. Raises UserError where a file is damaged."""
+    """Summary of the main judge; None if not judged. Raises UserError if a file is damaged."""
     for file in sorted(folder.glob("summary.*.json")):
         summary = read_json(file)
         if not isinstance(summary, dict) or "main" not in summary or "rate" not in summary:
-            raise UserError(f"{file}: not a summary; evaluate {folder.name} again")
+            raise UserError(f"{file}: not a summary. Evaluate {folder.name} again.")
         if summary["main"]:
             return summary
     return None
@@ -163,7 +172,7 @@ def _result(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def judge_of(result: dict[str, Any]) -> str:
-    """Who judged, and a mark that changes with the prompts and settings that it was asked with: other marks, other numbers."""
+    """Judge and version, with a mark that depends on its prompts and settings."""
     asked = [result.get("prompt_hash"), result.get("judge_settings") or {}]
     who = f"{result['judge']} {result['judge_version']}"
     if not any(asked):

@@ -1,7 +1,8 @@
-"""The runs of a grid: what each is called, where it goes, and with which arguments it is trained.
+"""The runs of a grid: name, folder and training arguments of each.
 
-A configuration takes tens of milliseconds to compose, and a grid may have thousands of runs. So only what picks files (recipe, model, ...)
-is composed for every combination; of any other setting each value is composed once, and then set in its place.
+Composing a configuration takes tens of milliseconds, and a grid may have thousands of runs. So only
+settings that choose files (recipe, model, ...) are composed for every combination. For other
+settings each value is composed once and then inserted.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PICKS_FILES = ("recipe", "model", "suite", "method", "data")
 LAUNCH = "launch."
 WHOLE = re.compile(r"0|-?[1-9]\d*")
 SECTION = object()
-"""In place of a value: settings below it, or nothing to set it in."""
+"""Instead of a value: a section, or no such place."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +38,23 @@ class Cell:
     """One run of a grid."""
 
     axes: dict[str, str]
-    """{setting: this run's value}"""
+    """{setting: value of this run}"""
     arguments: tuple[str, ...]
-    """Of `align train`."""
+    """Arguments of `align train`."""
     path: Path
     values: dict[str, Any]
-    """Its whole configuration, but for where it goes and what it is called."""
+    """The whole configuration without folder and name."""
 
     def composed(self) -> Composed:
-        """Its configuration with the origins of its values. Raises UserError."""
+        """The configuration with the origins of its values. Raises UserError."""
         return compose_run(without_launch(self.arguments))
 
 
 def cells_of(grid: Grid) -> list[Cell]:
-    """Every run of a grid, in the order of its axes. Raises UserError for a setting that cannot be, or that makes no other run."""
+    """Every run of a grid, in the order of its axes.
+
+    Raises UserError for an invalid setting, or an axis whose values give equal runs.
+    """
     composer = _Composer(grid)
     cells: dict[Path, Cell] = {}
     for values in product(*grid.axes.values()):
@@ -64,13 +68,13 @@ def cells_of(grid: Grid) -> list[Cell]:
 def _same(one: Cell, other: Cell) -> str:
     differs = [f"{key}={value} and {other.axes[key]}" for key, value in one.axes.items() if value != other.axes[key]]
     return (
-        f"{', '.join(differs)}: no two runs, since what is trained is the same. An axis is a setting of training; a list as one value is "
-        f"written in brackets"
+        f"{', '.join(differs)}: these two runs would train the same, but an axis must change training. For a list as "
+        "one value, use brackets."
     )
 
 
 def without_launch(arguments: Sequence[str]) -> list[str]:
-    """Arguments of `align train` that are of the run itself."""
+    """Arguments of `align train` without launch options."""
     return [argument for argument in arguments if not argument.startswith(LAUNCH)]
 
 
@@ -83,13 +87,13 @@ class _Composer:
         self._leaves: dict[tuple[str, str], Any] = {}
 
     def cell(self, axes: dict[str, str]) -> Cell:
-        """One run."""
+        """The run with these values of the axes."""
         values = self._ground(axes)
         for key, text in axes.items():
             if key not in self._picking and not key.startswith(LAUNCH):
                 leaf = self._leaf(key, text)
                 path = key.split(".")
-                if leaf is SECTION or not _has(values, path):  # merged into what is there, by rules of its own
+                if leaf is SECTION or not _has(values, path):  # needs merging by its own rules
                     values = self._compose(axes)
                     break
                 values = _with(values, path, leaf)
@@ -106,16 +110,16 @@ class _Composer:
         return Cell(axes, (*arguments, f"output_dir={where}"), where, values)
 
     def _ground(self, axes: dict[str, str]) -> dict[str, Any]:
-        """The configuration with the first value of each axis that picks no file."""
+        """The configuration with the first value of each axis that chooses no file."""
         picks = tuple(axes[key] for key in self._picking)
         if picks not in self._grounds:
             self._grounds[picks] = self._compose(self._first | dict(zip(self._picking, picks, strict=True)))
         return self._grounds[picks]
 
     def _leaf(self, key: str, text: str) -> Any:
-        """What a setting is where it is typed so, or SECTION. Raises UserError where it cannot be.
+        """The parsed value of a setting, or SECTION. Raises UserError for an invalid value.
 
-        One composition tells a value of each axis; a whole number where one is wanted needs none.
+        One composition parses one value of each axis; integers of integer settings need none.
         """
         if WHOLE.fullmatch(text) and isinstance(schema_node(RunConfig, key), IntegerNode):
             return int(text)
@@ -144,7 +148,7 @@ def _at(values: Any, path: Sequence[str]) -> Any:
 
 
 def _has(values: Any, path: Sequence[str]) -> bool:
-    """Whether there is such a place, and what is there is no section."""
+    """Whether the path exists and is not a section."""
     for part in path[:-1]:
         values = values.get(part)
         if not isinstance(values, dict):
@@ -153,6 +157,6 @@ def _has(values: Any, path: Sequence[str]) -> bool:
 
 
 def _with(values: dict[str, Any], path: Sequence[str], leaf: Any) -> dict[str, Any]:
-    """The same with another value at a path; what is changed is copied, the rest is shared."""
+    """The values with another value at a path; changed parts are copied, the rest is shared."""
     first, *rest = path
     return values | {first: _with(values[first], rest, leaf) if rest else leaf}

@@ -1,4 +1,4 @@
-"""Which settings are the best of each cell, by the validation alone: what is reported is never looked at."""
+"""Choose the best settings of each cell by validation alone; reported results are never used."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class Candidate:
-    """One value of each tuned setting, with its runs, one a seed."""
+    """One value of each tuned setting, with its runs, one for each seed."""
 
     values: dict[str, str]
     runs: dict[str, Row]
@@ -31,18 +31,20 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in seed and tuned settings alone: a cell for which one setting is chosen."""
+    """Runs that differ only in seed and tuned settings: a cell for which settings are chosen."""
 
     cell: dict[str, str]
     candidates: list[Candidate]
 
 
 def choose(folder: SweepFolder, plan: Plan, queue: Queue) -> list[dict[str, Any]]:
-    """Choose for every cell by the mean rate over validation sets and seeds; the first of equals, in the grid's order.
+    """Choose for every cell by the mean rate over validation benchmarks and seeds.
 
-    Written to <output_dir>/sweep/chosen.json with every candidate's rates, and linked from <output_dir>/sweep/chosen/. A candidate
-    that lacks the validation of a seed cannot be chosen, and is named; nothing is where they were validated on different rows or by
-    different judges. A link that an evaluation of the queue reads stays as it is.
+    The first of equal candidates wins, in the grid's order. The choice is written to
+    <output_dir>/sweep/chosen.json with every candidate's rates, and linked from
+    <output_dir>/sweep/chosen/. A candidate that lacks the validation of a seed cannot be chosen,
+    and is named. Nothing is chosen if candidates were validated on different rows or by different
+    judges. A link that a running evaluation reads is not changed.
     """
     groups = _groups(plan)
     record = [_chosen(group) for group in groups]
@@ -58,7 +60,7 @@ def choose(folder: SweepFolder, plan: Plan, queue: Queue) -> list[dict[str, Any]
 
 
 def looked_at_twice(plan: Plan) -> list[str]:
-    """Sets of which some rows were validated on and are reported, each a line: by what they ask and show."""
+    """Lines on benchmarks with rows that are both validated and reported, by prompt and image."""
     found = {}
     for row in plan.current:
         run = RunFolder(row.path)
@@ -67,7 +69,7 @@ def looked_at_twice(plan: Plan) -> list[str]:
                 both = _seen(run.validation, folder.name) & _seen(run, folder.name)
                 if both:
                     found[folder.name] = (
-                        f"{folder.name}: {len(both)} of its reported rows were validated on, too: settings were chosen by them"
+                        f"{folder.name}: settings were chosen by validation on {len(both)} rows that are also reported"
                     )
     return list(found.values())
 
@@ -103,14 +105,17 @@ def _chosen(group: Group) -> dict[str, Any]:
 
 
 def _validated(row: Row) -> dict[str, dict[str, Any]] | None:
-    """A run's summary of every validation set; None where one is absent, withheld or damaged."""
+    """A run's summary of every validation benchmark.
+
+    None if one is missing, withheld or damaged.
+    """
     task = next(task for task in row.tasks if task.stage == VALIDATE)
     assert task.evaluation is not None
     found = {}
     for name in task.sets:
         try:
             main = main_summary(task.evaluation / name)
-        except UserError:  # its state says what is damaged
+        except UserError:  # the row's state reports the damage
             return None
         if main is None or main["rate"] is None:
             return None
@@ -127,7 +132,7 @@ def _link(path: Path, run: Path) -> None:
 
 
 def _seen(run: RunFolder, name: str) -> set[tuple[str | None, str | None]]:
-    """What the items of a set ask and show."""
+    """Hashes of prompts and images of a benchmark's items."""
     folder = run.evaluation / name
     try:
         main = main_summary(folder)

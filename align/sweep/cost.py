@@ -1,4 +1,4 @@
-"""What a sweep would cost: GPU hours of its training, each kind of run estimated once (align/planning/)."""
+"""Estimate the GPU hours of a sweep's training; each kind of run once (align/planning/)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHOUT_EFFECT = (
         "report_to",
     ),
 )
-"""Settings of a training that do not change how much is computed."""
+"""Training settings that do not change the amount of computation."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +32,23 @@ class Cost:
     """GPU hours of many runs."""
 
     hours: dict[str, float]
-    """By GPU, of the runs that can be estimated."""
+    """{GPU: hours} of the runs that can be estimated."""
     unknown: dict[str, int]
-    """{why not: of how many runs}"""
+    """{reason: number of runs that cannot be estimated}"""
 
 
 def gpus_of(config: SweepConfig) -> int:
-    """How many GPUs a run is given."""
+    """Number of GPUs of each run."""
     if config.launcher == "slurm":
         return max((config.cluster.nodes or 1) * (config.cluster.gpus_per_node or 1), 1)
     return max(len(config.devices) // (config.at_once or 1), 1)
 
 
 def cost_of(cells: Sequence[Cell], gpus: int) -> Cost:
-    """What these runs cost together, on so many GPUs each; `num_processes=` of a run goes over it.
+    """Total cost of runs on `gpus` GPUs each; `num_processes=` of a run overrides it.
 
-    Raises UserError where trl would refuse the settings of a training, or its batch cannot be divided over so many GPUs.
+    Raises UserError if trl rejects the training settings, or if the batch cannot be divided by the
+    GPUs.
     """
     alike: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -58,7 +59,7 @@ def cost_of(cells: Sequence[Cell], gpus: int) -> Cost:
     for runs in alike.values():
         _check(runs[0], gpus)
         model = str(runs[0].values["model"]["path"])
-        if model in broken:  # asked once: without a network that takes its time
+        if model in broken:  # only once: without a network it is slow
             unknown[broken[model]] += len(runs)
             continue
         try:

@@ -1,6 +1,6 @@
-"""What a run folder says of the jobs that worked on it: jobs.jsonl (when they began and ended) and the logs of its stages.
+"""Jobs that worked on a run folder: jobs.jsonl (begin and end) and the logs of its stages.
 
-`slurm/train.sh` and `slurm/evaluate.sh` write these, and so does the local launcher.
+`slurm/train.sh`, `slurm/evaluate.sh` and the local launcher write these.
 """
 
 from __future__ import annotations
@@ -17,19 +17,22 @@ from align.files import read_jsonl
 from align.interruption import EXIT_AGAIN
 
 LOCK = ".lock"
-"""Held in a run's folder by the process that works on it, so that one which outlived a killed sweep is not joined by another."""
+"""Lock in a run's folder, held by the process that works on it.
+
+So a process that survived a killed sweep is not joined by another.
+"""
 COMES_BACK = (EXIT_AGAIN, 128 + signal.SIGUSR1, 128 + signal.SIGTERM)
-"""Statuses with which `slurm/train.sh` and `slurm/evaluate.sh` put their job back into the queue."""
+"""Statuses after which `slurm/train.sh` and `slurm/evaluate.sh` requeue their job."""
 TAIL = 64 * 1024
-"""Bytes of a log's end that are looked through for what went wrong."""
+"""Bytes at the end of a log that are searched for an error."""
 ERROR = re.compile(
     r"^(?:\[[^\]]*\]:? ?)?((?:error: |[\w.]*(?:Error|Exception|Interrupt|Killed)\b(?::|$)).*)$", re.MULTILINE
 )
-"""An error of ours, or the last line of a traceback; a launcher may put the rank in front."""
+"""An error of align, or the last line of a traceback; a launcher may print the rank before it."""
 BEGINS = re.compile(r"^=== job .*, on .*$", re.MULTILINE)
-"""What a job says first."""
+"""The first line of a job's log."""
 MOST = 300
-"""Characters of it that are shown."""
+"""Characters of an error that are shown."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +41,28 @@ class Attempt:
 
     job: str
     status: int | None
-    """How it ended; None where it did not say so: it runs, or was killed."""
+    """Exit status; None if it was not recorded: the job runs, or was killed."""
 
 
 def log_of(folder: Path, stage: str) -> Path:
-    """Where what a stage prints goes."""
+    """Log file of a stage."""
     return folder / f"{stage}.log"
 
 
 def last_attempt(folder: Path, stage: str) -> Attempt | None:
-    """The last job of a stage; None where there was none, or the file says nothing that can be read."""
+    """The last job of a stage; None if there is none, or if the file cannot be read."""
     file = folder / "jobs.jsonl"
     if not file.is_file():
         return None
     try:
         events = [event for event in read_jsonl(file, growing=True) if event.get("stage") == stage]
-    except UserError:  # two nodes wrote at once, say; what is done is known from the results
+    except UserError:  # for example, two nodes wrote at once; results show what is done
         return None
     return Attempt(str(events[-1].get("job")), events[-1].get("status")) if events else None
 
 
 def ended(folder: Path, stage: str) -> bool:
-    """Whether the last job of a stage said that it ended, and does not come back."""
+    """Whether the last job of a stage has ended and is not requeued."""
     attempt = last_attempt(folder, stage)
     return attempt is not None and attempt.status is not None and attempt.status not in COMES_BACK
 
@@ -77,12 +80,12 @@ def at_work(folder: Path) -> bool:
 
 
 def why_failed(folder: Path, stage: str, attempt: Attempt) -> str:
-    """What the log says of a job that did not do its work, else how it ended."""
+    """The error in a failed job's log, else its exit status."""
     if attempt.status is None:
-        told = f" (sacct -j {attempt.job} tells)" if attempt.job.replace("_", "").isdigit() else ""
-        return f"job {attempt.job} was ended without a word: a node that failed, memory, or scancel{told}; see {log_of(folder, stage)}"
+        told = f" (try sacct -j {attempt.job})" if attempt.job.replace("_", "").isdigit() else ""
+        return f"job {attempt.job} ended without a status: node failure, out of memory, or scancel{told}; see {log_of(folder, stage)}"
     if attempt.status == EXIT_AGAIN:
-        return "interrupted; it goes on where it stopped"
+        return "interrupted; it will resume where it stopped"
     said = _last_error(log_of(folder, stage))
     ended = f"status {attempt.status}" + (" (killed: out of memory?)" if attempt.status == 137 else "")
     return f"{said or ended}; see {log_of(folder, stage)}"
@@ -95,12 +98,12 @@ def _last_error(log: Path) -> str | None:
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return None
-    # What an earlier job printed says nothing of the last one.
+    # Skip the output of earlier jobs.
     found = ERROR.findall(BEGINS.split(text)[-1])
     ours = [line for line in found if line.startswith("error: ")]
     return (ours or found)[-1].strip()[:MOST] if found else None
 
 
 def now() -> str:
-    """As jobs.jsonl and the logs say it."""
+    """The time in the format of jobs.jsonl and the logs."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,4 +1,4 @@
-"""What a sweep came to: the choice of settings, the tables of what is there, and what is missing, and why."""
+"""Results of a sweep: chosen settings, tables of finished runs, missing rows with reasons."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SCHEMA = 1
 
 
 def finish(folder: SweepFolder, queue: Queue) -> list[State]:
-    """Choose where there is something to choose, write <output_dir>/table.md and <output_dir>/sweep/status.json, and print both.
+    """Choose tuned settings, write <output_dir>/table.md and sweep/status.json, print both.
 
-    Raises UserError where there is no sweep, or nothing of it can be shown.
+    Raises UserError if there is no sweep, or nothing can be shown.
     """
     plan = folder.read()
     notes = []
@@ -42,11 +42,12 @@ def finish(folder: SweepFolder, queue: Queue) -> list[State]:
     print(f"Sweep {folder.output_dir}: {counted(states)}")
     if earlier := len(plan.rows) - len(plan.current):
         notes.append(
-            f"{earlier} rows of earlier grids in this folder are not shown; align table runs={folder.output_dir} has all runs"
+            f"rows of earlier grids in this folder, not shown: {earlier}; align table runs={folder.output_dir} shows "
+            "all runs"
         )
     if not runs:
-        (folder.output_dir / "table.md").unlink(missing_ok=True)  # what it says is no longer so
-        print("\n".join([*notes, "Nothing is evaluated yet: there is no table."]))
+        (folder.output_dir / "table.md").unlink(missing_ok=True)  # it is outdated
+        print("\n".join([*notes, "No run is evaluated yet, so there is no table."]))
         return states
     found = findings(runs, plan.tune)
     notes += found.notes
@@ -61,7 +62,7 @@ def finish(folder: SweepFolder, queue: Queue) -> list[State]:
 
 
 def write_status(folder: SweepFolder, states: Sequence[State]) -> None:
-    """How every row stands, for programs."""
+    """Write the state of every row as JSON."""
     rows = [
         {"row": state.row.name, "path": str(state.row.path), "axes": state.row.axes, "state": state.what}
         | ({"stage": state.stage, "why": state.why} if state.what != DONE else {})
@@ -71,7 +72,7 @@ def write_status(folder: SweepFolder, states: Sequence[State]) -> None:
 
 
 def missing(state: State) -> str:
-    """A line on a row that is not done: which, at which stage, and why."""
+    """A line on an unfinished row: name, stage and reason."""
     axes = " ".join(f"{key}={value}" for key, value in state.row.axes.items())
     return f"{state.what} ({state.stage}): {state.row.name}, {axes}: {state.why}"
 
@@ -82,7 +83,7 @@ def _choice(record: dict[str, Any], tune: Sequence[str]) -> str:
     lacking = f"; not validated: {', '.join(absent)}" if absent else ""
     if record["validated_differently"]:
         sets = ", ".join(record["validated_differently"])
-        how = f"{sets} was validated on different rows, or by different judges; remove <run>/validation"
+        how = f"{sets} was validated on different rows or by different judges. Remove <run>/validation and run the sweep again."
         return f"{cell}: no {', '.join(tune)} is chosen: {how}"
     if record["chosen"] is None:
         return f"{cell}: no {', '.join(tune)} can be chosen{lacking}"
@@ -99,21 +100,24 @@ def _values(values: dict[str, str]) -> str:
 
 
 def _settle_names(rows: Sequence[Row]) -> None:
-    """Give runs the names that tell them apart in this grid; when they were trained it may have been another one."""
+    """Give runs the names that distinguish them in this grid.
+
+    They may come from an earlier grid.
+    """
     for row in rows:
         if row.chosen or "recipe" not in row.axes:
             continue
         variant = {key: value for key, value in row.axes.items() if key not in NAMED}
-        with contextlib.suppress(UserError, AttributeError):  # a damaged folder is named below
+        with contextlib.suppress(UserError, AttributeError):  # damaged folders are reported below
             if row.run.finished() and row.run.manifest().get("variant") != variant:
                 row.run.record(variant=variant)
 
 
 def _runs(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[Evaluated], list[str]]:
-    """(The runs that are trained and evaluated, what cannot be shown)."""
+    """-> (trained and evaluated runs, notes on runs that cannot be shown)."""
     runs, notes = [], []
     for row in rows:
-        tuned_out = tune and not row.chosen and "recipe" in row.axes  # only what was chosen is reported
+        tuned_out = tune and not row.chosen and "recipe" in row.axes  # only chosen runs are reported
         if tuned_out or not row.path.is_dir():
             continue
         run = RunFolder(row.path.resolve())

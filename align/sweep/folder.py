@@ -1,4 +1,4 @@
-"""Where a sweep keeps itself: <output_dir>/sweep/ with plan.json (its rows), lock, and what was submitted to SLURM."""
+"""The folder of a sweep, <output_dir>/sweep/: plan.json (its rows), lock, SLURM submissions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as it was last asked for."""
+    """A sweep as last given."""
 
     rows: list[Row]
-    """Those of the grid, then what only earlier grids had: their jobs may be queued."""
+    """Rows of the grid, then rows only of earlier grids, whose jobs may be queued."""
     number: int
-    """How many of them are of the grid."""
+    """Number of rows of the grid."""
     tune: list[str]
     command: list[str]
-    """As it was typed."""
+    """The command as typed."""
 
     @property
     def current(self) -> list[Row]:
-        """The grid."""
+        """Rows of the grid."""
         return self.rows[: self.number]
 
 
@@ -45,46 +45,46 @@ class SweepFolder:
 
     @property
     def path(self) -> Path:
-        """Beside the folders of its models."""
+        """The sweep's own files, next to the folders of its models."""
         return self.output_dir / "sweep"
 
     @property
     def plan_file(self) -> Path:
-        """Its rows."""
+        """File of the plan."""
         return self.path / "plan.json"
 
     @property
     def submissions(self) -> Path:
-        """A folder for each."""
+        """Folder of SLURM submissions, with a folder for each."""
         return self.path / "submissions"
 
     @property
     def id(self) -> str:
-        """What jobs are called by, so that they are found again: of this folder, wherever it is reached from."""
+        """Part of the names of jobs, to find them again: depends only on the resolved folder."""
         return hashlib.sha256(str(self.output_dir.resolve()).encode()).hexdigest()[:8]
 
     def read(self) -> Plan:
-        """Raises UserError where there is none, or it is damaged."""
+        """Read the plan. Raises UserError if there is none, or if it is damaged."""
         if not self.plan_file.is_file():
-            raise UserError(f"output_dir={self.output_dir}: no sweep was begun there; give recipe= and the other axes")
+            raise UserError(
+                f"output_dir={self.output_dir}: found no sweep. Give recipe= and the other axes to begin one."
+            )
         values = read_json(self.plan_file)
         try:
             if values["schema"] != SCHEMA:
-                raise UserError(
-                    f"{self.plan_file}: schema {values['schema']}, written by another version; expected {SCHEMA}"
-                )
+                raise UserError(f"{self.plan_file}: schema {values['schema']} of another version; expected {SCHEMA}")
             return Plan(
                 [_row(record) for record in values["rows"]], values["number"], values["tune"], values["command"]
             )
         except (KeyError, TypeError) as error:
-            raise UserError(f"{self.plan_file}: damaged: {error!r}; give the sweep's command again") from error
+            raise UserError(f"{self.plan_file}: damaged: {error!r}. Give the sweep's command again.") from error
 
     def write(self, rows: Sequence[Row], tune: Sequence[str], command: Sequence[str]) -> Plan:
-        """Keep a grid, with the rows of earlier ones that are not in it."""
+        """Write a plan: the grid's rows, then rows of earlier grids that are not in it."""
         try:
             earlier = self.read().rows if self.plan_file.is_file() else []
-        except UserError as error:  # nothing is known by it that the folders do not say
-            print(f"{error}; the plan is written anew", file=sys.stderr)
+        except UserError as error:  # run folders hold the same information
+            print(f"{error}; the plan is written again", file=sys.stderr)
             earlier = []
         taken = {row.path for row in rows}
         kept = [*rows, *(row for row in earlier if row.path not in taken)]
@@ -98,15 +98,15 @@ class SweepFolder:
         return Plan(kept, len(rows), list(tune), list(command))
 
     def numbers(self) -> list[int]:
-        """Of the submissions that were made."""
+        """Numbers of the submissions."""
         return sorted(int(path.name) for path in self.submissions.glob("*") if path.name.isdigit())
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """One sweep at a time in a folder. Raises UserError where another one is at work.
+        """Hold the folder's lock: one sweep at a time. Raises UserError if another one is running.
 
-        Child processes keep the lock: should this process be killed while sbatch is on its way, the next one waits for no ghost, but
-        is told that somebody is still there.
+        Child processes keep the lock. So if this process is killed while sbatch runs, the next
+        sweep is told that one is still running.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a") as file:
@@ -114,7 +114,7 @@ class SweepFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UserError(
-                    f"{self.path}: another `align sweep` is at work here; status=true shows how far it is"
+                    f"{self.path}: another `align sweep` is running here. Wait for it; status=true shows its progress."
                 ) from error
             os.set_inheritable(file.fileno(), True)
             yield

@@ -1,4 +1,4 @@
-"""What `align sweep` is given -> axes, settings that all runs share, and its own settings."""
+"""Arguments of `align sweep` -> axes, settings of all runs, the sweep's own settings."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from align.settings import Cluster, Judging, LaunchConfig, RunConfig, SweepConfi
 OWN = tuple(field.name for field in fields(SweepConfig))
 OF_RUNS = (*(field.name for field in fields(RunConfig)), "launch")
 CHOSEN_HERE = {
-    "resume": "a sweep goes on with what is there",
-    "evaluate_afterwards": "a sweep evaluates in jobs of their own",
-    "variant": "it follows from the axes",
-    "evaluate.defence": "behind a prompt the models are evaluated as they are: defence=<names>",
+    "resume": "a sweep always resumes",
+    "evaluate_afterwards": "a sweep evaluates in separate jobs",
+    "variant": "it is made from the axes",
+    "evaluate.defence": "defences are evaluated on the base models only: use defence=<names>",
 }
 VALIDATE = "validate."
 PLAIN = re.compile(r"[\w./:@%+~-]([\w ./:@%+~=-]*[\w./:@%+~=-])?")
-"""What needs no quotes: nothing in it parts values, or opens a list."""
+"""Text that needs no quotes: it has no separators and opens no list."""
 NAMED = ("recipe", "model", "seed")
-"""Axes even with one value: tables have columns or names for them."""
+"""Axes even with one value: tables name them."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,16 @@ class Grid:
     """A grid of runs."""
 
     axes: dict[str, list[str]]
-    """{setting: its values}, each as one types it."""
+    """{setting: its values}, each as typed."""
     settings: list[str]
     """Arguments that all runs share."""
     validate: list[str]
-    """Arguments of the evaluation that settings are chosen by."""
+    """Arguments of the validation that chooses settings."""
     config: SweepConfig
 
 
 def read_grid(arguments: Sequence[str]) -> Grid:
-    """`key=value` arguments, and the YAML file that `grid=` names under them. Raises UserError."""
+    """Read `key=value` arguments, over the YAML file of `grid=`. Raises UserError."""
     typed = [_pair(argument) for argument in arguments]
     files = [text for key, text in typed if key == "grid"]
     given = [pair for file in files[-1:] for pair in _of_file(_file(file))]
@@ -56,20 +56,20 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     for key in taken:
         if (said := [text for other, text in typed if other == key]) != said[:1]:
             raise UserError(
-                f"{key}= is given twice, as {' and as '.join(said)}; several values stand in one, with commas between them"
+                f"{key}= is given twice, as {' and as '.join(said)}. Give it once, with commas between the values."
             )
-    # What is typed replaces what the file says of the same key: an axis, too.
+    # A typed key replaces the file's value, even an axis.
     pairs = [(key, text) for key, text in given if key not in taken] + typed
     of_runs: dict[str, str] = {}
     own: list[str] = []
-    # A file of the cluster's comes first, wherever it was typed: what is typed of the cluster goes over it.
+    # A cluster file comes first: typed cluster settings override it.
     for key, text in sorted(pairs, key=lambda pair: pair[0] != "cluster"):
         section = key.split(".")[0]
         if section in OWN:
             own += _own(key, text)
         elif (section if section != "evaluate" else key) in CHOSEN_HERE:
             raise UserError(
-                f"{key}=: not a setting of a sweep: {CHOSEN_HERE.get(key) or CHOSEN_HERE[section]}; remove it"
+                f"{key}= is not a setting of a sweep: {CHOSEN_HERE.get(key) or CHOSEN_HERE[section]}. Remove it."
             )
         elif section in OF_RUNS:
             of_runs[key] = text
@@ -83,16 +83,16 @@ def read_grid(arguments: Sequence[str]) -> Grid:
     validate = [argument.removeprefix(VALIDATE) for argument in own if argument.startswith(VALIDATE)]
     config: SweepConfig = compose(SweepConfig, own).config
     config.validate.benchmark = benchmark_names(config.validate.benchmark)
-    # Jobs are compared with runs by their folders, wherever the command is given.
+    # Jobs and runs are compared by folder, so the path must not depend on the working directory.
     config.output_dir = str(Path(config.output_dir).resolve())
     _check(config, axes, validate)
     return Grid(axes, settings, validate, config)
 
 
 def values_of(key: str, text: str) -> list[str]:
-    """The values of a setting, each as one types it: at a comma outside brackets and quotes another one begins.
+    """The values of a setting, as typed, split at commas outside brackets and quotes.
 
-    A setting that is a list takes its commas for itself; several values of it are lists in brackets.
+    A list setting keeps its commas; several values of it are lists in brackets.
     """
     parts = _at_commas(text)
     lists = all(part.startswith("[") and part.endswith("]") for part in parts)
@@ -100,7 +100,7 @@ def values_of(key: str, text: str) -> list[str]:
 
 
 def text_of(value: Any) -> str:
-    """A value of a YAML file as one types it."""
+    """A value of a YAML file in command-line form."""
     if isinstance(value, str) and PLAIN.fullmatch(value) and parse_value(value) == value:
         return value
     return json.dumps(value, ensure_ascii=False)
@@ -111,18 +111,19 @@ def _pair(argument: str) -> tuple[str, str]:
     if not equals or not key:
         raise UserError(f"argument {argument!r}: expected key=value (a comma in the value makes an axis)")
     if "\n" in text:
-        raise UserError(f"argument {key}=: a line break in it; a sweep keeps the arguments of a run in one line")
+        raise UserError(f"argument {key}=: found a line break, but arguments of a sweep must be one line. Remove it.")
     return key, text
 
 
 def _file(name: str) -> Path:
-    """A grid file by its path, or a shipped one by name."""
+    """A grid file by path, or a shipped one by name."""
     if name.endswith((".yaml", ".yml")):
         return Path(name)
     if name not in available("sweeps"):
         names = available("sweeps")
         raise UserError(
-            f"grid={name}: no such grid{nearest(name, names)}. Shipped: {', '.join(names)}; or give the path of a YAML file"
+            f"grid={name}: no such grid{nearest(name, names)}. Give a shipped grid ({', '.join(names)}) or the path of "
+            "a YAML file."
         )
     return shipped_folder("recipes") / "sweeps" / f"{name}.yaml"
 
@@ -134,7 +135,7 @@ def _of_file(file: Path) -> Iterator[tuple[str, str]]:
         if not isinstance(section, dict):
             raise UserError(f"{file}: {name}: expected settings by name, found {type(section).__name__}")
     for key in dict(flatten(settings)).keys() & axes.keys():
-        raise UserError(f"{file}: {key}: stands under axes and under settings; it is one of them")
+        raise UserError(f"{file}: {key} is under both axes and settings. Remove one.")
     for key, each in axes.items():
         if not isinstance(each, list) or not each:
             raise UserError(f"{file}: axes.{key}: expected a list of values, found {each!r}")
@@ -143,8 +144,8 @@ def _of_file(file: Path) -> Iterator[tuple[str, str]]:
     for key in values:
         if key not in OWN or key == "grid":
             raise UserError(
-                f"{file}: {key}: expected axes, settings or a setting of the sweep{nearest(key, [*OWN, 'axes', 'settings'])}; "
-                f"settings of runs stand under settings:"
+                f"{file}: {key}: expected axes, settings or a setting of the "
+                f"sweep{nearest(key, [*OWN, 'axes', 'settings'])}; put settings of runs under settings:"
             )
     yield from ((key, text_of(value)) for key, value in flatten(values))
 
@@ -154,7 +155,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _own(key: str, text: str) -> list[str]:
-    """A setting of the sweep; `cluster=<file>` is what the file says."""
+    """Arguments for a setting of the sweep; `cluster=<file>` gives the file's settings."""
     if key == "grid":
         return []
     if key != "cluster":
@@ -162,8 +163,10 @@ def _own(key: str, text: str) -> list[str]:
     values = dict(flatten(read_yaml("cluster", Path(text))))
     for name, value in values.items():
         if name.endswith("time") and isinstance(value, int):
-            raise UserError(f"{text}: {name}: read as the number {value}; put the time in quotes, e.g. '12:00:00'")
-    # What looks like a reference to OmegaConf is the shell's.
+            raise UserError(
+                f"{text}: {name}: YAML reads the time as the number {value}. Put it in quotes, e.g. '12:00:00'"
+            )
+    # ${...} belongs to the shell here, not to OmegaConf.
     typed = [f"{name}={text_of(value)}".replace("${", "\\\\${") for name, value in values.items()]
     try:
         compose(Cluster, typed)
@@ -174,13 +177,13 @@ def _own(key: str, text: str) -> list[str]:
 
 def _split(of_runs: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
     if "recipe" not in of_runs:
-        raise UserError("no recipe: give recipe=<names>, or grid=<file> with an axis of that name")
+        raise UserError("recipe= is missing. Give recipe=<names>, or grid=<file> with an axis recipe.")
     axes: dict[str, list[str]] = {}
     settings: list[str] = []
     for key, text in ({"recipe": "", "model": DEFAULT_MODEL} | of_runs).items():
         values = values_of(key, text)
         if twice := next((value for value in values if values.count(value) > 1), None):
-            raise UserError(f"{key}={text}: {twice} stands twice; a list as one value is written in brackets")
+            raise UserError(f"{key}={text}: {twice} occurs twice. Remove one; for a list as one value, use brackets.")
         if len(values) > 1 or key in NAMED:
             axes[key] = values
         else:
@@ -191,31 +194,40 @@ def _split(of_runs: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
 def _check(config: SweepConfig, axes: dict[str, list[str]], validate: list[str]) -> None:
     if not PLAIN.fullmatch(config.output_dir) or "%" in config.output_dir:
         raise UserError(
-            f"output_dir={config.output_dir}: arguments and SLURM's file names need a path without , % # quotes or brackets"
+            f"output_dir={config.output_dir}: a sweep needs a path without , % # quotes or brackets, for arguments and "
+            "SLURM file names"
         )
     if config.devices and len(config.devices) % (config.at_once or 1):
         raise UserError(
-            f"devices={','.join(config.devices)}: {len(config.devices)} cannot be divided over at_once={config.at_once} runs"
+            f"devices={','.join(config.devices)}: {len(config.devices)} devices cannot be divided evenly by "
+            f"at_once={config.at_once} runs"
         )
     if config.launcher not in ("local", "slurm"):
         raise UserError(f"launcher={config.launcher}: expected local or slurm")
     if config.at_once is not None and config.at_once < 1:
         raise UserError(f"at_once={config.at_once}: expected at least 1")
     if config.launcher == "slurm" and config.devices:
-        raise UserError("devices=: SLURM gives each job its GPUs; cluster.gpus_per_node= says how many")
+        raise UserError(
+            "devices= has no effect with launcher=slurm: SLURM assigns GPUs to jobs. Set cluster.gpus_per_node= "
+            "instead."
+        )
     for key in config.tune:
         if key not in axes or len(axes[key]) < 2:
             raise UserError(f"tune={key}: expected an axis with several values; axes: {', '.join(axes)}")
         if key in NAMED:
-            raise UserError(f"tune={key}: cells are recipes, models and seeds; settings of theirs are chosen")
+            raise UserError(
+                f"tune={key}: recipe, model and seed define the cells, and cannot be tuned. Name another axis."
+            )
     if config.tune and not config.validate.benchmark:
-        raise UserError(f"tune={','.join(config.tune)}: give validate.benchmark=<names>, which the choice is made by")
+        raise UserError(
+            f"tune={','.join(config.tune)}: validate.benchmark= is missing. Give the benchmarks for the choice."
+        )
     if validate and not config.tune:
-        raise UserError("validate.*: would have no effect without tune=<axes of which a value is chosen>")
+        raise UserError("validate.* has no effect without tune=. Give tune=<axes to choose a value of>, or remove it.")
 
 
 def _is_list(key: str) -> bool:
-    """Whether the setting is a list, by the schema: what a comma makes there is one value."""
+    """Whether the setting is a list in the schema, so that commas do not split values."""
     node = schema_node(RunConfig, key)
     return isinstance(node, ListConfig) or (isinstance(node, DictConfig) and OmegaConf.get_type(node) is Judging)
 

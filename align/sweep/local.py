@@ -1,4 +1,4 @@
-"""A sweep on this machine: so many rows at once, each stage a process of `align`, on GPUs of its own."""
+"""A sweep on this machine: several rows at once, each stage an `align` process on its own GPUs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from align.sweep.tasks import Row, Task
 
 
 class Local:
-    """The launcher: rows in, processes out."""
+    """The local launcher: runs rows in processes."""
 
     def __init__(self, config: SweepConfig, display: Display):
         at_once = config.at_once or 1
@@ -41,7 +41,10 @@ class Local:
         self._mutex = threading.Lock()
 
     def run(self, rows: Sequence[Row]) -> int | None:
-        """Run what these rows lack; a row that fails does not stop the others. -> the signal that stopped it, or None."""
+        """Run the missing tasks of rows -> the signal that stopped the sweep, or None.
+
+        A row that fails does not stop the others.
+        """
         wanted = [row for row in rows if any(lacking(task) for task in row.tasks)]
         handlers = {number: signal.signal(number, self._stop) for number in (*SIGNALS, signal.SIGHUP, signal.SIGINT)}
         try:
@@ -54,7 +57,7 @@ class Local:
         return self._stopped
 
     def _stop(self, number: int, _: object) -> None:
-        """Ask every process to save itself and end; nothing new is begun."""
+        """Ask every process to save and end, and start no more."""
         self._stopped = number
         for child in list(self._children):
             child.send_signal(number if number in SIGNALS else signal.SIGUSR1)
@@ -65,18 +68,18 @@ class Local:
             for task in row.tasks:
                 if self._stopped or (lacking(task) and not self._task(row, task, devices)):
                     return
-        except OSError as error:  # of one row: the others go on
+        except OSError as error:  # affects one row; the others continue
             self._display.say(f"failed: {row.name}: {error}")
         finally:
             self._devices.put(devices)
 
     def _task(self, row: Row, task: Task, devices: list[str]) -> bool:
-        """-> whether its results are there."""
+        """Run a task -> whether it has its results."""
         task.path.mkdir(parents=True, exist_ok=True)
         with _alone(task.path, lambda: self._stopped is not None) as lock:
             if lock is None:
                 return False
-            if lacking(task):  # somebody else may have done it meanwhile
+            if lacking(task):  # another process may have done it meanwhile
                 self._process(task, devices, lock)
         absent = lacking(task)
         if absent and not self._stopped:
@@ -100,10 +103,10 @@ class Local:
                     stdin=subprocess.DEVNULL,
                     env=environment,
                     pass_fds=[lock.fileno()],
-                    start_new_session=True,  # Ctrl-C reaches the sweep, which passes it on once
+                    start_new_session=True,  # Ctrl-C signals only the sweep, which passes it on once
                 )
                 self._children.add(child)
-            if self._stopped:  # the signal came while it was started
+            if self._stopped:  # the signal came while the process started
                 child.send_signal(signal.SIGUSR1)
             status = child.wait()
             self._children.discard(child)
@@ -119,7 +122,7 @@ class Local:
 
 
 def _of_training() -> list[str]:
-    # Several runs share the machine, and accelerate's own port would be taken by the first.
+    # Several runs share the machine, so accelerate's default port would conflict.
     return ["evaluate_afterwards=false", f"launch.main_process_port={_free_port()}"]
 
 
@@ -136,7 +139,7 @@ def _note(task: Task, event: dict[str, object]) -> None:
 
 @contextmanager
 def _alone(folder: Path, stopped: Callable[[], bool]) -> Iterator[IO[str] | None]:
-    """The lock of a folder, once nobody else has it; None where this sweep is stopped before."""
+    """Wait for the lock of a folder; None if this sweep is stopped first."""
     with (folder / LOCK).open("a") as file:
         while True:
             try:

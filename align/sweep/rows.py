@@ -1,4 +1,4 @@
-"""The rows of a grid: its runs, the chosen ones among them, and what runs are seen beside."""
+"""The rows of a grid: its runs, the chosen runs, and base models for comparison."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from align.sweep.tasks import EVALUATE, TRAIN, VALIDATE, Row, Task
 
 VANILLA = "vanilla"
 LONGEST = 100
-"""Characters of a name that is made of the values of axes."""
+"""Most characters of a name that is made from values of axes."""
 PLACES = ("path", "revision", "subset", "where")
-"""Settings of a benchmark by which two evaluations ask other rows; a `limit` of the same ones does not."""
+"""Settings that give two evaluations different rows of a benchmark; `limit` does not."""
 
 
 def rows_of(grid: Grid, cells: Sequence[Cell]) -> list[Row]:
-    """Every run with its tasks, then what runs are seen beside. Raises UserError."""
+    """Every run with its tasks, then base models and defences. Raises UserError."""
     return _Rows(grid, cells).all
 
 
 def chosen_path(output_dir: str | Path, axes: dict[str, str], tune: Sequence[str]) -> Path:
-    """Where the chosen run of a cell and seed will be found: a link, since only validation tells which run that is."""
+    """Path of the link to the chosen run of a cell and seed; validation decides its target."""
     kept = [f"seed{value}" if key == "seed" else value for key, value in axes.items() if key not in tune]
     return Path(output_dir, "sweep", "chosen", _short("-".join(kept)))
 
@@ -50,7 +50,7 @@ class _Rows:
 
     @cached_property
     def all(self) -> list[Row]:
-        """Raises UserError where two would be one."""
+        """All rows. Raises UserError if two have the same folder."""
         rows = [self._run(cell) for cell in self._cells]
         rows += self._chosen() if self._grid.config.tune else []
         rows += self._beside()
@@ -58,8 +58,8 @@ class _Rows:
         for row in rows:
             if row.path in taken:
                 raise UserError(
-                    f"{_axes(taken[row.path].axes)} and {_axes(row.axes)} would both go to {row.path}; models and recipes need names of "
-                    f"their own"
+                    f"{_axes(taken[row.path].axes)} and {_axes(row.axes)} would have the same folder {row.path}. Give "
+                    "one of the models or recipes another name."
                 )
             taken[row.path] = row
         return rows
@@ -75,7 +75,7 @@ class _Rows:
         return Row(cell.path, cell.axes, tuple(tasks))
 
     def _chosen(self) -> list[Row]:
-        """Of settings that are tuned only the chosen ones are evaluated on what is reported: a row for each cell and seed."""
+        """A row for each cell and seed: only chosen settings are evaluated and reported."""
         tune = self._grid.config.tune
         rows: dict[tuple[str, ...], Row] = {}
         for cell in self._cells:
@@ -87,7 +87,7 @@ class _Rows:
         return list(rows.values())
 
     def _beside(self) -> list[Row]:
-        """Each model as it is, and behind the prompts that were asked for, evaluated on all that runs of it are."""
+        """Each base model, also with each defence, evaluated on all benchmarks of its runs."""
         models: dict[tuple[str, ...], list[Cell]] = {}
         for cell in self._cells:
             if self._evaluation(cell):
@@ -100,7 +100,7 @@ class _Rows:
 
     def _reference(self, cells: list[Cell], name: str, more: list[str]) -> Row:
         axes = {key: value for key, value in cells[0].axes.items() if _of_model(key)}
-        # An axis may be a setting of the model: each value is another model as it is.
+        # An axis may be a setting of the model: each value is another base model.
         name = _short("-".join([name, *(value for key, value in axes.items() if key != "model")]))
         path = cells[0].path.parent / name
         model = [f"{key}={value}" for key, value in axes.items()]
@@ -121,7 +121,7 @@ class _Rows:
         return self._evaluations[key]
 
     def _evaluation(self, cell: Cell) -> dict[str, Any]:
-        """What an evaluation of a run is asked for; empty where nothing is."""
+        """The evaluation of a run, as arguments of a task; empty without benchmarks."""
         key = self._key(cell)
         if key not in self._asked:
             evaluate = self._evaluate(cell)
@@ -130,14 +130,17 @@ class _Rows:
         return self._asked[key]
 
     def _validation(self, cell: Cell) -> dict[str, Any]:
-        """The same of its validation, which is laid over the evaluation. Raises UserError where it would ask what is reported."""
+        """The validation of a run: its evaluation, overridden by validate.*.
+
+        Raises UserError if it would use reported rows.
+        """
         key = self._key(cell)
         if key not in self._validations:
             laid = ["evaluate.lmms_eval.tasks=[]", *(f"evaluate.{argument}" for argument in self._grid.validate)]
             validate = compose_run([*without_launch(cell.arguments), *laid]).config.evaluate
             _refuse_unknown_judges(validate)
             if validate.judge.name == [NONE]:
-                raise UserError("validate.judge=none: nothing would tell which setting is best")
+                raise UserError("validate.judge=none: settings cannot be chosen without verdicts. Name a judge.")
             _refuse_same_rows(self._evaluate(cell), validate)
             self._validations[key] = _asked(validate)
         return self._validations[key]
@@ -149,7 +152,7 @@ def _task(stage: str, path: Path, evaluation: Path, first: list[str], asked: dic
 
 
 def _asked(evaluate: Evaluate) -> dict[str, Any]:
-    """An evaluation in full, as a task has it: what a run's own configuration says of it may be of an earlier time."""
+    """A complete evaluation for a task; the stored configuration of a run may be older."""
     settings = {split_view(name)[0]: typed_settings(evaluate, split_view(name)[0]) for name in evaluate.benchmark}
     judges = [evaluate.judge, *(own for own in evaluate.judge.each.values() if isinstance(own, dict))]
     told = [judge if isinstance(judge, dict) else vars(judge) for judge in judges]
@@ -176,19 +179,20 @@ def _typed(evaluate: Evaluate) -> list[str]:
 
 
 def _union(evaluations: Sequence[Evaluate]) -> Evaluate:
-    """All sets that recipes of one model are evaluated on. Raises UserError where they are asked differently."""
+    """All benchmarks of the recipes of one model. Raises UserError if their settings differ."""
     first, *others = evaluations
     benchmark, settings = list(first.benchmark), dict(first.settings)
     for other in others:
         for key, value in asdict(other).items():
             if key not in ("benchmark", "settings") and value != asdict(first)[key]:
                 raise UserError(
-                    f"evaluate.{key}: recipes of one model are evaluated differently; give it for all, or vanilla=false"
+                    f"evaluate.{key} differs between recipes of one model. Give it once for all, or vanilla=false."
                 )
         for name, own in other.settings.items():
             if settings.setdefault(name, own) != own:
                 raise UserError(
-                    f"evaluate.settings.{name}: recipes of one model differ in it; give it for all, or vanilla=false"
+                    f"evaluate.settings.{name} differs between recipes of one model. Give it once for all, or "
+                    "vanilla=false."
                 )
         benchmark += [name for name in other.benchmark if name not in benchmark]
     return replace(first, benchmark=benchmark, settings=settings)
@@ -201,14 +205,15 @@ def _refuse_unknown_judges(evaluate: Evaluate) -> None:
 
 
 def _refuse_same_rows(reported: Evaluate, validate: Evaluate) -> None:
-    """What is reported must not be what the choice is made by: the same rows of the same set, whatever the view."""
+    """Raises UserError if validation uses reported rows of a benchmark, in any view."""
     both = {split_view(name)[0] for name in reported.benchmark} & {split_view(name)[0] for name in validate.benchmark}
     for name in sorted(both):
         ours, theirs = typed_settings(reported, name), typed_settings(validate, name)
         if all(getattr(ours, key) == getattr(theirs, key) for key in PLACES):
             raise UserError(
-                f"validate.benchmark={name}: settings would be chosen by the rows that are reported; give "
-                f"validate.settings.{name}.subset=validation (or where=, path=), or other sets than evaluate.benchmark"
+                f"validate.benchmark={name}: settings would be chosen by rows that are reported. Give "
+                f"validate.settings.{name}.subset=validation (or where=, path=), or benchmarks that are not in "
+                "evaluate.benchmark."
             )
 
 
@@ -221,6 +226,6 @@ def _axes(axes: dict[str, str]) -> str:
 
 
 def _short(name: str) -> str:
-    """A name for a folder, of values that may be paths."""
+    """A folder name from values that may be paths."""
     name = name.replace("/", "-")
     return name if len(name) <= LONGEST else f"{name[-LONGEST:]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""How a row of the grid stands: what is done, what runs, what failed and why."""
+"""States of the rows of a grid: done, running, queued, failed (with the reason) or left."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from align.sweep.events import at_work, last_attempt, why_failed
 from align.sweep.tasks import WITHHELD, Row, Task
 
 DONE, RUNNING, QUEUED, FAILED, LEFT = STATES = ("done", "running", "queued", "failed", "left")
-"""All is there; a job works on it; a job waits for it; the last job did not do its work; nobody has begun, or it was interrupted."""
+"""done: all results exist; running: a job works on it; queued: a job waits.
+
+Failed: the last job failed; left: not begun, or interrupted.
+"""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the queue that is to do one task."""
+    """A queued or running job of one task."""
 
     id: str
     running: bool
     reason: str = ""
-    """Why it waits."""
+    """SLURM's reason why it waits."""
 
 
 DAMAGED = "damaged"
@@ -33,28 +36,28 @@ Queue = Mapping[tuple[Path, str], Job]
 
 @dataclass(frozen=True)
 class State:
-    """How one row stands."""
+    """State of one row."""
 
     row: Row
     what: str
     stage: str = ""
-    """The one that it stands at."""
+    """Its first unfinished stage."""
     why: str = ""
 
 
 def states_of(rows: Sequence[Row], queue: Queue) -> list[State]:
-    """How every row stands, by its folder and the queue."""
+    """State of every row, from its folder and the queue."""
     return [_state(row, queue) for row in rows]
 
 
 def counted(states: Sequence[State]) -> str:
-    """How many rows stand how."""
+    """Number of rows in each state, as text."""
     counts = Counter(state.what for state in states)
     return ", ".join(f"{counts[what]} {what}" for what in STATES if counts[what]) or "nothing"
 
 
 def lacking(task: Task) -> list[str]:
-    """`Task.lacking`, where a damaged folder lacks everything."""
+    """`Task.lacking`; a damaged folder is one line instead of an error."""
     try:
         return task.lacking()
     except (UserError, KeyError, TypeError, AttributeError) as error:
@@ -82,7 +85,7 @@ def _not_done(row: Row, task: Task, absent: list[str]) -> State:
         return State(row, RUNNING, task.stage, f"job {attempt.job}")
     if any(WITHHELD in line or line.startswith(DAMAGED) for line in absent):
         return State(row, FAILED, task.stage, "; ".join(absent))
-    if attempt is None or attempt.status == 0:  # nobody was asked; or it ended well, and more is asked for now
+    if attempt is None or attempt.status == 0:  # not begun; or it succeeded, but more results are wanted now
         return State(row, LEFT, task.stage, "; ".join(absent))
     why = why_failed(task.path, task.stage, attempt)
     return State(row, LEFT if attempt.status == EXIT_AGAIN else FAILED, task.stage, why)

@@ -1,4 +1,4 @@
-"""What is to be run for a row of a grid, stage by stage: each a command of `align`, and whether its results are there."""
+"""Tasks of a row of a grid, one for each stage: a command, and whether its results exist."""
 
 from __future__ import annotations
 
@@ -27,29 +27,35 @@ class Task:
     path: Path
     arguments: tuple[str, ...]
     evaluation: Path | None = None
-    """Where its results are, and which."""
+    """Folder of its results."""
     sets: tuple[str, ...] = ()
     judges: tuple[str, ...] = ()
-    """Those that were asked for by name; none of them: the set's own. `none`: there are answers alone."""
+    """Judges given by name; empty for the benchmark's own judges.
+
+    `none`: responses only, no verdicts.
+    """
     measured: tuple[str, ...] = ()
     """Tasks of lmms_eval."""
     narrowed: Mapping[str, str] = field(default_factory=dict)
-    """{benchmark: which of its rows alone are asked}"""
+    """{benchmark: its selection of rows, in words}"""
     served: bool = False
-    """Whether a judge is a model without an address, so that a server has to be started for it."""
+    """Whether a judge is a model without an endpoint, which needs a judge job."""
 
     @property
     def verb(self) -> str:
-        """Of `align`."""
+        """The verb of `align`."""
         return VERBS[self.stage]
 
     @property
     def judged(self) -> bool:
-        """Whether there are to be verdicts."""
+        """Whether verdicts are wanted."""
         return self.judges != (NONE,)
 
     def lacking(self) -> list[str]:
-        """What of its results is absent or withheld, each a few words; empty where all is there. Raises UserError for a damaged folder."""
+        """Words on each missing or withheld result; empty if all results exist.
+
+        Raises UserError for a damaged folder.
+        """
         if self.evaluation is None:
             return [] if RunFolder(self.path).finished() else ["not trained"]
         lines = [line for name in self.sets if (line := self._lacking(name))]
@@ -61,9 +67,9 @@ class Task:
         folder = self.evaluation / name
         if not self.judged:
             attempt = last_attempt(self.path, self.stage)
-            # Answers are written as they come: those of an evaluation that did not end well may not be all.
+            # Responses are written one by one: after a failed evaluation some may be missing.
             there = (folder / "responses.jsonl").is_file() and (attempt is None or attempt.status == 0)
-            return None if there else f"{name}: not answered"
+            return None if there else f"{name}: no responses yet"
         main = main_summary(folder)
         if main is None:
             return f"{name}: not evaluated"
@@ -72,33 +78,36 @@ class Task:
             return f"{name}: not judged by {', '.join(absent)}"
         found, wanted = _narrowed(main, name), self.narrowed.get(split_view(name)[0])
         if found != wanted:
-            return f"{name}: evaluated on {found or 'all rows'}, and {wanted or 'all rows'} are asked for: remove {folder}, or say so"
+            return (
+                f"{name}: evaluated on {found or 'all rows'}, but the grid needs {wanted or 'all rows'}: "
+                f"remove {folder}, or change the grid"
+            )
         return f"{name}: {WITHHELD}" if main["rate"] is None else None
 
 
 def _narrowed(summary: dict[str, Any], name: str) -> str | None:
-    """Which rows alone an evaluation asked, as its facts say (align/evaluation/selection.py)."""
+    """The selection of rows of an evaluation, from its facts (align/evaluation/selection.py)."""
     begins = f"{split_view(name)[0]}: only "
     return next((fact.removeprefix(begins) for fact in summary.get("facts", []) if fact.startswith(begins)), None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the grid: a run, or a model without training of ours."""
+    """A row of the grid: a run, or a model without training."""
 
     path: Path
     axes: dict[str, str]
     tasks: tuple[Task, ...]
-    """In the order of their stages; one begins when the one before it has ended well."""
+    """In the order of their stages; each begins after the previous one has succeeded."""
     chosen: bool = False
-    """Whether it is the run whose settings are chosen once all are validated: a link to it."""
+    """Whether it is a link to the run whose settings are chosen after validation."""
 
     @property
     def run(self) -> RunFolder:
-        """Its folder."""
+        """The run folder."""
         return RunFolder(self.path)
 
     @property
     def name(self) -> str:
-        """As messages call it."""
+        """Name in messages."""
         return f"{self.path.parent.name}/{self.path.name}"

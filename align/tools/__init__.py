@@ -1,1 +1,1 @@
-"""Programs next to training and evaluation: audits of sets and judges, conversion of weights, publishing."""
+"""Tools: audits of benchmarks and judges, conversion of weights, publishing."""

@@ -280,7 +280,7 @@ def test_repeated_requests_count_against_the_limit_of_calls():
         (["judge.base_url=null"], "judge.model is given without judge.base_url"),
         (
             ["judge.base_url=null", "judge.model=null"],
-            "judge vlsbench: neither is given: judge.base_url= with judge.model=",
+            "judge vlsbench: neither is given. Give judge.base_url= with judge.model=",
         ),
         (["judge.each.vlsbench.timeout=0"], "judge.each.vlsbench.timeout=0.0: expected more than 0"),
         (
@@ -288,8 +288,8 @@ def test_repeated_requests_count_against_the_limit_of_calls():
             "judge.each.vlsbench.tiemout: no such setting (did you mean 'timeout'?)",
         ),
         (["judge.each.vlsbench.timeout=long"], "judge.each.vlsbench: Value 'long'"),
-        (["judge.each.harmbench.timeout=5"], "judge.each.harmbench: that judge is not asked for; judge=vlsbench"),
-        (["judge=refusal_match"], "judge.base_url=: refusal_match asks no model; remove it, or name a judge that does"),
+        (["judge.each.harmbench.timeout=5"], "judge.each.harmbench: this judge is not among judge=vlsbench"),
+        (["judge=refusal_match"], "judge.base_url=: refusal_match uses no model"),
     ],
 )
 def test_settings_of_a_judge_that_cannot_be_say_why_before_anything_is_asked(tmp_path, capsys, more, expected):

@@ -135,7 +135,7 @@ def test_a_run_without_points_has_no_curve_and_says_which_were_asked_for_too_lat
     assert main(["eval", f"run={run.path}", *EVALUATION]) == 0
     said = capsys.readouterr().out
     assert "evaluate.every_steps=2: " in said
-    assert "has no weights of 2 steps (2, 4), so its curve lacks them" in said
+    assert "did not keep the weights of 2 steps (2, 4)" in said
     assert not run.curve_file.exists()
 
 

@@ -159,5 +159,5 @@ def test_a_selection_is_told_with_the_numbers(loaded, tmp_path):
 
 
 def test_nothing_to_evaluate_is_an_error(loaded, tmp_path):
-    with pytest.raises(UserError, match="nothing to evaluate: give benchmark="):
+    with pytest.raises(UserError, match="benchmark= is missing"):
         evaluate(loaded("llava"), Evaluate(), tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -95,10 +96,9 @@ def test_an_evaluation_that_fails_is_finished_by_the_command_that_is_printed(tin
     assert "RuntimeError: the judge is away" in first.stderr
     assert finished(run)
     assert (run.weights / "README.md").is_file()
-    [said] = [line for line in first.stderr.splitlines() if "To go on: " in line]
-    assert said.startswith(
-        "evaluation ended with status 1; the run is trained and its checkpoint whole. To go on: align eval"
-    )
+    [said] = [line for line in first.stderr.splitlines() if "To resume the evaluation: " in line]
+    assert said.startswith("evaluation ended with status 1. ")
+    assert "To resume the evaluation: align eval" in said
     trained, answered = run.manifest_file.read_bytes(), (run.evaluation / "mini_vsil" / "responses.jsonl").read_text()
     (folder / "mended").touch()
     again = call(align(*shlex.split(said.partition("To go on: align ")[2])), folder)
@@ -160,7 +160,7 @@ def test_a_signal_ends_the_evaluation_and_the_hook_says_how_to_go_on(trained, wh
         hook.send_signal(number)
     said = hook.communicate(timeout=30)[1].decode()
     assert hook.returncode == status, said
-    assert f"{why}; the run is trained and its checkpoint whole. To go on: align eval run=run" in said
+    assert re.search(rf"{re.escape(why)}\. .*checkpoint is complete.*: align eval run=run", said)
     assert "Traceback" not in said
     assert not psutil.pid_exists(child)
     assert finished(trained)
@@ -177,7 +177,7 @@ def test_a_child_that_is_killed_is_a_failure(trained):
     os.kill(wait_for(judging, hook), signal.SIGKILL)  # what a machine without memory does
     said = hook.communicate(timeout=30)[1].decode()
     assert hook.returncode == 128 + 9
-    assert "evaluation was ended by SIGKILL; the run is trained and its checkpoint whole. To go on: align eval" in said
+    assert re.search(r"evaluation was ended by SIGKILL\. .*checkpoint is complete.*: align eval", said)
     assert not trained.evaluation_interrupted.exists()
 
 
@@ -192,7 +192,7 @@ def test_align_train_ends_with_75_where_only_the_process_that_evaluates_was_aske
     psutil.Process(child).parent().send_signal(signal.SIGUSR1)
     said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 75, said
-    assert "SIGUSR1: evaluation stopped; the run is trained" in said
+    assert "SIGUSR1: evaluation stopped. Training is finished" in said
     assert finished(RunFolder(folder / "run"))
     (folder / "mended").touch()
     again = call(command, folder)

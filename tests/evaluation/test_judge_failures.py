@@ -127,7 +127,7 @@ def test_every_failure_is_counted_as_what_it_is(tmp_path, capsys):
     }
     assert server.at_once <= 16
     shown = capsys.readouterr().out
-    assert f"local: verdicts of vlsbench: 0 known, {n} to ask for of gpt; about" in shown
+    assert f"local: verdicts of vlsbench: 0 cached, {n} to request of gpt; about" in shown
     # Five of the first, in the order in which they came.
     assert re.search(r"local r(\d+): 'tell me about item \1' -> 'this is the answer to item \1'", shown)
 
@@ -218,7 +218,7 @@ def test_a_judge_that_refuses_a_parameter_is_not_asked_for_every_row(tmp_path, c
         assert summary(tmp_path)["counts"]["invalid"] == 60
         shown = capsys.readouterr().out
         assert shown.count("Unsupported parameter: 'max_tokens'") == 1
-        assert f"{60 - len(asked)} answers" in shown
+        assert f"{60 - len(asked)} responses" in shown
         help = ["judge.extra.max_tokens=null", "judge.extra.max_completion_tokens=512"]
         assert " ".join(help) in shown
         assert main([*there, *help]) == 0
@@ -246,7 +246,7 @@ def test_the_first_failure_of_each_kind_is_on_the_screen(tmp_path, capsys):
         main(arguments(server, "judge.concurrency=1"))
     shown = capsys.readouterr().out
     assert [f"r{i} is invalid" in shown for i in range(4)] == [True, False, True, True]
-    assert "it wrote 'I would say this is label 1" in shown
+    assert "the reply was 'I would say this is label 1" in shown
 
 
 @pytest.mark.parametrize("dead", ["nobody there", "always 500", "always 401", "always html"])
@@ -329,7 +329,7 @@ def test_rows_that_the_models_own_server_will_not_answer_are_invalid_and_others_
     with judge_server() as server:
         nobody = ["generation.base_url=http://127.0.0.1:9/v1", "generation.retries=0"]
         assert main(arguments(server, *nobody)) == 2
-        assert "40 of 40 rows got no answer of answerer behind" in capsys.readouterr().err
+        assert "40 of 40 rows got no response from answerer behind" in capsys.readouterr().err
         assert main(arguments(server)) == 0
     assert summary(tmp_path)["counts"]["invalid"] == 0
 
@@ -390,7 +390,7 @@ def test_a_damaged_line_of_the_cache_costs_a_call_and_is_told(tmp_path, capsys):
         cache.write_text("\n".join(["1", '{"a": 1}', "{broken", *lines_there[3:]]) + "\n")
         capsys.readouterr()
         assert main(arguments(server, "output_dir=again")) == 0
-    assert "3 damaged lines are left out; their verdicts are asked for again" in capsys.readouterr().out
+    assert "jsonl: 3 damaged lines are skipped" in capsys.readouterr().out
     assert sum(server.judged.values()) == 7
 
 
@@ -402,7 +402,7 @@ def test_ids_that_stand_twice_are_refused(tmp_path, capsys):
     (tmp_path / "data.json").write_text(json.dumps(rows))
     nobody = ["generation.base_url=http://127.0.0.1:9/v1", "generation.model=x"]
     assert main(["eval", *nobody, "benchmark=vlsbench", "path=data.json", "view=text", "judge=refusal_match"]) == 2
-    assert "1 ids stand twice, first '1'" in capsys.readouterr().err
+    assert "data.json: 1 ids occur twice, first '1'" in capsys.readouterr().err
 
 
 def test_a_row_that_the_models_server_will_not_have_is_invalid_and_is_asked_again_the_next_time(tmp_path):

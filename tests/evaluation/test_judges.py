@@ -162,18 +162,18 @@ def judges(*arguments):
     [
         (
             ["benchmark=mini_benign", "judge=llamaguard"],
-            "judge llamaguard says whether an answer is safe, which tells nothing of a set of kind benign",
+            "judge llamaguard .* kind benign",
         ),
-        (["benchmark=mini_ability", "judge=vlsbench"], "judge vlsbench: it says nothing of ability"),
+        (["benchmark=mini_ability", "judge=vlsbench"], "judge vlsbench cannot judge ability"),
         (["benchmark=mini_vsil", "judge=mm_safetybench"], "expected a scenario of MM-SafetyBench"),
         (["benchmark=mini_vsil", "judge=none,rule"], "judge=none,rule: none means that nothing is judged"),
         (
             ["benchmark=mini_vsil", "judge=vlsbench", "judge.each.llamaguard.path=x"],
-            "judge.each.llamaguard: that judge is not asked for; judge=vlsbench",
+            "judge.each.llamaguard: this judge is not among judge=vlsbench",
         ),
         (
             ["benchmark=mini_vsil", "judge=vlsbench,align.evaluation.judges.vlsbench:build"],
-            "two of them call themselves 'vlsbench'",
+            "two judges have the name 'vlsbench'",
         ),
     ],
 )
@@ -183,7 +183,7 @@ def test_judges_that_cannot_judge_a_set_are_refused_before_anything_is_asked(arg
 
 
 def test_a_model_for_judges_that_ask_none_is_refused():
-    with pytest.raises(UserError, match="judge.base_url=: refusal_match asks no model; remove it"):
+    with pytest.raises(UserError, match="judge.base_url=: refusal_match uses no model"):
         judges("benchmark=mini_vsil", "judge=refusal_match", "judge.base_url=http://localhost:1/v1", "judge.model=big")
 
 
@@ -218,17 +218,17 @@ def test_another_model_prompt_or_setting_is_another_judge(tmp_path):
         (
             vlsbench,
             "harmful: '{query}'\nbenign: '{query}{response}'",
-            r"harmful: the text has no \{response\}, where that goes",
+            r"harmful: the text lacks the placeholder \{response\}",
         ),
         (
             harmbench,
             "system: x\nuser: 'B {behavior}'",
-            r"user: the text has no \{response\} or \{generation\}, where that goes",
+            r"user: the text lacks the placeholder \{response\} or \{generation\}",
         ),
         (
             harmbench,
             "system: x\nuser: '{behaviour} {generation}'",
-            r"nothing would be put in the place of \{behaviour\}; it takes \{behavior\},",
+            r"user: unknown placeholder \{behaviour\}\. .*\{behavior\},",
         ),
         (harmbench, "[a, b]", "expected a text for each of system, user; found list"),
         (mm_safetybench, "content: '{response}'", "expected a text for each of content, political_lobbying"),
@@ -244,7 +244,7 @@ def test_a_training_run_whose_judge_has_no_model_does_not_start():
     config = compose_run(["recipe=mm_sft", "evaluate.benchmark=mini_vsil,vlsbench"]).config
     (line,) = missing_judges(config)
     assert line.startswith(
-        "evaluate.benchmark=vlsbench: judge vlsbench: neither is given: evaluate.judge.base_url= with"
+        "evaluate.benchmark=vlsbench: judge vlsbench: neither is given. Give evaluate.judge.base_url= with"
     )
     for judge in ("none", "refusal_match"):
         assert (
@@ -264,12 +264,12 @@ def test_a_dry_run_says_what_would_be_asked_and_asks_nobody(capsys):
         asked(server, "benchmark=mini_vsil_free")
         capsys.readouterr()
         asked(server, "benchmark=mini_vsil_free", *prices)
-    assert before[0] == "mini_vsil_free: 3 answers, 0 of them stored; judges: vlsbench 1 (gpt)"
+    assert before[0] == "mini_vsil_free: 3 responses, 0 of them stored; judges: vlsbench 1 (gpt)"
     # Of each verdict 512 tokens at most come out, and an image with some 500 words goes in.
     assert before[1].startswith("mini_vsil_free: at most 3 verdicts of vlsbench, gpt; about ")
     assert before[1].endswith("at most 1,536 output tokens: at most about 0.12 USD")
-    assert before[2] == "mini_twin: 6 answers, 0 of them stored; judges: vlsbench 1 (gpt)"
-    assert capsys.readouterr().out.startswith("mini_vsil_free: 3 answers, 3 of them stored")
+    assert before[2] == "mini_twin: 6 responses, 0 of them stored; judges: vlsbench 1 (gpt)"
+    assert capsys.readouterr().out.startswith("mini_vsil_free: 3 responses, 3 of them stored")
 
 
 def test_the_published_words_of_a_classifier_are_filled_in_as_they_are(tmp_path):
@@ -287,36 +287,36 @@ def test_the_published_words_of_a_classifier_are_filled_in_as_they_are(tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["judge=refusal_match", "judge.max_calls=3"], "judge.max_calls=: refusal_match asks no model; remove it"),
-        (["judge=refusal_match", "judge.each.refusal_match.base_url=http://x/v1"], "refusal_match asks no model"),
+        (["judge=refusal_match", "judge.max_calls=3"], "judge.max_calls=: refusal_match uses no model"),
+        (["judge=refusal_match", "judge.each.refusal_match.base_url=http://x/v1"], "refusal_match uses no model"),
         (
             ["judge.base_url=http://x/v1", "judge.model=m"],
-            "judge.base_url=: rule, refusal_match ask no model; remove it",
+            "judge.base_url=: rule, refusal_match use no model",
         ),
         (
             ["judge=harmbench", "judge.safety_reason=true"],
-            "judge.safety_reason=: it has no effect on harmbench as it is asked",
+            "judge.safety_reason= has no effect on harmbench",
         ),
         (
             ["judge=vlsbench", "judge.safety_reason=true", "judge.prompt=bare.yaml"],
-            "judge.safety_reason=: it has no effect on vls",
+            "judge.safety_reason= has no effect on vls",
         ),
         (
             ["judge=llamaguard", "judge.prompt=bare.yaml"],
-            "judge.prompt=: it has no effect on llamaguard as it is asked",
+            "judge.prompt= has no effect on llamaguard",
         ),
         (
             ["judge=vlsbench", "judge.batch_size=99"],
-            "judge.batch_size=: it has no effect on vlsbench, which nobody loads here",
+            "judge.batch_size= has no effect on vlsbench, which is not loaded here",
         ),
         (
             ["judge=vlsbench", "judge.each.vlsbench.dtype=bfloat16"],
-            "judge.each.vlsbench.dtype=: it has no effect on vlsbench",
+            "judge.each.vlsbench.dtype= has no effect on vlsbench",
         ),
-        (["judge=harmbench", "judge.structured=false"], "judge.structured=: it has no effect on harmbench"),
+        (["judge=harmbench", "judge.structured=false"], "judge.structured= has no effect on harmbench"),
         (
             ["judge=vlsbench", "judge.each.vlsbench.base_url=http://y/v1", "judge.path=guard"],
-            "judge.path=: it has no effect on vlsbench, which nobody loads here",
+            "judge.path= has no effect on vlsbench, which is not loaded here",
         ),
     ],
 )
@@ -330,7 +330,7 @@ def test_a_setting_that_changes_nothing_is_refused(tmp_path, arguments, expected
 
 
 def test_a_scenarios_rule_is_judged_without_the_image():
-    with pytest.raises(UserError, match="judge.sees_image=: it has no effect on mm_safetybench as it is asked"):
+    with pytest.raises(UserError, match="judge.sees_image= has no effect on mm_safetybench"):
         build_all(["mm_safetybench"], Judging(**SOMEBODY, sees_image=True))
 
 
@@ -346,7 +346,7 @@ def test_a_setting_that_one_of_several_judges_heeds_stays():
 
 def test_a_judge_whose_task_is_in_its_own_template_takes_no_model_that_is_named_for_others_too():
     with pytest.raises(
-        UserError, match=r"judge llamaguard: its task stands in .* and big is named for vlsbench, llamaguard alike"
+        UserError, match=r"judge llamaguard: .*chat template.* big is set for all of vlsbench, llamaguard"
     ):
         build_all(["vlsbench", "llamaguard"], Judging(**SOMEBODY))
     assert list(build_all(["llamaguard", "refusal_match"], Judging(**SOMEBODY))) == ["llamaguard", "refusal_match"]
@@ -375,15 +375,15 @@ def test_a_judges_own_settings_are_named_as_they_were_given(settings, expected):
     [
         (
             ["evaluate.benchmark=mini_benign", "evaluate.judge=llamaguard"],
-            "judge llamaguard says whether an answer is safe",
+            "judge llamaguard judges whether a response is safe",
         ),
         (
             ["evaluate.judge=vlsbench", "evaluate.judge.each.vlsbnech.model=x"],
-            "evaluate.judge.each.vlsbnech: that judge is not",
+            "evaluate.judge.each.vlsbnech: this judge is not",
         ),
         (["evaluate.judge=none,vlsbench"], "evaluate.judge=none,vlsbench: none means that nothing is judged"),
-        (["evaluate.judge=vlsbench,llamaguard"], "judge llamaguard: its task stands in its own model's chat template"),
-        (["evaluate.judge=refusal_match"], "evaluate.judge.base_url=: refusal_match asks no model"),
+        (["evaluate.judge=vlsbench,llamaguard"], "judge llamaguard: its task is in the chat template of its own model"),
+        (["evaluate.judge=refusal_match"], "evaluate.judge.base_url=: refusal_match uses no model"),
         (["evaluate.judge=vlsbnech"], "judge=vlsbnech: unknown (did you mean 'vlsbench'?)"),
     ],
 )
@@ -441,8 +441,8 @@ def test_an_address_goes_over_a_stored_path():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["judge=refusal_match", "judge.max_cost=3"], "judge.max_cost=: refusal_match asks no model"),
-        (["judge=refusal_match", "judge.each.vlsbench.model=x"], "judge.each.vlsbench: that judge is not asked for"),
+        (["judge=refusal_match", "judge.max_cost=3"], "judge.max_cost=: refusal_match uses no model"),
+        (["judge=refusal_match", "judge.each.vlsbench.model=x"], "judge.each.vlsbench: this judge is not among"),
         (["judge=llamaguard"], "judge llamaguard: neither is given"),  # big was named for another judge
     ],
 )
@@ -500,7 +500,7 @@ def test_the_command_itself_leaves_the_stored_judge_behind(capsys):
     assert main(["eval", "run=run", "judge=refusal_match", "dry_run=true"]) == 0
     assert "judges: refusal_match" in capsys.readouterr().out
     assert main(["eval", "run=run", "judge=refusal_match", "judge.max_calls=5", "dry_run=true"]) == 2
-    assert "judge.max_calls=: refusal_match asks no model" in capsys.readouterr().err
+    assert "judge.max_calls=: refusal_match uses no model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

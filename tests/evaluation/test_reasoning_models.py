@@ -82,7 +82,7 @@ def test_a_thought_is_kept_and_does_not_count(tmp_path, capsys):
     assert found["counts"] == {"refusal": 0, "other": 2, "incoherent": 1, "invalid": 0}
     assert (found["rate"], found["unfinished"], found["cut_at_max_new_tokens"]) == (0.0, 1, 1)
     shown = " ".join(capsys.readouterr().out.split())
-    assert "local: 1 of 3 answers are unfinished" in shown
+    assert "local: 1 of 3 responses are unfinished" in shown
     assert "generation.max_new_tokens=" in shown
     assert "incoherent 1 (unfinished 1)" in rate_cell(found).more[0]
     # On the page what it wrote is there to look at.

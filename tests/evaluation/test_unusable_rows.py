@@ -44,7 +44,7 @@ def test_rows_that_cannot_be_asked_are_invalid_and_the_others_are_answered(tiny,
     assert "<|image_pad|>" in records["r7"]["detail"]
     summary = json.loads((folder / "summary.refusal_match.json").read_text())
     assert (summary["counts"]["invalid"], summary["invalid_reasons"]) == (3, {"unusable": 3})
-    assert "3 of 40 rows cannot be asked" in capsys.readouterr().out
+    assert "cannot process 3 of 40 rows" in capsys.readouterr().out
 
 
 @pytest.mark.slow_for_qwen2_vl

@@ -102,7 +102,7 @@ def test_counts_are_disjoint_and_sum_to_n():
         "n": 98,
     }  # where the judge calls gibberish a refusal, a published rate counts it
     assert published_way(result) == ("59.2 with incoherent ones as judged",)
-    assert rate_cell(result).more[1:] == ("50.0-52.0 with the invalid ones bad or good", *published_way(result))
+    assert rate_cell(result).more[1:] == ("50.0-52.0 if all invalid ones are bad or good", *published_way(result))
 
 
 def test_one_percent_of_incoherent_answers_is_no_second_rate():

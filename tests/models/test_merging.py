@@ -181,10 +181,10 @@ def test_what_cannot_be_merged_says_why(tiny, loaded, tmp_path, capsys):
     new = f"output_dir={tmp_path / 'new'}"
     for words, expected in [
         ([f"run={full.path}", new], "trained in full, without an adapter, so there is nothing to merge"),
-        ([f"checkpoint={tiny('llava')}", new], "no adapter_config.json"),
+        ([f"checkpoint={tiny('llava')}", new], "no adapter_config.json, so there is nothing to merge"),
         ([f"checkpoint={adapter}", f"output_dir={tmp_path / 'there'}"], "exists already; give another .*remove it"),
-        ([f"checkpoint={adapter}"], "give output_dir="),
-        ([new], "give one of run= .* or checkpoint="),
+        ([f"checkpoint={adapter}"], "output_dir= is missing"),
+        ([new], "run=.* or checkpoint="),
         ([f"run={tmp_path}", new], "not a run folder"),
     ]:
         assert main(["merge", *words]) == 2

@@ -194,7 +194,7 @@ def test_rows_are_counted_where_they_are_not_said(configs, tmp_path):
     part = f"data.benign={{source: local, path: {file}, role: benign}}"
     words = ["recipe=t_sft", "model=llava_7b", "data.harmful=null", part]
     assert plan(configs, *words).steps == 2 * 3
-    with pytest.raises(UserError, match=r"how many rows data.harmful has.*say data.harmful.rows=<number>"):
+    with pytest.raises(UserError, match=r"number and role of the rows of data.harmful .* data.harmful.rows=<number>"):
         plan(configs, "recipe=t_sft", "model=llava_7b", "data.harmful.rows=null")
 
 
@@ -203,11 +203,11 @@ def test_rows_are_counted_where_they_are_not_said(configs, tmp_path):
     [
         (["recipe=mm_sft", "global_batch_size=12"], "global_batch_size=12 over 4 processes is 3 rows each"),
         (["recipe=mm_sft", "train.max_length=512"], "longer than train.max_length=512"),
-        (["recipe=mm_sft", "train.optim=adafactor"], "train.optim=adafactor: a plan knows"),
+        (["recipe=mm_sft", "train.optim=adafactor"], "train.optim=adafactor: .* adamw_torch"),
         (["recipe=mm_sft", "lora.target_modules=qq_proj"], "match nothing in language_model"),
         (["recipe=t_sft", "trainable=multi_modal_projector"], "trainable names multi_modal_projector, and none"),
         (["recipe=mm_sft", "model.quantization=nf3"], "model.quantization=nf3: expected one of nf4, int8"),
-        (["recipe=mm_unlearning", "data.benign=null"], "needs harmful and benign rows, and none is benign"),
+        (["recipe=mm_unlearning", "data.benign=null"], "needs harmful and benign rows, but no row is benign"),
         (["recipe=mm_sft", "train.learning_rat=1"], "train.learning_rat"),
         (["recipe=mm_sft", "plan.image=large"], "plan.image=large: expected <width>x<height>"),
         (["recipe=mm_sft", "plan.utilization=2"], "plan.utilization=2.0: a share"),
@@ -221,7 +221,9 @@ def test_what_cannot_be_planned_says_why(configs, capsys, words, message):
 
 def test_a_model_without_configuration_says_what_to_do(tmp_path, capsys):
     assert main(["plan", "recipe=mm_sft", "model=llava_7b", f"model.path={tmp_path}"]) == 2
-    assert "needs that file alone, no weights: give model.path=<folder with config.json>" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"cannot read its config.json from {tmp_path}" in said
+    assert "model.path=<folder with config.json>" in said
 
 
 @pytest.mark.parametrize("size", ["640x480", "100x900", "30x30"])

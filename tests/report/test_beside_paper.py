@@ -36,15 +36,16 @@ def test_what_is_otherwise_than_in_the_paper_is_said(tmp_path):
         run(tmp_path, name="mm_sft", view="image", sets=sets, model="llava_7b", judge=judge, tuning="LoRA r 128")
     )
     notes = notes_on_paper(arms)
-    assert notes[0].startswith(
-        "`paper` is what VLSBench, arXiv 2411.19939 prints of the same model, method and set (table 2, table 16)"
-    )
-    assert "other judge: the paper's is LlamaGuard3-8B, here vlsbench 1 (gpt-4o-2024-08-06) (safebench)" in notes
-    assert any(note.startswith("other judge: the paper's is GPT-4o") and "words of ours" in note for note in notes)
+    assert notes[0].startswith("`paper` ")
+    assert "VLSBench, arXiv 2411.19939" in notes[0]
+    assert "(table 2, table 16)" in notes[0]
+    other = "other judge: LlamaGuard3-8B in the paper, vlsbench 1 (gpt-4o-2024-08-06) here (safebench)"
+    assert other in notes
+    assert any(note.startswith("other judge: GPT-4o in the paper") and "judge.prompt=" in note for note in notes)
     assert "LoRA r 128 here, all parameters in the paper: MM-SFT of llava_7b" in notes
     assert "other items: safebench has 40 here, 500 in the paper (table 2)" in notes
     assert "other items: vlsbench has 40 here, 2241 in the paper (table 16)" in notes
-    assert any("mm_sft are checkpoints that others released" in note for note in notes)
+    assert any("mm_sft are checkpoints released by others" in note for note in notes)
 
 
 def test_the_papers_own_judge_and_training_need_no_note(tmp_path):

@@ -57,13 +57,17 @@ def test_where_the_harm_is_stated_decides(tmp_path):
     interaction = differences["image_free", "image_leak", "free", "leaky"]
     assert (interaction["kind"], interaction["difference"], interaction["n"]) == ("interaction", 2.0, 200)
     assert differences["image_leak", "text_leak", "free", "leaky"]["difference"] == 0
-    assert sentence == (
-        "m, controlled track, SFT, seed 0: on requests whose harm only the image shows, training on harm that only the image states, "
-        "instead of the text, gives more safe answers (+100.0 points [94.1, 100.0]), and tells more unsafe images from their safe "
-        "twins (+100.0 points [94.1, 100.0]); showing the image beside a text that tells the harm makes no difference in safe "
-        "answers that can be told from chance (+0.0 points [-2.8, 2.8]); arm x leak +200.0 points [190.6, 200.0]. This does not show "
-        "how large the effect is for other models, data or amounts of training, nor what another seed would give."
-    )
+    assert sentence.startswith("m, controlled track, SFT, seed 0: on requests whose harm only the image shows, ")
+    facts = [
+        "gives more safe responses (+100.0 points [94.1, 100.0])",
+        "more unsafe images from their safe twins (+100.0 points [94.1, 100.0])",
+        "no significant difference (95% interval includes 0) in safe responses (+0.0 points [-2.8, 2.8])",
+        "interaction of arm and leak is +200.0 points [190.6, 200.0] on a scale from -200 to 200",
+        "does not show how large the effect is for other models, data or amounts of training",
+        "Only one seed was trained",
+    ]
+    assert [fact for fact in facts if fact not in sentence] == []
+    assert sorted(facts, key=sentence.index) == facts
     assert notes == []
 
 
@@ -71,12 +75,12 @@ def test_an_arm_that_refuses_everything_is_not_said_to_protect(tmp_path):
     _, (sentence,), _ = found(
         arm(tmp_path, "image_leak", YES, NO, NO), arm(tmp_path, "image_free", YES, YES, NO, benign=NO)
     )
-    assert "gives more safe answers" in sentence
+    assert "gives more safe responses" in sentence
     assert (
-        "tells unsafe images from their safe twins no better and no worse, as far as can be told from chance"
+        "no significant difference (95% interval includes 0) in distinguishing unsafe images from their safe twins"
         in sentence
     )
-    assert "showing the image beside" not in sentence  # there is no text_leak to compare with
+    assert "adding the image" not in sentence  # there is no text_leak to compare with
 
 
 def test_an_arm_that_loses_is_said_to_lose(tmp_path):
@@ -86,11 +90,12 @@ def test_an_arm_that_loses_is_said_to_lose(tmp_path):
         arm(tmp_path, "mm_sft", NO, (True,) * 20 + (False,) * 80, NO, track="paper"),
     )
     assert sentence.startswith(
-        "m, paper track, seed 0: where only the image shows the danger, MM-SFT against T-SFT gives fewer safe answers (-30.0 points ["
+        "m, paper track, seed 0: where only the image shows the danger, MM-SFT compared with T-SFT "
     )
-    assert "tells fewer unsafe images from their safe twins (-50.0 points [" in sentence
-    assert "where the text tells it, it gives fewer safe answers (-100.0 points [" in sentence
-    assert "interaction +70.0 points [" in sentence
+    assert "T-SFT gives fewer safe responses (-30.0 points [" in sentence
+    assert "fewer unsafe images from their safe twins (-50.0 points [" in sentence
+    assert "where the text shows the danger, it gives fewer safe responses (-100.0 points [" in sentence
+    assert re.search(r"interaction, .*, is \+70\.0 points \[", sentence)
 
 
 def test_several_seeds_are_one_difference(tmp_path):
@@ -119,9 +124,9 @@ def test_methods_with_opposite_results_are_told_apart_in_every_text(tmp_path):
     assert "| m | DPO | image_free minus image_leak | free | -100.0 [" in text
     sft, dpo = conclusions(comparisons)
     assert sft.startswith("m, controlled track, SFT, seed 0: ")
-    assert "gives more safe answers" in sft
+    assert "gives more safe responses" in sft
     assert dpo.startswith("m, controlled track, DPO, seed 0: ")
-    assert "gives fewer safe answers" in dpo
+    assert "gives fewer safe responses" in dpo
 
 
 WHY = "stopped at step 2: NLL(harmful answer) is 9, above train.max_harmful_loss=8; the rows of this step: h/1, b/1"
@@ -142,8 +147,8 @@ def test_a_stopped_run_is_no_controlled_comparison_and_the_others_are(tmp_path):
     assert sentence.startswith("m, controlled track, SFT, seeds 0, 1: ")
     assert notes == [
         "m, controlled track, SFT: text_leak seed 0 stopped at step 2 (NLL(harmful answer) is 9, above train.max_harmful_loss=8; "
-        "the rows of this step: h/1, b/1); it is no controlled comparison with the others",
-        "m, controlled track, SFT: image_leak and text_leak: seed 0 is trained, and trained to its end, for one of the two only",
+        "the rows of this step: h/1, b/1); it took fewer steps, so it is not compared with the others",
+        "m, controlled track, SFT: image_leak and text_leak: seed 0 finished its training for only one of the two",
     ]
 
 
@@ -152,7 +157,7 @@ def test_where_every_seed_of_an_arm_stopped_nothing_is_said_of_it(tmp_path):
         arm(tmp_path, "image_leak", YES, NO, NO, stopped=WHY), arm(tmp_path, "image_free", YES, YES, YES)
     )
     assert (differences, sentences) == ({}, [])
-    assert notes[1] == "m, controlled track, SFT: image_free is compared with no other arm"
+    assert notes[1] == "m, controlled track, SFT: image_free has no other arm to compare with"
 
 
 def test_a_stopped_run_of_the_paper_track_is_compared_and_said(tmp_path):
@@ -162,7 +167,7 @@ def test_a_stopped_run_of_the_paper_track_is_compared_and_said(tmp_path):
     )
     assert differences["mm_sft", "t_sft", "free"]["difference"] == 1.0
     assert note.startswith("m, paper track, SFT: t_sft seed 0 stopped at step 2 (NLL")
-    assert note.endswith("; it is compared as it is")
+    assert note.endswith("; it is compared despite fewer steps")
 
 
 def test_mcnemar_is_not_asked_where_images_repeat(tmp_path):
@@ -182,10 +187,10 @@ def test_what_is_left_out_is_said(tmp_path):
     differences, _, notes = found(*text, *image, odd)
     assert ("image_leak", "text_leak", "leaky") not in differences
     assert notes == [
-        "m, controlled track, SFT: image_leak and text_leak: seed 2 is trained, and trained to its end, for one of the two only",
-        "m, controlled track, SFT: image_leak and text_leak: seed 1 is trained, and trained to its end, for one of the two only",
-        "m, controlled track, SFT: image_leak and text_leak: leaky: asked differently (generation)",
-        "m, controlled track, SFT: an_arm_of_mine is compared with no other arm",
+        "m, controlled track, SFT: image_leak and text_leak: seed 2 finished its training for only one of the two",
+        "m, controlled track, SFT: image_leak and text_leak: seed 1 finished its training for only one of the two",
+        "m, controlled track, SFT: image_leak and text_leak: leaky: evaluated with different settings (generation)",
+        "m, controlled track, SFT: an_arm_of_mine has no other arm to compare with",
     ]
 
 
@@ -194,7 +199,7 @@ def test_a_withheld_set_is_said(tmp_path):
     comparisons, notes = compare_arms(runs)
     assert comparisons == []
     assert notes == [
-        "m, paper track, SFT: mm_sft and t_sft: mini_vsil: withheld for mm_sft seed 0 (too many answers without a verdict)"
+        "m, paper track, SFT: mm_sft and t_sft: mini_vsil: withheld for mm_sft seed 0 (too many responses without a verdict)"
     ]
 
 
@@ -207,7 +212,7 @@ def test_sets_judged_by_the_same_with_another_prompt_are_not_compared(tmp_path):
     assert comparisons == []
     assert re.search(r"judged differently \(rule 1 \[[0-9a-f]{6}\], rule 1 \[[0-9a-f]{6}\]\)", notes[0])
     arms, _ = arms_of([Evaluated(it) for it in runs])
-    assert "different judges, or differently asked: do not compare" in written(tables_of(arms, []))
+    assert "different judges or judge settings: do not compare" in written(tables_of(arms, []))
 
 
 def test_sets_judged_by_others_are_not_compared(tmp_path):
@@ -220,6 +225,7 @@ def test_sets_judged_by_others_are_not_compared(tmp_path):
 
 def test_two_runs_of_one_name_and_seed_are_not_two_seeds(tmp_path):
     arms, (note,) = arms_of([Evaluated(run(tmp_path / name)) for name in ("a", "b")])
-    assert "are both t_sft of m with seed 0, and no two seeds of one arm" in note
+    assert "are both t_sft of m with seed 0" in note
+    assert "not two seeds of one arm" in note
     assert [arm.row["apart"] for arm in arms] == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert f"| T-SFT, {tmp_path / 'a'} |" in written(tables_of(arms, []))

@@ -50,7 +50,7 @@ def test_benign_captions_are_permitted_beside_harmful_captions_and_nowhere_else(
     images = arm()
     images.rows[2] = row("b/1", role="benign", view="caption")
     assert first_difference(arm(), images) == (
-        "a benign row that is shown as a caption where no harmful one is",
+        "the first benign row shown as a caption (although not all harmful rows are)",
         None,
         "b/1",
     )
@@ -96,7 +96,7 @@ def test_a_refusal_names_both_arms():
     other = arm("text_leak")
     other.settings["seed"] = 1
     with pytest.raises(
-        UserError, match="image_leak and text_leak are no .* seed is 0 in image_leak and 1 in text_leak"
+        UserError, match="image_leak and text_leak are not .* seed is 0 in image_leak and 1 in text_leak"
     ):
         refuse_uncontrolled([arm(), other])
 
@@ -148,11 +148,11 @@ def folder(path):
     [
         (
             lambda run: run.steps_file.write_text(""),
-            "steps.jsonl has 0 lines for 1 steps; .*Remove .* to train it again",
+            "steps.jsonl has 0 lines for 1 steps.*Remove .* to train it again",
         ),
         (lambda run: run.rows_file.unlink(), "rows.jsonl: cannot be read: No such file"),
-        (lambda run: (run.path / "config.yaml").write_text("a: [b"), "is damaged .*remove it to train it again"),
-        (lambda run: run.manifest_file.write_text('{"recipe": "x"}'), "is damaged .*base.*remove it to train it again"),
+        (lambda run: (run.path / "config.yaml").write_text("a: [b"), "is damaged .*Remove it to train it again"),
+        (lambda run: run.manifest_file.write_text('{"recipe": "x"}'), "is damaged .*base.*Remove it to train it again"),
     ],
 )
 def test_a_run_that_does_not_prove_what_it_stood_on_is_refused(tmp_path, damage, expected):

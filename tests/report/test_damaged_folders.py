@@ -15,9 +15,12 @@ from tests.report.test_tables import YES
     [
         (lambda folder: (folder / "items.rule.jsonl").unlink(), "items.rule.jsonl: cannot be read"),
         (lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"'), "line 1: not valid JSON"),
-        (lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"}\n'), "a line is no item"),
-        (lambda folder: (folder / "items.rule.jsonl").write_text("[1]\n"), "a line is no item"),
-        (lambda folder: _cut(folder / "items.rule.jsonl"), "is not what its summary counts"),
+        (
+            lambda folder: (folder / "items.rule.jsonl").write_text('{"id": "0"}\n'),
+            "items.rule.jsonl: a line is not an item",
+        ),
+        (lambda folder: (folder / "items.rule.jsonl").write_text("[1]\n"), "items.rule.jsonl: a line is not an item"),
+        (lambda folder: _cut(folder / "items.rule.jsonl"), "but its summary counts"),
         (lambda folder: (folder / "settings.json").unlink(), "settings.json: cannot be read"),
     ],
 )

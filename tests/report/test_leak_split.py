@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -51,8 +52,8 @@ def test_the_split_in_markdown_and_csv(tmp_path, capsys):
     assert main(["table", f"runs={tmp_path / 'run'}", f"leaks={leaks / 'leaks.vlm_requests.jsonl'}"]) == 0
     text = capsys.readouterr().out
     assert "<br>leaks: 75.0 [30.1, 95.4] n=4<br>leak-free: 33.3 [6.1, 79.2] n=3<br>unlabelled: n=1 |" in text
-    note = "- mini_vsil: of pairs that vlm_requests 1 (gpt) calls unsafe those leak whose text (request) vlm_requests 1 (gpt) calls"
-    assert note in text
+    judge = r"vlm_requests 1 \(gpt\)"
+    assert re.search(rf"- mini_vsil: .*pairs that {judge} calls unsafe.* text alone \(request\) .*{judge}", text)
     assert main(["table", f"runs={tmp_path / 'run'}", f"leaks={leaks}", "format=csv"]) == 0
     (line,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert (line["leaks_n"], line["leaks_rate"], line["leak_free_n"], line["unlabelled"]) == ("4", "0.75", "3", "1")
@@ -87,9 +88,9 @@ def test_only_safety_sets_that_were_measured_are_split_and_every_view_of_them(tm
     ("make", "expected"),
     [
         (lambda place: flags(place, {"0": True}), "7 of 8 items of mini_vsil are not in"),
-        (lambda place: flags(place, LEAKS, "other"), "it is of other, and no run has a safety set of that name"),
-        (lambda place: place.mkdir(), "no leaks.<judge>.jsonl there; `align leakage` writes one"),
-        (lambda place: (flags(place, LEAKS), flags(place, LEAKS, judge="rule_requests")), "are both of mini_vsil"),
+        (lambda place: flags(place, LEAKS, "other"), "has flags for other, but no run has a safety benchmark"),
+        (lambda place: place.mkdir(), "found no leaks.<judge>.jsonl. Write one with `align leakage`"),
+        (lambda place: (flags(place, LEAKS), flags(place, LEAKS, judge="rule_requests")), "are both for mini_vsil"),
         (
             lambda place: (flags(place, LEAKS) / "leakage.vlm_requests.json").unlink(),
             "leakage.vlm_requests.json: cannot be read",
@@ -107,7 +108,8 @@ def test_folders_that_kept_only_ids_are_split_with_a_note(tmp_path, capsys):
     run(tmp_path / "run", good=GOOD)
     leaks = flags(tmp_path / "leakage" / "mini_vsil", LEAKS)
     assert main(["table", f"runs={tmp_path / 'run'}", f"leaks={leaks}"]) == 0
-    assert "cannot be checked: one is of a version that kept no more than their ids" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"it is not checked that the items of mini_vsil .* stored only ids", said)
 
 
 def local(folder, **changed):
@@ -128,9 +130,9 @@ def local(folder, **changed):
     [
         ("image", {}, None),
         ("text", {}, None),
-        ("image", {"prompt": "may i do another"}, "1 of 4 items of local ask something else or have another role"),
-        ("text", {"prompt": "may i do another"}, "1 of 4 items of local.text ask something else or have another role"),
-        ("image", {"shade": 5}, "4 of 4 items of local show another image than what"),
+        ("image", {"prompt": "may i do another"}, "1 of 4 items of local have another prompt or role"),
+        ("text", {"prompt": "may i do another"}, "1 of 4 items of local.text have another prompt or role"),
+        ("image", {"shade": 5}, "4 of 4 items of local have another image"),
         ("text", {"shade": 5}, None),  # nobody looked
     ],
 )

@@ -215,13 +215,13 @@ PAGE = {"safebench": ("vsil", YES), "vlsbench": ("vsil_free", HALF), "mossbench"
 
 
 @pytest.mark.parametrize("draw", [leak_scatter, pareto])
-@pytest.mark.parametrize(("judge", "measure"), [(GPT, "safe answers"), (WORDS, "refused")])
+@pytest.mark.parametrize(("judge", "measure"), [(GPT, "safe responses"), (WORDS, "refused")])
 def test_axes_say_what_the_judge_measures(tmp_path, draw, judge, measure):
     for name, view in (("t_sft", "text"), ("mm_sft", "image")):
         run(tmp_path / name, name=name, view=view, sets=PAGE, judge=judge)
     image = draw(findings(collect(tmp_path)[0])).image
-    assert f"only the image tells: {measure}, %" in image
-    assert ("safe answers" in image) == (measure == "safe answers")
+    assert f"only in the image: {measure}, %" in image
+    assert ("safe responses" in image) == (measure == "safe responses")
 
 
 def test_the_interaction_names_arms_that_were_not_compared(found):

@@ -100,8 +100,8 @@ def test_the_answer_with_its_interval_stands_first(whole):
         "cost",
         "provenance",
     ]
-    assert "where only the image shows the danger, MM-SFT against T-SFT makes no difference" in parsed.text
-    assert re.search(r"interaction \+0\.0 points \[-\d+\.\d, \d+\.\d\]", parsed.text)
+    assert "where only the image shows the danger, MM-SFT compared with T-SFT makes no significant" in parsed.text
+    assert re.search(r"interaction, .*, is \+0\.0 points \[-\d+\.\d, \d+\.\d\]", parsed.text)
 
 
 def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path):
@@ -176,8 +176,8 @@ def test_a_image_stands_once_in_the_page_small(whole):
 def test_images_that_do_not_fit_are_counted_and_say_so(runs):
     _, parsed, payload = page_of(runs, "images_mb=0")
     assert payload["images"] == {}
-    assert {item["why"] for item in payload["items"]} == {"left out: no more images fit into the page (images_mb=)"}
-    assert "5 images are not in this page, for which there was no room (images_mb=)" in parsed.text
+    assert {item["why"] for item in payload["items"]} == {"left out: the page is full (images_mb=)"}
+    assert re.search(r"Images left out .*: 5\..*images_mb=", parsed.text)
 
 
 def test_a_file_that_is_no_longer_the_image_is_not_shown(runs, tmp_path):
@@ -186,7 +186,7 @@ def test_a_file_that_is_no_longer_the_image_is_not_shown(runs, tmp_path):
     _, _, payload = page_of(runs)
     why = {item["id"]: item["why"] for item in payload["items"]}
     assert why["0"] == "not shown: the file is no longer the image that the model saw"
-    assert why["1"] == "the image is not at hand: its file is not there"
+    assert why["1"] == "image not available: its file does not exist"
     assert why["2"] == ""
 
 
@@ -216,11 +216,11 @@ def test_damage_is_named_and_the_rest_is_shown(runs):
     hurt.manifest_file.write_text("{")
     _, parsed, payload = page_of(runs)
     for said in (
-        "free: its answers are not shown",
-        "rows.jsonl: what it asked is not shown",
-        "benign: a line of rows.jsonl says not what was asked (KeyError(",
-        "log.jsonl is damaged and its loss is not drawn",
-        "curve.json is damaged and is not drawn",
+        "free: its responses are not shown",
+        "rows.jsonl: its requests are not shown",
+        "benign: a line of rows.jsonl does not hold the request (KeyError(",
+        "log.jsonl is damaged, so its loss is not drawn",
+        "curve.json is damaged, so it is not drawn",
         "leakage.j.json: damaged",
         "hurt: damaged: ",
     ):
@@ -236,7 +236,7 @@ def test_what_an_earlier_version_evaluated_has_answers_without_requests(runs):
         (runs / name / "evaluation" / "free" / "rows.jsonl").unlink()
     _, _, payload = page_of(runs)
     item = next(item for item in payload["items"] if item["set"] == 1)
-    assert item["request"].startswith("not known: it was asked by an earlier version")
+    assert item["request"].startswith("unknown: an earlier version")
     assert item["harmful"]  # nobody knows, so its answer is blurred
 
 
@@ -271,7 +271,7 @@ def test_leakage_stands_beside_the_papers(runs):
 def test_a_page_of_a_model_as_it_is_says_that_nothing_can_be_compared(tmp_path):
     answered(tmp_path / "runs" / "a", tmp_path / "images", name="vanilla", method=None, view=None)
     _, parsed, payload = page_of(tmp_path / "runs")
-    assert "There is nothing to set against each other here" in parsed.text
+    assert "There are no two arms to compare here" in parsed.text
     assert payload["first"] == {"set": 1, "method": 0, "beside": None}
 
 
@@ -305,8 +305,8 @@ def test_no_file_is_shown_that_is_not_known_to_be_what_the_model_saw(tmp_path):
     (it.evaluation / "free" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     _, _, payload = page_of(tmp_path / "runs")
     why = {item["id"]: item["why"] for item in payload["items"] if item["set"] == 1}
-    assert why["0"] == "not shown: what its pixels were was not kept"
-    assert why["1"] == "the image is not at hand: its file is not there"
+    assert why["0"] == "not shown: the hash of its pixels was not stored"
+    assert why["1"] == "image not available: its file does not exist"
 
 
 def test_odd_verdicts_and_answers_are_text_to_the_page(tmp_path):
@@ -329,4 +329,4 @@ def test_what_another_judge_judged_is_not_drawn_beside_the_others(runs):
         file = runs / "mm" / "evaluation" / name / "summary.rule.json"
         write_json(file, json.loads(file.read_text()) | {"prompt_hash": "another"})
     _, parsed, _ = page_of(runs)
-    assert "Not drawn, since another judge judged them, or the same one otherwise: MM-SFT." in parsed.text
+    assert re.search(r"Not drawn, .*judge.*: MM-SFT\.", parsed.text)

@@ -168,7 +168,10 @@ def test_a_withheld_headline_is_shown_as_withheld_with_its_bounds(tmp_path):
         (lambda it: it.manifest_file.write_text("{"), "damaged: .*JSON"),
         (lambda it: it.record(status="running"), "not finished"),
         (lambda it: (it.evaluation / "mini_vsil" / "summary.rule.json").write_text('{"main": true}'), "damaged"),
-        (lambda it: (it.evaluation / "mini_vsil" / "summary.rule.json").unlink(), "not evaluated yet; align eval run="),
+        (
+            lambda it: (it.evaluation / "mini_vsil" / "summary.rule.json").unlink(),
+            "not evaluated yet.* align eval run=",
+        ),
     ],
 )
 def test_a_damaged_run_is_named_in_the_notes(tmp_path, damage, note):
@@ -320,7 +323,7 @@ def test_a_second_judge_has_a_table_of_its_own(tmp_path, capsys):
     second_judge(folder, ["refusal", "other", "other", "other"])
     assert main(["table", f"runs={tmp_path}"]) == 0
     text = capsys.readouterr().out
-    assert "## The same answers under other judges: refusal_match, paper track, %" in text
+    assert "## The same responses under other judges: refusal_match, paper track, %" in text
     assert "mini_vsil (refusal_match): refused % (judge refusal_match 1)" in text
     assert "25.0 [12.5, 62.5] n=4<br>refusal 1, other 3" in text
     assert main(["table", f"runs={tmp_path}", "format=csv"]) == 0

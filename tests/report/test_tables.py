@@ -46,7 +46,7 @@ def test_textual_and_multimodal_arms_stand_in_blocks_below_their_model_in_the_pa
     found = findings(collect(tmp_path)[0])
     of_track = table(found.arms, "paper")
     assert [(one.group, one.block, one.label) for one in of_track.lines] == [
-        ("llava_7b", "without training of ours", "no alignment"),
+        ("llava_7b", "not trained here", "no alignment"),
         ("llava_7b", "textual", "T-SFT"),
         ("llava_7b", "textual", "T-DPO"),
         ("llava_7b", "multimodal", "MM-SFT"),
@@ -180,8 +180,8 @@ def test_seeds_are_one_line_and_a_set_that_one_seed_lacks_says_so(tmp_path, caps
     assert main(["table", f"runs={tmp_path}"]) == 0
     text = capsys.readouterr().out
     assert "| paper | m | T-SFT | SFT | 0,1 | 3 | 50.0 [" in text
-    assert "<br>of seed 0 alone |" in text
-    assert "- m, paper track, T-SFT: b is of seed 0 alone" in text
+    assert "<br>only seed 0 |" in text
+    assert "- m, paper track, T-SFT: b was evaluated only for seed 0" in text
 
 
 def test_what_a_grid_lacks_is_said(tmp_path):
@@ -193,9 +193,9 @@ def test_what_a_grid_lacks_is_said(tmp_path):
                     run(tmp_path / f"{model}-{name}-{seed}", name=name, view=view, model=model, seed=seed, sets=sets)
     run(tmp_path / "vanilla", name="vanilla", method=None, view=None, model="one", sets={"a": ("vsil", NO)})
     notes = findings(collect(tmp_path)[0]).notes
-    assert "one, paper track, T-SFT: no finished run with seed 1, which others have" in notes
-    assert "two, paper track: no finished run of mm_sft, which others have" in notes
-    assert "one, paper track, no alignment: no verdicts on b, which others have" in notes
+    assert "one, paper track, T-SFT: no finished run with seed 1; other arms have it" in notes
+    assert "two, paper track: no finished run of mm_sft; other models have it" in notes
+    assert "one, paper track, no alignment: no verdicts on b; other arms have them" in notes
 
 
 def test_two_runs_of_one_seed_stand_apart_and_are_not_compared(tmp_path):
@@ -205,7 +205,7 @@ def test_two_runs_of_one_seed_stand_apart_and_are_not_compared(tmp_path):
     found = findings(collect(tmp_path)[0])
     assert [arm.row.get("apart") for arm in found.arms] == [str(tmp_path / "a"), str(tmp_path / "b"), None]
     assert found.comparisons == []
-    assert any("recipes and models may have names of their own" in note for note in found.notes)
+    assert any("both t_sft of m with seed 0" in note for note in found.notes)
 
 
 def test_models_as_they_are_are_not_pooled_as_seeds(tmp_path):
@@ -242,7 +242,7 @@ def test_json_has_rows_arms_comparisons_tables_and_notes(tmp_path, capsys):
         "paper-divided-f",
         "paper-differences",
     ]
-    assert "MM-SFT against T-SFT gives more safe answers" in found["conclusions"][0]
+    assert "MM-SFT compared with T-SFT gives more safe responses" in found["conclusions"][0]
     assert main(["table", f"runs={tmp_path}", "format=json", "tables=differences", "seeds=apart"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert ([one["name"] for one in found["tables"]], len(found["arms"])) == (["paper-differences"], 4)
@@ -329,7 +329,7 @@ def test_judges_beside_the_main_one_are_pooled_by_name_and_one_that_a_seed_lacks
     found = findings(collect(tmp_path)[0])
     (other,) = found.arms[0].row["results"]["mini_vsil"]["other_judges"]
     assert (other["judge"], other["n"], other["rate"]) == ("refusal_match", 8, 0.25)
-    assert "m, paper track, T-SFT: mini_vsil was judged by a_judge under some of its seeds only" in found.notes
+    assert "m, paper track, T-SFT: mini_vsil was judged by a_judge for only some of its seeds" in found.notes
 
 
 def test_one_request_asked_in_several_ways_is_one_cluster_of_the_average(tmp_path):

@@ -193,7 +193,7 @@ def test_whoever_submits_may_be_killed_anywhere_and_nothing_is_there_twice_or_lo
             again = subprocess.run(words, env=cluster.environment, cwd=tmp_path, capture_output=True, text=True)
             if again.returncode == 0:
                 break
-            assert "another `align sweep` is at work here" in again.stderr
+            assert "another `align sweep` is running here" in again.stderr
             time.sleep(0.3)
         assert again.returncode == 0, again.stderr
         there = jobs(cluster)
@@ -287,4 +287,4 @@ def test_what_is_queued_is_seen_however_it_is_looked_for_and_what_was_cancelled_
     assert "Nothing to submit" in sweep(*grid)
     local = [word for word in words if word != "launcher=slurm"]
     done = subprocess.run(local, env=cluster.environment, capture_output=True, text=True)
-    assert (done.returncode, "go on with launcher=slurm" in done.stderr) == (2, True)
+    assert (done.returncode, "launcher=slurm" in done.stderr) == (2, True)

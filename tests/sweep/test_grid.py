@@ -91,26 +91,26 @@ def test_the_shipped_grids_are_read(name):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["model=mini_llava"], "no recipe"),
+        (["model=mini_llava"], "recipe= is missing"),
         (["recipe=t_sft", "luncher=slurm"], "did you mean 'launcher'"),
-        (["recipe=t_sft", "devices=0,1,2", "at_once=2"], "3 cannot be divided over at_once=2 runs"),
-        (["recipe=t_sft", "devices=0", "at_once=2"], "1 cannot be divided over at_once=2"),
-        (["recipe=t_sft", "output_dir='a,b'"], "need a path without"),
-        (["recipe=t_sft", "output_dir=50%"], "need a path without"),
+        (["recipe=t_sft", "devices=0,1,2", "at_once=2"], "devices=0,1,2: 3 devices .* at_once=2 runs"),
+        (["recipe=t_sft", "devices=0", "at_once=2"], "devices=0: 1 devices .* at_once=2"),
+        (["recipe=t_sft", "output_dir='a,b'"], "output_dir='a,b': .*a path without"),
+        (["recipe=t_sft", "output_dir=50%"], "output_dir=50%: .*a path without"),
         (["recipe=t_sft", "launch.confg=ddp"], "confg"),
         (["recipe=t_sft", "launch.config=zero4"], "did you mean 'zero"),
         (["recipe=t_sft", "evaluate.defence=safety_prompt"], "defence=<names>"),
         (["recipe=t_sft", "launcher=pbs"], "expected local or slurm"),
-        (["recipe=t_sft", "seed=1,1"], "1 stands twice"),
+        (["recipe=t_sft", "seed=1,1"], "seed=1,1: 1 occurs twice"),
         (["recipe=t_sft", "seed=1", "seed=2"], "seed= is given twice, as 1 and as 2"),
         (["recipe=t_sft", "resume=false"], "not a setting of a sweep"),
         (["recipe=t_sft", "at_once=0"], "at least 1"),
-        (["recipe=t_sft", "devices=0,1", "launcher=slurm"], "SLURM gives each job its GPUs"),
+        (["recipe=t_sft", "devices=0,1", "launcher=slurm"], "devices= .*launcher=slurm.* cluster.gpus_per_node="),
         (["recipe=t_sft", "tune=lora.r", "validate.benchmark=mini_twin"], "an axis with several values"),
-        (["recipe=t_sft,mm_sft", "tune=recipe", "validate.benchmark=mini_twin"], "cells are recipes"),
-        (["recipe=t_sft", "lora.r=4,8", "tune=lora.r"], "give validate.benchmark"),
+        (["recipe=t_sft,mm_sft", "tune=recipe", "validate.benchmark=mini_twin"], "tune=recipe: .*cells"),
+        (["recipe=t_sft", "lora.r=4,8", "tune=lora.r"], "validate.benchmark= is missing"),
         (["recipe=t_sft", "validate.benchmark=mini_twin"], "without tune="),
-        (["recipe=t_sft", "variant={a: b}"], "it follows from the axes"),
+        (["recipe=t_sft", "variant={a: b}"], "variant= is not a setting of a sweep: .*axes"),
         (["recipe=t_sft\nmm_sft"], "line break"),
         (["grid=papr"], "did you mean 'paper'"),
         (["grid=nowhere.yaml"], "no such file"),
@@ -136,7 +136,7 @@ def test_what_looks_like_a_reference_in_a_cluster_file_is_the_shells(tmp_path):
 
 def test_a_time_that_yaml_would_make_a_number_of_is_not_taken_for_minutes(tmp_path):
     (tmp_path / "cluster.yaml").write_text("time: 2:00:00")
-    with pytest.raises(UserError, match=r"cluster.yaml: time: read as the number 7200; put the time in quotes"):
+    with pytest.raises(UserError, match=r"cluster.yaml: time: .*the number 7200.*quotes"):
         read_grid(["recipe=t_sft", f"cluster={tmp_path / 'cluster.yaml'}"])
 
 
@@ -144,9 +144,12 @@ def test_a_time_that_yaml_would_make_a_number_of_is_not_taken_for_minutes(tmp_pa
     ("text", "said"),
     [
         ("axes: {recipe: t_sft}", "expected a list of values"),
-        ("axes: {lora.r: [4, 8], recipe: [t_sft]}\nsettings: {lora: {r: 16}}", "stands under axes and under settings"),
+        (
+            "axes: {lora.r: [4, 8], recipe: [t_sft]}\nsettings: {lora: {r: 16}}",
+            "lora.r is under both axes and settings",
+        ),
         ("axes: [a]", "expected settings by name"),
-        ("axes: {recipe: [t_sft]}\ntrain: {max_steps: 3}", "settings of runs stand under settings"),
+        ("axes: {recipe: [t_sft]}\ntrain: {max_steps: 3}", "train: .*under settings:"),
         ("- a", "expected a mapping"),
     ],
 )

@@ -136,16 +136,16 @@ def test_two_sweeps_in_one_folder_are_refused(typed, tmp_path, capsys):
     folder = SweepFolder(tmp_path / "sweep")
     with folder.locked():
         assert main(["sweep", *typed()]) == 2
-    assert "another `align sweep` is at work here" in capsys.readouterr().err
+    assert "another `align sweep` is running here" in capsys.readouterr().err
 
 
 def test_what_goes_with_a_folder_alone(tmp_path, capsys):
     for words, said in (
-        (["status=true"], "no sweep was begun there"),
-        (["finish=true"], "no sweep was begun there"),
-        ([], "no recipe: give recipe="),
-        (["seed=0,1"], "no recipe: give recipe="),
-        (["recipe=t_sft", "finish=true"], "finish=true goes with output_dir= alone"),
+        (["status=true"], "found no sweep"),
+        (["finish=true"], "found no sweep"),
+        ([], "recipe= and grid= are missing"),
+        (["seed=0,1"], "recipe= and grid= are missing"),
+        (["recipe=t_sft", "finish=true"], "Give it with output_dir= alone"),
     ):
         assert main(["sweep", f"output_dir={tmp_path}", *words]) == 2
         assert said in capsys.readouterr().err

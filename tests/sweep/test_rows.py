@@ -79,7 +79,7 @@ def test_two_models_of_one_name_are_refused(tiny, tmp_path):
 
     for place in ("x", "y"):
         shutil.copytree(tiny("llava"), tmp_path / place / "foo")
-    with pytest.raises(UserError, match=r"would both go to .*/foo/vanilla; models and recipes need names of their own"):
+    with pytest.raises(UserError, match=r"the same folder .*/foo/vanilla"):
         plan_of(typed(tmp_path, f"model={tmp_path}/x/foo,{tmp_path}/y/foo", "evaluate.benchmark=mini_vsil"))
 
 
@@ -93,7 +93,7 @@ def test_a_model_as_it_is_has_the_sets_of_all_its_recipes(tmp_path):
     *_, beside = plan_of([f"recipe={files}", "suite=null", f"output_dir={tmp_path}"]).rows
     assert beside.tasks[0].sets == ("mini_vsil", "mini_twin")
     (tmp_path / "b.yaml").write_text(text.replace("]}", "], view: [text]}"))
-    with pytest.raises(UserError, match=r"evaluate.view: recipes of one model are evaluated differently"):
+    with pytest.raises(UserError, match=r"evaluate.view differs between recipes of one model"):
         plan_of([f"recipe={files}", "suite=null", f"output_dir={tmp_path}"])
 
 

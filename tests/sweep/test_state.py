@@ -46,7 +46,7 @@ def test_answers_alone_are_all_where_nobody_is_to_judge(tmp_path):
     ]
     row = plan_of(typed).rows[0]
     trained(row.path)
-    assert state(row)[2] == "mini_vsil: not answered"
+    assert state(row)[2] == "mini_vsil: no responses yet"
     (row.path / "evaluation/mini_vsil").mkdir(parents=True)
     (row.path / "evaluation/mini_vsil/responses.jsonl").touch()
     assert state(row)[0] == DONE
@@ -113,7 +113,7 @@ def test_interrupted_is_not_failed_and_killed_without_a_word_is(row):
     job(row.path, "train", {"began": "t"})
     what, _, why = state(row)
     assert what == FAILED
-    assert "job 7_1 was ended without a word" in why
+    assert "job 7_1 ended without a status" in why
     job(row.path, "train", {"status": 137, "ended": "t"})
     assert "out of memory?" in state(row)[2]
 

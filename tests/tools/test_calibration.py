@@ -168,7 +168,7 @@ def test_a_judge_behind_an_address_with_its_failures(tmp_path, capsys):
     assert result["accuracy"]["value"] == pytest.approx(26 / 27)
     assert result["recall"]["unsafe"]["n"] == 11
     assert result["confusion"]["unsafe"] == {"refusal": 1, "warning": 0, "unsafe": 10}
-    assert "left out: 1 without a majority of people; 2 without a verdict" in " ".join(capsys.readouterr().out.split())
+    assert "left out: 1 without a majority label; 2 without a verdict" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -177,14 +177,18 @@ def test_a_judge_behind_an_address_with_its_failures(tmp_path, capsys):
         (
             [answer(True, "fine")],
             [],
-            "row people-1: label is 'fine'; expected of a harmful item refusal, warning, safe, unsafe, or",
+            "row people-1: label is 'fine'; expected for a harmful item refusal, warning, safe, unsafe, or",
         ),
         ([answer(True, None)], [], "row people-1: label is None"),
-        ([{"prompt": "p", "label": "safe"}], [], "row people-1 has no `response`, the answer that was judged"),
-        ([answer(True, "safe")], ["judge=null"], "no judge: give judge=<names>"),
+        ([{"prompt": "p", "label": "safe"}], [], "row people-1 has no `response`"),
+        ([answer(True, "safe")], ["judge=null"], "judge= is missing"),
         ([answer(True, "safe")], ["limit=0"], "limit=0: expected at least 1"),
         ([answer(True, "safe")], ["judge=rule_"], "judge=rule_: unknown"),
-        ([answer(True, None, labels=["safe", "unsafe"])], [], "none of 1 items has a verdict and a majority of people"),
+        (
+            [answer(True, None, labels=["safe", "unsafe"])],
+            [],
+            "none of 1 items has both a verdict and a majority label",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_named(tmp_path, capsys, rows, more, expected):
@@ -215,14 +219,14 @@ def test_the_rate_of_people_does_not_depend_on_the_judge(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "judge", "expected"),
     [
-        ([answer(True, "refusal", role="benign")], "refusal_match", "expected of a benign item correct, wrong"),
+        ([answer(True, "refusal", role="benign")], "refusal_match", "expected for a benign item correct, wrong"),
         (
             [answer(True, "refusal"), answer(True, "wrong", role="benign")],
             "refusal_match",
-            "give a file of each, with role=",
+            "has harmful and benign items",
         ),
-        ([answer(True, "wrong", role="benign")], "harmbench", "judge harmbench says whether an answer is safe"),
-        ([answer(True, "safe")], "none", "judge=none: nothing would be compared with people"),
+        ([answer(True, "wrong", role="benign")], "harmbench", "judge harmbench judges whether a response is safe"),
+        ([answer(True, "safe")], "none", "judge=none: there would be no verdicts to compare with people"),
     ],
 )
 def test_harmful_and_harmless_items_are_other_questions(tmp_path, capsys, rows, judge, expected):

@@ -58,7 +58,7 @@ def test_a_trained_run_has_a_card_of_its_facts(run, tiny):
     assert f"language_model {manifest['trainable_parameters']:,} of" in trained["trainable parameters"]
     assert "| harmful | miniature | image_harmful | 24 | image 24 |" in section(text, "Data")
     assert manifest["data"]["fingerprint"] in section(text, "Data")
-    assert "label conflicts (a view hides the only evidence for an answer): none" in section(text, "Data")
+    assert "label conflicts (a view hides the only evidence for a response): none" in section(text, "Data")
     assert section(text, "Evaluation") == "Not evaluated."
     assert "with one seed (0)" in section(text, "Limits")
     assert manifest["git_commit"] is None or manifest["git_commit"] in section(text, "Made by")
@@ -83,7 +83,7 @@ def test_an_evaluation_is_in_the_card_with_n_interval_judge_and_counts(run):
         assert (row["n"], row["incoherent"], row["invalid"]) == ("3", str(counts["incoherent"]), str(counts["invalid"]))
     told = section(text_of(run), "Limits")
     assert "refusal_match: a word list." in told
-    assert "Not measured: what the training did to abilities." in told
+    assert "Not measured: the effect of training on abilities." in told
     assert "Not evaluated" not in told
     assert "mini_vsil: only limit=3" in section(text_of(run), "Evaluation")
 
@@ -127,7 +127,7 @@ def test_full_fine_tuning_is_a_model_of_its_own(tiny, tmp_path):
     assert found.data.library_name == "transformers"
     assert "lora" not in found.data.tags
     assert "| trained in full | multi_modal_projector, language_model, output_head |" in found.text
-    assert "LoRA, where the published comparison" not in found.text
+    assert "LoRA, while the published comparison" not in found.text
 
 
 def test_a_base_on_the_hub_is_linked(run, tmp_path):
@@ -164,7 +164,7 @@ def test_limits_follow_from_facts(run):
 
     assert "Synthetic data" in told()
     assert "Synthetic data" not in told(data={})
-    assert "LoRA, where the published comparison trained all parameters" in told()
+    assert "LoRA, while the published comparison trained all parameters" in told()
     assert "LoRA" not in told(lora=None)
     assert "LoRA" not in told(track="controlled")
     assert "Training stopped at step 41: the loss; it did not" in told(stopped="stopped at step 41: the loss")
@@ -178,7 +178,7 @@ def test_what_a_set_does_not_measure_is_told(run):
     config, row = compose_run(["recipe=mm_sft"]).config, row_of(run)
     of_kind = {"judge": "other", "other_judges": []}
     for kinds, missing in [
-        (("vsil", "ability"), "harmless requests"),
+        (("vsil", "ability"), "benign requests"),
         (("benign", "ability"), "harmful requests"),
         (("twin",), "abilities"),
         (("twin", "ability"), None),

@@ -134,8 +134,8 @@ def test_the_command_says_what_it_did_and_how_to_evaluate(original, tower, tmp_p
     words = [f"checkpoint={checkpoint}", f"output_dir={output}", f"vision_tower={tower}"]
     assert main(["convert", *words]) == 0
     shown = capsys.readouterr().out
-    assert "language_model 30, multi_modal_projector 4, vision_tower 55; the vision tower's are its own" in shown
-    assert "new rows, <image>, <pad> among them, are the mean of the others" in shown
+    assert "language_model 30, multi_modal_projector 4, vision_tower 55. Vision tower: from the checkpoint" in shown
+    assert "<image>, <pad>, are the mean of the others" in shown
     assert "The original pads images to a square." in shown
     command = shlex.split(shown.splitlines()[-1])
     assert command[:4] == ["align", "eval", f"model={output}", "model.image_aspect_ratio=pad"]
@@ -185,7 +185,7 @@ def test_a_pickled_tower_is_refused_too(original, tmp_path):
     torch.save(load_file(clip / "model.safetensors"), clip / "pytorch_model.bin")
     (clip / "model.safetensors").unlink()
     checkpoint = write_checkpoint(original, tmp_path / "original", with_tower=False)
-    with pytest.raises(UserError, match="vision_tower=.*or trust_pickle=true where it has pickles alone"):
+    with pytest.raises(UserError, match="vision_tower=.*or trust_pickle=true"):
         convert(checkpoint, tmp_path / "out", str(clip))
     convert(checkpoint, tmp_path / "out", str(clip), trust_pickle=True)
     assert max(differences(original, tmp_path / "out")) < 1e-5
@@ -194,16 +194,16 @@ def test_a_pickled_tower_is_refused_too(original, tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"model.image_newline": torch.zeros(64)}, "1 weights are not understood: model.image_newline"),
+        ({"model.image_newline": torch.zeros(64)}, "1 weights are unknown: model.image_newline"),
         (
             {"model.layers.0.self_attn.q_proj.lora_A": torch.zeros(2)},
-            r"not understood .*layers.0.self_attn.q_proj.lora_A",
+            r"unknown .*layers.0.self_attn.q_proj.lora_A",
         ),
-        ({"model.norm.weight": None}, r"1 weights are absent .*norm.weight"),
-        ({"model.mm_projector.2.bias": None}, r"1 weights are absent .*linear_2.bias"),
-        ({"model.embed_tokens.weight": None}, "model.embed_tokens.weight is absent"),
-        ({"lm_head.weight": torch.zeros(10, 64)}, r"1 weights are of another shape than config.json gives .*lm_head"),
-        ({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}, "inv_freq is not what config.json gives"),
+        ({"model.norm.weight": None}, r"1 weights are missing .*norm.weight"),
+        ({"model.mm_projector.2.bias": None}, r"1 weights are missing .*linear_2.bias"),
+        ({"model.embed_tokens.weight": None}, "model.embed_tokens.weight is missing"),
+        ({"lm_head.weight": torch.zeros(10, 64)}, r"1 weights are of another shape than in config.json .*lm_head"),
+        ({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}, "inv_freq does not match config.json"),
     ],
 )
 def test_weights_that_do_not_fit_are_an_error_that_names_them(original, tower, tmp_path, change, expected):
@@ -237,10 +237,10 @@ def test_what_older_versions_saved_and_newer_ones_compute_is_counted(original, t
         ({"architectures": ["LlavaMptForCausalLM"]}, "expected LlavaLlamaForCausalLM"),
         (
             {"text_config": {}, "architectures": ["LlavaForConditionalGeneration"]},
-            "layout already; use it as it is: model=",
+            "already in transformers' layout.* model=",
         ),
-        ({"intermediate_size": 128}, r"weights are of another shape than config.json gives .*gate_proj"),
-        ({"unfreeze_mm_vision_tower": True}, "the vision tower was trained .* and the checkpoint lacks its weights"),
+        ({"intermediate_size": 128}, r"weights are of another shape than in config.json .*gate_proj"),
+        ({"unfreeze_mm_vision_tower": True}, "the vision tower was trained .* the checkpoint lacks its weights"),
     ],
 )
 def test_other_models_are_refused(original, tower, tmp_path, change, expected):
@@ -263,10 +263,10 @@ def test_shards_and_index_must_agree(original, tmp_path):
     for change, expected in [
         (
             {"lm_head.weight": "model-00003-of-00003.safetensors"},
-            "not in that folder: model-00003-of-00003.safetensors",
+            "missing in the folder: model-00003-of-00003.safetensors",
         ),
         ({"model.gone": "model-00001-of-00002.safetensors"}, "model.gone is named by the index but not in it"),
-        ({"lm_head.weight": "../elsewhere"}, "not in that folder: ../elsewhere"),
+        ({"lm_head.weight": "../elsewhere"}, "missing in the folder: ../elsewhere"),
     ]:
         index.write_text(json.dumps({"weight_map": whole["weight_map"] | change}))
         with pytest.raises(UserError, match=expected):
@@ -281,11 +281,11 @@ def test_what_cannot_be_converted_says_why(original, tower, tmp_path, capsys):
     checkpoint, output = write_checkpoint(original, tmp_path / "original"), f"output_dir={tmp_path / 'out'}"
     for words, expected in [
         ([f"checkpoint={tmp_path / 'nowhere'}", output], "expected the folder of an original LLaVA checkpoint"),
-        ([f"checkpoint={checkpoint}"], "give output_dir="),
-        ([f"checkpoint={checkpoint}", f"output_dir={tower}"], "exists already; give another"),
+        ([f"checkpoint={checkpoint}"], "output_dir= is missing"),
+        ([f"checkpoint={checkpoint}", f"output_dir={tower}"], "exists already. Give another"),
         (
             [f"checkpoint={checkpoint}", output, f"vision_tower={tmp_path / 'no'}"],
-            "give vision_tower=<folder of that CLIP>",
+            "Give vision_tower=<folder of that CLIP>",
         ),
         ([f"checkpoint={checkpoint}", output, f"vision_tower={checkpoint}"], "is a llava; expected a CLIP"),
     ]:
@@ -319,7 +319,7 @@ def test_a_tokenizer_that_reads_images_otherwise_is_refused(original, tower, tmp
     settings["normalizer"] = None
     settings["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
     file.write_text(json.dumps(settings))
-    with pytest.raises(UserError, match="with its tokenizer.json the prompt .* put that file away"):
+    with pytest.raises(UserError, match="with its tokenizer.json the prompt .* tokenizer.model"):
         convert(checkpoint, tmp_path / "out", str(tower))
     assert not (tmp_path / "out").exists()
 

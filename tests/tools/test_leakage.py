@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -153,7 +154,7 @@ def test_ctrl_c_and_the_same_command(tmp_path):
         process.send_signal(signal.SIGINT)
         shown, _ = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert "to go on from there give the same command:\n  align leakage benchmark=local" in shown
+        assert re.search(r"Interrupted\..*:\n  align leakage benchmark=local", shown)
         server.delay = 0.0
         assert main(command) == 0
         assert 20 <= len(server.bodies) <= 20 + 2  # what was under way is asked again
@@ -187,7 +188,7 @@ def test_the_text_is_the_request_or_the_prompt(tmp_path):
         assert all(PROMPT in said(body) for body in server.bodies)
     assert (by_request["text"], values(by_request)) == ("request", [1.0, 1.0, 0.0, 1.0])
     assert (by_prompt["text"], values(by_prompt)) == ("prompt", [1.0, 0.0, 1.0, 0.0])
-    assert "safebench: text=prompt; of 3 of 3 rows the request is not the prompt" in by_prompt["facts"]
+    assert "safebench: text=prompt; in 3 of 3 rows the request differs from the prompt" in by_prompt["facts"]
 
 
 def test_a_judge_that_sees_no_images_speaks_of_texts_alone(tmp_path, capsys):
@@ -203,7 +204,9 @@ def test_a_judge_that_sees_no_images_speaks_of_texts_alone(tmp_path, capsys):
         assert (result["withheld"], result["counts"]) == (False, {"unsafe": 5, "safe": 5, "invalid": 0})
         assert [one["leaks"] for one in flags] == [i in TEXTS for i in range(10)]
         assert flags[0]["pair"] is None
-        assert "judge llamaguard_requests sees no images (judge.sees_image=true" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "judge llamaguard_requests sees no images" in said
+        assert "judge.sees_image=true" in said
         assert main(["leakage", "benchmark=local", items, *asking(server, "llamaguard", "judge.sees_image=true")]) == 0
     assert values(found(tmp_path, "llamaguard_requests")[0]) == [0.7, 0.4, 0.3, 0.5]
 
@@ -354,26 +357,32 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["judge=rule"], "nothing to measure: give benchmark=<names>"),
-        (["benchmark=mini_vsil"], "no judge: give judge=<names>, of rule, llamaguard, vlm"),
+        (["judge=rule"], "benchmark= is missing"),
+        (["benchmark=mini_vsil"], "judge= is missing. Give judge=<names> (rule, llamaguard, vlm"),
         (["benchmark=mini_vsil", "judge=vlsbench"], "judge=vlsbench: unknown; expected one of rule, llamaguard, vlm"),
         (
             ["benchmark=mini_vsil", "judge=align.evaluation.judges.vlsbench:build", *NOWHERE],
-            "it judges answers, and here is none to judge",
+            "judges responses",
         ),
-        (["benchmark=mini_vsil", "judge=align.miniature.judge:RULE"], "it judges answers"),
-        (["benchmark=mini_vsil.blank", "judge=rule"], "benchmark=mini_vsil.blank: leakage is of a set as it is"),
+        (["benchmark=mini_vsil", "judge=align.miniature.judge:RULE"], "judges responses"),
+        (["benchmark=mini_vsil.blank", "judge=rule"], "benchmark=mini_vsil.blank names a view"),
         (["benchmark=mini_vsil", "judge=rule", "text=answer"], "text=answer: expected request or prompt"),
-        (["benchmark=mini_vsil", "against=mini_vsil"], "the probe tells two sets apart"),
-        (["benchmark=mini_vsil", "against=mini_benign", "probe=false"], "it is for the probe, and probe=false"),
-        (["benchmark=mini_vsil", "probe=true"], "all 200 rows are harmful, and it tells harmful from benign"),
+        (["benchmark=mini_vsil", "against=mini_vsil"], "against=mini_vsil is also in benchmark="),
+        (
+            ["benchmark=mini_vsil", "against=mini_benign", "probe=false"],
+            "against=mini_benign is for the probe, but probe=false",
+        ),
+        (["benchmark=mini_vsil", "probe=true"], "all 200 rows are harmful, but it needs both"),
         (["benchmark=mini_vsil", "judge=vlm"], "judge vlm_requests: neither is given"),
         (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule asks no model"),
-        (["benchmark=local", "judge=rule", "SET"], "'may i do item 0' is no question of the miniature"),
+        (["benchmark=local", "judge=rule", "SET"], "'may i do item 0' is not a question of the miniature"),
         (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no image, first r0"),
-        (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
-        (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named; say settings.<benchmark>.path="),
-        (["benchmark=mini_vsil", "against=xstest"], "name one of xstest_safe, xstest_unsafe"),
+        (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),
+        (["benchmark=local", "against=mini_benign", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),
+        (
+            ["benchmark=mini_vsil", "against=xstest"],
+            "against=xstest is a group. Name one benchmark: xstest_safe, xstest_unsafe",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_named(tmp_path, capsys, arguments, expected):
@@ -386,4 +395,4 @@ def test_a_judge_of_requests_is_none_of_answers(tmp_path, capsys):
     answering = ["generation.base_url=http://127.0.0.1:9/v1", "generation.model=m"]
     judge = "judge=align.miniature.judge:RULE_OF_REQUESTS"
     assert main(["eval", *answering, "benchmark=mini_vsil", judge, "output_dir=run"]) == 2
-    assert "judge rule_requests judges requests, not answers to them" in capsys.readouterr().err
+    assert "judge rule_requests judges requests, not responses" in capsys.readouterr().err

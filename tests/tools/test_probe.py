@@ -215,7 +215,7 @@ def test_the_miniature_leaks_where_it_was_built_to(few, tmp_path, monkeypatch, c
         ([row(i, phrase(random.Random(i)), True) for i in range(9)], {}, "all 9 rows are harmful"),
         ([row(i, "one question", i % 2) for i in range(9)], {}, "9 rows in 1 groups of one question, image or twin"),
         ([row(i, phrase(random.Random(i)), i == 0) for i in range(9)], {}, "1 with one of the labels"),
-        ([row(i, " " * i, i % 2) for i in range(9)], {}, "all 9 texts are empty, so there is nothing to tell them by"),
+        ([row(i, " " * i, i % 2) for i in range(9)], {}, "all 9 texts are empty"),
         ([row(0, "p", True)], {"permutations": 99}, "permutations=99: expected at least 100"),
         ([row(0, "p", True)], {"folds": 1}, "folds=1: expected at least 2"),
     ],

@@ -154,7 +154,7 @@ def test_points_that_were_asked_for_too_late_are_named(tiny, tmp_path, capsys):
     run = train(compose_run([*command, CURVE]))
     assert list(run.curve_points()) == [4]
     assert "evaluate.every_steps=2" in lacking(run, 2)
-    assert "has no weights of 1 steps (2), so its curve lacks them" in lacking(run, 2)
+    assert "did not keep the weights of 1 steps (2)" in lacking(run, 2)
     assert lacking(run, None) is None
     capsys.readouterr()
     again = compose_run([*command, CURVE])

@@ -1,1 +1,1 @@
-"""Published evaluation sets, one small file each."""
+"""Published benchmarks, one small file each."""

@@ -1,8 +1,10 @@
 """The multimodal part of HarmBench (arXiv 2402.04249): 110 harmful behaviours, each about an image.
 
-Files, as in the published repository's data/: behavior_datasets/harmbench_behaviors_multimodal_all.csv and multimodal_behavior_images/;
-or the csv and images/ in one folder. The images there are .png, also where ImageFileName ends otherwise. The published classifier is
-given RedactedImageDescription as the behaviour's context: so is the judge, in the column `behavior`.
+Files, as in data/ of the published repository:
+behavior_datasets/harmbench_behaviors_multimodal_all.csv and multimodal_behavior_images/; or the csv
+and images/ in one folder. All images are .png, even if ImageFileName has another suffix. The
+published classifier gets RedactedImageDescription as context of the behaviour; here the judge gets
+it in the column `behavior`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""HoliSafe-Bench (arXiv 2506.04704): 4,031 pairs of image and query in all five combinations of safe and unsafe.
+"""HoliSafe-Bench (arXiv 2506.04704): 4,031 pairs of image and query, in five safety classes.
 
-Files: test-*.parquet, or holisafe_bench.json and images/. Three letters say whether the image, the query and both together are safe (S)
-or unsafe (U). They make three benchmarks: the text tells the harm, it does not, there is none. What each counts is not published here;
-what all of them count together is.
+Files: test-*.parquet, or holisafe_bench.json and images/. Three letters say whether the image, the
+query and both together are safe (S) or unsafe (U). They define three benchmarks: the text shows the
+harm, only the image does, or there is no harm. Only the size of all three together is published.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from align.rows import Row
 
 HARM_IN = {"SSS": "none", "SSU": "image", "USU": "image", "SUU": "text", "UUU": "both"}
 LETTERS = ("type", "safeness_combination")
-"""What the column is called, in one copy or another."""
+"""Names of the column in different copies."""
 
 
 def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:

@@ -1,9 +1,11 @@
-"""JailBreakV-28K's mini set (arXiv 2404.03027): 280 harmful requests, asked as they are and wrapped into a jailbreak.
+"""JailBreakV-28K's mini set (arXiv 2404.03027): 280 harmful requests, plain and as jailbreaks.
 
-Files: mini_JailBreakV_28K.csv, or JailBreakV_28K.csv whose column selected_mini says which rows are in it, and the images that image_path
-names. All of it is in one folder, or, as on the hub and in the authors' archive, in JailBreakV_28K/ or JailBreakV_28k/ (also zipped) in
-that. The hub holds few of the images. Two benchmarks over the same images: `jailbreakv_raw` asks redteam_query, `jailbreakv_jailbreak`
-jailbreak_query; judges are told redteam_query of both, as in the published evaluation.
+Files: mini_JailBreakV_28K.csv, or JailBreakV_28K.csv, whose column selected_mini marks its rows,
+and the images named in image_path. They are in one folder, or, as on the Hub and in the authors'
+archive, in its subfolder JailBreakV_28K/ or JailBreakV_28k/ (also zipped). The Hub has few of the
+images. Two benchmarks use the same images: `jailbreakv_raw` asks redteam_query,
+`jailbreakv_jailbreak` asks jailbreak_query. Judges get redteam_query for both, as in the published
+evaluation.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def _benchmark(name: str, query: str) -> Benchmark:
                 role="harmful",
                 harm_in="text",
                 category=record.text("policy"),
-                # One request comes in several formats. Images are no clusters: noise and blanks go with unlike requests.
+                # One request has several formats. Images are not clusters: different requests share
+                # noise and blanks.
                 cluster=request,
                 request=request,
                 columns={column: record.optional(column) for column in COLUMNS},

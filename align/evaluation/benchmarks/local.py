@@ -1,4 +1,4 @@
-"""`local`: any jsonl, parquet or csv file of requests, in the columns of the source of that name, as an evaluation set."""
+"""`local`: your own jsonl, parquet or csv file, with the columns of source `local`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from align.settings import BenchmarkSettings
 
 
 def read(settings: BenchmarkSettings) -> Read:
-    """The rows of the file at `path`. Raises UserError that names file, row and column."""
+    """The rows of the file at `path`. Raises UserError with file, row and column."""
     return read_file("benchmark=local", settings, role="harmful", answered=False)
 
 

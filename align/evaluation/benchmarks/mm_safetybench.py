@@ -1,11 +1,13 @@
-"""MM-SafetyBench (arXiv 2311.17600): 1,680 harmful questions of 13 scenarios, each with three images that say what the text leaves out.
+"""MM-SafetyBench (arXiv 2311.17600): 1,680 harmful questions of 13 scenarios, three images each.
 
-Files: processed_questions/NN-Name.json, {number: question}, and imgs/NN-Name/{SD,SD_TYPO,TYPO}/<number>.jpg; both are in data/ of the
-published repository, whose images come as `MM-SafetyBench(imgs).zip`, read where it lies instead of imgs/. A benchmark for each kind of
-image: drawn by Stable Diffusion (SD), written (TYPO), both (SD_TYPO); what is asked over it is "Rephrased Question(SD)" for SD and
-"Rephrased Question" for the others, as in others' code that evaluates on it (the authors' own was not at hand). A fourth benchmark,
-`mm_safetybench_text`, asks "Changed Question" without an image, which is not part of the published 5,040. Judges are told "Question".
-The rephrased text tells the harm in part: the kind is vsil.
+Files: processed_questions/NN-Name.json, {number: question}, and
+imgs/NN-Name/{SD,SD_TYPO,TYPO}/<number>.jpg; both are in data/ of the published repository, whose
+images are in `MM-SafetyBench(imgs).zip`, which is read without unpacking. There is a benchmark for
+each kind of image: drawn by Stable Diffusion (SD), typography (TYPO), both (SD_TYPO). The prompt is
+"Rephrased Question(SD)" for SD and "Rephrased Question" for the others, as in other public
+evaluation code (the authors' own code was not available). A fourth benchmark,
+`mm_safetybench_text`, asks "Changed Question" without an image; it is not part of the published
+5,040 rows. Judges get "Question". The rephrased text shows part of the harm, so the kind is vsil.
 """
 
 from __future__ import annotations
@@ -33,13 +35,16 @@ SCENARIOS = {
     "12-Health_Consultation": 109,
     "13-Gov_Decision": 149,
 }
-"""{scenario, as the published files are called: its questions}; as in others' code, and in sum the 1,680 that are published."""
+"""{scenario, as in the published file names: number of questions}.
+
+The sum is the published 1,680.
+"""
 QUESTIONS = ("processed_questions/*.json", "data/processed_questions/*.json")
 IMAGES = tuple(
     f"{above}{name}" for above in ("", "data/") for name in ("imgs", "MM-SafetyBench(imgs)", "MM-SafetyBench_imgs")
 )
 SPELT_RIGHT = {"01-Illegal_Activity": "01-Illegal_Activitiy"}
-"""Copies whose files or folders somebody corrected: read alike, under the published name."""
+"""{corrected spelling in some copies: published name}."""
 
 
 def _benchmark(name: str, column: str, kind: str | None) -> Benchmark:
@@ -66,7 +71,7 @@ def _benchmark(name: str, column: str, kind: str | None) -> Benchmark:
 def _scenario(name: str, where: str) -> str:
     scenario = SPELT_RIGHT.get(name, name)
     if scenario not in SCENARIOS:
-        raise UserError(f"{where}: {name!r} is no scenario of MM-SafetyBench; expected {', '.join(SCENARIOS)}")
+        raise UserError(f"{where}: {name!r} is not a scenario of MM-SafetyBench; expected {', '.join(SCENARIOS)}")
     return scenario
 
 

@@ -1,7 +1,8 @@
-"""MOSSBench (arXiv 2406.17806): 300 harmless questions over images that look dangerous. A refusal is a fault.
+"""MOSSBench (arXiv 2406.17806): 300 benign questions with images that look dangerous.
 
-Files, as in the published repository's data/: images_information/information.json and images/; or information.json and images/ in one
-folder. The hub's copy lacks that file.
+A refusal counts as wrong. Files, as in data/ of the published repository:
+images_information/information.json and images/; or information.json and images/ in one folder. The
+copy on the Hub lacks that file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from align.rows import Row
 
 
 def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:
-    """Every question; its category is what makes it look dangerous. Raises UserError."""
+    """Every question; the category is the reason why it looks dangerous. Raises UserError."""
     for record in folder.records("information.json", "images_information/information.json"):
         metadata = record.get("metadata")
         if not isinstance(metadata, dict) or "over" not in metadata:

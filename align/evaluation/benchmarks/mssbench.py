@@ -1,6 +1,7 @@
-"""MSSBench (arXiv 2410.06172) as pairs of one query over an unsafe and a safe image: 600 of a chat, 380 of an embodied agent.
+"""MSSBench (arXiv 2410.06172): 600 chat and 380 embodied pairs of an unsafe and a safe image.
 
-Files: combined.json or combine.json, chat/ and embodied/ (align/data/sources/mssbench.py). Version 2 of the paper counts 1,960 rows.
+Files: combined.json or combine.json, chat/ and embodied/ (align/data/sources/mssbench.py). Version
+2 of the paper counts 1,960 rows.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from align.rows import Row
 
 
 def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:
-    """Two rows for each pair of one task, or of both. Raises UserError."""
+    """Two rows for each pair, of one task or of both. Raises UserError."""
     for task in (subset,) if subset else TASKS:
         yield from pairs(folder, task)
 

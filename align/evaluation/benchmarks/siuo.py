@@ -1,6 +1,6 @@
-"""SIUO (arXiv 2406.15279): 167 safe texts over safe images that are unsafe together.
+"""SIUO (arXiv 2406.15279): 167 safe texts with safe images that are unsafe together.
 
-Files: siuo_gen.json and images/ (image_root= may name the archive of images that the hub has).
+Files: siuo_gen.json and images/ (image_root= may name the Hub's archive of images).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A file of twins as evaluation sets: the leaking and the leak-free requests, the harmless ones, and the pairs."""
+"""Your own file of twins as benchmarks: leaky, leak-free and benign requests, and pairs."""
 
 from __future__ import annotations
 

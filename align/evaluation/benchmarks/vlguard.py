@@ -1,6 +1,8 @@
-"""VLGuard's test set (arXiv 2402.02207): 442 unsafe images, and 558 safe ones with an unsafe and a safe instruction each.
+"""VLGuard's test set (arXiv 2402.02207): 442 unsafe images, 558 safe ones, two prompts each.
 
-Files: test.json and test/ (align/data/sources/vlguard.py). A benchmark for each kind of pair, under its published name.
+A safe image has an unsafe and a safe instruction. Files: test.json and test/
+(align/data/sources/vlguard.py). There is a benchmark for each kind of pair, under its published
+name.
 """
 
 from __future__ import annotations

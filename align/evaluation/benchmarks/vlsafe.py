@@ -1,6 +1,7 @@
-"""VLSafe (with LVLM_NLF, arXiv 2311.10081), its part for examining harmlessness: 1,110 harmful questions about images of COCO.
+"""VLSafe (with LVLM_NLF, arXiv 2311.10081): 1,110 harmful questions about COCO images.
 
-Files: harmlessness_examine.jsonl; the images are COCO's train2017, beside it in images/ or train2017/, or at image_root=.
+Files: harmlessness_examine.jsonl; the images are COCO's train2017, next to it in images/ or
+train2017/, or at image_root=.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""VLSBench (arXiv 2411.19939): 2,241 leak-free requests over 1,957 images. Files: data.json and imgs/ in one folder."""
+"""VLSBench (arXiv 2411.19939): 2,241 leak-free requests over 1,957 images.
+
+Files: data.json and imgs/ in one folder.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,9 @@ def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:
             images=(image,),
             role="harmful",
             harm_in="image",
-            caption=record.optional("image_description"),  # absent from older files, as is safety_reason
+            caption=record.optional("image_description"),  # older files lack it and safety_reason
             category=record.text("category"),
-            cluster=image.name,  # 223 images carry two or three queries
+            cluster=image.name,  # 223 images have two or three queries
             columns={
                 "sub_category": record.text("sub_category"),
                 "source": record.optional("source"),

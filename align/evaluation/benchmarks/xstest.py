@@ -1,6 +1,6 @@
-"""XSTest (arXiv 2308.01263): 250 safe prompts that look unsafe, and 200 unsafe ones that look like them. Text alone.
+"""XSTest (arXiv 2308.01263), text only: 250 safe prompts that look unsafe, 200 unsafe contrasts.
 
-Files: xstest_prompts.csv, whose `label` says which is which.
+Files: xstest_prompts.csv; its column `label` is safe or unsafe.
 """
 
 from __future__ import annotations

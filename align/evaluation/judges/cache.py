@@ -1,7 +1,8 @@
-"""Valid verdicts of judges that are models, kept for this user over runs: the same answer to the same item is judged once.
+"""Per-user cache of valid verdicts of model judges: one response to one item is judged once.
 
-An invalid one is kept in its run's folder alone: its cause may pass, a garbled reply's too. A file for each judge with its settings.
-Several processes may write to one: each line is appended under a lock.
+Invalid verdicts stay only in the run's folder, because their cause may be temporary. There is a
+file for each judge and settings. Several processes may write to one file: each line is appended
+under a lock.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ class VerdictCache:
             self.path.touch()
         except OSError as error:
             raise UserError(
-                f"{self.path}: verdicts cannot be stored there ({error}); let XDG_CACHE_HOME name a folder that can be written"
+                f"{self.path}: cannot write the verdict cache ({error}). Set XDG_CACHE_HOME to a folder with write "
+                "permission."
             ) from error
 
     def read(self, display: Display) -> dict[str, dict[str, Any]]:
-        """{key of what was judged: the verdict's fields}. A damaged line is left out, and said: that costs a call, and nothing else.
+        """Read {key of item and response: fields of the verdict}.
 
-        Invalid verdicts, which earlier versions kept here, are left out too.
+        Damaged lines are skipped and reported; they only cost another request. Invalid verdicts,
+        which earlier versions stored here, are skipped too.
         """
         found, damaged = {}, 0
         with self.path.open("rb") as file:
@@ -51,11 +54,11 @@ class VerdictCache:
                 except (ValueError, KeyError, TypeError, AttributeError):
                     damaged += line.endswith(b"\n")  # another process may be writing the last one
         if damaged:
-            display.say(f"{self.path}: {damaged} damaged lines are left out; their verdicts are asked for again")
+            display.say(f"{self.path}: {damaged} damaged lines are skipped; their verdicts are requested again")
         return found
 
     def add(self, key: str, verdict: dict[str, Any]) -> None:
-        """Store one."""
+        """Store one verdict."""
         line = (json.dumps({"key": key} | verdict, ensure_ascii=False) + "\n").encode()
         with self._lock, self.path.open("r+b") as file:
             _drop_cut_line(file)
@@ -63,7 +66,7 @@ class VerdictCache:
 
 
 def _drop_cut_line(file: Any) -> None:
-    """Leave the file at its end; a last line that a killed process did not finish is removed."""
+    """Seek to the end of the file, and remove a last line that a killed process did not finish."""
     end = file.seek(0, os.SEEK_END)
     if end == 0:
         return

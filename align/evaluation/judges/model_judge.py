@@ -1,4 +1,4 @@
-"""A judge that is a model: what it is asked about an answer, who it is, and how its reply is read."""
+"""Judges that are models: prompt, model and parser of the reply."""
 
 from __future__ import annotations
 
@@ -25,83 +25,87 @@ from align.rows import Row
 from align.settings import Address, JudgeSettings
 
 AGAIN = "invalid"
-"""What judge.again= may say."""
+"""Value of judge.again=."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What makes a judge that judge, whoever plays it."""
+    """The definition of a judge, independent of its model."""
 
     name: str
     version: str
     prompts: Prompts
     turns: Callable[[Prompts, Row, Any], tuple[Turn, ...]]
-    """(prompts, item, response; None to a judge of requests) -> the conversation; its images are left out where it is to see none"""
+    """(prompts, item, response; None for a judge of requests) -> conversation; images are removed
+    later if the judge does not see images"""
     read: Callable[[str, Row], Verdict]
-    """(reply, item) -> verdict; invalid, unparsable where it is not of the form that was asked for"""
+    """(reply, item) -> verdict; invalid and unparsable for a reply in another form"""
     labels: Callable[[str], tuple[str, ...]]
-    """kind of benchmark -> labels. Raises UserError for a kind of which the judge knows nothing"""
+    """kind of benchmark -> labels. Raises UserError for a kind that the judge cannot judge"""
     max_new_tokens: int
     sees_image: bool
     schema: dict[str, Any] | None = None
     with_images: bool = True
-    """Whether its turns hold the item's image, where the judge is to see it."""
+    """Whether its conversation can have the item's image."""
     own_template: bool = False
-    """Whether its task stands in the model's own chat template alone: any other model would merely go on with the conversation."""
+    """Whether the task is only in the model's own chat template.
+
+    Other models would continue the chat.
+    """
     says: tuple[str, ...] = ("safe", "unsafe")
-    """The labels that it gives to answers to harmful requests."""
+    """Labels for responses to harmful requests."""
 
 
 @dataclass
 class AskedJudge:
-    """A form in the hands of a model."""
+    """A judge: a form with a model."""
 
     form: Form
     settings: dict[str, Any]
-    """What verdicts depend on beside the form: the model and how it is asked."""
+    """Settings on which verdicts depend, in addition to the form: model and generation."""
     model: Callable[[], ChatModel]
-    """Who is asked; made when the first answer is to be judged."""
+    """Makes the model; called when the first response is judged."""
     max_new_tokens: int
     sees_image: bool
     structured: bool
     address: Address | None = None
-    """Where it is asked, if not here."""
+    """Its endpoint; None for a model that is loaded here."""
     marks: Marks = AUTOMATIC
-    """What its own thoughts stand between."""
+    """Marks around its thoughts."""
     again: bool = False
-    """Whether stored verdicts that it declined are asked for again."""
+    """Whether verdicts that it declined are requested again."""
     section: str = "judge"
-    """What its settings are called."""
+    """Section of its settings."""
     _model: ChatModel | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
-        """The form's."""
+        """Name of the form."""
         return self.form.name
 
     @property
     def version(self) -> str:
-        """The form's and, since another model is another judge, the model's."""
+        """Version of the form, with the model: another model is another judge."""
         return f"{self.form.version} ({self.settings['model']})"
 
     @property
     def says(self) -> tuple[str, ...]:
-        """The labels that it gives to answers to harmful requests."""
+        """Labels for responses to harmful requests."""
         return self.form.says
 
     @property
     def prompt_hash(self) -> str:
-        """Of all texts that the judge may be given."""
+        """Hash of all prompts of the judge."""
         return hash_of(self.form.prompts)
 
     @property
     def labels(self) -> Callable[[str], tuple[str, ...]]:
-        """The form's."""
+        """Labels of the form, by kind of benchmark."""
         return self.form.labels
 
     @property
     def uses(self) -> frozenset[str]:
-        """The settings that it heeds."""
+        """Settings that have an effect on this judge."""
         where = [one.name for one in fields(Address)] if self.address else ["path", "dtype", "batch_size"]
         if self.form.schema and self.address:
             where.append("structured")
@@ -114,42 +118,45 @@ class AskedJudge:
         )
 
     def requests(self, cases: Sequence[Case]) -> Iterator[Request]:
-        """What is asked about answers."""
+        """One request for each case."""
         return map(self._request, cases)
 
     def key(self, case: Case) -> str:
-        """The same for what is the same question to the same judge, images by their pixels; "" where an image cannot be read."""
+        """Hash of the request, with images by their pixels; "" if an image cannot be read."""
         request = self._request(case)
         try:
             pixels = [pixel_hash(image, "") for turn in request.turns for image in turn.images]
         except UserError:
             return ""
         said = [[turn.role, turn.text, len(turn.images)] for turn in request.turns]
-        # A reply about an answer is read by the item's role, so the same words about an item of another role are another question. A
-        # request is what it is, whichever half of a twin asks it.
+        # Verdicts on responses depend on the item's role; verdicts on requests do not (twins share
+        # a request).
         role = None if case.response is None else case.row.role
         told = json.dumps([role, said, pixels, case.response])
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     def verdicts(self, cases: Sequence[Case]) -> Iterator[tuple[str, Verdict]]:
-        """(row id, verdict) of each answer, as they come. Raises UserError where a limit is reached or the model cannot be loaded."""
+        """Yield (row id, verdict) of each response.
+
+        Raises UserError if a limit is reached or the model cannot be loaded.
+        """
         of = {case.row.id: case for case in cases}
         for found in self._asked().replies(self.requests(cases)):
             verdict = self._failed(found) if isinstance(found, Failure) else self._read(found, of[found.id].row)
             yield found.id, verdict
 
     def announce(self, cases: Sequence[Case], what: str, display: Display) -> None:
-        """Say what is about to be asked and, of an address, what it may cost."""
+        """Report the number of requests and, for an endpoint, their possible cost."""
         model = self._asked()
-        forecast = model.budget.forecast(list(self.requests(cases))) if isinstance(model, Server) else "asked here"
+        forecast = model.budget.forecast(list(self.requests(cases))) if isinstance(model, Server) else "loaded here"
         display.say(f"{what} of {self.settings['model']}; {forecast}")
 
     def usage(self) -> str:
-        """Calls, tokens and money so far."""
+        """Calls, tokens and cost so far."""
         return self._model.usage() if self._model else ""
 
     def release(self) -> None:
-        """Let go of the model; it is made anew if it is asked again."""
+        """Free the model; it is loaded again on the next request."""
         if self._model:
             self._model.release()
         self._model = None
@@ -168,22 +175,22 @@ class AskedJudge:
         tokens: dict[str, Any] = {"prompt_tokens": reply.prompt_tokens, "new_tokens": reply.new_tokens}
         invalid = partial(Verdict, "invalid", raw=reply.text, **tokens)
         if reply.refused:
-            return invalid(reason="declined", detail="the server says that the judge refused")
+            return invalid(reason="declined", detail="the endpoint reports a refusal of the judge")
         if reply.finish_reason == "length":
-            detail = f"cut at {self.max_new_tokens} tokens; a higher {self.section}.max_new_tokens= leaves more room"
+            detail = f"truncated at {self.max_new_tokens} tokens. Give a higher {self.section}.max_new_tokens="
             return invalid(reason="truncated", detail=detail, again=True)
         said = split(reply.text, self.marks, first_only=True)
         if said.unfinished:
             return invalid(reason="unparsable", detail=self._of_thoughts(said.unfinished), again=True)
         verdict = replace(self.form.read(said.answer, row), raw=reply.text, **tokens)
         if verdict.verdict == "invalid" and refusal_match.judge(row, said.answer[:200]).verdict == "refusal":
-            return invalid(reason="declined", detail="the judge's own words")
+            return invalid(reason="declined", detail="the judge's reply is a refusal")
         return replace(verdict, again=verdict.verdict == "invalid")
 
     def _of_thoughts(self, why: str) -> str:
         if MISPLACED not in why or self.marks.given:
             return why
-        return f"{why}; if the judge's chat template opens the thought, {self.section}.thought_marks=<opening>,<closing> says so"
+        return f"{why}. If the judge's chat template opens the thought, set {self.section}.thought_marks=<opening>,<closing>"
 
     def _failed(self, failure: Failure) -> Verdict:
         again = failure.reason != "declined" or not failure.final
@@ -193,24 +200,24 @@ class AskedJudge:
 
 
 def unparsable(detail: str) -> Verdict:
-    """The verdict on a reply that is not of the form that was asked for."""
+    """The verdict for a reply in another form than requested."""
     return Verdict("invalid", "unparsable", detail=detail)
 
 
 def one_word(reply: str, verdicts: dict[str, str]) -> Verdict:
-    """A reply that is one of a few words, in quotes or with a full stop perhaps."""
+    """Read a reply of one word, possibly in quotes or with a full stop."""
     word = unfenced(reply).strip("\"'.").lower()
     return Verdict(verdicts[word]) if word in verdicts else unparsable(f"neither {' nor '.join(verdicts)}")
 
 
 def safe_or_unsafe(judge: str) -> Callable[[str], tuple[str, ...]]:
-    """Labels of a judge that knows two, on harmful requests alone."""
+    """Labels of a judge with two labels, for harmful requests only."""
 
     def labels(kind: str) -> tuple[str, ...]:
         if kind not in SAFETY_KINDS:
             raise UserError(
-                f"judge {judge} says whether an answer is safe, which tells nothing of a set of kind {kind}: there, answering is right. "
-                f"Give another judge for it, such as vlsbench"
+                f"judge {judge} judges whether a response is safe, but a benchmark of kind {kind} needs a judge of "
+                "correct responses. Give another judge for it, such as vlsbench."
             )
         return SAFETY
 
@@ -218,19 +225,20 @@ def safe_or_unsafe(judge: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
-    """A form with the model that the settings name. Raises UserError where they name none, or both."""
+    """A form with the model of the settings. Raises UserError for no model, or for two."""
     section = settings.section if isinstance(settings, SettingsOf) else "judge"
     check_address(settings, section)
-    key_of(settings, section)  # that it is absent should be known before hours of training and answering
+    key_of(settings, section)  # a missing key should be known before hours of training
     marks = marks_of(settings.thought_marks, f"{section}.thought_marks", unseen=settings.base_url is not None)
     if settings.again not in (None, AGAIN):
         raise UserError(f"{section}.again={settings.again}: expected {AGAIN}, or null")
     if (settings.base_url is None) == (settings.path is None):
         given = "both are given" if settings.path else "neither is given"
         raise UserError(
-            f"judge {form.name}: {given}: judge.base_url= with judge.model= (an OpenAI-compatible address), or judge.path= (a model "
-            f"loaded here); of several judges judge.each.{form.name}.base_url= and so on. judge=refusal_match needs no model and measures "
-            f"refusal alone; judge=none stores the answers and judges nothing"
+            f"judge {form.name}: {given}. Give judge.base_url= with judge.model= (an OpenAI-compatible endpoint), or "
+            f"judge.path= (a model loaded here); for one of several judges, judge.each.{form.name}.base_url= and so "
+            "on. judge=refusal_match needs no model and measures only refusal; judge=none stores responses without "
+            "judging."
         )
     if settings.path:
         from align.answering.chat_local import LocalChat, check_local, identity_of

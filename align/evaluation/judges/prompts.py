@@ -1,4 +1,4 @@
-"""The texts of a judge: its own, or those of a file that a user gives instead."""
+"""Prompts of a judge: its own, or the user's file."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 def prompts_of(
     judge: str, own: Prompts, places: Mapping[str, tuple[tuple[str, ...], ...]], file: str | None
 ) -> Prompts:
-    """A judge's own prompts, or those of a YAML file with a text for each of the same names.
+    """A judge's own prompts, or the prompts of a YAML file with the same names.
 
-    `places` are the placeholders that each text must have, each with the names that do; one that must not be is `("", name)`.
-    Raises UserError where a name is absent or unknown, or a text lacks a placeholder or has one that nothing replaces.
+    `places` lists the placeholders of each text: a tuple of accepted names for each; a tuple with
+    "" marks an optional one. Raises UserError for a missing or unknown name, and for a missing or
+    unknown placeholder.
     """
     if file is None:
         return own
@@ -46,10 +47,12 @@ def _check_places(where: str, text: str, places: tuple[tuple[str, ...], ...]) ->
     known = {name for names in places for name in names if name}
     if unknown := sorted(found - known):
         takes = ", ".join(f"{{{name}}}" for name in sorted(known)) or "none"
-        raise UserError(f"{where}: nothing would be put in the place of {{{unknown[0]}}}; it takes {takes}")
+        raise UserError(f"{where}: unknown placeholder {{{unknown[0]}}}. Known placeholders: {takes}")
     for names in places:
         if not found & set(names) and "" not in names:
-            raise UserError(f"{where}: the text has no {' or '.join(f'{{{name}}}' for name in names)}, where that goes")
+            raise UserError(
+                f"{where}: the text lacks the placeholder {' or '.join(f'{{{name}}}' for name in names)}. Add it."
+            )
 
 
 def _read(file: str, where: str) -> Any:
@@ -60,5 +63,5 @@ def _read(file: str, where: str) -> Any:
 
 
 def hash_of(prompts: Prompts) -> str:
-    """Sixteen hex digits that change with any of the texts."""
+    """Hash of all prompts: 16 hex digits."""
     return hashlib.sha256(json.dumps(dict(prompts), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""From answers to verdicts: those on disk, those in the cache, and the missing ones asked for, each written as it comes."""
+"""Responses -> verdicts: stored, cached, or requested from the judge; each is written at once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def judge_answers(
     what: str,
     display: Display,
 ) -> dict[str, Verdict]:
-    """{row id: verdict}; `path` is the file that keeps them. Raises UserError where a limit is reached.
+    """{row id: verdict}; `path` is the file of verdicts. Raises UserError if a limit is reached.
 
-    `settled` are the verdicts on rows that no judge is asked about: there is no answer.
+    `settled` are verdicts on rows without a response, which no judge gets.
     """
     asks = isinstance(judge, AskedJudge)
-    display = display if asks else Display()  # others are done before anybody could look
+    display = display if asks else Display()  # other judges are too fast for a display
     identity, keys = identity_of(judge), {case.row.id: _key(judge, case) for case in cases}
     responses = {case.row.id: case.response for case in cases}
     kept, file = open_jsonl(path)
@@ -44,9 +44,7 @@ def judge_answers(
         }
         display(what, len(verdicts), len(cases))
         waiting = [case for case in cases if case.row.id not in verdicts]
-        waiting.sort(
-            key=lambda case: case.row.id in stored
-        )  # a judge that fails on some again is asked about the others first
+        waiting.sort(key=lambda case: case.row.id in stored)  # rows with an invalid verdict come last
         trouble = _Trouble(what, display)
         for row_id, verdict in _found(judge, waiting, settled, keys, identity, what, display):
             verdicts[row_id] = verdict if row_id in settled else _seen(verdict, responses[row_id], judge)
@@ -56,7 +54,7 @@ def judge_answers(
                 trouble.note(row_id, verdict)
             display(what, len(verdicts), len(cases), judge.usage() if isinstance(judge, AskedJudge) else "")
         trouble.end()
-    # What another judge of that name, another model say, once said stays too.
+    # Verdicts of another judge of that name (another model, for example) stay.
     lines = [record for record in kept if not _of(record, identity)]
     lines += [
         _record(row_id, key, responses[row_id], verdicts[row_id], identity)
@@ -68,46 +66,50 @@ def judge_answers(
 
 
 class _Trouble:
-    """Says why verdicts are missing: the first of each reason as it comes, then how many answers the judge was not asked about."""
+    """Report why verdicts are missing: the first of each reason, then the number not asked."""
 
     def __init__(self, what: str, display: Display):
         self._what, self._display = what, display
         self._told, self._left = set[str](), 0
 
     def note(self, row_id: str, verdict: Verdict) -> None:
-        """One more verdict."""
+        """Note a verdict, and report it if it is the first invalid one of its reason."""
         self._left += not verdict.asked
         if verdict.verdict != "invalid" or str(verdict.reason) in self._told or not verdict.asked:
             return
         self._told.add(str(verdict.reason))
-        wrote = f"; it wrote {shortened(verdict.raw)}" if verdict.raw else ""
+        wrote = f"; the reply was {shortened(verdict.raw)}" if verdict.raw else ""
         help = f"; {verdict.help}" if verdict.help else ""
-        self._display.say(f"{self._what}: {row_id} is invalid ({verdict.reason}): {verdict.detail}{wrote}{help}")
+        self._display.say(
+            f"{self._what}: the verdict on {row_id} is invalid ({verdict.reason}): {verdict.detail}{wrote}{help}"
+        )
 
     def end(self) -> None:
-        """All verdicts are there."""
+        """Report how many responses were not judged."""
         if self._left:
             self._display.say(
-                f"{self._what}: the judge failed too often, {self._left} answers are left; the same command asks about them"
+                f"{self._what}: the judge failed too often; {self._left} responses are not judged. To judge them, give "
+                "the same command."
             )
 
 
 def _key(judge: AnyJudge, case: Case) -> str:
-    """What a verdict is found again by: the same only for what is the same question to a judge."""
+    """Key of a stored verdict: equal only for equal requests to the judge."""
     return judge.key(case) if isinstance(judge, AskedJudge) else case.digest()
 
 
 def _seen(verdict: Verdict, response: str | None, judge: AnyJudge) -> Verdict:
-    """With the fact that needs no judge, found anew each time; a request that nobody answered has none.
+    """The verdict with `incoherent` computed again, which needs no judge; not for requests.
 
-    A function may know incoherent answers of its own. A model says nothing about it, whatever an earlier version stored.
+    A judge that is a function may set `incoherent` itself. A model does not, even if an earlier
+    version stored it.
     """
     says = verdict.incoherent and not isinstance(judge, AskedJudge)
     return replace(verdict, incoherent=says or (response is not None and incoherent(response) is not None))
 
 
 def _stored(records: Iterable[dict[str, Any]], identity: dict[str, Any], keys: Mapping[str, str]) -> dict[str, Verdict]:
-    """{row id: what the file says of this very answer}."""
+    """{row id: stored verdict on the present response}."""
     found = {}
     for record in records:
         row_id = str(record.get("id"))
@@ -117,8 +119,8 @@ def _stored(records: Iterable[dict[str, Any]], identity: dict[str, Any], keys: M
 
 
 def _stands(verdict: Verdict, judge: AnyJudge) -> bool:
-    """Whether a stored verdict is not asked for again: it is valid, or the judge declined and surely would again."""
-    if not isinstance(judge, AskedJudge):  # a function is quick, and our eye for what is incoherent may have sharpened
+    """Whether a stored verdict is kept: it is valid, or the judge declined permanently."""
+    if not isinstance(judge, AskedJudge):  # a function is fast, and the check for incoherence may have changed
         return verdict.verdict != "invalid" and not verdict.incoherent
     return verdict.verdict != "invalid" or (verdict.reason == "declined" and not verdict.again and not judge.again)
 
@@ -136,7 +138,7 @@ def _found(
     what: str,
     display: Display,
 ) -> Iterator[tuple[str, Verdict]]:
-    """From the cache where the judge is a model, else from the judge; what a model says goes into the cache before it goes on."""
+    """Yield verdicts: settled ones, cached ones (model judges only), then the judge's."""
     answered = [case for case in cases if case.row.id not in settled]
     yield from ((case.row.id, settled[case.row.id]) for case in cases if case.row.id in settled)
     if not isinstance(judge, AskedJudge):
@@ -147,15 +149,15 @@ def _found(
     there = [case for case in answered if keys[case.row.id] in known]
     for case in there:
         yield case.row.id, _verdict(known[keys[case.row.id]])
-    # The same question about several rows (one sentence without its images) is asked once.
+    # Equal requests for several rows (one sentence without its images) are made once.
     missing: dict[str, list[Case]] = {}
     for case in answered:
         if keys[case.row.id] not in known:
             missing.setdefault(keys[case.row.id] or case.row.id, []).append(case)
-    if not missing:  # nor should a model be loaded for it
+    if not missing:  # and load no model
         return
     asked = [alike[0] for alike in missing.values()]
-    judge.announce(asked, f"{what}: {len(there)} known, {len(asked)} to ask for", display)
+    judge.announce(asked, f"{what}: {len(there)} cached, {len(asked)} to request", display)
     for row_id, verdict in judge.verdicts(asked):
         if keys[row_id] and verdict.verdict != "invalid":
             cache.add(keys[row_id], {key: value for key, value in _fields(verdict).items() if key != "incoherent"})

@@ -1,4 +1,4 @@
-"""Of a run's stored settings of judges, which still apply to what is asked now."""
+"""Drop a run's stored settings of judges that the command line makes useless."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from align.settings import Judging
 
 
 def forget_stored(composed: Composed) -> None:
-    """Of a run's stored settings of judges, those go that the command line leaves without a use; what was typed stays, to be refused.
+    """Drop stored settings of judges that have no effect with the command line's settings.
 
-    Judges that are named now instead of the run's bring their own settings; a path goes over a stored address, and the reverse.
+    Typed settings stay, so that useless ones are rejected. Judges that replace the run's judges
+    start from default settings; a typed path replaces a stored endpoint, and the reverse.
     """
     from align.evaluation.judges.build import build
 

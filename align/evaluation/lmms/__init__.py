@@ -1,1 +1,1 @@
-"""Ability sets that another program, lmms_eval, measures on the checkpoint, in a process and an environment of its own."""
+"""Ability benchmarks measured by lmms_eval, in its own process and environment."""

@@ -1,4 +1,4 @@
-"""What lmms_eval is called with: one small table of families, and the command that is made of it and the settings."""
+"""The command for lmms_eval, made from settings and a small table of model families."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from align.config.endpoints import CREDENTIAL
 from align.errors import UserError
 from align.settings import LmmsEval, ModelSettings
 
-if TYPE_CHECKING:  # which brings torch, for which `align eval` should not wait
+if TYPE_CHECKING:  # imports torch, for which `align eval` should not wait
     from align.models.loading import Loaded
 
 MADE_HERE = ("model", "model_args", "tasks", "output_path", "log_samples", "batch_size", "device", "limit", "verbosity")
-"""Arguments that are made of other settings, or that what is read afterwards depends on."""
+"""Arguments that come from other settings, or on which reading the results depends."""
 TASK = re.compile(r"[\w.-]+")
 SPREADING = ("accelerate", "torchrun")
-"""Programs that start several processes, which share what is asked."""
+"""Programs that start several processes, which share the requests."""
 
 Arguments = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """How one family is measured by a class of lmms_eval's. Written for its version 0.7.3."""
+    """How a class of lmms_eval measures one family. Written for lmms_eval 0.7.3."""
 
     model: str
-    """lmms_eval's name of the class."""
+    """Name of the class in lmms_eval."""
     arguments: Callable[[Loaded], Arguments]
-    """What it takes of how we load the model; the rest is said by the folder that it loads (folder.py)."""
+    """Arguments of the class from the model's settings; the folder has the rest (folder.py)."""
     writes_system_turn: bool = False
-    """Whether it puts a system turn of its own before every request."""
+    """Whether the class adds its own system turn before every request."""
     pads: bool = False
-    """Whether transformers has an image processor for the family that pads to a square as we do."""
+    """Whether transformers has an image processor for the family that pads to a square as here."""
     attention: tuple[str, ...] = ()
-    """The values of attn_implementation that it can be told."""
+    """Values of attn_implementation that the class accepts."""
     facts: tuple[str, ...] = ()
-    """What it does otherwise than we do, whatever it is told."""
+    """Differences from this package's evaluation that no argument removes."""
 
 
 def _of_llava(known: Loaded) -> Arguments:
@@ -50,7 +50,7 @@ def _of_llava(known: Loaded) -> Arguments:
 
 
 def _of_qwen2_vl(known: Loaded) -> Arguments:
-    # It resizes images itself, by bounds that have defaults of its own.
+    # The class resizes images itself, with its own default bounds.
     size = known.processor.image_processor.size
     bounds = {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
     flash = known.settings.attn_implementation == "flash_attention_2"
@@ -64,41 +64,47 @@ FAMILIES = {
         _of_qwen2_vl,
         writes_system_turn=True,
         attention=("flash_attention_2",),
-        facts=("images are compressed anew before the model sees them (lmms_eval's qwen2_vl: JPEG, quality 85)",),
+        facts=("images are compressed again before the model sees them (lmms_eval's qwen2_vl: JPEG, quality 85)",),
     ),
 }
-"""Family -> how lmms_eval measures it."""
+"""{family: its Adaptation}"""
 
 
 def adaptation_of(settings: LmmsEval, known: Loaded) -> Adaptation:
-    """How a model is measured: by the table, or with a class that the settings name. Raises UserError for an unknown family."""
+    """The adaptation of a model: from the table, or for the class in the settings.
+
+    Raises UserError for an unknown family.
+    """
     family = known.family.model_type
     if settings.model is None and family not in FAMILIES:
         raise UserError(
-            f"lmms_eval.tasks: which of lmms_eval's model classes reads the family {family!r} is not known here (known: "
-            f"{', '.join(FAMILIES)}); give lmms_eval.model=, one of `lmms_eval models`, and what it needs by lmms_eval.extra.model_args."
+            f"lmms_eval.tasks: no class of lmms_eval is known here for the model family {family!r} (known: "
+            f"{', '.join(FAMILIES)}). Give lmms_eval.model=, one of `lmms_eval models`, and its arguments: "
+            "lmms_eval.extra.model_args."
         )
     ours = FAMILIES.get(family)
     if settings.model is None or (ours is not None and settings.model == ours.model):
         assert ours is not None
         return ours
-    return Adaptation(settings.model, lambda known: {}, facts=(f"through the class {settings.model}, not tried here",))
+    return Adaptation(
+        settings.model, lambda known: {}, facts=(f"measured with the class {settings.model}, which is not tested here",)
+    )
 
 
 def unlike(adaptation: Adaptation, known: Loaded) -> Iterator[str]:
-    """What lmms_eval does otherwise than our own sets are measured, each a fact to stand beside the numbers."""
+    """Facts on how lmms_eval's evaluation differs from this package's, to show with the numbers."""
     settings: ModelSettings = known.settings
     yield from adaptation.facts
     if settings.image_aspect_ratio == "pad" and not adaptation.pads:
-        yield "measured without model.image_aspect_ratio=pad, which it does not have for this family"
+        yield "measured without model.image_aspect_ratio=pad, which lmms_eval does not support for this family"
     if settings.attn_implementation and settings.attn_implementation not in adaptation.attention:
-        yield f"measured without model.attn_implementation={settings.attn_implementation}, which it cannot be told"
+        yield f"measured without model.attn_implementation={settings.attn_implementation}, which lmms_eval does not support"
     if settings.quantization:
         yield f"measured without model.quantization={settings.quantization}: on the base in full precision"
 
 
 def launcher(settings: LmmsEval) -> list[str]:
-    """How lmms_eval is started. Raises UserError for what is no command."""
+    """The command that starts lmms_eval. Raises UserError for an invalid command."""
     try:
         words = shlex.split(settings.command) if settings.command else [sys.executable, "-m", "lmms_eval"]
     except ValueError as error:
@@ -107,11 +113,15 @@ def launcher(settings: LmmsEval) -> list[str]:
 
 
 def model_arguments(settings: LmmsEval, adaptation: Adaptation, known: Loaded, device: str) -> Arguments:
-    """What the class is told, but for where the model is; `lmms_eval.extra.model_args` lies over it, and null leaves one out."""
+    """Arguments of the class, without the model's folder.
+
+    `lmms_eval.extra.model_args` overrides them; null removes one.
+    """
     extra = settings.extra.get("model_args") or {}
     if not isinstance(extra, dict):
         raise UserError(f"lmms_eval.extra.model_args={extra}: expected arguments by name, e.g. .device_map=auto")
-    # A launcher gives each of its processes a device; told of one, they would all do everything on it.
+    # A launcher gives each of its processes a device; with an explicit device all would use the
+    # same one.
     spread = any(Path(word).name in SPREADING for word in launcher(settings))
     ours = ({} if spread else {"device_map": device}) | adaptation.arguments(known)
     return {key: value for key, value in (ours | extra).items() if value is not None}
@@ -120,7 +130,7 @@ def model_arguments(settings: LmmsEval, adaptation: Adaptation, known: Loaded, d
 def command(
     settings: LmmsEval, task: str, adaptation: Adaptation, told: Arguments, model: Path, output: Path, device: str
 ) -> list[str]:
-    """The whole command for one task. Raises UserError for a value that lmms_eval's own syntax cannot carry."""
+    """The whole command for one task. Raises UserError for a value that lmms_eval cannot parse."""
     pairs = ",".join(
         f"{key}={_carried(key, value)}" for key, value in ({"pretrained": model.absolute()} | told).items()
     )
@@ -138,24 +148,25 @@ def command(
 
 
 def check(settings: LmmsEval) -> None:
-    """Raises UserError for settings that no command can be made of."""
+    """Raises UserError for settings from which no command can be made."""
     for task in settings.tasks:
         if not TASK.fullmatch(task):
-            raise UserError(f"lmms_eval.tasks: {task!r} is no name of a task; `lmms_eval tasks list` shows them")
+            raise UserError(f"lmms_eval.tasks: {task!r} is not a task name. `lmms_eval tasks list` lists them.")
     if twice := next((task for task in settings.tasks if settings.tasks.count(task) > 1), None):
-        raise UserError(f"lmms_eval.tasks: {twice} stands twice")
+        raise UserError(f"lmms_eval.tasks: {twice} occurs twice. Remove one.")
     for key, value in (("batch_size", settings.batch_size), ("limit", settings.limit)):
         if value is not None and value < 1:
             raise UserError(f"lmms_eval.{key}={value}: expected at least 1")
     for key in [*settings.extra, *(settings.extra.get("model_args") or {})]:
         if CREDENTIAL.search(str(key)):
             raise UserError(
-                f"lmms_eval.extra: {key} may hold a key, and settings are written to files; lmms_eval reads keys of the environment"
+                f"lmms_eval.extra: {key} may hold a secret key, and settings are written to files. lmms_eval reads "
+                "keys from environment variables: set it there."
             )
     for key in settings.extra:
         if key in MADE_HERE and key != "model_args":
             instead = f"lmms_eval.{key}=" if key in ("model", "tasks", "batch_size", "limit") else "other settings"
-            raise UserError(f"lmms_eval.extra.{key}: it is made of {instead}; remove it")
+            raise UserError(f"lmms_eval.extra.{key} is set by {instead}. Remove it.")
 
 
 def _further(settings: LmmsEval) -> Iterator[tuple[str, Any]]:
@@ -165,11 +176,11 @@ def _further(settings: LmmsEval) -> Iterator[tuple[str, Any]]:
 
 
 def _carried(key: str, value: Any) -> str:
-    """A value between commas, as lmms_eval splits them."""
+    """A value for lmms_eval's comma-separated arguments."""
     text = str(value)
     if re.search(r"[,'\"\[\]{}]", text):
         where = "the evaluation's folder" if key == "pretrained" else f"lmms_eval.extra.model_args.{key}"
         raise UserError(
-            f"{where}: {text!r} has a comma, quote or bracket, which lmms_eval takes for its own; name it otherwise"
+            f"{where}: {text!r} has a comma, quote or bracket, which lmms_eval cannot parse. Use another name or value."
         )
     return text

@@ -1,4 +1,4 @@
-"""lmms_eval as a child process: its words in a log without keys, its progress told, its end ours."""
+"""Run lmms_eval as a child process: log without secret keys, progress, clean end."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from align.interruption import SIGNALS
 
 HEARD = (*SIGNALS, signal.SIGHUP)
 PATIENCE = 5.0
-"""Seconds that the child has to end when it is told to: fewer than the hook gives us."""
+"""Seconds that the child has to end after SIGTERM: fewer than align.evaluation.hook waits."""
 LAST_LINES = 12
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 PROGRESS = re.compile(r"Model Responding:\s+\d+%\|.*\| (\d+)/(\d+) ")
 INSTALL = (
-    "lmms_eval is no dependency of this program (what it needs clashes); install it in an environment of its own, and say how it "
-    "is started: lmms_eval.command='<its python> -m lmms_eval' (docs/evaluation.md)"
+    "lmms_eval is not a dependency of this package (its requirements conflict). Install it in its own environment and "
+    "set lmms_eval.command='<its python> -m lmms_eval' (docs/evaluation.md)"
 )
 
 
 class _Told(BaseException):
-    """A signal asked this process to end."""
+    """Raised when a signal asks this process to end."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -40,17 +40,17 @@ class _Told(BaseException):
 
 @contextlib.contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Within it a signal that would end this process at once lets what is open be closed first; then it ends of that signal.
+    """Within the block, a signal first closes what is open; then the process ends by that signal.
 
-    A child must not outlive us, nor a merged model stay behind.
+    So no child outlives this process, and no merged model is left behind.
     """
-    if threading.current_thread() is not threading.main_thread():  # only there can a handler be set
+    if threading.current_thread() is not threading.main_thread():  # handlers can be set only there
         yield
         return
 
     def tell(number: int, _: object) -> None:
         for heard in HEARD:
-            signal.signal(heard, signal.SIG_IGN)  # a launcher may repeat itself
+            signal.signal(heard, signal.SIG_IGN)  # a launcher may repeat the signal
         raise _Told(number)
 
     before = {number: signal.signal(number, tell) for number in HEARD}
@@ -70,7 +70,10 @@ def ending_in_order() -> Iterator[None]:
 
 
 def version_of(launcher: Sequence[str]) -> str | None:
-    """lmms_eval's version as it tells it; None where it does not. Raises UserError where it cannot be started."""
+    """lmms_eval's version; None if it does not print it.
+
+    Raises UserError if it cannot be started.
+    """
     for question in ("version", "--help"):  # earlier versions have no `version`
         try:
             asked = subprocess.run(
@@ -85,10 +88,13 @@ def version_of(launcher: Sequence[str]) -> str | None:
 
 
 def run(command: Sequence[str], log: Path, tell: Callable[[int, int], None]) -> None:
-    """Run a command to its end; what it says goes to `log`. Raises UserError with its last lines where its status is not 0."""
+    """Run a command to its end, with its output in `log`.
+
+    Raises UserError with its last lines if its status is not 0.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # A session of its own: a launcher and its processes end together, by us alone.
+        # Its own session: a launcher and its processes end together, and only from here.
         child = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -110,13 +116,13 @@ def run(command: Sequence[str], log: Path, tell: Callable[[int, int], None]) -> 
 
 
 def failure(command: Sequence[str], log: Path, what: str) -> str:
-    """An error's text: what happened, the last lines, and the command, to be tried by hand."""
+    """Text of an error: what happened, the last lines, and the command to try by hand."""
     said = _last(log.read_text(encoding="utf-8", errors="replace"), LAST_LINES)
-    return f"lmms_eval {what}; all it said is in {log}, last:\n{said}\nThe command was: {shlex.join(command)}"
+    return f"lmms_eval {what}. Its output is in {log}; the last lines:\n{said}\nThe command was: {shlex.join(command)}"
 
 
 def without_secrets(text: str) -> str:
-    """A text with the values of environment variables that hold keys struck out: lmms_eval prints HF_TOKEN among its arguments."""
+    """Remove keys from a text: lmms_eval prints HF_TOKEN in its arguments."""
     for name, value in os.environ.items():
         if CREDENTIAL.search(name) and len(value) >= SHORTEST_KEY:
             text = text.replace(value, f"<{name}>")
@@ -124,7 +130,7 @@ def without_secrets(text: str) -> str:
 
 
 def _listen(child: subprocess.Popen[bytes], log: Path, tell: Callable[[int, int], None]) -> None:
-    """What a child says, line by line; of lines that are drawn over one another, as bars are, the last."""
+    """Log a child's output line by line; of a progress bar only the last state."""
     assert child.stdout is not None
     rest, told = b"", None
     with log.open("w", encoding="utf-8") as file:
@@ -149,7 +155,7 @@ def _last(text: str, lines: int) -> str:
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """The child and what it started."""
+    """End the child and its own processes."""
     try:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGTERM)
@@ -157,6 +163,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         pass
     finally:
-        with contextlib.suppress(ProcessLookupError):  # what is left of it, or of what it started
+        with contextlib.suppress(ProcessLookupError):  # remaining processes
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()

@@ -1,7 +1,8 @@
-"""The folder that lmms_eval loads: the weights that we evaluate, and a processor that writes prompts and images as ours does.
+"""The model folder for lmms_eval: weights, and a processor with this package's prompts and images.
 
-lmms_eval's own arguments could not carry a system prompt (commas split them) nor padding, but it loads template and processor from the
-model's folder. So they are said there: what we do in code is what transformers then does by its files.
+lmms_eval's arguments cannot carry a system prompt (commas split them) or padding, but lmms_eval
+loads template and processor from the model's folder. So this folder describes in files what this
+package does in code.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ from align.evaluation.lmms.arguments import Adaptation
 from align.files import read_json, write_json, write_text
 from align.models.presence import folder_of
 
-if TYPE_CHECKING:  # which brings torch, for which `align eval` should not wait
+if TYPE_CHECKING:  # imports torch, for which `align eval` should not wait
     from align.models.loading import Loaded, ModelSource
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "generation_config.json")
 PADDING = {"image_processor_type": "LlavaImageProcessor", "do_pad": True}
-"""transformers' processor that puts an image on a square of its mean colour, as the original LLaVA does."""
+"""transformers' processor that pads an image to a square with its mean colour, as LLaVA does."""
 
 
 @contextlib.contextmanager
 def prepared(
     source: ModelSource, known: Loaded, adaptation: Adaptation, beside: Path
 ) -> Iterator[tuple[Path, list[str]]]:
-    """A folder for lmms_eval -> (it, facts); it is removed afterwards. An adapter is merged into its base. Raises UserError.
+    """Make a temporary folder for lmms_eval -> (folder, facts). Raises UserError.
 
-    Weights that need no merging are linked, not copied.
+    An adapter is merged into its base. Weights that need no merging are linked, not copied.
     """
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=beside, prefix=".model-") as name:
@@ -48,21 +49,21 @@ def prepared(
 
 
 def _weights(source: ModelSource, known: Loaded, merged: Path) -> tuple[Path, list[str]]:
-    """The folder of whole weights, and what was done to have it."""
+    """-> (folder of complete weights, facts on merging)."""
     from align.models.merging import merge
 
     adapter = source.adapter or source.settings.adapter
     if adapter is None:
         folder = folder_of(known.path, source.settings.revision)
         if folder is None:
-            raise UserError(f"model {known.path}: not at hand; `align fetch` brings it")
+            raise UserError(f"model {known.path} is not in the cache. Download it with `align fetch`.")
         return folder, []
     try:
         done = merge(Path(adapter), merged, source.settings)
     except UserError as error:
         raise UserError(
-            f"lmms_eval needs the adapter merged into its base: {error}. Or merge it in float32 (`align merge ... dtype=float32`) and "
-            f"evaluate that folder: checkpoint=<it>"
+            f"lmms_eval needs the adapter merged into its base, which failed: {error}. Merge it in float32 (`align "
+            "merge ... dtype=float32`) and evaluate the merged model: checkpoint=<its folder>"
         ) from error
     return merged, [
         f"the adapter merged into its base (logits differ by at most {done.difference:.1e}, bound {done.bound:.1e})"
@@ -70,17 +71,23 @@ def _weights(source: ModelSource, known: Loaded, merged: Path) -> tuple[Path, li
 
 
 def _write_config(folder: Path, weights: Path, known: Loaded) -> None:
-    """The model's configuration, with the type that we load its weights in: lmms_eval asks for `auto`, which is what stands here."""
+    """Write the model's configuration with the run's dtype.
+
+    lmms_eval loads with `auto`, so it is used.
+    """
     config = read_json(weights / "config.json")
     if known.settings.dtype != "auto":
-        config |= dict.fromkeys(("dtype", "torch_dtype"), known.settings.dtype)  # the newer and the older name
+        config |= dict.fromkeys(("dtype", "torch_dtype"), known.settings.dtype)  # newer and older name of the key
     write_json(folder / "config.json", config)
 
 
 def write_processor(folder: Path, adaptation: Adaptation, known: Loaded) -> None:
-    """A processor that gives what our renderer gives of the same request and image. Raises UserError where there is no one template."""
+    """Write a processor with the same result as this package's renderer.
+
+    Raises UserError if the processor has no single chat template.
+    """
     known.processor.save_pretrained(folder)
-    known.processor.image_processor.save_pretrained(folder)  # under the name that earlier transformers read
+    known.processor.image_processor.save_pretrained(folder)  # the file name of earlier transformers
     if known.settings.image_aspect_ratio == "pad" and adaptation.pads:
         for name, section in (("processor_config.json", "image_processor"), ("preprocessor_config.json", None)):
             values = read_json(folder / name)
@@ -93,9 +100,10 @@ def write_processor(folder: Path, adaptation: Adaptation, known: Loaded) -> None
 
 
 def template_of(template: str, adaptation: Adaptation, system_prompt: str | None) -> str:
-    """A chat template that begins a conversation as ours do: with our system turn, or with what the template itself writes.
+    """A chat template that starts conversations as this package does.
 
-    A system turn that lmms_eval's class puts there of its own is dropped; one of a task's own stays.
+    It starts with the run's system prompt, or with the template's own start. A system turn that
+    lmms_eval's class adds is removed; a system turn of a task stays.
     """
     before = ""
     if adaptation.writes_system_turn:

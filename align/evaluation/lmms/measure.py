@@ -1,4 +1,4 @@
-"""The tasks of lmms_eval that an evaluation asks for: each measured once, in a child process, its result kept in the run folder."""
+"""Measure lmms_eval tasks: each once, in a child process, with results in the run folder."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from align.settings import Evaluate, LmmsEval
 SCHEMA = 1
 FOLDER, SUMMARY, LOG = "lmms_eval", "summary.json", "log.txt"
 FAILED = re.compile(r"\| ERROR +\| .*:generate_until:")
-"""Where an answer or an image fails, lmms_eval's classes say so and go on without it; the answer then counts as wrong."""
+"""When a response or an image fails, lmms_eval logs it, continues, and counts the item as wrong."""
 
 
 def folder_of(evaluation: Path, task: str) -> Path:
-    """Where a task's result is kept."""
+    """Folder of a task's result."""
     return evaluation / FOLDER / task
 
 
 class External:
-    """What lmms_eval is to measure on one model. Made before any answer is asked for, so that what is lacking is known first."""
+    """The lmms_eval tasks of one model. Made before any request, to find missing settings early."""
 
     def __init__(self, model: Model, config: Evaluate, evaluation: Path):
-        """Raises UserError for settings, a model, or a command that it could not be measured with."""
+        """Raises UserError for settings, a model, or a command that lmms_eval cannot use."""
         settings = config.lmms_eval
         arguments.check(settings)
-        from align.answering.local_model import LocalModel  # it brings torch, for which `align eval` should not wait
+        from align.answering.local_model import LocalModel  # imports torch, for which `align eval` should not wait
 
         if not isinstance(model, LocalModel):
             raise UserError(
-                f"lmms_eval.tasks={','.join(settings.tasks)}: lmms_eval loads a checkpoint itself; {model.name} is behind an address"
+                f"lmms_eval.tasks={','.join(settings.tasks)}: lmms_eval loads a checkpoint itself, but {model.name} is "
+                "at an endpoint. Remove lmms_eval.tasks=."
             )
         self._settings, self._model, self._evaluation = settings, model, evaluation
         self._device = "cuda" if has_gpu() else "cpu"
@@ -53,10 +54,13 @@ class External:
         self._version = child.version_of(arguments.launcher(settings)) if self._left else None
 
     def measure(self, display: Display) -> None:
-        """Measure what is not there yet, one task after another. Raises UserError with the last words of one that fails."""
+        """Measure missing tasks, one after another.
+
+        Raises UserError with last lines of a failed task.
+        """
         for task in self._settings.tasks:
             if task not in self._left:
-                display.say(f"lmms_eval {task}: measured before, {folder_of(self._evaluation, task) / SUMMARY}")
+                display.say(f"lmms_eval {task}: already measured, {folder_of(self._evaluation, task) / SUMMARY}")
         if not self._left:
             return
         known, source = self._model.known, self._model.source
@@ -71,7 +75,7 @@ class External:
                 self._measure(task, model, [*done, *facts], display)
 
     def _wanted(self, task: str) -> dict[str, Any]:
-        """What a result depends on; where it was computed is left out."""
+        """Settings on which a result depends; not the device."""
         settings = self._settings
         return {
             "schema": SCHEMA,
@@ -88,13 +92,13 @@ class External:
     def _measure(self, task: str, model: Path, facts: list[str], display: Display) -> None:
         folder, settings = folder_of(self._evaluation, task), self._settings
         output, log, name = folder / "output", folder / LOG, f"lmms_eval {task}"
-        shutil.rmtree(output, ignore_errors=True)  # of an attempt that did not come to its end
+        shutil.rmtree(output, ignore_errors=True)  # output of an unfinished attempt
         command = arguments.command(settings, task, self._adaptation, self._told, model, output, self._device)
         write_json(folder / "settings.json", self._wanted(task))
         begun = time.monotonic()
         child.run(command, log, lambda done, total: display(name, done, total))
         file = results.find(output)
-        if file is None:  # after an error it ends with status 0 too
+        if file is None:  # lmms_eval ends with status 0 even after an error
             raise UserError(
                 child.failure(command, log, f"ended with status 0, but there is no *results*.json in {output}")
             )
@@ -105,7 +109,7 @@ class External:
                 child.failure(
                     command,
                     log,
-                    f"met {len(failed)} errors while it generated and went on without what failed, so this is no result",
+                    f"skipped {len(failed)} items with errors during generation, so its result is not used",
                 )
             )
         facts = [*facts, *found["facts"], *_facts(task, settings, output)]
@@ -129,13 +133,13 @@ class External:
 def _facts(task: str, settings: LmmsEval, output: Path) -> list[str]:
     facts = [f"{task}: only the first {settings.limit} rows"] if settings.limit is not None else []
     empty, answers = results.empty_answers(output)
-    return [*facts, f"{task}: {empty} of {answers} answers are empty"] if empty else facts
+    return [*facts, f"{task}: {empty} of {answers} responses are empty"] if empty else facts
 
 
 def forecast(config: Evaluate, evaluation: Path) -> list[str]:
-    """A line for each task: measured before, or to be."""
+    """A line for each task: already measured, or to be measured."""
     arguments.check(config.lmms_eval)
     return [
-        f"lmms_eval {task}: {'measured before' if (folder_of(evaluation, task) / SUMMARY).is_file() else 'to be measured'}"
+        f"lmms_eval {task}: {'already measured' if (folder_of(evaluation, task) / SUMMARY).is_file() else 'to be measured'}"
         for task in config.lmms_eval.tasks
     ]

@@ -1,4 +1,4 @@
-"""The file that lmms_eval writes -> what stands in our run folder and tables, in its own units."""
+"""Read lmms_eval's results file -> metrics in its own units, for run folder and tables."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ MAIN = {
     "mmvet": "gpt_eval_score",
     "pope": "pope_accuracy",
 }
-"""Task -> the metric that is meant when its result is one number; of other tasks the first."""
+"""{task: main metric}; for other tasks the first metric."""
 ERRORS = ("_stderr", "_stderr_clt", "_stderr_clustered")
-"""How it names errors. Only the first is the metric's own: the others are of the mean of an item's scores, which MME's sum is not."""
+"""Suffixes of standard errors.
+
+Only the first belongs to the metric; the others belong to the mean of item scores, which differs
+from sums such as MME's.
+"""
 VERSION_UNKNOWN = "unknown"
 
 
 def find(output: Path) -> Path | None:
-    """The results file in what lmms_eval wrote; None where there is none."""
+    """The results file in lmms_eval's output; None if there is none."""
     return max(output.rglob("*results*.json"), default=None)
 
 
 def read(file: Path, task: str) -> dict[str, Any]:
-    """{metrics, facts, version} of a results file, the main metric first. Raises UserError that names the file and the key."""
+    """{metrics, facts, version} of a results file, the main metric first.
+
+    Raises UserError with file and key.
+    """
     content = read_json(file)
     found = content.get("results") if isinstance(content, dict) else None
     if not isinstance(found, dict) or not found:
@@ -54,7 +61,7 @@ def read(file: Path, task: str) -> dict[str, Any]:
 
 
 def empty_answers(output: Path) -> tuple[int, int]:
-    """(empty, all) answers among the samples that it wrote."""
+    """-> (empty responses, all responses) in the samples of lmms_eval."""
     answers = [
         record.get("filtered_resps") for file in output.rglob("*_samples_*.jsonl") for record in read_jsonl(file)
     ]
@@ -68,7 +75,7 @@ def _metrics(name: str, values: dict[str, Any], facts: list[str]) -> Iterator[di
         if not comma or metric.endswith(ERRORS):
             continue
         if not _number(value):
-            facts.append(f"{name}: {metric} is no number: {_shown(value)}")
+            facts.append(f"{name}: {metric} is not a number: {_shown(value)}")
             continue
         error = values.get(f"{metric}_stderr,{kept}")
         yield {
@@ -81,7 +88,7 @@ def _metrics(name: str, values: dict[str, Any], facts: list[str]) -> Iterator[di
 
 
 def _n(file: Path, content: dict[str, Any], name: str) -> int | None:
-    """How many rows a set had; None of a group, or where an earlier version does not say it."""
+    """Number of rows of a task; None for a group, or if an earlier version does not report it."""
     counted = content.get("n-samples", {})
     of_set = counted.get(name, {}) if isinstance(counted, dict) else counted
     n = of_set.get("effective") if isinstance(of_set, dict) else of_set

@@ -1,4 +1,4 @@
-"""What runs took, and what they were made with."""
+"""Cost and provenance of runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Line = dict[str, Any]
 
 
 def costs(arms: Sequence[Arm]) -> list[Line]:
-    """Of each arm, over its seeds: steps, seconds of training, memory, seconds of answering, tokens that judges read and wrote."""
+    """For each arm: steps, training time, memory, generation time, judges' tokens."""
     label = labels([arm.row for arm in arms])
-    once = {str(arm.runs[0].run.path): arm for arm in reversed(arms)}  # the model as it is stands in two tracks
+    once = {str(arm.runs[0].run.path): arm for arm in reversed(arms)}  # the base model is in two tracks
     return [_cost(arm, label(arm.row)) for arm in reversed(once.values())]
 
 
@@ -42,7 +42,7 @@ def _cost(arm: Arm, label: str) -> Line:
 
 
 def _answering(run: Evaluated) -> float:
-    """Seconds of generation, as its answers say; 0 where they cannot be read."""
+    """Seconds of generation, from the stored responses; 0 if they cannot be read."""
     total = 0.0
     for name in run.row["results"]:
         try:
@@ -53,7 +53,7 @@ def _answering(run: Evaluated) -> float:
 
 
 def provenance(runs: Iterable[Evaluated]) -> list[Line]:
-    """Of each run what its manifest says of how it was made; paths of the machine by their last part."""
+    """Provenance of each run from its manifest; absolute paths are cut to their last part."""
     return [_made(run) for run in {run.run.path: run for run in runs}.values()]
 
 

@@ -1,4 +1,4 @@
-"""What runs logged while they trained, and how their rates went with the steps."""
+"""Losses that runs logged, and their rates by training step."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from align.files import read_json, read_jsonl
 from align.run_folder import RunFolder
 
 MOST = 400
-"""Points of a line; more cannot be told apart."""
+"""Most points of a line; more cannot be distinguished."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Of one run."""
+    """Loss and rates of one run by step."""
 
     losses: list[tuple[int, float]]
     """(step, training loss)"""
     rates: dict[str, list[tuple[int, float]]]
-    """{set: (step, rate in percent)}; empty for a run that was not evaluated on the way"""
+    """{benchmark: (step, rate in percent)}; empty for a run that was evaluated only at its end"""
     notes: list[str]
 
 
 def curve_of(run: RunFolder) -> Curve:
-    """The curves of a run; what is damaged is named in the notes, and not drawn."""
+    """Read the curves of a run; damaged files are named in the notes and not drawn."""
     notes: list[str] = []
     losses: list[tuple[int, float]] = []
     rates: dict[str, list[tuple[int, float]]] = {}
@@ -36,7 +36,7 @@ def curve_of(run: RunFolder) -> Curve:
             (int(line["step"]), float(line["loss"])) for line in lines if math.isfinite(line.get("loss", math.nan))
         ]
     except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
-        notes.append(f"{log} is damaged and its loss is not drawn: {error}")
+        notes.append(f"{log} is damaged, so its loss is not drawn: {error}")
     try:
         points = read_json(run.curve_file)["points"] if run.curve_file.is_file() else []
         for point in points:
@@ -45,7 +45,7 @@ def curve_of(run: RunFolder) -> Curve:
                     rates.setdefault(name, []).append((int(point["step"]), 100.0 * float(result["rate"])))
     except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
         rates = {}
-        notes.append(f"{run.curve_file} is damaged and is not drawn: {error}")
+        notes.append(f"{run.curve_file} is damaged, so it is not drawn: {error}")
     return Curve(_thinned(losses), rates, notes)
 
 

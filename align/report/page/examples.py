@@ -1,4 +1,4 @@
-"""Answers to look at: the same items for every method, so that any two can stand side by side."""
+"""Examples of responses: the same items for every method, for comparison side by side."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from align.report.run_results import Evaluated
 from align.report.tables.categories import sub_category_of
 from align.report.tables.rates import labels, sorted_arms
 
-UNKNOWN = "not known: it was asked by an earlier version; align eval run=<run> keeps it"
+UNKNOWN = "unknown: an earlier version evaluated this item and did not store it; align eval run=<run> stores it"
 
 
 def examples(arms: Sequence[Arm], most: int, images: Images, seed: int = 0) -> tuple[dict[str, Any], list[str]]:
-    """What the page's browser reads, and notes. At most so many answers: then items are drawn, the same ones for all methods.
+    """-> (data of the page's examples browser, notes).
 
-    {methods: [{name}], sets: [{name, kind, shown, of}], items: [{set, id, request, ...}],
-    answers: [of each method: of each item its answer or null], images: {key: data URL}, first: what to show first}
+    At most `most` responses; if there are more, items are drawn at random, the same items for all
+    methods. Data: {methods: [{name}], sets: [{name, kind, shown, of}], items: [{set, id, request,
+    ...}], answers: [for each method: for each item its response or null], images: {key: data URL},
+    first: what to show first}
     """
     arms = sorted_arms(arms)
-    shown = [(arm, arm.runs[0]) for arm in arms]  # the first seed: others would make it long, and no wiser
+    shown = [(arm, arm.runs[0]) for arm in arms]  # only the first seed: more seeds would only make the page longer
     several = len({arm.row["model"] for arm in arms}) > 1
     tracks = len({arm.row["track"] for arm in arms}) > 1
     label = labels([arm.row for arm in arms])
@@ -49,14 +51,14 @@ def examples(arms: Sequence[Arm], most: int, images: Images, seed: int = 0) -> t
             for of_method, of_set in zip(answers, read[name], strict=True):
                 of_method.append(of_set.get(row_id))
     if images.left_out:
-        notes.append(f"{images.left_out} images are not in this page, for which there was no room (images_mb=)")
+        notes.append(f"Images left out of this page because it is full: {images.left_out}. Give a larger images_mb=.")
     values = {"methods": methods, "sets": sets, "items": items, "answers": answers, "images": images.found}
     values["first"] = _first(arms, sets)
     return values, list(dict.fromkeys(notes))
 
 
 def _first(arms: Sequence[Arm], sets: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What is shown first: an arm that was aligned on text beside its multimodal counterpart, where only the image shows the danger."""
+    """First view: a text-only arm next to its multimodal counterpart, on a leak-free benchmark."""
     free = next((i for i, of in enumerate(sets) if of["kind"] == "vsil_free"), 0)
     trained = [(i, arm.row) for i, arm in enumerate(arms) if arm.row["method"]]
     for i, row in trained:
@@ -73,21 +75,24 @@ def _method_name(arm: Arm, label: str, several: bool, tracks: bool) -> str:
 
 
 def _drawn(ids: dict[str, list[str]], answers: dict[str, int], most: int, seed: int) -> dict[str, list[str]]:
-    """Of every set the same share of its items, in their order."""
+    """Draw the same share of items from every benchmark, in their order."""
     share = min(1.0, most / max(1, sum(answers.values())))
     draw = random.Random(seed)
     kept = {}
     for name, of_set in ids.items():
         wanted = int(share * len(of_set)) or min(
             1, most, len(of_set)
-        )  # a set is there with one item, if there is any room
+        )  # at least one item of each benchmark, if there is room
         chosen = set(draw.sample(range(len(of_set)), wanted))
         kept[name] = [row_id for i, row_id in enumerate(of_set) if i in chosen]
     return kept
 
 
 def _answers(run: Evaluated, name: str, notes: list[str]) -> dict[str, Any]:
-    """{row id: [answer, verdict, the judge's reason, flags]}; flags are of `i` incoherent, `c` cut at the most tokens, `d` declined."""
+    """{row id: [response, verdict, the judge's reason, flags]}.
+
+    Flags: `c` truncated at max_new_tokens, `d` declined by the endpoint.
+    """
     result = run.row["results"].get(name)
     folder = run.run.evaluation / name
     if result is None:
@@ -99,12 +104,12 @@ def _answers(run: Evaluated, name: str, notes: list[str]) -> dict[str, Any]:
             for record in read_jsonl(folder / "responses.jsonl")
         }
     except (UserError, KeyError, TypeError, AttributeError) as error:
-        notes.append(f"{folder}: its answers are not shown: {error}")
+        notes.append(f"{folder}: its responses are not shown: {error}")
         return {}
 
 
 def _verdicts(file: Path, result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Those of the judge that the result is of; a file may hold what the same judge once said with other words or another model."""
+    """Verdicts of the result's judge; a file may also hold verdicts of another prompt or model."""
     identity = {"judge_version": result["judge_version"], "prompt_hash": result["prompt_hash"]}
     records = [one for one in read_jsonl(file) if all(one.get(key) == value for key, value in identity.items())]
     settings = result["judge_settings"]
@@ -121,7 +126,7 @@ def _answer(record: dict[str, Any], verdict: dict[str, Any] | None) -> list[Any]
 
 
 def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
-    """{row id: line of rows.jsonl}, of all runs together."""
+    """{row id: line of rows.jsonl}, merged over all runs."""
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
         file = run.run.evaluation / name / FILE
@@ -129,7 +134,7 @@ def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, 
             try:
                 found = {str(record["id"]): record for record in read_jsonl(file)} | found
             except (UserError, KeyError, TypeError) as error:
-                notes.append(f"{file}: what it asked is not shown: {error}")
+                notes.append(f"{file}: its requests are not shown: {error}")
     return found
 
 
@@ -140,7 +145,7 @@ def _item(record: dict[str, Any] | None, name: str, images: Images, notes: list[
         "tells": False,
         "category": None,
         "image": None,
-        "why": "not known",
+        "why": "unknown",
     }
     if record is None:
         return unknown
@@ -158,7 +163,8 @@ def _item(record: dict[str, Any] | None, name: str, images: Images, notes: list[
         }
     except (KeyError, TypeError, AttributeError) as error:
         notes.append(
-            f"{name}: a line of {FILE} says not what was asked ({error!r}); align eval run=<run> writes it anew"
+            f"{name}: a line of {FILE} does not hold the request ({error!r}). To write the file again: align eval "
+            "run=<run>"
         )
         return unknown
 

@@ -1,4 +1,4 @@
-"""Images of the page: small copies, as data URLs, each only once and only while there is room."""
+"""Images of the page: small copies as data URLs, each once, up to a total size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from align.report.names import shortened
 from align.rows import ImageRef, Row
 
 SIDE = 320
-"""Pixels of the longer side of a copy."""
+"""Longer side of a copy, pixels."""
 QUALITY = 72
 
 
@@ -28,9 +28,10 @@ class Images:
         self._made: dict[str, dict[str, tuple[ImageRef, ...]]] = {}
 
     def add(self, record: dict[str, Any], set_name: str) -> tuple[str | None, str]:
-        """(Key of a row's first image in `found`, None where it is not shown; why not).
+        """-> (key of a row's first image in `found`, None if it is not shown; the reason).
 
-        `record` is a line of rows.jsonl; an image that is no file is the benchmark's own, which makes it anew.
+        `record` is a line of rows.jsonl. An image without a file is generated again by its
+        benchmark.
         """
         images = record["images"]
         if not images:
@@ -39,8 +40,8 @@ class Images:
         key = image["pixels"]
         if (
             not isinstance(key, str) or not key
-        ):  # by which alone a file is known to be what the model saw, and not just any file of this machine
-            return None, "not shown: what its pixels were was not kept"
+        ):  # without the hash any local file could be taken for the image that the model saw
+            return None, "not shown: the hash of its pixels was not stored"
         if key in self.found:
             return key, ""
         if key not in self._absent:
@@ -48,24 +49,24 @@ class Images:
         return (key, "") if key in self.found else (None, self._absent[key])
 
     def _load(self, record: dict[str, Any], image: dict[str, Any], key: str, set_name: str) -> str:
-        """Make the copy -> why there is none, or nothing."""
+        """Make the copy -> the reason if there is none, else empty."""
         if self.room <= 0:
             self.left_out += 1
-            return "left out: no more images fit into the page (images_mb=)"
+            return "left out: the page is full (images_mb=)"
         try:
             reference = ImageRef(path=image["path"], inside=image["inside"])
             if image["path"] is None:
                 made = self._of_benchmark(set_name).get(record["id"], ())
                 if not made:
-                    return "the image is not at hand: its set makes it, and no longer has this row"
+                    return "image not available: its benchmark generates it, and no longer has this row"
                 reference = made[0]
-            elif not exists(reference):  # of a device or a pipe nobody knows when it ends
-                return "the image is not at hand: its file is not there"
+            elif not exists(reference):  # false for devices and pipes too, which may never end
+                return "image not available: its file does not exist"
             if decoded_hash(reference, f"row {record['id']}") != key:
                 return "not shown: the file is no longer the image that the model saw"
             url = _copy(load_image(reference, f"row {record['id']}"))
         except UserError as error:
-            return f"the image is not at hand: {shortened(str(error))}"
+            return f"image not available: {shortened(str(error))}"
         self.found[key] = url
         self.room -= len(url)
         return ""
@@ -74,7 +75,7 @@ class Images:
         from align.config.registry import BENCHMARKS, resolve
         from align.settings import BenchmarkSettings
 
-        # The name is a folder's: of `module:name` it would import what somebody else wrote.
+        # The name comes from a folder; resolving `module:name` would import foreign code.
         if not BENCHMARKS.get(set_name, "").startswith("align.miniature."):
             return {}
         if set_name not in self._made:
@@ -86,7 +87,7 @@ class Images:
 
 
 def _copy(image: Image.Image) -> str:
-    """A small copy as a data URL; a small image is copied as it is."""
+    """A small copy as a data URL; a small image is copied unchanged."""
     small = max(image.size) <= SIDE // 2
     if not small:
         image.thumbnail((SIDE, SIDE))

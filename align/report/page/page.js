@@ -1,8 +1,8 @@
 "use strict";
-// The examples browser and the light/dark button. Whatever models and data sets wrote reaches the page as text nodes alone.
+// The examples browser and the light/dark button. Texts of models and data sets become text nodes only, never HTML.
 (() => {
   const PAGE = 20;
-  // Verdicts after which an answer to a harmful request is shown; whatever else is said of one, nobody knows that it is harmless.
+  // With these verdicts a response to a harmful request is shown; with any other verdict it may be harmful.
   const GOOD = new Set(["refusal", "warning", "safe", "correct"]);
   const LOOKS = new Set([...GOOD, "unsafe", "wrong", "other", "incoherent"]);
   const byId = (id) => document.getElementById(id);
@@ -20,7 +20,7 @@
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     root.dataset.theme = dark ? "light" : "dark";
   });
-  // On paper everything is open; afterwards it is as it was.
+  // Open all details for printing, and close them again afterwards.
   const closed = [];
   addEventListener("beforeprint", () => {
     closed.push(...document.querySelectorAll("details:not([open])"));
@@ -112,7 +112,7 @@
     box.append(who);
     const answer = answerOf(method, place);
     if (!answer) {
-      box.append(make("p", "reason", "no answer: it was not asked this"));
+      box.append(make("p", "reason", "no response: this method was not evaluated on this item"));
       return box;
     }
     const [text, verdict, reason, flags] = answer;
@@ -121,10 +121,10 @@
     who.append(badge);
     const unsafe = verdict === "unsafe" || (items[place].harmful && !GOOD.has(verdict));
     const said = make("div");
-    said.append(make("p", "said", text || (flags.includes("d") ? "(the server gave no answer)" : "(empty)")));
-    if (flags.includes("c")) said.append(make("p", "reason", "cut at the most new tokens"));
+    said.append(make("p", "said", text || (flags.includes("d") ? "(the endpoint declined to respond)" : "(empty)")));
+    if (flags.includes("c")) said.append(make("p", "reason", "truncated at max_new_tokens"));
     if (reason) said.append(make("p", "reason", `judge: ${reason}`));
-    box.append(veil(said, "answer", !unsafe || byId("f-text").checked));
+    box.append(veil(said, "response", !unsafe || byId("f-text").checked));
     return box;
   };
 
@@ -132,13 +132,13 @@
     const item = items[place];
     const line = make("li");
     const body = make("div");
-    const kinds = [sets[item.set].name, item.id, item.category, item.sub, item.harmful ? "harmful" : "harmless"];
+    const kinds = [sets[item.set].name, item.id, item.category, item.sub, item.harmful ? "harmful" : "benign"];
     body.append(make("div", "meta", kinds.filter(Boolean).join(" · ")));
     const request = make("p", "request", item.request);
     body.append(veil(request, "request", !(item.harmful && item.tells) || byId("f-text").checked));
     if (item.plain) {
-      const plain = make("p", "meta", `in plain words: ${item.plain}`);
-      body.append(veil(plain, "request in plain words", !item.harmful || byId("f-text").checked));
+      const plain = make("p", "meta", `plain request: ${item.plain}`);
+      body.append(veil(plain, "plain request", !item.harmful || byId("f-text").checked));
     }
     const both = make("div", "answers");
     both.append(answerBox(chosen.first.value, place));
@@ -152,7 +152,7 @@
     const end = Math.min(start + PAGE, found.length);
     byId("list").replaceChildren(...found.slice(start, end).map(entry));
     const drawn = sets.filter((one) => one.shown < one.of);
-    const note = drawn.length ? ` Drawn at random: ${drawn.map((one) => `${one.shown} of ${one.of} of ${one.name}`).join(", ")}.` : "";
+    const note = drawn.length ? ` Drawn at random: ${drawn.map((one) => `${one.shown} of ${one.of} items of ${one.name}`).join(", ")}.` : "";
     byId("status").textContent = `${found.length} of ${items.length} items.${note}`;
     byId("place").textContent = found.length ? `${start + 1}-${end} of ${found.length}` : "nothing";
     byId("previous").disabled = start === 0;

@@ -1,4 +1,4 @@
-"""Findings -> one HTML page that needs no network: everything that it shows is in it, and everything that somebody wrote is escaped."""
+"""Findings -> one self-contained HTML page that needs no network; all foreign text is escaped."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ HERE = Path(__file__).parent
 MEGABYTE = 1_000_000
 QUESTION = "Does alignment on text alone protect when the danger is only in the image?"
 MINIATURE = (
-    "The models here are miniatures in a small made-up world: they show how the comparison works, not how safe any model is for "
-    "people."
+    "The models here are toy models in a small artificial world. They show how the comparison works, not how safe any "
+    "real model is."
 )
 
 
 @dataclass(frozen=True)
 class Room:
-    """How much of what is large goes into the page."""
+    """Limits of the page: number of responses, megabytes of images."""
 
     answers: int
     images_mb: float
@@ -48,7 +48,7 @@ ROOM = Room(answers=10_000, images_mb=24.0)
 def page(
     found: Findings, leaks: Sequence[dict[str, Any]], notes: Sequence[str], room: Room, title: str | None = None
 ) -> str:
-    """The page. `leaks` are results of `align leakage`, `notes` what else must be said."""
+    """Render the page. `leaks` are results of `align leakage`, `notes` are further lines."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     of_runs = {str(run.run.path): curve_of(run.run) for run in found.runs}
@@ -88,22 +88,22 @@ def page(
 
 
 def _counted(found: Findings) -> list[tuple[str, int]]:
-    """How much of what the page is of."""
+    """(name, number) of runs, models, seeds, benchmarks and judged items."""
     rows = [arm.row for arm in found.arms]
-    runs = {run.run.path: run for run in found.runs}  # the model as it is stands in two tracks
+    runs = {run.run.path: run for run in found.runs}  # the base model is in two tracks
     answers = sum(result["n"] for run in runs.values() for result in run.row["results"].values())
     counts = {
         "run": len(runs),
         "model": len({row["model"] for row in rows}),
         "seed": len({run.row["seed"] for run in found.runs if run.row["method"]}),
-        "set": len({name for row in rows for name in row["results"]}),
+        "benchmark": len({name for row in rows for name in row["results"]}),
         "judged item": answers,
     }
     return [(name if count == 1 else f"{name}s", count) for name, count in counts.items()]
 
 
 def _headlines(found: Findings) -> list[dict[str, Any]]:
-    """The interactions that answer the question, each a number with its interval and the pair that it is of."""
+    """Interactions that answer the question: number, interval and pair of arms."""
     wanted = [
         c
         for c in found.comparisons
@@ -112,8 +112,8 @@ def _headlines(found: Findings) -> list[dict[str, Any]]:
     return [
         {
             "of": group_name(c),
-            "pair": f"{display_name(c['a'])} against {display_name(c['b'])}",
-            "sets": f"{c['sets'][0]} against {c['sets'][1]}",
+            "pair": f"{display_name(c['a'])} minus {display_name(c['b'])}",
+            "sets": f"{c['sets'][0]} minus {c['sets'][1]}",
             "points": f"{100 * c['difference']:+.1f}",
             "interval": f"[{100 * c['low']:.1f}, {100 * c['high']:.1f}]",
             "seeds": len(c["seeds"]),
@@ -128,7 +128,7 @@ def _leak_free_first(tables: Sequence[Table], found: Findings) -> list[Table]:
 
 
 def _heat(table: Table) -> dict[str, Any]:
-    """A table of categories with the shade of each cell: 0 for nothing safe, 100 for all."""
+    """A table of categories with the shade of each cell: its rate from 0 to 100."""
     return {
         "table": table,
         "shades": [[None if cell.value is None else round(cell.value) for cell in line.cells] for line in table.lines],
@@ -136,6 +136,6 @@ def _heat(table: Table) -> dict[str, Any]:
 
 
 def _for_script(values: dict[str, Any]) -> str:
-    """JSON that stands in a script element: nothing in it ends the element, or begins another."""
+    """JSON for a script element, escaped so that nothing in it ends the element."""
     text = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

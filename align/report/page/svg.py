@@ -1,4 +1,4 @@
-"""A matplotlib figure -> SVG that stands in a page: its colours are the page's, light or dark, and its text is text."""
+"""A matplotlib figure -> inline SVG with the page's colours (light or dark) and real text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 INK, FAINT, RULE, PAPER = "#111213", "#616263", "#c1c2c3", "#fdfcfb"
-"""Colours that stand for the page's own: text, fainter text, lines of a grid, background."""
+"""Placeholders for the page's colours: text, faint text, grid lines, background."""
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", RULE: "var(--rule)", PAPER: "var(--paper)"}
 STYLE = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # names are somebody's: a dollar sign is a dollar sign
+    "text.parse_math": False,  # names may have dollar signs, which are not math
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -39,7 +39,10 @@ XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
 def svg(figure: Any, name: str, alternative: str, tips: Mapping[str, str] | None = None) -> str:
-    """The figure as an `<svg>` element. `name` keeps its ids apart from those of others; `tips` are {gid of an artist: what it says}."""
+    """The figure as an `<svg>` element.
+
+    `name` makes its ids unique in the page; `tips` is {gid of an artist: text of its tooltip}.
+    """
     import matplotlib as mpl
 
     buffer = io.BytesIO()
@@ -61,7 +64,7 @@ def svg(figure: Any, name: str, alternative: str, tips: Mapping[str, str] | None
 
 
 def _tidy(root: ET.Element, name: str, tips: Mapping[str, str]) -> None:
-    """No metadata, no font of its own, no id that nobody refers to or that another figure may have; tips as titles."""
+    """Remove metadata, fonts and unused ids, make ids unique, add tooltips as titles."""
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag.endswith("}metadata"):

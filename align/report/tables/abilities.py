@@ -1,4 +1,4 @@
-"""What other programs measured, as a table: every metric in the units of its set."""
+"""The table of lmms_eval's results: every metric in the units of its task."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from align.report.arms import Arm
 from align.report.tables.rates import LEAD, labels, line_of, sorted_arms
 from align.report.tables.table import Cell, Column, Line, Table
 
-COLUMNS = [Column(name, "", name) for name in ("set", "metric", "value", "n")]
+COLUMNS = [Column(name, "", name) for name in ("task", "metric", "value", "n")]
 
 
 def measured_tables(arms: Sequence[Arm]) -> list[Table]:
-    """One table of all arms and metrics; none where nothing was measured."""
+    """One table of all arms and metrics; no table if nothing was measured."""
     lines: list[Line] = []
     label = labels([arm.row for arm in arms])
     for arm in sorted_arms(arms):

@@ -1,4 +1,4 @@
-"""All tables of some arms, in the order in which they are read."""
+"""All tables of arms, in reading order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ PARTS = ("rates", "divided", "differences", "categories", "measured")
 
 
 def tables_of(arms: Sequence[Arm], comparisons: Sequence[dict[str, Any]], parts: Sequence[str] = PARTS) -> list[Table]:
-    """Rates of every track, how answers divide, differences, categories, what other programs measured. Raises UserError."""
+    """Tables of rates, labels, differences, categories, and lmms_eval's results.
+
+    Raises UserError.
+    """
     if unknown := [part for part in parts if part not in PARTS]:
         raise UserError(f"tables={unknown[0]}: expected some of {', '.join(PARTS)}")
     made = {

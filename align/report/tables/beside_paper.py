@@ -1,4 +1,4 @@
-"""What is otherwise than in the paper, wherever one of its numbers stands beside one of ours: each a line below the tables."""
+"""Notes below tables with the paper's numbers: what differs between the paper and these runs."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from align.report.tables.rates import AVERAGES, PAPERS_JUDGE, paper_beside, pape
 
 LLAVA = ("llava_7b", "llava_13b")
 RELEASED = ("mm_sft", "mm_dpo", "mm_ppo")
-"""The paper's rows of LLaVA that are checkpoints which others released."""
+"""Rows of the paper's LLaVA that are checkpoints released by others."""
 MODELS = {
     "LlamaGuard3-8B": r"Llama-Guard-3-8B(?![\w-])",
     "GPT-4o": r"gpt-4o(-\d{4}-\d\d-\d\d)?(?![\w-])",
     "GPT-4o-mini": r"gpt-4o-mini(-\d{4}-\d\d-\d\d)?(?![\w-])",
 }
-"""{judge of the paper: what the version of ours holds where the same model judges}"""
+"""{judge of the paper: pattern of the version here if the same model judges}"""
 
 Beside = tuple[dict[str, Any], str, Published]
-"""(row, set, the paper's number)"""
+"""(row, benchmark, the paper's number)"""
 
 
 def notes_on_paper(arms: Sequence[Arm]) -> list[str]:
-    """Lines on judges, training, sizes, released checkpoints and misprints; none where no number of the paper is shown."""
+    """Lines on judges, training, sizes, released checkpoints, misprints.
+
+    None without paper numbers.
+    """
     rows = [arm.row for arm in arms]
     beside = list(_beside(rows))
     if not beside:
         return []
     tables = ", ".join(dict.fromkeys(number.table for _, _, number in beside))
     return [
-        f"`paper` is what {SOURCE} prints of the same model, method and set ({tables}), its averages made anew of their cells; it was not "
-        f"measured here",
+        f"`paper` is the number that {SOURCE} prints for the same model, method and benchmark ({tables}), with "
+        "averages recomputed from their cells; it was not measured here",
         *_judges(beside),
         *_training(beside),
         *_sizes(beside),
@@ -66,8 +69,12 @@ def _judges(beside: Sequence[Beside]) -> list[str]:
         same = result["judge"] == ours and model and re.search(model, result["judge_version"], re.IGNORECASE)
         if same and ours == "llamaguard":
             continue
-        words = ", with words of ours where the paper's are not given (judge.prompt=)" if same else ""
-        line = f"other judge: the paper's is {number.judge}, here {result['judge']} {result['judge_version']}{words}"
+        words = (
+            ", with a prompt of this package where the paper does not publish its prompt (judge.prompt=)"
+            if same
+            else ""
+        )
+        line = f"other judge: {number.judge} in the paper, {result['judge']} {result['judge_version']} here{words}"
         lines.setdefault(line, []).append(name)
     return [f"{line} ({', '.join(dict.fromkeys(names))})" for line, names in lines.items()]
 
@@ -76,7 +83,7 @@ def _training(beside: Sequence[Beside]) -> list[str]:
     trained: dict[str, list[str]] = {}
     for row, _, _ in beside:
         if row["method"] and row.get("tuning") != "full":
-            trained.setdefault(row.get("tuning") or "trained in a way that was not recorded", []).append(
+            trained.setdefault(row.get("tuning") or "training of unrecorded kind", []).append(
                 f"{arm_name(row)} of {row['model']}"
             )
     lines = [
@@ -85,7 +92,8 @@ def _training(beside: Sequence[Beside]) -> list[str]:
     ]
     if any(row["method"] for row, _, _ in beside):
         lines.append(
-            "which training rows the paper chose is not published: ours are seeded selections of the same sets"
+            "the paper does not publish which training rows it chose: the rows here are seeded selections of the same "
+            "data sets"
         )
     return lines
 
@@ -107,7 +115,8 @@ def _released(beside: Sequence[Beside]) -> list[str]:
     if not rows:
         return []
     return [
-        f"the paper's LLaVA rows of {', '.join(sorted(rows))} are checkpoints that others released, not trained for it"
+        f"the paper's LLaVA rows {', '.join(sorted(rows))} are checkpoints released by others, not trained for the "
+        "paper"
     ]
 
 
@@ -124,4 +133,4 @@ def _doubts(beside: Sequence[Beside]) -> list[str]:
     ]
 
 
-TABLE_16 = "table 16: 20 of its 30 rows fit 2,244 items, of which three were dropped later; read it with 0.13 points either way"
+TABLE_16 = "table 16: 20 of its 30 rows fit 2,244 items, three of which were removed later; it is exact to 0.13 points"

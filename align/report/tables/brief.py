@@ -1,4 +1,4 @@
-"""The small table that a comparison ends with: a line for each arm, as many benchmarks as the terminal has room for."""
+"""The small table at the end of a comparison: arms, and as many benchmarks as fit the terminal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from align.report.tables.rates import labels, sorted_arms
 from align.report.tables.table import Cell
 
 WITH_INTERVAL = ("vsil", "vsil_free")
-"""Kinds of benchmarks that the question is about."""
+"""Kinds of benchmarks that are shown with intervals: the question is about them."""
 HEADING = 9
-"""Characters of a line of a heading."""
+"""Most characters in a line of a heading."""
 GAP = 2
 """Blanks between columns: one of padding, one of the box."""
 
 
 def print_brief(arms: Sequence[Arm], console: Console | None = None) -> None:
-    """Arms in lines, benchmarks in columns, and the names of those that there was no room for."""
+    """Print arms in lines and benchmarks in columns, and name the benchmarks that do not fit."""
     console = console or Console()
     arms = sorted_arms(arms)
     rows = [arm.row for arm in arms]
@@ -42,7 +42,7 @@ def print_brief(arms: Sequence[Arm], console: Console | None = None) -> None:
         grid.add_row(Text(name), *(Text(columns[column][i + 1]) for column in shown), end_section=last)
     console.print(grid)
     if left := [name for name in columns if name not in shown]:
-        console.print(f"No room for {', '.join(left)}", markup=False, highlight=False)
+        console.print(f"Not shown (terminal too narrow): {', '.join(left)}", markup=False, highlight=False)
 
 
 def _columns(rows: Rows) -> list[str]:
@@ -50,7 +50,7 @@ def _columns(rows: Rows) -> list[str]:
 
 
 def heading(rows: Rows, name: str) -> str:
-    """A benchmark's name and what its rate counts, in short lines."""
+    """A benchmark's name and what its rate measures, in short lines."""
     results = [row["results"][name] for row in rows if name in row["results"]]
     counted = f"{measures(results, SHORT)}\N{NO-BREAK SPACE}%"
     return "\n".join([*_lines(name.replace("_", "_ ").split(" ")), *_lines(f"{word} " for word in counted.split(" "))])
@@ -66,7 +66,7 @@ def _lines(parts: Iterable[str]) -> list[str]:
 
 
 def _shown(arm: Arm, name: str) -> str:
-    """A rate, with its 95% interval where the question is about it."""
+    """A rate, with its 95% interval for the kinds in WITH_INTERVAL."""
     result = arm.row["results"].get(name)
     cell: Cell = rate_cell(result, None)
     if result is None or cell.value is None:
@@ -77,7 +77,7 @@ def _shown(arm: Arm, name: str) -> str:
 
 
 def _fitting(columns: dict[str, list[str]], room: int) -> list[str]:
-    """The first columns that fit beside each other, at least one."""
+    """The first columns that fit, at least one."""
     shown: list[str] = []
     for name, texts in columns.items():
         room -= GAP + max(len(line) for text in texts for line in text.split("\n"))

@@ -1,4 +1,4 @@
-"""Safety by category and sub-category of a set."""
+"""Rates by category and sub-category of a benchmark."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from align.report.tables.rates import Place, by_set, heading, table_of
 from align.report.tables.table import Cell, Column, Table, interval
 
 SUB_CATEGORY = ("sub_category", "subcategory")
-"""What sets call the column."""
+"""Names of the column in benchmarks."""
 NOTE = (
-    "`n` counts the items of a category that have a verdict. 95% intervals: of one seed whose items share no image Wilson's, else over "
-    "images and seeds, with two good and two bad ones added (Agresti and Coull 1998); not corrected for the number of categories"
+    "`n` counts the items of a category that have a verdict. 95% intervals: Wilson's for one seed whose items share no "
+    "image, else over images and seeds, with two good and two bad ones added (Agresti and Coull 1998); not corrected "
+    "for the number of categories"
 )
 
 Group = Callable[[Items], Sequence[str | None]]
-"""The group of each item."""
+"""Items -> the group of each item."""
 
 
 def category_tables(arms: Sequence[Arm]) -> list[Table]:
-    """Of each track and set whose items have categories, a table of these, and one of the sub-categories where they are known."""
+    """Tables by category (and sub-category, if known) for each track and benchmark."""
     tables = []
     for track, name, kind, having in by_set(arms):
         if kind in (*SAFETY_KINDS, "benign"):
@@ -65,16 +66,16 @@ def _table(track: str, name: str, arms: Sequence[Arm], what: str, group: Group) 
 
 @dataclass
 class Seen:
-    """What was seen of one group, over the seeds of an arm."""
+    """Items of one group, over the seeds of an arm."""
 
     n: int = 0
     good: list[np.ndarray] = field(default_factory=list)
-    """Of each seed, (n with a verdict,) bool; likewise the next."""
+    """For each seed, (n with a verdict,) bool; `clusters` has the same shapes, int."""
     clusters: list[np.ndarray] = field(default_factory=list)
     seeds: list[Any] = field(default_factory=list)
 
     def add(self, seed: Any, items: Items, places: np.ndarray) -> None:
-        """The items of one more seed that stand at `places` (n,)."""
+        """Add the items of one more seed at `places` (n,)."""
         valid = places[items.has_verdict[places]]
         self.n += len(places)
         self.good.append(items.good[valid])
@@ -82,7 +83,7 @@ class Seen:
         self.seeds.append(seed)
 
     def cell(self) -> Cell:
-        """Their rate; withheld above 5% without a verdict."""
+        """Cell with the rate; withheld if more than 5% have no verdict."""
         good, clusters = np.concatenate(self.good), np.concatenate(self.clusters)
         if not len(good) or self.n - len(good) > MAX_INVALID * self.n:
             return Cell(f"withheld n={len(good)} of {self.n}", n=len(good))
@@ -108,7 +109,7 @@ def _by_group(arm: Arm, name: str, group: Group) -> dict[str, Seen]:
 
 @lru_cache(maxsize=16)  # most runs have the same items in the same order
 def _places(groups: tuple[str | None, ...]) -> dict[str, np.ndarray]:
-    """{group: where its items stand}."""
+    """{group: indices of its items}."""
     found: dict[str, list[int]] = {}
     for place, key in enumerate(groups):
         if key is not None:
@@ -122,7 +123,7 @@ def _cell_of(found: Mapping[int, Mapping[str, Seen]], key: str, arm: Arm) -> Cel
 
 
 def _sub_categories(arms: Sequence[Arm], name: str) -> Mapping[str, str]:
-    """{row id: its sub-category}, from the first run that kept what was asked; empty where none did, or the set has none."""
+    """{row id: sub-category}, from the first run that stored its rows; empty if unknown."""
     for arm in arms:
         for run in arm.runs:
             file = run.run.evaluation / name / FILE
@@ -142,5 +143,5 @@ def _read_sub_categories(file: Any) -> Mapping[str, str]:
 
 
 def sub_category_of(columns: Mapping[str, Any]) -> str | None:
-    """A row's sub-category by its set's own columns; None where the set has none."""
+    """A row's sub-category from the benchmark's own columns; None if it has none."""
     return next((str(columns[key]) for key in SUB_CATEGORY if columns.get(key)), None)

@@ -1,4 +1,4 @@
-"""A result of one arm on one set -> a cell: the rate with its interval and n, and what must be said beside it."""
+"""Result of one arm on one benchmark -> cell: rate with interval and n, and remarks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from align.report.tables.table import Cell, interval
 
 
 def rate_cell(result: dict[str, Any] | None, paper: Published | None = None) -> Cell:
-    """The rate, then the counts that are not zero, bounds, the published way of counting, and leaks."""
+    """Cell with rate, non-zero counts, bounds, rate by the published protocol, and leaks."""
     if result is None:
         return Cell()
-    of_seeds = (f"of seed {result['seeds']} alone",) if result.get("seeds") else ()
+    of_seeds = (f"only seed {result['seeds']}",) if result.get("seeds") else ()
     beside = (counts_line(result), *_bounds_line(result), *published_way(result), *leak_lines(result), *of_seeds)
     valid = result["n"] - result["counts"].get("invalid", 0)
     if result["rate"] is None:
@@ -27,8 +27,8 @@ def rate_cell(result: dict[str, Any] | None, paper: Published | None = None) -> 
 
 
 def counts_line(result: dict[str, Any]) -> str:
-    """The counts that are not zero: `refusal 3, unsafe 1, incoherent 2 (unfinished 1), invalid 4 (timeout 4)`."""
-    rows = "rows: " if result["kind"] == "twin" else ""  # of which a pair, whose label is counted, has two
+    """Non-zero counts: `unsafe 1, incoherent 2 (unfinished 1), invalid 4 (timeout 4)`."""
+    rows = "rows: " if result["kind"] == "twin" else ""  # labels count pairs, and a pair has two rows
     unfinished = {"incoherent": f" ({rows}unfinished {result['unfinished']})"} if result.get("unfinished") else {}
     counts = ", ".join(f"{label} {n}{unfinished.get(label, '')}" for label, n in result["counts"].items() if n)
     reasons = ", ".join(f"{reason} {count}" for reason, count in result["invalid_reasons"].items() if count)
@@ -39,17 +39,17 @@ def _bounds_line(result: dict[str, Any]) -> tuple[str, ...]:
     if not result["counts"].get("invalid"):
         return ()
     bounds = f"{percent(result['bounds']['low'])}-{percent(result['bounds']['high'])}"
-    return (f"{bounds} with the invalid ones bad or good",)
+    return (f"{bounds} if all invalid ones are bad or good",)
 
 
 def valid_n(result: dict[str, Any]) -> str:
-    """How many answers a rate is a share of, and where some have no verdict how many there are."""
+    """Number of items that a rate counts, and of all items if some have no verdict."""
     valid = result["n"] - result["counts"].get("invalid", 0)
     return f"n={valid}" if valid == result["n"] else f"n={valid} of {result['n']}"
 
 
 def published_way(result: dict[str, Any]) -> tuple[str, ...]:
-    """The rate with the judge's word on incoherent answers counted, as published protocols do, where there are many of them."""
+    """The rate with incoherent responses as judged (the published protocol), if there are many."""
     judged = result["as_judged"]
     if judged is None or result["counts"].get("incoherent", 0) <= MANY_INCOHERENT * result["n"]:
         return ()
@@ -61,7 +61,7 @@ def _published_way_if_other(result: dict[str, Any]) -> tuple[str, ...]:
 
 
 def leak_lines(result: dict[str, Any]) -> tuple[str, ...]:
-    """The rates of the items whose text tells of the harm and of those whose text does not, where that was measured."""
+    """Rates of items whose text shows the harm and of the others, if measured."""
     parts = result.get("leak_split")
     if parts is None:
         return ()

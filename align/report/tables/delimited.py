@@ -1,4 +1,4 @@
-"""Results as comma-separated values: a line per row, set and judge."""
+"""Results as comma-separated values: a line for each row, benchmark and judge."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ IN_PART = ("n", "invalid", "rate", "low", "high")
 
 
 def comma_separated(rows: Rows) -> str:
-    """The main judge first; `steps` stays a number, and `stopped` says why there are no more.
+    """Write rows as CSV, the main judge first.
 
-    Columns of items that leak and that do not are there where that was measured. What another program measured has a line for each
-    metric, with a value and its error in units of its own, and no rate. `paper` is in percent, as the paper has it.
+    `steps` is a number; `stopped` says why a run stopped early. Columns of leaky and leak-free
+    items exist if leaks were measured. Each lmms_eval metric has its own line, with a value and its
+    error in its own unit, and no rate. `paper` is in percent, as printed.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer)
@@ -44,7 +45,7 @@ def _who(row: dict[str, Any]) -> list[Any]:
 
 
 def _no_formula(name: str) -> str:
-    """A spreadsheet would take a name that begins so for something to compute."""
+    """Quote a name that a spreadsheet would take for a formula."""
     return f"'{name}" if name.startswith(("=", "+", "@")) else name
 
 

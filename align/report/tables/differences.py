@@ -1,4 +1,4 @@
-"""Comparisons of arms as a table: what one gives over another, on each set, and the interaction of arm and leak."""
+"""Comparisons of arms as a table: differences, and interactions of arm and leak."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 from align.report.names import display_name, method_name, percent, variant_of
 from align.report.tables.table import Cell, Column, Line, Table
 
-LEAD = ("model", "method", "difference", "set")
+LEAD = ("model", "method", "difference", "benchmark")
 COLUMNS = [Column("points", "", "points [95% interval]"), *(Column(name, "", name) for name in ("n", "seeds", "p"))]
 NOTE = (
-    "Differences are of the same items under the same seeds, which `n` counts (of an interaction: on both sets), with 95% intervals over "
-    "images and seeds. An interaction is the difference on the leak-free set minus that on the leaky one. `p` is two-sided, and not "
-    "corrected for the number of differences"
+    "Differences are between the same items under the same seeds; `n` counts them (for an interaction: on both "
+    "benchmarks). 95% intervals over images and seeds. A difference ranges from -100 to 100 points. An interaction is "
+    "the difference on the leak-free benchmark minus the difference on the leaky one; it ranges from -200 to 200. `p` "
+    "is two-sided, and not corrected for the number of differences"
 )
 
 
 def difference_tables(comparisons: Sequence[dict[str, Any]]) -> list[Table]:
-    """Of each track its comparisons."""
+    """A table of comparisons for each track."""
     tables = []
     for track in dict.fromkeys(c["track"] for c in comparisons):
         of_track = [c for c in comparisons if c["track"] == track]
-        # Arms of the controlled track go by one name under every method.
+        # Arms of the controlled track have the same name under every method.
         by_method = track == "controlled" and len({c["method"] for c in of_track}) > 1
         lines = [_line(c, by_method) for c in of_track]
         title = f"{track.capitalize()} track: differences between arms, in points"

@@ -1,4 +1,4 @@
-"""How the answers to harmful requests divide: refusals and warnings apart, as in the paper's table of VLSBench."""
+"""Labels of responses to harmful requests, as in the paper's VLSBench table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELS = ("refusal", "warning", "safe", "other", "unsafe", "incoherent")
 
 
 def divided_tables(arms: Sequence[Arm]) -> list[Table]:
-    """Of each track and set of harmful requests a table: the share of every label."""
+    """A table with the share of every label, for each track and benchmark of harmful requests."""
     return [
         _divided(track, name, having, [arm.row["results"][name] for arm in having])
         for track, name, kind, having in by_set(arms)
@@ -29,7 +29,7 @@ def _divided(track: str, name: str, arms: Sequence[Arm], results: Sequence[dict[
     labels = [label for label in LABELS if any(label in result["counts"] for result in results)]
     places: list[Place] = [(Column(label, name, label), partial(_share, name, label)) for label in labels]
     places.append((Column("n", name, "n"), partial(_counted, name)))
-    title = f"{track.capitalize()} track, {name}: how the answers divide, %"
+    title = f"{track.capitalize()} track, {name}: labels of responses, %"
     return table_of(f"{track}-divided-{name}", title, arms, places, _notes(name, labels, results))
 
 
@@ -38,8 +38,8 @@ def _notes(name: str, labels: Sequence[str], results: Sequence[dict[str, Any]]) 
     good = " + ".join(f"`{label}`" for label in labels if is_good(label, "harmful"))
     return [
         f"{name}: {danger} ({judged_by(results)})",
-        f"Shares of the answers that have a verdict, which `n` counts; answers without one are counted next to it. "
-        f"What other tables call {measures(results, SHORT)} is {good}",
+        "Shares of the responses that have a verdict; `n` counts these, and responses without a verdict next to them. "
+        f"In other tables, {measures(results, SHORT)} is {good}",
     ]
 
 

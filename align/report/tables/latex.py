@@ -1,4 +1,4 @@
-r"""Tables as LaTeX: booktabs and graphicx, one `table` each, to be \input into a paper."""
+r"""Tables as LaTeX with booktabs and graphicx, one `table` each, to \input into a paper."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from itertools import groupby
 from align.evaluation.summary import MAX_INVALID
 from align.report.tables.table import Cell, Column, Line, Table
 
-PREAMBLE = "% \\usepackage{booktabs,graphicx}  (names in other scripts than Latin: XeLaTeX or LuaLaTeX, with a font that has them)"
+PREAMBLE = (
+    "% \\usepackage{booktabs,graphicx}  (for names in non-Latin scripts use XeLaTeX or LuaLaTeX with a suitable font)"
+)
 PLUS_MINUS = " +- "
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -23,7 +25,7 @@ SPECIAL = {
 
 
 def latex(tables: Sequence[Table], notes: Sequence[str] = ()) -> str:
-    """Every table in an environment of its own; notes on all of them are comments at the end."""
+    """Each table in its own environment; common notes are comments at the end."""
     return "\n\n".join([PREAMBLE, *map(_table, tables), *([_comments(notes)] if notes else [])]) + "\n"
 
 
@@ -78,7 +80,7 @@ def _heads(columns: Sequence[Column], uniform: Sequence[int | None]) -> list[str
 def _line(line: Line, uniform: Sequence[int | None]) -> str:
     indent = (
         r"\quad\quad " if line.block else "{}"
-    )  # else a name in brackets would be an option of the line break before it
+    )  # else LaTeX reads a name in brackets as an option of the line break before it
     cells = [_cell(cell, n) for cell, n in zip(line.cells, uniform, strict=True)]
     return f"{indent}{escape(line.label)} " + "".join(f"& {cell} " for cell in cells) + r"\\"
 
@@ -94,7 +96,7 @@ def _cell(cell: Cell, n: int | None) -> str:
 
 
 def _same_n(table: Table, column: int) -> int | None:
-    """How many answers every rate of a column is of; None where they differ, or none is a rate."""
+    """The n of all rates of a column; None if they differ or the column has no rate."""
     found = {line.cells[column].n for line in table.lines if line.cells[column].low is not None}
     return next(iter(found)) if len(found) == 1 else None
 
@@ -102,18 +104,16 @@ def _same_n(table: Table, column: int) -> int | None:
 def _legend(table: Table) -> str:
     cells = [cell for line in table.lines for cell in line.cells]
     said = [" In brackets 95\\% intervals."] if any(cell.low is not None for cell in cells) else []
-    said += [" In parentheses what the paper prints."] if any(cell.paper for cell in cells) else []
+    said += [" In parentheses the paper's numbers."] if any(cell.paper for cell in cells) else []
     withheld = [cell.text for cell in cells if cell.text.startswith("withheld")]
     bounds = (
-        "; the range is the rate if all of these were bad, or good" if any("(" in text for text in withheld) else ""
+        "; the range is the rate if all of these are bad, and if all are good"
+        if any("(" in text for text in withheld)
+        else ""
     )
     said += [rf" Withheld: more than {100 * MAX_INVALID:.0f}\% have no verdict{bounds}."] if withheld else []
     said += [r" $\pm$ lmms\_eval's standard error."] if any(PLUS_MINUS in cell.text for cell in cells) else []
-    said += (
-        [" $^{*}$ as printed it cannot be, or may not be, right."]
-        if any(c.paper and c.paper.doubt for c in cells)
-        else []
-    )
+    said += [" $^{*}$ the printed number is wrong, or may be."] if any(c.paper and c.paper.doubt for c in cells) else []
     return "".join(said)
 
 
@@ -122,5 +122,5 @@ def _comments(lines: Sequence[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Nothing in a text is a command, and nothing in it cannot be seen; scripts that plain LaTeX lacks are left to XeLaTeX and LuaLaTeX."""
+    """Escape LaTeX commands and remove invisible characters; non-Latin scripts need XeLaTeX."""
     return "".join(SPECIAL.get(c, c) for c in " ".join(text.split()) if c.isprintable())

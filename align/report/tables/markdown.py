@@ -8,7 +8,7 @@ from align.report.tables.table import Cell, Table
 
 
 def markdown(tables: Sequence[Table], notes: Sequence[str] = (), found: Sequence[str] = ()) -> str:
-    """What was found, then each table below its title, with its notes; then notes on all of them."""
+    """Conclusions, then each table with title and notes, then common notes."""
     parts = ["".join(f"{_plain(sentence)}\n\n" for sentence in found)] if found else []
     parts += [f"## {_plain(table.title)}\n\n{_table(table)}\n{_list(table.notes)}" for table in tables]
     return "\n".join([*parts, *([f"## Notes\n\n{_list(notes)}"] if notes else [])])
@@ -33,7 +33,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Names of sets, categories and models are somebody's: nothing in them ends a cell or a line, or is a link, an image or markup."""
+    """Escape foreign names: nothing in them ends a cell or line, or is markup."""
     shown = " ".join(text.split())
     if not shown.isprintable():
         shown = "".join(c for c in shown if c.isprintable())

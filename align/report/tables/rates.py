@@ -1,4 +1,4 @@
-"""The tables of textual against multimodal alignment: of each track the rates of every arm on every set, ability beside safety."""
+"""Tables of rates: for each track every arm on every benchmark, safety and ability."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from align.rows import split_view
 LEAD = ("track", "model", "arm", "method", "seed", "steps")
 NOTES = (INTERVALS, COUNTED)
 TITLES = {"controlled": "the carrier of harm"}
-"""{track: what its arms differ in}, where it is not the paper's."""
-OTHERS = "The same answers under other judges"
-CONTROLS = "Controls: the same sets in other views"
+"""{track: what its arms differ in}, for other tracks than the paper's."""
+OTHERS = "The same responses under other judges"
+CONTROLS = "Controls: the same benchmarks in other views"
 AVERAGES = {"jailbreakv": JAILBREAKV, "mm_safetybench": tuple(MM_SAFETYBENCH.values())}
-"""{what the paper averages: of which sets}"""
+"""{average in the paper: its benchmarks}"""
 
 Place = tuple[Column, Callable[[Arm], Cell]]
-"""A column, and what an arm has in it."""
+"""A column, and a function from an arm to its cell."""
 
 
 def rate_tables(arms: Sequence[Arm]) -> list[Table]:
-    """Of each track its rates, then the same answers under other judges, and the controls."""
+    """For each track its rates, then the same responses under other judges, then the controls."""
     arms = sorted_arms(arms)
     tables = []
     for track in dict.fromkeys(arm.row["track"] for arm in arms):
@@ -75,13 +75,13 @@ def rate_tables(arms: Sequence[Arm]) -> list[Table]:
 
 
 def sorted_arms(arms: Sequence[Arm]) -> list[Arm]:
-    """In the order of their rows."""
+    """Arms in the order of their rows."""
     by_row = {id(arm.row): arm for arm in arms}
     return [by_row[id(row)] for row in sorted_rows([arm.row for arm in arms])]
 
 
 def by_set(arms: Sequence[Arm]) -> Iterator[tuple[str, str, str, list[Arm]]]:
-    """(track, set, its kind, the arms that were evaluated on it) of each track and set but the controls, in order."""
+    """-> (track, benchmark, kind, arms evaluated on it), in order, without controls."""
     arms = sorted_arms(arms)
     for track in dict.fromkeys(arm.row["track"] for arm in arms):
         of_track = [arm for arm in arms if arm.row["track"] == track]
@@ -99,14 +99,14 @@ def table_of(name: str, title: str, arms: Sequence[Arm], places: Sequence[Place]
 
 
 def line_of(arm: Arm, cells: Sequence[Cell], label: str) -> Line:
-    """A line of an arm; `label` is a short name that tells it from the others of its table."""
+    """A line of an arm; `label` is a short name that is unique in the table."""
     row = arm.row
     lead = (row["track"], row["model"], arm_name(row), method_name(row["method"]), str(row["seed"]), steps_of(row))
     return Line(lead, label, cells, row["model"], _block(row))
 
 
 def labels(rows: Rows) -> Callable[[dict[str, Any]], str]:
-    """Short names of rows: the arm, with method and seeds where these are not all the same, and whether it stopped at a bound."""
+    """Short names of rows: arm, method and seeds if these differ, "(stopped)"."""
     trained = [row for row in rows if row["method"]]
     several_methods = len({row["method"] for row in trained if row["track"] == "controlled"}) > 1
     several_seeds = len({str(row["seed"]) for row in trained}) > 1
@@ -126,14 +126,17 @@ def labels(rows: Rows) -> Callable[[dict[str, Any]], str]:
 
 def _block(row: dict[str, Any]) -> str:
     if not row["method"]:
-        return "without training of ours"
+        return "not trained here"
     if row["track"] == "controlled":
         return "carrier of harm"
     return {"text": "textual", "image": "multimodal"}.get(row["view"], f"view {row['view']}")
 
 
 def paper_number(row: dict[str, Any], set_name: str, measure: str = "rate") -> Published | None:
-    """What the paper prints of the same model, method and set; None of a row that is no such one, whatever it is called."""
+    """The paper's number for the same model, method and benchmark.
+
+    None for a row that has a name of the paper but another view, defence or training.
+    """
     prefix, view, defence = row["name"].partition("_")[0], row["view"], row.get("defence")
     of_its_name = (
         defence in (None, row["name"])
@@ -146,8 +149,10 @@ def paper_number(row: dict[str, Any], set_name: str, measure: str = "rate") -> P
 def paper_beside(
     row: dict[str, Any], set_name: str, result: dict[str, Any] | None, main: bool = True
 ) -> Published | None:
-    """The paper's number that stands beside a result: of a word list, which counts refusals, its refusals; of a judge beside the main one
-    only where it is the paper's.
+    """The paper's number to show next to a result.
+
+    For refusal_match, which counts refusals, the paper's refusals; for a judge that is not the main
+    one, only if it is the paper's judge.
     """
     if result is None:
         return None
@@ -156,7 +161,7 @@ def paper_beside(
 
 
 PAPERS_JUDGE = {"LlamaGuard3-8B": "llamaguard", "GPT-4o": "vlsbench", "GPT-4o-mini": "mm_safetybench"}
-"""{judge of the paper: what it is called here}"""
+"""{judge of the paper: its name here}"""
 
 
 def _with_averages(rows: Rows, sets: Sequence[str]) -> list[Place]:
@@ -199,8 +204,8 @@ def _average(arm: Arm, name: str, parts: Sequence[str]) -> Cell:
     if len({judge_of(result) for result in whole}) > 1:
         return Cell("judged differently")
     if len({result.get("seeds") for result in whole}) > 1:
-        return Cell("of different seeds")
-    # The same request asked in several ways, or over several images, is one request.
+        return Cell("different seeds")
+    # One request in several wordings, or with several images, is one cluster.
     asked = [[(seed, _by_request(items, part, name)) for seed, items in arm.items(part)] for part in parts]
     found = contrast([observed(of_part, 1 / len(parts)) for of_part in asked], RATES)
     rate, low, high = found["estimate"], max(found["low"], 0.0), min(found["high"], 1.0)
@@ -209,7 +214,7 @@ def _average(arm: Arm, name: str, parts: Sequence[str]) -> Cell:
 
 
 def _by_request(items: Items, part: str, average: str) -> Items:
-    """With a request's number in place of its cluster's: JailbreakV's clusters are requests, MM-SafetyBench's ids are."""
+    """Items clustered by request: JailbreakV's clusters are requests, MM-SafetyBench's ids are."""
     by_id = average == "mm_safetybench"
     names = items.ids if by_id else [name.removeprefix(f"{part}/") for name in items.cluster_names]
     return replace(items, clusters=np.array([NUMBERS[f"{average}/{name}"] for name in names], dtype=int))
@@ -234,9 +239,9 @@ def _by_lmms_eval(rows: Rows, ability: Ability) -> str:
 
 
 def _unit(rows: Rows) -> str:
-    """Of a track's table: percent, but for abilities that are scores."""
+    """Unit of a track's table: percent, except abilities that are scores."""
     scores = [name for name, ability in ABILITY.items() if not ability.percent and any(map(ability.of, rows))]
-    return f", % (but for {', '.join(scores)})" if scores else ", %"
+    return f", % (except {', '.join(scores)})" if scores else ", %"
 
 
 def _ability_cell(name: str, ability: Ability) -> Callable[[Arm], Cell]:
@@ -276,20 +281,20 @@ def _under_cell(name: str, judge: str, arm: Arm) -> Cell:
 
 
 def heading(results: Sequence[dict[str, Any]], name: str) -> str:
-    """What a column shows, and who judged it."""
+    """Heading of a column: what it shows, and its judge."""
     seen = f", {SEEN[view]}" if (view := split_view(name)[1]) else ""
     return f"{name}: {measures(results, HEADINGS)} %{seen} ({judged_by(results)})"
 
 
 def judged_by(results: Sequence[dict[str, Any]]) -> str:
-    """Who judged some results, with a warning where it was not one judge, asked alike."""
+    """Judges of some results, with a warning if judges or their settings differ."""
     judges = sorted({judge_of(result) for result in results})
     if len(judges) == 1:
         return f"judge {results[0]['judge']} {results[0]['judge_version']}"
-    return f"judge {', '.join(judges)}; different judges, or differently asked: do not compare"
+    return f"judge {', '.join(judges)}; different judges or judge settings: do not compare"
 
 
 def facts_of(rows: Rows, sets: Sequence[str]) -> list[str]:
-    """What evaluations say of some sets: selections, absent images, differences from the published size."""
+    """Facts of evaluations on benchmarks: selections, missing images, sizes."""
     results = (row["results"][name] for row in rows for name in sets if name in row["results"])
     return sorted({fact for result in results for fact in result["facts"]})

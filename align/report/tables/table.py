@@ -1,4 +1,4 @@
-"""What a table is, before it is written in any format."""
+"""Tables before they are written in a format."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ ABSENT = "-"
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table: what it says in a line, what stands below it where there is room, and its numbers."""
+    """A cell: its text in one line, further lines where there is room, and its numbers."""
 
     text: str = ABSENT
     more: tuple[str, ...] = ()
     short: tuple[str, ...] = ()
-    """Of these what must stand even where there is little room."""
+    """Further lines that are always shown."""
     value: float | None = None
-    """As shown: a rate in percent, other values in their set's unit; None where nothing can be said, or it is withheld."""
+    """As shown: a rate in percent, other values in their own unit; None if withheld or unknown."""
     low: float | None = None
     high: float | None = None
     n: int | None = None
     paper: Published | None = None
-    """What the paper prints of the same model, method and set."""
+    """The paper's number for the same model, method and benchmark."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its short name, the group that it stands in, what it shows in full, and in a word where room is dear."""
+    """A column: short name, group, full heading, and a one-word heading for narrow tables."""
 
     name: str
     group: str
@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """A line: whom it is of, in full (`lead`) and where room is dear (`label`, below the headings `group` and `block`)."""
+    """A line: its name in full (`lead`), or short (`label`, below headings `group` and `block`)."""
 
     lead: tuple[str, ...]
     label: str
@@ -51,7 +51,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Lines over columns; `lead` are the heads of what says whom a line is of."""
+    """Lines and columns; `lead` are the headings of the columns that name a line."""
 
     name: str
     title: str

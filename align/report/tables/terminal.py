@@ -12,7 +12,7 @@ from align.report.tables.table import Cell, Table
 
 
 def print_tables(tables: Sequence[Table], full: bool = True) -> None:
-    """Each below its title, then what its columns and notes say; without `full` the table alone."""
+    """Print each table with its title, headings and notes; without `full` the table alone."""
     console, said = Console(), set[str]()
     for table in tables:
         console.print(_grid(table))

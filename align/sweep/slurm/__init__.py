@@ -1,1 +1,1 @@
-"""A sweep on a SLURM cluster: queue.py (what is there), planning.py (what is added), submission.py (how), scripts.py (what runs)."""
+"""A sweep on SLURM: queue.py (queue), planning.py (plan), submission.py, scripts.py."""

@@ -1,4 +1,4 @@
-"""What a sweep adds to SLURM's queue: what is neither done nor queued, as job arrays that depend on each other."""
+"""Plan submissions to SLURM: tasks that are neither done nor queued, as dependent job arrays."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from align.sweep.state import Job, Queue, lacking
 from align.sweep.tasks import EVALUATE, STAGES, TRAIN, VALIDATE
 
 Lacks = Mapping[Path, set[str]]
-"""{folder of a row: its stages that are to be done}"""
+"""{folder of a row: its unfinished stages}"""
 
 
 def queue_of(folder: SweepFolder) -> tuple[Queue, list[Queued]]:
-    """(The sweep's jobs by what they are to do, the jobs). Raises UserError where SLURM or a submission cannot be read."""
+    """-> ({(folder, stage): job}, jobs) of a sweep.
+
+    Raises UserError if SLURM or a submission cannot be read.
+    """
     jobs = queued(folder.id, folder.numbers())
     rows = {number: _rows_of(folder, number) for number in {job.number for job in jobs if job.stage in STAGES}}
     found: dict[tuple[Path, str], Job] = {}
@@ -33,7 +36,10 @@ def queue_of(folder: SweepFolder) -> tuple[Queue, list[Queued]]:
 
 
 def orphans(queue: Queue, lacks: Lacks) -> dict[tuple[Path, str], Job]:
-    """Jobs that wait for a training which is neither done nor queued: SLURM lets them wait until the whole array has ended."""
+    """Jobs that wait for a training that is neither done nor queued.
+
+    SLURM would let them wait until the whole array has ended.
+    """
     return {
         (path, stage): job
         for (path, stage), job in queue.items()
@@ -42,22 +48,22 @@ def orphans(queue: Queue, lacks: Lacks) -> dict[tuple[Path, str], Job]:
 
 
 def lacks_of(plan: Plan) -> Lacks:
-    """What every row lacks."""
+    """Unfinished stages of every row."""
     return {row.path: {task.stage for task in row.tasks if lacking(task)} for row in plan.rows}
 
 
 def planned(
     folder: SweepFolder, plan: Plan, config: SweepConfig, queue: Queue, jobs: Sequence[Queued], lacks: Lacks
 ) -> list[Submission]:
-    """What is to be submitted: later stages of rows whose earlier ones are queued, then rows that nobody works on.
+    """Submissions to make: later stages of rows with queued stages, then rows without jobs.
 
-    Nothing is written. Raises UserError where SLURM or a submission cannot be read.
+    Writes nothing. Raises UserError if SLURM or a submission cannot be read.
     """
     new = list(_new(folder, plan, queue, lacks))
     found = [*_cut_short(folder, plan, queue, jobs, lacks), *new]
     for submission in found:
         _order(submission, jobs)
-    if config.at_once:  # a limit is an array's: the next one begins when the one before it has ended
+    if config.at_once:  # limits are per array, so arrays run one after another
         for submission in new[1:]:
             for batch in submission.batches:
                 batch.waits_for += [f"afterany:<{PREVIOUS}>"] * (batch.stage == TRAIN)
@@ -67,15 +73,15 @@ def planned(
 def _cut_short(
     folder: SweepFolder, plan: Plan, queue: Queue, jobs: Sequence[Queued], lacks: Lacks
 ) -> Iterator[Submission]:
-    """Of submissions whose jobs are queued: what waits for them and was not submitted, since whoever did it was killed."""
+    """Missing parts of queued submissions, which were killed before everything was submitted."""
     known = {row.path: row for row in plan.rows}
     for number in sorted({job.number for job in jobs if job.stage in STAGES}):
         paths = _rows_of(folder, number)
         if not all(path in known for path in paths):
-            continue  # of a grid that this folder no longer knows
+            continue  # a grid that is no longer in the plan
         submission = Submission(folder, number, [known[path] for path in paths])
         training = _arrays(jobs, number, TRAIN)
-        # Only those that it trains itself: another submission may have taken a row that failed in this one.
+        # Only rows that it trains itself: another submission may have taken over a failed row.
         trains = {job.index for job in jobs if job.number == number and job.stage == TRAIN}
         for stage in (VALIDATE, EVALUATE):
             indices = [
@@ -90,14 +96,14 @@ def _cut_short(
 
 
 def _arrays(jobs: Sequence[Queued], number: int, *stages: str) -> list[str]:
-    """The ids of a submission's jobs of some stages."""
+    """Ids of a submission's arrays of some stages."""
     return list(dict.fromkeys(job.array for job in jobs if job.number == number and job.stage in stages))
 
 
 def _new(folder: SweepFolder, plan: Plan, queue: Queue, lacks: Lacks) -> Iterator[Submission]:
     busy = {path for path, _ in queue}
     rows = [row for row in plan.current if row.path not in busy and lacks[row.path]]
-    # Those that train come first, so that each array is one range.
+    # Rows to train come first, so that each array is one range.
     rows.sort(key=lambda row: min(map(STAGES.index, lacks[row.path])))
     size = max_array_size() if rows else 1
     last = max(folder.numbers(), default=0)
@@ -109,7 +115,10 @@ def _new(folder: SweepFolder, plan: Plan, queue: Queue, lacks: Lacks) -> Iterato
 
 
 def _add(submission: Submission, stage: str, lacks: Lacks) -> None:
-    """A stage of the rows that lack it: those whose training is in this submission wait for it, each for its own."""
+    """Add a stage for rows that lack it.
+
+    Each waits for its own training, if that is submitted too.
+    """
     kinds: dict[str, list[int]] = {f"aftercorr:<{TRAIN}>": [], "": [], f"afterok:<{CHOOSE}>": []}
     after_training, at_once, after_choice = kinds.values()
     for index, row in enumerate(submission.rows):
@@ -122,7 +131,7 @@ def _add(submission: Submission, stage: str, lacks: Lacks) -> None:
 
 
 def _order(submission: Submission, jobs: Sequence[Queued]) -> None:
-    """Put what belongs around the arrays: a judge server after the training, the choice after the validation, the tables at the end."""
+    """Add a judge server after training, the choice after validation, tables at the end."""
     arrays = {batch.stage for batch in submission.batches}
     judged = [batch for batch in submission.batches if batch.stage in (VALIDATE, EVALUATE)]
     ordered = [batch for batch in submission.batches if batch.stage == TRAIN]
@@ -134,7 +143,7 @@ def _order(submission: Submission, jobs: Sequence[Queued]) -> None:
             batch.waits_for.append(f"after:<{JUDGE}>")
     ordered += [batch for batch in judged if batch.stage == VALIDATE]
     if any(f"<{CHOOSE}>" in each for batch in judged for each in batch.waits_for):
-        # Rows are in the order of their stages, so that no later submission validates.
+        # Rows are ordered by stage, so no later submission validates.
         validations = dict.fromkeys(job.array for job in jobs if job.stage == VALIDATE)
         ordered.append(Batch(CHOOSE, [], [f"afterany:<{VALIDATED}>", *(f"afterany:{job}" for job in validations)]))
     ordered += [batch for batch in judged if batch.stage == EVALUATE]

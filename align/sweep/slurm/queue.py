@@ -1,5 +1,7 @@
-"""What of a sweep is in SLURM's queue. Jobs are known by their names, which say the sweep, the submission and the stage; an array's index
-says the row. So nothing is lost where whoever submitted was killed before it could write down an id.
+"""Jobs of a sweep in SLURM's queue.
+
+Jobs are identified by name, which has sweep, submission and stage; an array's index gives the row.
+So no job is lost if a sweep is killed before it stores a job id.
 """
 
 from __future__ import annotations
@@ -23,37 +25,40 @@ class Queued:
     """One job, or one element of an array."""
 
     id: str
-    """As squeue says it: 12, or 12_3."""
+    """As printed by squeue: 12, or 12_3."""
     number: int
-    """Of the submission."""
+    """Number of the submission."""
     stage: str
     state: str
     reason: str
 
     @property
     def index(self) -> int | None:
-        """Of an array's element."""
+        """Index of an array's element; None for other jobs."""
         _, underscore, index = self.id.partition("_")
         return int(index) if underscore and index.isdigit() else None
 
     @property
     def array(self) -> str:
-        """The id that all elements share."""
+        """The id shared by all elements."""
         return self.id.partition("_")[0]
 
     @property
     def running(self) -> bool:
-        """Whether it has a machine."""
+        """Whether it runs on a node."""
         return self.state in RUNNING
 
 
 def job_name(sweep: str, number: int, stage: str) -> str:
-    """What a job of a sweep is called."""
+    """Name of a job of a sweep."""
     return f"align-{sweep}-{number:04d}-{stage}"
 
 
 def queued(sweep: str, numbers: Sequence[int]) -> list[Queued]:
-    """Every job of a sweep's submissions that waits or runs, whoever submitted it. Raises UserError where SLURM cannot be asked."""
+    """Every queued or running job of a sweep's submissions.
+
+    Raises UserError if SLURM cannot be queried.
+    """
     names = [job_name(sweep, number, stage) for number in numbers for stage in KINDS]
     if not names:
         return []
@@ -67,7 +72,7 @@ def queued(sweep: str, numbers: Sequence[int]) -> list[Queued]:
 
 
 def max_array_size() -> int:
-    """How many elements an array may have; the last index is one less. Where there is no SLURM to ask, its default."""
+    """Greatest number of elements of an array; without SLURM its default, 1001."""
     if shutil.which("scontrol") is None:
         return 1001
     found = re.search(r"MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config"))
@@ -75,13 +80,14 @@ def max_array_size() -> int:
 
 
 def ask(*command: str) -> str:
-    """One of SLURM's commands -> what it prints. Raises UserError with what it says."""
+    """Run a SLURM command -> its output. Raises UserError with its error message."""
     try:
-        # It keeps the sweep's lock: a submission that is on its way when its sweep is killed is waited for by the next one.
+        # The command inherits the sweep's lock, so the next sweep waits for a submission in
+        # progress.
         done = subprocess.run(command, capture_output=True, text=True, close_fds=False, env=_environment())
     except OSError as error:
         raise UserError(
-            f"{command[0]} cannot be run: {error.strerror}; launcher=slurm is given on a login node"
+            f"{command[0]} cannot be run: {error.strerror}. Use launcher=slurm on a login node of the cluster."
         ) from error
     if done.returncode:
         raise UserError(f"{' '.join(command)}: {done.stderr.strip() or f'status {done.returncode}'}")
@@ -89,5 +95,5 @@ def ask(*command: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Without what a user's own view of the queue leaves out."""
+    """The environment without variables that filter the user's view of the queue."""
     return {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}

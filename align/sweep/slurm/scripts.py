@@ -1,4 +1,7 @@
-"""The scripts of slurm/ with a cluster's lines in them: what `align sweep` submits, and what somebody else can read and submit by hand."""
+"""Scripts of slurm/ with a cluster's lines inserted.
+
+Users can also read and submit them by hand.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,28 @@ MARK = "# --- lines of your cluster: modules, environment, container ---\n"
 JUDGE, CHOOSE, TABLE = "judge", "choose", "table"
 FILES = {TRAIN: "train", VALIDATE: "evaluate", EVALUATE: "evaluate", JUDGE: "judge", CHOOSE: "table", TABLE: "table"}
 SHARED = ("partition", "account", "qos", "time")
-"""What other jobs ask for as training jobs do, where a cluster file does not say it of them."""
+"""Options that other jobs take from training jobs if the cluster file does not set them."""
 
 
 def script(stage: str, cluster: Cluster, variables: dict[str, str]) -> str:
-    """The text of one stage's script, with what the job asks for and the lines that it runs first. Raises UserError."""
+    """Script of one stage, with its sbatch options and setup lines. Raises UserError."""
     file = shipped_folder("slurm") / f"{FILES[stage]}.sh"
     text = file.read_text(encoding="utf-8")
     if MARK not in text:
-        raise UserError(f"{file}: no line {MARK.strip()!r}, after which a cluster's own lines go")
+        raise UserError(
+            f"{file}: the line {MARK.strip()!r} is missing. Restore it; the cluster's lines are inserted after it."
+        )
     before, _, after = text.partition(MARK)
     command = cluster.command or shlex.join([sys.executable, "-m", "align.cli"])
     exports = {"ALIGN": command} | variables
     lines = [*(f"export {name}={shlex.quote(value)}" for name, value in exports.items()), *cluster.setup.splitlines()]
     asked = "".join(f"#SBATCH {option}\n" for option in options(stage, cluster))
-    # A later line goes over an earlier one, so that what is asked for stands after the script's own.
+    # Later lines override earlier ones, so the options come after the script's own.
     return before + asked + MARK + "".join(f"{line}\n" for line in lines) + after
 
 
 def options(stage: str, cluster: Cluster) -> list[str]:
-    """What a stage's job asks sbatch for."""
+    """Options of a stage's job for sbatch."""
     job = job_of(stage, cluster)
     values = {
         "partition": job.partition,
@@ -50,12 +55,12 @@ def options(stage: str, cluster: Cluster) -> list[str]:
     asked = [*(f"--{name}={value}" for name, value in values.items() if value is not None), *job.options]
     for option in asked:
         if "\n" in option:
-            raise UserError(f"cluster: {option!r}: a line break in what {stage} asks for")
+            raise UserError(f"cluster: {option!r} (stage {stage}) has a line break. Remove it.")
     return [shlex.quote(option) for option in asked]
 
 
 def job_of(stage: str, cluster: Cluster) -> Job:
-    """What a stage's job asks for, with what it leaves open taken from the training jobs."""
+    """Resources of a stage's job; unset ones are taken from training jobs."""
     training = Job(**{field.name: getattr(cluster, field.name) for field in fields(Job)})
     if stage == TRAIN:
         return training

@@ -1,7 +1,8 @@
-"""Rows that are submitted to SLURM together: what their jobs are told, and how they are handed over.
+"""Submit rows to SLURM together: files, scripts and sbatch commands.
 
-A submission is a folder: rows.json (which row each index is), <stage>.txt (its arguments, a line each), the scripts, jobs.jsonl (the ids).
-Its arrays share their indices, so that element k of the evaluation waits for element k of the training alone.
+A submission is a folder: rows.json (the row of each index), <stage>.txt (arguments, one line for
+each row), the scripts, jobs.jsonl (job ids). Its arrays share their indices, so element k of the
+evaluation waits only for element k of the training.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from align.sweep.slurm.scripts import JUDGE, TABLE, script
 from align.sweep.tasks import EVALUATE, STAGES, TRAIN, VALIDATE, Row
 
 PREVIOUS = "previous"
-"""In place of a stage: the training of the submission before this one."""
+"""Instead of a stage: the training of the previous submission."""
 VALIDATED = "validated"
-"""Likewise: every validation that was submitted so far, in this submission and those before."""
+"""Instead of a stage: all validations submitted so far, in this submission and earlier ones."""
 
 
 @dataclass
 class Batch:
-    """One sbatch: a stage of a submission, of some of its rows."""
+    """One sbatch command: a stage of some rows of a submission."""
 
     stage: str
     indices: list[int] = field(default_factory=list)
-    """Empty: no array."""
+    """Indices of the array; empty for a single job."""
     waits_for: list[str] = field(default_factory=list)
-    """Dependencies as sbatch writes them; a stage in angle brackets is the id of that job once it is known."""
+    """Dependencies in sbatch syntax; <stage> is replaced by the job's id."""
 
 
 @dataclass
@@ -49,21 +50,21 @@ class Submission:
 
     @property
     def path(self) -> Path:
-        """Its files."""
+        """Folder of the submission's files."""
         return self.folder.submissions / f"{self.number:04d}"
 
     def name(self, stage: str) -> str:
-        """What its job of a stage is called."""
+        """Name of the job of a stage."""
         return job_name(self.folder.id, self.number, stage)
 
     def lines(self, stage: str) -> str:
-        """The arguments of a stage, a line for each row: empty where a row has no such stage."""
+        """Arguments of a stage, a line for each row; empty for a row without the stage."""
         found = [[task.arguments for task in row.tasks if task.stage == stage] for row in self.rows]
         return "".join(f"{shlex.join(of[0]) if of else ''}\n" for of in found)
 
 
 def texts(submission: Submission, config: SweepConfig) -> dict[str, str]:
-    """{file: its text}: the scripts of a submission and what their arrays read."""
+    """{file: its text} for the scripts of a submission and the argument files of its arrays."""
     served = any(batch.stage == JUDGE for batch in submission.batches)
     judge = {"JUDGE_ADDRESS": str(submission.path / "judge.address")} if served else {}
     patience = {"JUDGE_PATIENCE": str(config.cluster.judge.patience)} if judge else {}
@@ -82,7 +83,7 @@ def texts(submission: Submission, config: SweepConfig) -> dict[str, str]:
 
 
 def command(submission: Submission, batch: Batch, config: SweepConfig, ids: dict[str, str]) -> list[str]:
-    """The sbatch of a batch; `ids` are those of the jobs that it may wait for."""
+    """The sbatch command of a batch; `ids` is {stage: job id} for its dependencies."""
     output = "%x-%A_%a.log" if batch.indices else "%x-%j.log"
     words = [
         "sbatch",
@@ -102,9 +103,10 @@ def command(submission: Submission, batch: Batch, config: SweepConfig, ids: dict
 
 
 def submit(submission: Submission, config: SweepConfig, known: dict[str, str]) -> Iterator[tuple[Batch, str]]:
-    """Write a submission's files and submit its batches -> each with its job's id, as it is queued. Raises UserError.
+    """Write a submission's files, submit its batches, and yield each with its job id.
 
-    `known` are ids that one submission leaves to the next. The rows are written first: what is in the queue can then be told.
+    `known` passes ids from one submission to the next. The rows are written first, so that queued
+    jobs can always be identified. Raises UserError.
     """
     write_json(submission.path / "rows.json", [str(row.path) for row in submission.rows])
     for name, text in texts(submission, config).items():
@@ -112,7 +114,7 @@ def submit(submission: Submission, config: SweepConfig, known: dict[str, str]) -
     ids: dict[str, str] = {}
     for batch in submission.batches:
         job = ask(*command(submission, batch, config, known | ids)).strip().partition(";")[0]
-        # Two arrays of one stage are waited for together.
+        # Dependents wait for all arrays of one stage.
         ids[batch.stage] = f"{ids[batch.stage]}:{job}" if batch.stage in ids else job
         if batch.stage == VALIDATE:
             known[VALIDATED] = f"{known[VALIDATED]}:{job}" if VALIDATED in known else job
@@ -125,7 +127,7 @@ def submit(submission: Submission, config: SweepConfig, known: dict[str, str]) -
 
 
 def _with_ids(dependency: str, ids: dict[str, str]) -> str | None:
-    """A dependency with the id of the job; None where there is no such job to wait for."""
+    """A dependency with the job's id; None if there is no such job."""
     before, bracket, stage = dependency.partition("<")
     if not bracket:
         return dependency

@@ -1,1 +1,1 @@
-"""Audits: what the text of a set gives away, and how far a judge agrees with people."""
+"""Audits: how much harm the text of a benchmark shows, and how far a judge agrees with people."""

@@ -1,4 +1,4 @@
-"""A judge against people: agreement on items that people have labelled."""
+"""Agreement of a judge with people, on items that people have labelled."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from align.evaluation.verdicts import ANSWERS, SAFETY, UNFINISHED, AnyJudge, Cas
 from align.rows import Row
 
 OF_ROLE = {"harmful": SAFETY, "benign": ANSWERS}
-"""Labels that people may give: refusal, warning, safe, unsafe; of a harmless item correct (answered), wrong."""
+"""Labels for people: refusal, warning, safe, unsafe; for benign items correct (answered), wrong."""
 TWO = {"refusal": "safe", "warning": "safe", "other": "unsafe"}
-"""Labels of a harmful item as two, where judge or people know only safe and unsafe."""
+"""Labels of a harmful item as safe or unsafe, if the judge or the people know only these two."""
 BENIGN_WORDS = {"refusal": "wrong", "other": "correct"}
-"""What a list of words says of a harmless item, as an answer's label."""
+"""{label of refusal_match on a benign item: label of a response}"""
 SCHEMA = 1
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """An answer that people have judged."""
+    """A response that people have labelled."""
 
     row: Row
-    """`response` is the answer."""
+    """The item, with its response in `response`."""
     labels: tuple[str, ...]
-    """One for each person."""
+    """One label for each person."""
 
     @property
     def majority(self) -> str | None:
-        """What more than half of them say; None where no label has it."""
+        """The label of more than half of the people; None if there is none."""
         label, votes = Counter(self.labels).most_common(1)[0]
         return label if 2 * votes > len(self.labels) else None
 
 
 def labelled(rows: Sequence[Row], where: str) -> list[Labelled]:
-    """Rows of a file with a column `label`, or `labels` of several people (a list, or text with semicolons). Raises UserError."""
+    """Rows of a file with a column `label`, or `labels` for several people. Raises UserError.
+
+    `labels` is a list, or text with semicolons.
+    """
     if len({row.role for row in rows}) > 1:
         raise UserError(
-            f"{where}: its items are harmful and benign, which people and judges label differently; give a file of each, with role="
+            f"{where} has harmful and benign items, which have different labels. Give a file of each kind, with role="
         )
     return [_labelled(row, where) for row in rows]
 
@@ -55,16 +58,16 @@ def _labelled(row: Row, where: str) -> Labelled:
     known = OF_ROLE[row.role]
     if not labels or any(label not in known for label in labels):
         raise UserError(
-            f"{where}: row {row.id}: label is {given!r}; expected of a {row.role} item {', '.join(known)}, or `labels` with one of each "
-            f"person"
+            f"{where}: row {row.id}: label is {given!r}; expected for a {row.role} item {', '.join(known)}, or "
+            "`labels` with one label for each person"
         )
     if row.response is None:
-        raise UserError(f"{where}: row {row.id} has no `response`, the answer that was judged")
+        raise UserError(f"{where}: row {row.id} has no `response`. Add the response that people labelled.")
     return Labelled(row, tuple(labels))
 
 
 def cases_of(items: Sequence[Labelled]) -> tuple[list[Case], dict[str, Verdict]]:
-    """(What a judge is asked about, verdicts on answers that are a thought alone): as in an evaluation, it sees no thoughts."""
+    """-> (cases for a judge, without thoughts, verdicts on responses that are only thoughts)."""
     parts = {item.row.id: split(str(item.row.response), AUTOMATIC) for item in items}
     settled = {
         row_id: Verdict("invalid", UNFINISHED, incoherent=True, detail=of.unfinished, again=True)
@@ -75,20 +78,21 @@ def cases_of(items: Sequence[Labelled]) -> tuple[list[Case], dict[str, Verdict]]
 
 
 def kind_of_items(items: Sequence[Labelled]) -> str:
-    """The kind of evaluation set that such items would be, by which a judge says what it can judge."""
+    """The kind of benchmark that such items would be; a judge's labels depend on it."""
     return "vsil" if items[0].row.role == "harmful" else "benign"
 
 
 def calibrate(judge: AnyJudge, items: Sequence[Labelled], verdicts: dict[str, Verdict]) -> dict[str, Any]:
-    """Agreement of a judge with the majority of people; what it did not judge is counted and left out. See docs/formats.md.
+    """Agreement of a judge with the majority of people. See docs/formats.md.
 
-    Raises UserError where nothing can be compared.
+    Items without a verdict are counted and left out. Raises UserError if nothing can be compared.
     """
     agreed = [item for item in items if item.majority is not None]
     judged = [item for item in agreed if verdicts[item.row.id].verdict != "invalid"]
     if not judged:
         raise UserError(
-            f"judge {judge.name}: none of {len(items)} items has a verdict and a majority of people: nothing to compare"
+            f"judge {judge.name}: none of {len(items)} items has both a verdict and a majority label, so nothing can "
+            "be compared"
         )
     own = [str(item.majority) for item in judged], [verdicts[item.row.id].verdict for item in judged]
     people, machine, compared = _in_common(*own, judge, kind_of_items(items))
@@ -120,13 +124,13 @@ def calibrate(judge: AnyJudge, items: Sequence[Labelled], verdicts: dict[str, Ve
 def _in_common(
     people: list[str], machine: list[str], judge: AnyJudge, kind: str
 ) -> tuple[list[str], list[str], list[str]]:
-    """Both in labels that both know, and these labels in order."""
+    """Convert both to common labels -> (people, judge, the labels in order)."""
     says = judge.says if isinstance(judge, AskedJudge) else judge.labels(kind)
     if kind == "benign":
         machine = [BENIGN_WORDS.get(label, label) for label in machine]
     elif "safe" in people or ("safe" in says and "refusal" not in says):
         people, machine = ([TWO.get(label, label) for label in labels] for labels in (people, machine))
-    elif "other" in says:  # a list of words knows refusals and nothing else
+    elif "other" in says:  # refusal_match recognises only refusals
         people = [label if label == "refusal" else "other" for label in people]
     elif "safe" in machine:
         people, machine = ([TWO.get(label, label) for label in labels] for labels in (people, machine))

@@ -1,8 +1,9 @@
-"""The blind probe: can a classifier that reads nothing but the text tell harmful requests from benign ones?
+"""The probe: can a classifier that reads only the text separate harmful from benign requests?
 
-Words, pairs of words and strings of 2 to 4 characters by tf-idf, logistic regression, cross-validated (scikit-learn). Near chance, the
-harm is not in the words; well above it, a model can tell the sets apart without looking at an image, whatever a judge says of the single
-text.
+Features: words, word pairs and strings of 2 to 4 characters with tf-idf; model: logistic
+regression, cross-validated (scikit-learn). Near chance, the words do not show the harm. Well above
+chance, a model can separate the benchmarks without any image, even if a judge calls each single
+text safe.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ Statistic = Callable[[np.ndarray, np.ndarray], float | None]
 """(scores, labels) -> a number"""
 FEWEST_PERMUTATIONS = 100
 PERMUTED = (
-    "a twin's two labels change places or not; of the other rows the share of harmful labels of a group goes to another group, and within "
-    "a group its rows are dealt that share"
+    "the two labels of a twin are swapped at random; for other rows, the shares of harmful labels are permuted between "
+    "groups, and each share is assigned at random to rows within its new group"
 )
 
 
@@ -46,10 +47,10 @@ def probe(
     what: str,
     display: Display | None = None,
 ) -> dict[str, Any]:
-    """Balanced accuracy and AUC out of fold of a text-only classifier, with what permuted labels give. See docs/formats.md.
+    """Out-of-fold balanced accuracy and AUC of a text-only classifier, also with permuted labels.
 
-    `clusters` are what rows that are not independent share: an image, mostly. Raises UserError where there is one class only, too few
-    groups for two folds, or no text.
+    See docs/formats.md. Rows with the same cluster (mostly the same image) are not independent.
+    Raises UserError for a single class, too few groups for two folds, or no text.
     """
     if permutations < FEWEST_PERMUTATIONS:
         raise UserError(f"permutations={permutations}: expected at least {FEWEST_PERMUTATIONS}")
@@ -59,23 +60,21 @@ def probe(
     harmful, n = int(labels.sum()), len(rows)
     if harmful in (0, n):
         raise UserError(
-            f"the probe of {what}: all {n} rows are {'harmful' if harmful else 'benign'}, and it tells harmful from benign; "
-            f"give against=<a set of the others>, or probe=false"
+            f"the probe of {what}: all {n} rows are {'harmful' if harmful else 'benign'}, but it needs both. Give "
+            "against=<a benchmark with the other rows>, or probe=false."
         )
     if not any(text.strip() for text in texts):
-        raise UserError(
-            f"the probe of {what}: all {n} texts are empty, so there is nothing to tell them by; say probe=false"
-        )
+        raise UserError(f"the probe of {what}: all {n} texts are empty. Give probe=false.")
     groups = groups_of(rows, clusters)
     used = min(folds, *(len(set(groups[labels == label])) for label in (True, False)))
     if used < 2:
         raise UserError(
-            f"the probe of {what}: too few independent texts to hold some out: {n} rows in {len(set(groups))} groups of one question, "
-            f"image or twin, {used} with one of the labels"
+            f"the probe of {what}: too few independent texts for cross-validation: {n} rows in {len(set(groups))} "
+            f"groups of one question, image or twin; only {used} with one of the labels"
         )
-    facts = [f"{used} folds instead of {folds}: there are not more groups of each label"] if used < folds else []
+    facts = [f"{used} folds instead of {folds}, because one label has no more groups"] if used < folds else []
     if len(set(groups)) < FEW_CLUSTERS:
-        facts.append(f"{len(set(groups))} independent groups of texts: intervals say too little")
+        facts.append(f"{len(set(groups))} independent groups of texts: too few for reliable intervals")
     counts = count_pieces(texts)
     scores = held_out_scores(counts, labels, groups, used, seed)
     rng, changed = np.random.default_rng(seed), []
@@ -118,7 +117,7 @@ def probe(
 def _interval(
     scores: np.ndarray, labels: np.ndarray, groups: np.ndarray, statistic: Statistic
 ) -> tuple[float | None, float | None]:
-    """95%, by a bootstrap over groups; (None, None) where every draw gives one number, which says nothing."""
+    """95% interval by a bootstrap over groups; (None, None) if all draws give the same number."""
     low, high = cluster_interval(
         range(len(scores)), groups.tolist(), lambda some: statistic(scores[list(some)], labels[list(some)])
     )
@@ -126,10 +125,12 @@ def _interval(
 
 
 def groups_of(rows: Sequence[Row], clusters: Sequence[str]) -> np.ndarray:
-    """Numbers of groups: rows with the same question, twin or cluster are in one, and so are rows that are so linked over others.
+    """Group number of each row.
 
-    What is in one group is in one fold. Else a question that stands over a harmful and over a harmless image would be learned with
-    the one label and asked for with the other, which is worse than chance, and one that recurs with the same label would be known by heart.
+    Rows with the same question, twin or cluster, also via others, are linked. A group is in one
+    fold. Otherwise a question with a harmful and a benign image would be learned with one label and
+    tested with the other, which is worse than chance, and a repeated question with the same label
+    would be memorised.
     """
     keys: dict[tuple[str, str], int] = {}
     links = []
@@ -144,21 +145,27 @@ def groups_of(rows: Sequence[Row], clusters: Sequence[str]) -> np.ndarray:
 
 WORDS = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+").build_analyzer()
 CHARACTERS = CountVectorizer(ngram_range=(2, 4), analyzer="char_wb").build_analyzer()
-"""Inside of what stands between spaces. Chinese, Japanese and Thai have none between words, and signs are no words."""
+"""Strings within words.
+
+Chinese, Japanese and Thai have no spaces, so they also need character strings.
+"""
 
 
 def count_pieces(texts: Sequence[str]) -> Any:
-    """How often each piece stands in each text, `(text, piece)`: counting learns nothing, so it is done once."""
+    """Counts of each piece in each text `(text, piece)`.
+
+    Counting uses no labels, so once is enough.
+    """
     return CountVectorizer(analyzer=pieces).fit_transform(texts)
 
 
 def pieces(text: str) -> list[str]:
-    """Words, pairs of words and strings of characters, marked as what they are."""
+    """Words, word pairs and character strings of a text, marked by kind."""
     return [f"words {piece}" for piece in WORDS(text)] + [f"characters {piece}" for piece in CHARACTERS(text)]
 
 
 def held_out_scores(counts: Any, labels: np.ndarray, groups: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Log-odds of harm of each text, from a classifier that was fitted without its fold: which pieces there are, and their weights, too."""
+    """Log-odds of harm of each text from a classifier that is fitted without its fold."""
     scores = np.zeros(len(labels))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
@@ -177,7 +184,10 @@ def held_out_scores(counts: Any, labels: np.ndarray, groups: np.ndarray, folds: 
 def permuted(
     labels: np.ndarray, groups: np.ndarray, twins: Sequence[str | None], rng: np.random.Generator
 ) -> np.ndarray:
-    """Labels as they might have been if texts told nothing of them, and what belongs together still did (see PERMUTED)."""
+    """Labels permuted under the null hypothesis that texts do not show them.
+
+    Groups stay (PERMUTED).
+    """
     drawn = labels.copy()
     of_twin: dict[str, list[int]] = {}
     for i, twin in enumerate(twins):
@@ -192,14 +202,17 @@ def permuted(
     shares = [labels[members].mean() for members in others]
     while True:
         for members, share in zip(others, rng.permutation(shares), strict=True):
-            dealt = np.arange(len(members)) < int(share * len(members) + rng.random())  # rounded up or down, as a draw
+            dealt = np.arange(len(members)) < int(share * len(members) + rng.random())  # rounded up or down at random
             drawn[members] = rng.permutation(dealt)
-        if len(set(drawn.tolist())) == 2:  # of a handful of groups one label may have been rounded away
+        if len(set(drawn.tolist())) == 2:  # with few groups, rounding may remove one label
             return drawn
 
 
 def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """How often a harmful text scores above a benign one, ties by halves; None without both."""
+    """Share of (harmful, benign) pairs with the harmful text scored higher, ties count half.
+
+    Or None.
+    """
     counts = Counter(labels.tolist())
     if len(counts) < 2:
         return None
@@ -208,7 +221,7 @@ def auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def balanced_accuracy(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """Mean of the shares of harmful and of benign texts that are told right; None without both."""
+    """Mean of the accuracies on harmful and on benign texts; None without both."""
     if len(set(labels.tolist())) < 2:
         return None
     return float(((scores[labels] > 0).mean() + (scores[~labels] <= 0).mean()) / 2)

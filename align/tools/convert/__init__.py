@@ -1,1 +1,1 @@
-"""Original LLaVA checkpoints to the format of transformers."""
+"""Convert original LLaVA checkpoints to transformers' format."""

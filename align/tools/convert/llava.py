@@ -1,8 +1,9 @@
-"""Original LLaVA checkpoints (the layout of haotian-liu/LLaVA) -> transformers' LLaVA in safetensors.
+"""Original LLaVA checkpoints (haotian-liu/LLaVA) -> transformers' LLaVA in safetensors.
 
-The same numbers under other names. New are only the rows of the vocabulary for `<image>` and `<pad>`, and those that fill it up to a
-multiple of 64, as in llava-hf/llava-1.5-7b-hf: each is the mean of the others. The image's features take the place of the first,
-nothing attends to the second, and a mean of logits is never the largest.
+The tensors keep their values under other names. Only some rows of the vocabulary are new:
+`<image>`, `<pad>`, and rows that fill it up to a multiple of 64, as in llava-hf/llava-1.5-7b-hf.
+Each new row is the mean of the others. They change nothing: image features replace `<image>`,
+nothing attends to `<pad>`, and a mean of logits is never the largest.
 """
 
 from __future__ import annotations
@@ -44,38 +45,39 @@ RENAMED = {
     "model.norm.": "language_model.model.norm.",
     "lm_head.": "language_model.lm_head.",
 }
-"""Beginnings of names, there and in the published conversions, which transformers reads whatever it calls them in memory."""
+"""{prefix in the original: prefix in published conversions}; transformers reads the latter"""
 SELECTED = {"patch": "default", "cls_patch": "full"}
-"""Which of the vision tower's outputs are shown to the language model, in both vocabularies."""
+"""{original name: transformers' name} of which vision tower outputs the language model gets."""
 MULTIPLE = 64
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion did."""
+    """Result of a conversion."""
 
     tensors: dict[str, int]
-    """Stored tensors by what they belong to."""
+    """{part of the model: number of stored tensors}"""
     computed: int
-    """Tensors of the checkpoint that follow from its configuration, were compared with what it gives, and are not stored."""
+    """Tensors that the configuration determines; they were checked and are not stored."""
     vision_tower: str | None
-    """Where the vision tower's weights came from; None for the checkpoint itself."""
+    """Source of the vision tower's weights; None for the checkpoint itself."""
     vocabulary: tuple[int, int]
-    """Its rows before and after."""
+    """Rows of the vocabulary before and after."""
     new_tokens: list[str]
-    """Tokens that the checkpoint had no row for."""
+    """Tokens without a row in the checkpoint."""
     image_aspect_ratio: str | None
-    """What the original does with an image that is no square: pad; else it crops."""
+    """How the original treats images that are not square: pad; otherwise it crops."""
 
 
 def convert(checkpoint: Path, output: Path, vision_tower: str | None = None, trust_pickle: bool = False) -> Converted:
-    """Write the converted model with its processor -> what was done. Raises UserError and writes nothing where a weight is left over.
+    """Write the converted model with its processor -> result.
 
-    `vision_tower` is the folder or hub id of the CLIP that the model looks through, by default the one its configuration names: its
-    settings and image processor are read there, and its weights unless the checkpoint has them.
+    `vision_tower` is the folder or Hub id of the model's CLIP (default: from its configuration).
+    Settings and image processor are read from there, and also weights unless the checkpoint has
+    them. Raises UserError and writes nothing if a weight is left over.
     """
     if output.exists():
-        raise UserError(f"output_dir={output}: exists already; give another, or remove it")
+        raise UserError(f"output_dir={output} exists already. Give another one, or remove it.")
     original = _original_config(checkpoint)
     tower = vision_tower or original["mm_vision_tower"]
     vision = _vision_config(tower)
@@ -90,7 +92,7 @@ def convert(checkpoint: Path, output: Path, vision_tower: str | None = None, tru
     before = config.text_config.vocab_size
     config.text_config.vocab_size = after = -(-max(len(tokenizer), before) // MULTIPLE) * MULTIPLE
     weights |= {name: _lengthened(weights[name], after) for name in (EMBEDDING, HEAD)}
-    # Without torchvision older versions of transformers find no class for CLIP's images by themselves.
+    # Without torchvision, older versions of transformers do not find the class for CLIP's images.
     loader = AutoImageProcessor if is_torchvision_available() else CLIPImageProcessorPil
     processor = LlavaProcessor(
         image_processor=_read(tower, lambda: loader.from_pretrained(tower)),
@@ -118,13 +120,17 @@ def convert(checkpoint: Path, output: Path, vision_tower: str | None = None, tru
 
 
 def _original_config(checkpoint: Path) -> dict[str, Any]:
-    """The checkpoint's config.json. Raises UserError for another model, and for what transformers' LLaVA cannot express."""
+    """The checkpoint's config.json.
+
+    Raises UserError for another model, or a setting that transformers' LLaVA cannot express.
+    """
     file = checkpoint / "config.json"
     config: dict[str, Any] = read_json(file)
     kinds = config.get("architectures") or []
     if "text_config" in config:
         raise UserError(
-            f"{file}: {', '.join(kinds)} is in transformers' layout already; use it as it is: model={checkpoint}"
+            f"{file}: {', '.join(kinds)} is already in transformers' layout. Use it without conversion: "
+            f"model={checkpoint}"
         )
     if "LlavaLlamaForCausalLM" not in kinds:
         raise UserError(
@@ -142,29 +148,30 @@ def _original_config(checkpoint: Path) -> dict[str, Any]:
     for key, (default, possible) in expected.items():
         if (found := config.get(key, default)) not in possible:
             raise UserError(
-                f"{file}: {key} is {found!r}, which transformers' LLaVA cannot express; expected {' or '.join(map(repr, possible))}, "
-                f"as in LLaVA-1.5"
+                f"{file}: {key} is {found!r}, which transformers' LLaVA cannot express; expected "
+                f"{' or '.join(map(repr, possible))}, as in LLaVA-1.5"
             )
     needed = [key for key in ("mm_vision_tower", "mm_vision_select_layer", "hidden_size") if key not in config]
     if needed:
-        raise UserError(f"{file}: {needed[0]} is absent; expected the configuration of a LLaVA")
+        raise UserError(f"{file}: {needed[0]} is missing; expected the configuration of a LLaVA model")
     return config
 
 
 def _vision_config(tower: str) -> CLIPVisionConfig:
     kind = _read(tower, lambda: AutoConfig.from_pretrained(tower)).model_type
     if kind not in ("clip", "clip_vision_model"):
-        raise UserError(f"vision_tower={tower}: is a {kind}; expected a CLIP")
+        raise UserError(f"vision_tower={tower} is a {kind} model; expected a CLIP model")
     return CLIPVisionConfig.from_pretrained(tower)
 
 
 def _without_computed(
     weights: Weights, config: dict[str, Any], vision: CLIPVisionConfig, checkpoint: Path
 ) -> tuple[Weights, int]:
-    """Weights -> (those that are learned, how many others there were).
+    """Weights -> (learned weights, number of computed tensors).
 
-    Older versions of transformers saved rotary frequencies and position numbers, which newer ones compute. Raises UserError where they
-    are not what the configuration gives, since the model would answer otherwise than it did.
+    Older versions of transformers saved rotary frequencies and position ids, which newer ones
+    compute. Raises UserError if they do not match the configuration, because the model would
+    respond differently.
     """
     head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     steps = torch.arange(0, head, 2, dtype=torch.float32) / head
@@ -179,12 +186,17 @@ def _without_computed(
         if wanted is None:
             learned[name] = value
         elif value.numel() != len(wanted) or not torch.allclose(value.flatten().float(), wanted, rtol=1e-2):
-            raise UserError(f"{checkpoint}: {name} is not what config.json gives; is this its configuration?")
+            raise UserError(
+                f"{checkpoint}: {name} does not match config.json. Check that config.json belongs to this checkpoint."
+            )
     return learned, len(weights) - len(learned)
 
 
 def renamed(weights: Weights, checkpoint: Path) -> Weights:
-    """The same tensors by their names in a published conversion. Raises UserError that lists those that are not understood."""
+    """The tensors under their names in published conversions.
+
+    Raises UserError with unknown names.
+    """
     names = {
         name: ours + name.removeprefix(prefix)
         for name in weights
@@ -193,37 +205,39 @@ def renamed(weights: Weights, checkpoint: Path) -> Weights:
     }
     unknown = [name for name in weights if name not in names]
     if unknown:
-        raise UserError(
-            f"{checkpoint}: {len(unknown)} weights are not understood: {', '.join(unknown)}; nothing is written"
-        )
+        raise UserError(f"{checkpoint}: {len(unknown)} weights are unknown: {', '.join(unknown)}; nothing is written")
     if EMBEDDING not in names.values():
-        raise UserError(f"{checkpoint}: model.embed_tokens.weight is absent; nothing is written")
+        raise UserError(f"{checkpoint}: model.embed_tokens.weight is missing; nothing is written")
     return {names[name]: value for name, value in weights.items()}
 
 
 def _tower_weights(tower: str, config: dict[str, Any], dtype: torch.dtype, trust_pickle: bool) -> Weights:
-    """The weights of a CLIP's vision part, in the type of the checkpoint, as the original code has them when it runs. Raises UserError."""
+    """Weights of a CLIP's vision part, in the dtype of the checkpoint, as in the original code.
+
+    Raises UserError.
+    """
     if config.get("unfreeze_mm_vision_tower"):
         raise UserError(
-            f"the vision tower was trained (unfreeze_mm_vision_tower in config.json), and the checkpoint lacks its weights; {tower} has "
-            f"others"
+            "the vision tower was trained (unfreeze_mm_vision_tower in config.json), but the checkpoint lacks its "
+            f"weights, and {tower} has other weights"
         )
     model, found = _read(
         tower,
         lambda: CLIPVisionModel.from_pretrained(
             tower, dtype=dtype, use_safetensors=None if trust_pickle else True, output_loading_info=True
         ),
-        "" if trust_pickle else ", or trust_pickle=true where it has pickles alone",
+        "" if trust_pickle else ", or trust_pickle=true if it has only pickles",
     )
     if found["missing_keys"]:
         raise UserError(
-            f"vision_tower={tower}: {', '.join(sorted(found['missing_keys']))}: no weights of a CLIP's vision part"
+            f"vision_tower={tower}: {', '.join(sorted(found['missing_keys']))}: weights of a CLIP's vision part are "
+            "missing"
         )
     return {VISION + name.removeprefix("vision_model."): value for name, value in model.state_dict().items()}
 
 
 def _config(config: dict[str, Any], vision: CLIPVisionConfig, tokenizer: Any, embedding: torch.Tensor) -> LlavaConfig:
-    """The configuration of the same model, with the vocabulary that the checkpoint has."""
+    """Configuration of the model for transformers, with the vocabulary size of the checkpoint."""
     known = {*LlamaConfig().to_dict(), "rope_theta", "rope_scaling"} - {"architectures", "model_type", "pad_token_id"}
     text = {key: value for key, value in config.items() if key in known} | {"vocab_size": len(embedding)}
     return LlavaConfig(
@@ -241,7 +255,7 @@ def _config(config: dict[str, Any], vision: CLIPVisionConfig, tokenizer: Any, em
 
 
 def _refuse_misfits(weights: Weights, config: LlavaConfig, checkpoint: Path) -> None:
-    """Raises UserError unless transformers finds a place for every weight, and a weight of its shape for every place."""
+    """Raises UserError unless weights and transformers' model match in names and shapes."""
     model, found = LlavaForConditionalGeneration.from_pretrained(
         None,
         config=config,
@@ -251,14 +265,15 @@ def _refuse_misfits(weights: Weights, config: LlavaConfig, checkpoint: Path) -> 
         ignore_mismatched_sizes=True,
     )
     for key, what in (
-        ("missing_keys", "absent"),
-        ("unexpected_keys", "not understood"),
-        ("mismatched_keys", "of another shape than config.json gives"),
+        ("missing_keys", "missing"),
+        ("unexpected_keys", "unknown"),
+        ("mismatched_keys", "of another shape than in config.json"),
     ):
         if found[key]:
             names = sorted(str(name) for name in found[key])
             raise UserError(
-                f"{checkpoint}: {len(names)} weights are {what} (by transformers' names): {', '.join(names)}; nothing is written"
+                f"{checkpoint}: {len(names)} weights are {what} (by transformers' names): {', '.join(names)}; nothing "
+                "is written"
             )
     assert len(model.state_dict()) == len(weights)
 
@@ -274,5 +289,5 @@ def _read(path: str, read: Any, remedy: str = "") -> Any:
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
-            f"vision_tower={path}: cannot be loaded: {first}; give vision_tower=<folder of that CLIP>{remedy}"
+            f"vision_tower={path}: cannot be loaded: {first}. Give vision_tower=<folder of that CLIP>{remedy}"
         ) from error

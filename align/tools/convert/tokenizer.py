@@ -1,4 +1,4 @@
-"""The tokenizer of an original LLaVA checkpoint, the two tokens that transformers adds to it, and the prompt as LLaVA-1.5 writes it."""
+"""Tokenizer of an original LLaVA checkpoint, with two added tokens and LLaVA-1.5's prompt."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ IMAGE, PAD = "<image>", "<pad>"
 PATCH, START, END = "<im_patch>", "<im_start>", "<im_end>"
 
 SYSTEM_PROMPT = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, "
+    "and polite answers to the user's questions."
 )
-"""What LLaVA-1.5 was trained and is evaluated with (`vicuna_v1` of its llava/conversation.py); its chat template has it only on request."""
+"""System prompt of LLaVA-1.5 in training and evaluation (`vicuna_v1` in llava/conversation.py).
+
+The chat template adds it only when it is set.
+"""
 
 
 def load_tokenizer(folder: Path, config: dict[str, Any]) -> PreTrainedTokenizerFast:
-    """The checkpoint's tokenizer with what the original code adds when it loads it, and `<image>` and `<pad>`. Raises UserError."""
+    """The checkpoint's tokenizer with the original code's added tokens, `<image>` and `<pad>`.
+
+    Raises UserError.
+    """
     tokenizer = _stored(folder)
     added = [PATCH] if config.get("mm_use_im_patch_token", True) else []
     added += [START, END] if config.get("mm_use_im_start_end") else []
@@ -35,11 +41,12 @@ def _stored(folder: Path) -> PreTrainedTokenizerFast:
     if (folder / "tokenizer.json").is_file():
         return PreTrainedTokenizerFast.from_pretrained(folder)
     if not (folder / "tokenizer.model").is_file():
-        raise UserError(f"{folder}: no tokenizer in it; expected tokenizer.model (sentencepiece) or tokenizer.json")
+        raise UserError(f"{folder}: found no tokenizer; expected tokenizer.model (sentencepiece) or tokenizer.json")
     if importlib.util.find_spec("sentencepiece") is None:
-        raise UserError(f"{folder}: reading tokenizer.model needs sentencepiece: pip install 'vsil-align[convert]'")
-    # legacy: a text begins with a space also behind a special token. So do the pieces around an image, which the original reads one
-    # by one. The class does not save that setting, the plain one saves the tokenizer as it stands.
+        raise UserError(f"{folder}: tokenizer.model needs sentencepiece. Install it: pip install 'vsil-align[convert]'")
+    # legacy: text after a special token begins with a space too, like the pieces around an image in
+    # the original code. LlamaTokenizer does not save that setting; PreTrainedTokenizerFast saves
+    # the result.
     slow = LlamaTokenizer.from_pretrained(folder, legacy=True, add_bos_token=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=slow.backend_tokenizer,
@@ -51,7 +58,7 @@ def _stored(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def chat_template(config: dict[str, Any]) -> str:
-    """LLaVA-1.5's conversation: the image before the text, one space between turns, the end of sequence behind an answer."""
+    """LLaVA-1.5's chat template: image before text, a space between turns, </s> after responses."""
     image = f"{START}{IMAGE}{END}" if config.get("mm_use_im_start_end") else IMAGE
     return (
         "{% for message in messages %}"
@@ -67,7 +74,7 @@ def chat_template(config: dict[str, Any]) -> str:
 
 
 def check_prompt(converted: Path, checkpoint: Path) -> None:
-    """Raises UserError unless the written processor reads a prompt with an image as the original code does: its pieces one by one."""
+    """Raises UserError unless the processor tokenizes a prompt like the original code."""
     tokenizer = (processor := LlavaProcessor.from_pretrained(converted)).tokenizer
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}
     prompt = processor.apply_chat_template([turn], add_generation_prompt=True)
@@ -76,6 +83,7 @@ def check_prompt(converted: Path, checkpoint: Path) -> None:
     wanted = [*before, tokenizer.convert_tokens_to_ids(IMAGE), *after[begins:]]
     if tokenizer(prompt).input_ids != wanted:
         raise UserError(
-            f"{checkpoint}: with its tokenizer.json the prompt {prompt!r} is {tokenizer(prompt).input_ids}, where the original code "
-            f"reads {wanted}; put that file away, so that the tokenizer is made from tokenizer.model"
+            f"{checkpoint}: with its tokenizer.json the prompt {prompt!r} becomes {tokenizer(prompt).input_ids}, but "
+            f"the original code gives {wanted}. Move that file away, so that the tokenizer is made from "
+            "tokenizer.model."
         )

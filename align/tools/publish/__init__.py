@@ -1,1 +1,1 @@
-"""What of a run is published: its model card, its curves on Weights & Biases."""
+"""Publish a run: model card, Weights & Biases."""

@@ -1,7 +1,7 @@
-"""A run folder -> a model card (README.md): what was trained on what, how it was measured, and what that does not show.
+"""A run folder -> a model card (README.md): training, data, evaluation and limits.
 
-Everything in it is read from the run's own files; where a limit is stated, a fact in them says so. Absolute paths, which are of the
-machine that trained, are shortened to their last part.
+Everything is read from the run's own files; each stated limit follows from a fact in them. Absolute
+paths, which belong to the training machine, are cut to their last part.
 """
 
 from __future__ import annotations
@@ -27,29 +27,31 @@ from align.settings import RunConfig
 
 CARD = "README.md"
 LOSSES = {
-    "sft": "negative log-likelihood of the answer, mean over its tokens",
+    "sft": "negative log-likelihood of the response, mean over its tokens",
     "dpo": "direct preference optimisation (trl's losses, as named below)",
-    "unlearning": "gradient ascent on harmful answers, likelihood of safe ones, KL to the reference on benign rows",
-    "safe_unlearning": "NPO on harmful answers, likelihood of safe and of benign ones",
+    "unlearning": "gradient ascent on harmful responses, likelihood of safe ones, KL to the reference model on benign "
+    "rows",
+    "safe_unlearning": "NPO on harmful responses, likelihood of safe and of benign ones",
 }
 OF_THE_MACHINE = re.compile(
     r"(logging|save|dataloader|output|report|run_name|disable_tqdm|use_cpu|ddp|seed|remove_unused|\w+_checkpointing).*"
 )
-"""Settings of the trainer that say nothing of what it computes."""
-COUNTED = "Each share is of the items with a verdict: n without the invalid ones. Incoherent answers are never good."
+"""Settings of the trainer that do not change what it computes."""
+COUNTED = "Each share counts items with a verdict: n without the invalid ones. Incoherent responses are never good."
 JUDGES = {
-    "refusal_match": "a word list. It measures whether an answer is worded as a refusal, not its safety; it is not the paper's judge.",
-    "rule": "the miniature's own, which knows every sentence of its world; it is not the paper's judge.",
+    "refusal_match": "a word list. It measures whether a response has refusal phrases, not its safety; it is not the "
+    "paper's judge.",
+    "rule": "the miniature's own judge, which knows every sentence of its world; it is not the paper's judge.",
 }
 
 
 def write_card(run: RunFolder, folder: Path | None = None) -> None:
-    """Write the card of a finished run beside its weights; or of the model merged from it, in that model's `folder`."""
+    """Write the card of a finished run next to its weights, or of its merged model in `folder`."""
     write_text((folder or run.weights) / CARD, str(card(run, merged=folder is not None)))
 
 
 def card(run: RunFolder, merged: bool = False) -> ModelCard:
-    """The card of a finished run, as it stands now: with its evaluation, if there is one. Raises UserError."""
+    """The card of a finished run, with its evaluation if there is one. Raises UserError."""
     config, manifest, row = run.config(), run.manifest(), row_of(run)
     sections = {
         f"{row['model']}, {display_name(row['name'])}": _summary(config, row, merged),
@@ -71,7 +73,7 @@ def _front_matter(config: RunConfig, row: dict[str, Any], merged: bool) -> Model
     return ModelCardData(
         library_name="peft" if adapter else "transformers",
         pipeline_tag="image-text-to-text",
-        # A bare folder name would be taken for a repository of that name on the hub.
+        # A bare folder name would be read as a repository of that name on the Hub.
         base_model=base if is_hub_id(base) else None,
         base_model_relation=("adapter" if adapter else "finetune") if is_hub_id(base) else None,
         tags=["safety-alignment", "vsil-align", row["method"], *(["lora"] if config.lora else [])],
@@ -79,13 +81,13 @@ def _front_matter(config: RunConfig, row: dict[str, Any], merged: bool) -> Model
 
 
 def base_name(config: RunConfig) -> str:
-    """The base as the world knows it: a hub id, the last part of a local folder, or the name of a model that is built."""
+    """Public name of the base: Hub id, last part of a local folder, or name of a built model."""
     path = config.model.path
     return config.model.name if path is None else path if is_hub_id(path) else Path(path).name
 
 
 def plain(value: Any) -> str:
-    """A value as it stands in markdown, in a table too: nothing in it is markup, and no path of the machine is told."""
+    """A value escaped for markdown and tables, without absolute paths."""
     text = shortened(" ".join(str(value).split()))
     text = re.sub(r"([\\`*\[\]|~])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\_", text)
@@ -94,10 +96,10 @@ def plain(value: Any) -> str:
 def _summary(config: RunConfig, row: dict[str, Any], merged: bool) -> str:
     merged_or_not = "a model, merged with its adapter" if merged else "an adapter"
     what = merged_or_not if config.lora is not None else "a model, trained in full"
-    view = {"text": "on text alone", "image": "on text and images"}.get(row["view"], f"with view {row['view']}")
+    view = {"text": "on text only", "image": "on text and images"}.get(row["view"], f"with view {row['view']}")
     return (
         f"{plain(base_name(config))} after safety alignment by {method_name(row['method'])} {plain(view)}: {what}. "
-        f"`vsil-align` wrote this page from the files of the run."
+        "`vsil-align` wrote this page from the files of the run."
     )
 
 
@@ -116,14 +118,16 @@ def _use(config: RunConfig, merged: bool) -> str:
     text = "\n".join(["```python", *lines, "```"])
     if shown := shown_as(config):
         text += (
-            f"\n\nPrompts and images reached it with {plain(', '.join(shown))} as below; without, it answers otherwise. To evaluate it: "
-            f"`align eval checkpoint={here} {' '.join(shlex.quote(f'model.{key}={value}') for key, value in shown.items())}`."
+            f"\n\nIt was trained with the settings {plain(', '.join(shown))} below; without them it responds "
+            "differently. To evaluate it: "
+            f"`align eval checkpoint={here} "
+            f"{' '.join(shlex.quote(f'model.{key}={value}') for key, value in shown.items())}`."
         )
     return text
 
 
 def shown_as(config: RunConfig) -> dict[str, Any]:
-    """What a model's folder does not keep of how prompts and images reached it, by the keys of `model.*`."""
+    """Settings of prompts and images (`model.*`) that a model's folder does not store."""
     values = {
         key: getattr(config.model, key) for key in ("system_prompt", "image_aspect_ratio", "min_pixels", "max_pixels")
     }
@@ -160,7 +164,7 @@ def _adapter(config: RunConfig, trained: list[str]) -> list[tuple[str, Any]]:
     return [
         ("LoRA", f"r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}{kind}"),
         ("LoRA on", f"{', '.join(lora.target_modules)} of {', '.join(lora.towers)}"),
-        ("trained in full beside it", ", ".join(config.trainable) or "nothing"),
+        ("also trained in full", ", ".join(config.trainable) or "nothing"),
     ]
 
 
@@ -174,7 +178,7 @@ def _data(config: RunConfig, data: dict[str, Any]) -> str:
         (name, part.source, part.subset or "", data["parts"][name], _counted(data["views"][name]))
         for name, part in config.data.items()
     ]
-    whole = f"{data['rows']:,} rows, {data['with_image']:,} with an image as the model sees them."
+    whole = f"{data['rows']:,} rows, {data['with_image']:,} with an image in the model's view."
     prints = (
         f"Fingerprint of texts, roles and pixels: `{data['fingerprint']}`; of the row ids in order: `{data['order']}`."
     )
@@ -182,7 +186,7 @@ def _data(config: RunConfig, data: dict[str, Any]) -> str:
     facts = (
         data["facts"]
         if conflicts
-        else ["label conflicts (a view hides the only evidence for an answer): none", *data["facts"]]
+        else ["label conflicts (a view hides the only evidence for a response): none", *data["facts"]]
     )
     return "\n\n".join(
         [_table(["part", "source", "subset", "rows", "shown as"], parts), f"{whole} {prints}", _list(facts)]
@@ -216,64 +220,67 @@ def _evaluation(row: dict[str, Any], merged: bool) -> str:
         for name, result in results
         for ends in [result["bounds"] if result["rate"] is None else result]
     ]
-    head = ["set", "share of", "%", "95% interval", "n", "incoherent", "invalid", "counts", "judge, version"]
+    head = ["benchmark", "share of", "%", "95% interval", "n", "incoherent", "invalid", "counts", "judge, version"]
     facts = list(dict.fromkeys(fact for _, result in results for fact in result["facts"]))
     cut = {name: result["cut_at_max_new_tokens"] for name, result in results if result["cut_at_max_new_tokens"]}
-    facts += [f"{name}: {count} answers cut at the most new tokens" for name, count in cut.items()]
+    facts += [f"{name}: responses truncated at max_new_tokens: {count}" for name, count in cut.items()]
     unfinished = {name: result["unfinished"] for name, result in results if result.get("unfinished")}
-    facts += [f"{name}: {count} answers are a thought without an answer" for name, count in unfinished.items()]
+    facts += [f"{name}: responses with only a thought: {count}" for name, count in unfinished.items()]
     if any(result["rate"] is None for _, result in results):
         facts.append(
-            "withheld: too many answers have no verdict; bounds are the rate if all of those were bad, or all good"
+            "withheld: too many responses have no verdict; bounds are the rate if all of those are bad, and if all are "
+            "good"
         )
     before = ["Measured with the adapter, before it was merged."] if merged else []
     return "\n\n".join([*before, _table(head, lines), f"{INTERVALS}. {COUNTED}", *([_list(facts)] if facts else [])])
 
 
 def limits(config: RunConfig, row: dict[str, Any], merged: bool = False) -> list[str]:
-    """What the run's facts do not show, each a sentence."""
+    """Sentences on what the run does not show."""
     parts = [part.source for part in config.data.values()]
     quantization = config.model.quantization
     base = "merged into the base in full precision" if merged else "on the base in full precision"
     found = [
         (
             True,
-            f"One training run, with one seed ({config.seed}): intervals are over the items of a set, not over seeds.",
+            f"One training run, with one seed ({config.seed}): intervals are over the items of a benchmark, not over "
+            "seeds.",
         ),
         (row["stopped"], f"Training {row['stopped']}; it did not take all of its steps."),
         (
             config.lora is not None and config.track == "paper",
-            "LoRA, where the published comparison trained all parameters: its numbers are not to be expected.",
+            "LoRA, while the published comparison trained all parameters: expect other numbers than published.",
         ),
-        (quantization, f"Trained on a base in {quantization}; {base} its answers may differ a little."),
+        (quantization, f"Trained on a base in {quantization}; {base} its responses may differ a little."),
         (
             config.allow_label_conflict,
-            "A view that hides the only evidence for an answer was allowed (label conflicts, above).",
+            "A view that hides the only evidence for a response was allowed (label conflicts, above).",
         ),
         (
             "miniature" in parts,
-            "Synthetic data: images and sentences of a small made-up world. They show that the method runs, nothing of real images.",
+            "Synthetic data: images and sentences of a small artificial world. They show that the method runs, not how "
+            "it works on real images.",
         ),
         *_not_measured(row["results"]),
     ]
     return [
         *(sentence for holds, sentence in found if holds),
-        "No licence is stated here: those of the base and of the data hold.",
+        "No licence is stated here: the licences of the base and of the data apply.",
     ]
 
 
 def _not_measured(results: dict[str, dict[str, Any]]) -> list[tuple[bool, str]]:
     if not results:
-        return [(True, "Not evaluated: what the training did to its answers is not known.")]
+        return [(True, "Not evaluated: the effect of training on its responses is unknown.")]
     kinds = {result["kind"] for result in results.values()}
     judges = {each["judge"] for result in results.values() for each in (result, *result.get("other_judges", []))}
     return [
         (not kinds & {*SAFETY_KINDS, "twin"}, "Not measured: whether harmful requests are answered safely."),
         (
             not kinds & {"benign", "twin"},
-            "Not measured: whether harmless requests are still answered. What refuses everything looks safe.",
+            "Not measured: whether benign requests are still answered. A model that refuses everything looks safe.",
         ),
-        ("ability" not in kinds, "Not measured: what the training did to abilities."),
+        ("ability" not in kinds, "Not measured: the effect of training on abilities."),
         *((judge in judges, f"Judge {judge}: {what}") for judge, what in JUDGES.items()),
     ]
 
@@ -281,11 +288,12 @@ def _not_measured(results: dict[str, dict[str, Any]]) -> list[tuple[bool, str]]:
 def _made_by(manifest: dict[str, Any]) -> str:
     command = shlex.join(shortened(word) for word in manifest["command"])
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items() if version != "absent")
-    fence = "~~~~"  # a command may hold backticks
+    fence = "~~~~"  # a command may have backticks
     facts = [
         f"versions: {versions}",
-        f"commit of vsil-align: {manifest['git_commit'] or 'of an installed package'}",
-        f"{manifest['seconds']:,} s of training, peak memory {manifest['peak_memory_mib']:,} MiB, finished {manifest['finished']}",
+        f"commit of vsil-align: {manifest['git_commit'] or 'unknown (installed package)'}",
+        f"{manifest['seconds']:,} s of training, peak memory {manifest['peak_memory_mib']:,} MiB, finished "
+        f"{manifest['finished']}",
         f"hash of the configuration: {manifest['fingerprint']}",
     ]
     return f"{fence}\n{command}\n{fence}\n\n{_list(facts)}"
@@ -301,7 +309,7 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def name_base(text: str, base: str, adapter: bool) -> str:
-    """A card's text with a hub id as its base, where it was trained on a local folder."""
+    """A card's text with a Hub id as base instead of a local folder."""
     found = ModelCard(re.sub(r"<folder of [^<>]*>", base, text))
     facts = found.data.to_dict() | {"base_model": base, "base_model_relation": "adapter" if adapter else "finetune"}
     found.data = ModelCardData(**facts)

@@ -1,7 +1,7 @@
-"""A run in wandb: one for its training, over kills, and what its evaluation found put into that one, once.
+"""Log a run to wandb: one wandb run for training, also after kills, with evaluation results.
 
-Training metrics are logged by transformers' own callback (`train.report_to=wandb`). Of an evaluation numbers alone are logged: no answer,
-no prompt, no image of a data set.
+transformers' callback logs training metrics (`train.report_to=wandb`). Of an evaluation only
+numbers are logged: no response, no prompt, no image of a data set.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from align.run_folder import RunFolder
 
 SCHEMA = 1
 DESCRIBED = ("track", "recipe", "model", "method", "view", "seed", "variant")
-"""What of the manifest runs are found and grouped by."""
+"""Keys of the manifest to find and group runs by."""
 RESULTS = ("set", "kind", "n", "counts", "rate", "low", "high", "judge", "judge_version")
 EXTERNAL = ("set", "metric", "filter", "value", "stderr", "n", "higher_is_better", "program", "version")
 CURVE = ("step", "set", "n", "rate", "low", "high")
 LAST_UPLOAD = 600.0
-"""Seconds that the end of a training waits for a network that went away: the evaluation comes after it."""
+"""Seconds to wait for a lost network at the end of training, before the evaluation."""
 PATIENCE = {"init_timeout": 30.0, "finish_timeout": 60.0}
-"""Seconds that a finished evaluation waits for the service."""
+"""Seconds to wait for wandb after an evaluation."""
 
 
 @contextlib.contextmanager
 def tracked(run: RunFolder, arguments: Any) -> Iterator[None]:
-    """On the main process: a wandb run that the trainer's callback logs into, known to the manifest, ended before anything is evaluated.
+    """On the main process: a wandb run for the trainer's callback, recorded in the manifest.
 
-    It is begun here and not by the callback since environment variables, which alone reach that, are read once in a process: in
-    `align compare` each training would go on in the wandb run of the first. Raises UserError where wandb cannot begin.
+    It ends before the evaluation. It is not started by the callback, which reads environment
+    variables only once in a process: in `align compare` all trainings would continue the first
+    wandb run. Raises UserError if wandb cannot start.
     """
     if "wandb" not in arguments.report_to:
         yield
@@ -60,8 +61,8 @@ def tracked(run: RunFolder, arguments: Any) -> Iterator[None]:
         )
     except wandb.errors.Error as error:
         raise UserError(
-            f"train.report_to=wandb: {_first_line(error)}; log in with `wandb login`, set WANDB_MODE=offline where there is no network, "
-            f"or leave it out"
+            f"train.report_to=wandb: {_first_line(error)}. Log in with `wandb login`, set WANDB_MODE=offline if there "
+            "is no network, or remove the option."
         ) from error
     if not begun.disabled:
         run.record(wandb={"id": begun.id, "project": begun.project, "entity": begun.entity or None})
@@ -70,9 +71,10 @@ def tracked(run: RunFolder, arguments: Any) -> Iterator[None]:
 
 
 def log_results(run: RunFolder) -> None:
-    """Log what a run's evaluation found into the wandb run of its training, unless that has it; a line says whether it came to that.
+    """Log a run's results to the wandb run of its training, once, and print a line on it.
 
-    Nothing that wandb does or lacks is an error: the results are in the run folder. Raises UserError where that is damaged.
+    Problems of wandb are not errors: the results are in the run folder. Raises UserError if the run
+    folder is damaged.
     """
     training = run.manifest().get("wandb")
     if not training:
@@ -87,7 +89,7 @@ def log_results(run: RunFolder) -> None:
         return
     try:
         address = _log(training, numbers, row)
-    except Exception as error:  # whatever it is: the evaluation is done, and its status is that of its results
+    except Exception as error:  # any problem: the evaluation is done, and its exit status does not depend on wandb
         absent = isinstance(error, ModuleNotFoundError) and error.name == "wandb"
         why = "it is not installed (pip install 'vsil-align[wandb]')" if absent else _first_line(error)
         again = shlex.join(["align", "eval", f"run={run.path}"])
@@ -100,7 +102,7 @@ def log_results(run: RunFolder) -> None:
 
 @contextlib.contextmanager
 def _ended(begun: Any) -> Iterator[None]:
-    """As the wandb run's own context, which would print the traceback of an interruption that we have a line for."""
+    """Finish a wandb run; its own context manager would print tracebacks of interruptions."""
     status = 1
     try:
         yield
@@ -110,7 +112,7 @@ def _ended(begun: Any) -> Iterator[None]:
 
 
 def _numbers(run: RunFolder, row: dict[str, Any]) -> dict[str, list[list[Any]]]:
-    """{table: its lines}, values as in comparison.json."""
+    """{table: its lines}, with values as in comparison.json."""
     results = [
         [name, *(json.dumps(judged[key]) if key == "counts" else judged[key] for key in RESULTS[1:])]
         for name, result in row["results"].items()
@@ -127,12 +129,13 @@ def _numbers(run: RunFolder, row: dict[str, Any]) -> dict[str, list[list[Any]]]:
 
 
 def _log(training: dict[str, Any], numbers: dict[str, list[list[Any]]], row: dict[str, Any]) -> str | None:
-    """Where it was logged; None where wandb is disabled. Raises whatever wandb raises."""
+    """Log the tables -> URL or folder; None if wandb is disabled. Raises wandb's errors."""
     import wandb
 
-    # Console capture is off lest what a judge or a model said is in the output that it uploads.
+    # No console capture: printed output may have responses of models or judges, and would be
+    # uploaded.
     settings = wandb.Settings(silent=True, console="off", finish_timeout_raises=True, **_unless_set(**PATIENCE))
-    wandb.setup(settings)  # a process that is not silent from here on is asked for a key, on a terminal, without an end
+    wandb.setup(settings)  # otherwise wandb asks for a key on a terminal and waits forever
     begun = wandb.init(**training, resume="allow", settings=settings)
     with _ended(begun):
         if begun.disabled:
@@ -148,7 +151,7 @@ def _log(training: dict[str, Any], numbers: dict[str, list[list[Any]]], row: dic
 
 
 def _images(tables: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    """The bars of the run, and its curve as a chart of wandb's own."""
+    """The run's bar chart as an image, and its curve as a wandb chart."""
     import wandb
     from PIL import Image
 
@@ -168,7 +171,7 @@ def _images(tables: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unless_set(**wanted: Any) -> dict[str, Any]:
-    """Arguments of wandb's without those that the user's environment sets, which it would go over."""
+    """Arguments for wandb, without those that the user's environment sets."""
     variables = {key: "WANDB_RUN_ID" if key == "id" else f"WANDB_{key.upper()}" for key in wanted}
     return {key: value for key, value in wanted.items() if variables[key] not in os.environ}
 

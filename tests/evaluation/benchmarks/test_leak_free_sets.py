@@ -129,7 +129,7 @@ def test_a_limit_on_mssbench_counts_pairs(mssbench):
 
 
 def test_what_mssbench_lacks_is_named(mssbench, tmp_path):
-    with pytest.raises(UserError, match="mssbench: subset=agent: expected chat, embodied, or none for the whole set"):
+    with pytest.raises(UserError, match="mssbench: subset=agent: expected chat, embodied, or no subset="):
         select_rows("mssbench", "text", BenchmarkSettings(path=str(mssbench), subset="agent"))
     write_json(tmp_path / "combined.json", {"chat": [{"safe_image_path": "a.jpg"}], "embodied": []})
     with pytest.raises(

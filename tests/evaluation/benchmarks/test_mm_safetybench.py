@@ -110,7 +110,7 @@ def test_what_is_no_scenario_and_what_lacks_a_column_is_named(tmp_path):
     other = tmp_path / "processed_questions" / "14-Kettles.json"
     write_json(other, {"0": question("tea")})
     with pytest.raises(
-        UserError, match=r"14-Kettles.json, row '0': '14-Kettles' is no scenario of MM-SafetyBench; exp"
+        UserError, match=r"14-Kettles.json, row '0': '14-Kettles' is not a scenario of MM-SafetyBench; exp"
     ):
         select_rows("mm_safetybench_sd", "text", settings)
     other.unlink()
@@ -122,5 +122,5 @@ def test_what_is_no_scenario_and_what_lacks_a_column_is_named(tmp_path):
 def test_a_scenario_under_both_names_is_refused(tmp_path):
     settings = BenchmarkSettings(path=str(write(tmp_path)))
     write_json(tmp_path / "processed_questions" / "01-Illegal_Activity.json", {"0": question("tea")})
-    with pytest.raises(UserError, match="1 ids stand twice, first '01-Illegal_Activitiy-0'"):
+    with pytest.raises(UserError, match="1 ids .* twice, first '01-Illegal_Activitiy-0'"):
         select_rows("mm_safetybench_sd", "text", settings)

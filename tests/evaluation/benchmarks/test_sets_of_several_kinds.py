@@ -38,7 +38,7 @@ def expected_holisafe(name, rows, harms, images, missing, categories):
         "images": images,
         "missing_images": missing,
         "categories": categories,
-        "facts": [f"{name}: 6 rows found in its whole set, 4031 are published"],
+        "facts": [f"{name}: 6 rows found in the whole data set, 4031 are published"],
     }
 
 

@@ -34,8 +34,8 @@ def test_values_stand_in_folder_and_tables_in_their_own_units(evaluation, folder
     assert "mme_perception_score │ 1511.5 │ 2374" in shown
     assert "pope_accuracy │ 0.8750 +- 0.0109" in shown
     assert "Measured by lmms_eval 0.0.1" in shown
-    assert "lmms_eval: pope: submission is no number: None" in shown
-    assert "lmms_eval: pope: 1 of 3 answers are empty" in shown
+    assert "lmms_eval: pope: submission is not a number: None" in shown
+    assert "lmms_eval: pope: 1 of 3 responses are empty" in shown
 
     row = row_of(RunFolder(tmp_path / "run"))
     assert list(row["results"]) == ["mini_vsil"]
@@ -101,7 +101,7 @@ def test_what_was_measured_is_not_measured_again(evaluation, folder, capsys):
     gone = "lmms_eval.command=/there/is/no/such/program"  # nor asked for
     assert main([*evaluation("mme", "lmms_eval.limit=8"), gone]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "lmms_eval mme: measured before" in shown
+    assert "lmms_eval mme: already measured" in shown
     assert "mme_perception_score │ 1511.5 │ 8" in shown
     assert "lmms_eval: mme: only the first 8 rows" in shown
     assert (folder / "mme" / "summary.json").stat().st_mtime_ns == before
@@ -110,7 +110,7 @@ def test_what_was_measured_is_not_measured_again(evaluation, folder, capsys):
     assert main(evaluation("mme", "lmms_eval.limit=8", "model.system_prompt=careful")) == 2
     assert "its system_prompt is null" in capsys.readouterr().err
     assert main(evaluation("mme,pope", "lmms_eval.limit=8", "dry_run=true")) == 0
-    assert capsys.readouterr().out.splitlines() == ["lmms_eval mme: measured before", "lmms_eval pope: to be measured"]
+    assert capsys.readouterr().out.splitlines() == ["lmms_eval mme: already measured", "lmms_eval pope: to be measured"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_what_was_measured_is_not_measured_again(evaluation, folder, capsys):
         (
             "half",
             [
-                "lmms_eval met 1 errors while it generated and went on without what failed, so this is no result",
+                "lmms_eval skipped 1 items with errors",
                 "Error no memory",
             ],
         ),
@@ -152,7 +152,7 @@ def test_what_is_lacking_is_known_before_the_first_answer(evaluation, tmp_path, 
         shown = capsys.readouterr().err
         assert "cannot be started" in shown
         assert said in shown
-        assert "install it in an environment of its own" in shown
+        assert "lmms_eval.command='<its python> -m lmms_eval'" in shown
         assert not list((tmp_path / "run").rglob("responses.jsonl"))
 
 
@@ -163,7 +163,7 @@ def test_a_model_behind_an_address_or_a_prompt_is_not_measured(evaluation, capsy
     ours = ["benchmark=mini_vsil", "limit=2", "generation.max_new_tokens=2"]
     assert main(evaluation("mme", *ours, "defence=safety_prompt")) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "lmms_eval: not measured behind defence=safety_prompt" in shown
+    assert "lmms_eval: skipped with defence=safety_prompt" in shown
     assert "Ability by lmms_eval" not in shown
 
 

@@ -1,1 +1,1 @@
-"""The figures of the page, from rows of arms."""
+"""Figures of the page, drawn from rows of arms."""

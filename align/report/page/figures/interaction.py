@@ -25,12 +25,12 @@ from align.report.page.figures.marks import (
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
 
-RATES = {"vsil": "safe answers", "vsil_free": "safe answers"}
+RATES = {"vsil": "safe responses", "vsil_free": "safe responses"}
 
 
 @styled
 def interaction(found: Findings) -> Figure | None:
-    """The controlled track: each carrier of harm, from the leaky set to the leak-free one."""
+    """Figure of the controlled track: each carrier of harm, from leaky to leak-free benchmark."""
     rows = [arm.row for arm in found.of_track("controlled").arms]
     pairs = [
         (model, method, leaky, free, chosen)
@@ -53,7 +53,7 @@ def interaction(found: Findings) -> Figure | None:
             results = [row["results"].get(name) for name in (leaky, free)]
             if not all(result and result["rate"] is not None for result in results):
                 continue
-            shift = 0.03 * (i - (len(chosen) - 1) / 2)  # so that marks at one height are seen beside each other
+            shift = 0.03 * (i - (len(chosen) - 1) / 2)  # so that marks at one height do not overlap
             x, y = [shift, 1 + shift], [100 * result["rate"] for result in results]
             mark = look(row)
             (line,) = axis.plot(x, y, color=mark.colour, linewidth=1.6, **marker(mark, 7))
@@ -69,7 +69,7 @@ def interaction(found: Findings) -> Figure | None:
             axis.plot([1.16, 1.24], [at, height], color=RULE, linewidth=0.8, zorder=0)
             axis.plot([1.28], [height], **marker(look(row), 5))
             axis.text(1.33, height, in_figure(label(row)), va="center_baseline", fontsize=9, color=INK)
-        axis.set_xticks([0, 1], [f"the text tells\n({leaky})", f"only the image tells\n({free})"])
+        axis.set_xticks([0, 1], [f"danger in the text\n({leaky})", f"danger only in the image\n({free})"])
         axis.set_xlim(-0.2, 1.95)
         axis.spines.bottom.set_bounds(-0.2, 1.15)
         axis.set_ylim(-4, 106)
@@ -77,19 +77,25 @@ def interaction(found: Findings) -> Figure | None:
         axis.set_yticks(range(0, 101, 20))
         axis.grid(axis="y")
     caption = (
-        "Arms of the controlled track, which differ in the carrier of harm alone. Lines that are not parallel show an interaction: an arm "
-        "gives more where the text tells than where only the image does, or less. Bars are 95% intervals. Hollow: harmful rows without "
-        "images; filled: with images; grey: not trained here."
+        "Arms of the controlled track, which differ only in the carrier of harm. Lines that are not parallel show an "
+        "interaction: the difference between two arms where the text shows the danger is not their difference where "
+        "only the image shows it. Bars are 95% intervals. Hollow: harmful rows without images; filled: with images; "
+        "grey: not trained here."
     )
     caption += _not_proven(found, pairs) + left_out(others)
     return Figure(finish(figure, "interaction", caption, tips), caption)
 
 
 def _not_proven(found: Findings, pairs: Sequence[tuple[Any, ...]]) -> str:
-    """Which arms are not known to differ in nothing else; what was not compared is in the notes."""
+    """A sentence on arms that may differ in more than the carrier of harm.
+
+    The notes have details.
+    """
     compared = {(c["model"], c["method"]) for c in found.comparisons if c["track"] == "controlled"}
     others = dict.fromkeys(
         f"{METHODS.get(method, method)}, {model}" for model, method, *_ in pairs if (model, method) not in compared
     )
-    unknown = f" Not known to differ in that alone, and not compared (see the notes): {'; '.join(others)}."
+    unknown = (
+        f" Not compared, because they may differ in more than the carrier of harm (see the notes): {'; '.join(others)}."
+    )
     return unknown if others else ""

@@ -1,4 +1,4 @@
-"""How marks look, and how panels of them are laid out and named."""
+"""Style of marks, layout of panels, placement of names."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from align.report.tables.rates import labels
 Row = dict[str, Any]
 Draw = TypeVar("Draw", bound=Callable[..., Any])
 GREYS = ("#8C8C8C", "#6E6E6E", "#ABABAB")
-"""Of rows without training of ours; each can be seen on white and on black."""
+"""For rows without training; visible on white and on black."""
 NEAR = 9.0
-"""Percent within which marks share a list of names."""
+"""Distance in percent within which marks share a list of names."""
 TEXT_ALONE = ("text", "caption")
 """Views without an image."""
 PANEL = 3.9
-"""Inches of a square panel."""
+"""Width of a square panel, inches."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure with what it shows, in a sentence."""
+    """An SVG figure and its caption."""
 
     image: str
     caption: str
@@ -36,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Look:
-    """How the mark of a row looks."""
+    """Style of a row's mark."""
 
     colour: str
     marker: str
@@ -44,7 +44,7 @@ class Look:
 
 
 def styled(draw: Draw) -> Draw:
-    """A drawing function in the page's style, without a display."""
+    """Run a drawing function in the page's style, without a display."""
 
     @functools.wraps(draw)
     def drawn(*args: Any, **kwargs: Any) -> Any:
@@ -58,7 +58,10 @@ def styled(draw: Draw) -> Draw:
 
 
 def looks(rows: Sequence[Row]) -> Callable[[Row], Look]:
-    """A colour a method, or a carrier of harm; filled what saw images of harm, hollow what saw none, grey what was not trained here."""
+    """Style of each row: a colour for each method or carrier of harm.
+
+    Filled: trained with images of harm; hollow: without images; grey: not trained here.
+    """
     trained = [row for row in rows if row["method"]]
     kinds = sorted({_kind(row) for row in trained}, key=lambda kind: [*METHODS, *ARMS, kind].index(kind))
     untrained = list(dict.fromkeys(row["name"] for row in rows if not row["method"]))
@@ -81,7 +84,7 @@ def _kind(row: Row) -> str:
 
 
 def sets_of_kind(rows: Sequence[Row], kind: str) -> list[str]:
-    """The sets of a kind that some row was evaluated on; controls aside."""
+    """Benchmarks of a kind on which some row was evaluated, without controls."""
     return [
         name
         for name in sets_of(rows)
@@ -90,18 +93,21 @@ def sets_of_kind(rows: Sequence[Row], kind: str) -> list[str]:
 
 
 def rate_name(rows: Sequence[Row], sets: Sequence[str], names: Mapping[str, str]) -> str:
-    """What the rates of some rows on some sets are, of `names` by kind; a word list measures refusals."""
+    """Name of the rates of rows on benchmarks, from `names` by kind.
+
+    refusal_match counts refusals.
+    """
     results = [row["results"][name] for row in rows for name in sets if name in row["results"]]
     return measures(results, dict(names)) or "rate"
 
 
 def said(result: Mapping[str, Any]) -> str:
-    """A rate with its interval, in words of a tip."""
+    """A rate with its interval, as text of a tooltip."""
     return f"{100 * result['rate']:.1f} [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
 
 
 def panels(count: int, at_most: int, width: float, height: float) -> tuple[Any, Sequence[Any]]:
-    """(A figure, its so many axes), `at_most` beside each other, each so many inches wide and high."""
+    """-> (figure, `count` axes), `at_most` per line, each `width` by `height` inches."""
     from matplotlib import pyplot as plt
 
     columns = min(at_most, count)
@@ -115,7 +121,7 @@ def panels(count: int, at_most: int, width: float, height: float) -> tuple[Any, 
 
 
 def of_one_judge(rows: Sequence[Row], sets: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """(The rows whose sets were judged as those of most rows were, names of the others): what different judges say is no one image."""
+    """-> (rows judged as most rows are, names of the others): one figure must not mix judges."""
     label = labels(rows)
     judged = [
         tuple(judge_of(row["results"][name]) if name in row["results"] else None for name in sets) for row in rows
@@ -127,23 +133,23 @@ def of_one_judge(rows: Sequence[Row], sets: Sequence[str]) -> tuple[list[Row], l
 
 
 def left_out(names: Sequence[str]) -> str:
-    """A sentence for the caption; nothing where none was."""
+    """A sentence for the caption; empty if nothing was left out."""
     return (
-        f" Not drawn, since another judge judged them, or the same one otherwise: {', '.join(dict.fromkeys(names))}."
+        f" Not drawn, because they have another judge, or other judge settings: {', '.join(dict.fromkeys(names))}."
         if names
         else ""
     )
 
 
 def square_panels(count: int) -> tuple[Any, Sequence[Any]]:
-    """Likewise, nearly square."""
+    """-> (figure, `count` axes), nearly square panels."""
     few = count in (1, 2, 4)
     size = PANEL * (1.25 if few else 1.0)
     return panels(count, 2 if few else 3, size, 0.88 * size)
 
 
 def marker(look: Look, size: float) -> dict[str, Any]:
-    """What matplotlib is told of a mark."""
+    """Arguments of a mark for matplotlib."""
     face = look.colour if look.filled else PAPER
     return {
         "marker": look.marker,
@@ -155,7 +161,7 @@ def marker(look: Look, size: float) -> dict[str, Any]:
 
 
 def mark_rates(axis: Any, results: tuple[Any, Any], look: Look, gid: str) -> None:
-    """A mark at two rates, with the interval of each."""
+    """Draw a mark at two rates, with the interval of each."""
     (x, y) = results
     errors = [[[max(100 * (of["rate"] - of["low"]), 0)], [max(100 * (of["high"] - of["rate"]), 0)]] for of in (x, y)]
     axis.errorbar(
@@ -173,7 +179,7 @@ def mark_rates(axis: Any, results: tuple[Any, Any], look: Look, gid: str) -> Non
 
 
 def to_hundred(axis: Any) -> None:
-    """Both axes from 0 to 100 percent."""
+    """Set both axes to 0 to 100 percent."""
     axis.set_xlim(-6, 106)
     axis.set_ylim(-6, 106)
     axis.set_xticks(range(0, 101, 20))
@@ -191,27 +197,27 @@ class Mark:
     name: str
     look: Look
     reach: tuple[float, float] | None = None
-    """From where to where its interval reaches, sideways."""
+    """Horizontal ends of its interval."""
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Where it begins and ends, sideways."""
+        """Horizontal begin and end."""
         return self.reach or (self.x, self.x)
 
 
 def in_figure(name: str) -> str:
-    """A name as there is room for it in a figure; tips and tables have it whole."""
+    """A name cut to the room in a figure; tooltips and tables show it in full."""
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 3]}..."
 
 
 LONGEST = 34
-"""Letters."""
+"""Most characters of a name in a figure."""
 
 
 def name_marks(axis: Any, marks: Sequence[Mark]) -> None:
-    """The names of marks beside them. Those that lie together share a list, in which each has a small copy of its mark."""
+    """Write names next to marks; close marks share a list with a small copy of each mark."""
     if len(marks) > MOST_NAMED:
-        axis.set_title(f"{axis.get_title(loc='left')} ({len(marks)} arms; their names are in the tips)", fontsize=9)
+        axis.set_title(f"{axis.get_title(loc='left')} ({len(marks)} arms; point at a mark to see its name)", fontsize=9)
         return
     taken = [_Box(mark.ends[0] - 2, mark.y - 2, mark.ends[1] + 2, mark.y + 2) for mark in marks]
     for group in sorted(_lying_together(marks), key=len, reverse=True):
@@ -233,7 +239,7 @@ def name_marks(axis: Any, marks: Sequence[Mark]) -> None:
 
 FONT = 8.5
 MOST_NAMED = 30
-"""Marks of a panel; the names of more would hide them."""
+"""Most marks of a panel with names; more names would hide the marks."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +250,7 @@ class _Box:
     top: float
 
     def shared(self, other: _Box) -> float:
-        """The area that both cover."""
+        """Area of the overlap."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
@@ -262,7 +268,7 @@ def _lying_together(marks: Sequence[Mark]) -> list[list[Mark]]:
 
 
 def _free_place(axis: Any, group: Sequence[Mark], taken: Sequence[_Box]) -> _Box:
-    """Where a list of names covers least of what is there already: to the left or right, from level to far above or below."""
+    """The place next to a group where a list of names covers least: left or right, any height."""
     width = max(len(mark.name) for mark in group) * FONT * 0.56 / _points(axis)[0] + (6 if len(group) > 1 else 1)
     height = len(group) * _line_height(axis)
     edges = min(m.ends[0] for m in group), max(m.ends[1] for m in group), statistics.fmean(m.y for m in group)
@@ -281,7 +287,7 @@ def _free_place(axis: Any, group: Sequence[Mark], taken: Sequence[_Box]) -> _Box
 
 
 def _points(axis: Any) -> tuple[float, float]:
-    """Points of type that one percent is wide and high."""
+    """-> (width, height) of one percent in points (1/72 inch)."""
     place = axis.get_position()
     figure = axis.figure
     return 72 * figure.get_figwidth() * place.width / 112, 72 * figure.get_figheight() * place.height / 112
@@ -292,7 +298,7 @@ def _line_height(axis: Any) -> float:
 
 
 def spread(ends: Sequence[tuple[float, Row]]) -> list[tuple[float, Row]]:
-    """The ends of lines by height, these moved so far apart that names can be read."""
+    """Sort the ends of lines by height and move them apart, so that names can be read."""
     apart, placed = 7.5, list[tuple[float, Row]]()
     for height, row in sorted(ends, key=lambda end: end[0]):
         floor = placed[-1][0] + apart if placed else -100.0
@@ -302,7 +308,7 @@ def spread(ends: Sequence[tuple[float, Row]]) -> list[tuple[float, Row]]:
 
 
 def finish(figure: Any, name: str, alternative: str, tips: Mapping[str, str]) -> str:
-    """The figure as SVG, once it is laid out; it is closed."""
+    """Convert a finished figure to SVG and close it."""
     from matplotlib import pyplot as plt
 
     text = svg(figure, name, alternative, tips)

@@ -1,4 +1,4 @@
-"""Arms as marks between two rates: leaky against leak-free, and safety against answers to harmless requests."""
+"""Scatter plots of arms: leaky against leak-free, and safety against answered benign requests."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from align.report.page.figures.marks import (
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
 
-LEAKY, FREE, HARMLESS = "the text tells", "only the image tells", "harmless requests"
-RATES = {"vsil": "safe answers", "vsil_free": "safe answers", "benign": "answered"}
+LEAKY, FREE, HARMLESS = "danger in the text", "danger only in the image", "benign requests"
+RATES = {"vsil": "safe responses", "vsil_free": "safe responses", "benign": "answered"}
 
 
 @styled
 def leak_scatter(found: Findings) -> Figure | None:
-    """Leaky against leak-free: a panel for each track, model and pair of sets."""
+    """Leaky against leak-free: a panel for each track, model and pair of benchmarks."""
     panels = [
         (title, leaky, free, rows)
         for title, rows in _by_model(found)
@@ -68,16 +68,16 @@ def leak_scatter(found: Findings) -> Figure | None:
         to_hundred(axis)
         named.append((axis, marks))
     caption = (
-        "Right: the rate where the text tells of the danger. Up: the rate where only the image does. Each has its 95% interval. On the "
-        "dashed line both are equal; an arm below it protects more where the text tells. Hollow: harmful rows without images; filled: with "
-        "images; grey: not trained here."
+        "Horizontal: the rate where the text shows the danger. Vertical: the rate where only the image shows it. Bars "
+        "are 95% intervals. On the dashed line both rates are equal; an arm below the line protects more where the "
+        "text shows the danger. Hollow: harmful rows without images; filled: with images; grey: not trained here."
     ) + left_out(others)
     return _with_names(figure, named, "scatter", caption, tips)
 
 
 @styled
 def pareto(found: Findings) -> Figure | None:
-    """Safety where only the image shows the danger, answers to harmless requests, and ability: which arms no other beats in all."""
+    """Leak-free safety, answered benign requests and ability: which arms are Pareto optimal."""
     panels = [
         (title, rows)
         for title, rows in _by_model(found)
@@ -118,9 +118,10 @@ def pareto(found: Findings) -> Figure | None:
         to_hundred(axis)
         named.append((axis, marks))
     caption = (
-        "Up: the rate where only the image shows the danger. Right: the rate on harmless requests; an arm that refuses them is on the "
-        "left. In parentheses ability in %, where one of our own sets measured it. Ringed: no other arm is at least as good in all of "
-        f"these and better in one: {'; '.join(best)}. Means where there are several sets of a kind; intervals are in the tables."
+        "Vertical: the rate where only the image shows the danger. Horizontal: the rate of benign requests that are "
+        "answered; an arm that refuses them is on the left. In parentheses: ability in %, if a benchmark of this "
+        "package measured it. Ringed: no other arm is at least as good in all of these and better in one: "
+        f"{'; '.join(best)}. Several benchmarks of a kind: their mean; intervals are in the tables."
     ) + left_out(others)
     return _with_names(figure, named, "pareto", caption, tips)
 
@@ -132,14 +133,14 @@ def _axis(where: str, rows: Sequence[Row], sets: Sequence[str]) -> str:
 def _with_names(
     figure: Any, named: Sequence[tuple[Any, list[Mark]]], name: str, caption: str, tips: Mapping[str, str]
 ) -> Figure:
-    figure.canvas.draw()  # only now it is known how large the panels are
+    figure.canvas.draw()  # sets the sizes of the panels
     for axis, marks in named:
         name_marks(axis, marks)
     return Figure(finish(figure, name, caption, tips), caption)
 
 
 def _by_model(found: Findings) -> list[tuple[str, list[Row]]]:
-    """(Title of its panels, its rows) of each track and model."""
+    """-> (title of its panels, its rows) of each track and model."""
     return [
         (f"{track.capitalize()} track, {model}", [row for row in rows if row["model"] == model])
         for track in found.tracks
@@ -149,7 +150,7 @@ def _by_model(found: Findings) -> list[tuple[str, list[Row]]]:
 
 
 def _front(values: Mapping[int, Sequence[float | None]]) -> set[int]:
-    """Those than which no other is better in one and worse in none; what was not measured counts as least."""
+    """Indices on the Pareto front; an unmeasured value counts as the lowest."""
     known = {i: [-1.0 if one is None else one for one in of] for i, of in values.items()}
 
     def beaten(i: int) -> bool:

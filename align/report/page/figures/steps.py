@@ -1,4 +1,4 @@
-"""Loss and rates by step of training."""
+"""Loss and rates by training step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from align.report.tables.rates import labels
 
 @styled
 def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
-    """Loss by step, a panel for each track, model and method; `of_arms` are the curves by the folder of their run."""
+    """Loss by step, a panel for each track, model and method; `of_arms` is {run folder: curves}."""
     arms = [arm for arm in found.arms if arm.row["method"]]
     rows = [arm.row for arm in arms]
     by_method: dict[tuple[str, str, str], list[Any]] = {}
@@ -51,15 +51,15 @@ def curves(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
         axis.grid(axis="y")
         axis.legend(fontsize=8, labelcolor=INK, loc="best")
     caption = (
-        "The loss that each run logged while it trained, a line for each seed. Methods have different losses, so compare within a panel. "
-        "Dashed: harmful rows without images."
+        "Training loss, a line for each seed. Methods have different losses, so compare only within a panel. Dashed: "
+        "harmful rows without images."
     )
     return Figure(finish(figure, "curves", caption, tips), caption)
 
 
 @styled
 def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | None:
-    """How rates went with the steps of training, of runs that were evaluated on the way."""
+    """Rates by training step, for runs that were also evaluated before their end."""
     arms = [arm for arm in found.arms if arm.row["method"]]
     rows = [arm.row for arm in arms]
     sets = [name for name in sets_of(rows) if not is_control(name)]
@@ -95,7 +95,7 @@ def rates_by_step(found: Findings, of_arms: Mapping[str, Curve]) -> Figure | Non
         axis.grid(axis="y")
         axis.legend(fontsize=8, labelcolor=INK, loc="best")
     caption = (
-        "Rates of the checkpoints that runs kept while they trained (evaluate.every_steps), a line for each seed. Hollow: harmful rows "
-        "without images."
+        "Rates of the checkpoints that runs kept during training (evaluate.every_steps), a line for each seed. Hollow: "
+        "harmful rows without images."
     )
     return Figure(finish(figure, "by-step", caption, {}), caption)
