@@ -22,8 +22,9 @@ class Item:
     """Equal for items that are not independent (one image, several queries)."""
     category: str | None = None
     asks: str | None = None
-    """`asks` of the row; `shows` likewise. None for pairs, and in folders of earlier versions."""
+    """A hash of what the row asks; None for pairs, and in folders of earlier versions."""
     shows: str | None = None
+    """The same for its image."""
 
 
 def asks(row: Row) -> str:

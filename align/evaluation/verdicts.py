@@ -58,7 +58,7 @@ class Verdict:
     """Tokens of a model judge's prompt; `new_tokens` counts its reply."""
     new_tokens: int | None = None
     again: bool = False
-    """Whether the same command requests it again; false if the judge declined for good reason."""
+    """Whether the same command requests it again; false if the judge declined with a valid reason."""
     asked: bool = True
     """False if the judge got no request, because it had failed too often; not stored."""
     help: str = ""

@@ -106,7 +106,7 @@ class SweepFolder:
         """Hold the folder's lock: one sweep at a time. Raises UserError if another one is running.
 
         Child processes keep the lock. So if this process is killed while sbatch runs, the next
-        sweep is told that one is still running.
+        sweep still finds one running.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a") as file:

@@ -64,9 +64,9 @@ def _first(arms: Sequence[Arm], sets: Sequence[dict[str, Any]]) -> dict[str, Any
     for i, row in trained:
         kind = row["name"].partition("_")[2]
         named = (j for j, other in trained if other["name"] == f"mm_{kind}" and other["model"] == row["model"])
-        if row["view"] == "text" and (beside := next(named, None)) is not None:
-            return {"set": free, "method": i, "beside": beside}
-    return {"set": free, "method": trained[0][0] if trained else 0, "beside": None}
+        if row["view"] == "text" and (second := next(named, None)) is not None:
+            return {"set": free, "method": i, "second": second}
+    return {"set": free, "method": trained[0][0] if trained else 0, "second": None}
 
 
 def _method_name(arm: Arm, label: str, several: bool, tracks: bool) -> str:

@@ -177,7 +177,7 @@
   fill(chosen.second, [["", "nothing"], ...named]);
   chosen.set.value = String(first.set);
   chosen.first.value = String(first.method);
-  chosen.second.value = first.beside === null ? "" : String(first.beside);
+  chosen.second.value = first.second === null ? "" : String(first.second);
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   let waiting = 0;
