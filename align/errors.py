@@ -21,6 +21,10 @@ class BadRow(UserError):
         self.kind = kind
 
 
+class NoModelConfig(UserError):
+    """The config.json of a model cannot be read, so nothing about it can be planned."""
+
+
 def message_of(error: UserError) -> str:
     """The message without the traceback that torch adds in a data loader's worker."""
     return str(error).rpartition(f"{UserError.__module__}.{type(error).__qualname__}: ")[2].strip()

@@ -54,6 +54,7 @@ def summarise(
         # Part of the incoherent ones; for twins it counts rows, not pairs.
         "unfinished": sum(verdict.unfinished for verdict in verdicts.values()),
         "cut_at_max_new_tokens": sum(record["finish_reason"] == "length" for record in responses.values()),
+        "narrowed": chosen.narrowed,
         "facts": list(facts),
     }
     if invalid <= MAX_INVALID * n:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from align.config.merge import Composed
-from align.errors import UserError
+from align.errors import NoModelConfig, UserError
 from align.families import Family, family_of
 from align.models.loading import DTYPES, locate, parameters_per_tower
 from align.models.presence import folder_of
@@ -102,7 +102,7 @@ def _config(path: str, settings: ModelSettings) -> Any:
     try:  # cached files are read without a request to the Hub
         return AutoConfig.from_pretrained(folder_of(path, revision) or path, revision=revision)
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise NoModelConfig(
             f"model {settings.name or path}: cannot read its config.json from {path}. A plan needs only that file, no "
             "weights. Give model.path=<folder with config.json> or plan.configs=<folder of such folders>, or download "
             f"the model (align fetch) or the file (hf download {path} config.json)."

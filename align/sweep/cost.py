@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from align.errors import UserError
+from align.errors import NoModelConfig, UserError
 from align.settings import PlanSettings, SweepConfig
 from align.sweep.cells import Cell
 
@@ -67,7 +67,7 @@ def cost_of(cells: Sequence[Cell], gpus: int) -> Cost:
                 hours[gpu] += of_one * len(runs)
         except UserError as error:
             why = f"{runs[0].values['recipe']} on {runs[0].values['model']['name']}: {error}"
-            if "config.json" in str(error):
+            if isinstance(error, NoModelConfig):
                 broken[model] = why
             unknown[why] += len(runs)
     return Cost(dict(hours), dict(unknown))

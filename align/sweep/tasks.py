@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from align.evaluation.judges.build import NONE
 from align.evaluation.lmms.measure import SUMMARY, folder_of
@@ -76,19 +75,13 @@ class Task:
         absent = [it for it in self.judges if ":" not in it and not (folder / f"summary.{it}.json").is_file()]
         if absent:
             return f"{name}: not judged by {', '.join(absent)}"
-        found, wanted = _narrowed(main, name), self.narrowed.get(split_view(name)[0])
+        found, wanted = main.get("narrowed"), self.narrowed.get(split_view(name)[0])
         if found != wanted:
             return (
                 f"{name}: evaluated on {found or 'all rows'}, but the grid needs {wanted or 'all rows'}: "
                 f"remove {folder}, or change the grid"
             )
         return f"{name}: {WITHHELD}" if main["rate"] is None else None
-
-
-def _narrowed(summary: dict[str, Any], name: str) -> str | None:
-    """The selection of rows of an evaluation, from its facts (align/evaluation/selection.py)."""
-    begins = f"{split_view(name)[0]}: only "
-    return next((fact.removeprefix(begins) for fact in summary.get("facts", []) if fact.startswith(begins)), None)
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def test_images_and_unsafe_text_are_blurred_until_asked_for_one_by_one(opened):
     assert "blur" in veiled.first.evaluate("one => getComputedStyle(one).filter")
     assert "blur" in unsafe.locator(".image .veil-content").evaluate("one => getComputedStyle(one).filter")
     assert unsafe.locator(".image img").evaluate("one => one.naturalWidth") > 0
-    unsafe.get_by_role("button", name="Show answer").first.click()
+    unsafe.get_by_role("button", name="Show response").first.click()
     assert unsafe.locator(".answer .veil-content").count() == 1
     assert unsafe.locator(".answer").first.locator(".said").inner_text() == "text alone says 1"
     unsafe.get_by_role("button", name="Show image").click()
@@ -114,7 +114,7 @@ def test_images_and_unsafe_text_are_blurred_until_asked_for_one_by_one(opened):
 
 def test_requests_that_tell_of_harm_are_blurred_too(opened):
     page = opened()
-    page.locator("#filters").get_by_label("Set").select_option("leaky")
+    page.locator("#filters").get_by_label("Benchmark").select_option("leaky")
     until(page, lambda: shown(page).first.locator(".meta").first.inner_text().startswith("leaky"))
     assert shown(page).first.get_by_role("button", name="Show request").is_visible()
     page.locator("#filters").get_by_label("show unsafe text").check()
@@ -148,12 +148,12 @@ def test_filters_by_set_category_verdict_method_words_and_difference(opened):
     page.locator("#filters").get_by_label("only where the two verdicts differ").check()
     found(0)
     page.locator("#filters").get_by_label("only where the two verdicts differ").uncheck()
-    page.locator("#filters").get_by_label("Set").select_option("all")
+    page.locator("#filters").get_by_label("Benchmark").select_option("all")
     page.locator("#filters").get_by_label("Category").select_option("any")
     page.locator("#filters").get_by_label("Verdict on the first").select_option("any")
     found(90)
     page.locator("#filters").get_by_label("Method").select_option("MM-SFT")
-    page.locator("#filters").get_by_label("beside").select_option("nothing")
+    page.locator("#filters").get_by_label("Compare with").select_option("nothing")
     until(page, lambda: shown(page).first.locator(".answer").count() == 1)
     assert "MM-SFT" in shown(page).first.locator(".who").inner_text()
 
@@ -169,7 +169,7 @@ def test_pages_turn(opened):
 
 def test_planted_markup_stays_text(opened):
     page = opened()
-    page.locator("#filters").get_by_label("beside").select_option(f"MM-{PLANTED[1]}")
+    page.locator("#filters").get_by_label("Compare with").select_option(f"MM-{PLANTED[1]}")
     page.locator("#filters").get_by_label("show unsafe text").check()
     until(page, lambda: page.locator("#list .veil-content").count() == page.locator("#list .image").count())
     said = shown(page).first.locator(".answer").nth(1).locator(".said").inner_text()

@@ -128,7 +128,7 @@ def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path):
 def test_any_two_methods_have_answers_to_the_same_items(whole):
     _, _, payload = whole
     assert [method["name"] for method in payload["methods"]] == ["T-SFT", "MM-SFT"]
-    assert payload["first"] == {"set": 1, "method": 0, "beside": 1}
+    assert payload["first"] == {"set": 1, "method": 0, "second": 1}
     assert [payload["sets"][i]["name"] for i in range(3)] == ["leaky", "free", "benign"]
     place = next(i for i, item in enumerate(payload["items"]) if item["set"] == 1 and item["id"] == "3")
     assert [of_method[place] for of_method in payload["answers"]] == [
@@ -272,7 +272,7 @@ def test_a_page_of_a_model_as_it_is_says_that_nothing_can_be_compared(tmp_path):
     answered(tmp_path / "runs" / "a", tmp_path / "images", name="vanilla", method=None, view=None)
     _, parsed, payload = page_of(tmp_path / "runs")
     assert "There are no two arms to compare here" in parsed.text
-    assert payload["first"] == {"set": 1, "method": 0, "beside": None}
+    assert payload["first"] == {"set": 1, "method": 0, "second": None}
 
 
 @pytest.mark.parametrize("argument", ["examples=-1", "images_mb=-2"])

@@ -86,7 +86,7 @@ class Seen:
         """Cell with the rate; withheld if more than 5% have no verdict."""
         good, clusters = np.concatenate(self.good), np.concatenate(self.clusters)
         if not len(good) or self.n - len(good) > MAX_INVALID * self.n:
-            return Cell(f"withheld n={len(good)} of {self.n}", n=len(good))
+            return Cell(f"withheld n={len(good)} of {self.n}", n=len(good), withheld=True)
         if len(self.seeds) == 1 and len(np.unique(clusters)) == len(clusters):
             rate, (low, high) = float(good.mean()), wilson(int(good.sum()), len(good))
         else:

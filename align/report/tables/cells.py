@@ -19,7 +19,8 @@ def rate_cell(result: dict[str, Any] | None, paper: Published | None = None) -> 
     if result["rate"] is None:
         bounds = f"{percent(result['bounds']['low'])}-{percent(result['bounds']['high'])}"
         text, beside = f"withheld ({bounds}) {valid_n(result)}", (counts_line(result), *leak_lines(result), *of_seeds)
-        return Cell(text, beside, (f"{result['counts']['invalid']} invalid", *of_seeds), n=valid, paper=paper)
+        short = (f"{result['counts']['invalid']} invalid", *of_seeds)
+        return Cell(text, beside, short, n=valid, paper=paper, withheld=True, bounded=True)
     shown = interval(result["rate"], result["low"], result["high"])
     rate, low, high = (100 * result[key] for key in ("rate", "low", "high"))
     short = (*_published_way_if_other(result), *of_seeds)

@@ -47,7 +47,7 @@ def _share(name: str, label: str, arm: Arm) -> Cell:
     result, paper = arm.row["results"][name], paper_number(arm.row, name, label)
     valid = result["n"] - result["counts"].get("invalid", 0)
     if result["rate"] is None:
-        return Cell("withheld", paper=paper)
+        return Cell("withheld", paper=paper, withheld=True)
     share = 100 * result["counts"].get(label, 0) / valid
     return Cell(f"{share:.1f}", value=share, n=valid, paper=paper)
 

@@ -105,10 +105,10 @@ def _legend(table: Table) -> str:
     cells = [cell for line in table.lines for cell in line.cells]
     said = [" In brackets 95\\% intervals."] if any(cell.low is not None for cell in cells) else []
     said += [" In parentheses the paper's numbers."] if any(cell.paper for cell in cells) else []
-    withheld = [cell.text for cell in cells if cell.text.startswith("withheld")]
+    withheld = [cell for cell in cells if cell.withheld]
     bounds = (
         "; the range is the rate if all of these are bad, and if all are good"
-        if any("(" in text for text in withheld)
+        if any(cell.bounded for cell in withheld)
         else ""
     )
     said += [rf" Withheld: more than {100 * MAX_INVALID:.0f}\% have no verdict{bounds}."] if withheld else []

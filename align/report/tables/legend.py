@@ -26,15 +26,15 @@ COUNTED = (
 def legend(lines: Sequence[Line]) -> list[str]:
     """Notes on withheld rates and the paper's numbers, if cells have them."""
     cells = [cell for line in lines for cell in line.cells]
-    return [*_withheld([cell.text for cell in cells if cell.text.startswith("withheld")]), *_paper(cells)]
+    return [*_withheld([cell for cell in cells if cell.withheld]), *_paper(cells)]
 
 
-def _withheld(texts: Sequence[str]) -> list[str]:
-    if not texts:
+def _withheld(cells: Sequence[Cell]) -> list[str]:
+    if not cells:
         return []
     bounds = (
         "; in parentheses the rate if all of these are bad, and if all are good"
-        if any("(" in text for text in texts)
+        if any(cell.bounded for cell in cells)
         else ""
     )
     return [f"`withheld`: more than {MAX_INVALID:.0%} of the items have no verdict{bounds}"]

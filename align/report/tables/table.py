@@ -26,6 +26,9 @@ class Cell:
     n: int | None = None
     paper: Published | None = None
     """The paper's number for the same model, method and benchmark."""
+    withheld: bool = False
+    """Too many items have no verdict; `bounded` if the text has the lowest and highest rate that is possible."""
+    bounded: bool = False
 
 
 @dataclass(frozen=True)
