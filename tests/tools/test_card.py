@@ -14,7 +14,8 @@ from align.report.names import percent, shortened
 from align.report.run_results import row_of
 from align.run_folder import RunFolder
 from align.settings import ModelSettings
-from align.tools.publish.card import base_name, card, limits, name_base, plain
+from align.tools.publish.card import base_name, card, name_base, plain
+from align.tools.publish.limits import limits
 from align.training.run import train
 from tests.support.small_run import arguments
 

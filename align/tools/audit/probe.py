@@ -52,19 +52,9 @@ def probe(
     See docs/formats.md. Rows with the same cluster (mostly the same image) are not independent.
     Raises UserError for a single class, too few groups for two folds, or no text.
     """
-    if permutations < FEWEST_PERMUTATIONS:
-        raise UserError(f"permutations={permutations}: expected at least {FEWEST_PERMUTATIONS}")
-    if folds < 2:
-        raise UserError(f"folds={folds}: expected at least 2")
     texts, labels = [row.prompt for row in rows], np.array([row.role == "harmful" for row in rows])
+    _check(texts, labels, folds, permutations, what)
     harmful, n = int(labels.sum()), len(rows)
-    if harmful in (0, n):
-        raise UserError(
-            f"the probe of {what}: all {n} rows are {'harmful' if harmful else 'benign'}, but it needs both. Give "
-            "against=<a benchmark with the other rows>, or probe=false."
-        )
-    if not any(text.strip() for text in texts):
-        raise UserError(f"the probe of {what}: all {n} texts are empty. Give probe=false.")
     groups = groups_of(rows, clusters)
     used = min(folds, *(len(set(groups[labels == label])) for label in (True, False)))
     if used < 2:
@@ -112,6 +102,21 @@ def probe(
             },
         }
     return result
+
+
+def _check(texts: Sequence[str], labels: np.ndarray, folds: int, permutations: int, what: str) -> None:
+    """Raises UserError for settings that are not valid, a single label, or no text."""
+    if permutations < FEWEST_PERMUTATIONS:
+        raise UserError(f"permutations={permutations}: expected at least {FEWEST_PERMUTATIONS}")
+    if folds < 2:
+        raise UserError(f"folds={folds}: expected at least 2")
+    if labels.all() or not labels.any():
+        raise UserError(
+            f"the probe of {what}: all {len(labels)} rows are {'harmful' if labels.any() else 'benign'}, but it needs "
+            "both. Give against=<a benchmark with the other rows>, or probe=false."
+        )
+    if not any(text.strip() for text in texts):
+        raise UserError(f"the probe of {what}: all {len(texts)} texts are empty. Give probe=false.")
 
 
 def _interval(

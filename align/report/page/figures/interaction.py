@@ -10,7 +10,6 @@ from align.report.names import METHODS
 from align.report.page.figures.marks import (
     Figure,
     finish,
-    in_figure,
     left_out,
     looks,
     marker,
@@ -22,6 +21,7 @@ from align.report.page.figures.marks import (
     spread,
     styled,
 )
+from align.report.page.figures.names import in_figure
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
 

@@ -9,15 +9,12 @@ from typing import Any
 from align.report.findings import Findings
 from align.report.page.figures.marks import (
     Figure,
-    Mark,
     Row,
     finish,
-    in_figure,
     left_out,
     looks,
     mark_rates,
     marker,
-    name_marks,
     of_one_judge,
     rate_name,
     said,
@@ -26,6 +23,7 @@ from align.report.page.figures.marks import (
     styled,
     to_hundred,
 )
+from align.report.page.figures.names import Mark, in_figure, name_marks
 from align.report.page.svg import INK, RULE
 from align.report.tables.rates import labels
 

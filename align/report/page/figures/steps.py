@@ -8,7 +8,8 @@ from typing import Any
 from align.report.findings import Findings
 from align.report.names import METHODS, SHORT, is_control, sets_of
 from align.report.page.curves import Curve
-from align.report.page.figures.marks import PANEL, Figure, finish, in_figure, looks, marker, panels, rate_name, styled
+from align.report.page.figures.marks import PANEL, Figure, finish, looks, marker, panels, rate_name, styled
+from align.report.page.figures.names import in_figure
 from align.report.page.svg import INK
 from align.report.tables.rates import labels
 
