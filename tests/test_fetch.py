@@ -143,7 +143,7 @@ def test_model_data_and_benchmarks_that_are_missing_are_said_at_once(offline_nod
         "data.harmful.path=/nowhere/harmful.jsonl",
         "data.benign.image_root=/nowhere/images",
         "evaluate.settings.vlsbench.path=/nowhere/vlsbench",
-        "judge vlsbench: neither is given: evaluate.judge.base_url=",
+        "judge vlsbench: neither is given. Give evaluate.judge.base_url=",
     )
     assert all(name in str(error.value) for name in named)
     assert str(error.value).count("\n  - ") == len(named)
@@ -216,7 +216,7 @@ def test_data_and_benchmarks_are_looked_at_and_generated_answers_left_to_the_run
     assert main(["fetch", *words, "evaluate.benchmark=vlsbench"]) == 1
     missing_lines = capsys.readouterr().out.partition("Missing:")[2].splitlines()
     assert any("- data.harmful: 1 of 4 rows lack their image" in line for line in missing_lines)
-    assert any("- benchmark vlsbench: give evaluate.settings.vlsbench.path=" in line for line in missing_lines)
+    assert any("- benchmark vlsbench: " in line and "evaluate.settings.vlsbench.path=" in line for line in missing_lines)
 
 
 def built() -> Path:

@@ -162,7 +162,7 @@ def test_rows_that_would_stop_a_run_are_named(tiny, tmp_path, capsys):
         (
             "generation={base_url: 'http://localhost:1/v1', model: m, api_key_env: NO_SUCH_KEY}",
             "token NO_SUCH_KEY",
-            "absent",
+            "not set",
             "export NO_SUCH_KEY",
         ),
     ],

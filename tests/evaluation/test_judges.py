@@ -128,11 +128,11 @@ def test_what_is_sent_is_the_asked_form():
     [
         (
             {},
-            r"judge vlsbench: neither is given: judge.base_url= .* judge=refusal_match needs no model .* judge=none stores",
+            r"judge vlsbench: neither is given. Give judge.base_url= .* judge=refusal_match needs no model .* judge=none stores",
         ),
         (SOMEBODY | {"path": "folder"}, "judge vlsbench: both are given"),
         ({"base_url": "http://localhost:1/v1"}, "give judge.model= too, the model's name at the endpoint"),
-        ({"base_url": "localhost", "model": "m"}, "judge.base_url=localhost: expected an address like"),
+        ({"base_url": "localhost", "model": "m"}, "judge.base_url=localhost: expected a URL like"),
         (SOMEBODY | {"max_cost": 1.0}, "judge.max_cost=1.0: give judge.price_in= and judge.price_out= too"),
         (SOMEBODY | {"retries": -1}, "judge.retries=-1: expected 0 or more"),
         (
@@ -142,7 +142,7 @@ def test_what_is_sent_is_the_asked_form():
         (SOMEBODY | {"prompt": "absent.yaml"}, "judge vlsbench: prompt=absent.yaml: not readable as YAML"),
         (
             SOMEBODY | {"each": {"vlsbench": {"base_ulr": "x"}}},
-            r"judge.each.vlsbench.base_ulr: there is no such setting \(did you mean 'base_url'",
+            r"judge.each.vlsbench.base_ulr: no such setting \(did you mean 'base_url'",
         ),
         (SOMEBODY | {"each": {"vlsbench": {"timeout": "soon"}}}, "judge.each.vlsbench: .*'soon'"),
     ],
@@ -361,7 +361,7 @@ def test_a_judge_whose_task_is_in_its_own_template_takes_no_model_that_is_named_
     ("settings", "expected"),
     [
         ({"retries": -1}, "judge.each.vlsbench.retries=-1: expected 0 or more"),
-        ({"api_key_env": "NO_SUCH_KEY"}, "judge.each.vlsbench.api_key_env=NO_SUCH_KEY: there is no such environment"),
+        ({"api_key_env": "NO_SUCH_KEY"}, "judge.each.vlsbench.api_key_env=NO_SUCH_KEY: this environment variable"),
         ({"max_cost": 1.0}, "judge.each.vlsbench.max_cost=1.0: give judge.each.vlsbench.price_in="),
     ],
 )
@@ -480,7 +480,7 @@ def test_a_judge_that_was_let_go_is_made_anew():
         ("model=big", "evaluate.generation.model is given without evaluate.generation.base_url"),
         (
             "top_p=0.5",
-            "evaluate.generation.top_p=0.5 has no effect on greedy answers: add evaluate.generation.do_sample=true",
+            "evaluate.generation.top_p=0.5 has no effect on greedy decoding; add evaluate.generation.do_sample=true",
         ),
         (
             "base_url=http://x/v1 model=big",

@@ -111,7 +111,7 @@ def test_a_quantised_runs_adapter_is_merged_into_the_full_precision_base(tiny, t
     more = ["model.quantization=nf4", "train.max_steps=2"]
     run = train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
     assert main(["merge", f"run={run.path}", f"output_dir={tmp_path / 'merged'}"]) == 0
-    assert "trained on a base in nf4; it is merged into the base in full precision" in capsys.readouterr().out
+    assert "trained on a base in nf4, but it is merged into the base in full precision" in capsys.readouterr().out
     assert "quantization_config" not in json.loads((tmp_path / "merged" / "config.json").read_text())
     assert load_checkpoint(str(tmp_path / "merged")).model.dtype == torch.float32
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_merged_says_why(tiny, loaded, tmp_path, capsys):
     new = f"output_dir={tmp_path / 'new'}"
     for words, expected in [
         ([f"run={full.path}", new], "trained in full, without an adapter, so there is nothing to merge"),
-        ([f"checkpoint={tiny('llava')}", new], "no adapter_config.json, so there is nothing to merge"),
+        ([f"checkpoint={tiny('llava')}", new], "found no adapter_config.json"),
         ([f"checkpoint={adapter}", f"output_dir={tmp_path / 'there'}"], "exists already; give another .*remove it"),
         ([f"checkpoint={adapter}"], "output_dir= is missing"),
         ([new], "run=.* or checkpoint="),

@@ -54,7 +54,7 @@ def test_each_is_what_align_train_makes_of_its_arguments(axes):
 
 
 def test_an_axis_that_changes_nothing_of_the_training_is_refused():
-    with pytest.raises(UserError, match=r"generation.batch_size=1 and 2: no two runs"):
+    with pytest.raises(UserError, match=r"generation.batch_size=1 and 2: these two runs would train the same"):
         cells_of(read_grid(["recipe=t_sft", "evaluate.generation.batch_size=1,2"]))
     with pytest.raises(UserError, match="launch.config=cpu and ddp"):
         cells_of(read_grid(["recipe=t_sft", "launch.config=cpu,ddp"]))

@@ -72,12 +72,12 @@ def test_an_evaluation_is_in_the_card_with_n_interval_judge_and_counts(run):
         line.strip("| ").split(" | ") for line in section(text_of(run), "Evaluation").splitlines() if line[:1] == "|"
     ]
     rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
-    assert [(row["set"], row["judge, version"]) for row in rows] == [
+    assert [(row["benchmark"], row["judge, version"]) for row in rows] == [
         (name, judge) for name in ("mini_vsil", "mini_benign") for judge in ("rule 1", "refusal_match 1")
     ]
     for row in rows:
         judge = row["judge, version"].removesuffix(" 1").replace("\\", "")
-        stored = read_json(run.evaluation / row["set"] / f"summary.{judge}.json")
+        stored = read_json(run.evaluation / row["benchmark"] / f"summary.{judge}.json")
         assert row["%"] == percent(stored["rate"])
         assert row["95% interval"] == f"{percent(stored['low'])} to {percent(stored['high'])}"
         counts = stored["counts"]
@@ -169,7 +169,7 @@ def test_limits_follow_from_facts(run):
     assert "LoRA" not in told(lora=None)
     assert "LoRA" not in told(track="controlled")
     assert "Training stopped at step 41: the loss; it did not" in told(stopped="stopped at step 41: the loss")
-    assert "Trained on a base in nf4; on the base in full precision its answers" in told(model={"quantization": "nf4"})
+    assert "Trained on a base in nf4; on the base in full precision its responses" in told(model={"quantization": "nf4"})
     assert "nf4; merged into the base in full precision" in told(True, model={"quantization": "nf4"})
     assert "label conflicts" in told(allow_label_conflict=True)
     assert "Not evaluated" in told()

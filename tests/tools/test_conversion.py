@@ -287,7 +287,7 @@ def test_what_cannot_be_converted_says_why(original, tower, tmp_path, capsys):
             [f"checkpoint={checkpoint}", output, f"vision_tower={tmp_path / 'no'}"],
             "Give vision_tower=<folder of that CLIP>",
         ),
-        ([f"checkpoint={checkpoint}", output, f"vision_tower={checkpoint}"], "is a llava; expected a CLIP"),
+        ([f"checkpoint={checkpoint}", output, f"vision_tower={checkpoint}"], "is a llava model; expected a CLIP"),
     ]:
         assert main(["convert", *words]) == 2
         assert re.search(expected, capsys.readouterr().err), expected

@@ -284,7 +284,7 @@ def test_the_miniature_comes_out_as_it_was_built(tmp_path, capsys):
     probe = json.loads((tmp_path / "runs" / "leakage" / "mini_twin" / "probe.json").read_text())
     assert probe["auc"]["value"] <= probe["auc"]["permuted"]["q95"]
     assert not (tmp_path / "runs" / "leakage" / "mini_vsil" / "probe.json").exists()
-    assert "Blind probe" in capsys.readouterr().out
+    assert "Probe: harmful or benign" in capsys.readouterr().out
 
 
 def test_a_file_of_several_kinds_is_measured_by_role(tmp_path):
@@ -374,7 +374,7 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
         ),
         (["benchmark=mini_vsil", "probe=true"], "all 200 rows are harmful, but it needs both"),
         (["benchmark=mini_vsil", "judge=vlm"], "judge vlm_requests: neither is given"),
-        (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule asks no model"),
+        (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule uses no model"),
         (["benchmark=local", "judge=rule", "SET"], "'may i do item 0' is not a question of the miniature"),
         (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no image, first r0"),
         (["benchmark=local,mini_vsil", "judge=rule", "SET"], "2 benchmarks are named. Give settings.<benchmark>.path="),
