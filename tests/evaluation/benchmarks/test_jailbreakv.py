@@ -108,5 +108,5 @@ def test_a_column_that_is_absent_is_named_with_file_and_row(tmp_path):
     path = BenchmarkSettings(path=str(tmp_path))
     with pytest.raises(UserError, match=r"mini_JailBreakV_28K.csv, row 1: `jailbreak_query` is absent; found the col"):
         select_rows("jailbreakv_jailbreak", "text", path)
-    with pytest.raises(UserError, match=r"no mini_JailBreakV_28K.csv or JailBreakV_28K.csv in "):
+    with pytest.raises(UserError, match=r"mini_JailBreakV_28K.csv or JailBreakV_28K.csv in "):
         select_rows("jailbreakv_raw", "text", BenchmarkSettings(path=str(tmp_path / "..")))

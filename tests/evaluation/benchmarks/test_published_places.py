@@ -65,7 +65,7 @@ def test_figsteps_tiny_set_alone(tmp_path):
     write_csv(tmp_path / "data" / "question" / "SafeBench-Tiny.csv", questions(1))
     write_image(tmp_path / "data" / "images" / "SafeBench-Tiny" / "query_ForbidQI_1_1_6.png")
     assert [row.id for row in rows_of("safebench", tmp_path, subset="tiny")] == ["ForbidQI_1_1"]
-    with pytest.raises(UserError, match=r"there is no safebench.csv or .*data/question/safebench.csv"):
+    with pytest.raises(UserError, match=r"safebench: .*safebench.csv or .*data/question/safebench.csv in "):
         rows_of("safebench", tmp_path)
 
 
@@ -158,7 +158,7 @@ def test_mssbench_under_both_names_of_its_index_and_in_every_place(tmp_path, ind
 
 
 def test_an_mssbench_that_is_not_there_is_named_by_both_names(tmp_path):
-    with pytest.raises(UserError, match=r"no combined.json or combine.json in"):
+    with pytest.raises(UserError, match=r"mssbench: .*combined.json or combine.json in"):
         rows_of("mssbench", tmp_path)
 
 

@@ -166,9 +166,7 @@ def test_vlguards_test_set_is_three_benchmarks(tmp_path, images_zipped, capsys):
 
 def test_a_row_of_vlguard_with_the_wrong_pairs_is_named(tmp_path):
     write_json(tmp_path / "test.json", [VLGUARD[0] | {"safe": True}])
-    with pytest.raises(
-        UserError, match=r"test.json, row 1: safe is True, and its `instr-resp` holds unsafes; expected"
-    ):
+    with pytest.raises(UserError, match=r"test.json, row 1: safe is True, .*`instr-resp` .*unsafes; expected"):
         select_rows("vlguard_unsafes", "text", BenchmarkSettings(path=str(tmp_path)))
 
 
