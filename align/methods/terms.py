@@ -56,7 +56,7 @@ class TermsLoss(SFTTrainer):
         raise NotImplementedError
 
     def _prepared(self, ref_model: Any) -> Any:
-        """A reference of its own as the launcher wants it, as trl's DPOTrainer does it."""
+        """A separate reference model, prepared for the launcher as trl's DPOTrainer prepares it."""
         if self.is_deepspeed_enabled:
             return prepare_deepspeed(ref_model, self.accelerator)
         if self.is_fsdp_enabled:
@@ -64,7 +64,10 @@ class TermsLoss(SFTTrainer):
         return self.accelerator.prepare_model(ref_model, evaluation_mode=True)
 
     def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
-        """What the method needs of the reference: log-probabilities (answers of its part, length - 1), unless it says otherwise."""
+        """The reference model's output that the method needs.
+
+        By default log-probabilities (answers of its part, length - 1); a method may override it.
+        """
         keys = batch.pop("answer_keys", None)
 
         def ask() -> torch.Tensor:
@@ -85,7 +88,7 @@ class TermsLoss(SFTTrainer):
         terms = self.terms(output, part, reference)
         alone = num_items_in_batch is None
         counts = counts_of(inputs["labels"], part, len(self.part_names)) if alone else num_items_in_batch
-        # The counts are of all processes, and DDP averages their gradients.
+        # The counts are over all processes, but DDP averages gradients, so each process scales its share up.
         processes = 1 if alone else self.accelerator.num_processes
         means = torch.stack(
             [term.values.sum() / count_of(counts, term, self.part_names) * processes for term in terms.values()]
@@ -93,7 +96,7 @@ class TermsLoss(SFTTrainer):
         weights = means.new_tensor([term.weight for term in terms.values()])
         passes = 1 if alone else self.current_gradient_accumulation_steps
         self._record(dict(zip(terms, self.accelerator.reduce(means.detach(), "mean").tolist(), strict=True)), passes)
-        super().compute_loss(lambda **_: output, inputs)  # for what trl logs of every run
+        super().compute_loss(lambda **_: output, inputs)  # trl's own metrics are logged here
         loss = (weights * means).sum()
         return (loss, output) if return_outputs else loss
 
@@ -104,7 +107,7 @@ class TermsLoss(SFTTrainer):
             self.step_terms[name] = self.step_terms.get(name, 0.0) + mean
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        self.step_terms = {}  # asked once, before the first forward pass of a step
+        self.step_terms = {}  # transformers calls this once per step, before its first forward pass
         counts = sum(counts_of(batch["labels"], batch["part"], len(self.part_names)) for batch in batch_samples)
         return self.accelerator.reduce(torch.as_tensor(counts, device=device), "sum")
 
@@ -117,5 +120,5 @@ def counts_of(labels: torch.Tensor, part: torch.Tensor, parts: int) -> torch.Ten
 
 
 def count_of(counts: torch.Tensor, term: Term, part_names: Sequence[str]) -> torch.Tensor:
-    """What a term is a mean over."""
+    """Number of tokens, or answers, that a term is a mean over."""
     return counts[("token", "answer").index(term.per), part_names.index(term.part)]

@@ -198,7 +198,7 @@ def test_an_adapter_with_a_projector_is_continued_on_text(tiny, loaded, tmp_path
     adapter = saved(adapted(loaded("llava"), in_full=["multi_modal_projector"]), tmp_path / "adapter")
     more = [f"model.adapter={adapter}", "train.max_steps=2", "view=text", "allow_label_conflict=true"]
     run = train(compose_run(arguments(tiny("llava"), tmp_path / "run", *more)))
-    assert "multi_modal_projector would get no gradient and is left as it is" in capsys.readouterr().out
+    assert "multi_modal_projector would get no gradient, so it is frozen" in capsys.readouterr().out
     before, after = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, run.weights))
     assert before.keys() == after.keys()
     changed = {loaded("llava").family.tower_of(name) for name in before if not torch.equal(before[name], after[name])}
