@@ -156,7 +156,10 @@ def test_features_that_are_not_the_models_are_thrown_away(tiny, tmp_path, cache,
     ("settings", "said"),
     [
         (["trainable=multi_modal_projector"], "stored_features=1: .*projector is trained"),
-        (["lora.towers=language_model,vision_tower", "lora.target_modules=q_proj,vision_tower:fc1"], "vision tower .*is trained"),
+        (
+            ["lora.towers=language_model,vision_tower", "lora.target_modules=q_proj,vision_tower:fc1"],
+            "vision tower .*is trained",
+        ),
         (["stored_features=0"], "expected GiB above 0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
