@@ -26,6 +26,9 @@ def complain(message: str, prefix: str = "error: ") -> None:
 
 
 def complained() -> bool:
-    """Whether a process of this launch printed an error. The launcher then ends the other processes."""
+    """Whether a process of this launch printed an error.
+
+    The launcher then ends the other processes.
+    """
     file = os.environ.get(FILE)
     return bool(file) and Path(str(file)).is_file() and Path(str(file)).stat().st_size > 0

@@ -26,7 +26,10 @@ from align.training.run import train
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train, then evaluate in a separate process. Returns the exit status: 75 if the run was interrupted (see `Notice`)."""
+    """Train, then evaluate in a separate process.
+
+    Returns the exit status: 75 if the run was interrupted (see `Notice`).
+    """
     composed = compose_run(arguments)
     if composed.config.dry_run:
         from align.training.dry_run import show
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def evaluate_afterwards(run: RunFolder, config: Any) -> int:
-    """Close the process group, then evaluate the run folder in a child process of the main process."""
+    """Close the process group, then evaluate the run folder in a child of the main process."""
     import gc
 
     import torch

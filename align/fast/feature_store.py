@@ -1,11 +1,11 @@
-"""A disk cache of the image features of a frozen vision tower and projector, with a limit on its size.
+"""A disk cache, of limited size, of the image features of a frozen vision tower and projector.
 
-Epochs and runs share it. A file holds the features of one image; its name is a hash of the pixels that
-the processor returns. A folder belongs to one vision tower and projector: their weights, dtypes and
-library versions. Files are verified: a file whose content has changed is deleted, and the first cached
-images of a run are also encoded and compared. When the limit is reached, nothing is evicted and other
-images are encoded each time, because the next epoch needs the images in another order. If the cache
-cannot be read or written, images are encoded.
+Epochs and runs share it. A file holds the features of one image; its name is a hash of the pixels
+that the processor returns. A folder belongs to one vision tower and projector: their weights,
+dtypes and library versions. Files are verified: a file whose content has changed is deleted, and
+the first cached images of a run are also encoded and compared. When the limit is reached, nothing
+is evicted and other images are encoded each time, because the next epoch needs the images in
+another order. If the cache cannot be read or written, images are encoded.
 """
 
 from __future__ import annotations
@@ -31,16 +31,20 @@ from align.fast.images_once import encoders
 from align.files import cache_folder
 
 COUNTED_AGAIN = 64
-"""Images between two measurements of the folder's size. Other processes write to it too, so each process
-may exceed the limit by this number of images."""
+"""Images between two measurements of the folder's size. Other processes write to it too, so each
+process may exceed the limit by this number of images."""
 OLD = 3600.0
 """Seconds after which a temporary file counts as left by a killed process."""
 NEAR, NEAR_IN_16_BITS = 1e-4, 0.02
-"""Maximum relative difference between new and cached features of the same image, due to rounding."""
+"""Maximum relative difference between new and cached features of the same image, due to
+rounding."""
 
 
 class FeatureStore:
-    """Image features in a folder that processes and runs share. All such folders together hold about `limit` bytes."""
+    """Image features in a folder that processes and runs share.
+
+    All such folders together hold about `limit` bytes.
+    """
 
     def __init__(self, folder: Path, limit: int, near: float = NEAR):
         self.folder, self.limit, self.near, self.checked = folder, limit, near, False
@@ -65,7 +69,10 @@ class FeatureStore:
         return None
 
     def add(self, name: str, features: torch.Tensor) -> None:
-        """Add the features of an image, if the limit allows. The file is written under a temporary name, then renamed."""
+        """Add the features of an image, if the limit allows.
+
+        The file is written under a temporary name, then renamed.
+        """
         if self._asked % COUNTED_AGAIN == 0:
             self._size = _size(self.folder.parent)
         self._asked += 1
@@ -88,7 +95,10 @@ class FeatureStore:
                 draft.unlink()
 
     def check(self, stored: Mapping[str, torch.Tensor], encoded: Mapping[str, torch.Tensor]) -> None:
-        """Delete all features of these weights if cached features differ from newly encoded ones. Checked once per run."""
+        """Delete all features of these weights if cached features differ from newly encoded ones.
+
+        Checked once per run.
+        """
         if self.checked or not stored:
             return
         self.checked = True
@@ -116,7 +126,7 @@ class FeatureStore:
 
 
 def feature_store(model: Any, family: Family, arguments: Any, limit: float) -> FeatureStore:
-    """The feature cache of a run's vision tower and projector, for the run's device and dtypes; `limit` in GiB."""
+    """The feature cache for a run's vision tower, projector, device and dtypes; `limit` in GiB."""
     settings = model.config.to_dict()
     vision = {key: value for key, value in settings.items() if key.startswith("vision_")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() and not arguments.use_cpu else "cpu"
@@ -131,7 +141,10 @@ def feature_store(model: Any, family: Family, arguments: Any, limit: float) -> F
 
 
 def _size(folder: Path) -> int:
-    """Total bytes of the files in the subfolders of a folder. Temporary files of killed processes are deleted."""
+    """Total bytes of the files in the subfolders of a folder.
+
+    Temporary files of killed processes are deleted.
+    """
     size = 0
     with suppress(OSError):
         for model in folder.iterdir():

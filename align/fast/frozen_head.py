@@ -1,15 +1,16 @@
-"""Compute the log-probabilities of a frozen output head, and their gradient, in one pass over the vocabulary.
+"""Log-probabilities of a frozen output head, and their gradient in the same pass.
 
 With W the head's weights, h a hidden state, z = W h, p = softmax(z) and t the target:
 
     log p_t = z_t - log sum_j exp(z_j)        d log p_t / dh = W_t - sum_j p_j W_j
 
-If W is not trained, the forward pass computes this gradient while it has the logits, and the backward
-pass is one multiplication by the incoming gradient. trl computes the logits again in the backward pass;
-without Triton it makes about twenty passes over them.
+If W is not trained, the forward pass computes this gradient while it has the logits, and the
+backward pass is one multiplication by the incoming gradient. trl computes the logits again in the
+backward pass; without Triton it makes about twenty passes over them.
 
-Tokens and vocabulary are both split into tiles, and the softmax statistics are relative to the largest
-logit so far (Milakov and Gimelshein 2018, arXiv 1805.02867), so no tensor has the size tokens x vocabulary.
+Tokens and vocabulary are both split into tiles, and the softmax statistics are relative to the
+largest logit so far (Milakov and Gimelshein 2018, arXiv 1805.02867), so no tensor has the size
+tokens x vocabulary.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import utils
 
 TOKENS, WORDS = 1024, 2048
-"""Size of a tile. Two tiles in fp32 take 16 MiB. On a CPU, fewer tokens are slower, and more words are not faster."""
+"""Size of a tile. Two tiles in fp32 take 16 MiB. On a CPU, fewer tokens are slower, and more
+words are not faster."""
 
 Fields = tuple[torch.Tensor | None, ...]
-"""log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 of trl's `FusedCausalLMOutput`: (tokens,) each, or None."""
+"""log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 of trl's `FusedCausalLMOutput`:
+(tokens,) each, or None."""
 
 
 def unsuited(
@@ -51,7 +54,10 @@ def unsuited(
 
 
 class Head:
-    """Replaces `ChunkedLogProbFunction` in trl's fused forward. `trained`: the head has trained parameters."""
+    """Replaces `ChunkedLogProbFunction` in trl's fused forward.
+
+    `trained`: the head has trained parameters.
+    """
 
     def __init__(self, trained: bool):
         self.trained = trained
@@ -72,7 +78,8 @@ class Head:
     ) -> Fields:
         """The arguments and results of trl's function.
 
-        `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `bias` (vocabulary,), `targets` (tokens,).
+        `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `bias` (vocabulary,),
+        `targets` (tokens,).
         """
         if self.trained or unsuited(hidden, weight, bias, temperature, softcap, scale):
             return ChunkedLogProbFunction.apply(
@@ -96,7 +103,7 @@ def head_of(trained: bool) -> Iterator[Head]:
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
-    """The dtype of the logits: as in trl, the dtype of autocast, or that of the hidden states without autocast."""
+    """The dtype of the logits, as in trl: autocast's, or else the dtype of the hidden states."""
     device = hidden.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
@@ -109,12 +116,12 @@ def log_probs_of(
     dtype: torch.dtype,
     with_gradient: bool = False,
 ) -> tuple[Fields, torch.Tensor | None]:
-    """(The fields in `outputs`, and always log_probs; d log_probs / d hidden (tokens, hidden size) in fp32, or None).
+    """(log_probs and the fields in `outputs`; d log_probs / d hidden (tokens, hidden size), fp32).
 
-    `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `targets` (tokens,). Products are
-    computed in `dtype` and sums in fp32. The gradient is computed only if `with_gradient`. The
-    log-probabilities are bitwise the same with and without it, so a policy and a reference model that are
-    the same model agree exactly.
+    `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `targets` (tokens,).
+    Products are computed in `dtype` and sums in fp32. The gradient is computed only if
+    `with_gradient`. The log-probabilities are bitwise the same with and without it, so a policy and
+    a reference model that are the same model agree exactly.
     """
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         found = _Running(hidden.to(dtype), targets, outputs, with_gradient)
@@ -135,14 +142,15 @@ class _Running:
 
         self.largest, self.largest_before_target = new(-torch.inf), new(-torch.inf)
         self.target_logit, self.sum_logits = new(0), new(0)
-        # Sums of exp(z - largest), its square, its product with z, and its product with the words' vectors.
+        # Sums of exp(z - largest), its square, its product with z, and its product with the words'
+        # vectors.
         self.sum_exp, self.sum_square, self.sum_weighted = new(0), new(0), new(0)
         self.weighted_words = new(0, hidden.size(1)) if with_gradient else None
         self.logits = hidden.new_empty(min(tokens, TOKENS), WORDS)
         self.exps = torch.empty_like(self.logits, dtype=torch.float32)
 
     def add_words(self, words: torch.Tensor, first: int) -> None:
-        """Add `words` (words, hidden size); `first` is the vocabulary index of the first of them."""
+        """Add `words` (words, hidden size), which begin at vocabulary index `first`."""
         wide = words.float()
         for start in range(0, len(self.hidden), TOKENS):
             self._add_tile(slice(start, start + TOKENS), words, wide, first)
@@ -166,7 +174,7 @@ class _Running:
             self.sum_square[here].mul_(shrink.square()).add_(exps.square_().sum(1))
 
     def _find_targets(self, here: slice, z: torch.Tensor, first: int) -> None:
-        """Record the logits of the targets in this tile, and the largest logit of the words before each target."""
+        """Record the logits of this tile's targets, and the largest logit before each target."""
         local = self.targets[here] - first
         rows = ((local >= 0) & (local < z.size(1))).nonzero()[:, 0]
         logits, local = z[rows], local[rows, None]
@@ -197,7 +205,7 @@ class _Running:
 
 
 class _Differentiable(torch.autograd.Function):
-    """The fields, with a gradient for the hidden states through log_probs and entropy only, as in trl."""
+    """The fields. As in trl, only log_probs and entropy have a gradient for the hidden states."""
 
     @staticmethod
     def forward(

@@ -1,7 +1,7 @@
 """Fast image tensors, bitwise the same as those of CLIP's and Qwen2-VL's image processors.
 
-An image processor rescales and normalises every pixel. Here it does so once for each of the 256 byte
-values in each channel, and pixels are looked up in that table after resizing.
+An image processor rescales and normalises every pixel. Here it does so once for each of the 256
+byte values in each channel, and pixels are looked up in that table after resizing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ COVERED = {
     "do_rescale": True,
     "do_normalize": True,
 }
-"""Settings of an image processor that this module supports; with other settings the processor itself is used."""
+"""Settings of an image processor that this module supports; with other settings the processor
+itself is used."""
 COVERED_CLIP = COVERED | {"do_center_crop": True}
 NUMBERS = {
     "rescale_factor",
@@ -50,12 +51,15 @@ class Images(Protocol):
         """(`image_inputs` of a row, image tokens of each image)."""
 
     def tokens(self, width: int, height: int) -> int | None:
-        """Number of image tokens of an image of that size; None if it is known only from the tensors."""
+        """Image tokens of an image of that size; None if only the tensors show their number."""
 
 
 @dataclass(frozen=True)
 class AsTheProcessor:
-    """The processor's own image processor, for settings and classes that are not supported (for example torchvision's)."""
+    """The processor's own image processor.
+
+    Used for other settings, and for other classes such as torchvision's.
+    """
 
     processor: Any
 
@@ -108,7 +112,7 @@ class Cropped:
 
 @dataclass(frozen=True)
 class Patches:
-    """Qwen2-VL: an image is resized to whole patches, which are in the order in which the model merges them."""
+    """Qwen2-VL: an image is resized to whole patches, in the order in which they are merged."""
 
     table: np.ndarray
     """(3, 256) float32"""
@@ -120,7 +124,10 @@ class Patches:
     """Number of video frames in a patch; an image is repeated as each frame."""
 
     def inputs(self, images: Sequence[Image.Image]) -> tuple[Inputs, list[int]]:
-        """(`pixel_values` (patches, 3 x frames x patch x patch), `image_grid_thw` (images, 3); image tokens of each image)."""
+        """(Inputs of a row, image tokens of each image).
+
+        `pixel_values` (patches, 3 x frames x patch x patch), `image_grid_thw` (images, 3).
+        """
         each = [self._patches(image) for image in images]
         pixels = each[0] if len(each) == 1 else np.concatenate(each)
         sides = [self._sides(*image.size) for image in images]
@@ -143,7 +150,8 @@ class Patches:
         height, width = self._sides(*image.size)
         resized = np.asarray(image.resize((width, height), BICUBIC))
         split = resized.reshape(height // merged, self.merge, side, width // merged, self.merge, side, 3)
-        # Transpose bytes, not float32 numbers of four times the size: (3, rows, columns, merge, merge, side, side)
+        # Transpose bytes, not float32 numbers of four times the size: (3, rows, columns, merge,
+        # merge, side, side)
         ordered = np.ascontiguousarray(split.transpose(6, 0, 3, 1, 4, 2, 5)).reshape(3, -1, side * side)
         filled = np.empty((ordered.shape[1], 3, self.frames, side * side), np.float32)
         for channel, values in enumerate(ordered):
@@ -152,7 +160,7 @@ class Patches:
 
 
 def images_of(processor: Any) -> Images:
-    """The fast transform of a processor's images if its settings are supported, otherwise the processor itself."""
+    """The fast transform if it supports a processor's settings, otherwise the processor itself."""
     images = processor.image_processor
     values = {key: value for key, value in images.to_dict().items() if value is not None and key not in OF_FILES}
     settings = {key: value for key, value in values.items() if key not in NUMBERS}
@@ -172,7 +180,7 @@ def images_of(processor: Any) -> Images:
 
 
 def _tokens_of(processor: Any, height: int, width: int) -> int:
-    """Number of LLaVA-1.5's image tokens for an image of that size: one per patch, plus CLIP's class token if it is kept."""
+    """LLaVA-1.5's image tokens at that size: one per patch, plus CLIP's class token if kept."""
     patches = (height // processor.patch_size) * (width // processor.patch_size)
     return patches + processor.num_additional_image_tokens - (processor.vision_feature_select_strategy == "default")
 

@@ -1,4 +1,4 @@
-"""Encode each image once: for all rows of a batch that show it, and for the policy and the reference model."""
+"""Encode each image once, for all rows that show it and for the policy and the reference model."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class ImageReuse:
     """When image features may be reused."""
 
     frozen: bool = False
-    """The vision tower and projector are not trained. With gradient checkpointing, transformers requires
-    gradients of every tower's embeddings. Without this flag, a frozen tower would be recomputed and
-    included in the backward pass for nothing."""
+    """The vision tower and projector are not trained. With gradient checkpointing, transformers
+    requires gradients of every tower's embeddings. Without this flag, a frozen tower would be
+    recomputed and included in the backward pass for nothing."""
     remembers: bool = False
-    """The next pass has the same vision tower and projector: images of the last pass, and cached images,
-    are not encoded again."""
+    """The next pass has the same vision tower and projector: images of the last pass, and cached
+    images, are not encoded again."""
     store: Any = None
     """An `align.fast.feature_store.FeatureStore`, or None."""
 
 
 class ImagesOnce:
-    """Wraps a model's `get_image_features`: each image is encoded once, and its features are used wherever it is shown.
+    """Wraps a model's `get_image_features`: each image is encoded once and its features are reused.
 
-    During a forward pass, `order` (shown,) is the index of the image at each place, and `keys` (images, 16)
-    identify the images (align/batches/padding.py).
+    During a forward pass, `order` (shown,) is the index of the image at each place, and `keys`
+    (images, 16) identify the images (align/batches/padding.py).
     """
 
     def __init__(self, base_model: Any, reuse: ImageReuse | None = None):
@@ -40,8 +40,8 @@ class ImagesOnce:
         self.keys: torch.Tensor | None = None
         self.reuse = reuse or ImageReuse()
         self.encoded = (0, 0)
-        """(Images, patches) that the last pass with images encoded; patches are 0 if all images have the
-        same number. The caller resets it."""
+        """(Images, patches) that the last pass with images encoded; patches are 0 if all images
+        have the same number. The caller resets it."""
         self._last: dict[str, torch.Tensor] = {}
         self._encode = base_model.get_image_features
         self._signature = inspect.signature(self._encode)
@@ -91,7 +91,10 @@ class ImagesOnce:
 
 
 def _of(call: dict[str, Any], wanted: list[int], count: int) -> dict[str, Any]:
-    """The same call for the `wanted` of `count` images. Selects tensors with an entry per image or per patch."""
+    """The same call for the `wanted` of `count` images.
+
+    Selects tensors with an entry per image or per patch.
+    """
     if len(wanted) == count:
         return call
     grid = call.get("image_grid_thw")

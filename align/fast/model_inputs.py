@@ -1,4 +1,4 @@
-"""The inputs of a model's forward in a given layout, in place of the padded rows (align/batches/layout.py)."""
+"""The inputs of a model's forward in a given layout (align/batches/layout.py)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ IMPLEMENTATIONS = ("sdpa", "eager")
 
 
 def layout_for(wanted: str, model: Any, family: Family, arguments: Any) -> tuple[str | None, str | None]:
-    """(The collator's layout, why it is not the wanted one). Raises UserError if the wanted layout cannot be used."""
+    """(The collator's layout, why it is not the wanted one).
+
+    Raises UserError if the wanted layout cannot be used.
+    """
     attention = model.config.get_text_config()._attn_implementation
     reason = None
     if not family.lays_out:
@@ -31,7 +34,10 @@ def layout_for(wanted: str, model: Any, family: Family, arguments: Any) -> tuple
 
 
 def laid_out(model: Any, inputs: dict[str, Any], layout: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The inputs of a model's forward in a layout. Each image is included once (align/fast/images_once.py)."""
+    """The inputs of a model's forward in a layout.
+
+    Each image is included once (align/fast/images_once.py).
+    """
     inputs = dict(inputs)
     positions = _positions(model, inputs, layout["images_of_rows"])
     if "source" not in layout:  # padded rows, where several rows show the same image
@@ -47,7 +53,10 @@ def laid_out(model: Any, inputs: dict[str, Any], layout: dict[str, torch.Tensor]
 
 
 def _positions(model: Any, inputs: dict[str, Any], images: torch.Tensor) -> torch.Tensor | None:
-    """Positions of the padded rows (3, rows, length), if the model derives them from images; None if it counts tokens."""
+    """Positions of the padded rows (3, rows, length).
+
+    None if the model counts tokens and not image patches.
+    """
     token_types = inputs.pop("mm_token_type_ids", None)
     if token_types is None or "image_grid_thw" not in inputs:
         return None
@@ -61,7 +70,10 @@ def _positions(model: Any, inputs: dict[str, Any], images: torch.Tensor) -> torc
 
 
 def _mask(model: Any, group: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-    """(rows, 1, length, length): a token attends to earlier tokens of its group's prompt and of its own segment."""
+    """Mask (rows, 1, length, length).
+
+    A token attends to earlier tokens of its group's prompt and of its own segment.
+    """
     same_group = group[:, :, None] == group[:, None, :]
     same_segment = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
     sees = (same_group & same_segment).tril()[:, None]

@@ -1,10 +1,10 @@
 """A disk cache of a reference model's log-probabilities, which runs share.
 
-They never change, and computing them takes a third of a DPO step. The key of an answer is a hash of what
-the model reads: prompt, answer and pixels. A folder belongs to one reference model: its weights, dtypes
-and library versions. Missing answers are computed and written atomically, in shards. Shards are verified:
-a shard whose content has changed is deleted. In every run, the first batch whose answers are all cached
-is also computed and compared.
+They never change, and computing them takes a third of a DPO step. The key of an answer is a hash of
+what the model reads: prompt, answer and pixels. A folder belongs to one reference model: its
+weights, dtypes and library versions. Missing answers are computed and written atomically, in
+shards. Shards are verified: a shard whose content has changed is deleted. In every run, the first
+batch whose answers are all cached is also computed and compared.
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ from align.files import cache_folder
 WRITTEN_TOGETHER = 512
 """Number of answers in a shard. A killed run loses fewer than this."""
 NEAR, NEAR_IN_16_BITS = 1e-4, 0.02
-"""Maximum mean difference per token between new and cached log-probabilities of the same model, due to rounding."""
+"""Maximum mean difference per token between new and cached log-probabilities of the same model,
+due to rounding."""
 
 
 class Store:
-    """Log-probabilities of answers, per token, in a folder that runs share. Every process writes its own shards."""
+    """Log-probabilities of answers, per token, in a folder that runs share.
+
+    Every process writes its own shards.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -106,7 +110,10 @@ class StoredReference:
         self.store, self.agreed, self.near, self.checked = store, agreed, near, False
 
     def log_probs(self, keys: Sequence[str], mask: torch.Tensor, ask: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """(answers, length - 1), 0 where `mask` (answers, length - 1) is False. `ask` computes them with the model."""
+        """(answers, length - 1), 0 where `mask` (answers, length - 1) is False.
+
+        `ask` computes them with the model.
+        """
         counts = mask.sum(1).tolist()
         found = [self.store.find(key, tokens) for key, tokens in zip(keys, counts, strict=True)]
         there = self.agreed(all(one is not None for one in found))
@@ -123,7 +130,7 @@ class StoredReference:
         return asked
 
     def _compare(self, stored: torch.Tensor, asked: torch.Tensor, mask: torch.Tensor) -> None:
-        """Delete the cache, on every process, if its log-probabilities differ from the reference model's."""
+        """Delete the cache, on every process, if it differs from the reference model."""
         apart = ((stored - asked).abs().sum(1) / mask.sum(1).clamp(min=1)).max().item()
         if self.agreed(apart <= self.near):
             return
@@ -150,7 +157,7 @@ class KeepReference(TrainerCallback):
 
 
 def stored_reference(weights: str, dtype: torch.dtype, reference: str, arguments: Any) -> StoredReference:
-    """The cache of one reference model, identified by its weights, dtype and kind (align/models/reference.py)."""
+    """The cache for a reference model's weights, dtype and kind (align/models/reference.py)."""
     processes = PartialState()
     computed_as = [str(dtype), arguments.bf16, arguments.fp16, torch.__version__, transformers.__version__]
     told = json.dumps([weights, reference, *computed_as])

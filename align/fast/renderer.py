@@ -22,7 +22,8 @@ from align.settings import ModelSettings
 KNOWN = (LlavaProcessor, Qwen2VLProcessor)
 """Supported processors: they represent an image as one repeated token."""
 TYPES = "mm_token_type_ids"
-"""Output of Qwen2-VL's processor in addition to the token ids: 1 for an image token, otherwise 0."""
+"""Output of Qwen2-VL's processor in addition to the token ids: 1 for an image token, otherwise
+0."""
 
 
 def renderer_of(processor: Any, family: Family, settings: ModelSettings | None = None) -> Renderer:
@@ -31,7 +32,7 @@ def renderer_of(processor: Any, family: Family, settings: ModelSettings | None =
 
 
 def faster(plain: Renderer) -> Renderer:
-    """A fast renderer in place of `plain`, or `plain` if the fast one is not known to give the same."""
+    """A fast renderer, or `plain` if the fast one is not known to give the same."""
     if not _is_known(plain.processor):
         return plain
     try:
@@ -46,7 +47,10 @@ def faster(plain: Renderer) -> Renderer:
 
 
 class FastRenderer(Renderer):
-    """The results of a plain renderer, in less time. `typed`: whether the processor returns token types (`TYPES`)."""
+    """The results of a plain renderer, in less time.
+
+    `typed`: whether the processor returns token types (`TYPES`).
+    """
 
     def __init__(self, plain: Renderer, typed: bool = False):
         vars(self).update(vars(plain))
@@ -55,7 +59,7 @@ class FastRenderer(Renderer):
         self._around: dict[tuple[int, bool], list[str] | None] = {}
 
     def around(self, row: Row, answer: str | None) -> list[str] | None:
-        """The chat template's text around the texts of rows of this shape; None if it must be applied to each row."""
+        """The template's pieces around the texts of such rows; None if it must render each row."""
         shape = (len(row.images), answer is not None)
         if shape not in self._around:
             turns, template = self._turns(row, answer), self.processor.chat_template
@@ -106,7 +110,10 @@ def _joined(pieces: Sequence[str], turns: Sequence[dict[str, Any]]) -> str:
 
 
 def _is_known(processor: Any) -> bool:
-    """Whether a processor repeats one token per image and its tokenizer passes texts unchanged to the fast tokenizer."""
+    """Whether the fast path supports a processor.
+
+    It must repeat one token per image, and its tokenizer must pass texts on unchanged.
+    """
     tokenizer = processor.tokenizer
     return (
         isinstance(processor, KNOWN)
@@ -117,7 +124,10 @@ def _is_known(processor: Any) -> bool:
 
 
 def _probed(renderer: Renderer) -> list[Rendered]:
-    """Render a few test rows: with another version of transformers the fast path may give different results."""
+    """Render a few test rows.
+
+    With another version of transformers, the fast path may give different results.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     image = encode_png(Image.fromarray(noise))
     rows = [Row("probe", " What's this?\n\n", images=(image,) * count) for count in (0, 2)]

@@ -2,8 +2,8 @@
 
 Without Triton, trl's fused head projects every position onto the vocabulary. For a row of 576 image
 tokens and a short refusal, that is nearly all of the work. So hidden states and labels are selected
-before the head, and its results are scattered back to their positions. On a CPU, align/fast/frozen_head.py
-computes a frozen head; trl computes every other head.
+before the head, and its results are scattered back to their positions. On a CPU,
+align/fast/frozen_head.py computes a frozen head; trl computes every other head.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1
 
 TRLS_TILE = chunked_logprob.TOKEN_CHUNK_SIZE
 TILE = 128
-"""Tokens that trl's head computes at a time without Triton: 16 MB of logits in fp32. trl's default of 4,096
-takes four times the memory for 750 tokens (perf/results/head.json). `align plan` is about GPUs, which keep
-trl's default.
+"""Tokens that trl's head computes at a time without Triton: 16 MB of logits in fp32. trl's
+default of 4,096 takes four times the memory for 750 tokens (perf/results/head.json). `align
+plan` is about GPUs, which keep trl's default.
 """
 if not is_triton_available():
     chunked_logprob.TOKEN_CHUNK_SIZE = TILE
@@ -52,15 +52,15 @@ class Computed:
 
 
 class SupervisedHead:
-    """Wraps a model's forward, after trl added its fused head: the same outputs, but only supervised positions are computed.
+    """Wraps a model's fused forward: the same outputs, computed only at supervised positions.
 
-    A `layout` in the batch defines where the model computes each token (align/batches/layout.py). Labels
-    and outputs always refer to the padded rows.
+    A `layout` in the batch defines where the model computes each token (align/batches/layout.py).
+    Labels and outputs always refer to the padded rows.
 
     `hidden` (supervised tokens, hidden size), row by row, is the head's input in the last forward.
 
-    `policy` is the policy's head, if this head belongs to a copy of its model (the reference model). Both
-    are computed in the same way, so equal models give equal numbers.
+    `policy` is the policy's head, if this head belongs to a copy of its model (the reference
+    model). Both are computed in the same way, so equal models give equal numbers.
     """
 
     def __init__(self, model: Any, reuse: ImageReuse | None = None, policy: SupervisedHead | None = None):

@@ -1,8 +1,8 @@
-"""Split a chat template once into the text that it writes around the texts of a row, for all rows of one shape.
+"""Split a chat template into the pieces that it writes around a row's texts, once per row shape.
 
-This works only for a template that writes texts unchanged. To find out, the template is rendered with
-placeholder texts that can be written and joined to others, but not inspected. A template that trims a
-text, compares it or reads its length fails, and is then applied to every row.
+This works only for a template that writes texts unchanged. To find out, the template is rendered
+with placeholder texts that can be written and joined to others, but not inspected. A template that
+trims a text, compares it or reads its length fails, and is then applied to every row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from jinja2 import nodes
 from transformers.utils import chat_template_utils
 
 STATEMENTS = (nodes.Output, nodes.For, nodes.If, nodes.Assign, nodes.Break, nodes.Continue)
-"""Statements that write their output at once. A macro or a block keeps it, so an expression could change it."""
+"""Statements that write their output at once. A macro or a block keeps it, so an expression
+could change it."""
 GENERATION = "_generation_support"
 """The name of `{% generation %}` in transformers, which writes its content unchanged."""
 CHANGING = ("strftime_now", "random")
@@ -42,7 +43,8 @@ class _Unseen:
     def _looked(self, *_: Any) -> NoReturn:
         raise Looked
 
-    # Otherwise Python's defaults for any object would apply, or a Jinja filter would catch a TypeError and continue.
+    # Otherwise Python's defaults for any object would apply, or a Jinja filter would catch a
+    # TypeError and continue.
     __str__ = __repr__ = __format__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = _looked
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _looked
     __int__ = __float__ = __index__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _looked
@@ -57,10 +59,10 @@ def _parts(text: Any) -> tuple[str, ...]:
 
 
 def around(template: str, turns: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> list[str] | None:
-    """The text that a template writes before, between and after the texts of `turns`, in their order.
+    """The pieces that a template writes before, between and after the texts of `turns`, in order.
 
-    None if the template does not write every text exactly once and unchanged. `variables` are passed to
-    the template in addition to the turns.
+    None if the template does not write every text exactly once and unchanged. `variables` are
+    passed to the template in addition to the turns.
     """
     marks: list[str] = []
     hidden = [{**turn, "content": [_hidden(part, marks) for part in turn["content"]]} for turn in turns]

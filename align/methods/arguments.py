@@ -1,4 +1,4 @@
-"""The `train:` section of a recipe -> the trl configuration class of a method, with trl's field names."""
+"""Turn the `train:` section of a recipe into the method's trl configuration class."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
 
 
 def _check_amounts(arguments: Any, composed: Composed) -> None:
-    """Raises UserError for numbers that transformers accepts but that train nothing, or not what they say."""
+    """Raises UserError for numbers that transformers accepts but that have no meaning."""
     wrong = {
         "max_steps": arguments.max_steps < 1
         and arguments.max_steps != -1
@@ -136,7 +136,8 @@ def _check_amounts(arguments: Any, composed: Composed) -> None:
 def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[int, int]:
     """(rows of a step on one process, rows of a forward pass).
 
-    The batch size is part of the experiment, so it is never rounded. Raises UserError if it does not divide.
+    The batch size is part of the experiment, so it is never rounded. Raises UserError if it does
+    not divide.
     """
     if config.num_processes not in (None, world_size):
         raise UserError(
@@ -196,11 +197,12 @@ SHOWN = (
     ),
     *("bf16", "fp16", "gradient_checkpointing", "dataloader_num_workers"),
 )
-"""Fields that define how a run trains. They are always recorded and shown, also where they have their default."""
+"""Fields that define how a run trains. They are always recorded and shown, also where they have
+their default."""
 
 
 def shown(arguments: Any) -> dict[str, Any]:
-    """The values of the fields in `SHOWN` that a configuration has, and of the method's own fields."""
+    """Values of the fields in `SHOWN` that a configuration has, and of the method's own fields."""
     classes = [base for base in type(arguments).__mro__ if base.__module__.startswith("align.")]
     own = [name for base in classes for name in vars(base).get("__annotations__", {})]
     values = asdict(arguments)
@@ -209,7 +211,7 @@ def shown(arguments: Any) -> dict[str, Any]:
 
 
 def describe(arguments: Any) -> dict[str, Any]:
-    """The resolved fields for the manifest: those that differ from the class's defaults, and those in `shown`."""
+    """The fields for the manifest: those not at their class's default, and those in `shown`."""
     always = shown(arguments)
     defaults = {name: field.default for name, field in type(arguments).__dataclass_fields__.items()}
     values = asdict(arguments)

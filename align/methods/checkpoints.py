@@ -19,8 +19,8 @@ from align.files import share
 class WholeCheckpoints:
     """Mixin, placed before a transformers trainer: saves checkpoints atomically.
 
-    All processes write a checkpoint to a temporary folder. The main process renames that folder, and
-    only then deletes older checkpoints.
+    All processes write a checkpoint to a temporary folder. The main process renames that folder,
+    and only then deletes older checkpoints.
     """
 
     args: Any
@@ -35,10 +35,10 @@ class WholeCheckpoints:
         return str(self._draft or super()._get_output_dir(trial))  # type: ignore[misc]
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
-        """Load a full model's weights with `from_pretrained`, which maps the saved names to those in memory.
+        """Load a full model's weights with `from_pretrained`, which translates the saved names.
 
-        transformers' trainer compares the names without this mapping. It would silently continue from the
-        base model's weights.
+        transformers' trainer compares the names without this mapping. It would silently continue
+        from the base model's weights.
         """
         model = model or self.model
         if hasattr(model, "peft_config") or self.is_fsdp_enabled or self.is_deepspeed_enabled:

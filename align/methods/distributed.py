@@ -1,8 +1,8 @@
 """Check that accelerate runs what the launcher asked for: accelerate silently falls back to less.
 
-`accelerate launch --cpu --num_processes 2` runs two independent processes. FSDP on a CPU becomes plain
-data parallelism, and so does DeepSpeed that is configured to use a CPU. Each case trains something
-different, or trains the same run several times.
+`accelerate launch --cpu --num_processes 2` runs two independent processes. FSDP on a CPU becomes
+plain data parallelism, and so does DeepSpeed that is configured to use a CPU. Each case trains
+something different, or trains the same run several times.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SHARDING = ("DEEPSPEED", "FSDP")
 """Launchers that divide a model among processes, by accelerate's names."""
 
 PREPARING = 4
-"""Maximum number of data loader workers of a training process. docs/performance.md compares how many rows
-a worker renders with how many rows GPUs train on."""
+"""Maximum number of data loader workers of a training process. docs/performance.md compares how
+many rows a worker renders with how many rows GPUs train on."""
 
 
 def world_size() -> int:
@@ -34,7 +34,7 @@ def world_size() -> int:
 
 
 def sharding() -> str | None:
-    """How the launcher divides a model among processes: DEEPSPEED, FSDP, or None if each holds the whole model."""
+    """How the launcher divides a model: DEEPSPEED, FSDP, or None if each process holds it all."""
     for kind in SHARDING:
         if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("true", "1"):
             return kind
@@ -42,30 +42,38 @@ def sharding() -> str | None:
 
 
 def machine_defaults() -> dict[str, Any]:
-    """Defaults for this machine and launcher that replace those of trl and transformers. A recipe overrides them."""
-    # A batch without images gives the projector no gradient, and transformers' default depends on the model class.
+    """Defaults for this machine and launcher that replace those of trl and transformers.
+
+    A recipe overrides them.
+    """
+    # A batch without images gives the projector no gradient, and transformers' default depends on
+    # the model class.
     several = {"ddp_find_unused_parameters": True} if world_size() > 1 and sharding() is None else {}
     if has_gpu():
         return several | {"bf16": torch.cuda.is_bf16_supported(), "dataloader_num_workers": spare_workers()}
-    # DeepSpeed has its own setting for a CPU (DS_ACCELERATOR=cpu); with `use_cpu` DeepSpeed would not be used at all.
+    # DeepSpeed has its own setting for a CPU (DS_ACCELERATOR=cpu); with `use_cpu` DeepSpeed would
+    # not be used at all.
     cpu = {"ddp_backend": "gloo"} if sharding() == "DEEPSPEED" else {"use_cpu": True}
     alone = {"dataloader_num_workers": 0, "dataloader_pin_memory": False}
     return several | cpu | alone | {"bf16": False, "gradient_checkpointing": False}
 
 
 def spare_workers() -> int:
-    """Data loader workers of this process on a GPU: its share of the usable processors, minus one for itself.
+    """Data loader workers of this process: its share of usable processors, minus one for itself.
 
     A CPU run has no workers, because training uses all processors. Workers end after each epoch.
-    Persistent workers would draw fewer numbers from torch's generator, so dropout on a CPU would differ
-    from a run without workers.
+    Persistent workers would draw fewer numbers from torch's generator, so dropout on a CPU would
+    differ from a run without workers.
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(0, min(PREPARING, usable_processors() // here - 1))
 
 
 def divides_weights() -> bool:
-    """Whether each process holds only a part of the weights (FSDP, ZeRO-3): then all must run every module together."""
+    """Whether each process holds only a part of the weights (FSDP, ZeRO-3).
+
+    Then all processes must run every module together.
+    """
     return sharding() == "FSDP" or (sharding() == "DEEPSPEED" and is_deepspeed_zero3_enabled())
 
 
@@ -73,7 +81,8 @@ def in_step_by_images(arguments: Any) -> bool:
     """Whether a batch without images needs a dummy image, which no token attends to.
 
     Processes that divide weights, or that expect a gradient for every trained weight, wait for each
-    other in every module. If one process skips the vision tower and the projector, the others wait forever.
+    other in every module. If one process skips the vision tower and the projector, the others wait
+    forever.
     """
     return world_size() > 1 and (sharding() is not None or arguments.ddp_find_unused_parameters is False)
 
@@ -81,8 +90,8 @@ def in_step_by_images(arguments: Any) -> bool:
 def name_layers(model: Any) -> None:
     """Set the layer classes that accelerate's FSDP wraps, if its configuration does not name them.
 
-    By default it wraps every class that the model's parts list, also classes that the vision-language
-    model does not contain.
+    By default it wraps every class that the model's parts list, also classes that the
+    vision-language model does not contain.
     """
     if sharding() == "FSDP" and not os.environ.get(FSDP_LAYERS):
         there = {type(module).__name__ for module in model.modules()}
@@ -90,7 +99,7 @@ def name_layers(model: Any) -> None:
 
 
 def check_launch(accelerator: Any) -> None:
-    """Raises UserError if accelerate runs fewer processes than the launcher started, or another kind of parallelism."""
+    """Raises UserError if accelerate runs other processes, or another backend, than launched."""
     kind, wanted = accelerator.distributed_type.value, sharding()
     if accelerator.num_processes != world_size():
         raise UserError(
@@ -105,10 +114,10 @@ def check_launch(accelerator: Any) -> None:
 
 
 def refuse_other_launch(manifest: dict[str, Any], accelerator: Any) -> None:
-    """Raises UserError if a DeepSpeed or FSDP checkpoint would be resumed without DeepSpeed or FSDP, or the reverse.
+    """Raises UserError if a checkpoint of DeepSpeed or FSDP is resumed without it, or the reverse.
 
-    Each saves the optimizer in its own files. transformers would silently start with a new optimizer and
-    learning rate schedule.
+    Each saves the optimizer in its own files. transformers would silently start with a new
+    optimizer and learning rate schedule.
     """
 
     def told(kind: str, processes: int) -> str:

@@ -3,7 +3,8 @@
 L = -log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))])
 
 log p is summed over the answer's tokens, and L is a mean over pairs (Rafailov et al. 2023, eq. 7;
-trl's `sigmoid`). The reference model is the model that the run starts from: align/models/reference.py.
+trl's `sigmoid`). The reference model is the model that the run starts from:
+align/models/reference.py.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ LOSSES = (
 
 
 class DPO(RowsTrainer, DPOTrainer):
-    """trl's DPO with all its loss types. The `sft` term is a mean over the chosen tokens of the whole step.
+    """trl's DPO with all its loss types. `sft` is a mean over the chosen tokens of the whole step.
 
-    trl's own `sft` is a mean over each forward pass. Gradient accumulation, or a different number of
-    processes, would then change the weights of long and short answers, and so the experiment.
+    trl's own `sft` is a mean over each forward pass. Gradient accumulation, or a different number
+    of processes, would then change the weights of long and short answers, and so the experiment.
     """
 
     config_class = DPOConfig
@@ -52,7 +53,7 @@ class DPO(RowsTrainer, DPOTrainer):
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
-        """Raises UserError for losses that are not valid, and for dropout that trl would switch off."""
+        """Raises UserError for losses that are not valid, and for dropout that trl switches off."""
         if not arguments.beta > 0:
             raise UserError(
                 f"train.beta={arguments.beta}: expected more than 0; at 0 DPO learns nothing, and below 0 it prefers the rejected answers"
@@ -105,7 +106,7 @@ class DPO(RowsTrainer, DPOTrainer):
         return self.accelerator.reduce(torch.as_tensor(count, device=device), "sum")
 
     def _reference(self, inputs: dict[str, Any], keys: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The reference model's log-probabilities of whole answers (pairs,), under trl's names for precomputed ones."""
+        """The reference model's log-probabilities of whole answers (pairs,), under trl's keys."""
         supervised = inputs["completion_mask"] == 1
 
         def ask() -> torch.Tensor:
@@ -135,7 +136,8 @@ class DPO(RowsTrainer, DPOTrainer):
         chosen = inputs["completion_mask"][:, 1:].chunk(2)[0]
         total = -(policy["output"].log_probs.chunk(2)[0] * chosen).sum()
         items = kwargs.get("num_items_in_batch")
-        # The trainer divides by the forward passes of a step and DDP averages over processes: undo both, since this is a sum.
+        # The trainer divides by the forward passes of a step and DDP averages over processes: undo
+        # both, since this is a sum.
         passes = self.current_gradient_accumulation_steps * self.accelerator.num_processes if items is not None else 1
         nll = total / (chosen.sum() if items is None else items) * passes
         self._metrics["train"]["loss/sft"].append(self.accelerator.reduce(nll.detach(), "mean").item())

@@ -1,12 +1,15 @@
-"""Safe unlearning: negative preference optimisation on harmful answers, plus NLL on safe and benign answers.
+"""Safe unlearning: NPO (negative preference optimisation) on harmful answers, NLL on all others.
 
-L = L_g + gamma * L_s + alpha * L_h,  alpha = gamma = 0.3  (Zhang et al. 2024, arXiv 2407.02855; paper, appendix E: T-SafeUnlearning)
+L = L_g + gamma * L_s + alpha * L_h,  alpha = gamma = 0.3
 L_g, L_s = NLL of benign and of safe answers, a mean over tokens
-L_h = -scale * mean over answers of log sigmoid(-beta * (m_theta - m_reference)),  m = log-probability of the harmful answer
+L_h = -scale * mean over answers of log sigmoid(-beta * (m_theta - m_reference))
 
-`logp` defines m: the `mean` over the answer's tokens, as in the authors' code, or their `sum`. The NPO
-of Zhang, Lin, Bai and Mei (2024, arXiv 2404.05868, eq. 4) uses the sum and scale = 2 / beta. The
-authors' code has no such factor: scale = 1.
+with m the log-probability of the harmful answer (Zhang et al. 2024, arXiv 2407.02855; paper,
+appendix E: T-SafeUnlearning).
+
+`logp` defines m: the `mean` over the answer's tokens, as in the authors' code, or their `sum`. The
+NPO of Zhang, Lin, Bai and Mei (2024, arXiv 2404.05868, eq. 4) uses the sum and scale = 2 / beta.
+The authors' code has no such factor: scale = 1.
 """
 
 from __future__ import annotations

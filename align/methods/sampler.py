@@ -1,4 +1,7 @@
-"""The order in which rows are trained on. It depends on the seed and the global batch, not on the number of processes."""
+"""The order in which rows are trained on.
+
+It depends on the seed and the global batch, not on the number of processes.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,21 @@ import torch
 
 
 class WholeBatches(torch.utils.data.Sampler[int]):
-    """Row numbers, epoch by epoch. Each epoch is shuffled with seed + epoch, as in accelerate's own sampler.
+    """Row numbers, epoch by epoch, shuffled with seed + epoch as in accelerate's own sampler.
 
-    If the rows do not fill the last batch of an epoch, rows from the start of that epoch's order fill it.
-    Otherwise a single process would take a smaller last step, while several processes would fill it
-    (accelerate's `even_batches`), and the number of processes would change the experiment.
+    If the rows do not fill the last batch of an epoch, rows from the start of that epoch's order
+    fill it. Otherwise a single process would take a smaller last step, while several processes
+    would fill it (accelerate's `even_batches`), and the number of processes would change the
+    experiment.
 
-    The epoch is computed from the number of optimizer steps taken (`step`), not set by `set_epoch`: in a
-    run that resumes on several processes, accelerate's wrappers do not pass that call on.
+    The epoch is computed from the number of optimizer steps taken (`step`), not set by `set_epoch`:
+    in a run that resumes on several processes, accelerate's wrappers do not pass that call on.
     """
 
     lengths: Sequence[Any] | None = None
-    """Length of each row, or None. With lengths, the rows of a step are ordered longest first: rows of a
-    forward pass, and passes that processes compute at the same time, are then about equally long. The
-    rows of a step stay the same.
+    """Length of each row, or None. With lengths, the rows of a step are ordered longest first:
+    rows of a forward pass, and passes that processes compute at the same time, are then about
+    equally long. The rows of a step stay the same.
     """
     proportion: Sequence[int] = (1,)
     """Numbers of rows of each kind that follow each other."""
@@ -50,7 +54,10 @@ class WholeBatches(torch.utils.data.Sampler[int]):
         yield from (order[i % self.rows] for i in range(len(self)))
 
     def _longest_first(self, step: Sequence[int], lengths: Sequence[Any]) -> list[int]:
-        """The rows of a step, longest first within each kind. The positions of the kinds do not change."""
+        """The rows of a step, longest first within each kind.
+
+        The positions of the kinds do not change.
+        """
         kinds = [kind for kind, share in enumerate(self.proportion) for _ in range(share)]
         dealt = list(step)
         for kind in range(len(self.proportion)):
@@ -76,9 +83,10 @@ class WholeBatches(torch.utils.data.Sampler[int]):
 class InProportion(WholeBatches):
     """A stratified order: every forward pass holds rows of each kind in a fixed proportion.
 
-    Rows come in groups of `proportion[0]` rows of the first kind, `proportion[1]` of the second, and so
-    on. If a forward pass holds whole groups, so does every process and every step. An epoch contains each
-    row at least once. A kind whose rows are used up earlier is shuffled again and repeated.
+    Rows come in groups of `proportion[0]` rows of the first kind, `proportion[1]` of the second,
+    and so on. If a forward pass holds whole groups, so does every process and every step. An epoch
+    contains each row at least once. A kind whose rows are used up earlier is shuffled again and
+    repeated.
     """
 
     def __init__(
@@ -124,7 +132,7 @@ class InProportion(WholeBatches):
 
 
 def steps(order: WholeBatches, arguments: Any) -> int:
-    """Optimizer steps of a run with this order: `max_steps`, or those of `num_train_epochs`, rounded as in transformers."""
+    """Optimizer steps of a run: `max_steps`, or the steps of `num_train_epochs` as in transformers."""
     if arguments.max_steps > 0:
         return arguments.max_steps
     return math.ceil(len(order) // order.global_batch_size * arguments.num_train_epochs)

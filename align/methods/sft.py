@@ -1,8 +1,9 @@
 """Supervised fine-tuning: trl's SFTTrainer on the rows of this project.
 
-L = -sum log p(answer token | prompt, earlier answer tokens) / number of answer tokens, over all rows of
-a step (trl's `nll`). The answer of a harmful row is a safe response, and the answer of a benign row is a
-helpful response; paper, appendix E: T-SFT and MM-SFT.
+L = -sum log p(answer token | prompt, earlier answer tokens) / number of answer tokens
+
+over all rows of a step (trl's `nll`). The answer of a harmful row is a safe response, and the answer
+of a benign row is a helpful response; paper, appendix E: T-SFT and MM-SFT.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A loss of named terms: what a method with its own loss computes, normalised over the whole step and logged term by term."""
+"""A loss of named terms, normalised over the whole step. Each term is logged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from align.models.reference import reference_of
 
 @dataclass
 class Term:
-    """One term of a loss: weight * sum(values) / how many tokens, or answers, of its part the whole step holds."""
+    """A loss term: weight * sum(values) / number of its part's tokens, or answers, in the step."""
 
     weight: float
     values: torch.Tensor
@@ -28,7 +28,7 @@ class Term:
 
 
 class TermsLoss(SFTTrainer):
-    """trl's SFTTrainer with a loss of named terms, each a mean over what the whole step holds of its part of the batch.
+    """trl's SFTTrainer with a loss of named terms, each a mean over its part of the whole step.
 
     A method is a subclass `class Mine(RowsTrainer, TermsLoss)` with its `part_names` and `terms`.
     """
@@ -45,13 +45,15 @@ class TermsLoss(SFTTrainer):
             ref_model = self._prepared(ref_model)
         self.ref_model = ref_model
         self.step_terms: dict[str, float] = {}
-        """The terms, without their weights, of the current optimizer step so far; the same on every process."""
+        """The terms, without their weights, of the current optimizer step so far; the same on
+        every process."""
 
     def terms(self, output: Any, part: torch.Tensor, reference: torch.Tensor | None) -> dict[str, Term]:
         """The method's terms by name.
 
-        `output` is trl's fused output over all answers: `log_probs` and `label_mask` (answers, length - 1), log_probs 0 where nothing
-        is supervised. `part` (answers,); `reference` is what `ask_reference` returns, None for a method without a reference model.
+        `output` is trl's fused output over all answers: `log_probs` and `label_mask` (answers,
+        length - 1), log_probs 0 where nothing is supervised. `part` (answers,); `reference` is what
+        `ask_reference` returns, None for a method without a reference model.
         """
         raise NotImplementedError
 
@@ -81,14 +83,18 @@ class TermsLoss(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum of the method's terms, each a mean over the whole step, over accumulation and processes."""
+        """The weighted sum of the terms.
+
+        Each is a mean over the whole step: its accumulated passes and all processes.
+        """
         part = inputs.pop("part")
         reference = self.ask_reference(inputs.pop("reference")) if "reference" in inputs else None
         output = model(**inputs, use_cache=False, fused_lm_head=True)
         terms = self.terms(output, part, reference)
         alone = num_items_in_batch is None
         counts = counts_of(inputs["labels"], part, len(self.part_names)) if alone else num_items_in_batch
-        # The counts are over all processes, but DDP averages gradients, so each process scales its share up.
+        # The counts are over all processes, but DDP averages gradients, so each process scales its
+        # share up.
         processes = 1 if alone else self.accelerator.num_processes
         means = torch.stack(
             [term.values.sum() / count_of(counts, term, self.part_names) * processes for term in terms.values()]
@@ -101,7 +107,10 @@ class TermsLoss(SFTTrainer):
         return (loss, output) if return_outputs else loss
 
     def _record(self, means: dict[str, float], passes: int) -> None:
-        """Each of a step's passes holds its share of the mean; the log line averages over passes, so shares are scaled up."""
+        """Record the terms.
+
+        The log line averages over passes, so each pass's share is scaled up.
+        """
         for name, mean in means.items():
             self._metrics["train"][f"loss/{name}"].append(mean * passes)
             self.step_terms[name] = self.step_terms.get(name, 0.0) + mean

@@ -1,4 +1,4 @@
-"""What every method adds to its trl trainer: rows reach the collator unchanged, and every step is recorded and checked."""
+"""The base of all methods: trl passes rows to the collator unchanged, and each step is checked."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ def refuse_lacking(row: Row, fields: Sequence[str], method: str) -> None:
 
 
 def refuse_same(row: Row, wanted: str, unwanted: str) -> None:
-    """Raises BadRow if two answers are the same apart from outer white space: a preference has nothing else to learn from."""
+    """Raises BadRow if two answers differ at most in outer white space.
+
+    There is nothing to learn from such a pair.
+    """
     first, second = getattr(row, wanted), getattr(row, unwanted)
     if first.strip() == second.strip():
         raise BadRow(f"row {row.id}: `{wanted}` and `{unwanted}` are the same answer; remove the row", "same_answers")
@@ -61,9 +64,9 @@ def refuse_same(row: Row, wanted: str, unwanted: str) -> None:
 class RowsTrainer(WholeCheckpoints):
     """Mixin, placed before a trl trainer: the defaults of a `Method` (align/methods/method.py).
 
-    trl does not prepare the dataset, every column is kept, and the row order depends only on the seed. The
-    output head computes only the supervised positions. The rows of each step are recorded, and a loss
-    that is not finite stops the run.
+    trl does not prepare the dataset, every column is kept, and the row order depends only on the
+    seed. The output head computes only the supervised positions. The rows of each step are
+    recorded, and a loss that is not finite stops the run.
     """
 
     inert: dict[str, str] = {}
@@ -87,7 +90,10 @@ class RowsTrainer(WholeCheckpoints):
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
-        """Raises UserError for settings that are not valid for the method or have no effect. Nothing is loaded yet."""
+        """Raises UserError for settings that are not valid for the method or have no effect.
+
+        Nothing is loaded yet.
+        """
 
     def __init__(self, *args: Any, parts: RunParts = RunParts(), **kwargs: Any):  # noqa: B008 (it is frozen)
         self.parts = parts
@@ -96,7 +102,8 @@ class RowsTrainer(WholeCheckpoints):
         model = self.accelerator.unwrap_model(self.model)
         reuse = parts.finish_model(self.model)
         self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model, reuse)
-        # With an adapter the reference model shares the base and its head; full fine-tuning has a copy with its own head.
+        # With an adapter the reference model shares the base and its head; full fine-tuning has a
+        # copy with its own head.
         copy = getattr(self, "ref_model", None)
         self.reference_head = (
             self.head if copy is None else SupervisedHead(self.accelerator.unwrap_model(copy), policy=self.head)
@@ -125,21 +132,29 @@ class RowsTrainer(WholeCheckpoints):
         return WholeBatches(len(self.train_dataset), global_batch_size, seed, lambda: self.state.global_step)
 
     def beyond_bound(self) -> str | None:
-        """Why training stops after this step; None to continue. A method without a bound always continues."""
+        """Why training stops after this step; None to continue.
+
+        A method without a bound always continues.
+        """
         return None
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
-        # peft saves every adapter. The frozen copy is not kept: it is rebuilt from the adapter that the run continues.
+        # peft saves every adapter. The frozen copy is not kept: it is rebuilt from the adapter that
+        # the run continues.
         shutil.rmtree(Path(output_dir or self.args.output_dir, FROZEN), ignore_errors=True)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Compute trl's loss. Raises UserError with the row ids of the batch if the loss is not finite."""
+        """Compute trl's loss.
+
+        Raises UserError with the row ids of the batch if the loss is not finite.
+        """
         index = inputs.pop("row_index")
         self._taken.append(torch.stack([index, inputs.pop("supervised_tokens")], dim=1))
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
-        # All processes stop together: one that continued would wait for the others until the launcher ends it.
+        # All processes stop together: one that continued would wait for the others until the
+        # launcher ends it.
         losses, rows = self.accelerator.gather(loss.detach()[None]), self.accelerator.gather(index[None])
         if not (finite := torch.isfinite(losses)).all():
             ids = ", ".join(self.train_dataset[int(i)]["id"] for i in rows[~finite].flatten())
@@ -149,7 +164,10 @@ class RowsTrainer(WholeCheckpoints):
         return result
 
     def get_train_dataloader(self) -> Any:
-        """Build trl's data loader. Its workers ignore signals to stop: the parent process decides when they end."""
+        """Build trl's data loader.
+
+        Its workers ignore signals to stop: the parent process decides when they end.
+        """
         loader = super().get_train_dataloader()  # type: ignore[misc]
         if self.args.dataloader_num_workers:
             loader.worker_init_fn = partial(begin_worker, loader.worker_init_fn)
@@ -179,6 +197,7 @@ class RowsTrainer(WholeCheckpoints):
         here = torch.stack(self._taken)  # (accumulated, batch, 2)
         self._taken = []
         everywhere = self.accelerator.gather(here[None])  # (processes, accumulated, batch, 2)
-        # Processes take batches in turns, so transposing restores the order in which the sampler dealt the rows.
+        # Processes take batches in turns, so transposing restores the order in which the sampler
+        # dealt the rows.
         rows, tokens = everywhere.transpose(0, 1).reshape(-1, 2).T.tolist()
         return rows, sum(tokens)

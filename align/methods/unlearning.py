@@ -1,12 +1,12 @@
-"""Unlearning: gradient ascent on harmful answers, descent on safe answers, and a KL term on benign answers.
+"""Unlearning: gradient ascent on harmful answers, descent on safe ones, KL on benign ones.
 
 L = harmful_weight * NLL(harmful answer) + safe_weight * NLL(safe answer)
     + kl_weight * KL(p_reference || p_theta) on benign answers
 
-Each term is a mean over tokens; the weights are -0.5, 1, 1 (Chakraborty et al. 2024, arXiv 2406.02575;
-paper, appendix E: T-Unlearning). The KL term keeps the reference model's distribution on benign answers.
-The first term has no lower bound, so a run stops when NLL(harmful answer) exceeds `max_harmful_loss`.
-The original code stops at 100.
+Each term is a mean over tokens; the weights are -0.5, 1, 1 (Chakraborty et al. 2024, arXiv
+2406.02575; paper, appendix E: T-Unlearning). The KL term keeps the reference model's distribution
+on benign answers. The first term has no lower bound, so a run stops when NLL(harmful answer)
+exceeds `max_harmful_loss`. The original code stops at 100.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def unlearning(
 ) -> dict[str, Term]:
     """The terms of L above.
 
-    `log_probs` (answers, length - 1), 0 where nothing is supervised; `part` (answers,); `kl` (benign tokens,).
+    `log_probs` (answers, length - 1), 0 where nothing is supervised; `part` (answers,); `kl`
+    (benign tokens,).
     """
     harmful, safe = log_probs[part == PARTS.index("harmful")], log_probs[part == PARTS.index("safe")]
     return {
@@ -56,7 +57,8 @@ def unlearning(
 class Unlearning(PartsTrainer):
     """Unlearning: see the module docstring.
 
-    The divergence is over the whole vocabulary. trl's kernel computes it without holding all logits.
+    The divergence is over the whole vocabulary. trl's kernel computes it without holding all
+    logits.
     """
 
     config_class = UnlearningConfig
@@ -81,7 +83,7 @@ class Unlearning(PartsTrainer):
         return unlearning(output.log_probs, part, kl, self.args)
 
     def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Hidden states that the reference model gives its output head (benign tokens, hidden size)."""
+        """The input of the reference model's output head (benign tokens, hidden size)."""
         super().ask_reference(batch)
         return self.reference_head.hidden
 

@@ -1,7 +1,7 @@
-"""Methods whose batch has three parts: harmful answers, safe answers to the same requests, and benign answers.
+"""Methods on three parts: harmful answers, safe answers to the same requests, benign answers.
 
-A method is a pure function that names its terms (align/methods/terms.py). One forward pass computes all
-parts. The reference model computes one of them.
+A method is a pure function that names its terms (align/methods/terms.py). One forward pass computes
+all parts. The reference model computes one of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ class PartsConfig(SFTConfig):
 
 
 class PartsTrainer(RowsTrainer, TermsLoss):
-    """trl's SFTTrainer with rows in a fixed proportion and a loss of named terms. A method is a subclass with its `terms`."""
+    """trl's SFTTrainer with rows in a fixed proportion and a loss of named terms.
+
+    A method is a subclass with its `terms`.
+    """
 
     part_names = PARTS
 
@@ -48,7 +51,7 @@ class PartsTrainer(RowsTrainer, TermsLoss):
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
-        """Raises UserError for a proportion that is not valid, or that a forward pass cannot hold."""
+        """Raises UserError for a proportion that is not valid, or does not fit a forward pass."""
         proportion, batch = arguments.proportion, arguments.per_device_train_batch_size
         if len(proportion) != 2 or min(proportion) < 1:
             raise UserError(

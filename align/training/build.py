@@ -56,7 +56,8 @@ class BuiltRun:
     family: Family
     base: Base
     reference: str | None
-    """The kind of reference model (align/models/reference.py); None for a method without a reference model."""
+    """The kind of reference model (align/models/reference.py); None for a method without a
+    reference model."""
     layout_facts: list[str]
     preemption: Preemption
 
@@ -109,7 +110,7 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
 
 
 def _lay_out(collator: Any, loaded: Loaded, data: TrainingData, config: RunConfig, arguments: Any) -> list[str]:
-    """Set the collator's layout -> lines that say why rows are padded, if another layout was asked for."""
+    """Set the collator's layout. Returns why rows are padded, if another layout was asked for."""
     if in_step_by_images(arguments) and any(row.images for row in data.rows):
         collator.filler = loaded.renderer.filler()
     collator.layout, why = layout_for(config.layout, loaded.model, loaded.family, arguments)
@@ -126,7 +127,10 @@ def _stored_reference(
 
 
 class Finish:
-    """Makes a model ready to train after trl added the adapter. Returns how images may be reused. Raises UserError."""
+    """Makes a model ready to train after trl added the adapter.
+
+    Returns how images may be reused. Raises UserError.
+    """
 
     def __init__(
         self,
@@ -163,10 +167,10 @@ class Finish:
 def _refuse_rows_without_effect(model: Any, family: Family, data: TrainingData, config: RunConfig) -> None:
     """Raises UserError if rows would not train any of the trainable parameters.
 
-    The vision tower and projector get no gradient from rows without an image. If nothing else is trained,
-    torch fails on a batch of such rows. If no row has an image, the run would report these towers as
-    trained, although they do not change. The default of full fine-tuning, or a continued adapter, may
-    include them without the user's choice, so they are frozen then.
+    The vision tower and projector get no gradient from rows without an image. If nothing else is
+    trained, torch fails on a batch of such rows. If no row has an image, the run would report these
+    towers as trained, although they do not change. The default of full fine-tuning, or a continued
+    adapter, may include them without the user's choice, so they are frozen then.
     """
     if not any(row.images for row in data.rows):
         for tower in freeze_without_images(model, family, config):
@@ -187,12 +191,13 @@ def _refuse_rows_without_effect(model: Any, family: Family, data: TrainingData, 
 
 
 def _image_reuse(model: Any, family: Family, arguments: Any, composed: Composed, same_model: bool) -> ImageReuse:
-    """When image features may be reused. `same_model`: policy and reference model share the base model.
+    """How images may be reused. `same_model`: policy and reference model share the base model.
 
     Raises UserError if image features cannot be cached.
     """
     reuse = ImageReuse(frozen=not any(p.requires_grad for p in encoders(model, family).values()))
-    # If all processes must encode in step, one that skips known images would leave the others waiting.
+    # If all processes must encode in step, one that skips known images would leave the others
+    # waiting.
     knows = not divides_weights() and unchanged(model, family)
     if (room := composed.config.stored_features) is not None:
         origin = f"{composed.origin('stored_features')}: stored_features={room:g}"

@@ -1,4 +1,4 @@
-"""Callbacks: the files that a run writes while it trains, its progress, and its stop on a signal."""
+"""Callbacks: the files of a run, its training time, its progress, and its stop on a signal."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class LogFile(TrainerCallback):
 
 
 class StepFile(TrainerCallback):
-    """Writes a line of steps.jsonl for each optimizer step: row ids in order, and the number of supervised tokens.
+    """Writes the row ids, in order, and the supervised tokens of each step to steps.jsonl.
 
-    If the loss exceeds the bound of the method, training stops at that step and the manifest says why.
+    If the loss exceeds the bound of the method, training stops at that step and the manifest says
+    why.
     """
 
     def __init__(self, run: RunFolder, trainer: Any):
@@ -77,7 +78,7 @@ class StepFile(TrainerCallback):
 
 
 class Preemption(TrainerCallback):
-    """Saves a checkpoint and stops all processes at the end of a step, if one of them received a signal to stop."""
+    """After a signal, saves a checkpoint and stops all processes at the end of the step."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -87,7 +88,10 @@ class Preemption(TrainerCallback):
         NOTICE.deferred = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Agree whether to stop; every process must call it. After the last step, training ends as usual."""
+        """Agree whether to stop; every process must call it.
+
+        After the last step, training ends as usual.
+        """
         here = torch.tensor([NOTICE.signal is not None], dtype=torch.int32, device=PartialState().device)
         self.asked = bool(gather(here).any()) and not control.should_training_stop
         if self.asked:
@@ -95,7 +99,10 @@ class Preemption(TrainerCallback):
 
 
 class Clock(TrainerCallback):
-    """Records the training time in the manifest, at each checkpoint and at the end. Resumed runs add to it."""
+    """Records the training time in the manifest, at each checkpoint and at the end.
+
+    Resumed runs add to it.
+    """
 
     def __init__(self, run: RunFolder):
         self.run = run

@@ -1,4 +1,4 @@
-"""Points of a curve: weights saved every N training steps, without optimizer, to be evaluated after training."""
+"""Points of a curve: weights saved every N steps, to be evaluated after training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from align.training.callbacks import Preemption
 
 
 class CurvePoints(TrainerCallback):
-    """Writes <run>/curve/step-<N>/checkpoint/ after each step that is a multiple of `every_steps`, except the last step.
+    """Writes <run>/curve/step-<N>/checkpoint/ every `every_steps` steps, but not after the last.
 
-    A point is written before the trainer's checkpoint of the same step, so a run that resumes from that
-    checkpoint has all earlier points. This callback must come after the callbacks that end training,
-    because it reads their decision. With `every_steps` None, it saves nothing.
+    A point is written before the trainer's checkpoint of the same step, so a run that resumes from
+    that checkpoint has all earlier points. This callback must come after the callbacks that end
+    training, because it reads their decision. With `every_steps` None, it saves nothing.
     """
 
     def __init__(self, run: RunFolder, trainer: Any, preemption: Preemption, every_steps: int | None):

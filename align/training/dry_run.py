@@ -1,4 +1,4 @@
-"""`dry_run=true`: print what a run would train, the origin of every setting, and one row as the model reads it."""
+"""`dry_run=true`: print a run's settings and their origins, its data, and one row as tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ from align.training.prepare import checked_data, refuse_settings
 
 
 def show(composed: Composed) -> None:
-    """Print configuration, data, parameters and one row; train nothing. Raises the same UserError as the run."""
+    """Print configuration, data, parameters and one row; train nothing.
+
+    Raises the same UserError as the run.
+    """
     quiet_libraries()
     # Only the first process of a launch prints.
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
@@ -86,7 +89,10 @@ def _saved(model: Any) -> str:
 
 
 def mark_supervised(rendered: Rendered, tokenizer: Any) -> str:
-    """The tokens of a row, its supervised tokens in [[ ]]. A token that repeats (an image) is written as `x n`."""
+    """The tokens of a row, its supervised tokens in [[ ]].
+
+    A token that repeats (an image) is written as `x n`.
+    """
     prompt, answer = (_written(ids, tokenizer) for ids in (rendered.prompt_ids, rendered.answer_ids))
     return f"{escape(prompt)}[bold green]\\[\\[{escape(answer)} ]][/]".strip()
 

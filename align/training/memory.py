@@ -10,10 +10,14 @@ import torch
 
 
 def reset_peak_memory() -> None:
-    """Start a new measurement. Otherwise a process that trains several runs reports the largest peak for each."""
+    """Start a new measurement.
+
+    Otherwise a process that trains several runs reports the largest peak for each.
+    """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    # On Linux, writing 5 resets the peak of resident memory. Other systems report the peak of the whole process.
+    # On Linux, writing 5 resets the peak of resident memory. Other systems report the peak of the
+    # whole process.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -38,9 +38,10 @@ class Surveyed:
 
 
 def missing(config: RunConfig) -> list[str]:
-    """What is missing of a run's model, data and benchmarks: a line each, with what to do. Empty if nothing is missing.
+    """A line, with what to do, for each missing part of a run's model, data and benchmarks.
 
-    A hub id that is not in the cache is missing only if HF_HUB_OFFLINE forbids the download. Files are not read.
+    A hub id that is not in the cache is missing only if HF_HUB_OFFLINE forbids the download. Files
+    are not read.
     """
     lines = missing_model(config, strict=presence.offline())
     evaluated = {split_view(name)[0] for name in config.evaluate.benchmark}
@@ -62,7 +63,8 @@ def missing(config: RunConfig) -> list[str]:
             ):  # a hub dataset is downloaded when it is read
                 lines.append(f"{name}.{key}={path}: does not exist here; correct the path, or put the data there")
     lines += _impossible_answering(config)
-    # An evaluation job that runs later may be given its judges' endpoints then, so they are not checked now.
+    # An evaluation job that runs later may be given its judges' endpoints then, so they are not
+    # checked now.
     return lines + (missing_judges(config) if config.evaluate_afterwards else [])
 
 
@@ -82,7 +84,10 @@ def _impossible_answering(config: RunConfig) -> list[str]:
 
 
 def missing_judges(config: RunConfig) -> list[str]:
-    """Judges that the evaluation after training could not use: a line each, with what to do. No judge is called."""
+    """Judges that the evaluation after training could not use: a line each, with what to do.
+
+    No judge is called.
+    """
     judging = config.evaluate.judge
     names = dict.fromkeys(split_view(name)[0] for name in config.evaluate.benchmark)
     benchmarks: dict[str, Benchmark] = {name: resolve("benchmark", name, BENCHMARKS) for name in names}
@@ -108,7 +113,10 @@ def missing_judges(config: RunConfig) -> list[str]:
 
 
 def _foreign_rows(config: RunConfig, name: str, benchmark: Benchmark, judges: Sequence[AnyJudge]) -> UserError | None:
-    """Why a judge that knows only its own benchmarks cannot judge these rows. Rows are read only for such a judge."""
+    """Why a judge that knows only its own benchmarks cannot judge these rows.
+
+    Rows are read only for such a judge.
+    """
     knowing_one = [
         judge for judge in judges if isinstance(judge, Judge) and judge.foreign and judge.name not in benchmark.judges
     ]
@@ -130,7 +138,10 @@ def _of_run(error: UserError, section: str = "judge") -> str:
 
 
 def missing_model(config: RunConfig, strict: bool) -> list[str]:
-    """What is missing of the model and of the adapter to continue; with `strict` a hub id must be in the cache."""
+    """A line for each missing part of the model and of its adapter.
+
+    With `strict`, a hub id must be in the cache.
+    """
     lines = []
     if line := presence.absent(config.model, strict):
         of_hub = is_hub_id(str(config.model.path))

@@ -1,4 +1,7 @@
-"""The order of the checks before a run: settings, files, rows, then the model. Cheap checks come first."""
+"""The order of the checks before a run: settings, files, rows, then the model.
+
+Cheap checks come first.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,15 @@ from align.training.row_checks import Bounds, Checker, Fault, Measured, by_kind,
 PLACEHOLDER = "."
 """A temporary answer with which rows are checked before a model generates their answer."""
 MAX_UNKNOWN = 0.1
-"""Maximum share of supervised tokens that are unknown to the tokenizer. Above it, the model learns to write `<unk>`."""
+"""Maximum share of supervised tokens that are unknown to the tokenizer. Above it, the model
+learns to write `<unk>`."""
 
 
 def refuse_settings(composed: Composed, run: RunFolder) -> None:
-    """Raises UserError for training or method settings that are not valid. No data file is opened."""
+    """Raises UserError for training or method settings that are not valid.
+
+    No data file is opened.
+    """
     from align.models.trainable import check_trainable
 
     _check_on_bad_row(composed)
@@ -52,13 +59,17 @@ def _arguments(composed: Composed, run: RunFolder, processes: int) -> Any:
     from align.methods.arguments import training_arguments
 
     arguments = training_arguments(composed, resolve("method", composed.config.method, METHODS), run, processes)
-    # Under ZeRO-3 these arguments would divide every model that is loaded later, also one that only generates answers.
+    # Under ZeRO-3 these arguments would divide every model that is loaded later, also one that only
+    # generates answers.
     unset_hf_deepspeed_config()
     return arguments
 
 
 def checked_data(composed: Composed, run: RunFolder, ask: answers.Ask, report: Report | None = None) -> TrainingData:
-    """The rows that a run trains on, checked before an answer is generated or a model is loaded. Raises UserError."""
+    """The rows that a run trains on, checked before an answer is generated or a model is loaded.
+
+    Raises UserError.
+    """
     config = composed.config
     refuse_missing(config)
     with _display(report) as display:
@@ -95,9 +106,9 @@ def _usable(composed: Composed, run: RunFolder, report: Report) -> tuple[Trainin
 def own_image_faults(config: RunConfig, rows: Sequence[Row], report: Report | None = None) -> list[Fault]:
     """Rows whose own image cannot be used, or that have no caption, if a view replaces the image.
 
-    A shuffled view shows a row the image of another row. Without this check, the row that shows the bad
-    image would be dropped, not the row that the image belongs to. In the controlled track every arm has
-    the same items, also an arm that shows no images. Raises UserError.
+    A shuffled view shows a row the image of another row. Without this check, the row that shows the
+    bad image would be dropped, not the row that the image belongs to. In the controlled track every
+    arm has the same items, also an arm that shows no images. Raises UserError.
     """
     from align.models.loading import load_without_weights
 
@@ -120,7 +131,10 @@ def own_image_faults(config: RunConfig, rows: Sequence[Row], report: Report | No
 
 
 def look_over(composed: Composed) -> str:
-    """Check every row of a run without starting it, if its data and model files are here -> a line. Raises UserError."""
+    """Check every row of a run without starting it, if its data and model files are here -> a line.
+
+    Raises UserError.
+    """
     _check_on_bad_row(composed)
     config = composed.config
     if not config.model.path:
@@ -168,7 +182,10 @@ def check_rows(
 
 
 def _unknown_tokens(found: Sequence[Measured]) -> list[str]:
-    """A line on unknown tokens in answers. Raises UserError if the model would learn to write `<unk>`."""
+    """A line on unknown tokens in answers.
+
+    Raises UserError if the model would learn to write `<unk>`.
+    """
     supervised, unknown = sum(of.supervised for of in found), sum(of.unknown for of in found)
     if not unknown:
         return []

@@ -1,8 +1,8 @@
 """Check every row of the training data before a model is loaded, and report all faults at once.
 
-A row is measured as it will be rendered: its texts are tokenized, and its image tokens are computed from
-the image sizes, so no image is decoded. Measured lengths are cached per row, so a second start measures
-only new rows.
+A row is measured as it will be rendered: its texts are tokenized, and its image tokens are computed
+from the image sizes, so no image is decoded. Measured lengths are cached per row, so a second start
+measures only new rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from align.rows import Row
 SCHEMA = 1
 """Version of the checks. Increase it when they change, so that cached results are not used."""
 MANY = 4096
-"""From this number of rows on, worker processes measure them. For fewer rows, starting workers takes longer."""
+"""From this number of rows on, worker processes measure them. For fewer rows, starting workers
+takes longer."""
 CHUNK = 256
 OPPOSITE = (("chosen", "rejected"), ("response", "harmful_response"))
 """Pairs of answers: the wanted one and the unwanted one."""
@@ -99,7 +100,10 @@ class Bounds:
 
 
 class Checker:
-    """Measures rows as a collator renders them. `check` raises BadRow for a row that a method cannot train on."""
+    """Measures rows as a collator renders them.
+
+    `check` raises BadRow for a row that a method cannot train on.
+    """
 
     def __init__(self, collator: Collator, check: Any = None):
         self.collator, self._check = collator, check
@@ -127,7 +131,10 @@ class Checker:
         )
 
     def key(self, row: Row) -> str:
-        """A cache key: equal for rows that measure the same. It changes when an image file is written again."""
+        """A cache key: equal for rows that measure the same.
+
+        It changes when an image file is written again.
+        """
         images = [
             [image.name, *_stamp(image.path)] if image.bytes is None else _hash(image.bytes) for image in row.images
         ]
@@ -138,7 +145,8 @@ class Checker:
 def measured(checker: Checker, rows: Sequence[Row], name: str, report: Report | None = None) -> list[Measured | Fault]:
     """Measure every row. `name` identifies the rows.
 
-    If several processes start with the same rows, one of them measures and the others read the cache.
+    If several processes start with the same rows, one of them measures and the others read the
+    cache.
     """
     told = f"{SCHEMA} {transformers.__version__} {checker.collator.renderer.identity} {name}"
     file = cache_folder("rows") / f"{_hash(told.encode())[:16]}.jsonl"
@@ -199,7 +207,8 @@ def _short(fault: Fault) -> str:
 def _measure(checker: Checker, rows: Sequence[Row]) -> Iterator[Measured | Fault]:
     """Measure in this process, or in a worker per processor for many rows.
 
-    The workers are those of a torch data loader, which end when this process ends, even if it is killed.
+    The workers are those of a torch data loader, which end when this process ends, even if it is
+    killed.
     """
     if len(rows) < MANY or usable_processors() < 2:
         yield from map(checker.measure, rows)
@@ -212,7 +221,8 @@ def _measure(checker: Checker, rows: Sequence[Row]) -> Iterator[Measured | Fault
         num_workers=min(usable_processors(), 16),
         collate_fn=list,
         worker_init_fn=partial(begin_worker, _nothing_more),
-        # Spawned workers would import everything again. Without this, a spawned process would also spawn its workers.
+        # Spawned workers would import everything again. Without this, a spawned process would also
+        # spawn its workers.
         multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
     )
     for batch in loader:
@@ -239,7 +249,7 @@ class _Measuring:
 
 @contextlib.contextmanager
 def _cached(file: Path) -> Iterator[tuple[dict[str, Measured], Callable[[dict[str, Any]], None]]]:
-    """(The cached lengths, a function that adds a record). Locks the file: no other process measures the same rows.
+    """(The cached lengths, a function that adds a record). No other process measures these rows.
 
     A cache that cannot be written is not used; a damaged cache is deleted.
     """
@@ -261,7 +271,10 @@ def _kept(out: Any, record: dict[str, Any]) -> None:
 
 
 def _measured_before(records: Sequence[Any]) -> dict[str, Measured]:
-    """The cached lengths. Records in another format, for example of another version, are ignored."""
+    """The cached lengths.
+
+    Records in another format, for example of another version, are ignored.
+    """
     found = {}
     for record in records:
         with contextlib.suppress(TypeError, KeyError, AttributeError):

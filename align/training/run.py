@@ -32,7 +32,8 @@ if TYPE_CHECKING:  # it imports torch, and an error in a key should be reported 
 def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | None = None) -> RunFolder:
     """Train a run to its end; a finished run is not trained again. Raises UserError.
 
-    A caller that shows progress itself passes `report` and callbacks that call it. Only facts are printed then.
+    A caller that shows progress itself passes `report` and callbacks that call it. Only facts are
+    printed then.
     """
     from align.training.prepare import (  # it imports torch, and an error in a key should be reported before that
         checked_data,
@@ -93,7 +94,10 @@ def _train(
 
 
 def _refuse_different_data(data: TrainingData) -> None:
-    """Raises UserError unless all processes have the same data. Each process reads it, perhaps on another machine."""
+    """Raises UserError unless all processes have the same data.
+
+    Each process reads it, perhaps on another machine.
+    """
     from accelerate.utils import gather_object
 
     found = gather_object([data.fingerprint])

@@ -13,7 +13,8 @@ from align.planning.spent import Spending, peak_of_device
 class Throughput:
     """Measures since the last log line: the wait for rows, the computed tokens, and FLOP/s.
 
-    `spending` returns the object that computes the FLOPs of a pass. It is called for the first line.
+    `spending` returns the object that computes the FLOPs of a pass. It is called for the first
+    line.
     """
 
     def __init__(self, spending: Callable[[], Spending]):
@@ -41,9 +42,9 @@ class Throughput:
     def line(self, passes: Sequence[Computed]) -> dict[str, float]:
         """Fields of a log line, for this process.
 
-        `data_wait`: share of the time that steps waited for rows. `computed`: share of the padded tokens
-        that were computed. `tflops`: TFLOP/s, with recomputed layers. `mfu`: model FLOPs utilization,
-        without recomputed layers, if the device's peak is known.
+        `data_wait`: share of the time that steps waited for rows. `computed`: share of the padded
+        tokens that were computed. `tflops`: TFLOP/s, with recomputed layers. `mfu`: model FLOPs
+        utilization, without recomputed layers, if the device's peak is known.
         """
         seconds = max(time.perf_counter() - self.begun, 1e-9)
         self._known = self._known or self._spending()
