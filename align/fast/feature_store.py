@@ -4,8 +4,8 @@ Epochs and runs share it. A file holds the features of one image; its name is a 
 that the processor returns. A folder belongs to one vision tower and projector: their weights,
 dtypes and library versions. Files are verified: a file whose content has changed is deleted, and
 the first cached images of a run are also encoded and compared. When the limit is reached, nothing
-is evicted and other images are encoded each time, because the next epoch needs the images in
-another order. If the cache cannot be read or written, images are encoded.
+is evicted and other images are encoded each time: the next epoch has another order and would soon
+need the evicted images. If the cache cannot be read or written, images are encoded.
 """
 
 from __future__ import annotations

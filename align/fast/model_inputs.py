@@ -23,9 +23,9 @@ def layout_for(wanted: str, model: Any, family: Family, arguments: Any) -> tuple
     if not family.lays_out:
         reason = f"family {family.model_type} supports no other layout than padded rows"
     elif attention not in IMPLEMENTATIONS:
-        reason = f"attention {attention} takes no mask over pairs of positions, {' and '.join(IMPLEMENTATIONS)} do"
+        reason = f"attention {attention} takes no mask over pairs of positions ({' and '.join(IMPLEMENTATIONS)} do)"
     elif arguments.neftune_noise_alpha:
-        reason = "train.neftune_noise_alpha adds noise to each computed token that depends on the number of tokens in its sequence"
+        reason = "the noise of train.neftune_noise_alpha depends on which tokens are computed, and how many are in a sequence"
     if reason is None:
         return wanted, None
     if wanted not in ("auto", "padded"):

@@ -39,9 +39,7 @@ def faster(plain: Renderer) -> Renderer:
         expected = _probed(plain)
         fast = FastRenderer(plain, typed=TYPES in expected[0].aligned)
         agree = all(same(*pair) for pair in zip(expected, _probed(fast), strict=True))
-    except (
-        Exception
-    ):  # a template that trims texts, or a system prompt with an image token: the plain path raises it too
+    except Exception:  # a template that trims, or an image token in a system prompt: the plain path raises it too
         return plain
     return fast if agree else plain
 

@@ -26,7 +26,7 @@ SET_BY_US = {
     "resume_from_checkpoint": "use resume=",
     "push_to_hub": "training never uploads; use `align push` after training",
     "accelerator_config": "the sampler of the method deals rows to processes; remove it",
-    "ignore_data_skip": "a resumed run always trains on the rows that it has not trained on yet; remove it",
+    "ignore_data_skip": "a resumed run must train on the same rows as a run without interruption; remove it",
     "auto_find_batch_size": "the batch size is part of the experiment; use train.per_device_train_batch_size",
     "hub_model_id": "training never uploads; use `align push` after training",
     "hub_strategy": "training never uploads; use `align push` after training",
@@ -117,7 +117,7 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
 
 
 def _check_amounts(arguments: Any, composed: Composed) -> None:
-    """Raises UserError for numbers that transformers accepts but that have no meaning."""
+    """Raises UserError for numbers that transformers accepts but that make no sense for training."""
     wrong = {
         "max_steps": arguments.max_steps < 1
         and arguments.max_steps != -1

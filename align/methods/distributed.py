@@ -99,7 +99,7 @@ def name_layers(model: Any) -> None:
 
 
 def check_launch(accelerator: Any) -> None:
-    """Raises UserError if accelerate runs other processes, or another backend, than launched."""
+    """Raises UserError if accelerate does not run the processes or the backend that were launched."""
     kind, wanted = accelerator.distributed_type.value, sharding()
     if accelerator.num_processes != world_size():
         raise UserError(

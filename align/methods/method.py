@@ -1,7 +1,8 @@
 """The contract of a method: the class behind `method=<name>`, and what a run gives it.
 
-A method is a trainer of trl with our rows: `class Mine(RowsTrainer, <a trainer of trl>)`.
-`RowsTrainer` has a default for all but `config_class` and `collator`. docs/adding.md builds one.
+A method is a trl trainer on the rows of this project: `class Mine(RowsTrainer, <a trl trainer>)`.
+`RowsTrainer` has a default for everything except `config_class` and `collator`. docs/adding.md shows
+how to write a method.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from align.settings import RunConfig
 
 
 class Method(Protocol):
-    """Rows and a model in, an adapter or a model out.
+    """Trains a model on rows. The result is an adapter or a model.
 
-    What is checked on the class is checked before a model is loaded.
+    The class methods check rows and settings before a model is loaded.
     """
 
     config_class: type
     """trl's configuration class, or a subclass: its fields are the settings under `train:`."""
     inert: dict[str, str]
-    """Fields of it that have no effect here -> why; a run that sets one is rejected."""
+    """Fields of `config_class` that have no effect here -> why. A run that sets one is rejected."""
     needs_reference: bool
     """Whether the loss needs the reference model (align/models/reference.py)."""
     storable: str | None
     """Why the reference model's log-probabilities cannot be cached (`stored_reference=true`);
-    None where they can."""
+    None if they can."""
 
     @classmethod
     def check_row(cls, row: Row) -> None:
@@ -58,9 +59,9 @@ class Method(Protocol):
         ...
 
     def __init__(self, *, args: Any, data_collator: Collator, parts: RunParts, ref_model: Any = None, **of_trl: Any):
-        """`parts` is what the run gives it; everything else is trl's.
+        """`parts` comes from the run; all other arguments are trl's.
 
-        `ref_model` is a copy of a model that is trained in full.
+        `ref_model` is a copy of the model, for full fine-tuning only.
         """
         ...
 
@@ -98,13 +99,13 @@ def _nothing_to_finish(_: Any) -> ImageReuse:
 
 @dataclass(frozen=True)
 class RunParts:
-    """What a run gives to its method, in addition to the arguments of trl's trainer.
+    """Arguments that a run gives to its method, in addition to those of trl's trainer.
 
-    Alone, a method does without all of it.
+    All of them are optional.
     """
 
     finish_model: Callable[[Any], ImageReuse] = _nothing_to_finish
-    """Called with the model once trl has added the adapter: makes it ready to train, and returns
+    """Called with the model after trl added the adapter. Makes the model ready to train, and returns
     how images may be reused."""
     timer: StepTimer | None = None
     stored_reference: StoredReference | None = None

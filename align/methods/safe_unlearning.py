@@ -4,7 +4,7 @@ L = L_g + gamma * L_s + alpha * L_h,  alpha = gamma = 0.3
 L_g, L_s = NLL of benign and of safe answers, a mean over tokens
 L_h = -scale * mean over answers of log sigmoid(-beta * (m_theta - m_reference))
 
-with m the log-probability of the harmful answer (Zhang et al. 2024, arXiv 2407.02855; paper,
+m is the log-probability of the harmful answer (Zhang et al. 2024, arXiv 2407.02855; paper,
 appendix E: T-SafeUnlearning).
 
 `logp` defines m: the `mean` over the answer's tokens, as in the authors' code, or their `sum`. The

@@ -2,8 +2,8 @@
 
 L = -sum log p(answer token | prompt, earlier answer tokens) / number of answer tokens
 
-over all rows of a step (trl's `nll`). The answer of a harmful row is a safe response, and the answer
-of a benign row is a helpful response; paper, appendix E: T-SFT and MM-SFT.
+Both sums are over all rows of a step (trl's `nll`). The answer of a harmful row is a safe response,
+and the answer of a benign row is a helpful response; paper, appendix E: T-SFT and MM-SFT.
 """
 
 from __future__ import annotations

@@ -45,9 +45,7 @@ def show(composed: Composed) -> None:
     refuse_settings(composed, run)
     data = checked_data(composed, run, foreseen(composed.config))
     data.facts += refuse_overlap_with_benchmarks(composed.config.evaluate, data.records())
-    with (
-        tempfile.TemporaryDirectory() as nowhere
-    ):  # a trainer creates its folder at once, but a dry run must not leave one
+    with tempfile.TemporaryDirectory() as nowhere:  # the trainer creates its folder, which is deleted again
         built = build_run(composed, data, RunFolder(Path(nowhere)))
     trainer = built.trainer
     console.print(f"\nRun folder: {run.path}")

@@ -221,8 +221,8 @@ def _measure(checker: Checker, rows: Sequence[Row]) -> Iterator[Measured | Fault
         num_workers=min(usable_processors(), 16),
         collate_fn=list,
         worker_init_fn=partial(begin_worker, _nothing_more),
-        # Spawned workers would import everything again. Without this, a spawned process would also
-        # spawn its workers.
+        # A spawned process would by default spawn these workers too, and each would import
+        # everything again.
         multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
     )
     for batch in loader:
@@ -249,7 +249,7 @@ class _Measuring:
 
 @contextlib.contextmanager
 def _cached(file: Path) -> Iterator[tuple[dict[str, Measured], Callable[[dict[str, Any]], None]]]:
-    """(The cached lengths, a function that adds a record). No other process measures these rows.
+    """(The cached lengths, a function that adds a record), locked against other processes.
 
     A cache that cannot be written is not used; a damaged cache is deleted.
     """
