@@ -129,7 +129,7 @@ def compared(name: str, results: Mapping[str, Sequence[dict[str, Any]]], batch: 
 
 
 def same_as_ours(results: Mapping[str, Sequence[dict[str, Any]]]) -> None:
-    """Raise SystemExit unless all sides have equal numbers of weights and threads and the same first loss."""
+    """Raise SystemExit unless all sides have equal weights, threads and first losses."""
     one = results["align"][0]
     for which, of in results.items():
         for key in ("trainable", "threads"):
@@ -140,7 +140,7 @@ def same_as_ours(results: Mapping[str, Sequence[dict[str, Any]]]) -> None:
 
 
 def ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Our ratios over a peer. Above 1, we are faster, and we use more memory."""
+    """Our ratios over a peer. Above 1: we are faster (speed), or use more memory (memory)."""
     ratio, low, high = interval(
         [step_of(b, "cpu_seconds") / step_of(a, "cpu_seconds") for a, b in zip(ours, theirs, strict=True)]
     )

@@ -4,10 +4,10 @@
     python perf/compare.py before=../before [rounds=2]
 
 Both run at the same time, each on its own processor with one thread and with its own cache. They
-swap processors every round. In an older checkout the package does not contain the miniature's base
-model, but reads it from the cache. For it, this checkout's base is copied to every base's name in
-the user's cache. The interval is that of the arms' training: the mean of the ratios, as logarithms
-(Student's t, 95%).
+swap processors every round. In an older checkout, the package may not contain the miniature's base
+model and reads it from the cache. Then this checkout's base is copied to that cache, under the name
+of every base in the user's cache. The interval is that of the arms' training: the mean of the
+ratios, as logarithms (Student's t, 95%).
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def measure(file: Path, model: str, batches: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     rows = _timed(found, "rows read", lambda: read_file("perf", Part(path=str(file)), "benign").rows)
     user_cache = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(file.parent / "cache")  # computes image hashes that are deleted afterwards
+    os.environ["XDG_CACHE_HOME"] = str(file.parent / "cache")  # image hashes are written there, and deleted afterwards
     for what in ("images hashed", "images hashed again"):
         data = TrainingData(rows, {"rows": len(rows)}, [])
         _timed(found, what, data.verify_images)

@@ -4,8 +4,9 @@
 
 Prints functions, files and lines of function bodies, by folder, for `align train recipe=mm_sft
 model=mini_llava train.max_steps=1 evaluate.benchmark=[]`, or for the given arguments. Functions in
-all threads of this process count, and so does code that is imported during the run. Generators and
-lambdas count as functions. `list=true` prints their names.
+all threads of this process count, and so does code that is imported during the run. Generator
+functions count; comprehensions, generator expressions and lambdas do not. `list=true` prints the
+names of the functions.
 """
 
 from __future__ import annotations
@@ -62,9 +63,9 @@ def traced(arguments: list[str], folder: str) -> tuple[list[CodeType], list[Code
 
 
 def _is_part(code: CodeType) -> bool:
-    """Whether code belongs to the code around it.
+    """Whether code is part of a function, and not a function itself.
 
-    So do comprehensions, generator expressions, lambdas and class bodies.
+    Comprehensions, generator expressions, lambdas and class bodies are parts.
     """
     return code.co_name.startswith("<") or not code.co_flags & inspect.CO_NEWLOCALS or "__module__" in code.co_names[:2]
 

@@ -119,9 +119,9 @@ def log_probs_of(
     """(log_probs and the fields in `outputs`; d log_probs / d hidden (tokens, hidden size), fp32).
 
     `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `targets` (tokens,).
-    Products are computed in `dtype` and sums in fp32. The gradient is None unless `with_gradient`. The
-    log-probabilities are bitwise the same with and without it, so a policy and a reference model
-    that are the same model agree exactly.
+    Products are computed in `dtype` and sums in fp32. Without `with_gradient`, None replaces the
+    gradient. The log-probabilities are bitwise the same with and without it, so a policy and a
+    reference model that are the same model agree exactly.
     """
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         found = _Running(hidden.to(dtype), targets, outputs, with_gradient)
