@@ -100,7 +100,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(tmp_path, capsys)
     for name in "xy":
         store.add(name, features())
         assert store.find(name) is None
-    assert capsys.readouterr().err.count("features cannot be stored") == 1
+    assert capsys.readouterr().err.count("features cannot be written") == 1
 
 
 def test_a_folder_that_is_removed_meanwhile_is_made_anew(tmp_path):

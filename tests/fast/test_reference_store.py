@@ -36,7 +36,7 @@ def asked(monkeypatch):
         times.append(1)
         return whole(*args)
 
-    for module in ("dpo", "unlearning_base"):
+    for module in ("dpo", "terms"):
         monkeypatch.setattr(f"align.methods.{module}.reference_of", counted)
     return times
 
