@@ -1,7 +1,8 @@
 """Train one recipe on one model:  accelerate launch align/train.py recipe=mm_sft [model=...] [key=value ...]
 
-Recipe + model -> rows -> trl's trainer -> run folder -> evaluation in a process of its own. `dry_run=true` shows all of it and
-trains nothing; the same command again continues an unfinished run.
+Recipe + model -> rows -> trl's trainer -> run folder -> evaluation in a separate process.
+`dry_run=true` shows the settings, the data and one example, and trains nothing. To resume an
+unfinished run, repeat its command.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from align.training.run import train
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command: train, then evaluate in a process of its own. Returns the exit status: 75 where it was interrupted, see `Notice`."""
+    """Train, then evaluate in a separate process.
+
+    Returns the exit status: 75 if the run was interrupted (see `Notice`).
+    """
     composed = compose_run(arguments)
     if composed.config.dry_run:
         from align.training.dry_run import show
@@ -40,31 +44,35 @@ def main(arguments: Sequence[str]) -> int:
         NOTICE.ignore()
         _close_process_group()
         if not composed.config.resume:
-            print(f"{interrupted}; resume=true goes on from there", file=sys.stderr, flush=True)
-            return 1  # started again as it is, it would begin at the beginning
-        print(f"{interrupted}; the same command goes on from there", file=sys.stderr, flush=True)
+            print(f"{interrupted}; to resume it, set resume=true", file=sys.stderr, flush=True)
+            return 1  # with resume=false the same command would start from the first step
+        print(f"{interrupted}; to resume it, repeat the command", file=sys.stderr, flush=True)
         return EXIT_AGAIN
     NOTICE.deferred = False
-    if NOTICE.signal:  # while the last step was taken, or the weights were saved
+    if NOTICE.signal:  # it came during the last step, or while the weights were saved
         NOTICE.ignore()
-        print(f"{NOTICE.signal}: trained, not evaluated; the same command does that", file=sys.stderr, flush=True)
+        print(
+            f"{NOTICE.signal}: the run is trained but not evaluated; to evaluate it, repeat the command",
+            file=sys.stderr,
+            flush=True,
+        )
         _close_process_group()
         return EXIT_AGAIN
     if not composed.config.evaluate_afterwards:
         if _close_process_group():
-            print(f"Trained; align eval run={run.path} evaluates it", flush=True)
+            print(f"Training is finished. To evaluate the run: align eval run={run.path}", flush=True)
         return 0
     return evaluate_afterwards(run, composed.config)
 
 
 def evaluate_afterwards(run: RunFolder, config: Any) -> int:
-    """On the main process, once the process group is closed: `align eval` on the run folder."""
+    """Close the process group, then evaluate the run folder in a child of the main process."""
     import gc
 
     import torch
 
     is_main = _close_process_group()
-    # The child loads the model again: what training held of the device must be free by then.
+    # The child process loads the model again, so training must release its device memory first.
     gc.collect()
     torch.cuda.empty_cache()
     if not is_main:
@@ -73,7 +81,8 @@ def evaluate_afterwards(run: RunFolder, config: Any) -> int:
         from align.evaluation.curve import lacking
 
         print(
-            f"Nothing is evaluated, since evaluate.benchmark= names nothing; later: align eval run={run.path} benchmark=<names>"
+            f"The run is not evaluated: evaluate.benchmark= is empty. To evaluate it later: "
+            f"align eval run={run.path} benchmark=<names>"
         )
         if line := lacking(run, config.evaluate.every_steps):
             print(line, flush=True)
@@ -84,7 +93,7 @@ def evaluate_afterwards(run: RunFolder, config: Any) -> int:
 
 
 def _close_process_group() -> bool:
-    """Leave the other processes -> whether this was the main one."""
+    """Close the process group. Returns whether this is the main process."""
     from accelerate import PartialState
 
     state = PartialState()

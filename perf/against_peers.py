@@ -1,12 +1,16 @@
-"""Samples per processor second, memory and start of a training here, over LLaMA-Factory's and ms-swift's on the same rows and model.
+"""Compare training with LLaMA-Factory and ms-swift: samples per processor second, memory, start.
 
     ALIGN_SHARED=<folder with hub/> python -m perf.against_peers [shapes=...] [rounds=3] [steps=3] [batch=8] [rows_a_pass=1,2,8 [sides=...]]
 
-Random models behind the published processors, the same LoRA, global batch 8, fp32, one thread. Every round is a process of each side, in
-turns; its first step warms up -> results/peers_<shape>.json, written after each round. The ratio is the mean of the
-rounds', as logarithms, of processor seconds, since the clock's depend on what else the machine does. No ratio unless
-all train as many weights and the first losses agree to `TOLERANCE`.
-`rows_a_pass=1,2,8` tries numbers of rows a forward pass on all or some sides, instead of measuring -> results/peers_rows_a_pass.json.
+All sides train on the same rows, with random models behind the published processors, the same LoRA,
+global batch 8, fp32, one thread. In each round every side runs once, in a separate process, in
+turns. The first step warms up. The results are written to results/peers_<shape>.json after each
+round. The ratio is the mean of the rounds' ratios, as logarithms. It uses processor seconds,
+because wall-clock time depends on other work on the machine. A ratio is written only if all sides
+train the same number of weights and their first losses agree to `TOLERANCE`.
+
+`rows_a_pass=1,2,8` does not measure, but tries these numbers of rows per forward pass on all or
+some sides -> results/peers_rows_a_pass.json.
 """
 
 from __future__ import annotations
@@ -36,7 +40,8 @@ MEASURED = ("qwen2_vl_sft_mixed", "qwen2_vl_dpo_images", "llava_1_5_sft_mixed", 
 PEERS = {"ms-swift": "perf.peers.ms_swift", "llama-factory": "perf.peers.llama_factory"}
 SIDES = ("align", *PEERS)
 TOLERANCE = 1e-3
-"""Relative difference of first losses: the peers' templates differ by a few tokens (`WHY_LOSSES_DIFFER`)."""
+"""Maximum relative difference of first losses: the peers' templates differ by a few tokens
+(`WHY_LOSSES_DIFFER`)."""
 WHY_LOSSES_DIFFER = {
     "qwen2_vl": "the peers also supervise the newline behind <|im_end|>, one token a row",
     "llava_1_5": "the peers' templates differ from the published one by spaces and newlines around ASSISTANT:",
@@ -52,11 +57,12 @@ def shape_of(name: str, batch: int = BATCH) -> Shape:
 def plans(
     name: str, folder: Path, steps: int, rows_a_pass: Mapping[str, int], batch: int = BATCH
 ) -> dict[str, dict[str, Any]]:
-    """{side: what it is told}."""
+    """{side: its plan}."""
     shape = shape_of(name, batch)
     plan = plan_of(shape, folder, steps)
     order = list(WholeBatches(batch * steps, batch, seed=0, step=lambda: 0))
-    # A recipe warms up over 3% of its steps, here the first one, in which nothing would be learned; the peers do not warm up.
+    # A recipe warms up over 3% of its steps, here the first step, which would then train nothing.
+    # The peers do not warm up.
     train = plan["train"] | {"warmup_steps": 0}
     both = plan | {"family": shape.model, "order": order, "train": train}
     return {
@@ -71,7 +77,7 @@ def plans(
 
 
 def trained(plan: dict[str, Any], cache: Path) -> dict[str, Any]:
-    """One training of one side."""
+    """Train once on one side."""
     which = plan["side"]
     if which == "align":
         return side(plan, cache)
@@ -79,13 +85,13 @@ def trained(plan: dict[str, Any], cache: Path) -> dict[str, Any]:
 
 
 def fastest(name: str) -> dict[str, int]:
-    """{side: rows of a forward pass}, of what was tried; 1 where nothing was."""
+    """{side: the best of the tried numbers of rows per forward pass}; 1 if none was tried."""
     tried = json.loads(TRIED.read_text())["shapes"].get(name, {}) if TRIED.is_file() else {}
     return {which: int(min(tried[which], key=tried[which].get)) if which in tried else 1 for which in SIDES}
 
 
 def measure(name: str, folder: Path, rounds: int, steps: int, batch: int, command: Sequence[str]) -> None:
-    """Train in turns, print, and write after each round."""
+    """Train in turns, print, and write the results after each round."""
     told = plans(name, folder, steps, fastest(name), batch)
     results: dict[str, list[dict[str, Any]]] = {which: [] for which in SIDES}
     for turn in range(rounds):
@@ -106,7 +112,7 @@ def measure(name: str, folder: Path, rounds: int, steps: int, batch: int, comman
 
 
 def compared(name: str, results: Mapping[str, Sequence[dict[str, Any]]], batch: int = BATCH) -> dict[str, Any]:
-    """All sides over all rounds, and the ratios of ours over each peer's."""
+    """The results of all sides over all rounds, and our ratios over each peer."""
     ours = results["align"]
     same_as_ours(results)
     return {
@@ -123,7 +129,7 @@ def compared(name: str, results: Mapping[str, Sequence[dict[str, Any]]], batch: 
 
 
 def same_as_ours(results: Mapping[str, Sequence[dict[str, Any]]]) -> None:
-    """Raise SystemExit unless all sides train as many weights, on as many threads, from the same loss."""
+    """Raise SystemExit unless all sides have equal weights, threads and first losses."""
     one = results["align"][0]
     for which, of in results.items():
         for key in ("trainable", "threads"):
@@ -134,18 +140,18 @@ def same_as_ours(results: Mapping[str, Sequence[dict[str, Any]]]) -> None:
 
 
 def ratios(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Ours over a peer's: above 1 we are faster, and take more memory."""
+    """Our ratios over a peer. Above 1: we are faster (speed), or use more memory (memory)."""
     ratio, low, high = interval(
         [step_of(b, "cpu_seconds") / step_of(a, "cpu_seconds") for a, b in zip(ours, theirs, strict=True)]
     )
     memory = [statistics.median(it["peak_memory_mib"] for it in of) for of in (ours, theirs)]
-    # The interval of one round is not known; JSON has no nan.
+    # The interval of a single round is unknown, and JSON has no nan.
     known = {key: None if np.isnan(it) else it for key, it in (("low", low), ("high", high))}
     return {"ratio": ratio, **known, "memory_ratio": round(memory[0] / memory[1], 3)}
 
 
 def summary(results: Sequence[dict[str, Any]], batch: int) -> dict[str, Any]:
-    """One side over all rounds."""
+    """The results of one side over all rounds."""
     seconds = statistics.median(step_of(it, "cpu_seconds") for it in results)
     return {
         "samples_per_cpu_second": round(batch / seconds, 3),
@@ -165,7 +171,10 @@ def summary(results: Sequence[dict[str, Any]], batch: int) -> dict[str, Any]:
 def try_rows(
     name: str, folder: Path, numbers: Sequence[int], sides: Sequence[str], batch: int, command: Sequence[str]
 ) -> None:
-    """Two steps of each side with each number of rows a pass: processor seconds of the second, beside what was tried before."""
+    """Train two steps on each side with each number of rows per pass.
+
+    Adds the second step's processor seconds to the earlier results.
+    """
     found: dict[str, Any] = json.loads(TRIED.read_text()) if TRIED.is_file() else {"schema": 1, "shapes": {}}
     of_shape = found["shapes"].setdefault(name, {})
     for number in numbers:
@@ -179,7 +188,7 @@ def try_rows(
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Every shape that was asked for."""
+    """Measure every shape in the arguments."""
     own = {"shapes": ",".join(MEASURED), "rounds": "3", "steps": "3", "batch": str(BATCH), "sides": ",".join(SIDES)}
     given = own | dict(it.split("=", 1) for it in arguments)
     if "ALIGN_SHARED" not in os.environ:

@@ -1,12 +1,17 @@
-"""Samples per second and peak memory of a training here, over those of plain trl on the same rows, model, adapter, batch and precision.
+"""Compare training here with plain trl: samples per second and peak memory.
 
     python -m perf.against_trl [shapes=dpo_images,sft_images,sft_text,sft_mixed] [rounds=3] [steps=5] [allocator=kept] [layout=auto]
 
-Every round is a process of each side, in turns; its first step warms up, and the others count together, since their rows differ. The ratio
-is the mean of the rounds', as logarithms, with its interval (Student's t, 95%). No ratio is printed unless the first five losses agree.
-Each side is told what is fastest for it (results/best_settings.json, which `python -m perf.best_settings` searches).
-`allocator=default` leaves out the settings of glibc's allocator, which both sides otherwise have -> results/<shape>_default_allocator.json.
-The shapes of Qwen2-VL need the published processor: ALIGN_SHARED names a folder with hub/qwen2-vl-7b-instruct.
+Both sides train the same model and adapter on the same rows, with the same batch and precision. In
+each round every side runs once, in a separate process, in turns. The first step warms up; the time
+of the other steps is added up, because their rows differ. The ratio is the mean of the rounds'
+ratios, as logarithms, with its interval (Student's t, 95%). A ratio is printed only if the first
+five losses agree. Each side uses its fastest settings (results/best_settings.json, written by
+`python -m perf.best_settings`).
+
+`allocator=default` does not change glibc's allocator, which both sides otherwise tune
+-> results/<shape>_default_allocator.json. The shapes of Qwen2-VL need the published processor:
+ALIGN_SHARED is a folder with hub/qwen2-vl-7b-instruct.
 """
 
 from __future__ import annotations
@@ -32,7 +37,8 @@ from perf.shapes import SHAPES, Shape, at_hand, write_model, write_rows
 
 HERE = Path(__file__).parent
 KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-"""glibc keeps freed memory, for both sides: otherwise a step waits for pages of its large tensors, each time for another while."""
+"""glibc keeps freed memory, on both sides. Otherwise each step waits for the pages of its large
+tensors, for varying times."""
 ALLOCATORS = {"kept": KEPT, "default": {}}
 WARM_UP = 1
 COMPARED = 5
@@ -49,7 +55,7 @@ TRAIN = {
 
 
 def best_settings(name: str) -> dict[str, list[str]]:
-    """{side: what is fastest for it} of a shape."""
+    """{side: its fastest settings} of a shape."""
     searched = SHAPES[name].settings_of or name
     found = json.loads((HERE / "results" / "best_settings.json").read_text())[searched]
     return {which: it["best"] for which, it in found.items()}
@@ -58,7 +64,7 @@ def best_settings(name: str) -> dict[str, list[str]]:
 def side(
     plan: dict[str, Any], cache: Path, module: str = "perf.one_side", python: str | Path = sys.executable
 ) -> dict[str, Any]:
-    """One training in a process of its own -> what `module` tells of it. `cache` is where it keeps what it stores."""
+    """Train once in a separate process -> the result of `module`. `cache` is its cache folder."""
     with tempfile.TemporaryDirectory() as name:
         plan_file, result_file = Path(name, "plan.json"), Path(name, "result.json")
         plan_file.write_text(json.dumps(plan))
@@ -76,7 +82,7 @@ def side(
 
 
 def folder_with_model(room: Path, shape: Shape) -> Path:
-    """A folder of its own for each kind of model, in which `model` is written once."""
+    """A folder for each kind of model, in which `model` is written once."""
     folder = room / shape.model
     if not folder.exists():
         write_model(folder / "model", shape.model)
@@ -84,7 +90,10 @@ def folder_with_model(room: Path, shape: Shape) -> Path:
 
 
 def plan_of(shape: Shape, folder: Path, steps: int) -> dict[str, Any]:
-    """What both sides are told about a shape; `folder` has the model, and gets the rows."""
+    """The plan of a shape for both sides.
+
+    The model is in `folder`, and the rows are written there.
+    """
     loss = {"loss_type": ["sigmoid"], "loss_weights": None, "beta": 0.1} if shape.method == "dpo" else {}
     return {
         "method": shape.method,
@@ -97,14 +106,17 @@ def plan_of(shape: Shape, folder: Path, steps: int) -> dict[str, Any]:
 
 
 def agree(ours: Sequence[float], theirs: Sequence[float]) -> bool:
-    """Whether the first losses are the same, as far as fp32 tells."""
+    """Whether the first losses are the same, within fp32 rounding."""
     return bool(np.allclose(ours[:COMPARED], theirs[:COMPARED], rtol=1e-4))
 
 
 def measure(
     name: str, folder: Path, rounds: int, steps: int, allocator: str, settings: Sequence[str], command: Sequence[str]
 ) -> None:
-    """Train in turns, print the ratios, and keep everything in results/<name>.json; with a stored reference, <name>_stored.json."""
+    """Train in turns, print the ratios, and write results/<name>.json.
+
+    With cached log-probabilities: <name>_stored.json.
+    """
     plan, cache = plan_of(SHAPES[name], folder, steps) | {"allocator": allocator}, folder / "cache"
     best = best_settings(name)
     sides = {
@@ -113,7 +125,7 @@ def measure(
     }
     if SHAPES[name].method == "dpo":
         sides["stored"] = sides["align"] | {"settings": [*sides["align"]["settings"], "stored_reference=true"]}
-        side(sides["stored"], cache)  # asks for what the measured runs find
+        side(sides["stored"], cache)  # fills the cache that the measured runs read
     results: dict[str, list[dict[str, Any]]] = {which: [] for which in sides}
     for turn in range(rounds):
         for which in list(sides) if turn % 2 else list(sides)[::-1]:
@@ -173,7 +185,10 @@ def report(
 
 
 def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """(Mean of the rounds' ratios as logarithms, and its 95% interval by Student's t: nan for one round)."""
+    """(Mean of the rounds' ratios as logarithms, its 95% interval by Student's t).
+
+    The interval is nan for one round.
+    """
     logs = np.log(ratios)
     margin = t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / np.sqrt(len(logs)) if len(logs) > 1 else np.nan
     mean, low, high = (round(float(np.exp(logs.mean() + side)), 2) for side in (0, -margin, margin))
@@ -181,12 +196,15 @@ def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
 
 
 def step_of(result: dict[str, Any], of: str = "seconds") -> float:
-    """Mean seconds of a step, warm; `cpu_seconds` are those of the training process alone, without its workers."""
+    """Mean seconds of a step after the first.
+
+    `cpu_seconds` are those of the training process, without its workers.
+    """
     return statistics.mean(result[of][WARM_UP:])
 
 
 def summary(name: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One side over all rounds."""
+    """The results of one side over all rounds."""
     return {
         "samples_per_second": round(SHAPES[name].batch / statistics.median(map(step_of, results)), 3),
         "seconds_of_steps": [one["seconds"] for one in results],
@@ -199,7 +217,7 @@ def summary(name: str, results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Every shape that was asked for."""
+    """Measure every shape in the arguments."""
     given = dict(argument.split("=", 1) for argument in arguments)
     own = {"shapes": ",".join(at_hand()), "rounds": "3", "steps": str(COMPARED), "allocator": "kept"}
     told = own | {key: value for key, value in given.items() if key in own}

@@ -1,10 +1,11 @@
-"""Search the fastest settings of both sides that leave the losses as they are, for each shape -> results/best_settings.json.
+"""Find the fastest settings of both sides with the same losses -> results/best_settings.json.
 
     python -m perf.best_settings [shapes=dpo_images,sft_images,sft_text,sft_mixed]
 
-One setting after another, each kept where it is faster: rows of a forward pass, and of trl workers that prepare rows, the attention's
-implementation and the kind of its loss. Ours may take no more memory than trl's fastest. Every try is a training of `STEPS` steps in a
-process of its own, whose first step warms up.
+Settings are tried one after another for each shape, and a value is kept if it is faster: the rows
+of a forward pass, and for trl also the workers that prepare rows, the attention implementation and
+the implementation of its loss. Our side may not use more memory than trl's fastest settings. Every
+try trains `STEPS` steps in a separate process; the first step warms up.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STEPS = 3
 
 
 def choices(which: str, shape: Shape) -> Iterator[list[str]]:
-    """Values of one setting after another, beside what was chosen before."""
+    """Values of each setting in turn, combined with the settings chosen before."""
     halves = [shape.batch // 2**k for k in range(shape.batch.bit_length()) if shape.batch % 2**k == 0]
     yield [f"train.per_device_train_batch_size={rows}" for rows in halves]
     if which == "trl":
@@ -36,7 +37,7 @@ def choices(which: str, shape: Shape) -> Iterator[list[str]]:
 
 
 def search(name: str, which: str, folder: Path, limit: float = float("inf")) -> dict[str, Any]:
-    """The fastest settings of one side that keep within so many MiB, and all that was tried."""
+    """The fastest settings of one side that use at most `limit` MiB, and all tries."""
     best: dict[str, Any] = {}
     tried = []
     for values in choices(which, SHAPES[name]):
@@ -63,7 +64,7 @@ def search(name: str, which: str, folder: Path, limit: float = float("inf")) -> 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Search each shape that was asked for; others stay as they were."""
+    """Search each shape in the arguments; results of other shapes stay."""
     own = [name for name, shape in SHAPES.items() if shape.settings_of is None]
     names = arguments[0].removeprefix("shapes=").split(",") if arguments else own
     found = json.loads(FILE.read_text()) if FILE.is_file() else {}

@@ -1,11 +1,13 @@
-"""`align compare` of this checkout against that of another, and whether both come to the same results:
+"""Compare the time and the results of `align compare` in this checkout and in another one.
 
     git worktree add --detach ../before <commit>
     python perf/compare.py before=../before [rounds=2]
 
-Both run at the same time, each on a processor of its own with one thread, which they change from round to round, and with a cache of its
-own. A checkout from before the package carried the miniature's base takes it from its cache: there, this checkout's base is put under every
-name that the user's cache has one of. The interval is of the arms' training: the mean of its ratios, as logarithms (Student's t, 95%).
+Both run at the same time, each on its own processor with one thread and with its own cache. They
+swap processors every round. In an older checkout, the package may not contain the miniature's base
+model and reads it from the cache. Then this checkout's base is copied to that cache, under the name
+of every base in the user's cache. The interval is that of the arms' training: the mean of the
+ratios, as logarithms (Student's t, 95%).
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ HERE = Path(__file__).parent
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Compare in turns, print and write."""
+    """Compare in turns, print and write the results."""
     given = {"rounds": "2"} | dict(argument.split("=", 1) for argument in arguments)
     sides = {"now": HERE.parent, "before": Path(given["before"]).resolve()}
     found: dict[str, list[dict[str, Any]]] = {which: [] for which in sides}
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def compared(checkout: Path, output: Path, processor: int) -> dict[str, Any]:
-    """Seconds of a comparison and of its arms, and the rates that it found."""
+    """Seconds of a comparison and of its arms, and the rates in its table."""
     cache = output.with_suffix(".cache")
     for base in cache_folder("miniature").glob("llava-*"):
         shutil.copytree(mini_llava(), cache / "vsil-align" / "miniature" / base.name)
@@ -99,12 +101,12 @@ def compared(checkout: Path, output: Path, processor: int) -> dict[str, Any]:
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """What was trained, and on which track."""
+    """The name of a trained arm, with its track, method and seed."""
     return " ".join(map(str, (row["track"], row["name"], row["method"], row["seed"])))
 
 
 def commit_of(checkout: Path) -> str:
-    """What is checked out there."""
+    """The commit that is checked out there."""
     asked = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
 

@@ -1,12 +1,14 @@
-"""The data path of training at growing sizes: time to start, memory, and rows per second against a model's step.
+"""Measure the data path of training at growing sizes: time to start, memory, and rows per second.
 
     python perf/data.py [model=mini_llava] [rows=1000,10000,100000] [files=100000] [images=500] [batches=60]
 
-Rows of a local jsonl file, each with an image file of its own up to `files`, beyond which rows share them: JPEGs of 640 x 480, of which so
-many (`images=`) are different. Each size
-is measured in a process of its own: reading the rows, the first fingerprint (every image decoded), the second one (kept in the cache),
-the data set for the trainer, then batches of 8 rendered and collated as a data loader's worker does it, with the memory after each. The
-step is forward and backward of the same rows through the model, on the same machine and one thread.
+Rows are read from a local jsonl file. Each row has its own image file, up to `files` files; further
+rows share them. The files are JPEGs of 640 x 480, of which `images` are different. Each size is
+measured in a separate process: reading the rows, the first fingerprint (every image is decoded),
+the second fingerprint (from the cache), the dataset for the trainer, then batches of 8 that are
+rendered and collated as in a data loader worker. Memory is measured after each part. For
+comparison, a step is the forward and backward pass of the same rows through the model, on the same
+machine and one thread.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ BATCH = 8
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure each size in a process of its own, print, and write results/data_<model>.json, of other sizes data_<model>_<rows>.json."""
+    """Measure each size in a separate process, print, and write results/data_<model>.json.
+
+    Other sizes than the default: data_<model>_<rows>.json.
+    """
     given = DEFAULTS | dict(argument.split("=", 1) for argument in arguments)
     if "file" in given:
         print(json.dumps(measure(Path(given["file"]), given["model"], int(given["batches"]))))
@@ -72,17 +77,17 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure(file: Path, model: str, batches: int) -> dict[str, Any]:
-    """Seconds, and MiB of this process after each part."""
+    """Seconds of each part, and MiB of this process after it."""
     found: dict[str, Any] = {}
     rows = _timed(found, "rows read", lambda: read_file("perf", Part(path=str(file)), "benign").rows)
     user_cache = os.environ.get("XDG_CACHE_HOME")
-    os.environ["XDG_CACHE_HOME"] = str(file.parent / "cache")  # the hashes of images that are gone afterwards
+    os.environ["XDG_CACHE_HOME"] = str(file.parent / "cache")  # image hashes are written there, and deleted afterwards
     for what in ("images hashed", "images hashed again"):
         data = TrainingData(rows, {"rows": len(rows)}, [])
         _timed(found, what, data.verify_images)
     os.environ.pop("XDG_CACHE_HOME")
     os.environ |= {} if user_cache is None else {"XDG_CACHE_HOME": user_cache}
-    from align.methods.trainer import to_dataset  # the libraries' own memory comes with it
+    from align.methods.trainer import to_dataset  # includes the memory of the libraries
 
     dataset = _timed(found, "data set", lambda: to_dataset(rows))
 
@@ -137,7 +142,7 @@ def _mib() -> int:
 
 
 def draw(folder: Path, images: int) -> None:
-    """Write so many different JPEGs into a new folder."""
+    """Write `count` different JPEGs into a new folder."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(images):
@@ -150,7 +155,7 @@ def draw(folder: Path, images: int) -> None:
 
 
 def write(folder: Path, drawn: Path, size: int, files: int) -> Path:
-    """Write rows.jsonl of so many rows, and image files of those drawn, into a new folder -> rows.jsonl."""
+    """Write rows.jsonl and the image files of its rows into a new folder -> rows.jsonl."""
     (folder / "images").mkdir(parents=True)
     images = sorted(drawn.iterdir())
     with (folder / "rows.jsonl").open("w") as file:

@@ -1,10 +1,12 @@
-"""How long a step waits for its rows: `data_wait` of the log, of the model of some 80 million parameters that perf/shapes.py makes.
+"""Measure how long a step waits for its rows: `data_wait` in the log.
 
     python -m perf.data_wait [shapes=sft_images,dpo_images,sft_mixed] [steps=5]
 
-Each shape is trained with the settings that are fastest for it (results/best_settings.json), in a process of its own. Rows are rendered in
-the training process, as on a CPU by default. The first step warms up. On a busy machine say OMP_NUM_THREADS=1: threads of a step that
-wait for each other make it longer, and the share of rendering smaller than it is.
+The model has about 80 million parameters (perf/shapes.py). Each shape is trained with its fastest
+settings (results/best_settings.json), in a separate process. Rows are rendered in the training
+process, which is the default on a CPU. The first step warms up. On a busy machine set
+OMP_NUM_THREADS=1: otherwise threads wait for each other, steps take longer, and the share of
+rendering looks too small.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Responses per second of batched generation over those one by one, of one model in one process, in turns.
+"""Measure responses per second of batched generation, relative to generation one by one.
 
     python -m perf.generation [key=value...]
 
-The keys are those of `align eval` (model=, benchmark=, limit=, generation.batch_size=, ...), and rounds=, how often each way is timed.
-`model=qwen2_vl` is the small random Qwen2-VL of perf/shapes.py behind the published processor (ALIGN_SHARED must point to it).
-Batches are asked as an evaluation asks them: features of an image are kept for other rows and views; one by one nothing is kept.
-CPU seconds are counted, which other work on the machine changes less than the time that passes; on a GPU it is the time.
-The interval is that of the mean logarithm of the rounds' ratios (Student's t, 95%).
+Both use the same model in one process, in turns. The keys are those of `align eval` (model=,
+benchmark=, limit=, generation.batch_size=, ...), and rounds= is how often each is timed.
+`model=qwen2_vl` is the small random Qwen2-VL of perf/shapes.py behind the published processor
+(ALIGN_SHARED must point to it). Batches are generated as in an evaluation: image features are kept
+for other rows and views. One by one, nothing is kept. On a CPU, CPU seconds are measured, because
+other work on the machine changes them less than wall-clock time; on a GPU, wall-clock time is
+measured. The interval is that of the mean logarithm of the rounds' ratios (Student's t, 95%).
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
         return now() - begun, responses
 
     ways = {"batched": config.generation, "one by one": replace(config.generation, batch_size=1)}
-    answers = {way: seconds(generation)[1] for way, generation in ways.items()}  # and it warms up
+    answers = {way: seconds(generation)[1] for way, generation in ways.items()}  # this also warms up
     took: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(rounds):
         for way in list(ways) if turn % 2 else list(ways)[::-1]:
@@ -124,7 +126,7 @@ def ratio_of(peer: list[float], ours: list[float]) -> tuple[float, float, float]
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on, and how busy that was."""
+    """The machine of the measurement, and its load."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.is_file() else []
     return {

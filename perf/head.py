@@ -1,10 +1,11 @@
-"""The frozen output head against trl's, on the published vocabulary of Qwen2-VL:
+"""Compare the frozen output head with trl's, with the published vocabulary of Qwen2-VL.
 
     python -m perf.head [widths=256,1536] [tokens=750] [rounds=3] [allocator=default]
 
-Forward and backward passes in turns, each in a process of its own with one thread: processor seconds, the error of the gradient against
-float64, and how far memory rises above weights and hidden states -> results/head.json. `allocator=kept` sets glibc's allocator as
-`perf.against_trl` does. A ratio is of the seconds of one round.
+Each implementation runs forward and backward passes, in turns, in a separate process with one
+thread. The results are processor seconds, the error of the gradient against float64, and the peak
+of memory above weights and hidden states -> results/head.json. `allocator=kept` sets glibc's
+allocator as `perf.against_trl` does. A ratio is of the seconds in one round.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ from perf.generation import machine
 
 VOCABULARY = 152064
 CHECKED = 16
-"""Tokens whose gradient is compared with float64's."""
+"""Number of tokens whose gradient is compared with float64."""
 OUTPUTS = ("log_probs", "entropy", "is_top1")
-"""What trl's SFT asks for."""
+"""The outputs that trl's SFT requests."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WAYS = ("ours", "trl", "trl, tiles of 128")
-"""trl as it comes takes 4,096 tokens a tile; here it is told to take 128 (align/fast/supervised_head.py)."""
+"""By default trl computes 4,096 tokens per tile; this project sets 128
+(align/fast/supervised_head.py)."""
 
 
 def drawn(width: int, tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(Hidden states, weights, targets): logits of some 4."""
+    """(Hidden states, weights, targets). The standard deviation of the logits is 4."""
     torch.manual_seed(0)
     hidden = 4 * torch.randn(tokens, width) / width**0.5
     return hidden.to(dtype), torch.randn(VOCABULARY, width).to(dtype), torch.randint(VOCABULARY, (tokens,))
@@ -48,7 +50,7 @@ def drawn(width: int, tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, to
 def log_probs(
     way: str, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
 ) -> tuple[torch.Tensor | None, ...]:
-    """The fields by one of the ways."""
+    """The fields, computed by one implementation."""
     function: Any = Head(trained=False) if way == "ours" else ChunkedLogProbFunction
     fields: tuple[torch.Tensor | None, ...] = function.apply(
         hidden, weight, None, targets, 1.0, 32768, None, 1.0, OUTPUTS
@@ -57,7 +59,7 @@ def log_probs(
 
 
 def one_way(way: str, width: int, tokens: int, dtype: str) -> dict[str, Any]:
-    """Both passes, in this process."""
+    """Run both passes in this process."""
     from trl.kernels import chunked_logprob
 
     chunked_logprob.TOKEN_CHUNK_SIZE = 128 if way.endswith("128") else 4096
@@ -88,7 +90,7 @@ def one_way(way: str, width: int, tokens: int, dtype: str) -> dict[str, Any]:
 
 
 def exact_gradient(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """W[target] - softmax(z) W in float64, of the numbers as they were given."""
+    """W[target] - softmax(z) W in float64, from the given numbers."""
     hidden, words = hidden.double(), weight.split(8192)
     p = torch.cat([hidden @ part.double().T for part in words], dim=1).softmax(1)
     mean = sum(some @ part.double() for some, part in zip(p.split(8192, dim=1), words, strict=True))
@@ -96,7 +98,7 @@ def exact_gradient(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Te
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure each size, print, and write; or be one way: `way=... width=...`."""
+    """Measure each size, print, and write; with `way=... width=...`, run one implementation."""
     given = dict(argument.split("=", 1) for argument in arguments)
     if "way" in given:
         print(json.dumps(one_way(given["way"], int(given["width"]), int(given["tokens"]), given["dtype"])))
@@ -120,7 +122,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure(width: int, told: dict[str, str]) -> dict[str, Any]:
-    """One size, the ways in turns."""
+    """Measure one size, the implementations in turns."""
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for turn in range(int(told["rounds"])):
         for way in WAYS if turn % 2 else WAYS[::-1]:

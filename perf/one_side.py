@@ -1,7 +1,8 @@
-"""One side of a comparison, in a process of its own:  python -m perf.one_side <plan.json> <result.json>
+"""Run one side of a comparison in this process:  python -m perf.one_side <plan.json> <result.json>
 
-The plan says whose trainer (`align` or `trl`), the model, the rows, and settings of either. Both sides train the same adapter on the same
-rows in the same order; the result has the seconds of each step, the losses, the peak of memory, and the resolved settings.
+The plan has the trainer (`align` or `trl`), the model, the rows, and settings of either side. Both
+sides train the same adapter on the same rows in the same order. The result has the seconds of each
+step, the losses, the peak memory, and the resolved settings.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from perf.steps import Steps, noted
 
 
 def composed(plan: dict[str, Any], folder: Path) -> Any:
-    """The run as ours takes it; the peer is told the same."""
+    """The configuration of our run. The peer gets the same settings."""
     return compose_run(
         [
             f"recipe={plan['recipe']}",
@@ -37,7 +38,7 @@ def composed(plan: dict[str, Any], folder: Path) -> Any:
 
 
 def ours(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
-    """A run of this project, as `align train` makes it."""
+    """A run of this project, built as in `align train`."""
     from align.run_folder import RunFolder
     from align.training.run import train
 
@@ -47,7 +48,10 @@ def ours(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
 
 
 def trls(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
-    """Trl's own trainer and collator on the same texts, prompts as strings, so it must be told of the beginning of sequence."""
+    """Build trl's own trainer and collator on the same texts.
+
+    Prompts are strings, so the beginning-of-sequence token is added.
+    """
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -60,7 +64,8 @@ def trls(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
     config = composed(plan, folder).config
     it = load(config.model)
     adapter = choose_trainable(it.model, it.family, config)
-    # LLaVA's template begins with a token that it does not write, and ends a prompt without the space before the answer.
+    # LLaVA's template starts with a token that it does not write, and ends a prompt without the
+    # space before the answer.
     llava, end = it.family.model_type == "llava", it.family.end_of_turn(it.processor)
     start, gap = (f"{it.processor.tokenizer.bos_token} ", " ") if llava else ("", "")
     records = []
@@ -100,7 +105,7 @@ def trls(plan: dict[str, Any], folder: Path, steps: Steps) -> Any:
 
 
 def main(plan_file: str, result_file: str) -> None:
-    """Train, and write what it took."""
+    """Train, and write the measurements."""
     plan = json.loads(Path(plan_file).read_text())
     steps = steps_of(plan)
     torch.manual_seed(0)

@@ -1,9 +1,10 @@
-"""How fluent the page of `align report` is with ten thousand examples, in a real browser:
+"""Measure the response times of an `align report` page of ten thousand examples in a browser.
 
     python perf/page.py
 
-Twenty arms answer five hundred rows. Measured in Chromium (Debian's, driven by playwright: pip install -e ".[browser]"): until the page can
-be used, and from a change of a filter to the next image on the screen that shows it. Every round is a browser page of its own.
+Twenty arms answer five hundred rows. The browser is Chromium (Debian's, driven by playwright: pip
+install -e ".[browser]"). Two times are measured: until the page can be used, and from a change of a
+filter until the screen shows it. Every round uses a new browser page.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ CHANGE = """([id, value]) => new Promise((done) => {
 
 
 def make_runs(folder: Path) -> None:
-    """Arms with answers to the same rows, and the images of these."""
+    """Write arms with responses to the same rows, and the images of these rows."""
     images = []
     for i in range(IMAGES):
         file = folder / "images" / f"{i}.jpg"
@@ -105,7 +106,7 @@ def _write_set(folder: Path, arm: int, images: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Measure, print, and keep the figures in perf/results/."""
+    """Measure, print, and write the figures to perf/results/."""
     from playwright.sync_api import sync_playwright
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -1,4 +1,7 @@
-"""Kinds of work of the second optimizer step, under torch's profiler. Imported in the peers' environments too."""
+"""Kinds of work in the second optimizer step, from torch's profiler.
+
+Also imported in the peers' environments.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ STEPS = 2
 
 
 class Profiled(Steps):
-    """Times the second step's operations; the head is recognised by the sizes of what it multiplies."""
+    """Times the operations of the second step.
+
+    The output head is recognised by the sizes of its products.
+    """
 
     def __init__(self, head_sizes: Collection[int]) -> None:
         super().__init__()
@@ -21,12 +27,12 @@ class Profiled(Steps):
         self.profile = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The second step begins."""
+        """Start the profiler at the second step."""
         if state.global_step == STEPS - 1:
             self.profile.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """It ended."""
+        """Stop the profiler after that step."""
         super().on_step_end(args, state, control, **more)
         if state.global_step == STEPS:
             self.profile.stop()
@@ -36,7 +42,7 @@ class Profiled(Steps):
 
 
 def kind_of(operation: str, shapes: Any, head_sizes: Collection[int]) -> str:
-    """What an operation is for, by its name and the sizes it is given."""
+    """The kind of work of an operation, from its name and the sizes of its inputs."""
     is_head = any(size in shape for shape in shapes if isinstance(shape, list) for size in head_sizes)
     is_product = operation in ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::convolution")
     if is_head:
@@ -47,5 +53,5 @@ def kind_of(operation: str, shapes: Any, head_sizes: Collection[int]) -> str:
 
 
 def steps_of(plan: dict[str, Any]) -> Steps:
-    """What notes a training: with `profiled`, the sizes of the head, also kinds of work."""
+    """The callback that records a training; with `profiled` (the head's sizes), also kinds of work."""
     return Profiled(plan["profiled"]) if "profiled" in plan else Steps()

@@ -1,15 +1,20 @@
-"""The data path behind the real processors: rows checked before a start, rows rendered either way, and their share of a step.
+"""Measure the data path behind the published processors: row checks, rendering, training.
 
     python -m perf.rendering hub=<folder> [rows=40] [rounds=15] [steps=10] [checked=100000]
 
-`hub` holds the processor files of llava-1.5-7b-hf and qwen2-vl-7b-instruct, without weights. Measured in one process of one thread, the
-plain path (through the processor) and the fast one (align/data/fast/) in turns, in CPU seconds. A ratio is the mean of the rounds', as
-logarithms, with its interval (Student's t, 95%). Before anything is measured, every row is rendered both ways and compared to the bit.
+`hub` has the processor files of llava-1.5-7b-hf and qwen2-vl-7b-instruct, without weights. The
+plain path (through the processor) and the fast path (align/fast/) are measured in turns, in one
+process with one thread, in CPU seconds. A ratio is the mean of the rounds' ratios, as logarithms,
+with its interval (Student's t, 95%). Before the measurement, every row is rendered on both paths
+and compared bitwise.
 
-- rendering: rows with a JPEG of 640 x 480 and an answer, the same without the image, and a pair of answers to a row with an image;
-- where the time of the fast path goes, by Python's profiler: decoding, resizing, making numbers, tokenising;
-- the check of rows before a start, either way; `checked` rows, an image file each, checked on all processors (0: left out);
-- behind each processor a random model of three thin layers with the real vocabulary: `recipe=mm_sft`, `steps` steps of 20 rows, either way.
+- rendering: rows with a JPEG of 640 x 480 and an answer, the same rows without the image, and rows with
+  an image and a pair of answers;
+- the time of the fast path by part, from Python's profiler: decoding, resizing, pixel values, tokenizing;
+- the check of rows before a start, on both paths; `checked` rows, each with an image file, on all
+  processors (0: skip this part);
+- training with each path: behind each processor a random model of three thin layers with the real
+  vocabulary, `recipe=mm_sft`, `steps` steps of 20 rows.
 """
 
 from __future__ import annotations
@@ -62,7 +67,7 @@ PARTS = {
     "numbers of pixels": ("fast/images.py", "'take' of", "ascontiguousarray", "'encode' of 'ImagingEncoder'"),
     "tokenising": ("encode_batch_fast", "'ids' of"),
 }
-"""What of the profile counts as what; the rest is Python's own."""
+"""Part of the work -> functions in the profile. All other time is Python's."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -95,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def measure(model: Path, file: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """Milliseconds of a row and seconds of training, either way."""
+    """Milliseconds per row and seconds of training, on both paths."""
     rows = [
         Row(row.id, PROMPT.format(i), row.images, ANSWER)
         for i, row in enumerate(read_file("perf", Part(path=str(file)), "benign").rows)
@@ -125,7 +130,7 @@ def measure(model: Path, file: Path, rounds: int, steps: int) -> dict[str, Any]:
 
 
 def compared(plain: Callable[[], None], fast: Callable[[], None], rounds: int, rows: int) -> dict[str, Any]:
-    """CPU milliseconds of a row either way, in turns, and the ratio of the two with its interval."""
+    """CPU milliseconds per row on both paths, in turns, and their ratio with its interval."""
     seconds: dict[str, list[float]] = {"plain": [], "fast": []}
     for turn in range(rounds):
         order = [("plain", plain), ("fast", fast)]
@@ -141,7 +146,7 @@ def compared(plain: Callable[[], None], fast: Callable[[], None], rounds: int, r
 
 
 def where(fast: Renderer, rows: Sequence[Row]) -> dict[str, float]:
-    """Share of the time of rendering rows with an image that each part takes."""
+    """Share of each part in the time of rendering rows with an image."""
     profile = cProfile.Profile()
     profile.runcall(_each, lambda renderer, row: renderer.render_answers(row, [ANSWER]), fast, rows)
     own = {f"{file}:{name}": of[2] for (file, _, name), of in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
@@ -159,7 +164,7 @@ def _each(call: Callable[[Renderer, Row], Any], renderer: Renderer, rows: Sequen
 
 
 def _train(make: Any, model: Path, file: Path, steps: int) -> float:
-    """Seconds of so many steps of `recipe=mm_sft`, by the run's own clock."""
+    """Seconds of `steps` steps of `recipe=mm_sft`, by the run's own clock."""
     data = [f"data.own={{source: local, path: {file}, role: benign}}", "data.harmful=null", "data.benign=null"]
     settings = [f"train.max_steps={steps}", f"global_batch_size={BATCH}", "train.report_to=none", "model.dtype=float32"]
     pixels = ["model.min_pixels=3136", "model.max_pixels=25088"] if "qwen" in str(model) else []
@@ -174,7 +179,7 @@ def _train(make: Any, model: Path, file: Path, steps: int) -> float:
 
 
 def check(model: Path, file: Path) -> dict[str, Any]:
-    """Seconds of checking rows before a start, the first time and again."""
+    """Seconds of the row checks before a start: the first time, and again from the cache."""
     rows = read_file("perf", Part(path=str(file)), "benign").rows
     loaded = load_without_weights(ModelSettings(name="small", path=str(model)))
     checker = Checker(Collator(loaded.renderer))

@@ -1,9 +1,10 @@
-"""How a step grows with the length of its row, and what a second process brings:
+"""Measure how a step grows with the length of its row, and the speedup from a second process.
 
     python -m perf.scaling [rounds=3]
 
-A row of 512 to 8,192 tokens, 64 of them supervised: what is computed a second says whether a step grows as its FLOPs do. Then eight rows of
-`sft_text` a step in one process and in two, each on one thread. Sizes and processes take turns -> results/scaling.json.
+A row has 512 to 8,192 tokens, 64 of them supervised. The computed FLOP/s show whether the time of a
+step grows with its FLOPs. Then steps of eight rows of `sft_text` run in one process and in two,
+each on one thread. Lengths, and numbers of processes, take turns -> results/scaling.json.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from perf.shapes import SHAPES, Shape, write_model
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 SUPERVISED = 64
 AROUND = 8
-"""Tokens of the template, about."""
+"""Approximate number of tokens of the template."""
 STEPS = 2
-"""The first warms up."""
+"""Number of steps; the first warms up."""
 PROCESSES = (1, 2)
 TOGETHER = 6
 """Optimizer steps of a run in several processes."""
@@ -47,7 +48,7 @@ def row_of(length: int, folder: Path) -> dict[str, float]:
 
 
 def rows_per_second(processes: int, folder: Path) -> float:
-    """Of a run as `align train` launches it, its first step included."""
+    """Rows per second of a run launched by `align train`, with its first step."""
     plan, run = plan_of(SHAPES["sft_text"], folder, TOGETHER), folder / f"run-{processes}"
     command = [
         *(
@@ -72,7 +73,7 @@ def rows_per_second(processes: int, folder: Path) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure, print and write."""
+    """Measure, print and write the results."""
     rounds = int(dict(argument.split("=", 1) for argument in arguments).get("rounds", "3"))
     lengths: dict[int, list[dict[str, float]]] = {length: [] for length in LENGTHS}
     rates: dict[int, list[float]] = {processes: [] for processes in PROCESSES}

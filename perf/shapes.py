@@ -1,7 +1,9 @@
-"""What training is measured with: a LLaVA of some 80 million parameters and 576 image tokens, a Qwen2-VL of 51.6 million with the
-published vocabulary and processor and 144 image tokens, and rows of the field's shapes.
+"""Models and rows for measuring training.
 
-Words are the miniature's, about one token each, drawn at random: what they say does not matter to what they cost.
+The models are a LLaVA of about 80 million parameters with 576 image tokens, and a Qwen2-VL of 51.6
+million with the published vocabulary and processor and 144 image tokens. The rows have the lengths
+of published datasets. Words are drawn at random from the miniature's, about one token each: their
+content does not change the cost.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ VOCABULARY = 32000
 
 @dataclass(frozen=True)
 class Shape:
-    """Rows of one kind: tokens of prompt and answers, from and to, and the share that shows an image."""
+    """Rows of one kind: ranges of prompt and answer tokens, and the share of rows with an image."""
 
     method: str
     prompt: tuple[int, int]
@@ -38,7 +40,7 @@ class Shape:
     model: str = "llava"
     """llava | qwen2_vl | llava_1_5: the last two with the published vocabulary and processor"""
     settings_of: str | None = None
-    """Another shape, whose fastest settings are taken instead of searching this one's."""
+    """Another shape whose fastest settings are used, instead of a search for this shape."""
 
 
 SHAPES = {
@@ -54,7 +56,7 @@ SHAPES = {
 
 
 def at_hand() -> list[str]:
-    """The shapes that can be measured: the published processor is found through ALIGN_SHARED."""
+    """The shapes that can be measured here: ALIGN_SHARED must have the published processor."""
     return [name for name, shape in SHAPES.items() if shape.model == "llava" or "ALIGN_SHARED" in os.environ]
 
 
@@ -64,7 +66,10 @@ def write_model(folder: Path, name: str = "llava") -> None:
 
 
 def _write_llava(folder: Path) -> None:
-    """The miniature's LLaVA with LLaVA-1.5's image, a vocabulary of 32,000, and twelve layers of 512."""
+    """The miniature's LLaVA, larger.
+
+    It has LLaVA-1.5's image size, a vocabulary of 32,000, and twelve layers of width 512.
+    """
     torch.manual_seed(0)
     model, processor = build("llava")
     config, text, vision = model.config, model.config.text_config, model.config.vision_config
@@ -82,14 +87,21 @@ def _write_llava(folder: Path) -> None:
 
 
 def _published(name: str) -> tuple[Path, Any]:
-    """(The folder of a published processor, its model's configuration); the weights that are drawn next have a fixed seed."""
+    """(The folder of a published processor, its model's configuration).
+
+    Fixes the seed of the weights that are drawn next.
+    """
     folder = Path(os.environ["ALIGN_SHARED"], "hub", name)
     torch.manual_seed(0)
     return folder, AutoConfig.from_pretrained(folder)
 
 
 def _write_qwen2_vl(folder: Path) -> None:
-    """Qwen2-VL's configuration, vocabulary of 152,064 with a tied head, and processor; eight layers of 256, and a tower of six."""
+    """Qwen2-VL's configuration and processor.
+
+    It has a vocabulary of 152,064 with a tied head, eight layers of width 256, and a tower of six
+    layers.
+    """
     published, config = _published("qwen2-vl-7b-instruct")
     text, vision = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 256, 704, 8
@@ -105,7 +117,11 @@ def _write_qwen2_vl(folder: Path) -> None:
 
 
 def _write_llava_1_5(folder: Path) -> None:
-    """LLaVA-1.5's configuration, vocabulary of 32,064, 576 image tokens and processor; eight layers of 384, and a tower of six."""
+    """LLaVA-1.5's configuration and processor.
+
+    It has a vocabulary of 32,064, 576 image tokens, eight layers of width 384, and a tower of six
+    layers.
+    """
     published, config = _published("llava-1.5-7b-hf")
     text, vision = config.text_config, config.vision_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 384, 1024, 8
@@ -120,7 +136,7 @@ def _write_llava_1_5(folder: Path) -> None:
 
 
 def write_rows(folder: Path, shape: Shape, count: int) -> Path:
-    """`count` rows of a shape as a local data set, each image another one."""
+    """`count` rows of a shape as a local dataset, each with a different image."""
     draw = random.Random(0)
     folder.mkdir(parents=True, exist_ok=True)
     words = sorted(vocabulary())
@@ -145,7 +161,10 @@ def write_rows(folder: Path, shape: Shape, count: int) -> Path:
 
 
 def _write_image(folder: Path, number: int, model: str) -> str:
-    """The name of an image file: of noise as PNG for the LLaVA, of large squares as a small JPEG for Qwen2-VL."""
+    """Write an image file, and return its name.
+
+    LLaVA gets noise as PNG, Qwen2-VL large squares as a small JPEG.
+    """
     noise = random.Random(number)
     if model == "llava":
         Image.frombytes("RGB", (SIZE, SIZE), noise.randbytes(3 * SIZE * SIZE)).save(folder / f"{number}.png")

@@ -1,9 +1,10 @@
-"""How long a command takes before it does what it is for, over the time that importing trl's SFTTrainer takes:
+"""Measure the start-up time of commands, relative to the import of trl's SFTTrainer.
 
     python perf/startup.py [--rounds 5]
 
-Every round is a process of each, in turns: the import, `align --help`, `dry_run=true`, and a miniature run that ends after its first step,
-from nothing to its last line. The model stands in the cache.
+In each round, each of these runs once in a separate process, in turns: the import, `align --help`,
+`dry_run=true`, and a miniature run of one step, from the start of the process to its last line. The
+model is already in the cache.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BASE = "import of SFTTrainer"
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """What is timed."""
+    """The commands that are timed."""
     align = [sys.executable, "-m", "align.cli"]
     run = ["train", "recipe=mm_sft", f"output_dir={folder / 'run'}"]
     return {
@@ -38,21 +39,21 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def seconds(command: list[str]) -> float:
-    """Of one process."""
+    """Seconds of one process."""
     begun = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - begun
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder:
         timed = commands(Path(folder))
         for command in timed.values():
-            seconds(command)  # files come into memory, the model into its cache
+            seconds(command)  # loads files into memory, and the model into the cache
         took: dict[str, list[float]] = {name: [] for name in timed}
         for turn in range(rounds):
             for name in list(timed) if turn % 2 else list(timed)[::-1]:

@@ -1,6 +1,6 @@
-"""What a training process notes of its optimizer steps.
+"""Record the optimizer steps of a training process.
 
-Imported in the peers' environments too, so it needs only torch and transformers.
+Also imported in the peers' environments, so it needs only torch and transformers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from align.training.memory import peak_memory_mib
 
 
 class Steps(TrainerCallback):
-    """When each optimizer step ended, and its loss."""
+    """Records when each optimizer step ended, and its loss."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
@@ -29,12 +29,12 @@ class Steps(TrainerCallback):
         self.work: dict[str, float] = {}
 
     def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
-        """Training begins."""
+        """Record the start of training."""
         self.trainable = sum(it.numel() for it in model.parameters() if it.requires_grad)
         self._note()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """A step ended."""
+        """Record the end of a step."""
         self.first_step_done = self.first_step_done or time.time()
         self._note()
 
@@ -43,13 +43,16 @@ class Steps(TrainerCallback):
         self.cpu.append(time.process_time())
 
     def on_log(self, *_: Any, logs: dict[str, Any] | None = None, **__: Any) -> None:
-        """Keep the loss; where the log says it, how much was computed a second and how long the step waited for its rows."""
+        """Record the loss and, if the log has them, the computed FLOP/s and the wait for rows."""
         for key, kept in (("loss", self.losses), ("tflops", self.tflops), ("data_wait", self.waits)):
             kept += [float(logs[key])] if logs and key in logs else []
 
 
 def noted(steps: Steps) -> dict[str, Any]:
-    """What `steps` saw, and the process's peak memory; `first_step_done` is a time of the clock in seconds."""
+    """The records of `steps`, and the process's peak memory.
+
+    `first_step_done` is a clock time in seconds.
+    """
     return {
         "seconds": [round(b - a, 4) for a, b in pairwise(steps.ended)],
         "cpu_seconds": [round(b - a, 4) for a, b in pairwise(steps.cpu)],

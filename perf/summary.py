@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, of what lies in results/:  python -m perf.summary"""
+"""Print the tables of docs/performance.md from the files in results/:  python -m perf.summary"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPES = {
 
 
 def against_trl() -> list[str]:
-    """Each shape at the fastest settings of both sides."""
+    """Each shape with the fastest settings of both sides."""
     lines = ["| shape | samples/s, over trl's | rounds | peak memory, over trl's |", "|---|---|---|---|"]
     for name, what in SHAPES.items():
         it = json.loads((RESULTS / f"{name}.json").read_text())
@@ -32,7 +32,10 @@ REAL_VOCABULARY = {
 
 
 def real_vocabulary() -> list[str]:
-    """Shapes of a small Qwen2-VL with the published vocabulary. The intervals of a single round are unknown."""
+    """Shapes of a small Qwen2-VL with the published vocabulary.
+
+    The intervals of a single round are unknown.
+    """
     lines = [
         "| shape | samples/s, over trl's | processor seconds, trl's over ours | rounds | peak memory, over trl's |",
         "|---|---|---|---|---|",
@@ -59,7 +62,7 @@ AGAINST_PEERS = {
 
 
 def against_peers() -> list[str]:
-    """Each shape over each peer; seconds and memory are medians."""
+    """Each shape relative to each peer; seconds and memory are medians."""
     lines = [
         "| shape | over | samples per processor second | rounds | peak memory | processor seconds a step, ours / peer's | "
         "until the first step is done, ours / peer's | first loss, ours / peer's |",
@@ -83,7 +86,7 @@ KINDS_OF_WORK = ("the layers' products", "the head's products", "the head's soft
 
 
 def where_peers() -> list[str]:
-    """Seconds of a step by kind of work, ours and the peers'."""
+    """Seconds of a step by kind of work, for us and the peers."""
     lines = [f"| shape | side | {' | '.join(KINDS_OF_WORK)} |", "|---|---|---|---|---|---|---|"]
     for name, what in AGAINST_PEERS.items():
         file = RESULTS / f"where_peers_{name}.json"
@@ -112,14 +115,19 @@ def head() -> list[str]:
 
 
 MM_SFT_7B = {"PFLOP a step": 4.4, "trained, M": 320}
-"""LLaVA-1.5-7B with LoRA, from the table of docs/recipes.md; its gradients are float32 (tests/planning/test_measured.py)."""
+"""LLaVA-1.5-7B with LoRA, from the table of docs/recipes.md; its gradients are float32
+(tests/planning/test_measured.py)."""
 PEAK, MFU = 989e12, 0.4
 NETWORKS = {8: 300e9, 16: 50e9, 32: 50e9, 64: 50e9}
-"""GPUs -> bytes a second and GPU: NVLink within a machine, InfiniBand of 400 Gbit/s between machines."""
+"""GPUs -> bytes per second per GPU: NVLink within a machine, InfiniBand of 400 Gbit/s between
+machines."""
 
 
 def on_paper() -> list[str]:
-    """What data parallelism costs where nothing was measured: a ring passes 2 (n - 1) / n of the gradients through each of n GPUs."""
+    """The estimated, not measured, cost of data parallelism.
+
+    A ring sends 2 (n - 1) / n of the gradients through each of n GPUs.
+    """
     lines = ["| GPUs | computing a step | passing gradients | share, if nothing overlaps |", "|---|---|---|---|"]
     for gpus, speed in NETWORKS.items():
         computing = MM_SFT_7B["PFLOP a step"] * 1e15 / (gpus * MFU * PEAK)
@@ -131,11 +139,11 @@ def on_paper() -> list[str]:
 KINDS = ("row with an image", "row without", "pair with an image", "row checked")
 RECIPES = ("mm_sft", "mm_dpo", "mm_unlearning", "mm_safe_unlearning")
 RENDERED_AS = {"mm_dpo": "pair with an image"}
-"""What a recipe's rows are rendered as, where that is not a row with an image."""
+"""The rendering of a recipe's rows, where it is not a row with an image."""
 
 
 def rendering() -> list[str]:
-    """A row by the plain path and by the fast one."""
+    """Milliseconds per row on the plain path and on the fast path."""
     found = json.loads((RESULTS / "rendering.json").read_text())["measured"]
     lines = ["| | plain, ms | fast, ms | plain / fast | rounds |", "|---|---|---|---|---|"]
     for family, of in found.items():
@@ -147,7 +155,10 @@ def rendering() -> list[str]:
 
 
 def data_on_paper() -> list[str]:
-    """What rendering takes of a worker's time on 8 H100, by `align plan` and the milliseconds of results/rendering.json."""
+    """Share of a worker's time that rendering takes on 8 H100.
+
+    From `align plan` and the milliseconds of results/rendering.json.
+    """
     from align.config.compose import compose_run
     from align.planning.estimate import estimate
     from align.settings import PlanSettings

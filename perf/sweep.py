@@ -1,9 +1,10 @@
-"""How long the plan of a sweep of 1,000 runs takes, beyond importing the libraries:
+"""Measure the time of the plan of a sweep of 1,000 runs, without the import of the libraries.
 
     python perf/sweep.py            # -> perf/results/sweep_plan.json
 
-Each round is a process of its own, which imports, plans, and writes the plan: which runs there are, what of them is done, GPU hours.
-Planned twice: where nothing is done yet, and where all is (the folders' results are looked at).
+Each round is a separate process. It imports the libraries, plans, and writes the plan: the runs,
+which of them are done, and GPU hours. Two sweeps are planned: one with no run done, and one with
+all runs done, whose run folders are read.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ OUTPUT = Path(__file__).parent / "results" / "sweep_plan.json"
 
 
 def one_round(folder: str) -> dict[str, float]:
-    """Seconds of importing, then of each part of planning, in this process."""
+    """Seconds of the import, then of each part of planning, in this process."""
     seconds = {}
     begun = time.perf_counter()
 
@@ -63,7 +64,7 @@ def one_round(folder: str) -> dict[str, float]:
 
 
 def finish(folder: Path) -> None:
-    """Make every run of the plan look done: manifest and summaries as an evaluation writes them."""
+    """Make every run of the plan look done: write manifests and summaries as an evaluation does."""
     for row in json.loads((folder / "sweep" / "plan.json").read_text())["rows"]:
         for task in row["tasks"]:
             path = Path(task["path"])
@@ -76,7 +77,7 @@ def finish(folder: Path) -> None:
 
 
 def measured(folder: Path) -> dict[str, dict[str, float]]:
-    """Median, fewest and most seconds of each part over the rounds."""
+    """Median, minimum and maximum seconds of each part over the rounds."""
     rounds = [
         json.loads(
             subprocess.run(
@@ -97,7 +98,7 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Measure both, and write them."""
+    """Measure both, and write the results."""
     with tempfile.TemporaryDirectory() as name:
         empty = measured(Path(name))
         finish(Path(name))

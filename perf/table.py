@@ -1,9 +1,10 @@
-"""How long `align table` takes for a thousand run folders, beyond what it imports:
+"""Measure the time of `align table` for a thousand run folders, without the import of its modules.
 
     python perf/table.py
 
-Every round is two processes: one makes the table, one imports the same modules and does nothing. The folders are synthetic, of the
-miniature's sizes: five sets of 200 items, three recipes' pairs of arms on several models with many seeds and settings.
+Every round has two processes: one makes the table, and one only imports the same modules. The
+folders are synthetic and have the miniature's sizes: five benchmarks of 200 items, pairs of arms of
+three recipes on several models, with many seeds and settings.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ IMPORTS = "import align.commands.table, align.cli"
 
 
 def make_runs(folder: Path, count: int) -> None:
-    """Run folders as training and evaluation leave them, without weights."""
+    """Write run folders as training and evaluation do, without weights."""
     draw = random.Random(0)
     for number in range(count):
         recipe, model = RECIPES[number % len(RECIPES)], MODELS[number // len(RECIPES) % len(MODELS)]
@@ -92,7 +93,7 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    """Measure, print, and keep the figures in perf/results/."""
+    """Measure, print, and write the figures to perf/results/."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)

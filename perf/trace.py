@@ -1,8 +1,12 @@
-"""Which of our functions one training step enters, from the command to its loss:  python -m perf.trace [key=value ...]
+"""List the functions of this project that one training step calls, from the command to its loss.
 
-Prints functions, files and lines of their bodies, by folder, for `align train recipe=mm_sft model=mini_llava train.max_steps=1
-evaluate.benchmark=[]`, or the arguments that are given. Functions of all threads of this process count, and so does what is imported
-while it runs; generators and lambdas are functions. `list=true` names them.
+    python -m perf.trace [key=value ...]
+
+Prints functions, files and lines of function bodies, by folder, for `align train recipe=mm_sft
+model=mini_llava train.max_steps=1 evaluate.benchmark=[]`, or for the given arguments. Functions in
+all threads of this process count, and so does code that is imported during the run. Generator
+functions count; comprehensions, generator expressions and lambdas do not. `list=true` prints the
+names of the functions.
 """
 
 from __future__ import annotations
@@ -24,11 +28,12 @@ RUN = ("recipe=mm_sft", "model=mini_llava", "train.max_steps=1", "evaluate.bench
 
 
 TRAINING = "_until_finished_or_asked"
-"""The function of align/training/run.py in which steps are taken: from rows to the loss and the weights."""
+"""The function of align/training/run.py that computes the steps: from rows to the loss and the
+weights."""
 
 
 def traced(arguments: list[str], folder: str) -> tuple[list[CodeType], list[CodeType]]:
-    """The functions of ours that a run enters, and those that it enters while it takes its steps, each once."""
+    """(Functions of this project that a run calls, those that it calls in its steps), each once."""
     whole: dict[CodeType, None] = {}
     steps: dict[CodeType, None] = {}
     inside = False
@@ -58,12 +63,15 @@ def traced(arguments: list[str], folder: str) -> tuple[list[CodeType], list[Code
 
 
 def _is_part(code: CodeType) -> bool:
-    """Comprehensions, generator expressions, lambdas and class bodies are parts of what they are in."""
+    """Whether code is part of a function, and not a function itself.
+
+    Comprehensions, generator expressions, lambdas and class bodies are parts.
+    """
     return code.co_name.startswith("<") or not code.co_flags & inspect.CO_NEWLOCALS or "__module__" in code.co_names[:2]
 
 
 def main(arguments: list[str]) -> None:
-    """Print what a run enters."""
+    """Print the functions that a run calls."""
     listed = "list=true" in arguments
     arguments = [argument for argument in arguments if argument != "list=true"] or list(RUN)
     with tempfile.TemporaryDirectory() as folder:

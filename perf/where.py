@@ -1,9 +1,10 @@
-"""Where the time of a step goes, on every side at its fastest settings:
+"""Measure the time of a step by kind of work, on every side with its fastest settings.
 
     python -m perf.where [shapes=sft_mixed,...] [peers=true [batch=8]]
 
-The second step under torch's profiler, each side in a process of its own: seconds by kind of work -> results/where_<shape>.json.
-With `peers=true` the sides are those of perf/against_peers.py, `batch` rows or pairs a step -> results/where_peers_<shape>.json.
+The second step runs under torch's profiler, each side in a separate process. The result is seconds
+by kind of work -> results/where_<shape>.json. With `peers=true` the sides are those of
+perf/against_peers.py, with `batch` rows or pairs per step -> results/where_peers_<shape>.json.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from perf.shapes import SHAPES
 
 
 def sides_with_trl(name: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """{side: what it is told} of this project and trl."""
+    """{side: its plan} for this project and trl."""
     plan, best = plan_of(SHAPES[name], folder, STEPS), best_settings(name)
     return {which: plan | {"side": which, "settings": best[which]} for which in ("trl", "align")}
 
 
 def measure(name: str, with_peers: bool, batch: int, command: Sequence[str]) -> None:
-    """Each side of a shape, printed and written."""
+    """Measure each side of a shape, print and write the results."""
     found, settings = {}, {}
     with tempfile.TemporaryDirectory() as room:
         folder = folder_with_model(Path(room), SHAPES[name])
         told = plans(name, folder, STEPS, fastest(name), batch) if with_peers else sides_with_trl(name, folder)
         vocabulary = AutoConfig.from_pretrained(folder / "model").get_text_config().vocab_size
         for which, plan in told.items():
-            # The frozen head works on tiles of WORDS words.
+            # The frozen head computes tiles of WORDS words.
             profiled = plan | {"profiled": [vocabulary, WORDS]}
             it = trained(profiled, folder / "cache") if with_peers else side(profiled, folder / "cache")
             found[which] = {kind: round(seconds, 3) for kind, seconds in it["work"].items()}
@@ -63,7 +64,7 @@ def measure(name: str, with_peers: bool, batch: int, command: Sequence[str]) -> 
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measure the shapes that are asked for."""
+    """Measure the shapes in the arguments."""
     own = {"shapes": "sft_mixed", "peers": "false", "batch": str(BATCH)}
     given = own | dict(argument.split("=", 1) for argument in arguments)
     if given["peers"] == "true":

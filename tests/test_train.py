@@ -1,6 +1,7 @@
 """One run, as a user starts it: trained, evaluated, found finished, refused."""
 
 import json
+import re
 import runpy
 
 import pytest
@@ -166,19 +167,19 @@ def test_training_on_an_evaluation_row_is_refused_or_such_rows_are_left_out(tiny
     run = train(compose_run([*command, "on_overlap=drop"]))
     data = run.manifest()["data"]
     assert data["parts"] == {"harmful": 24, "benign": 1}
-    fact = "1 rows dropped whose image or question is in mini_vsil (on_overlap: drop), first benign/leak-1"
-    assert fact in data["facts"]
+    fact = r"1 rows .* mini_vsil \(on_overlap: drop\), first benign/leak-1"
+    assert any(re.match(fact, one) for one in data["facts"])
     assert "benign/leak-1" not in run.rows_file.read_text()
 
 
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["view=text"], "view=text hides the only evidence .* of 14 training rows"),
-        (["data.harmful=null", "data.benign=null"], "recipe mm_sft: no training data; .*data.<part>.source="),
+        (["view=text"], "view=text hides the only evidence .* 14 training rows, .*allow_label_conflict=true"),
+        (["data.harmful=null", "data.benign=null"], "recipe mm_sft: .*data.*suite="),
         (["data.benign.source=nowhere"], "data.benign.source=nowhere: unknown"),
         (["data.benign.source=miniature", "data.benign.subset=x"], "subset=x: expected one of text_harmful"),
-        (["lora.target_modules=typo"], "lora.target_modules: .'typo'. match no linear layer of language_model"),
+        (["lora.target_modules=typo"], r"lora.target_modules: .*'typo'.* language_model"),
         (["num_processes=3"], "num_processes=3, but 1 processes are running"),
         (["method=ppoo"], "method=ppoo: unknown"),
         (["track=controled"], "argument 'track=controled': track=controled: expected paper or controlled"),

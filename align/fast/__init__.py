@@ -1,8 +1,10 @@
-"""The fast path from a row to tensors: what the plain one (align/batches/rendering.py) gives, to the bit, in less time.
+"""The fast path from a row to tensors: bitwise the same as the plain path, in less time.
 
-For LLaVA-1.5 and Qwen2-VL. A chat template is taken apart once (templates.py), an image token is repeated among ids and not in the text
-(renderer.py), and pixels are normalised by a table of 256 values (images.py). Each of these falls back to the plain way on its own, and
-all of them where a row rendered both ways is not the same.
+For LLaVA-1.5 and Qwen2-VL; the plain path is align/batches/rendering.py. A chat template is split
+once into the text around a row (templates.py), image tokens are repeated among the token ids and
+not in the text (renderer.py), and pixels are normalised with a table of 256 values
+(image_transform.py). Each part falls back to the plain path separately. All parts fall back if a
+test row is not the same on both paths.
 """
 
 from align.fast.renderer import FastRenderer, renderer_of

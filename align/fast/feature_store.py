@@ -1,9 +1,11 @@
-"""What a frozen vision tower and projector make of images, kept from one epoch and one run to the next, in about so many bytes.
+"""A disk cache, of limited size, of the image features of a frozen vision tower and projector.
 
-A file is one image, found by the pixels as the processor gives them; a folder is of one tower and projector: their weights, types and
-libraries. Nothing is trusted: a file that is not what was written is thrown away, and the first images that are there are encoded all the
-same and compared. When the bytes are used up, what is stored stays, and other images are encoded each time: a pass over the data in
-another order would otherwise throw away what it needs next. A cache that cannot be read or written only costs time.
+Epochs and runs share it. A file holds the features of one image; its name is a hash of the pixels
+that the processor returns. A folder belongs to one vision tower and projector: their weights,
+dtypes and library versions. Files are verified: a file whose content has changed is deleted, and
+the first cached images of a run are also encoded and compared. When the limit is reached, nothing
+is evicted and other images are encoded each time: the next epoch has another order and would soon
+need the evicted images. If the cache cannot be read or written, images are encoded.
 """
 
 from __future__ import annotations
@@ -29,22 +31,27 @@ from align.fast.images_once import encoders
 from align.files import cache_folder
 
 COUNTED_AGAIN = 64
-"""Images between two looks at how large the folder has become: other processes write too, and each may go as many beyond."""
+"""Images between two measurements of the folder's size. Other processes write to it too, so each
+process may exceed the limit by this number of images."""
 OLD = 3600.0
-"""Seconds after which a draft is what a killed process left behind."""
+"""Seconds after which a temporary file counts as left by a killed process."""
 NEAR, NEAR_IN_16_BITS = 1e-4, 0.02
-"""How far the same image's features may be from what is stored, over their size: rounding."""
+"""Maximum relative difference between new and cached features of the same image, due to
+rounding."""
 
 
 class FeatureStore:
-    """Features of images in a folder that processes and runs share; it and its neighbours hold about `limit` bytes at most."""
+    """Image features in a folder that processes and runs share.
+
+    All such folders together hold about `limit` bytes.
+    """
 
     def __init__(self, folder: Path, limit: int, near: float = NEAR):
         self.folder, self.limit, self.near, self.checked = folder, limit, near, False
         self._size, self._asked, self._told = 0, 0, False
 
     def find(self, name: str) -> torch.Tensor | None:
-        """(tokens, hidden size) of an image; None where it is not there."""
+        """Features of an image (tokens, hidden size); None if they are not cached."""
         file = self._file(name)
         try:
             with safe_open(file, "pt") as opened:
@@ -52,22 +59,28 @@ class FeatureStore:
                 if opened.metadata()["sha256"] == _sha256(features):
                     return features
             error: Exception | str = "its content has changed"
-        except OSError:  # not there, or not to be read now
+        except OSError:  # the file does not exist, or cannot be read
             return None
         except (SafetensorError, KeyError, TypeError, ValueError) as damage:
             error = damage
-        print(f"{file}: thrown away, and encoded anew: {error}", file=sys.stderr, flush=True)
+        print(f"{file}: deleted, and its image is encoded again: {error}", file=sys.stderr, flush=True)
         with suppress(OSError):
             file.unlink()
         return None
 
     def add(self, name: str, features: torch.Tensor) -> None:
-        """One image more, if there is room: beside, and renamed."""
+        """Add the features of an image, if the limit allows.
+
+        The file is written under a temporary name, then renamed.
+        """
         if self._asked % COUNTED_AGAIN == 0:
             self._size = _size(self.folder.parent)
         self._asked += 1
         if self._size + features.nbytes > self.limit:
-            self._say(f"stored_features={self.limit / 2**30:g} GiB are used up", "Allow more, or remove folders there")
+            self._say(
+                f"stored_features={self.limit / 2**30:g} GiB are used up",
+                "Increase stored_features, or delete folders there",
+            )
             return
         here, draft = features.detach().cpu().contiguous(), self.folder / f".{uuid.uuid4().hex}"
         try:
@@ -75,14 +88,17 @@ class FeatureStore:
             save_file({"features": here}, draft, {"sha256": _sha256(here)})
             self._size += draft.stat().st_size
             draft.rename(self._file(name))
-        except (OSError, SafetensorError) as error:  # what a full disk is to Python and to safetensors
-            self._say(f"features cannot be stored: {error}", "What is there is used")
+        except (OSError, SafetensorError) as error:  # what Python and safetensors raise on a full disk
+            self._say(f"features cannot be written: {error}", "Features that are already cached are used")
         finally:
             with suppress(OSError):
                 draft.unlink()
 
     def check(self, stored: Mapping[str, torch.Tensor], encoded: Mapping[str, torch.Tensor]) -> None:
-        """Throw everything of these weights away unless images are encoded to what is stored of them; once is enough."""
+        """Delete all features of these weights if cached features differ from newly encoded ones.
+
+        Checked once per run.
+        """
         if self.checked or not stored:
             return
         self.checked = True
@@ -90,7 +106,7 @@ class FeatureStore:
         alike = all(a.shape == b.shape and a.dtype == b.dtype for a, b in pairs)
         if alike and all((a.float() - b.float()).norm() <= self.near * b.float().norm() for a, b in pairs):
             return
-        said = "what is stored is not what the model makes of these images: encoded anew"
+        said = "cached features differ from the features of this model; they are deleted, and images are encoded again"
         print(f"{self.folder}: {said}", file=sys.stderr, flush=True)
         for file in self.folder.glob("*.safetensors"):
             with suppress(OSError):
@@ -110,7 +126,7 @@ class FeatureStore:
 
 
 def feature_store(model: Any, family: Family, arguments: Any, limit: float) -> FeatureStore:
-    """The store of what encodes images, as a run computes it; `limit` in GiB."""
+    """The feature cache for a run's vision tower, projector, device and dtypes; `limit` in GiB."""
     settings = model.config.to_dict()
     vision = {key: value for key, value in settings.items() if key.startswith("vision_")}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() and not arguments.use_cpu else "cpu"
@@ -125,13 +141,16 @@ def feature_store(model: Any, family: Family, arguments: Any, limit: float) -> F
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files in the folders of a folder; what killed processes left there is thrown away."""
+    """Total bytes of the files in the subfolders of a folder.
+
+    Temporary files of killed processes are deleted.
+    """
     size = 0
     with suppress(OSError):
         for model in folder.iterdir():
             with suppress(OSError), os.scandir(model) as files:
                 for file in files:
-                    with suppress(FileNotFoundError):  # another process renamed it, or threw it away
+                    with suppress(FileNotFoundError):  # another process renamed or deleted it
                         told = file.stat()
                         if file.name.startswith(".") and time.time() - told.st_mtime > OLD:
                             Path(file.path).unlink()

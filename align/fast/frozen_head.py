@@ -1,14 +1,16 @@
-"""Log-probabilities of a frozen output head, and their gradient in the same pass over the vocabulary.
+"""Log-probabilities of a frozen output head, and their gradient in the same pass.
 
 With W the head's weights, h a hidden state, z = W h, p = softmax(z) and t the target:
 
     log p_t = z_t - log sum_j exp(z_j)        d log p_t / dh = W_t - sum_j p_j W_j
 
-Where W is not trained, the forward pass computes this gradient while it has the logits, and the backward pass is one multiplication by
-the incoming gradient. trl computes the logits again in the backward pass, and without Triton it makes some twenty passes over them.
+If W is not trained, the forward pass computes this gradient while it has the logits, and the
+backward pass is one multiplication by the incoming gradient. trl computes the logits again in the
+backward pass; without Triton it makes about twenty passes over them.
 
-Tokens and vocabulary are both taken in tiles, and the softmax statistics are relative to the largest logit so far (Milakov and
-Gimelshein 2018, arXiv 1805.02867), so no tensor has the size tokens x vocabulary.
+Tokens and vocabulary are both split into tiles, and the softmax statistics are relative to the
+largest logit so far (Milakov and Gimelshein 2018, arXiv 1805.02867), so no tensor has the size
+tokens x vocabulary.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ from trl.kernels import ChunkedLogProbFunction
 from trl.trainer import utils
 
 TOKENS, WORDS = 1024, 2048
-"""Size of a tile. Two in fp32 take 16 MiB. On a CPU fewer tokens make slower products; more words are no faster."""
+"""Size of a tile. Two tiles in fp32 take 16 MiB. On a CPU, fewer tokens are slower, and more
+words are not faster."""
 
 Fields = tuple[torch.Tensor | None, ...]
-"""log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 of trl's `FusedCausalLMOutput`: (tokens,) each, None if not asked for."""
+"""log_probs, entropy, log_sum_sq_probs, mean_logits, is_top1 of trl's `FusedCausalLMOutput`:
+(tokens,) each, or None."""
 
 
 def unsuited(
@@ -37,9 +41,9 @@ def unsuited(
     softcap: float | None,
     scale: float,
 ) -> str | None:
-    """Why trl's own head must compute these log-probabilities; None where this module can."""
+    """Why trl's head must compute these log-probabilities; None if this module can."""
     reasons = {
-        "not on a CPU": hidden.device.type != "cpu",  # a GPU has Triton's kernel; other devices were not measured
+        "not on a CPU": hidden.device.type != "cpu",  # GPUs have Triton's kernel; other devices were not measured
         "trained": weight.requires_grad,
         "bias": bias is not None,
         "temperature": temperature != 1,
@@ -50,12 +54,15 @@ def unsuited(
 
 
 class Head:
-    """Called by trl's fused forward in place of trl's `ChunkedLogProbFunction`. `trained`: the head has trained parameters."""
+    """Replaces `ChunkedLogProbFunction` in trl's fused forward.
+
+    `trained`: the head has trained parameters.
+    """
 
     def __init__(self, trained: bool):
         self.trained = trained
         self.logits_again = True
-        """Whether the backward pass computes the logits again, as trl's does."""
+        """Whether the backward pass computes the logits again, as in trl."""
 
     def apply(
         self,
@@ -69,7 +76,11 @@ class Head:
         scale: float,
         outputs: Sequence[str],
     ) -> Fields:
-        """As trl's: `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `bias` (vocabulary,), `targets` (tokens,)."""
+        """The arguments and results of trl's function.
+
+        `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `bias` (vocabulary,),
+        `targets` (tokens,).
+        """
         if self.trained or unsuited(hidden, weight, bias, temperature, softcap, scale):
             return ChunkedLogProbFunction.apply(
                 hidden, weight, bias, targets, temperature, chunk_size, softcap, scale, outputs
@@ -82,7 +93,7 @@ class Head:
 
 @contextlib.contextmanager
 def head_of(trained: bool) -> Iterator[Head]:
-    """Within, trl's fused forward computes log-probabilities by a `Head`."""
+    """Context in which trl's fused forward computes log-probabilities with a `Head`."""
     head = Head(trained)
     utils._ChunkedLogProbFunction = head
     try:
@@ -92,7 +103,7 @@ def head_of(trained: bool) -> Iterator[Head]:
 
 
 def _compute_dtype(hidden: torch.Tensor) -> torch.dtype:
-    """The type of the logits: trl rounds them to the type of autocast, or else of the hidden states."""
+    """The dtype of the logits, as in trl: autocast's, or else the dtype of the hidden states."""
     device = hidden.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
@@ -105,11 +116,12 @@ def log_probs_of(
     dtype: torch.dtype,
     with_gradient: bool = False,
 ) -> tuple[Fields, torch.Tensor | None]:
-    """(`outputs`, log_probs always; d log_probs / d hidden (tokens, hidden size) in fp32, None unless `with_gradient`).
+    """(log_probs and the fields in `outputs`; d log_probs / d hidden (tokens, hidden size), fp32).
 
-    `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `targets` (tokens,). Products have the type `dtype`, and what is
-    summed is summed in fp32. The log-probabilities are bitwise the same with and without the gradient: a policy and a reference that are
-    the same model agree exactly.
+    `hidden` (tokens, hidden size), `weight` (vocabulary, hidden size), `targets` (tokens,).
+    Products are computed in `dtype` and sums in fp32. Without `with_gradient`, None replaces the
+    gradient. The log-probabilities are bitwise the same with and without it, so a policy and a
+    reference model that are the same model agree exactly.
     """
     with torch.no_grad(), torch.autocast(hidden.device.type, enabled=False):
         found = _Running(hidden.to(dtype), targets, outputs, with_gradient)
@@ -119,7 +131,7 @@ def log_probs_of(
 
 
 class _Running:
-    """Statistics of each token over the words so far."""
+    """Softmax statistics of each token over the vocabulary tiles so far."""
 
     def __init__(self, hidden: torch.Tensor, targets: torch.Tensor, outputs: Sequence[str], with_gradient: bool):
         self.hidden, self.targets, self.outputs = hidden, targets, outputs
@@ -130,14 +142,15 @@ class _Running:
 
         self.largest, self.largest_before_target = new(-torch.inf), new(-torch.inf)
         self.target_logit, self.sum_logits = new(0), new(0)
-        # Sums of exp(z - largest), its square, and its products with z and with the words.
+        # Sums of exp(z - largest), its square, its product with z, and its product with the words'
+        # vectors.
         self.sum_exp, self.sum_square, self.sum_weighted = new(0), new(0), new(0)
         self.weighted_words = new(0, hidden.size(1)) if with_gradient else None
         self.logits = hidden.new_empty(min(tokens, TOKENS), WORDS)
         self.exps = torch.empty_like(self.logits, dtype=torch.float32)
 
     def add_words(self, words: torch.Tensor, first: int) -> None:
-        """`words` (words, hidden size), of which the first has the number `first`."""
+        """Add `words` (words, hidden size), which begin at vocabulary index `first`."""
         wide = words.float()
         for start in range(0, len(self.hidden), TOKENS):
             self._add_tile(slice(start, start + TOKENS), words, wide, first)
@@ -161,7 +174,7 @@ class _Running:
             self.sum_square[here].mul_(shrink.square()).add_(exps.square_().sum(1))
 
     def _find_targets(self, here: slice, z: torch.Tensor, first: int) -> None:
-        """Take the logits of the targets that are in this tile, and the largest logit of any word before each."""
+        """Record the logits of this tile's targets, and the largest logit before each target."""
         local = self.targets[here] - first
         rows = ((local >= 0) & (local < z.size(1))).nonzero()[:, 0]
         logits, local = z[rows], local[rows, None]
@@ -172,9 +185,9 @@ class _Running:
             self.largest_before_target[here][rows] = torch.maximum(self.largest[here][rows], before)
 
     def fields(self, vocabulary: int) -> Fields:
-        """Of all words together."""
+        """The fields over the whole vocabulary."""
         log_sum = self.largest + self.sum_exp.log()
-        # Of equal logits the first is the prediction, as `argmax` has it.
+        # If logits are equal, the first is the prediction, as in `argmax`.
         is_top1 = (self.target_logit >= self.largest) & (self.target_logit > self.largest_before_target)
         optional = {
             "entropy": log_sum - self.sum_weighted / self.sum_exp,
@@ -192,7 +205,7 @@ class _Running:
 
 
 class _Differentiable(torch.autograd.Function):
-    """The fields with a gradient for the hidden states, through log_probs and entropy as trl has it; the others carry none."""
+    """The fields. As in trl, only log_probs and entropy have a gradient for the hidden states."""
 
     @staticmethod
     def forward(
@@ -219,7 +232,10 @@ class _Differentiable(torch.autograd.Function):
 def _through_entropy(
     hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, of_entropy: torch.Tensor
 ) -> torch.Tensor:
-    """The gradient for `hidden` through the entropy, by trl: no loss here needs it, so the forward pass does not prepare it."""
+    """The gradient of `hidden` through the entropy, computed by trl.
+
+    No loss of this project uses it, so the forward pass does not prepare it.
+    """
     hidden = hidden.detach().requires_grad_()
     with (
         torch.enable_grad(),

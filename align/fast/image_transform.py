@@ -1,7 +1,7 @@
-"""Image tensors as CLIP's and Qwen2-VL's image processors make them: bytes are resized, and a table makes numbers of them.
+"""Fast image tensors, bitwise the same as those of CLIP's and Qwen2-VL's image processors.
 
-An image processor multiplies, rounds, subtracts and divides for every pixel. Here it does so once for each of 256 values and each channel,
-so the numbers are its own to the bit.
+An image processor rescales and normalises every pixel. Here it does so once for each of the 256
+byte values in each channel, and pixels are looked up in that table after resizing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ COVERED = {
     "do_rescale": True,
     "do_normalize": True,
 }
-"""The settings of an image processor that are followed here; with others it is asked itself."""
+"""Settings of an image processor that this module supports; with other settings the processor
+itself is used."""
 COVERED_CLIP = COVERED | {"do_center_crop": True}
 NUMBERS = {
     "rescale_factor",
@@ -36,9 +37,9 @@ NUMBERS = {
     "temporal_patch_size",
     "merge_size",
 }
-"""Settings whose values do not matter."""
+"""Settings that may have any value."""
 OF_FILES = {"image_processor_type", "processor_class", "default_to_square", "data_format", "min_pixels", "max_pixels"}
-"""What is kept beside the settings and changes nothing: sizes are in `size`."""
+"""Entries of the processor's file that do not change the tensors: the sizes are in `size`."""
 
 Inputs = dict[str, torch.Tensor]
 
@@ -50,12 +51,15 @@ class Images(Protocol):
         """(`image_inputs` of a row, image tokens of each image)."""
 
     def tokens(self, width: int, height: int) -> int | None:
-        """Image tokens of an image of that size; None where only its tensors say."""
+        """Image tokens of an image of that size; None if only the tensors show their number."""
 
 
 @dataclass(frozen=True)
 class AsTheProcessor:
-    """The processor's own image processor, for settings and classes that are not covered: torchvision's, say."""
+    """The processor's own image processor.
+
+    Used for other settings, and for other classes such as torchvision's.
+    """
 
     processor: Any
 
@@ -69,12 +73,12 @@ class AsTheProcessor:
         return made, [_tokens_of(self.processor, *shown.shape[-2:]) for shown in made["pixel_values"]]
 
     def tokens(self, width: int, height: int) -> None:
-        """Not known before there are tensors."""
+        """Always None: the number is known only from the tensors."""
 
 
 @dataclass(frozen=True)
 class Cropped:
-    """LLaVA-1.5: the shorter side is scaled to one length, and the middle is cut out."""
+    """LLaVA-1.5: the shorter side is resized to one length, then the image is center-cropped."""
 
     table: np.ndarray
     """(3, 256) float32"""
@@ -90,7 +94,7 @@ class Cropped:
             for channel, values in enumerate(self._cut(image)):
                 np.take(
                     self.table[channel], values, out=filled[channel], mode="clip"
-                )  # a byte needs no check of bounds
+                )  # clip: faster, because a byte needs no check of bounds
         return {"pixel_values": torch.from_numpy(pixels)}, [self.tokens_of_each] * len(images)
 
     def tokens(self, width: int, height: int) -> int:
@@ -98,7 +102,7 @@ class Cropped:
         return self.tokens_of_each
 
     def _cut(self, image: Image.Image) -> np.ndarray:
-        """The middle of a resized image, (3, height, width) bytes."""
+        """The center crop of a resized image, (3, height, width) bytes."""
         shorter = min(image.size)
         width, height = (int(self.edge * side / shorter) for side in image.size)
         top, left = ((have - want) // 2 for have, want in zip((height, width), self.crop, strict=True))
@@ -108,19 +112,22 @@ class Cropped:
 
 @dataclass(frozen=True)
 class Patches:
-    """Qwen2-VL: every image has sides of whole patches, which lie in the order in which they are merged."""
+    """Qwen2-VL: an image is resized to whole patches, in the order in which they are merged."""
 
     table: np.ndarray
     """(3, 256) float32"""
     pixels: tuple[int, int]
-    """The least and the most of an image."""
+    """Minimum and maximum number of pixels of an image."""
     patch: int
     merge: int
     frames: int
-    """How often an image stands as the frames of a film."""
+    """Number of video frames in a patch; an image is repeated as each frame."""
 
     def inputs(self, images: Sequence[Image.Image]) -> tuple[Inputs, list[int]]:
-        """(`pixel_values` (patches, 3 x frames x patch x patch), `image_grid_thw` (images, 3); image tokens of each image)."""
+        """(Inputs of a row, image tokens of each image).
+
+        `pixel_values` (patches, 3 x frames x patch x patch), `image_grid_thw` (images, 3).
+        """
         each = [self._patches(image) for image in images]
         pixels = each[0] if len(each) == 1 else np.concatenate(each)
         sides = [self._sides(*image.size) for image in images]
@@ -134,7 +141,7 @@ class Patches:
         return rows * columns
 
     def _sides(self, width: int, height: int) -> tuple[int, int]:
-        """The (height, width) to which an image is resized."""
+        """(height, width) to which an image is resized."""
         return smart_resize(height, width, self.patch * self.merge, *self.pixels)
 
     def _patches(self, image: Image.Image) -> np.ndarray:
@@ -143,7 +150,8 @@ class Patches:
         height, width = self._sides(*image.size)
         resized = np.asarray(image.resize((width, height), BICUBIC))
         split = resized.reshape(height // merged, self.merge, side, width // merged, self.merge, side, 3)
-        # Bytes are moved, a quarter of what the numbers made of them would be: (3, rows, columns, merge, merge, side, side)
+        # Transpose bytes, not float32 numbers of four times the size: (3, rows, columns, merge,
+        # merge, side, side)
         ordered = np.ascontiguousarray(split.transpose(6, 0, 3, 1, 4, 2, 5)).reshape(3, -1, side * side)
         filled = np.empty((ordered.shape[1], 3, self.frames, side * side), np.float32)
         for channel, values in enumerate(ordered):
@@ -152,7 +160,7 @@ class Patches:
 
 
 def images_of(processor: Any) -> Images:
-    """How the images of a processor become tensors: in the fast way where its settings are covered, else as it makes them."""
+    """The fast transform if it supports a processor's settings, otherwise the processor itself."""
     images = processor.image_processor
     values = {key: value for key, value in images.to_dict().items() if value is not None and key not in OF_FILES}
     settings = {key: value for key, value in values.items() if key not in NUMBERS}
@@ -172,13 +180,13 @@ def images_of(processor: Any) -> Images:
 
 
 def _tokens_of(processor: Any, height: int, width: int) -> int:
-    """Image tokens of an image that LLaVA-1.5 gets in that size: a token of each patch, and CLIP's own where it is not left out."""
+    """LLaVA-1.5's image tokens at that size: one per patch, plus CLIP's class token if kept."""
     patches = (height // processor.patch_size) * (width // processor.patch_size)
     return patches + processor.num_additional_image_tokens - (processor.vision_feature_select_strategy == "default")
 
 
 def _table(images: Any) -> np.ndarray:
-    """(3, 256) float32: what an image processor makes of each byte, in each channel."""
+    """(3, 256) float32: the image processor's number for each channel and byte value."""
     every = np.arange(256, dtype=np.uint8).reshape(1, 1, 256).repeat(3, axis=0)
     scaled = images.rescale(every, images.rescale_factor)
     return np.ascontiguousarray(images.normalize(scaled, images.image_mean, images.image_std).reshape(3, 256))

@@ -1,4 +1,4 @@
-"""What a model makes of images, made once: for all places of a batch where one is shown, and for policy and reference."""
+"""Encode each image once, for all rows that show it and for the policy and the reference model."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from align.families import ENCODES_IMAGES, Family
 
 @dataclass
 class ImageReuse:
-    """What is known of a run's images, so that they are encoded no more often than they must be."""
+    """When image features may be reused."""
 
     frozen: bool = False
-    """The vision tower and projector are not trained. With gradient checkpointing transformers asks for gradients of every tower's
-    embeddings; without this, all of it would be computed again and passed backward for nothing."""
+    """The vision tower and projector are not trained. With gradient checkpointing, transformers
+    requires gradients of every tower's embeddings. Without this flag, a frozen tower would be
+    recomputed and included in the backward pass for nothing."""
     remembers: bool = False
-    """The next pass is of the same model as far as images go: neither images of the last pass nor stored ones are encoded again."""
+    """The next pass has the same vision tower and projector: images of the last pass, and cached
+    images, are not encoded again."""
     store: Any = None
     """An `align.fast.feature_store.FeatureStore`, or None."""
 
 
 class ImagesOnce:
-    """Wraps a model's `get_image_features`: each image is encoded once, and its features stand wherever it is shown.
+    """Wraps a model's `get_image_features`: each image is encoded once and its features are reused.
 
-    While a forward pass is under way that needs it, `order` (shown,) says which image is shown where, and `keys` (images, 16) names
-    them (align/batches/padding.py).
+    During a forward pass, `order` (shown,) is the index of the image at each place, and `keys`
+    (images, 16) identify the images (align/batches/padding.py).
     """
 
     def __init__(self, base_model: Any, reuse: ImageReuse | None = None):
@@ -38,12 +40,13 @@ class ImagesOnce:
         self.keys: torch.Tensor | None = None
         self.reuse = reuse or ImageReuse()
         self.encoded = (0, 0)
-        """(Images, patches where their number hangs on the image) of the last pass that showed any; whoever asks sets it back."""
+        """(Images, patches) that the last pass with images encoded; patches are 0 if all images
+        have the same number. The caller resets it."""
         self._last: dict[str, torch.Tensor] = {}
         self._encode = base_model.get_image_features
         self._signature = inspect.signature(self._encode)
 
-        @functools.wraps(self._encode)  # `generate` looks at the signature for what it may hand over
+        @functools.wraps(self._encode)  # `generate` reads the signature to decide which arguments to pass
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
             return self._get_image_features(*args, **kwargs)
 
@@ -88,7 +91,10 @@ class ImagesOnce:
 
 
 def _of(call: dict[str, Any], wanted: list[int], count: int) -> dict[str, Any]:
-    """The same of some of `count` images: what has a line for each, or for each of their patches (`image_grid_thw`)."""
+    """The same call for the `wanted` of `count` images.
+
+    Selects tensors with an entry per image or per patch.
+    """
     if len(wanted) == count:
         return call
     grid = call.get("image_grid_thw")
@@ -102,12 +108,15 @@ def _of(call: dict[str, Any], wanted: list[int], count: int) -> dict[str, Any]:
 
 
 def encoders(model: Any, family: Family) -> dict[str, torch.nn.Parameter]:
-    """By name, the parameters of what encodes images."""
+    """The parameters of the vision tower and projector, by name."""
     return {name: p for name, p in model.named_parameters() if family.tower_of(name) in ENCODES_IMAGES}
 
 
 def unchanged(model: Any, family: Family) -> bool:
-    """Whether images are to a model what they are to its base, and stay so: nothing there is trained, adapted or dropped out."""
+    """Whether a model's image features equal those of its base and never change.
+
+    The vision tower and projector then have no trained parameters, adapters or dropout.
+    """
     changed = any(
         p.requires_grad or "lora_" in name or ".modules_to_save." in name for name, p in encoders(model, family).items()
     )

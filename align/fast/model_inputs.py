@@ -1,4 +1,4 @@
-"""A batch as its layout has it: what the model's forward gets in place of the padded rows (align/batches/layout.py)."""
+"""The inputs of a model's forward in a given layout (align/batches/layout.py)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from align.errors import UserError
 from align.families import Family
 
 IMPLEMENTATIONS = ("sdpa", "eager")
-"""Attention that takes a mask of its own for each pair of positions."""
+"""Attention implementations that accept a mask over pairs of positions."""
 
 
 def layout_for(wanted: str, model: Any, family: Family, arguments: Any) -> tuple[str | None, str | None]:
-    """(The layout that a collator is told, why it is not what was wanted). Raises UserError where it cannot be."""
+    """(The collator's layout, why it is not the wanted one).
+
+    Raises UserError if the wanted layout cannot be used.
+    """
     attention = model.config.get_text_config()._attn_implementation
     reason = None
     if not family.lays_out:
-        reason = f"family {family.model_type} has rows computed where they stand"
+        reason = f"family {family.model_type} supports no other layout than padded rows"
     elif attention not in IMPLEMENTATIONS:
-        reason = f"attention {attention} takes no mask of its own; {' and '.join(IMPLEMENTATIONS)} do"
+        reason = f"attention {attention} takes no mask over pairs of positions ({' and '.join(IMPLEMENTATIONS)} do)"
     elif arguments.neftune_noise_alpha:
-        reason = "train.neftune_noise_alpha is drawn for each computed token, and depends on how many stand in a row"
+        reason = "the noise of train.neftune_noise_alpha depends on which tokens are computed, and how many are in a sequence"
     if reason is None:
         return wanted, None
     if wanted not in ("auto", "padded"):
@@ -31,10 +34,13 @@ def layout_for(wanted: str, model: Any, family: Family, arguments: Any) -> tuple
 
 
 def laid_out(model: Any, inputs: dict[str, Any], layout: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The inputs of a model's forward where the layout computes them; images are each there once (align/fast/images_once.py)."""
+    """The inputs of a model's forward in a layout.
+
+    Each image is included once (align/fast/images_once.py).
+    """
     inputs = dict(inputs)
     positions = _positions(model, inputs, layout["images_of_rows"])
-    if "source" not in layout:  # padded, with an image that several rows show
+    if "source" not in layout:  # padded rows, where several rows show the same image
         return inputs | ({} if positions is None else {"position_ids": positions})
     if positions is None:
         length = inputs["input_ids"].size(1)
@@ -47,7 +53,10 @@ def laid_out(model: Any, inputs: dict[str, Any], layout: dict[str, torch.Tensor]
 
 
 def _positions(model: Any, inputs: dict[str, Any], images: torch.Tensor) -> torch.Tensor | None:
-    """Of the padded rows, (3, rows, length), where a model counts them by images; None where it counts tokens."""
+    """Positions of the padded rows (3, rows, length).
+
+    None if the model counts tokens and not image patches.
+    """
     token_types = inputs.pop("mm_token_type_ids", None)
     if token_types is None or "image_grid_thw" not in inputs:
         return None
@@ -61,7 +70,10 @@ def _positions(model: Any, inputs: dict[str, Any], images: torch.Tensor) -> torc
 
 
 def _mask(model: Any, group: torch.Tensor, segment: torch.Tensor) -> torch.Tensor:
-    """(rows, 1, length, length): a token sees what stands before it of its group's prompt and of its own segment."""
+    """Mask (rows, 1, length, length).
+
+    A token attends to earlier tokens of its group's prompt and of its own segment.
+    """
     same_group = group[:, :, None] == group[:, None, :]
     same_segment = (segment[:, :, None] == segment[:, None, :]) | (segment[:, None, :] == 0)
     sees = (same_group & same_segment).tril()[:, None]

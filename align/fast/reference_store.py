@@ -1,8 +1,10 @@
-"""What a reference says of answers, kept from one run to the next: its log-probabilities never change, and asking is a third of a DPO step.
+"""A disk cache of a reference model's log-probabilities, which runs share.
 
-Each answer is found by what the model reads: prompt, answer and pixels; each folder is of one reference, with its weights, types and
-libraries. What is not there is asked for and written, shard by shard, each whole or not at all. Nothing is trusted: a shard that is not
-what was written is thrown away, and at every start the first answers that are all there are asked for once more and compared.
+They never change, and computing them takes a third of a DPO step. The key of an answer is a hash of
+what the model reads: prompt, answer and pixels. A folder belongs to one reference model: its
+weights, dtypes and library versions. Missing answers are computed and written atomically, in
+shards. Shards are verified: a shard whose content has changed is deleted. In every run, the first
+batch whose answers are all cached is also computed and compared.
 """
 
 from __future__ import annotations
@@ -26,13 +28,17 @@ from transformers import TrainerCallback
 from align.files import cache_folder
 
 WRITTEN_TOGETHER = 512
-"""Answers of a shard; a kill loses fewer than these."""
+"""Number of answers in a shard. A killed run loses fewer than this."""
 NEAR, NEAR_IN_16_BITS = 1e-4, 0.02
-"""How far the same reference may be from what is stored, per token on average: rounding."""
+"""Maximum mean difference per token between new and cached log-probabilities of the same model,
+due to rounding."""
 
 
 class Store:
-    """Log-probabilities of answers, token by token, in a folder that runs share. Every process writes shards of its own."""
+    """Log-probabilities of answers, per token, in a folder that runs share.
+
+    Every process writes its own shards.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -43,18 +49,18 @@ class Store:
             self._known |= _read(shard)
 
     def find(self, key: str, tokens: int) -> torch.Tensor | None:
-        """(tokens,) float32; None where the answer is not there, or has other tokens."""
+        """(tokens,) float32; None if the answer is not cached, or has another number of tokens."""
         found = self._known.get(key)
         return found if found is not None and len(found) == tokens else None
 
     def add(self, key: str, log_probs: torch.Tensor) -> None:
-        """One answer more, (tokens,)."""
+        """Add the log-probabilities of an answer (tokens,)."""
         self._known[key] = self._new[key] = log_probs.detach().float().cpu().clone()
         if len(self._new) >= WRITTEN_TOGETHER:
             self.write()
 
     def write(self) -> None:
-        """Write what is new: beside, and renamed."""
+        """Write the new answers to a shard, under a temporary name that is then renamed."""
         if not self._new:
             return
         values, index, start = torch.cat(list(self._new.values())), {}, 0
@@ -67,7 +73,7 @@ class Store:
         self._new = {}
 
     def forget(self) -> None:
-        """Throw everything away."""
+        """Delete all shards and forget all answers."""
         self._known, self._new = {}, {}
         for shard in self.folder.glob("*.safetensors"):
             shard.unlink(missing_ok=True)
@@ -81,10 +87,10 @@ def _read(shard: Path) -> dict[str, torch.Tensor]:
         if told["sha256"] != _sha256(values, index):
             raise ValueError("its content has changed")
         return {key: values[start:end] for key, (start, end) in index.items()}
-    except FileNotFoundError:  # another run threw it away
+    except FileNotFoundError:  # another run deleted it
         return {}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        print(f"{shard}: thrown away, and asked for anew: {error}", file=sys.stderr, flush=True)
+        print(f"{shard}: deleted, and its log-probabilities are computed again: {error}", file=sys.stderr, flush=True)
         shard.unlink(missing_ok=True)
         return {}
 
@@ -94,14 +100,20 @@ def _sha256(values: torch.Tensor, index: dict[str, Any]) -> str:
 
 
 class StoredReference:
-    """A reference that is asked only for what is not stored."""
+    """A reference model that computes only log-probabilities that are not cached."""
 
     def __init__(self, store: Store, agreed: Callable[[bool], bool], near: float = NEAR):
-        """`agreed` says whether something holds on every process: where weights are divided, all ask or none."""
+        """`agreed` returns whether a condition holds on every process.
+
+        If weights are divided among processes, all of them must compute, or none.
+        """
         self.store, self.agreed, self.near, self.checked = store, agreed, near, False
 
     def log_probs(self, keys: Sequence[str], mask: torch.Tensor, ask: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """(answers, length - 1), 0 where `mask` (answers, length - 1) says that nothing is supervised. `ask` gives the same anew."""
+        """(answers, length - 1), 0 where `mask` (answers, length - 1) is False.
+
+        `ask` computes them with the model.
+        """
         counts = mask.sum(1).tolist()
         found = [self.store.find(key, tokens) for key, tokens in zip(keys, counts, strict=True)]
         there = self.agreed(all(one is not None for one in found))
@@ -118,12 +130,13 @@ class StoredReference:
         return asked
 
     def _compare(self, stored: torch.Tensor, asked: torch.Tensor, mask: torch.Tensor) -> None:
-        """Forget everything, on every process, where the reference does not say what is stored."""
+        """Delete the cache, on every process, if it differs from the reference model."""
         apart = ((stored - asked).abs().sum(1) / mask.sum(1).clamp(min=1)).max().item()
         if self.agreed(apart <= self.near):
             return
         print(
-            f"{self.store.folder}: what is stored is not what the reference says (here off by {apart:.2g} per token): asked for anew",
+            f"{self.store.folder}: cached log-probabilities differ from the reference model's (on this process by {apart:.2g} per "
+            f"token); they are deleted and computed again",
             file=sys.stderr,
             flush=True,
         )
@@ -131,20 +144,20 @@ class StoredReference:
 
 
 class KeepReference(TrainerCallback):
-    """Writes what is new with every checkpoint, and at the end."""
+    """Writes new log-probabilities to the cache with every checkpoint and at the end."""
 
     def __init__(self, store: Store):
         self.store = store
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write it."""
+        """Write new log-probabilities."""
         self.store.write()
 
     on_train_end = on_save
 
 
 def stored_reference(weights: str, dtype: torch.dtype, reference: str, arguments: Any) -> StoredReference:
-    """The cache of one reference model: of which weights, in which dtype and of which kind (align/models/reference.py)."""
+    """The cache for a reference model's weights, dtype and kind (align/models/reference.py)."""
     processes = PartialState()
     computed_as = [str(dtype), arguments.bf16, arguments.fp16, torch.__version__, transformers.__version__]
     told = json.dumps([weights, reference, *computed_as])

@@ -1,4 +1,4 @@
-"""A renderer that goes the fast way, for processors whose way it knows."""
+"""A fast renderer, for processors that it supports."""
 
 from __future__ import annotations
 
@@ -20,31 +20,35 @@ from align.rows import Row
 from align.settings import ModelSettings
 
 KNOWN = (LlavaProcessor, Qwen2VLProcessor)
-"""Processors that write an image as one token, repeated."""
+"""Supported processors: they represent an image as one repeated token."""
 TYPES = "mm_token_type_ids"
-"""What Qwen2-VL's gives beside the ids: 1 for an image token."""
+"""Output of Qwen2-VL's processor in addition to the token ids: 1 for an image token, otherwise
+0."""
 
 
 def renderer_of(processor: Any, family: Family, settings: ModelSettings | None = None) -> Renderer:
-    """The fastest renderer that gives what the plain one gives."""
+    """The fast renderer if it gives the same as the plain one, otherwise the plain one."""
     return faster(Renderer(processor, family, settings))
 
 
 def faster(plain: Renderer) -> Renderer:
-    """A fast renderer in place of a plain one, or the plain one where the fast way is not known to give the same."""
+    """A fast renderer, or `plain` if the fast one is not known to give the same."""
     if not _is_known(plain.processor):
         return plain
     try:
         expected = _probed(plain)
         fast = FastRenderer(plain, typed=TYPES in expected[0].aligned)
         agree = all(same(*pair) for pair in zip(expected, _probed(fast), strict=True))
-    except Exception:  # of a template that trims, or a system prompt with an image token: the plain path raises it too
+    except Exception:  # a template that trims, or an image token in a system prompt: the plain path raises it too
         return plain
     return fast if agree else plain
 
 
 class FastRenderer(Renderer):
-    """What a plain renderer gives, in less time. `typed`: whether its processor tells image tokens from others (`TYPES`)."""
+    """The results of a plain renderer, in less time.
+
+    `typed`: whether the processor returns token types (`TYPES`).
+    """
 
     def __init__(self, plain: Renderer, typed: bool = False):
         vars(self).update(vars(plain))
@@ -53,12 +57,12 @@ class FastRenderer(Renderer):
         self._around: dict[tuple[int, bool], list[str] | None] = {}
 
     def around(self, row: Row, answer: str | None) -> list[str] | None:
-        """What the chat template writes around the texts of rows like this one; None where it must be applied to each row."""
+        """The template's pieces around the texts of such rows; None if it must render each row."""
         shape = (len(row.images), answer is not None)
         if shape not in self._around:
             turns, template = self._turns(row, answer), self.processor.chat_template
             variables = self.processor.tokenizer.special_tokens_map | {"add_generation_prompt": answer is None}
-            # Of several templates the processor chooses.
+            # If there are several templates, the processor must choose one.
             pieces = around(template, turns, variables) if isinstance(template, str) else None
             whole = super()._written(row, answer)
             self._around[shape] = pieces if pieces and _joined(pieces, turns) == whole else None
@@ -71,7 +75,7 @@ class FastRenderer(Renderer):
     def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
         backend = self.processor.tokenizer.backend_tokenizer
         adds = [self._adds_tokens(text) for text in texts]
-        # What an earlier call left in the tokenizer it takes out itself.
+        # An earlier call may have left settings in the tokenizer, which only its own call resets.
         left = backend.padding is not None or backend.truncation is not None or backend.encode_special_tokens
         if left or any(each != adds[0] for each in adds):
             return super()._tokenised(texts)
@@ -89,7 +93,7 @@ class FastRenderer(Renderer):
         image = self.image_token_id
         others = [token for token in self.placeholders if token != self.image_token]
         if before.count(image) != len(images) or any(token in prompt for token in others):
-            return super()._read(prompt, before, images)  # which says what is wrong
+            return super()._read(prompt, before, images)  # it raises an error that says what is wrong
         inputs, tokens = self.images.inputs(images) if images else ({}, [])
         repeats = iter(tokens)
         ids = [token for one in before for token in ([one] * next(repeats) if one == image else [one])]
@@ -98,13 +102,16 @@ class FastRenderer(Renderer):
 
 
 def _joined(pieces: Sequence[str], turns: Sequence[dict[str, Any]]) -> str:
-    """Texts with what stands around them."""
+    """The texts of the turns, with the template's pieces around them."""
     texts = [part["text"] for turn in turns for part in turn["content"] if part["type"] == "text"]
     return pieces[0] + "".join(text + piece for text, piece in zip(texts, pieces[1:], strict=True))
 
 
 def _is_known(processor: Any) -> bool:
-    """Whether a processor writes an image as one token, repeated, behind a tokenizer that only hands texts on."""
+    """Whether the fast path supports a processor.
+
+    It must repeat one token per image, and its tokenizer must pass texts on unchanged.
+    """
     tokenizer = processor.tokenizer
     return (
         isinstance(processor, KNOWN)
@@ -115,7 +122,10 @@ def _is_known(processor: Any) -> bool:
 
 
 def _probed(renderer: Renderer) -> list[Rendered]:
-    """A few rows, rendered: another version of transformers may make of them what the fast path does not."""
+    """Render a few test rows.
+
+    With another version of transformers, the fast path may give different results.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     image = encode_png(Image.fromarray(noise))
     rows = [Row("probe", " What's this?\n\n", images=(image,) * count) for count in (0, 2)]
@@ -123,7 +133,7 @@ def _probed(renderer: Renderer) -> list[Rendered]:
 
 
 def same(one: Rendered, other: Rendered) -> bool:
-    """Whether two renderings are the same to the bit."""
+    """Whether two renderings are bitwise the same."""
     first, second = one.image_inputs, other.image_inputs
     texts = all(
         getattr(one, field.name) == getattr(other, field.name)

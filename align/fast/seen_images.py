@@ -1,4 +1,4 @@
-"""Images that a model has seen: their features are kept, for other rows, views and benchmarks that show the same image."""
+"""Keep image features in memory, for other rows, views and benchmarks that show the same image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from align.families import Family
 from align.fast.images_once import ImageReuse, ImagesOnce
 
 KEPT_BYTES = 2**30
-"""Features that are kept in main memory, at most; images beyond are encoded each time."""
+"""Maximum size of the features in main memory. Further images are encoded each time."""
 
 
 class KeptFeatures:
-    """The features of images, by the hash of their tensors. What is kept stays: another pass over a benchmark asks for the first first."""
+    """Image features in memory, by the hash of their tensors.
+
+    Nothing is evicted, because another pass over a benchmark starts with the same images.
+    """
 
     checked = True
 
@@ -27,21 +30,21 @@ class KeptFeatures:
         self._kept: dict[str, torch.Tensor] = {}
 
     def find(self, name: str) -> torch.Tensor | None:
-        """(tokens, hidden size) of an image; None where it is not kept."""
+        """Features of an image (tokens, hidden size); None if they are not kept."""
         return self._kept.get(name)
 
     def add(self, name: str, features: torch.Tensor) -> None:
-        """One image more, if there is room."""
+        """Add the features of an image, if the limit allows."""
         if self._bytes + features.nbytes <= self._limit:
             self._bytes += features.nbytes
             self._kept[name] = features.detach().to("cpu", copy=True)
 
     def check(self, stored: Mapping[str, torch.Tensor], encoded: Mapping[str, torch.Tensor]) -> None:
-        """Nothing: this model has made them all."""
+        """Do nothing: this model computed all features itself."""
 
 
 class SeenImages:
-    """Wraps a loaded model, whose weights stay as they are: each image that it is shown is encoded once."""
+    """Wraps a loaded model whose weights do not change: each image is encoded once."""
 
     def __init__(self, model: Any, family: Family, limit: int = KEPT_BYTES):
         plain = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -50,7 +53,7 @@ class SeenImages:
 
     @contextmanager
     def shown(self, rows: Sequence[Rendered]) -> Iterator[None]:
-        """These rows are answered within, in one batch. Raises UserError."""
+        """Context in which these rows are answered, in one batch. Raises UserError."""
         if self._once is None:
             yield
             return

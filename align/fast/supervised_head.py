@@ -1,8 +1,9 @@
-"""The output head works where there is something to predict.
+"""Compute the output head only at supervised positions.
 
-Without Triton trl's fused head projects every position on the vocabulary: for a row of 576 image tokens and a short refusal that is
-nearly all of the work. Hidden states and labels are therefore picked before the head, and its results put back into their places.
-On a CPU a frozen head is computed by align/fast/frozen_head.py; every other head is trl's.
+Without Triton, trl's fused head projects every position onto the vocabulary. For a row of 576 image
+tokens and a short refusal, that is nearly all of the work. So hidden states and labels are selected
+before the head, and its results are scattered back to their positions. On a CPU,
+align/fast/frozen_head.py computes a frozen head; trl computes every other head.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ PER_TOKEN = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1
 
 TRLS_TILE = chunked_logprob.TOKEN_CHUNK_SIZE
 TILE = 128
-"""Tokens that trl's head takes at a time without Triton, 16 MB of logits in fp32. Its own 4,096 take four times the memory for 750 tokens
-(perf/results/head.json). A plan is of GPUs, which keep trl's.
+"""Tokens that trl's head computes at a time without Triton: 16 MB of logits in fp32. trl's
+default of 4,096 takes four times the memory for 750 tokens (perf/results/head.json). `align
+plan` is about GPUs, which keep trl's default.
 """
 if not is_triton_available():
     chunked_logprob.TOKEN_CHUNK_SIZE = TILE
@@ -35,29 +37,30 @@ if not is_triton_available():
 
 @dataclass(frozen=True)
 class Computed:
-    """One forward pass on one process."""
+    """The amount of computation in one forward pass on one process."""
 
     rows: int
     length: int
     images: int
     patches: int
-    """Of all images together, where their number hangs on the image (Qwen2-VL); else 0."""
+    """Number of patches of all images, if it depends on the image size (Qwen2-VL); otherwise 0."""
     supervised: int
     is_policy: bool
-    """Whether a backward pass follows it; else it is the reference's."""
+    """Whether a backward pass follows; otherwise the pass is the reference model's."""
     logits_again: bool = True
-    """Whether that backward pass computes the head's logits again."""
+    """Whether the backward pass computes the head's logits again."""
 
 
 class SupervisedHead:
-    """Wraps a model's forward, after trl has put its fused head there: the same outputs, from the supervised positions alone.
+    """Wraps a model's fused forward: the same outputs, computed only at supervised positions.
 
-    A `layout` in the batch says where the model computes these (align/batches/layout.py); labels and outputs are of the padded rows.
+    A `layout` in the batch defines where the model computes each token (align/batches/layout.py).
+    Labels and outputs always refer to the padded rows.
 
-    `hidden` is what the last such forward gave the head: (supervised tokens, hidden size), row by row.
+    `hidden` (supervised tokens, hidden size), row by row, is the head's input in the last forward.
 
-    `policy` is the head of the policy, where this one is of a copy of its model: both are computed in the same way, so that equal
-    models give equal numbers.
+    `policy` is the policy's head, if this head belongs to a copy of its model (the reference
+    model). Both are computed in the same way, so equal models give equal numbers.
     """
 
     def __init__(self, model: Any, reuse: ImageReuse | None = None, policy: SupervisedHead | None = None):
@@ -68,7 +71,7 @@ class SupervisedHead:
         self._model = model
         self._picked: torch.Tensor | None = None
         self.passes: list[Computed] = []
-        """What was computed; whoever asks for it empties it."""
+        """The forward passes so far. The caller that reads this list empties it."""
         self._fused = model.forward
         model.base_model.register_forward_hook(self._pick)
 
@@ -82,7 +85,7 @@ class SupervisedHead:
 
     @property
     def trained(self) -> bool:
-        """Whether any parameter of the head is trained, its own or an adapter's."""
+        """Whether any parameter of the head is trained, including those of an adapter."""
         return any(parameter.requires_grad for parameter in self.projection.parameters())
 
     def _on_supervised(

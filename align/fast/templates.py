@@ -1,7 +1,8 @@
-"""A chat template taken apart: what it writes around the texts of a row, found once for all rows of one shape.
+"""Split a chat template into the pieces that it writes around a row's texts, once per row shape.
 
-Only for a template that writes texts as they are. Whether it does is not guessed: it is rendered with texts that can be written and joined
-to others, but not looked at. A template that trims a text, compares it or asks for its length fails, and is applied to every row.
+This works only for a template that writes texts unchanged. To find out, the template is rendered
+with placeholder texts that can be written and joined to others, but not inspected. A template that
+trims a text, compares it or reads its length fails, and is then applied to every row.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from jinja2 import nodes
 from transformers.utils import chat_template_utils
 
 STATEMENTS = (nodes.Output, nodes.For, nodes.If, nodes.Assign, nodes.Break, nodes.Continue)
-"""None of these keeps what was written for an expression to work on. A macro or a block does."""
+"""Statements that write their output at once. A macro or a block keeps it, so an expression
+could change it."""
 GENERATION = "_generation_support"
-"""Of `{% generation %}` in transformers: it writes what is inside."""
+"""The name of `{% generation %}` in transformers, which writes its content unchanged."""
 CHANGING = ("strftime_now", "random")
-"""Names of what differs from call to call."""
+"""Functions and filters whose result differs from call to call."""
 
 
 class Looked(Exception):
-    """A template did something else with a text than writing it."""
+    """Raised when a template does anything other than write a text."""
 
 
 class _Unseen:
-    """A text that a template may write or join to others, and nothing else."""
+    """A placeholder text that a template can only write or join to others."""
 
     def __init__(self, parts: tuple[str, ...]):
         self.parts = parts
@@ -41,7 +43,8 @@ class _Unseen:
     def _looked(self, *_: Any) -> NoReturn:
         raise Looked
 
-    # Else Python would answer for an object in general, or a filter of Jinja would take a TypeError as an answer.
+    # Otherwise Python's defaults for any object would apply, or a Jinja filter would catch a
+    # TypeError and continue.
     __str__ = __repr__ = __format__ = __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = _looked
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _looked
     __int__ = __float__ = __index__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _looked
@@ -56,10 +59,10 @@ def _parts(text: Any) -> tuple[str, ...]:
 
 
 def around(template: str, turns: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> list[str] | None:
-    """What a template writes before, between and behind the texts of `turns`, each written once, in their order.
+    """The pieces that a template writes before, between and after the texts of `turns`, in order.
 
-    None of a template that does not write every text once, as it is. `variables` are those that the template is rendered with, beside
-    the turns.
+    None if the template does not write every text exactly once and unchanged. `variables` are
+    passed to the template in addition to the turns.
     """
     marks: list[str] = []
     hidden = [{**turn, "content": [_hidden(part, marks) for part in turn["content"]]} for turn in turns]
@@ -81,26 +84,29 @@ def around(template: str, turns: Sequence[Mapping[str, Any]], variables: Mapping
 
 @lru_cache(maxsize=16)
 def _compiled(template: str) -> jinja2.Template | None:
-    """A template that writes unseen texts too; None of one that does not only write. Kept: every shape of rows asks for it."""
+    """A compiled template that can write placeholder texts; None if it may change what it writes.
+
+    The result is cached, because it is used for every shape of rows.
+    """
     environment = chat_template_utils._compile_jinja_template(template).environment.overlay(finalize=_shown)
     return environment.from_string(template) if _writes_only(environment.parse(template)) else None
 
 
 def _hidden(part: Mapping[str, Any], marks: list[str]) -> dict[str, Any]:
-    """A part of a turn, its text unseen: what is written in its place is a new mark."""
+    """A part of a turn with its text replaced by a placeholder, which is written as a new mark."""
     if part["type"] != "text":
         return dict(part)
-    marks.append(f"\ue000{len(marks)}\ue001")  # of Unicode's private use
+    marks.append(f"\ue000{len(marks)}\ue001")  # characters of Unicode's private use area
     return {**part, "text": _Unseen((marks[-1],))}
 
 
 def _shown(value: Any) -> Any:
-    """What Jinja writes of a value: its `finalize`."""
+    """The text that Jinja writes for a value (its `finalize`)."""
     return "".join(value.parts) if isinstance(value, _Unseen) else value
 
 
 def _writes_only(template: nodes.Template) -> bool:
-    """Whether all that is written is part of the result at once, and the same at every call."""
+    """Whether a template writes its output directly, and the same output at every call."""
 
     def plain(statement: nodes.Stmt) -> bool:
         if isinstance(statement, nodes.CallBlock):

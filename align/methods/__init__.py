@@ -1,1 +1,1 @@
-"""Methods: trl's trainers over our rows, one file each."""
+"""Methods: trl's trainers on the rows of this project, one file each."""

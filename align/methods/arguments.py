@@ -1,4 +1,4 @@
-"""The `train:` section of a recipe -> trl's configuration class of a method, its fields unrenamed."""
+"""Turn the `train:` section of a recipe into the method's trl configuration class."""
 
 from __future__ import annotations
 
@@ -17,72 +17,79 @@ from align.methods.distributed import machine_defaults
 from align.run_folder import RunFolder
 from align.settings import RunConfig
 
+# Fields that a recipe cannot set -> why, and what to use instead.
 SET_BY_US = {
-    "output_dir": "output_dir=",
-    "seed": "seed=",
-    "gradient_accumulation_steps": "global_batch_size=, from which it is derived",
-    "remove_unused_columns": "nothing: our collator reads whole rows",
-    "resume_from_checkpoint": "resume=",
-    "push_to_hub": "nothing: training never uploads",
-    "accelerator_config": "nothing: how rows are dealt to processes is the sampler's",
-    "ignore_data_skip": "nothing: a run that resumes takes the rows that it would have taken",
-    "auto_find_batch_size": "train.per_device_train_batch_size: the batch is a setting of the science",
-    "hub_model_id": "align push, after training",
-    "hub_strategy": "align push, after training",
-    "enable_jit_checkpoint": "nothing: SIGTERM and SIGUSR1 save a checkpoint as it is",
-    "save_only_model": "nothing: a run that resumes needs its optimizer",
-    "eval_strategy": "evaluate.*: the evaluation follows the training in a process of its own",
+    "output_dir": "use output_dir=",
+    "seed": "use seed=",
+    "gradient_accumulation_steps": "it is derived from global_batch_size; use global_batch_size=",
+    "remove_unused_columns": "the collator reads whole rows; remove it",
+    "resume_from_checkpoint": "use resume=",
+    "push_to_hub": "training never uploads; use `align push` after training",
+    "accelerator_config": "the sampler of the method deals rows to processes; remove it",
+    "ignore_data_skip": "a resumed run must train on the same rows as a run without interruption; remove it",
+    "auto_find_batch_size": "the batch size is part of the experiment; use train.per_device_train_batch_size",
+    "hub_model_id": "training never uploads; use `align push` after training",
+    "hub_strategy": "training never uploads; use `align push` after training",
+    "enable_jit_checkpoint": "SIGTERM and SIGUSR1 already save a checkpoint; remove it",
+    "save_only_model": "a resumed run needs its optimizer; remove it",
+    "eval_strategy": "a separate process evaluates the run after training; use evaluate.*",
 }
 KEYS = ("hub_token", "push_to_hub_token")
-"""Fields that would keep a key in the files of a run."""
+"""Fields that would save a secret key in the files of a run."""
+# Fields that have no effect here -> why. A run that sets one is rejected.
 INERT = {
-    "packing": "see layout=packed",
-    "eval_packing": "the evaluation is a process of its own",
-    "padding_free": "see layout=packed",
-    "packing_strategy": "see layout=packed",
-    "truncation_mode": "nothing is ever cut",
-    "completion_only_loss": "the loss is always on the answer and its end of turn",
-    "assistant_only_loss": "the loss is always on the answer and its end of turn",
-    "dataset_text_field": "rows have their own fields",
-    "dataset_kwargs": "rows are rendered by our collator",
-    "dataset_num_proc": "rows are rendered by our collator",
-    "shuffle_dataset": "the sampler shuffles",
-    "eos_token": "a family says how a turn ends",
-    "pad_token": "the tokenizer has one",
-    "chat_template_path": "the processor's own template is used",
-    "model_init_kwargs": "use model.*",
-    "trust_remote_code": "remote code is not run",
-    "label_smoothing_factor": "the loss is trl's own of the method (train.loss_type)",
-    "use_liger_kernel": "the output head works on the supervised positions already",
-    "per_device_eval_batch_size": "the evaluation is a process of its own (evaluate.generation.batch_size)",
-    "dataloader_drop_last": "steps are always whole: rows from the beginning of an epoch's order fill its last one",
+    "packing": "layout=packed packs rows",
+    "eval_packing": "evaluation runs in a separate process",
+    "padding_free": "layout=packed removes padding",
+    "packing_strategy": "layout=packed packs rows",
+    "truncation_mode": "nothing is truncated",
+    "completion_only_loss": "the loss is always on the answer and its end-of-turn token",
+    "assistant_only_loss": "the loss is always on the answer and its end-of-turn token",
+    "dataset_text_field": "rows have fixed fields",
+    "dataset_kwargs": "the collator renders the rows",
+    "dataset_num_proc": "the collator renders the rows",
+    "shuffle_dataset": "the sampler shuffles the rows",
+    "eos_token": "the model's family defines how a turn ends",
+    "pad_token": "the tokenizer defines it",
+    "chat_template_path": "the processor's own chat template is used",
+    "model_init_kwargs": "the settings are under model.*",
+    "trust_remote_code": "remote code is never run",
+    "label_smoothing_factor": "the method uses trl's loss (train.loss_type)",
+    "use_liger_kernel": "the output head already computes only the supervised positions",
+    "per_device_eval_batch_size": "evaluation runs in a separate process (evaluate.generation.batch_size)",
+    "dataloader_drop_last": "every step is full: rows from the start of an epoch's order fill its last step",
 }
 
 GROUPED = "group_by_length"
 STRATEGIES = ("random", GROUPED)
-"""Orders of rows (`train_sampling_strategy`): a step holds the same rows in either."""
+"""Row orders (`train_sampling_strategy`): a step holds the same rows in both."""
 
 
 def training_arguments(composed: Composed, method: type, run: RunFolder, world_size: int) -> Any:
-    """An instance of a method's configuration class. Raises UserError that names the file or argument of a field that cannot be."""
+    """An instance of a method's configuration class.
+
+    Raises UserError that names the file or argument of a field that is not valid.
+    """
     config: RunConfig = composed.config
     if config.layout not in LAYOUTS:
         raise UserError(f"{composed.origin('layout')}: layout={config.layout}: expected one of {', '.join(LAYOUTS)}")
     if config.stored_reference and (reason := method.storable):  # type: ignore[attr-defined]
         raise UserError(
-            f"{composed.origin('stored_reference')}: stored_reference=true: method={config.method}: {reason}"
+            f"{composed.origin('stored_reference')}: stored_reference=true cannot be used with method={config.method}: "
+            f"{reason}; set stored_reference=false"
         )
     config_class: type = method.config_class  # type: ignore[attr-defined]
     inert = INERT | getattr(method, "inert", {})
     given = dict(config.train)
     for key in given:
-        if key in KEYS:  # not repeated here, where an origin may be the argument itself
+        if key in KEYS:  # the origin is not printed: it may be the argument, with the key in it
             raise UserError(
-                f"train.{key}: a key does not belong into a configuration, which is kept with the run; use HF_TOKEN"
+                f"train.{key}: do not put a key into a configuration, which is saved with the run; set the environment "
+                f"variable HF_TOKEN"
             )
         where = composed.origin(f"train.{key}")
         if key in SET_BY_US:
-            raise UserError(f"{where}: train.{key} is not set here; use {SET_BY_US[key]}")
+            raise UserError(f"{where}: train.{key} cannot be set: {SET_BY_US[key]}")
         if key in inert:
             raise UserError(f"{where}: train.{key} would have no effect: {inert[key]}; remove it")
     _check_fields(given, config_class, composed)
@@ -102,7 +109,7 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
     if arguments.train_sampling_strategy not in STRATEGIES:
         raise UserError(
             f"{composed.origin('train.train_sampling_strategy')}: train.train_sampling_strategy={arguments.train_sampling_strategy}: "
-            f"expected one of {', '.join(STRATEGIES)}; which rows a step holds is a matter of the seed"
+            f"expected one of {', '.join(STRATEGIES)}; with any other, the rows of a step would not depend on the seed alone"
         )
     _check_amounts(arguments, composed)
     method.check_arguments(arguments, config)  # type: ignore[attr-defined]
@@ -110,7 +117,7 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
 
 
 def _check_amounts(arguments: Any, composed: Composed) -> None:
-    """Raises UserError for amounts that transformers accepts and that train nothing, or something else than they say."""
+    """Raises UserError for numbers that transformers accepts but that make no sense for training."""
     wrong = {
         "max_steps": arguments.max_steps < 1
         and arguments.max_steps != -1
@@ -127,7 +134,11 @@ def _check_amounts(arguments: Any, composed: Composed) -> None:
 
 
 def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[int, int]:
-    """(rows of a step on one process, rows of a forward pass). The batch is a setting of the science: what does not divide is an error."""
+    """(rows of a step on one process, rows of a forward pass).
+
+    The batch size is part of the experiment, so it is never rounded. Raises UserError if it does
+    not divide.
+    """
     if config.num_processes not in (None, world_size):
         raise UserError(
             f"num_processes={config.num_processes}, but {world_size} processes are running; "
@@ -137,12 +148,14 @@ def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[i
         raise UserError(f"global_batch_size={config.global_batch_size}: expected at least 1")
     share, rest = divmod(config.global_batch_size, world_size)
     if rest or not share:
-        raise UserError(f"global_batch_size={config.global_batch_size} cannot be divided over {world_size} processes")
+        raise UserError(
+            f"global_batch_size={config.global_batch_size} cannot be divided over {world_size} processes; use a multiple of that number"
+        )
     batch = given.get("per_device_train_batch_size", share)
     if batch < 1 or share % batch:
         raise UserError(
-            f"global_batch_size={config.global_batch_size} over {world_size} processes is {share} rows each, "
-            f"which train.per_device_train_batch_size={batch} does not divide"
+            f"global_batch_size={config.global_batch_size} over {world_size} processes gives {share} rows each; "
+            f"train.per_device_train_batch_size={batch} does not divide that number: use one of its divisors"
         )
     return share, batch
 
@@ -159,13 +172,13 @@ def _check_fields(given: dict[str, Any], config_class: type, composed: Composed)
 
 
 def _typed(schema: Any, key: str, value: Any) -> Any:
-    # Of a field that exists its own node is enough; merging copies all that it is given.
+    # Merging copies the whole schema, so for a known field only its own node is merged.
     known = OmegaConf.masked_copy(schema, key) if key in schema else schema
     try:
         return OmegaConf.to_container(OmegaConf.merge(known, {key: value}))[key]
     except (OmegaConfBaseException, ValueError) as error:
         with contextlib.suppress(OmegaConfBaseException, ValueError):
-            if not isinstance(value, list):  # one value for a list is a list of one, as everywhere in the grammar
+            if not isinstance(value, list):  # a single value for a list becomes a list of one, as in every setting
                 return _typed(schema, key, [value])
         raise error
 
@@ -184,20 +197,21 @@ SHOWN = (
     ),
     *("bf16", "fp16", "gradient_checkpointing", "dataloader_num_workers"),
 )
-"""Fields that say how a run trains: recorded and shown whoever set them."""
+"""Fields that define how a run trains. They are always recorded and shown, also where they have
+their default."""
 
 
 def shown(arguments: Any) -> dict[str, Any]:
-    """`SHOWN` of a configuration that has them, and the method's own."""
+    """Values of the fields in `SHOWN` that a configuration has, and of the method's own fields."""
     classes = [base for base in type(arguments).__mro__ if base.__module__.startswith("align.")]
     own = [name for base in classes for name in vars(base).get("__annotations__", {})]
     values = asdict(arguments)
-    # Enumerations of transformers by what one would type.
+    # transformers' enumerations are shown as the value that a user types.
     return {key: getattr(values[key], "value", values[key]) for key in dict.fromkeys([*SHOWN, *own]) if key in values}
 
 
 def describe(arguments: Any) -> dict[str, Any]:
-    """The resolved fields that differ from the class's own defaults or say how a run trains, for the manifest."""
+    """The fields for the manifest: those not at their class's default, and those in `shown`."""
     always = shown(arguments)
     defaults = {name: field.default for name, field in type(arguments).__dataclass_fields__.items()}
     values = asdict(arguments)

@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or not there: a run may be killed while it saves, and several processes write to one checkpoint."""
+"""Write checkpoints atomically: a checkpoint is complete or absent.
+
+A run may be killed while it saves, and several processes write to the same checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,11 @@ from align.files import share
 
 
 class WholeCheckpoints:
-    """Mixin, before a transformers trainer: processes write a checkpoint beside, it is renamed, and only then older ones go."""
+    """Mixin, placed before a transformers trainer: saves checkpoints atomically.
+
+    All processes write a checkpoint to a temporary folder. The main process renames that folder,
+    and only then deletes older checkpoints.
+    """
 
     args: Any
     accelerator: Any
@@ -22,21 +29,22 @@ class WholeCheckpoints:
     is_fsdp_enabled: bool
     is_deepspeed_enabled: bool
     _draft: Path | None = None
-    """Where a checkpoint is being written."""
+    """The temporary folder of the checkpoint that is being written."""
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._draft or super()._get_output_dir(trial))  # type: ignore[misc]
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
-        """Read a full model's weights through `from_pretrained`, which knows the names that they are saved under.
+        """Load a full model's weights with `from_pretrained`, which translates the saved names.
 
-        transformers' trainer compares these names with those in memory, and would go on from the base without an error.
+        transformers' trainer compares the names without this mapping. It would silently continue
+        from the base model's weights.
         """
         model = model or self.model
         if hasattr(model, "peft_config") or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(checkpoint, model)  # type: ignore[misc]
             return
-        # In float32 every value is exact, whatever types the parameters have in memory.
+        # float32 holds every value exactly, whatever dtype the parameters have in memory.
         saved = type(model).from_pretrained(checkpoint, dtype=torch.float32)
         model.load_state_dict(saved.state_dict())
 
@@ -44,7 +52,7 @@ class WholeCheckpoints:
         checkpoints = Path(self.args.output_dir)
         self._draft = draft = checkpoints / ".being-saved"
         if self.accelerator.is_main_process:
-            shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed at it
+            shutil.rmtree(draft, ignore_errors=True)  # left by a process that was killed while it saved
         self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]

@@ -1,7 +1,8 @@
-"""What the launcher asked for, and whether it is what runs: accelerate falls back to something smaller in silence.
+"""Check that accelerate runs what the launcher asked for: accelerate silently falls back to less.
 
-`accelerate launch --cpu --num_processes 2` runs two worlds of one; FSDP on a CPU, and DeepSpeed told to use one, become plain data
-parallelism. Each trains something else than was asked for, or the same several times over.
+`accelerate launch --cpu --num_processes 2` runs two independent processes. FSDP on a CPU becomes
+plain data parallelism, and so does DeepSpeed that is configured to use a CPU. Each case trains
+something different, or trains the same run several times.
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from align.errors import UserError
 
 FSDP_LAYERS = "FSDP_TRANSFORMER_CLS_TO_WRAP"
 SHARDING = ("DEEPSPEED", "FSDP")
-"""What divides a model among processes, by accelerate's names."""
+"""Launchers that divide a model among processes, by accelerate's names."""
 
 PREPARING = 4
-"""Data loader workers of a training process, at most: docs/performance.md has what one renders and what GPUs train on."""
+"""Maximum number of data loader workers of a training process. docs/performance.md compares how
+many rows a worker renders with how many rows GPUs train on."""
 
 
 def world_size() -> int:
-    """How many processes the launcher started: its word, since asking accelerate would settle its state too early."""
+    """Number of processes that the launcher started, from its environment variable.
+
+    Accelerate is not asked, because that would initialize its state too early.
+    """
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def sharding() -> str | None:
-    """How the launcher divides a model among processes: DEEPSPEED, FSDP, or None where each holds it all."""
+    """How the launcher divides a model: DEEPSPEED, FSDP, or None if each process holds it all."""
     for kind in SHARDING:
         if os.environ.get(f"ACCELERATE_USE_{kind}", "").lower() in ("true", "1"):
             return kind
@@ -37,45 +42,56 @@ def sharding() -> str | None:
 
 
 def machine_defaults() -> dict[str, Any]:
-    """What trl's and transformers' defaults become on this machine under this launcher, where nothing else is said."""
-    # Batches without images leave the projector without a gradient; what transformers chooses here hangs on the model's class.
+    """Defaults for this machine and launcher that replace those of trl and transformers.
+
+    A recipe overrides them.
+    """
+    # A batch without images gives the projector no gradient, and transformers' default depends on
+    # the model class.
     several = {"ddp_find_unused_parameters": True} if world_size() > 1 and sharding() is None else {}
     if has_gpu():
         return several | {"bf16": torch.cuda.is_bf16_supported(), "dataloader_num_workers": spare_workers()}
-    # DeepSpeed has a notion of a CPU of its own (DS_ACCELERATOR=cpu); with `use_cpu` it would not be used at all.
+    # DeepSpeed has its own setting for a CPU (DS_ACCELERATOR=cpu); with `use_cpu` DeepSpeed would
+    # not be used at all.
     cpu = {"ddp_backend": "gloo"} if sharding() == "DEEPSPEED" else {"use_cpu": True}
     alone = {"dataloader_num_workers": 0, "dataloader_pin_memory": False}
     return several | cpu | alone | {"bf16": False, "gradient_checkpointing": False}
 
 
 def spare_workers() -> int:
-    """Data loader workers of this process where a GPU computes: its share of the machine's usable processors, less its own one.
+    """Data loader workers of this process: its share of usable processors, minus one for itself.
 
-    On a CPU there are none, since training computes on all processors. Workers end with each epoch: persistent ones would take fewer
-    draws of torch's generator, so that dropout on a CPU would differ from that of a run without workers.
+    A CPU run has no workers, because training uses all processors. Workers end after each epoch.
+    Persistent workers would draw fewer numbers from torch's generator, so dropout on a CPU would
+    differ from a run without workers.
     """
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return max(0, min(PREPARING, usable_processors() // here - 1))
 
 
 def divides_weights() -> bool:
-    """Whether each process holds but a part of the weights, so that all must pass every module together: FSDP, ZeRO-3."""
+    """Whether each process holds only a part of the weights (FSDP, ZeRO-3).
+
+    Then all processes must run every module together.
+    """
     return sharding() == "FSDP" or (sharding() == "DEEPSPEED" and is_deepspeed_zero3_enabled())
 
 
 def in_step_by_images(arguments: Any) -> bool:
-    """Whether a batch without images needs one that nothing looks at.
+    """Whether a batch without images needs a dummy image, which no token attends to.
 
-    Processes that divide weights, or expect a gradient of every trained one, wait for each other in every module. One that skips the
-    vision tower and the projector would leave the others waiting.
+    Processes that divide weights, or that expect a gradient for every trained weight, wait for each
+    other in every module. If one process skips the vision tower and the projector, the others wait
+    forever.
     """
     return world_size() > 1 and (sharding() is not None or arguments.ddp_find_unused_parameters is False)
 
 
 def name_layers(model: Any) -> None:
-    """Tell accelerate's FSDP which layers of a model to divide, where its configuration does not say.
+    """Set the layer classes that accelerate's FSDP wraps, if its configuration does not name them.
 
-    It would ask for every class that the model's parts mention, among them classes that a vision-language model does not have.
+    By default it wraps every class that the model's parts list, also classes that the
+    vision-language model does not contain.
     """
     if sharding() == "FSDP" and not os.environ.get(FSDP_LAYERS):
         there = {type(module).__name__ for module in model.modules()}
@@ -83,23 +99,25 @@ def name_layers(model: Any) -> None:
 
 
 def check_launch(accelerator: Any) -> None:
-    """Raises UserError where accelerate runs with fewer processes, or otherwise, than the launcher was told."""
+    """Raises UserError if accelerate does not run the processes or the backend that were launched."""
     kind, wanted = accelerator.distributed_type.value, sharding()
     if accelerator.num_processes != world_size():
         raise UserError(
-            f"{world_size()} processes were launched, but accelerate runs {accelerator.num_processes} ({kind}); each would train on its own"
+            f"the launcher started {world_size()} processes, but accelerate runs {accelerator.num_processes} ({kind}), so each process "
+            f"would train separately; on CPUs use accelerate_configs/cpu.yaml"
         )
     if wanted and kind != wanted:
         raise UserError(
-            f"the launcher asks for {wanted}, but accelerate runs {kind}: there is no GPU, or none is to be used (ACCELERATE_USE_CPU); "
-            f"on CPUs use accelerate_configs/cpu.yaml, or zero2.yaml and zero3.yaml with DS_ACCELERATOR=cpu"
+            f"the launcher asks for {wanted}, but accelerate runs {kind}: this machine has no GPU, or ACCELERATE_USE_CPU forbids "
+            f"its use; on CPUs use accelerate_configs/cpu.yaml, or zero2.yaml or zero3.yaml with DS_ACCELERATOR=cpu"
         )
 
 
 def refuse_other_launch(manifest: dict[str, Any], accelerator: Any) -> None:
-    """Raises UserError where a checkpoint of DeepSpeed or FSDP would be resumed without, or the other way round.
+    """Raises UserError if a checkpoint of DeepSpeed or FSDP is resumed without it, or the reverse.
 
-    Each keeps the optimizer in files of its own; transformers would begin optimizer and schedule anew, in silence.
+    Each saves the optimizer in its own files. transformers would silently start with a new
+    optimizer and learning rate schedule.
     """
 
     def told(kind: str, processes: int) -> str:
@@ -109,6 +127,6 @@ def refuse_other_launch(manifest: dict[str, Any], accelerator: Any) -> None:
     now = told(accelerator.distributed_type.value, accelerator.num_processes)
     if then != now:
         raise UserError(
-            f"the checkpoint of this run was saved under {then}, and this launch is {now}: its optimizer cannot be read; launch it as "
-            f"before, or begin anew with resume=false"
+            f"the checkpoint of this run was saved with {then}, but this launch uses {now}, so its optimizer cannot be read; launch it "
+            f"as before, or start again with resume=false"
         )

@@ -1,7 +1,9 @@
 """Direct preference optimisation: trl's DPOTrainer over our rows.
 
-L = -log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))]), log p summed over the answer's
-tokens, mean over pairs (Rafailov et al. 2023, eq. 7; trl's `sigmoid`). The reference is what the run began from:
+L = -log sigmoid(beta * [(log p(chosen) - log p_ref(chosen)) - (log p(rejected) - log p_ref(rejected))])
+
+log p is summed over the answer's tokens, and L is a mean over pairs (Rafailov et al. 2023, eq. 7;
+trl's `sigmoid`). The reference model is the model that the run starts from:
 align/models/reference.py.
 """
 
@@ -23,61 +25,62 @@ from align.rows import Row
 from align.settings import RunConfig
 
 SORTING = ("aot", "aot_unpaired")
-"""Losses of trl that compare the pairs of a forward pass with each other."""
+"""trl's losses that compare the pairs of a forward pass with each other."""
 LOSSES = (
     *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down"),
     *("discopop", "sft", "sigmoid_norm"),
     *SORTING,
 )
-"""All of trl's."""
+"""All of trl's loss types."""
 
 
 class DPO(RowsTrainer, DPOTrainer):
-    """trl's DPO with every loss type it knows. Its `sft` term is a mean over the chosen tokens of the whole step.
+    """trl's DPO with all its loss types. `sft` is a mean over the chosen tokens of the whole step.
 
-    trl's own `sft` is a mean over each forward pass, so that accumulation or another number of processes would weigh long and
-    short answers differently: the same experiment would be another one.
+    trl's own `sft` is a mean over each forward pass. Gradient accumulation, or a different number
+    of processes, would then change the weights of long and short answers, and so the experiment.
     """
 
     config_class = DPOConfig
     needs_reference = True
     storable = None
     inert = {
-        "precompute_ref_log_probs": "trl's store knows neither templates nor image bytes; use stored_reference=true",
-        "precompute_ref_batch_size": "see stored_reference=true",
-        "sync_ref_model": "the reference is what the run began from, and stays it",
-        "neftune_noise_alpha": "the reference would be asked through the same noise",
+        "precompute_ref_log_probs": "trl's cache ignores templates and image bytes; use stored_reference=true",
+        "precompute_ref_batch_size": "stored_reference=true replaces trl's cache",
+        "sync_ref_model": "the reference model is always the model that the run starts from",
+        "neftune_noise_alpha": "the same noise would change the reference model's log-probabilities",
     }
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
-        """Raises UserError for losses that cannot be, and for dropout that trl would switch off."""
+        """Raises UserError for losses that are not valid, and for dropout that trl switches off."""
         if not arguments.beta > 0:
             raise UserError(
-                f"train.beta={arguments.beta}: expected more than 0; at 0 or below DPO learns the wrong side"
+                f"train.beta={arguments.beta}: expected more than 0; at 0 DPO learns nothing, and below 0 it prefers the rejected answers"
             )
         losses = arguments.loss_type
         if unknown := [name for name in losses if name not in LOSSES]:
-            raise UserError(f"train.loss_type: {unknown[0]!r} is none of {', '.join(LOSSES)}")
+            raise UserError(f"train.loss_type: {unknown[0]!r} is unknown; expected one of {', '.join(LOSSES)}")
         if twice := [name for name in losses if losses.count(name) > 1]:
-            raise UserError(f"train.loss_type: {twice[0]} stands twice; give it once, with the sum of its weights")
+            raise UserError(f"train.loss_type: {twice[0]} is given twice; give it once, with the sum of its weights")
         if losses == ["sft"]:
-            raise UserError("train.loss_type: sft alone is method=sft; DPO needs a preference loss beside it")
+            raise UserError("train.loss_type: sft alone is method=sft; add a preference loss, or use method=sft")
         whole = arguments.per_device_train_batch_size == config.global_batch_size
         if not whole and (sorting := [name for name in losses if name in SORTING]):
             raise UserError(
-                f"train.loss_type: {sorting[0]} sorts the pairs of a forward pass, so that cutting a step of {config.global_batch_size} "
-                f"pairs into passes of {arguments.per_device_train_batch_size} would be another experiment; use one process, and "
-                f"train.per_device_train_batch_size=global_batch_size"
+                f"train.loss_type: {sorting[0]} sorts the pairs of a forward pass, so splitting a step of {config.global_batch_size} "
+                f"pairs into passes of {arguments.per_device_train_batch_size} would change the experiment; use one process, and set "
+                f"train.per_device_train_batch_size to global_batch_size"
             )
         if config.stored_reference and arguments.ld_alpha is not None:
             raise UserError(
-                "stored_reference=true: train.ld_alpha weighs tokens of the reference too; use one of the two"
+                "stored_reference=true cannot be used with train.ld_alpha, which also weights the reference model's tokens; "
+                "remove one of the two"
             )
         if arguments.disable_dropout and config.lora and config.lora.lora_dropout:
             raise UserError(
                 f"lora.lora_dropout={config.lora.lora_dropout} would have no effect: trl's DPO switches dropout off; set it to 0, or "
-                f"train.disable_dropout=false"
+                f"set train.disable_dropout=false"
             )
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -94,7 +97,7 @@ class DPO(RowsTrainer, DPOTrainer):
 
     @staticmethod
     def collator(renderer: Renderer, arguments: Any) -> PreferenceCollator:
-        """What makes batches of pairs."""
+        """The collator that makes batches of pairs."""
         return PreferenceCollator(renderer, arguments.max_length, arguments.pad_to_multiple_of)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
@@ -103,7 +106,7 @@ class DPO(RowsTrainer, DPOTrainer):
         return self.accelerator.reduce(torch.as_tensor(count, device=device), "sum")
 
     def _reference(self, inputs: dict[str, Any], keys: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Log-probabilities of whole answers (pairs,) as trl takes those that it has computed before."""
+        """The reference model's log-probabilities of whole answers (pairs,), under trl's keys."""
         supervised = inputs["completion_mask"] == 1
 
         def ask() -> torch.Tensor:
@@ -118,12 +121,12 @@ class DPO(RowsTrainer, DPOTrainer):
         return {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Trl's loss, and the weighted negative log-likelihood of the chosen answers."""
+        """Add to trl's loss the weighted negative log-likelihood of the chosen answers."""
         policy: dict[str, Any] = {}
         if self.parts.stored_reference is not None:
             inputs |= self._reference(inputs, inputs.pop("answer_keys"))
 
-        def forward(**batch: Any) -> Any:  # trl calls this for the policy alone; its reference is asked otherwise
+        def forward(**batch: Any) -> Any:  # trl calls this for the policy only, never for the reference model
             policy["output"] = model(**batch)
             return policy["output"]
 
@@ -133,7 +136,8 @@ class DPO(RowsTrainer, DPOTrainer):
         chosen = inputs["completion_mask"][:, 1:].chunk(2)[0]
         total = -(policy["output"].log_probs.chunk(2)[0] * chosen).sum()
         items = kwargs.get("num_items_in_batch")
-        # The trainer divides by the forward passes of a step, and DDP averages over processes: neither is wanted of a sum.
+        # The trainer divides by the forward passes of a step and DDP averages over processes: undo
+        # both, since this is a sum.
         passes = self.current_gradient_accumulation_steps * self.accelerator.num_processes if items is not None else 1
         nll = total / (chosen.sum() if items is None else items) * passes
         self._metrics["train"]["loss/sft"].append(self.accelerator.reduce(nll.detach(), "mean").item())

@@ -1,7 +1,8 @@
 """The contract of a method: the class behind `method=<name>`, and what a run gives it.
 
-A method is a trainer of trl with our rows: `class Mine(RowsTrainer, <a trainer of trl>)`. `RowsTrainer` has a default for all but
-`config_class` and `collator`. docs/adding.md builds one.
+A method is a trl trainer on the rows of this project: `class Mine(RowsTrainer, <a trl trainer>)`.
+`RowsTrainer` has a default for everything except `config_class` and `collator`. docs/adding.md shows
+how to write a method.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from align.settings import RunConfig
 
 
 class Method(Protocol):
-    """Rows and a model in, an adapter or a model out. What is checked on the class is checked before a model is loaded."""
+    """Trains a model on rows. The result is an adapter or a model.
+
+    The class methods check rows and settings before a model is loaded.
+    """
 
     config_class: type
     """trl's configuration class, or a subclass: its fields are the settings under `train:`."""
     inert: dict[str, str]
-    """Fields of it that have no effect here -> why; a run that sets one is rejected."""
+    """Fields of `config_class` that have no effect here -> why. A run that sets one is rejected."""
     needs_reference: bool
     """Whether the loss needs the reference model (align/models/reference.py)."""
     storable: str | None
-    """Why the reference model's log-probabilities cannot be cached (`stored_reference=true`); None where they can."""
+    """Why the reference model's log-probabilities cannot be cached (`stored_reference=true`);
+    None if they can."""
 
     @classmethod
     def check_row(cls, row: Row) -> None:
@@ -42,7 +47,10 @@ class Method(Protocol):
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
-        """Raises UserError for settings that are not valid for the method. `arguments` is a `config_class`."""
+        """Raises UserError for settings that are not valid for the method.
+
+        `arguments` is a `config_class`.
+        """
         ...
 
     @classmethod
@@ -51,7 +59,10 @@ class Method(Protocol):
         ...
 
     def __init__(self, *, args: Any, data_collator: Collator, parts: RunParts, ref_model: Any = None, **of_trl: Any):
-        """`parts` is what the run gives it; everything else is trl's. `ref_model` is a copy of a model that is trained in full."""
+        """`parts` comes from the run; all other arguments are trl's.
+
+        `ref_model` is a copy of the model, for full fine-tuning only.
+        """
         ...
 
     def train(self, resume_from_checkpoint: str | None = None) -> Any:
@@ -59,7 +70,10 @@ class Method(Protocol):
         ...
 
     def taken(self) -> tuple[list[int], int]:
-        """Row numbers, and supervised tokens, of the step that ended, over all processes. Every process must call it."""
+        """Row numbers, and supervised tokens, of the step that ended, over all processes.
+
+        Every process must call it.
+        """
         ...
 
     def beyond_bound(self) -> str | None:
@@ -68,7 +82,7 @@ class Method(Protocol):
 
 
 class StepTimer(Protocol):
-    """Times a run: how long its steps wait for rows, and what its forward passes cost (align/training/throughput.py)."""
+    """Times the wait for rows and the cost of forward passes (align/training/throughput.py)."""
 
     def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The same batches; waiting for one is timed."""
@@ -85,10 +99,14 @@ def _nothing_to_finish(_: Any) -> ImageReuse:
 
 @dataclass(frozen=True)
 class RunParts:
-    """What a run gives to its method, in addition to the arguments of trl's trainer. Alone, a method does without all of it."""
+    """Arguments that a run gives to its method, in addition to those of trl's trainer.
+
+    All of them are optional.
+    """
 
     finish_model: Callable[[Any], ImageReuse] = _nothing_to_finish
-    """Called with the model once trl has added the adapter: makes it ready to train, and returns how images may be reused."""
+    """Called with the model after trl added the adapter. Makes the model ready to train, and returns
+    how images may be reused."""
     timer: StepTimer | None = None
     stored_reference: StoredReference | None = None
     """The reference model's log-probabilities, cached on disk."""

@@ -1,7 +1,8 @@
-"""Preference losses on pairs: a chosen and a rejected answer to each request, without a reference model.
+"""Preference losses without a reference model, on pairs of a chosen and a rejected answer.
 
-A method is a pure function of the log-probabilities of both that names its terms (align/methods/terms.py). Losses of trl's DPO, which
-has a reference model, are `method=dpo train.loss_type=<name>`.
+A method is a pure function of both answers' log-probabilities that names its terms
+(align/methods/terms.py). Losses of trl's DPO, which has a reference model, are `method=dpo
+train.loss_type=<name>`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from align.rows import Row
 
 
 class PairsTrainer(RowsTrainer, TermsLoss):
-    """trl's SFTTrainer over pairs, with a loss of named terms of the parts `chosen` and `rejected`; a subclass has its `terms`."""
+    """trl's SFTTrainer on pairs, with a loss of named terms.
+
+    A method is a subclass with its `terms`, on the parts `chosen` and `rejected`.
+    """
 
     config_class: type = SFTConfig
     part_names = PAIR

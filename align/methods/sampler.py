@@ -1,4 +1,7 @@
-"""The order in which rows are trained on: a matter of the seed and the global batch, not of how many processes share the work."""
+"""The order in which rows are trained on.
+
+It depends on the seed and the global batch, not on the number of processes.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +15,24 @@ import torch
 
 
 class WholeBatches(torch.utils.data.Sampler[int]):
-    """Row numbers of one epoch after another, each shuffled by seed + epoch as accelerate's own sampler does.
+    """Row numbers, epoch by epoch, shuffled with seed + epoch as in accelerate's own sampler.
 
-    Where the rows do not fill the last batch of an epoch, rows from the beginning of that epoch's order fill it. Left alone, one
-    process would take a smaller step there and several would fill it up (accelerate's `even_batches`), so that the same experiment
-    would be another one.
+    If the rows do not fill the last batch of an epoch, rows from the start of that epoch's order
+    fill it. Otherwise a single process would take a smaller last step, while several processes
+    would fill it (accelerate's `even_batches`), and the number of processes would change the
+    experiment.
 
-    The epoch is told from the optimizer steps that were taken (`step`), not by `set_epoch`: on its way through the wrappers of a run
-    that resumes on several processes that call gets lost.
+    The epoch is computed from the number of optimizer steps taken (`step`), not set by `set_epoch`:
+    in a run that resumes on several processes, accelerate's wrappers do not pass that call on.
     """
 
     lengths: Sequence[Any] | None = None
-    """Of each row. With them the rows of a step are dealt longest first: a pass holds what is about as long, and so do those that processes
-    compute at a time. Every step holds the same rows as without them.
+    """Length of each row, or None. With lengths, the rows of a step are ordered longest first:
+    rows of a forward pass, and passes that processes compute at the same time, are then about
+    equally long. The rows of a step stay the same.
     """
     proportion: Sequence[int] = (1,)
-    """How many rows of each kind follow each other."""
+    """Numbers of rows of each kind that follow each other."""
 
     def __init__(self, rows: int, global_batch_size: int, seed: int, step: Callable[[], int]):
         self.rows = rows
@@ -49,7 +54,10 @@ class WholeBatches(torch.utils.data.Sampler[int]):
         yield from (order[i % self.rows] for i in range(len(self)))
 
     def _longest_first(self, step: Sequence[int], lengths: Sequence[Any]) -> list[int]:
-        """The rows of a step, each kind in its places."""
+        """The rows of a step, longest first within each kind.
+
+        The positions of the kinds do not change.
+        """
         kinds = [kind for kind, share in enumerate(self.proportion) for _ in range(share)]
         dealt = list(step)
         for kind in range(len(self.proportion)):
@@ -60,12 +68,12 @@ class WholeBatches(torch.utils.data.Sampler[int]):
         return dealt
 
     def facts(self) -> list[str]:
-        """What is not as a reader may expect, each a line to print."""
+        """Lines to print on what a reader may not expect of the order."""
         if not (filled := len(self) - self.rows):
             return []
         return [
             f"{self.rows} rows do not fill steps of {self.global_batch_size}: the last step of each epoch takes {filled} rows "
-            f"from the beginning of its order once more"
+            f"from the start of that epoch's order again"
         ]
 
     def _epoch(self) -> int:
@@ -73,11 +81,12 @@ class WholeBatches(torch.utils.data.Sampler[int]):
 
 
 class InProportion(WholeBatches):
-    """The same for kinds of rows that every forward pass must hold in fixed proportion: a stratified order.
+    """A stratified order: every forward pass holds rows of each kind in a fixed proportion.
 
-    Rows come in groups of `proportion[0]` of the first kind, `proportion[1]` of the second, and so on. As long as a forward pass
-    takes whole groups, so does every process and every step, however they are cut. In an epoch each row comes at least once; kinds
-    that run out before that are shuffled anew and go round again.
+    Rows come in groups of `proportion[0]` rows of the first kind, `proportion[1]` of the second,
+    and so on. If a forward pass holds whole groups, so does every process and every step. An epoch
+    contains each row at least once. A kind whose rows are used up earlier is shuffled again and
+    repeated.
     """
 
     def __init__(
@@ -103,7 +112,7 @@ class InProportion(WholeBatches):
                 yield from (next(rows) for _ in range(share))
 
     def facts(self) -> list[str]:
-        """How often the rows of each kind are taken in an epoch, where it is not once."""
+        """How often an epoch takes the rows of each kind, if that is not exactly once."""
         groups = len(self) // sum(self.proportion)
         times = [groups * share / len(stratum) for stratum, share in zip(self.strata, self.proportion, strict=True)]
         if set(times) == {1.0}:
@@ -123,7 +132,7 @@ class InProportion(WholeBatches):
 
 
 def steps(order: WholeBatches, arguments: Any) -> int:
-    """Optimizer steps of a run over rows in this order: `max_steps`, or whole steps of `num_train_epochs` as transformers counts them."""
+    """Optimizer steps of a run: `max_steps`, or the steps of `num_train_epochs` as in transformers."""
     if arguments.max_steps > 0:
         return arguments.max_steps
     return math.ceil(len(order) // order.global_batch_size * arguments.num_train_epochs)

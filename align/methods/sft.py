@@ -1,7 +1,9 @@
-"""Supervised fine-tuning: trl's SFTTrainer over our rows.
+"""Supervised fine-tuning: trl's SFTTrainer on the rows of this project.
 
-L = -sum log p(answer token | prompt, earlier answer tokens) / number of answer tokens, over all rows of a step (trl's `nll`).
-A harmful row's answer is the safe response, a benign row's the helpful one; paper, appendix E: T-SFT and MM-SFT.
+L = -sum log p(answer token | prompt, earlier answer tokens) / number of answer tokens
+
+Both sums are over all rows of a step (trl's `nll`). The answer of a harmful row is a safe response,
+and the answer of a benign row is a helpful response; paper, appendix E: T-SFT and MM-SFT.
 """
 
 from __future__ import annotations
@@ -28,5 +30,5 @@ class SFT(RowsTrainer, SFTTrainer):
 
     @staticmethod
     def collator(renderer: Renderer, arguments: Any) -> Collator:
-        """What makes batches of rows."""
+        """The collator that makes batches of rows."""
         return Collator(renderer, arguments.max_length, arguments.pad_to_multiple_of)

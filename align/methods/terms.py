@@ -1,4 +1,4 @@
-"""A loss of named terms: what a method with its own loss computes, normalised over the whole step and logged term by term."""
+"""A loss of named terms, normalised over the whole step. Each term is logged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from align.models.reference import reference_of
 
 @dataclass
 class Term:
-    """One term of a loss: weight * sum(values) / how many tokens, or answers, of its part the whole step holds."""
+    """A loss term: weight * sum(values) / number of its part's tokens, or answers, in the step."""
 
     weight: float
     values: torch.Tensor
@@ -28,7 +28,7 @@ class Term:
 
 
 class TermsLoss(SFTTrainer):
-    """trl's SFTTrainer with a loss of named terms, each a mean over what the whole step holds of its part of the batch.
+    """trl's SFTTrainer with a loss of named terms, each a mean over its part of the whole step.
 
     A method is a subclass `class Mine(RowsTrainer, TermsLoss)` with its `part_names` and `terms`.
     """
@@ -45,18 +45,20 @@ class TermsLoss(SFTTrainer):
             ref_model = self._prepared(ref_model)
         self.ref_model = ref_model
         self.step_terms: dict[str, float] = {}
-        """The terms, without their weights, of the current optimizer step so far; the same on every process."""
+        """The terms, without their weights, of the current optimizer step so far; the same on
+        every process."""
 
     def terms(self, output: Any, part: torch.Tensor, reference: torch.Tensor | None) -> dict[str, Term]:
         """The method's terms by name.
 
-        `output` is trl's fused output over all answers: `log_probs` and `label_mask` (answers, length - 1), log_probs 0 where nothing
-        is supervised. `part` (answers,); `reference` is what `ask_reference` returns, None for a method without a reference model.
+        `output` is trl's fused output over all answers: `log_probs` and `label_mask` (answers,
+        length - 1), log_probs 0 where nothing is supervised. `part` (answers,); `reference` is what
+        `ask_reference` returns, None for a method without a reference model.
         """
         raise NotImplementedError
 
     def _prepared(self, ref_model: Any) -> Any:
-        """A reference of its own as the launcher wants it, as trl's DPOTrainer does it."""
+        """A separate reference model, prepared for the launcher as trl's DPOTrainer prepares it."""
         if self.is_deepspeed_enabled:
             return prepare_deepspeed(ref_model, self.accelerator)
         if self.is_fsdp_enabled:
@@ -64,7 +66,10 @@ class TermsLoss(SFTTrainer):
         return self.accelerator.prepare_model(ref_model, evaluation_mode=True)
 
     def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
-        """What the method needs of the reference: log-probabilities (answers of its part, length - 1), unless it says otherwise."""
+        """The reference model's output that the method needs.
+
+        By default log-probabilities (answers of its part, length - 1); a method may override it.
+        """
         keys = batch.pop("answer_keys", None)
 
         def ask() -> torch.Tensor:
@@ -78,14 +83,18 @@ class TermsLoss(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The weighted sum of the method's terms, each a mean over the whole step, over accumulation and processes."""
+        """The weighted sum of the terms.
+
+        Each is a mean over the whole step: its accumulated passes and all processes.
+        """
         part = inputs.pop("part")
         reference = self.ask_reference(inputs.pop("reference")) if "reference" in inputs else None
         output = model(**inputs, use_cache=False, fused_lm_head=True)
         terms = self.terms(output, part, reference)
         alone = num_items_in_batch is None
         counts = counts_of(inputs["labels"], part, len(self.part_names)) if alone else num_items_in_batch
-        # The counts are of all processes, and DDP averages their gradients.
+        # The counts are over all processes, but DDP averages gradients, so each process scales its
+        # share up.
         processes = 1 if alone else self.accelerator.num_processes
         means = torch.stack(
             [term.values.sum() / count_of(counts, term, self.part_names) * processes for term in terms.values()]
@@ -93,18 +102,21 @@ class TermsLoss(SFTTrainer):
         weights = means.new_tensor([term.weight for term in terms.values()])
         passes = 1 if alone else self.current_gradient_accumulation_steps
         self._record(dict(zip(terms, self.accelerator.reduce(means.detach(), "mean").tolist(), strict=True)), passes)
-        super().compute_loss(lambda **_: output, inputs)  # for what trl logs of every run
+        super().compute_loss(lambda **_: output, inputs)  # trl's own metrics are logged here
         loss = (weights * means).sum()
         return (loss, output) if return_outputs else loss
 
     def _record(self, means: dict[str, float], passes: int) -> None:
-        """Each of a step's passes holds its share of the mean; the log line averages over passes, so shares are scaled up."""
+        """Record the terms.
+
+        The log line averages over passes, so each pass's share is scaled up.
+        """
         for name, mean in means.items():
             self._metrics["train"][f"loss/{name}"].append(mean * passes)
             self.step_terms[name] = self.step_terms.get(name, 0.0) + mean
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
-        self.step_terms = {}  # asked once, before the first forward pass of a step
+        self.step_terms = {}  # transformers calls this once per step, before its first forward pass
         counts = sum(counts_of(batch["labels"], batch["part"], len(self.part_names)) for batch in batch_samples)
         return self.accelerator.reduce(torch.as_tensor(counts, device=device), "sum")
 
@@ -117,5 +129,5 @@ def counts_of(labels: torch.Tensor, part: torch.Tensor, parts: int) -> torch.Ten
 
 
 def count_of(counts: torch.Tensor, term: Term, part_names: Sequence[str]) -> torch.Tensor:
-    """What a term is a mean over."""
+    """Number of tokens, or answers, that a term is a mean over."""
     return counts[("token", "answer").index(term.per), part_names.index(term.part)]

@@ -1,4 +1,4 @@
-"""What every trainer of ours adds to trl's: rows reach our collator untouched, and no step passes silently."""
+"""The base of all methods: trl passes rows to the collator unchanged, and each step is checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FEATURES = Features(
 
 
 def to_dataset(rows: Sequence[Row]) -> Dataset:
-    """Rows as the `datasets.Dataset` that trl asks for; `index` finds a row again when a step goes wrong."""
+    """Rows as the `datasets.Dataset` that trl requires; `index` identifies the rows of a step."""
     return Dataset.from_list([row.to_dict() | {"index": i} for i, row in enumerate(rows)], features=FEATURES)
 
 
@@ -45,29 +45,33 @@ def refuse_lacking(row: Row, fields: Sequence[str], method: str) -> None:
             generated = "harmful_response" if field in ("rejected", "harmful_response") else "response"
             part = row.id.partition("/")[0]
             raise BadRow(
-                f"row {row.id} has no `{field}`, which {method} needs; give it in the source, or have it generated: "
+                f"row {row.id} has no `{field}`, which {method} needs; add it to the source, or generate it: "
                 f"data.{part}.{generated}=generate",
                 "no_answer",
             )
 
 
 def refuse_same(row: Row, wanted: str, unwanted: str) -> None:
-    """Raises BadRow where two answers differ in outer white space at most: nothing could be learned from them but that."""
+    """Raises BadRow if two answers differ at most in outer white space.
+
+    There is nothing to learn from such a pair.
+    """
     first, second = getattr(row, wanted), getattr(row, unwanted)
     if first.strip() == second.strip():
         raise BadRow(f"row {row.id}: `{wanted}` and `{unwanted}` are the same answer; remove the row", "same_answers")
 
 
 class RowsTrainer(WholeCheckpoints):
-    """Mixin, before a trainer of trl: the defaults of a `Method` (align/methods/method.py).
+    """Mixin, placed before a trl trainer: the defaults of a `Method` (align/methods/method.py).
 
-    The data set is not prepared, every column is kept, and the order of rows depends on the seed alone. The output head is computed
-    on supervised positions alone. What each step took is recorded, and a loss that is not finite stops the run.
+    trl does not prepare the dataset, every column is kept, and the row order depends only on the
+    seed. The output head computes only the supervised positions. The rows of each step are
+    recorded, and a loss that is not finite stops the run.
     """
 
     inert: dict[str, str] = {}
     needs_reference = False
-    storable: str | None = "it has no reference"
+    storable: str | None = "it has no reference model"
     args: Any
     model: Any
     accelerator: Any
@@ -82,11 +86,14 @@ class RowsTrainer(WholeCheckpoints):
 
     @classmethod
     def check_rows(cls, rows: Sequence[Row]) -> None:
-        """Raises UserError where rows that are right one by one cannot be trained on together."""
+        """Raises UserError for rows that are valid one by one and cannot be trained on together."""
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
-        """Raises UserError for settings of the method that cannot be, or that would do nothing, before anything is loaded."""
+        """Raises UserError for settings that are not valid for the method or have no effect.
+
+        Nothing is loaded yet.
+        """
 
     def __init__(self, *args: Any, parts: RunParts = RunParts(), **kwargs: Any):  # noqa: B008 (it is frozen)
         self.parts = parts
@@ -95,7 +102,8 @@ class RowsTrainer(WholeCheckpoints):
         model = self.accelerator.unwrap_model(self.model)
         reuse = parts.finish_model(self.model)
         self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model, reuse)
-        # An adapter's reference is the same base; full fine-tuning has a copy of the model, with a head of its own.
+        # With an adapter the reference model shares the base and its head; full fine-tuning has a
+        # copy with its own head.
         copy = getattr(self, "ref_model", None)
         self.reference_head = (
             self.head if copy is None else SupervisedHead(self.accelerator.unwrap_model(copy), policy=self.head)
@@ -112,7 +120,7 @@ class RowsTrainer(WholeCheckpoints):
 
     @cached_property
     def order(self) -> WholeBatches:
-        """In which order rows are trained on."""
+        """The order in which rows are trained on."""
         share = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         order = self._order(share * self.accelerator.num_processes, seed)
@@ -124,44 +132,55 @@ class RowsTrainer(WholeCheckpoints):
         return WholeBatches(len(self.train_dataset), global_batch_size, seed, lambda: self.state.global_step)
 
     def beyond_bound(self) -> str | None:
-        """Why training stops after this step; None where it goes on, and where a method has no bound."""
+        """Why training stops after this step; None to continue.
+
+        A method without a bound always continues.
+        """
         return None
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
-        # peft saves every adapter; the frozen one is made anew from the adapter that the run continues.
+        # peft saves every adapter. The frozen copy is not kept: it is rebuilt from the adapter that
+        # the run continues.
         shutil.rmtree(Path(output_dir or self.args.output_dir, FROZEN), ignore_errors=True)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Trl's loss, checked. Raises UserError with the ids of the rows of a step whose loss is not a finite number."""
+        """Compute trl's loss.
+
+        Raises UserError with the row ids of the batch if the loss is not finite.
+        """
         index = inputs.pop("row_index")
         self._taken.append(torch.stack([index, inputs.pop("supervised_tokens")], dim=1))
         result = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
         loss = result[0] if isinstance(result, tuple) else result
-        # All processes stop together: one that went on would wait for the others until its launcher ends it.
+        # All processes stop together: one that continued would wait for the others until the
+        # launcher ends it.
         losses, rows = self.accelerator.gather(loss.detach()[None]), self.accelerator.gather(index[None])
         if not (finite := torch.isfinite(losses)).all():
             ids = ", ".join(self.train_dataset[int(i)]["id"] for i in rows[~finite].flatten())
             raise UserError(
-                f"the loss is {losses[~finite][0].item()}; rows of this batch: {ids}. Lower train.learning_rate, or look at these rows"
+                f"the loss is {losses[~finite][0].item()}; rows of this batch: {ids}. Lower train.learning_rate, or check these rows"
             )
         return result
 
     def get_train_dataloader(self) -> Any:
-        """Trl's loader, whose workers leave it to their parent when to stop."""
+        """Build trl's data loader.
+
+        Its workers ignore signals to stop: the parent process decides when they end.
+        """
         loader = super().get_train_dataloader()  # type: ignore[misc]
         if self.args.dataloader_num_workers:
             loader.worker_init_fn = partial(begin_worker, loader.worker_init_fn)
         return loader
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
-        """The batches of a step, and how long it waited for them."""
+        """The batches of a step. Times how long the step waits for them."""
         if self.parts.timer is not None:
             epoch_iterator = self.parts.timer.timed(epoch_iterator)
         return super().get_batch_samples(epoch_iterator, *args, **kwargs)  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """The line of trl, and how the time since the last one was spent; of the process that writes the log."""
+        """Log trl's line, plus how this process spent its time since the last line."""
         if self.parts.timer is not None and "loss" in logs:
             heads = dict.fromkeys((self.head, self.reference_head))
             passes = [one for head in heads for one in head.passes]
@@ -171,10 +190,14 @@ class RowsTrainer(WholeCheckpoints):
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def taken(self) -> tuple[list[int], int]:
-        """Row numbers, in order, and supervised tokens of the step that ended, over all processes. Every process must ask."""
+        """Row numbers, in order, and supervised tokens of the step that ended, over all processes.
+
+        Every process must call it.
+        """
         here = torch.stack(self._taken)  # (accumulated, batch, 2)
         self._taken = []
         everywhere = self.accelerator.gather(here[None])  # (processes, accumulated, batch, 2)
-        # The processes take their batches in turns, so that is the order in which the sampler gave the rows out.
+        # Processes take batches in turns, so transposing restores the order in which the sampler
+        # dealt the rows.
         rows, tokens = everywhere.transpose(0, 1).reshape(-1, 2).T.tolist()
         return rows, sum(tokens)

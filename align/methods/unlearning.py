@@ -1,8 +1,12 @@
-"""Unlearning: gradient ascent on harmful answers, descent on safe ones, and the reference's distribution kept on benign ones.
+"""Unlearning: gradient ascent on harmful answers, descent on safe ones, KL on benign ones.
 
-L = harmful_weight * NLL(harmful answer) + safe_weight * NLL(safe answer) + kl_weight * KL(p_reference || p_theta) on benign answers,
-each a mean over tokens, with weights -0.5, 1, 1 (Chakraborty et al. 2024, arXiv 2406.02575; paper, appendix E: T-Unlearning). The first
-term has no lower bound, so a run stops when NLL(harmful answer) passes `max_harmful_loss`; the code that this descends from stops at 100.
+L = harmful_weight * NLL(harmful answer) + safe_weight * NLL(safe answer)
+    + kl_weight * KL(p_reference || p_theta) on benign answers
+
+Each term is a mean over tokens; the weights are -0.5, 1, 1 (Chakraborty et al. 2024, arXiv
+2406.02575; paper, appendix E: T-Unlearning). The KL term keeps the reference model's distribution
+on benign answers. The first term has no lower bound, so a run stops when NLL(harmful answer)
+exceeds `max_harmful_loss`. The original code stops at 100.
 """
 
 from __future__ import annotations
@@ -22,20 +26,26 @@ from align.settings import RunConfig
 
 @dataclass
 class UnlearningConfig(PartsConfig):
-    """trl's SFTConfig, and the weights of the terms."""
+    """trl's SFTConfig, plus the weights of the terms."""
 
-    harmful_weight: float = field(default=-0.5, metadata={"help": "of NLL(harmful answer); negative: gradient ascent"})
-    safe_weight: float = field(default=1.0, metadata={"help": "of NLL(safe answer)"})
-    kl_weight: float = field(default=1.0, metadata={"help": "of KL(p_reference || p_theta) on benign answers"})
+    harmful_weight: float = field(
+        default=-0.5, metadata={"help": "weight of NLL(harmful answer); below 0: gradient ascent"}
+    )
+    safe_weight: float = field(default=1.0, metadata={"help": "weight of NLL(safe answer)"})
+    kl_weight: float = field(default=1.0, metadata={"help": "weight of KL(p_reference || p_theta) on benign answers"})
     max_harmful_loss: float = field(
-        default=100.0, metadata={"help": "stop when NLL(harmful answer), per token, is above this"}
+        default=100.0, metadata={"help": "training stops when NLL(harmful answer), per token, exceeds this"}
     )
 
 
 def unlearning(
     log_probs: torch.Tensor, part: torch.Tensor, kl: torch.Tensor, config: UnlearningConfig
 ) -> dict[str, Term]:
-    """The terms of L above. `log_probs` (answers, length - 1), 0 where nothing is supervised; `part` (answers,); `kl` (benign tokens,)."""
+    """The terms of L above.
+
+    `log_probs` (answers, length - 1), 0 where nothing is supervised; `part` (answers,); `kl`
+    (benign tokens,).
+    """
     harmful, safe = log_probs[part == PARTS.index("harmful")], log_probs[part == PARTS.index("safe")]
     return {
         "harmful": Term(config.harmful_weight, -harmful, "harmful", "token"),
@@ -45,21 +55,25 @@ def unlearning(
 
 
 class Unlearning(PartsTrainer):
-    """See the module. The divergence is over the whole vocabulary, by trl's kernel, which holds no logits."""
+    """Unlearning: see the module docstring.
+
+    The divergence is over the whole vocabulary. trl's kernel computes it without holding all
+    logits.
+    """
 
     config_class = UnlearningConfig
     reference_part = "benign"
-    storable = "it compares whole distributions with the reference's, which are too many numbers to keep"
+    storable = "it compares whole distributions with the reference model's, which are too large to cache"
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
-        """Raises UserError for a bound that holds nothing."""
+        """Raises UserError for a bound that is not above 0."""
         PartsTrainer.check_arguments(arguments, config)
         if not arguments.max_harmful_loss > 0:
             raise UserError(f"train.max_harmful_loss={arguments.max_harmful_loss}: expected more than 0")
 
     def terms(self, output: Any, part: torch.Tensor, reference: Any) -> dict[str, Term]:
-        """As `unlearning`; `reference` (benign tokens, hidden size)."""
+        """The terms of `unlearning`; `reference` (benign tokens, hidden size)."""
         rows = part[:, None].expand_as(output.label_mask)[output.label_mask]
         hidden = self.head.hidden[rows == PARTS.index("benign")]
         student, teacher = self.head.projection, self.reference_head.projection
@@ -69,12 +83,12 @@ class Unlearning(PartsTrainer):
         return unlearning(output.log_probs, part, kl, self.args)
 
     def ask_reference(self, batch: dict[str, Any]) -> torch.Tensor:
-        """What the reference gives its output head (benign tokens, hidden size)."""
+        """The input of the reference model's output head (benign tokens, hidden size)."""
         super().ask_reference(batch)
         return self.reference_head.hidden
 
     def beyond_bound(self) -> str | None:
-        """Why training stops after this step; None where it goes on."""
+        """Why training stops after this step; None to continue."""
         loss = self.step_terms["harmful"]
         if loss <= self.args.max_harmful_loss:
             return None

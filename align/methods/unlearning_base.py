@@ -1,7 +1,7 @@
-"""Methods whose batch has parts: harmful answers to be forgotten, safe answers to the same requests, and answers to benign ones.
+"""Methods on three parts: harmful answers, safe answers to the same requests, benign answers.
 
-A method is a pure function that names its terms (align/methods/terms.py). One forward pass computes all parts, and the reference model
-is asked about one of them.
+A method is a pure function that names its terms (align/methods/terms.py). One forward pass computes
+all parts. The reference model computes one of them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from align.settings import RunConfig
 
 @dataclass
 class PartsConfig(SFTConfig):
-    """What methods with parts have in common; the other fields are those of trl's SFTConfig."""
+    """trl's SFTConfig, plus the settings that all methods with parts share."""
 
     proportion: list[int] = field(
         default_factory=lambda: [1, 1],
-        metadata={"help": "harmful rows to benign rows, the same in every forward pass on every process"},
+        metadata={"help": "numbers of harmful and benign rows in each group; a forward pass holds whole groups"},
     )
 
 
 class PartsTrainer(RowsTrainer, TermsLoss):
-    """trl's SFTTrainer, our rows in fixed proportion, and a loss of named terms. A method is a subclass with its `terms`."""
+    """trl's SFTTrainer with rows in a fixed proportion and a loss of named terms.
+
+    A method is a subclass with its `terms`.
+    """
 
     part_names = PARTS
 
@@ -41,21 +44,23 @@ class PartsTrainer(RowsTrainer, TermsLoss):
     needs_reference = True
     inert = {
         "loss_type": "the loss is the method's own",
-        "neftune_noise_alpha": "the reference would be asked through the same noise",
+        "neftune_noise_alpha": "the same noise would change the reference model's log-probabilities",
     }
     reference_part = ""
-    """The part of the batch that the reference is asked about."""
+    """The part of the batch that the reference model computes."""
 
     @staticmethod
     def check_arguments(arguments: Any, config: RunConfig) -> None:
-        """Raises UserError for a proportion that cannot be, or that forward passes cannot hold."""
+        """Raises UserError for a proportion that is not valid, or does not fit a forward pass."""
         proportion, batch = arguments.proportion, arguments.per_device_train_batch_size
         if len(proportion) != 2 or min(proportion) < 1:
-            raise UserError(f"train.proportion={proportion}: expected two numbers of rows, harmful and benign, from 1")
+            raise UserError(
+                f"train.proportion={proportion}: expected two numbers of rows, harmful and benign, each at least 1"
+            )
         if batch % sum(proportion):
             raise UserError(
-                f"a forward pass of {batch} rows (train.per_device_train_batch_size, or else a process's share of global_batch_size="
-                f"{config.global_batch_size}) must be a multiple of {sum(proportion)}: each holds harmful and benign rows "
+                f"a forward pass of {batch} rows (train.per_device_train_batch_size; by default a process's share of global_batch_size="
+                f"{config.global_batch_size}) must be a multiple of {sum(proportion)}: each pass holds harmful and benign rows "
                 f"{':'.join(map(str, proportion))} (train.proportion)"
             )
 
@@ -66,7 +71,7 @@ class PartsTrainer(RowsTrainer, TermsLoss):
             refuse_lacking(row, ["response"], "unlearning of benign rows")
             return
         refuse_lacking(row, ["harmful_response", "response"], "unlearning of harmful rows")
-        refuse_same(row, "response", "harmful_response")  # a model that refuses has no harmful answer to give
+        refuse_same(row, "response", "harmful_response")  # a generated harmful answer may also be a refusal
 
     @classmethod
     def check_rows(cls, rows: Sequence[Row]) -> None:
@@ -75,13 +80,13 @@ class PartsTrainer(RowsTrainer, TermsLoss):
             if not any(row.role == role for row in rows):
                 first = ", ".join(row.id for row in rows[:5])
                 raise UserError(
-                    f"unlearning needs harmful and benign rows, and none of the {len(rows)} rows is {role}: {first}, ...; "
-                    f"add a part, or give its role: data.<part>.role={role}"
+                    f"unlearning needs harmful and benign rows, but none of the {len(rows)} rows is {role}: {first}, ...; "
+                    f"add a part with such rows, or set the role of a part: data.<part>.role={role}"
                 )
 
     @classmethod
     def collator(cls, renderer: Renderer, arguments: Any) -> PartsCollator:
-        """What makes batches of rows with their parts."""
+        """The collator that makes batches with their parts."""
         return PartsCollator(renderer, arguments.max_length, arguments.pad_to_multiple_of, cls.reference_part)
 
     def _order(self, global_batch_size: int, seed: int) -> InProportion:

@@ -1,1 +1,1 @@
-"""How a training run starts: what is checked before anything costs, in which order."""
+"""How a training run starts: cheap checks come before everything that takes time."""

@@ -1,4 +1,4 @@
-"""A run's configuration and rows -> model, adapter, collator and trl's trainer."""
+"""Build the model, adapter, collator and trl trainer from a run's configuration and rows."""
 
 from __future__ import annotations
 
@@ -50,23 +50,24 @@ from align.training.throughput import Throughput
 
 @dataclass
 class BuiltRun:
-    """A trainer that is ready to train, and what is recorded of its run."""
+    """A trainer that is ready to train, and the facts that are recorded of its run."""
 
     trainer: Any
     family: Family
     base: Base
     reference: str | None
-    """Which reference model its method has (align/models/reference.py); None for a method without one."""
+    """The kind of reference model (align/models/reference.py); None for a method without a
+    reference model."""
     layout_facts: list[str]
     preemption: Preemption
 
 
 def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any] = ()) -> BuiltRun:
-    """Model, adapter, collator and the method's trainer. Raises UserError."""
+    """Build the model, adapter, collator and the method's trainer. Raises UserError."""
     config = composed.config
     method = resolve("method", config.method, METHODS)
     arguments = training_arguments(composed, method, run, world_size())
-    arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller has its own display
+    arguments.disable_tqdm = arguments.disable_tqdm or bool(callbacks)  # the caller shows progress itself
     loaded = load(config.model)
     peft_config = choose_trainable(loaded.model, loaded.family, config)
     if sharding() is None:
@@ -109,12 +110,12 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
 
 
 def _lay_out(collator: Any, loaded: Loaded, data: TrainingData, config: RunConfig, arguments: Any) -> list[str]:
-    """Tell the collator where the model computes a batch -> lines on why rows are padded where another layout was wanted."""
+    """Set the collator's layout. Returns why rows are padded, if another layout was asked for."""
     if in_step_by_images(arguments) and any(row.images for row in data.rows):
         collator.filler = loaded.renderer.filler()
     collator.layout, why = layout_for(config.layout, loaded.model, loaded.family, arguments)
     collator.width = loaded.model.config.get_text_config().hidden_size
-    return [f"layout={config.layout}: rows are padded, since {why}"] if why else []
+    return [f"layout={config.layout}: rows are padded, because {why}"] if why else []
 
 
 def _stored_reference(
@@ -126,7 +127,10 @@ def _stored_reference(
 
 
 class Finish:
-    """Makes a model ready to train once trl has added the adapter, and says how its images may be reused. Raises UserError."""
+    """Makes a model ready to train after trl added the adapter.
+
+    Returns how images may be reused. Raises UserError.
+    """
 
     def __init__(
         self,
@@ -142,7 +146,7 @@ class Finish:
         self._towers = full_towers(loaded.model)
 
     def __call__(self, model: Any) -> ImageReuse:
-        """Trl has put its adapter into `model`."""
+        """Finish `model`, to which trl has added the adapter."""
         config = self._composed.config
         if config.model.quantization:
             restore_full_towers(model, self._towers)
@@ -156,22 +160,23 @@ class Finish:
         return reuse
 
     def _same_model(self) -> bool:
-        """Whether policy and reference are one model, so that an image is the same to both."""
+        """Whether policy and reference model share the base model, and so its image features."""
         return self._method.needs_reference and self._composed.config.lora is not None
 
 
 def _refuse_rows_without_effect(model: Any, family: Family, data: TrainingData, config: RunConfig) -> None:
-    """Raises UserError where rows and what is trained do not go together.
+    """Raises UserError if rows would not train any of the trainable parameters.
 
-    What reads images gets no gradient from rows without one. Where it alone is trained, torch stops in the middle of such a batch;
-    where no row has one, it would be reported as trained and be what it was. Full fine-tuning's default and a continued adapter hold
-    such towers unasked: these are frozen, so that nothing is said to be trained that is not.
+    The vision tower and projector get no gradient from rows without an image. If nothing else is
+    trained, torch fails on a batch of such rows. If no row has an image, the run would report these
+    towers as trained, although they do not change. The default of full fine-tuning, or a continued
+    adapter, may include them without the user's choice, so they are frozen then.
     """
     if not any(row.images for row in data.rows):
         for tower in freeze_without_images(model, family, config):
             if PartialState().is_main_process:
                 print(
-                    f"None of the training rows has an image: {tower} would get no gradient and is left as it is",
+                    f"None of the training rows has an image: {tower} would get no gradient, so it is frozen",
                     flush=True,
                 )
     towers = parameters_per_tower(model, family)
@@ -180,25 +185,26 @@ def _refuse_rows_without_effect(model: Any, family: Family, data: TrainingData, 
     blind = [row.id for row in data.rows if not row.images]
     if blind:
         raise UserError(
-            f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and nothing of the language model is trained: they "
-            f"would have no effect; leave them out, or train the language model too"
+            f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and no part of the language model is trained, so "
+            f"these rows would have no effect; remove them, or train the language model too"
         )
 
 
 def _image_reuse(model: Any, family: Family, arguments: Any, composed: Composed, same_model: bool) -> ImageReuse:
-    """How often images must be encoded. `same_model`: the reference model, if there is one, is the same model.
+    """How images may be reused. `same_model`: policy and reference model share the base model.
 
-    Raises UserError where image features cannot be cached.
+    Raises UserError if image features cannot be cached.
     """
     reuse = ImageReuse(frozen=not any(p.requires_grad for p in encoders(model, family).values()))
-    # Where all processes must encode in step, one that knows its images would leave the others waiting.
+    # If all processes must encode in step, one that skips known images would leave the others
+    # waiting.
     knows = not divides_weights() and unchanged(model, family)
     if (room := composed.config.stored_features) is not None:
         origin = f"{composed.origin('stored_features')}: stored_features={room:g}"
         if room <= 0:
             raise UserError(f"{origin}: expected GiB above 0")
         if not knows:
-            raise UserError(f"{origin}: {_why_not(reuse.frozen)}; leave it out")
+            raise UserError(f"{origin}: {_why_not(reuse.frozen)}; remove it")
         reuse.store = feature_store(model, family, arguments, room)
     reuse.remembers = knows and (reuse.store is not None or same_model)
     return reuse
@@ -206,11 +212,12 @@ def _image_reuse(model: Any, family: Family, arguments: Any, composed: Composed,
 
 def _why_not(frozen: bool) -> str:
     if divides_weights():
-        return "under ZeRO-3 and FSDP all processes encode images in step"
+        return "under ZeRO-3 and FSDP all processes must encode images in step, so no features can be cached"
     if not frozen:
-        return "what encodes images (vision tower, projector) is trained, so that features change"
+        return "the vision tower or projector is trained, so image features change"
     return (
-        "an adapter or dropout in what encodes images makes others of them than the base, or the family has no layouts"
+        "the vision tower or projector has an adapter or dropout, so its features differ from the base model's; or the "
+        "family has no layouts"
     )
 
 
@@ -221,5 +228,5 @@ def _constructed(method: type, **parts: Any) -> Any:
         ValueError,
         ImportError,
         RuntimeError,
-    ) as error:  # trl, transformers and their integrations explain themselves
+    ) as error:  # the messages of trl, transformers and their integrations say what is wrong
         raise UserError(f"train: {method.__name__} cannot be set up: {error}") from error

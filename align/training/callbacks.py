@@ -1,4 +1,4 @@
-"""What a run writes and shows while it trains."""
+"""Callbacks: the files of a run, its training time, its progress, and its stop on a signal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from align.run_folder import RunFolder
 
 
 class LogFile(TrainerCallback):
-    """Every log line of the trainer as a line of log.jsonl."""
+    """Writes every log line of the trainer to log.jsonl."""
 
     def __init__(self, path: Path):
         self.path = path
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start from what the checkpoint knows: steps that a kill made void are logged again when they are taken again."""
+        """Keep the lines up to the checkpoint; the steps after it are trained and logged again."""
         if state.is_world_process_zero:
             write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in state.log_history))
 
@@ -38,9 +38,10 @@ class LogFile(TrainerCallback):
 
 
 class StepFile(TrainerCallback):
-    """What each optimizer step trained on, as a line of steps.jsonl: row ids in order, and how many tokens were supervised.
+    """Writes the row ids, in order, and the supervised tokens of each step to steps.jsonl.
 
-    A run whose loss passes the bound of its method stops there, and its manifest says why.
+    If the loss exceeds the bound of the method, training stops at that step and the manifest says
+    why.
     """
 
     def __init__(self, run: RunFolder, trainer: Any):
@@ -49,20 +50,20 @@ class StepFile(TrainerCallback):
         self.ids = list(trainer.train_dataset["id"])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep the steps that the checkpoint stands on; the others will be taken again."""
+        """Keep the steps up to the checkpoint; the steps after it are trained again."""
         if state.is_world_process_zero:
             there, file = open_jsonl(self.path)
             file.close()
             kept = [line for line in there if line["step"] <= state.global_step]
             if [line["step"] for line in kept] != list(range(1, state.global_step + 1)):
                 raise UserError(
-                    f"{self.path} has {len(kept)} of the {state.global_step} steps before the checkpoint; what this run trained on "
-                    f"is not known any more. Start it anew with resume=false"
+                    f"{self.path} has {len(kept)} of the {state.global_step} steps before the checkpoint; the rows of the other "
+                    f"steps are unknown. Start the run again with resume=false"
                 )
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Append one line; every process has its share of the rows."""
+        """Append one line. Every process must call this: each has a share of the rows."""
         rows, supervised = self.trainer.taken()
         ids = [self.ids[i] for i in rows]
         why = self.trainer.beyond_bound()
@@ -77,17 +78,20 @@ class StepFile(TrainerCallback):
 
 
 class Preemption(TrainerCallback):
-    """Stops all processes at the end of a step, with a checkpoint, once one of them was asked to stop."""
+    """After a signal, saves a checkpoint and stops all processes at the end of the step."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """From here a signal waits for the end of a step."""
+        """From now on a signal takes effect at the end of a step."""
         NOTICE.deferred = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Agree; every process must ask. A step after which training ends anyway is simply the end."""
+        """Agree whether to stop; every process must call it.
+
+        After the last step, training ends as usual.
+        """
         here = torch.tensor([NOTICE.signal is not None], dtype=torch.int32, device=PartialState().device)
         self.asked = bool(gather(here).any()) and not control.should_training_stop
         if self.asked:
@@ -95,17 +99,20 @@ class Preemption(TrainerCallback):
 
 
 class Clock(TrainerCallback):
-    """The time spent in training, over kills and resumptions, in the manifest: up to the last checkpoint, then to the end."""
+    """Records the training time in the manifest, at each checkpoint and at the end.
+
+    Resumed runs add to it.
+    """
 
     def __init__(self, run: RunFolder):
         self.run = run
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Go on from what the manifest says."""
+        """Start from the seconds in the manifest."""
         self.begun = time.monotonic() - self.run.manifest().get("seconds", 0.0)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A checkpoint is written."""
+        """Record the seconds: a checkpoint was written, or training ended."""
         if state.is_world_process_zero:
             self.run.record(seconds=round(time.monotonic() - self.begun, 1))
 
@@ -113,11 +120,11 @@ class Clock(TrainerCallback):
 
 
 class StepReport(TrainerCallback):
-    """Tells a progress display how many steps are done."""
+    """Reports to a progress display how many steps are done."""
 
     def __init__(self, report: Callable[[int, int], None]):
         self.report = report
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One more step."""
+        """Report one more step."""
         self.report(state.global_step, state.max_steps)

@@ -1,4 +1,4 @@
-"""`dry_run=true`: what a run would train, with the origin of every value and one example as the model reads it."""
+"""`dry_run=true`: print a run's settings and their origins, its data, and one row as tokens."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ from align.training.prepare import checked_data, refuse_settings
 
 
 def show(composed: Composed) -> None:
-    """Print configuration, data, parameters and one example; train nothing. Raises UserError as the run itself would."""
+    """Print configuration, data, parameters and one row; train nothing.
+
+    Raises the same UserError as the run.
+    """
     quiet_libraries()
-    # What all processes of a launch have to say is said once.
+    # Only the first process of a launch prints.
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
     settings = [(key, str(value), str(composed.origin(key))) for key, value in flatten(to_dict(composed.config))]
     widths = [max(len(setting[i]) for setting in settings if len(setting[i]) < 50) for i in range(2)]
@@ -42,7 +45,7 @@ def show(composed: Composed) -> None:
     refuse_settings(composed, run)
     data = checked_data(composed, run, foreseen(composed.config))
     data.facts += refuse_overlap_with_benchmarks(composed.config.evaluate, data.records())
-    with tempfile.TemporaryDirectory() as nowhere:  # a trainer makes its folder at once; a dry run leaves none
+    with tempfile.TemporaryDirectory() as nowhere:  # the trainer creates its folder, which is deleted again
         built = build_run(composed, data, RunFolder(Path(nowhere)))
     trainer = built.trainer
     console.print(f"\nRun folder: {run.path}")
@@ -65,7 +68,7 @@ def show(composed: Composed) -> None:
             f"Curve: the weights of {len(kept)} steps are kept (evaluate.every_steps={every}), {_saved(trainer.model)} each"
         )
     row = data.rows[0]
-    console.print(f"\nRow {row.id} as the model reads it; the loss is on what is marked:")
+    console.print(f"\nRow {row.id} as the model reads it; the loss is on the text in [[ ]]:")
     for field, rendered in trainer.data_collator.render(row).items():
         console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
 
@@ -77,14 +80,17 @@ def _with_origin(composed: Composed, key: str, value: Any) -> str:
 
 
 def _saved(model: Any) -> str:
-    """How much the weights take on a disk: an adapter's are those that are trained."""
+    """Size of the weights on disk. With an adapter, only the trained weights are saved."""
     adapter = hasattr(model, "peft_config")
     sizes = [count(p) * p.element_size() for p in model.parameters() if p.requires_grad or not adapter]
     return f"{sum(sizes) / 2**20:,.1f} MiB"
 
 
 def mark_supervised(rendered: Rendered, tokenizer: Any) -> str:
-    """What a model reads of a row, its supervised span in [[ ]], a run of one repeated token (an image) written as x n."""
+    """The tokens of a row, its supervised tokens in [[ ]].
+
+    A token that repeats (an image) is written as `x n`.
+    """
     prompt, answer = (_written(ids, tokenizer) for ids in (rendered.prompt_ids, rendered.answer_ids))
     return f"{escape(prompt)}[bold green]\\[\\[{escape(answer)} ]][/]".strip()
 

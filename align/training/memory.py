@@ -10,16 +10,20 @@ import torch
 
 
 def reset_peak_memory() -> None:
-    """Begin a new measurement; a process that trains several runs must not report the largest of them for each."""
+    """Start a new measurement.
+
+    Otherwise a process that trains several runs reports the largest peak for each.
+    """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    # Linux: 5 resets the high-water mark of resident memory. Elsewhere the mark stays that of the process.
+    # On Linux, writing 5 resets the peak of resident memory. Other systems report the peak of the
+    # whole process.
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_mib() -> int:
-    """Peak device memory where there is a GPU, else peak resident memory of the process, in MiB."""
+    """Peak device memory on a GPU, otherwise peak resident memory of the process, in MiB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() >> 20
     with contextlib.suppress(OSError, StopIteration, ValueError):

@@ -1,6 +1,6 @@
-"""What a run needs to be there before it starts: the model, the data of every part, the benchmarks.
+"""Check that a run's model, data and benchmarks exist before it starts.
 
-`missing` only looks whether it is there, and is asked at every start; `surveyed` reads the rows.
+`missing` runs at every start and only checks that files exist. `surveyed` reads the rows.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ class Surveyed:
 
     name: str
     found: str
-    """How many rows and images; or why they cannot be read."""
+    """Numbers of rows and images, or why they cannot be read."""
     readable: bool
 
 
 def missing(config: RunConfig) -> list[str]:
-    """What a run's model, data and benchmarks lack here, a line each with what to do; empty where all is there.
+    """A line, with what to do, for each missing part of a run's model, data and benchmarks.
 
-    A hub id that is not in the cache is missing where HF_HUB_OFFLINE forbids to download it. Files are looked for, not read.
+    A hub id that is not in the cache is missing only if HF_HUB_OFFLINE forbids the download. Files
+    are not read.
     """
     lines = missing_model(config, strict=presence.offline())
     evaluated = {split_view(name)[0] for name in config.evaluate.benchmark}
-    # What a source or benchmark of somebody's own calls a path need not be a file here.
+    # The path of a user's own source or benchmark need not be a file.
     files: dict[str, Part | BenchmarkSettings] = {
         f"data.{name}": part for name, part in config.data.items() if part.source in SOURCES
     }
@@ -59,15 +60,16 @@ def missing(config: RunConfig) -> list[str]:
         for key, path in places:
             if not Path(path).exists() and not (
                 key == "path" and is_hub_id(path)
-            ):  # the hub's is fetched when it is read
+            ):  # a hub dataset is downloaded when it is read
                 lines.append(f"{name}.{key}={path}: does not exist here; correct the path, or put the data there")
     lines += _impossible_answering(config)
-    # A job of its own may be told where its judges are: their server need not stand yet.
+    # An evaluation job that runs later may be given its judges' endpoints then, so they are not
+    # checked now.
     return lines + (missing_judges(config) if config.evaluate_afterwards else [])
 
 
 def _impossible_answering(config: RunConfig) -> list[str]:
-    """What the evaluation after training would refuse of its settings of generation."""
+    """Generation settings that the evaluation after training would reject."""
     generation = config.evaluate.generation
     try:
         check_settings(generation)
@@ -76,12 +78,16 @@ def _impossible_answering(config: RunConfig) -> list[str]:
     if generation.base_url is None:
         return []
     return [
-        "evaluate.generation.base_url=: after training the run's own model is evaluated; remove it (align eval has one)"
+        "evaluate.generation.base_url= cannot be used: the evaluation after training uses the run's own model; remove it, "
+        "or use generation.base_url= of align eval"
     ]
 
 
 def missing_judges(config: RunConfig) -> list[str]:
-    """Judges that the evaluation after training could not ask, a line each with what to do; nobody is asked."""
+    """Judges that the evaluation after training could not use: a line each, with what to do.
+
+    No judge is called.
+    """
     judging = config.evaluate.judge
     names = dict.fromkeys(split_view(name)[0] for name in config.evaluate.benchmark)
     benchmarks: dict[str, Benchmark] = {name: resolve("benchmark", name, BENCHMARKS) for name in names}
@@ -107,13 +113,16 @@ def missing_judges(config: RunConfig) -> list[str]:
 
 
 def _foreign_rows(config: RunConfig, name: str, benchmark: Benchmark, judges: Sequence[AnyJudge]) -> UserError | None:
-    """Why a judge that knows one world cannot judge the rows of a file; they are read only where there is such a judge."""
+    """Why a judge that knows only its own benchmarks cannot judge these rows.
+
+    Rows are read only for such a judge.
+    """
     knowing_one = [
         judge for judge in judges if isinstance(judge, Judge) and judge.foreign and judge.name not in benchmark.judges
     ]
     try:
         rows, _ = _selected(config, name) if knowing_one else ([], [])
-    except UserError:  # what is wrong with the files is told where they are read
+    except UserError:  # errors in the files are reported where the rows are read for the evaluation
         return None
     try:
         for judge in knowing_one:
@@ -124,12 +133,15 @@ def _foreign_rows(config: RunConfig, name: str, benchmark: Benchmark, judges: Se
 
 
 def _of_run(error: UserError, section: str = "judge") -> str:
-    """What an evaluation calls judge=, a run calls evaluate.judge=."""
+    """The error of an evaluation with a run's option names: judge= becomes evaluate.judge=."""
     return re.sub(rf"(?<![\w.]){section}(?=[.=])", f"evaluate.{section}", str(error))
 
 
 def missing_model(config: RunConfig, strict: bool) -> list[str]:
-    """What of the model and of the adapter that is continued is not here; with `strict` a hub id must be in the cache."""
+    """A line for each missing part of the model and of its adapter.
+
+    With `strict`, a hub id must be in the cache.
+    """
     lines = []
     if line := presence.absent(config.model, strict):
         of_hub = is_hub_id(str(config.model.path))
@@ -140,7 +152,7 @@ def missing_model(config: RunConfig, strict: bool) -> list[str]:
 
 
 def refuse_missing(config: RunConfig) -> None:
-    """Raises UserError that says all that is missing at once."""
+    """Raises UserError that lists everything that is missing."""
     lines = missing(config)
     if lines:
         said = lines[0] if len(lines) == 1 else "".join(f"\n  - {line}" for line in lines)
@@ -149,7 +161,7 @@ def refuse_missing(config: RunConfig) -> None:
 
 
 def surveyed(config: RunConfig) -> Iterator[Surveyed]:
-    """Every part of the training data and every benchmark, read: rows and images that are there."""
+    """Read every part of the training data and every benchmark, and count their rows and images."""
     for name in config.data:
         yield _surveyed(f"data.{name}", partial(read_part, config, name))
     for name in dict.fromkeys(config.evaluate.benchmark):
@@ -170,11 +182,11 @@ def _selected(config: RunConfig, name: str) -> tuple[list[Row], list[str]]:
 
 
 def answers_to_come(config: RunConfig) -> list[str]:
-    """The parts that want answers generated, and who gives them when the run starts; a line each."""
+    """A line for each part whose answers are generated, with the model that generates them."""
     behind = config.generation.base_url
-    whose = f"the model behind {behind}" if behind else "the base model, on the run's own devices"
+    whose = f"the model at endpoint {behind}" if behind else "the base model, on the run's own devices"
     return [
-        f"data.{name}.{field}=generate: rows that lack it are answered by {whose} when the run starts"
+        f"data.{name}.{field}=generate: rows without it are answered by {whose} when the run starts"
         for name, part in config.data.items()
         for field in FIELDS
         if getattr(part, field) == GENERATE

@@ -1,4 +1,7 @@
-"""The order of a start: settings, then what is there, then rows, then the model. Nothing that costs comes before what may stop it."""
+"""The order of the checks before a run: settings, files, rows, then the model.
+
+Cheap checks come first.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,17 @@ from align.training.preflight import missing, missing_model, refuse_missing
 from align.training.row_checks import Bounds, Checker, Fault, Measured, by_kind, described, faults_of, measured, refuse
 
 PLACEHOLDER = "."
-"""What rows are checked with that will get an answer from a model."""
+"""A temporary answer with which rows are checked before a model generates their answer."""
 MAX_UNKNOWN = 0.1
-"""Share of supervised tokens that the tokenizer may not know: above it the model learns to write `<unk>`."""
+"""Maximum share of supervised tokens that are unknown to the tokenizer. Above it, the model
+learns to write `<unk>`."""
 
 
 def refuse_settings(composed: Composed, run: RunFolder) -> None:
-    """Raises UserError for settings of training or of the method that cannot be; no file of data is opened."""
+    """Raises UserError for training or method settings that are not valid.
+
+    No data file is opened.
+    """
     from align.models.trainable import check_trainable
 
     _check_on_bad_row(composed)
@@ -46,19 +53,23 @@ def _check_on_bad_row(composed: Composed) -> None:
 
 
 def _arguments(composed: Composed, run: RunFolder, processes: int) -> Any:
-    """The run's training arguments, to be looked at. Raises UserError."""
+    """The run's training arguments, only to check them. Raises UserError."""
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     from align.methods.arguments import training_arguments
 
     arguments = training_arguments(composed, resolve("method", composed.config.method, METHODS), run, processes)
-    # Under ZeRO-3 they also divide every model that is loaded from now on, even one that only answers.
+    # Under ZeRO-3 these arguments would divide every model that is loaded later, also one that only
+    # generates answers.
     unset_hf_deepspeed_config()
     return arguments
 
 
 def checked_data(composed: Composed, run: RunFolder, ask: answers.Ask, report: Report | None = None) -> TrainingData:
-    """The rows that a run trains on, each checked before an answer is generated or a model loaded. Raises UserError."""
+    """The rows that a run trains on, checked before an answer is generated or a model is loaded.
+
+    Raises UserError.
+    """
     config = composed.config
     refuse_missing(config)
     with _display(report) as display:
@@ -71,7 +82,7 @@ def checked_data(composed: Composed, run: RunFolder, ask: answers.Ask, report: R
         answered.verify_images(display)
     unreadable = [Fault(row, "image_unreadable", str(error)) for row, error in answered.unreadable()]
     data = without_overlap(config, _without(composed, answered, unreadable))
-    # What is right with all rows need not be right without some.
+    # Rows may have been dropped, so conditions on all rows are checked again.
     refuse_blind(config, data.rows)
     resolve("method", config.method, METHODS).check_rows(data.rows)
     data.facts += _unknown_tokens([lengths[row.id] for row in data.rows])
@@ -80,7 +91,7 @@ def checked_data(composed: Composed, run: RunFolder, ask: answers.Ask, report: R
 
 
 def _usable(composed: Composed, run: RunFolder, report: Report) -> tuple[TrainingData, dict[str, Measured]]:
-    """The rows that can be rendered, and what they measure. Raises UserError."""
+    """The rows that can be rendered, and their measured lengths. Raises UserError."""
     config = composed.config
     own = own_rows(config)
     faults = own_image_faults(config, own.rows, report)
@@ -93,10 +104,11 @@ def _usable(composed: Composed, run: RunFolder, report: Report) -> tuple[Trainin
 
 
 def own_image_faults(config: RunConfig, rows: Sequence[Row], report: Report | None = None) -> list[Fault]:
-    """Rows whose own image cannot be used, or that lack a caption, where a view shows something else in its place.
+    """Rows whose own image cannot be used, or that have no caption, if a view replaces the image.
 
-    Otherwise the row that is shown a bad image would be left out, and not the one that it belongs to. In the controlled track every arm
-    has the same items, also one that shows no images. Raises UserError.
+    A shuffled view shows a row the image of another row. Without this check, the row that shows the
+    bad image would be dropped, not the row that the image belongs to. In the controlled track every
+    arm has the same items, also an arm that shows no images. Raises UserError.
     """
     from align.models.loading import load_without_weights
 
@@ -119,11 +131,14 @@ def own_image_faults(config: RunConfig, rows: Sequence[Row], report: Report | No
 
 
 def look_over(composed: Composed) -> str:
-    """Check every row of a run that is not started, where its data and its model's files are here -> a line. Raises UserError."""
+    """Check every row of a run without starting it, if its data and model files are here -> a line.
+
+    Raises UserError.
+    """
     _check_on_bad_row(composed)
     config = composed.config
     if not config.model.path:
-        return f"rows are checked when the run starts, since {config.model.name} is built then"
+        return f"rows are checked when the run starts, because {config.model.name} is built then"
     if lines := [*missing(config), *missing_model(config, strict=True)]:
         return f"rows are not checked: {lines[0]}"
     own = own_rows(config)
@@ -134,9 +149,7 @@ def look_over(composed: Composed) -> str:
     faults = [*bad, *faults]
     if config.on_bad_row == "error":
         refuse(faults, len(own.rows))
-    return f"{len(own.rows):,} rows checked" + (
-        f", {len(faults)} of them left out (on_bad_row: drop)" if faults else ""
-    )
+    return f"{len(own.rows):,} rows checked" + (f", {len(faults)} of them dropped (on_bad_row: drop)" if faults else "")
 
 
 def _placeholders(rows: Sequence[Row]) -> tuple[list[str], str]:
@@ -150,7 +163,10 @@ def check_rows(
     report: Report | None = None,
     processes: int | None = None,
 ) -> tuple[list[Fault], dict[str, Measured]]:
-    """(The rows that cannot be trained on, what the others measure). Raises UserError where rows do not go together."""
+    """(Rows that cannot be trained on, measured lengths of the others).
+
+    Raises UserError for rows that cannot be trained on together.
+    """
     from align.models.loading import load_without_weights
 
     config = composed.config
@@ -166,7 +182,10 @@ def check_rows(
 
 
 def _unknown_tokens(found: Sequence[Measured]) -> list[str]:
-    """A line on answers that the tokenizer cannot write. Raises UserError where the model would learn to write `<unk>`."""
+    """A line on unknown tokens in answers.
+
+    Raises UserError if the model would learn to write `<unk>`.
+    """
     supervised, unknown = sum(of.supervised for of in found), sum(of.unknown for of in found)
     if not unknown:
         return []
@@ -174,13 +193,13 @@ def _unknown_tokens(found: Sequence[Measured]) -> list[str]:
     line = f"{unknown:,} of {supervised:,} supervised tokens ({unknown / supervised:.1%}, in {having} rows) are unknown to the tokenizer"
     if unknown > MAX_UNKNOWN * supervised:
         raise UserError(
-            f"{line}: the model would learn to write its unknown token; choose a model whose tokenizer knows these words"
+            f"{line}: the model would learn to write the unknown token; use a model whose tokenizer knows these words"
         )
     return [line]
 
 
 def _without(composed: Composed, data: TrainingData, faults: Sequence[Fault]) -> TrainingData:
-    """The data without rows that cannot be used. Raises UserError unless the run says on_bad_row=drop."""
+    """The data without rows that cannot be used. Raises UserError unless on_bad_row=drop."""
     if not faults:
         return data
     if composed.config.on_bad_row == "error":
@@ -193,12 +212,12 @@ def _by_row(faults: Sequence[Fault]) -> dict[str, list[str]]:
 
 
 def _dropped_facts(faults: Sequence[Fault]) -> list[str]:
-    return [f"left out (on_bad_row: drop): {line}" for line in described(faults)]
+    return [f"dropped (on_bad_row: drop): {line}" for line in described(faults)]
 
 
 @contextmanager
 def _display(report: Report | None) -> Iterator[Report]:
-    """The caller's display, or one of its own on the first process of a launch."""
+    """The caller's progress display, or a new one on the first process of a launch."""
     silent = int(os.environ.get("RANK", 0)) > 0
     with nullcontext(report) if report else nullcontext(lambda *_: None) if silent else progress() as display:
         yield display

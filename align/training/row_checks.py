@@ -1,7 +1,8 @@
-"""Every row of the training data is checked before a model is loaded: all that is wrong is reported at once.
+"""Check every row of the training data before a model is loaded, and report all faults at once.
 
-A row is measured as it will be rendered: its texts become token ids, its image tokens follow from image sizes, and no image is
-decoded. What is measured is kept in the user's cache, row by row, so that a second start measures what is new alone.
+A row is measured as it will be rendered: its texts are tokenized, and its image tokens are computed
+from the image sizes, so no image is decoded. Measured lengths are cached per row, so a second start
+measures only new rows.
 """
 
 from __future__ import annotations
@@ -29,40 +30,41 @@ from align.interruption import begin_worker
 from align.rows import Row
 
 SCHEMA = 1
-"""Another one where the checks themselves change."""
+"""Version of the checks. Increase it when they change, so that cached results are not used."""
 MANY = 4096
-"""Rows from which on processes of their own measure them; starting those takes longer than measuring few rows."""
+"""From this number of rows on, worker processes measure them. For fewer rows, starting workers
+takes longer."""
 CHUNK = 256
 OPPOSITE = (("chosen", "rejected"), ("response", "harmful_response"))
-"""Answers of a row of which one is wanted and the other is not."""
+"""Pairs of answers: the wanted one and the unwanted one."""
 NAMED = 5
-"""Of rows with one kind of fault these are named; all are counted."""
+"""Maximum number of rows that are named for each kind of fault. All rows are counted."""
 DESCRIBED = {
     "no_answer": "without an answer that the method needs",
     "no_caption": "without a caption that their view shows",
     "empty_prompt": "with an empty prompt",
     "empty_answer": "with an empty answer",
-    "same_answers": "with the same answer as the wanted and the unwanted one",
-    "special_token": "with one of the model's own tokens in a text",
-    "template": "whose answer the chat template rewrites",
+    "same_answers": "whose wanted and unwanted answers are the same",
+    "special_token": "with a special token of the model in a text",
+    "template": "whose answer the chat template changes",
     "image_unreadable": "with an image that cannot be read",
-    "image_shape": "with an image of a shape that the model does not take",
+    "image_shape": "with an image shape that the model does not accept",
     "too_long": "longer than train.max_length",
     "too_long_for_model": "longer than the model's context",
 }
-"""Kinds of faults."""
+"""Kind of fault -> how an error describes its rows."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A row that can be rendered."""
+    """The lengths of a row that can be rendered."""
 
     lengths: dict[str, int]
-    """{prompt: its tokens; answer: tokens of the prompt and that answer}"""
+    """{prompt: number of its tokens; answer field: tokens of the prompt and that answer}"""
     supervised: int
-    """Tokens of all its answers."""
+    """Number of tokens of all its answers."""
     unknown: int
-    """How many of those the tokenizer does not know."""
+    """Number of answer tokens that the tokenizer does not know."""
 
 
 NAMES = tuple(field.name for field in fields(Measured))
@@ -79,7 +81,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long a row may be, in tokens; None where there is no bound."""
+    """Maximum length of a row, in tokens; None for no maximum."""
 
     max_length: int | None
     positions: int | None
@@ -93,31 +95,34 @@ class Bounds:
         ):
             if bound is not None and length > bound:
                 where = "" if field == "prompt" else f" with its `{field}`"
-                return Fault(row, kind, f"{length:,} tokens{where}, {what} is {bound:,}")
+                return Fault(row, kind, f"{length:,} tokens{where}, but {what} is {bound:,}")
         return None
 
 
 class Checker:
-    """Measures rows as a collator renders them. `check` raises BadRow for a row that a method cannot train on."""
+    """Measures rows as a collator renders them.
+
+    `check` raises BadRow for a row that a method cannot train on.
+    """
 
     def __init__(self, collator: Collator, check: Any = None):
         self.collator, self._check = collator, check
 
     def measure(self, row: Row) -> Measured | Fault:
-        """What a row measures, or why it cannot be rendered."""
+        """The lengths of a row, or why it cannot be rendered."""
         if not row.prompt.strip():
-            return Fault(row.id, "empty_prompt", f"row {row.id}: its prompt is empty")
+            return Fault(row.id, "empty_prompt", f"row {row.id}: `prompt` is empty")
         try:
             if self._check:
                 self._check(row)
             prompt, answers = self.collator.measure(row)
         except BadRow as error:
             return Fault(row.id, error.kind, str(error))
-        except UserError as error:  # of reading the header of an image
+        except UserError as error:  # raised when the header of an image cannot be read
             return Fault(row.id, "image_unreadable", str(error))
         for wanted, unwanted in OPPOSITE:
             if wanted in answers and answers[wanted] == answers.get(unwanted):
-                return Fault(row.id, "same_answers", f"row {row.id}: {wanted} and {unwanted} are the same tokens")
+                return Fault(row.id, "same_answers", f"row {row.id}: {wanted} and {unwanted} have the same tokens")
         unknown = self.collator.renderer.unknown_token_id
         return Measured(
             {"prompt": prompt} | {field: prompt + len(ids) for field, ids in answers.items()},
@@ -126,7 +131,10 @@ class Checker:
         )
 
     def key(self, row: Row) -> str:
-        """The same for a row that measures the same, as long as its image files are not written again."""
+        """A cache key: equal for rows that measure the same.
+
+        It changes when an image file is written again.
+        """
         images = [
             [image.name, *_stamp(image.path)] if image.bytes is None else _hash(image.bytes) for image in row.images
         ]
@@ -135,7 +143,11 @@ class Checker:
 
 
 def measured(checker: Checker, rows: Sequence[Row], name: str, report: Report | None = None) -> list[Measured | Fault]:
-    """Every row, measured; `name` says which rows these are. Of processes that start with the same rows one measures them."""
+    """Measure every row. `name` identifies the rows.
+
+    If several processes start with the same rows, one of them measures and the others read the
+    cache.
+    """
     told = f"{SCHEMA} {transformers.__version__} {checker.collator.renderer.identity} {name}"
     file = cache_folder("rows") / f"{_hash(told.encode())[:16]}.jsonl"
     keys = [checker.key(row) for row in rows]
@@ -144,7 +156,7 @@ def measured(checker: Checker, rows: Sequence[Row], name: str, report: Report | 
         fresh: dict[int, Measured | Fault] = {}
         for i, found in zip(todo, _measure(checker, [rows[i] for i in todo]), strict=True):
             fresh[i] = found
-            if isinstance(found, Measured):  # a fault is looked for again: it may be mended
+            if isinstance(found, Measured):  # faults are not cached: the user may fix them
                 keep({"key": keys[i]} | asdict(found))
             if report and len(todo) >= CHUNK and (len(fresh) % CHUNK == 0 or len(fresh) == len(todo)):
                 report("rows checked", len(fresh), len(todo))
@@ -161,7 +173,7 @@ def faults_of(rows: Sequence[Row], found: Sequence[Measured | Fault], bounds: Bo
 
 
 def by_kind(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
-    """Faults of one kind together, the most frequent kind first."""
+    """Faults grouped by kind, the most frequent kind first."""
     kinds: dict[str, list[Fault]] = {}
     for fault in faults:
         kinds.setdefault(fault.kind, []).append(fault)
@@ -169,7 +181,7 @@ def by_kind(faults: Sequence[Fault]) -> dict[str, list[Fault]]:
 
 
 def described(faults: Sequence[Fault]) -> list[str]:
-    """A line for each kind of fault, with the first rows."""
+    """A line for each kind of fault, which names the first rows."""
     lines = []
     for kind, of_kind in by_kind(faults).items():
         first = "; ".join(_short(fault) for fault in of_kind[:NAMED])
@@ -184,7 +196,7 @@ def refuse(faults: Sequence[Fault], of: int) -> None:
     if faults:
         lines = "".join(f"\n  - {line}" for line in described(faults))
         raise UserError(
-            f"{len(faults)} of {of} training rows cannot be used:{lines}\nCorrect these rows, or leave them out: on_bad_row=drop"
+            f"{len(faults)} of {of} training rows cannot be used:{lines}\nCorrect these rows, or drop them: on_bad_row=drop"
         )
 
 
@@ -193,7 +205,11 @@ def _short(fault: Fault) -> str:
 
 
 def _measure(checker: Checker, rows: Sequence[Row]) -> Iterator[Measured | Fault]:
-    """In this process, or in as many as there are processors: torch's loader ends its workers with this process, however it ends."""
+    """Measure in this process, or in a worker per processor for many rows.
+
+    The workers are those of a torch data loader, which end when this process ends, even if it is
+    killed.
+    """
     if len(rows) < MANY or usable_processors() < 2:
         yield from map(checker.measure, rows)
         return
@@ -205,7 +221,8 @@ def _measure(checker: Checker, rows: Sequence[Row]) -> Iterator[Measured | Fault
         num_workers=min(usable_processors(), 16),
         collate_fn=list,
         worker_init_fn=partial(begin_worker, _nothing_more),
-        # A process that was spawned would spawn these too, and each would import everything anew.
+        # A spawned process would by default spawn these workers too, and each would import
+        # everything again.
         multiprocessing_context="fork" if "fork" in multiprocessing.get_all_start_methods() else None,
     )
     for batch in loader:
@@ -213,12 +230,12 @@ def _measure(checker: Checker, rows: Sequence[Row]) -> Iterator[Measured | Fault
 
 
 def _nothing_more(_: int) -> None:
-    """A worker has nothing else to begin with."""
+    """The workers have no original init function."""
 
 
 @dataclass
 class _Measuring:
-    """Rows as a data set of torch, each measured when it is taken."""
+    """Rows as a torch dataset: each row is measured when it is read."""
 
     checker: Checker
     rows: Sequence[Row]
@@ -232,9 +249,9 @@ class _Measuring:
 
 @contextlib.contextmanager
 def _cached(file: Path) -> Iterator[tuple[dict[str, Measured], Callable[[dict[str, Any]], None]]]:
-    """What the cache has, and a function that adds a record, while no other process measures the same rows.
+    """(The cached lengths, a function that adds a record), locked against other processes.
 
-    A cache that cannot be written only costs time; a damaged one is thrown away.
+    A cache that cannot be written is not used; a damaged cache is deleted.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -249,12 +266,15 @@ def _cached(file: Path) -> Iterator[tuple[dict[str, Measured], Callable[[dict[st
 
 
 def _kept(out: Any, record: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # a full disk
+    with contextlib.suppress(OSError):  # the disk is full
         append_jsonl(out, record)
 
 
 def _measured_before(records: Sequence[Any]) -> dict[str, Measured]:
-    """What the cache has; a record of another shape, of another version say, counts as none."""
+    """The cached lengths.
+
+    Records in another format, for example of another version, are ignored.
+    """
     found = {}
     for record in records:
         with contextlib.suppress(TypeError, KeyError, AttributeError):

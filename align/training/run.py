@@ -1,4 +1,4 @@
-"""One training run: check, build, train to its end or until asked to stop, record."""
+"""One training run: check, build, train to the end or until a signal, record."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ from align.run_lock import alone
 from align.tools.publish.card import write_card
 from align.tools.publish.wandb_log import tracked
 
-if TYPE_CHECKING:  # imports torch, which a misspelt key need not wait for
+if TYPE_CHECKING:  # it imports torch, and an error in a key should be reported before that
     from align.training.build import BuiltRun
 
 
 def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | None = None) -> RunFolder:
-    """Train a run to its end, or find it finished. Raises UserError.
+    """Train a run to its end; a finished run is not trained again. Raises UserError.
 
-    A caller with a display of its own gives `report`, and callbacks that feed it; only facts are printed then.
+    A caller that shows progress itself passes `report` and callbacks that call it. Only facts are
+    printed then.
     """
-    from align.training.prepare import (  # imports torch, which a misspelt key need not wait for
+    from align.training.prepare import (  # it imports torch, and an error in a key should be reported before that
         checked_data,
         refuse_settings,
     )
@@ -58,11 +59,11 @@ def _train(
     alike = refuse_overlap_with_benchmarks(config.evaluate, data.records())
     if run.finished():
         if report is None:
-            say(f"{run.path} is trained already; nothing is left to train")
-        run.write_config(config)  # what is evaluated may have changed
-        write_card(run)  # a kill may have come between the two
+            say(f"{run.path} is already trained")
+        run.write_config(config)  # the evaluation settings may have changed
+        write_card(run)  # the run may have been killed before it wrote the card
         return
-    # Imported here: a misspelt key should not wait for trl.
+    # These import trl, and an error in a key should be reported before that.
     from align.methods.distributed import refuse_other_launch
     from align.training.build import build_run
 
@@ -76,7 +77,7 @@ def _train(
         for line in run.set_aside_damaged():
             say(line)
     if trainer.accelerator.is_main_process and not config.resume:
-        # A former attempt's checkpoints and seconds would be mistaken for this one's.
+        # Otherwise the checkpoints and seconds of an earlier attempt would count as this run's.
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         run.manifest_file.unlink(missing_ok=True)
     if report is None:
@@ -89,18 +90,21 @@ def _train(
         _finish(trainer, run)
     if report is None and trainer.accelerator.is_main_process:
         done = run.manifest()
-        say(f"Trained in {done['seconds']:.0f} s, peak memory {done['peak_memory_mib']:,} MiB: {run.weights}")
+        say(f"Trained in {done['seconds']:.0f} s, peak memory {done['peak_memory_mib']:,} MiB. Weights: {run.weights}")
 
 
 def _refuse_different_data(data: TrainingData) -> None:
-    """Raises UserError unless all processes train on the same: each reads for itself, perhaps from the cache of another machine."""
+    """Raises UserError unless all processes have the same data.
+
+    Each process reads it, perhaps on another machine.
+    """
     from accelerate.utils import gather_object
 
     found = gather_object([data.fingerprint])
     if len(set(found)) > 1:
         raise UserError(
             f"the processes have different training data (fingerprints {', '.join(found)}): files or generated answers differ between "
-            f"their machines; put them, and XDG_CACHE_HOME, where all machines see the same"
+            f"machines; put the files and XDG_CACHE_HOME on a file system that all machines share"
         )
 
 
@@ -130,16 +134,21 @@ def _start(
 
 
 def _until_finished_or_asked(built: BuiltRun, run: RunFolder, checkpoint: str | None) -> None:
-    """Raises Interrupted if the run was asked to stop. If it could not be saved then, the checkpoint before that one remains."""
+    """Train. Raises Interrupted if a signal stopped the run.
+
+    If the last checkpoint could not be saved then, the checkpoint before it remains.
+    """
     trainer = built.trainer
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
-    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to Python, torch and safetensors
+    except (OSError, RuntimeError, SafetensorError) as error:  # what Python, torch and safetensors raise on a full disk
         NOTICE.deferred = False
         if not built.preemption.asked:
             raise
         print(
-            f"the last checkpoint could not be written: {error}; the one before it remains", file=sys.stderr, flush=True
+            f"the last checkpoint could not be written: {error}; the previous checkpoint remains",
+            file=sys.stderr,
+            flush=True,
         )
     if built.preemption.asked:
         if trainer.accelerator.is_main_process:
@@ -160,5 +169,5 @@ def _finish(trainer: Any, run: RunFolder) -> None:
             peak_memory_mib=peak_memory_mib(),
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
-        write_card(run)  # over the stock one that peft writes
+        write_card(run)  # replaces the default card that peft writes
     trainer.accelerator.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""How a run spends its time, beside every loss that it logs."""
+"""How a run spends its time: fields that are added to every log line with a loss."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from align.planning.spent import Spending, peak_of_device
 
 
 class Throughput:
-    """Since the last line of the log: how long steps waited for their rows, how many tokens were computed, at how many FLOP/s.
+    """Measures since the last log line: the wait for rows, the computed tokens, and FLOP/s.
 
-    `spending` makes what tells the FLOPs of a pass, when the first line asks for it.
+    `spending` returns the object that computes the FLOPs of a pass. It is called for the first
+    line.
     """
 
     def __init__(self, spending: Callable[[], Spending]):
@@ -26,7 +27,7 @@ class Throughput:
         self.waited, self.padded = 0.0, 0
 
     def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches; waiting for one counts."""
+        """The same batches. Measures the wait for each batch."""
         while True:
             begun = time.perf_counter()
             try:
@@ -39,8 +40,11 @@ class Throughput:
             yield batch
 
     def line(self, passes: Sequence[Computed]) -> dict[str, float]:
-        """Of this process: `data_wait`, share of the time that steps waited for rows; `computed`, share of padded tokens that was computed;
-        `tflops` a second, recomputed layers included; `mfu`, without these, where the device's peak is known.
+        """Fields of a log line, for this process.
+
+        `data_wait`: share of the time that steps waited for rows. `computed`: share of the padded
+        tokens that were computed. `tflops`: TFLOP/s, with recomputed layers. `mfu`: model FLOPs
+        utilization, without recomputed layers, if the device's peak is known.
         """
         seconds = max(time.perf_counter() - self.begun, 1e-9)
         self._known = self._known or self._spending()

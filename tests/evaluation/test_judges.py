@@ -484,7 +484,7 @@ def test_a_judge_that_was_let_go_is_made_anew():
         ),
         (
             "base_url=http://x/v1 model=big",
-            "evaluate.generation.base_url=: after training the run's own model is evaluated",
+            "evaluate.generation.base_url= cannot be used: ",
         ),
     ],
 )

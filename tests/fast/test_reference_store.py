@@ -36,7 +36,7 @@ def asked(monkeypatch):
         times.append(1)
         return whole(*args)
 
-    for module in ("dpo", "unlearning_base"):
+    for module in ("dpo", "terms"):
         monkeypatch.setattr(f"align.methods.{module}.reference_of", counted)
     return times
 
@@ -56,7 +56,7 @@ def test_another_run_takes_what_was_asked_before_and_ends_with_the_same_weights(
     trained(model, tmp_path / "second", method, "packed", "stored_reference=true", "train.beta=0.2")
     assert len(asked) == STEPS + 1  # the first answers are asked for once more
     assert set(cache.glob("*/*.safetensors")) == shards  # nothing was new
-    assert "asked for anew" not in capsys.readouterr().err
+    assert "computed again" not in capsys.readouterr().err
 
     trained(model, tmp_path / "other", method, "auto", "stored_reference=true", "model.system_prompt=a red thing")
     assert len(asked) == 2 * STEPS + 1
@@ -70,7 +70,7 @@ def test_what_is_not_what_the_reference_says_is_asked_for_anew(tiny, tmp_path, c
     falsify(cache.glob("*/*.safetensors"))
     same(first, trained(model, tmp_path / "second", "dpo", "auto", "stored_reference=true"))
     assert len(asked) == 2 * STEPS + 1
-    assert "asked for anew" in capsys.readouterr().err
+    assert "computed again" in capsys.readouterr().err
 
 
 answers = st.dictionaries(st.text("0123456789abcdef", min_size=32, max_size=32), st.integers(1, 9), max_size=12)

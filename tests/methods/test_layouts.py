@@ -127,7 +127,7 @@ class Arguments:
     [
         (lambda it, _: it.model.set_attn_implementation("flex_attention"), "attention flex_attention takes no mask"),
         (lambda _, arguments: setattr(arguments, "neftune_noise_alpha", 5.0), "neftune_noise_alpha"),
-        (lambda it, _: object.__setattr__(it.family, "lays_out", False), "rows computed where they stand"),
+        (lambda it, _: object.__setattr__(it.family, "lays_out", False), "family llava "),
     ],
 )
 def test_what_cannot_be_laid_out_is_padded_by_auto_and_an_error_otherwise(loaded, change, said):

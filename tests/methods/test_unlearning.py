@@ -292,7 +292,7 @@ def test_rows_that_cannot_be_unlearned_are_named(rows, expected):
 
 def test_a_forward_pass_without_one_of_its_parts_names_its_rows(loaded, renderer, mini_rows, tmp_path):
     it = trainer(Unlearning, loaded("llava"), renderer("llava"), mini_rows["text_harmful"][:2], tmp_path)
-    with pytest.raises(UserError, match="over text_harmful-train-0, text_harmful-train-1 has no benign answers"):
+    with pytest.raises(UserError, match="text_harmful-train-0, text_harmful-train-1 has no benign"):
         it.data_collator(list(it.train_dataset))
 
 

@@ -54,7 +54,7 @@ def test_a_preempted_run_comes_back_to_the_same_adapter_and_is_evaluated_after(c
     first, second = Job(cluster, f"{training}_0", preempted.path), Job(cluster, f"{training}_1", undisturbed.path)
     taken = int(first.log.split("interrupted at step ")[1].split()[0])
     assert 5 <= taken < STEPS
-    assert f"interrupted at step {taken} of {STEPS}; the same command goes on from there" in first.log
+    assert f"interrupted at step {taken} of {STEPS}; to resume it, repeat the command" in first.log
     records = [r for r in first.records if r["stage"] == "train"]
     assert [(r["restart"], r.get("status")) for r in records] == [(0, None), (0, 75), (1, None), (1, 0)]
     assert [r.get("status") for r in second.records if r["stage"] == "train"] == [None, 0]

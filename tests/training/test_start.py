@@ -115,7 +115,7 @@ def test_a_raised_max_length_is_the_same_run_and_goes_on_with_its_checkpoint(tin
     assert "resumed from step 1" in capsys.readouterr().out
     assert run.manifest()["status"] == "finished"
     train(compose_run(command))
-    assert f"{run.path} is trained already" in capsys.readouterr().out
+    assert f"{run.path} is already trained" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"its train.learning_rate is 0.01, .*0.02"):
         train(compose_run([*command, "train.learning_rate=2e-2"]))
 
@@ -364,7 +364,7 @@ def test_words_of_rows_that_are_left_out_are_not_counted_as_unknown(tiny, tmp_pa
 def test_answers_that_are_the_same_tokens_teach_nothing(tiny, tmp_path):
     pair = {"chosen": "a red ball", "rejected": "a  red ball", "prompt": "what is this", "id": "p"}
     words = local_run(tiny("llava"), tmp_path, [pair], "method=dpo", role="benign")
-    with pytest.raises(UserError, match="own/p: chosen and rejected are the same tokens"):
+    with pytest.raises(UserError, match="own/p: chosen and rejected .*same tokens"):
         train(compose_run(words))
 
 
