@@ -64,7 +64,7 @@ ANSWER = (
 PARTS = {
     "decoding": ("'decode' of 'ImagingDecoder'", "method 'copy' of 'ImagingCore'", "_io.open"),
     "resizing": ("'resize' of 'ImagingCore'",),
-    "numbers of pixels": ("fast/images.py", "'take' of", "ascontiguousarray", "'encode' of 'ImagingEncoder'"),
+    "numbers of pixels": ("fast/image_transform.py", "'take' of", "ascontiguousarray", "'encode' of 'ImagingEncoder'"),
     "tokenising": ("encode_batch_fast", "'ids' of"),
 }
 """Part of the work -> functions in the profile. All other time is Python's."""

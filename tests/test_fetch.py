@@ -216,7 +216,9 @@ def test_data_and_benchmarks_are_looked_at_and_generated_answers_left_to_the_run
     assert main(["fetch", *words, "evaluate.benchmark=vlsbench"]) == 1
     missing_lines = capsys.readouterr().out.partition("Missing:")[2].splitlines()
     assert any("- data.harmful: 1 of 4 rows lack their image" in line for line in missing_lines)
-    assert any("- benchmark vlsbench: " in line and "evaluate.settings.vlsbench.path=" in line for line in missing_lines)
+    assert any(
+        "- benchmark vlsbench: " in line and "evaluate.settings.vlsbench.path=" in line for line in missing_lines
+    )
 
 
 def built() -> Path:

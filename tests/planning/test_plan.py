@@ -201,7 +201,7 @@ def test_rows_are_counted_where_they_are_not_said(configs, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["recipe=mm_sft", "global_batch_size=12"], "global_batch_size=12 over 4 processes is 3 rows each"),
+        (["recipe=mm_sft", "global_batch_size=12"], "global_batch_size=12 over 4 processes gives 3 rows each"),
         (["recipe=mm_sft", "train.max_length=512"], "longer than train.max_length=512"),
         (["recipe=mm_sft", "train.optim=adafactor"], "train.optim=adafactor: "),
         (["recipe=mm_sft", "lora.target_modules=qq_proj"], "'qq_proj'] match no linear layer of language_model"),

@@ -57,7 +57,7 @@ def test_the_small_table_has_a_line_for_each_arm_and_the_columns_that_fit(tmp_pa
     assert max(map(len, lines)) <= width
     heading = " ".join(lines[: next(i for i, line in enumerate(lines) if line.startswith("─"))])
     assert [name for name in ("leaky", "free", "benign", "twins") if name in heading] == shown
-    arms = [line.split()[0] for line in lines if not line.startswith((" ", "─", "arm", "No room"))]
+    arms = [line.split()[0] for line in lines if not line.startswith((" ", "─", "arm", "Not shown"))]
     assert [name for name in arms if name] == ["T-SafeUnlearning", "MM-SafeUnlearning"]  # no name is broken
     (text,) = [line for line in lines if line.startswith("T-SafeUnlearning")]
     assert text.split()[1:5] == ["100.0", "(100-100)", "0.0", "(0-0)"]

@@ -152,7 +152,7 @@ def test_filters_by_set_category_verdict_method_words_and_difference(opened):
     page.locator("#filters").get_by_label("Category").select_option("any")
     page.locator("#filters").get_by_label("Verdict on the first").select_option("any")
     found(90)
-    page.locator("#filters").get_by_label("Method").select_option("MM-SFT")
+    page.locator("#f-first").select_option("MM-SFT")
     page.locator("#filters").get_by_label("Compare with").select_option("nothing")
     until(page, lambda: shown(page).first.locator(".answer").count() == 1)
     assert "MM-SFT" in shown(page).first.locator(".who").inner_text()

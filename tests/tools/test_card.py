@@ -169,7 +169,9 @@ def test_limits_follow_from_facts(run):
     assert "LoRA" not in told(lora=None)
     assert "LoRA" not in told(track="controlled")
     assert "Training stopped at step 41: the loss; it did not" in told(stopped="stopped at step 41: the loss")
-    assert "Trained on a base in nf4; on the base in full precision its responses" in told(model={"quantization": "nf4"})
+    assert "Trained on a base in nf4; on the base in full precision its responses" in told(
+        model={"quantization": "nf4"}
+    )
     assert "nf4; merged into the base in full precision" in told(True, model={"quantization": "nf4"})
     assert "label conflicts" in told(allow_label_conflict=True)
     assert "Not evaluated" in told()
