@@ -117,9 +117,7 @@ def test_what_is_said_of_a_part_goes_over_what_is_said_of_its_set():
     assert settings_of(config, "xstest_safe") == BenchmarkSettings(path="x", limit=1)
     assert settings_of(config, "xstest_unsafe") == BenchmarkSettings(path="x", limit=5)
     config.settings["xstets_safe"] = BenchmarkSettings(limit=1)
-    with pytest.raises(
-        UserError, match="settings.xstets_safe: .*xstets_safe .did you mean 'xstest_safe'"
-    ):
+    with pytest.raises(UserError, match="settings.xstets_safe: .*xstets_safe .did you mean 'xstest_safe'"):
         settings_of(config, "xstest_safe")
 
 
