@@ -1,4 +1,5 @@
 # Two commands do everything on a fresh machine, set-up included:  make compare  and  make test
+SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints-cpu.txt
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help compare test test-all test-min test-slurm coverage real-input images perf perf-peers lint format clean
+.PHONY: help compare test test-all test-min test-slurm coverage real-input images perf perf-peers slurm lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
@@ -22,6 +23,7 @@ help:
 	@echo "make images    the README's images, of runs/compare/ (Debian: chromium)"
 	@echo "make perf        training against plain trl: samples per second and peak memory (about an hour on 2 cores)"
 	@echo "make perf-peers  training against LLaMA-Factory and ms-swift (ALIGN_SHARED must point to processors; 4 GB, about an hour)"
+	@echo "make slurm     copy slurm/shared.sh into the scripts that share it"
 	@echo "make lint        ruff, mypy, import-linter          make format   ruff, mending what it can"
 	@echo "make clean       remove the environment and tool caches (runs/ is kept)"
 
@@ -67,6 +69,13 @@ perf: $(READY)
 
 perf-peers: $(READY)
 	$(BIN)/python -m perf.against_peers
+
+# SLURM runs a copy of a single file: what train.sh and evaluate.sh share is written once, in slurm/shared.sh.
+slurm:
+	@for file in slurm/train.sh slurm/evaluate.sh; do \
+		sed -i -e '/^# --- from slurm\/shared.sh/,/^# --- end of slurm\/shared.sh/{//!d}' $$file; \
+		sed -i -e '/^# --- from slurm\/shared.sh/{r /dev/stdin' -e '}' $$file < <(tail -n +3 slurm/shared.sh); \
+	done
 
 lint: $(READY)
 	$(BIN)/ruff check .

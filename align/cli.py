@@ -154,7 +154,10 @@ def _main(arguments: Sequence[str] | None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         return 0
+    from align.console import show_log
+
     begin_command()
+    show_log()
     try:
         return _load(f"align.commands.{main_of}")(rest)
     except UserError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -18,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+LOG = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]
 """Callback (name, number done, total) that updates a progress display."""
 
@@ -72,7 +75,24 @@ class _Bars(Display):
 def say(text: str) -> None:
     """Print a line of a training run, only in the first process of its launch."""
     if int(os.environ.get("RANK", "0")) == 0:
-        print(text, flush=True)
+        LOG.info(text)
+
+
+class _Screen(logging.Handler):
+    """Facts on stdout, warnings on stderr, as they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message."""
+        print(record.getMessage(), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout, flush=True)
+
+
+def show_log() -> None:
+    """Print what the library logs. Commands call this; a program that imports `align` gets warnings only."""
+    log = logging.getLogger("align")
+    if not any(isinstance(handler, _Screen) for handler in log.handlers):
+        log.addHandler(_Screen())
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 @contextlib.contextmanager

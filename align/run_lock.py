@@ -7,9 +7,9 @@ remaining processes of the previous job.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,8 @@ from filelock import FileLock, Timeout
 
 from align.errors import UserError
 from align.files import read_json, write_json
+
+LOG = logging.getLogger(__name__)
 
 PATIENCE = 120.0
 """Seconds to wait for a lock whose holder has ended or is on another machine: a network file system detects a lost machine late."""
@@ -40,11 +42,7 @@ def alone(folder: Path) -> Iterator[None]:
     except PermissionError:
         raise
     except (OSError, NotImplementedError) as error:
-        print(
-            f"{folder}: this file system has no locks ({error}); do not start this run twice",
-            file=sys.stderr,
-            flush=True,
-        )
+        LOG.warning(f"{folder}: this file system has no locks ({error}); do not start this run twice")
         yield
         return
     try:
@@ -71,9 +69,7 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         if _is_alive(holder) or waited > PATIENCE:
             raise UserError(f"{folder}: this run is already being trained by {who}; wait for it, or stop it first")
         if waited < 1:
-            print(
-                f"{folder}: locked by {who}; waiting up to {PATIENCE:.0f} s for it to end", file=sys.stderr, flush=True
-            )
+            LOG.warning(f"{folder}: locked by {who}; waiting up to {PATIENCE:.0f} s for it to end")
         time.sleep(1)
 
 

@@ -18,7 +18,7 @@ except ImportError as missing:
 
 
 from align.complaint import complain
-from align.console import quiet_deprecations
+from align.console import quiet_deprecations, show_log
 from align.errors import UserError, message_of, not_permitted
 from align.interruption import EXIT_AGAIN, NOTICE, Interrupted
 from align.run_folder import RunFolder
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Returns the exit status: 75 if the run was interrupted (see `Notice`).
     """
+    show_log()
     composed = compose_run(arguments)
     if composed.config.dry_run:
         from align.training.dry_run import show

@@ -22,7 +22,7 @@
 set -uo pipefail
 stage=train
 
-# --- identical in train.sh and evaluate.sh, because SLURM runs a copy of a single file ---
+# --- from slurm/shared.sh (make slurm) ---
 trap : TERM USR1 # survive a signal to the job; bash handles it when the step has ended
 export PYTHONUNBUFFERED=1
 eval "align=(${ALIGN:-align})" # one or several words, quoted as in a shell
@@ -88,7 +88,7 @@ again() { # requeue the job, unless it was cancelled or SLURM has requeued it
     echo "=== requeued"
     scontrol requeue "$job" || echo "=== it could not be requeued; the same sbatch command goes on from here"
 }
-# --- end of the identical part ---
+# --- end of slurm/shared.sh ---
 folder=$(value output_dir "$@")
 begin
 # Jobs may share a node, so each job has its own port, below the range of ephemeral ports.

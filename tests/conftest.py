@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from align.answering.budget import begin_command
+from align.console import show_log
 
 REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 """Folders of the real processor files, below `hub/` of the reference data."""
@@ -35,6 +36,9 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("slow_for_qwen2_vl") and "qwen2_vl" in item.name:
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
+show_log()  # tests read what commands print
 
 
 def pytest_collection_finish():

@@ -121,3 +121,12 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path, capsys, monkeypatch
     monkeypatch.setattr(table, "main", refused)  # the tests may run as root, who may write everywhere
     assert main(["table", f"runs={tmp_path}"]) == 2
     assert str(tmp_path / "out") in capsys.readouterr().err
+
+
+def test_as_a_library_it_prints_warnings_alone():
+    probe = "import logging; from align.console import say; say('a fact'); logging.getLogger('align.x').warning('a warning')"
+    shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert (shown.stdout, shown.stderr) == ("", "a warning\n")
+    asked = f"from align.console import show_log; show_log(); {probe}"
+    shown = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert (shown.stdout, shown.stderr) == ("a fact\n", "a warning\n")

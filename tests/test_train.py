@@ -90,7 +90,7 @@ def test_dry_run_shows_origins_and_the_supervised_span_and_trains_nothing(tiny, 
     assert "Steps: 6, each 8 rows = 1 processes x 8 rows x 1 accumulated" in shown
     assert "dataloader_num_workers 0 (this machine)" in shown
     assert "<image> x 16" in shown
-    assert "[[ sorry i can not help with that because it is dangerous </s> ]]" in shown
+    assert "[[sorry i can not help with that because it is dangerous </s>]]" in shown
     assert not (tmp_path / "run").exists()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from align.answering.conversation import Request
-from align.settings import Address
+from align.settings import EndpointSettings
 
 CHARACTERS_PER_TOKEN = 3.0
 TOKENS_PER_IMAGE = 1500
@@ -30,7 +30,7 @@ class Spent(Exception):
 class Budget:
     """Counts requests as they are sent and tokens as they come back."""
 
-    def __init__(self, settings: Address, section: str):
+    def __init__(self, settings: EndpointSettings, section: str):
         self._settings, self._section = settings, section
         self.calls = self.prompt_tokens = self.new_tokens = 0
         self._reserved = self._unreported = 0.0
@@ -105,7 +105,7 @@ class Budget:
 _BUDGETS: dict[tuple[Any, ...], Budget] = {}
 
 
-def budget_of(settings: Address, section: str) -> Budget:
+def budget_of(settings: EndpointSettings, section: str) -> Budget:
     """The budget that all requests of this command to this model with these settings, prices and limits share."""
     key = (
         section,
@@ -119,7 +119,7 @@ def begin_command() -> None:
     _BUDGETS.clear()
 
 
-def room(settings: Address, request: Request) -> int:
+def room(settings: EndpointSettings, request: Request) -> int:
     """The maximum output tokens of a request; `extra` overrides max_new_tokens."""
     given = [settings.extra.get(name) for name in ROOM]
     return max([value for value in given if isinstance(value, int)], default=request.max_new_tokens)

@@ -23,7 +23,7 @@ from align.answering.conversation import Failure, Reply, Request, Turn
 from align.config.endpoints import check_values
 from align.data.images import encode_png, load_image
 from align.errors import UserError
-from align.settings import Address
+from align.settings import EndpointSettings
 
 GIVE_UP = 20
 """After this many consecutive failures, the server counts as failing, not the requests."""
@@ -43,7 +43,7 @@ GAVE_UP_WAITING = (408, 502, 504)
 """Statuses of proxies: the model may still have generated tokens."""
 
 
-def check_address(settings: Address, section: str) -> None:
+def check_address(settings: EndpointSettings, section: str) -> None:
     """Raise UserError for inconsistent settings, and for settings that contain an API key."""
     check_values(settings, section)
     if settings.base_url is None:
@@ -72,7 +72,7 @@ def _unbounded(extra: dict[str, Any]) -> bool:
     return "max_tokens" in extra and not any(isinstance(extra.get(name), int) for name in ROOM)
 
 
-def key_of(settings: Address, section: str) -> str:
+def key_of(settings: EndpointSettings, section: str) -> str:
     """The key in the environment; empty if no variable is named. Raises UserError if the variable is not set."""
     name = settings.api_key_env
     if name is not None and not os.environ.get(name):
@@ -85,7 +85,7 @@ def key_of(settings: Address, section: str) -> str:
 class Server:
     """A model behind an endpoint. Nothing is sent before the first request."""
 
-    def __init__(self, settings: Address, section: str, parameters: dict[str, Any] | None = None):
+    def __init__(self, settings: EndpointSettings, section: str, parameters: dict[str, Any] | None = None):
         """`section` is the name of the settings in errors; `parameters` are sent with every request, under OpenAI's names.
 
         Raises UserError if the key is not in the environment or the package openai is absent.

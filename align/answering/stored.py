@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from align.errors import UserError
 from align.files import append_jsonl, cache_folder, open_jsonl, read_jsonl
 from align.rows import Row
 from align.settings import Answering, RunConfig
+
+LOG = logging.getLogger(__name__)
 
 SCHEMA = 1
 NOT_YET = "(an answer that is not generated yet)"
@@ -162,7 +165,7 @@ def _alone(file: Path) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"Another process is generating the responses of {file}; this process waits for them", flush=True)
+        LOG.info(f"Another process is generating the responses of {file}; this process waits for them")
         lock.acquire(poll_interval=0.2)
     except OSError as error:
         raise UserError(

@@ -20,7 +20,7 @@ from multiprocessing import forkserver
 from typing import Any
 
 from align.commands.board import Board, Tell
-from align.console import quiet_libraries
+from align.console import quiet_libraries, show_log
 from align.devices import has_gpu, usable_processors
 from align.errors import UserError
 from align.interruption import end_with_parent
@@ -147,6 +147,7 @@ def _begin(told: Any, threads: int, environment: Mapping[str, str]) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     quiet_libraries()
+    show_log()
     _TOLD = told
 
 

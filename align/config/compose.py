@@ -48,9 +48,12 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     if suite_name is not None:
         layers += _with_special_settings(load("suite", suite_name)[1], method, recipe_name)
     layers += _with_special_settings(model, method, recipe_name)
-    names = {"recipe": recipe_name, "suite": suite_name, "model": {"name": model_name}}
-    layers.insert(0, Layer(Origin("names", "command line"), names))
-    composed = merge(RunConfig, [*layers, *overrides])
+    names = [
+        Layer(_named("recipe", chosen, recipe), {"recipe": recipe_name}),
+        Layer(_named("suite", chosen, model), {"suite": suite_name}),
+        Layer(_named("model", chosen, []), {"model": {"name": model_name}}),
+    ]
+    composed = merge(RunConfig, [*names, *layers, *overrides])
     if composed.config.track not in TRACKS:
         raise UserError(f"{composed.origin('track')}: track={composed.config.track}: expected {' or '.join(TRACKS)}")
     every = composed.config.evaluate.every_steps
@@ -62,6 +65,13 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     _name_parts(composed.config.evaluate)
     composed.config.evaluate.data_root = composed.config.evaluate.data_root or composed.config.data_root
     return composed
+
+
+def _named(key: str, chosen: dict[str, str], files: Sequence[Layer]) -> Origin:
+    """Where the name of a file comes from: an argument, else the file that names it, else the default."""
+    if key in chosen:
+        return Origin("names", f"argument '{key}={chosen[key]}'")
+    return Origin("names", files[-1].origin.label if files else DEFAULT.label)
 
 
 def each_run(arguments: Sequence[str]) -> list[list[str]]:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.errors import UserError, nearest
-from align.settings import Address, JudgeSettings, Judging
+from align.settings import EndpointSettings, JudgeSettings, Judging
 
 CREDENTIAL = re.compile(r"key|token(?!s|_id)|secret|password|authorization|credential", re.IGNORECASE)
 """Names of parameters that hold a credential; max_tokens, stop_token_ids and similar names do not match."""
@@ -67,7 +67,7 @@ def check_addresses(config: Any, prefix: str = "") -> None:
     """Raise UserError for an invalid value in any section with endpoint settings, whether the section is used or not."""
     for field in fields(config):
         value, section = getattr(config, field.name), f"{prefix}{field.name}"
-        if isinstance(value, Address):
+        if isinstance(value, EndpointSettings):
             check_values(value, section)
         for name in value.each if isinstance(value, Judging) else ():
             check_values(settings_of(name, value, section), f"{section}.each.{name}")
@@ -75,7 +75,7 @@ def check_addresses(config: Any, prefix: str = "") -> None:
             check_addresses(value, f"{section}.")
 
 
-def check_values(settings: Address, section: str) -> None:
+def check_values(settings: EndpointSettings, section: str) -> None:
     """Raise UserError for an invalid value, and for a value that may contain an API key, which is not shown."""
     for key in ("concurrency", "timeout"):
         if getattr(settings, key) <= 0:

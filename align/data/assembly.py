@@ -20,7 +20,7 @@ from align.data.hints import Place, option, options_of
 from align.data.images import drop_missing
 from align.data.overlap import question_hash, short_hash
 from align.data.pixels import Found, hashes_of, readable
-from align.data.reading import Read, at_root, tell_unread_images
+from align.data.reading import Read, Source, at_root, tell_unread_images
 from align.data.sampling import stratified
 from align.data.views import READS_IMAGES, check_labels, check_view, show
 from align.errors import UserError
@@ -239,7 +239,8 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         )
     if part.rows is not None and part.rows < 1:
         raise UserError(f"{option(f'rows={part.rows}')}: expected at least 1")
-    found: Read | list[Row] = resolve(option("source"), part.source, SOURCES)(at_root(part, data_root, part.source))
+    source: Source = resolve(option("source"), part.source, SOURCES)
+    found = source(at_root(part, data_root, part.source))
     read = found if isinstance(found, Read) else Read(found)
     rows, facts = read.rows, list(read.facts)
     other = [row for row in rows if part.role not in (None, row.role)]

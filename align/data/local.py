@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from align.data.answers import paired
-from align.data.files.folder import DataFolder, Where
+from align.data.files.folder import DataFolder, DataLocation
 from align.data.files.records import Record, brief, text_column
 from align.data.files.unread import UnreadImages
 from align.data.hints import option
@@ -30,7 +30,7 @@ def read(part: Part) -> Read:
     return read_file("source=local", part, part.role)
 
 
-def read_file(what: str, where: Where, role: str | None, answered: bool = True) -> Read:
+def read_file(what: str, where: DataLocation, role: str | None, answered: bool = True) -> Read:
     """Rows of a file; `role` is the role of rows without one. Raises UserError that names file, row and column.
 
     In training rows (`answered`) a blank prompt or response stays blank, so that it is counted with all

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from align.data.hints import option, text_view
 from align.errors import UserError
@@ -26,6 +26,14 @@ class Read:
     facts: list[str] = field(default_factory=list)
     unread_images: str | None = None
     """A text about columns that look like images and are not read (align/data/files/unread.py)."""
+
+
+class Source(Protocol):
+    """What `data.<name>.source=` names: a function from the settings of a part to its rows."""
+
+    def __call__(self, part: Part) -> Read | list[Row]:
+        """Read the files of `part.path`. Raises UserError that names the file, the row and the column."""
+        ...
 
 
 def tell_unread_images(what: str, read: Read, wanted: bool) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass, replace
 
-from align.data.files.folder import DataFolder, Where
+from align.data.files.folder import DataFolder, DataLocation
 from align.data.files.records import Record, brief, text_column
 from align.data.reading import check_subset
 from align.errors import UserError
@@ -100,7 +100,7 @@ def read(part: Part) -> list[Row]:
     return [row for twin in read_twins("source=twins", part) for row in rows_of(twin, str(part.subset))]
 
 
-def read_twins(what: str, where: Where, trained: bool = True) -> list[Twin]:
+def read_twins(what: str, where: DataLocation, trained: bool = True) -> list[Twin]:
     """The twins of a jsonl, json, csv or parquet file. Raises UserError that names file, row and column.
 
     Responses and captions may be absent or blank if no model is `trained` on them.

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -29,6 +29,8 @@ from safetensors.torch import save_file
 from align.families import Family
 from align.fast.images_once import encoders
 from align.files import cache_folder
+
+LOG = logging.getLogger(__name__)
 
 COUNTED_AGAIN = 64
 """Images between two measurements of the folder's size. Other processes write to it too, so each
@@ -63,7 +65,7 @@ class FeatureStore:
             return None
         except (SafetensorError, KeyError, TypeError, ValueError) as damage:
             error = damage
-        print(f"{file}: deleted, and its image is encoded again: {error}", file=sys.stderr, flush=True)
+        LOG.warning(f"{file}: deleted, and its image is encoded again: {error}")
         with suppress(OSError):
             file.unlink()
         return None
@@ -107,7 +109,7 @@ class FeatureStore:
         if alike and all((a.float() - b.float()).norm() <= self.near * b.float().norm() for a, b in pairs):
             return
         said = "cached features differ from the features of this model; they are deleted, and images are encoded again"
-        print(f"{self.folder}: {said}", file=sys.stderr, flush=True)
+        LOG.warning(f"{self.folder}: {said}")
         for file in self.folder.glob("*.safetensors"):
             with suppress(OSError):
                 file.unlink()
@@ -118,11 +120,7 @@ class FeatureStore:
     def _say(self, what: str, remedy: str) -> None:
         if not self._told:
             self._told = True
-            print(
-                f"{self.folder.parent}: {what}; other images are encoded each time. {remedy}",
-                file=sys.stderr,
-                flush=True,
-            )
+            LOG.warning(f"{self.folder.parent}: {what}; other images are encoded each time. {remedy}")
 
 
 def feature_store(model: Any, family: Family, arguments: Any, limit: float) -> FeatureStore:

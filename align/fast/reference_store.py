@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +26,8 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from align.files import cache_folder
+
+LOG = logging.getLogger(__name__)
 
 WRITTEN_TOGETHER = 512
 """Number of answers in a shard. A killed run loses fewer than this."""
@@ -90,7 +92,7 @@ def _read(shard: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:  # another run deleted it
         return {}
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        print(f"{shard}: deleted, and its log-probabilities are computed again: {error}", file=sys.stderr, flush=True)
+        LOG.warning(f"{shard}: deleted, and its log-probabilities are computed again: {error}")
         shard.unlink(missing_ok=True)
         return {}
 
@@ -134,11 +136,9 @@ class StoredReference:
         apart = ((stored - asked).abs().sum(1) / mask.sum(1).clamp(min=1)).max().item()
         if self.agreed(apart <= self.near):
             return
-        print(
+        LOG.warning(
             f"{self.store.folder}: cached log-probabilities differ from the reference model's (on this process by {apart:.2g} per "
-            f"token); they are deleted and computed again",
-            file=sys.stderr,
-            flush=True,
+            f"token); they are deleted and computed again"
         )
         self.store.forget()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,8 @@ from align.models.quantization import count, quantization_config, refuse_dora_in
 from align.models.reference import FROZEN
 from align.models.weights import Base, fingerprint_of
 from align.settings import ModelSettings
+
+LOG = logging.getLogger(__name__)
 
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -92,7 +95,7 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
         model = _with_adapter(model, on_top, trainable=adapter is None)
         trained_on = model.peft_config["default"].base_model_name_or_path
         if adapter is None and trained_on != path:
-            print(f"Adapter {on_top} was trained on {trained_on}; its training continues on {path}", flush=True)
+            LOG.info(f"Adapter {on_top} was trained on {trained_on}; its training continues on {path}")
         refuse_dora_in_int8(settings.quantization, model.peft_config["default"].use_dora)
     return replace(known, model=model)
 

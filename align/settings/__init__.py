@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from align.settings.answering import Address, Answering, Generation
+from align.settings.answering import Answering, EndpointSettings, Generation
 from align.settings.commands import (
     CalibrateConfig,
     CompareConfig,

@@ -35,7 +35,7 @@ class Generation:
 
 
 @dataclass
-class Address:
+class EndpointSettings:
     """A model behind an OpenAI-compatible endpoint: vLLM, SGLang, `transformers serve`, or a hosted model."""
 
     base_url: str | None = option(None, "URL of an OpenAI-compatible endpoint, e.g. http://localhost:8000/v1")
@@ -66,5 +66,5 @@ class Address:
 
 
 @dataclass
-class Answering(Address, Generation):
+class Answering(EndpointSettings, Generation):
     """Who answers: a model on this machine, or a model behind an endpoint."""

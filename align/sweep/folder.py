@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 from align.errors import UserError
 from align.files import read_json, write_json
 from align.sweep.tasks import Row, Task
+
+LOG = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -84,7 +86,7 @@ class SweepFolder:
         try:
             earlier = self.read().rows if self.plan_file.is_file() else []
         except UserError as error:  # run folders hold the same information
-            print(f"{error}; the plan is written again", file=sys.stderr)
+            LOG.warning(f"{error}; the plan is written again")
             earlier = []
         taken = {row.path for row in rows}
         kept = [*rows, *(row for row in earlier if row.path not in taken)]

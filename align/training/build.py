@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +47,8 @@ from align.settings import RunConfig
 from align.training.callbacks import Clock, LogFile, Preemption, StepFile
 from align.training.curve_points import CurvePoints
 from align.training.throughput import Throughput
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -175,10 +178,7 @@ def _refuse_rows_without_effect(model: Any, family: Family, data: TrainingData, 
     if not any(row.images for row in data.rows):
         for tower in freeze_without_images(model, family, config):
             if PartialState().is_main_process:
-                print(
-                    f"None of the training rows has an image: {tower} would get no gradient, so it is frozen",
-                    flush=True,
-                )
+                LOG.info(f"None of the training rows has an image: {tower} would get no gradient, so it is frozen")
     towers = parameters_per_tower(model, family)
     if any(towers[tower]["trainable"] for tower in ("language_model", "output_head")):
         return

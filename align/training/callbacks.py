@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from align.errors import UserError
 from align.files import append_jsonl, open_jsonl, write_text
 from align.interruption import NOTICE
 from align.run_folder import RunFolder
+
+LOG = logging.getLogger(__name__)
 
 
 class LogFile(TrainerCallback):
@@ -73,7 +76,7 @@ class StepFile(TrainerCallback):
                 append_jsonl(file, {"step": state.global_step, "rows": ids, "supervised_tokens": supervised})
             if why:
                 stopped = f"stopped at step {state.global_step}: {why}; the rows of this step: {', '.join(ids)}"
-                print(stopped, flush=True)
+                LOG.info(stopped)
                 self.run.record(stopped=stopped)
 
 

@@ -37,10 +37,12 @@ def show(composed: Composed) -> None:
     quiet_libraries()
     # Only the first process of a launch prints.
     console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", 0)) > 0)
-    settings = [(key, str(value), str(composed.origin(key))) for key, value in flatten(to_dict(composed.config))]
+    every = [(key, _typed(value), str(composed.origin(key))) for key, value in flatten(to_dict(composed.config))]
+    settings = [setting for setting in every if setting[2] != DEFAULT.label]
     widths = [max(len(setting[i]) for setting in settings if len(setting[i]) < 50) for i in range(2)]
     for key, value, origin in settings:
         console.print(f"{key:<{widths[0]}}  {value:<{widths[1]}}  # {origin}", markup=False, highlight=False)
+    console.print(f"{len(every) - len(settings)} other settings have their defaults: align train --help all")
     run = run_folder(composed.config)
     refuse_settings(composed, run)
     data = checked_data(composed, run, foreseen(composed.config))
@@ -73,6 +75,13 @@ def show(composed: Composed) -> None:
         console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
 
 
+def _typed(value: Any) -> str:
+    """A value as it is typed in an argument."""
+    if isinstance(value, list):
+        return ",".join(map(_typed, value))
+    return {True: "true", False: "false", None: "null"}[value] if isinstance(value, bool | None) else str(value)
+
+
 def _with_origin(composed: Composed, key: str, value: Any) -> str:
     origin = composed.origin(f"train.{key}")
     default = "this machine" if key in machine_defaults() else "trl"
@@ -92,12 +101,15 @@ def mark_supervised(rendered: Rendered, tokenizer: Any) -> str:
     A token that repeats (an image) is written as `x n`.
     """
     prompt, answer = (_written(ids, tokenizer) for ids in (rendered.prompt_ids, rendered.answer_ids))
-    return f"{escape(prompt)}[bold green]\\[\\[{escape(answer)} ]][/]".strip()
+    return f"{escape(prompt)}[bold green]\\[\\[{escape(answer)}]][/]".strip()
 
 
 def _written(ids: list[int], tokenizer: Any) -> str:
-    text = ""
+    text, readable = "", []
     for token, repeats in ((token, len(list(same))) for token, same in groupby(ids)):
-        shown = tokenizer.convert_ids_to_tokens(token)
-        text += f" {shown} x {repeats}" if repeats > 3 else f" {shown}" * repeats
-    return text
+        if repeats <= 3:
+            readable += [token] * repeats
+            continue
+        text += f"{tokenizer.decode(readable)} {tokenizer.convert_ids_to_tokens(token)} x {repeats} "
+        readable = []
+    return text + str(tokenizer.decode(readable))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from align.run_folder import RunFolder, run_folder, step_of
 from align.run_lock import alone
 from align.tools.publish.card import write_card
 from align.tools.publish.wandb_log import tracked
+
+LOG = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # it imports torch, and an error in a key should be reported before that
     from align.training.build import BuiltRun
@@ -118,7 +120,7 @@ def _start(
     if not trainer.accelerator.is_main_process:
         return
     for fact in [*data.facts, *alike, *trainer.order.facts(), *built.layout_facts]:
-        print(fact, flush=True)
+        LOG.info(fact)
     towers = parameters_per_tower(trainer.model, built.family)
     run.begin(composed.config, data.manifest(), built.base, rendering)
     write_text(run.rows_file, "".join(json.dumps(record) + "\n" for record in data.records()))
@@ -145,11 +147,7 @@ def _until_finished_or_asked(built: BuiltRun, run: RunFolder, checkpoint: str | 
         NOTICE.deferred = False
         if not built.preemption.asked:
             raise
-        print(
-            f"the last checkpoint could not be written: {error}; the previous checkpoint remains",
-            file=sys.stderr,
-            flush=True,
-        )
+        LOG.warning(f"the last checkpoint could not be written: {error}; the previous checkpoint remains")
     if built.preemption.asked:
         if trainer.accelerator.is_main_process:
             run.record(status="interrupted")

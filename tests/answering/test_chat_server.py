@@ -19,7 +19,7 @@ from align.cli import main
 from align.data.images import encode_png, load_image
 from align.errors import UserError
 from align.rows import ImageRef
-from align.settings import Address
+from align.settings import EndpointSettings
 from tests.support.chat_server import completion
 from tests.support.judge_server import judge_server
 from tests.support.loopback import QuietHandler, serving
@@ -74,7 +74,7 @@ def told(*tries, together=1):
 
 
 def ask(server, *requests, **settings):
-    model = Server(Address(base_url=server.url, model="m", **settings), "judge")
+    model = Server(EndpointSettings(base_url=server.url, model="m", **settings), "judge")
     return list(model.replies(requests or [request()])), model
 
 
@@ -200,7 +200,7 @@ def test_requests_are_taken_as_there_is_room():
             yield request(f"item {i}", f"{i}")
 
     with judge_server() as server:
-        replies = Server(Address(base_url=server.url, model="m", concurrency=2), "judge").replies(source())
+        replies = Server(EndpointSettings(base_url=server.url, model="m", concurrency=2), "judge").replies(source())
         next(replies)
         assert len(taken) <= 4
         replies.close()
@@ -233,7 +233,7 @@ def test_an_absent_image_is_no_call():
 
 
 def test_a_budget_worked_out_by_hand():
-    budget = Budget(Address(price_in=2.0, price_out=10.0, max_cost=0.01, max_calls=5), "judge")
+    budget = Budget(EndpointSettings(price_in=2.0, price_out=10.0, max_cost=0.01, max_calls=5), "judge")
     # 300 letters are 100 tokens, an image 1500: 1600 * 2 + 100 * 10 = 4200 millionths.
     one = request("x" * 300, images=(ImageRef(path="a.png"),), room=100)
     assert budget.reserve(one) == pytest.approx(0.0042)
@@ -258,7 +258,7 @@ def test_a_budget_worked_out_by_hand():
         budget.reserve(request("x", room=1))
     told_before = budget.forecast([one] * 1000)
     assert told_before == "about 1,600,000 input tokens, at most 100,000 output tokens: at most about 4.20 USD"
-    assert "judge.price_in= and judge.price_out=" in Budget(Address(), "judge").forecast([one])
+    assert "judge.price_in= and judge.price_out=" in Budget(EndpointSettings(), "judge").forecast([one])
 
 
 def test_repeated_requests_count_against_the_limit_of_calls():

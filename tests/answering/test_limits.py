@@ -11,7 +11,7 @@ from align.answering.budget import begin_command, budget_of, estimated_tokens, r
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Reply, Request, Turn
 from align.errors import UserError
-from align.settings import Address
+from align.settings import EndpointSettings
 from tests.support import chat_server
 from tests.support.loopback import QuietHandler, serving
 
@@ -56,7 +56,7 @@ def requests(n, text="a question"):
 def replies(url, n, **settings):
     """(What came until a limit stopped it, what the limit said)."""
     found = []
-    server = Server(Address(base_url=url, model="m", **(PRICED | settings)), "judge")
+    server = Server(EndpointSettings(base_url=url, model="m", **(PRICED | settings)), "judge")
     try:
         for one in server.replies(requests(n)):
             found.append(one)
@@ -109,14 +109,14 @@ def test_other_letters_than_ascii_are_a_token_each():
 
 def test_the_room_of_a_reply_is_what_is_sent():
     (request,) = requests(1)
-    assert room(Address(), request) == 100
-    assert room(Address(extra={"max_tokens": None, "max_completion_tokens": 5000}), request) == 5000
-    assert room(Address(extra={"max_tokens": 7}), request) == 7
+    assert room(EndpointSettings(), request) == 100
+    assert room(EndpointSettings(extra={"max_tokens": None, "max_completion_tokens": 5000}), request) == 5000
+    assert room(EndpointSettings(extra={"max_tokens": 7}), request) == 7
     with pytest.raises(
         UserError, match=r"max_cost=1.0: judge.extra .*limit of a reply.*judge.extra.max_completion_tokens="
     ):
         Server(
-            Address(
+            EndpointSettings(
                 base_url="http://x/v1", model="m", extra={"max_tokens": None}, max_cost=1.0, price_in=1, price_out=1
             ),
             "judge",
@@ -132,9 +132,11 @@ def test_a_limit_is_one_for_all_who_ask_by_the_same_settings():
         assert "judge.max_calls=6: " in stopped
         begin_command()
         assert len(replies(url, 4, max_calls=6)[0]) == 4
-    settings = Address(base_url=url, model="m", max_calls=6)
+    settings = EndpointSettings(base_url=url, model="m", max_calls=6)
     assert budget_of(settings, "judge.each.vlsbench") is not budget_of(settings, "judge")
-    assert budget_of(Address(base_url=url, model="other", max_calls=6), "judge") is not budget_of(settings, "judge")
+    assert budget_of(EndpointSettings(base_url=url, model="other", max_calls=6), "judge") is not budget_of(
+        settings, "judge"
+    )
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from pathlib import Path
+
+import pytest
 
 from align.config.compose import compose
 from align.settings import Cluster
@@ -13,6 +17,7 @@ from align.sweep.slurm.scripts import FILES, MARK, options, script
 from align.sweep.slurm.submission import Submission, _ranges, command, texts
 from tests.support.sweeps import plan_of, trained
 
+ROOT = Path(__file__).parents[2]
 CLUSTER = [
     *(
         "partition=gpu",
@@ -147,3 +152,21 @@ def compose_sweep(*arguments):
     from align.settings import SweepConfig
 
     return compose(SweepConfig, arguments).config
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_what_scripts_share_is_that_of_the_shared_file(name):
+    """SLURM runs a copy of one file, so `make slurm` copies slurm/shared.sh into both."""
+    text = (ROOT / "slurm" / f"{name}.sh").read_text(encoding="utf-8")
+    copied = text.partition("# --- from slurm/shared.sh (make slurm) ---\n")[2]
+    shared = (ROOT / "slurm" / "shared.sh").read_text(encoding="utf-8")
+    assert copied.partition("# --- end of slurm/shared.sh ---\n")[0] == "".join(shared.splitlines(keepends=True)[2:])
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed (Debian: shellcheck)")
+@pytest.mark.parametrize(
+    "script", ["slurm/train.sh", "slurm/evaluate.sh", "slurm/judge.sh", "slurm/table.sh", ".ci/run"]
+)
+def test_scripts_have_no_fault_that_shellcheck_knows(script):
+    found = subprocess.run(["shellcheck", ROOT / script], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "")

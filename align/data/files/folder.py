@@ -22,7 +22,7 @@ from align.errors import UserError
 from align.rows import ImageRef
 
 
-class Where(Protocol):
+class DataLocation(Protocol):
     """Settings for the location of files; a part of the training data and a benchmark both have them."""
 
     path: str | None
@@ -50,7 +50,9 @@ class DataFolder:
     """Whether links may point outside the folder."""
 
     @classmethod
-    def open(cls, what: str, where: Where, hub: str | None = None, patterns: Sequence[str] | None = None) -> DataFolder:
+    def open(
+        cls, what: str, where: DataLocation, hub: str | None = None, patterns: Sequence[str] | None = None
+    ) -> DataFolder:
         """The files at `where.path`; `hub` is the dataset's id on the Hub, `patterns` the files to download. Raises UserError."""
         if where.path is None:
             there = f", {option(f'path={hub}')} {option('revision=<commit>')} to read it from the Hub" if hub else ""
@@ -223,13 +225,13 @@ def named_roots(image_root: Any) -> list[str]:
     return [",".join(roots)] if len(roots) > 1 and Path(",".join(roots)).exists() else roots
 
 
-def _roots(what: str, where: Where, own: ImageRoot) -> ImageRoots:
+def _roots(what: str, where: DataLocation, own: ImageRoot) -> ImageRoots:
     """The image roots that the user names, or the dataset's own folder. Raises UserError for an absent one."""
     roots = tuple(_root(what, Path(root).absolute(), where) for root in named_roots(where.image_root))
     return ImageRoots(roots, given=True) if roots else ImageRoots((own,))
 
 
-def _root(what: str, path: Path, where: Where) -> ImageRoot:
+def _root(what: str, path: Path, where: DataLocation) -> ImageRoot:
     if path.is_file() and ending_of(path) == ".zip":
         return ImageRoot(top_of(what, path))
     if not path.is_dir():
@@ -237,7 +239,7 @@ def _root(what: str, path: Path, where: Where) -> ImageRoot:
     return ImageRoot(path, _hub_cache(path), _follows(where))
 
 
-def _follows(where: Where) -> bool:
+def _follows(where: DataLocation) -> bool:
     return bool(getattr(where, "follow_links", False))  # a user's own settings class may not have it
 
 

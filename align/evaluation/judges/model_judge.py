@@ -22,7 +22,7 @@ from align.evaluation.judges.prompts import Prompts, hash_of
 from align.evaluation.judges.untrusted import unfenced
 from align.evaluation.verdicts import SAFETY, Case, Verdict
 from align.rows import Row
-from align.settings import Address, JudgeSettings
+from align.settings import EndpointSettings, JudgeSettings
 
 AGAIN = "invalid"
 """Value of judge.again=."""
@@ -68,7 +68,7 @@ class AskedJudge:
     max_new_tokens: int
     sees_image: bool
     structured: bool
-    address: Address | None = None
+    address: EndpointSettings | None = None
     """Its endpoint; None for a model that is loaded here."""
     marks: Marks = AUTOMATIC
     """Marks around its thoughts."""
@@ -106,7 +106,7 @@ class AskedJudge:
     @property
     def uses(self) -> frozenset[str]:
         """Settings that have an effect on this judge."""
-        where = [one.name for one in fields(Address)] if self.address else ["path", "dtype", "batch_size"]
+        where = [one.name for one in fields(EndpointSettings)] if self.address else ["path", "dtype", "batch_size"]
         if self.form.schema and self.address:
             where.append("structured")
         if self.form.prompts:

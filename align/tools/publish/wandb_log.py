@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shlex
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +22,8 @@ from align.files import read_json, write_text
 from align.report.lmms_results import metrics_of
 from align.report.run_results import row_of
 from align.run_folder import RunFolder
+
+LOG = logging.getLogger(__name__)
 
 SCHEMA = 1
 DESCRIBED = ("track", "recipe", "model", "method", "view", "seed", "variant")
@@ -93,11 +95,11 @@ def log_results(run: RunFolder) -> None:
         absent = isinstance(error, ModuleNotFoundError) and error.name == "wandb"
         why = "it is not installed (pip install 'vsil-align[wandb]')" if absent else _first_line(error)
         again = shlex.join(["align", "eval", f"run={run.path}"])
-        print(f"Not logged to wandb: {why}. The results are in {run.path}; to log them: {again}", file=sys.stderr)
+        LOG.warning(f"Not logged to wandb: {why}. The results are in {run.path}; to log them: {again}")
         return
     if address:
         write_text(run.wandb_file, record)
-        print(f"Results logged to wandb: {address}")
+        LOG.info(f"Results logged to wandb: {address}")
 
 
 @contextlib.contextmanager
