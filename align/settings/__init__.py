@@ -28,7 +28,6 @@ TRACKS = ("paper", "controlled")
 
 __all__ = [
     "TRACKS",
-    "Address",
     "Answering",
     "BenchmarkSettings",
     "CalibrateConfig",
@@ -37,6 +36,7 @@ __all__ = [
     "ConvertConfig",
     "DataConfig",
     "DoctorConfig",
+    "EndpointSettings",
     "EvalConfig",
     "Evaluate",
     "Generation",
