@@ -252,7 +252,7 @@ PAPER = ["recipe=t_sft,mm_sft"]
         ([ARMS, "method=sft,dop"], "method=dop: unknown .did you mean 'dpo'"),
         (
             [*PAPER, "override.train.per_device_train_batch_size=3"],
-            "which train.per_device_train_batch_size=3 does not",
+            "train.per_device_train_batch_size=3 does not",
         ),
         ([ARMS, "method=sft,dpo", "override.train.beta=0.1"], "no setting train.beta"),
     ],

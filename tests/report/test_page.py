@@ -100,8 +100,18 @@ def test_the_answer_with_its_interval_stands_first(whole):
         "cost",
         "provenance",
     ]
-    assert "where only the image shows the danger, MM-SFT compared with T-SFT makes no significant" in parsed.text
+    at_first = parsed.text.index("Not shown. On free, where only the image shows the danger, MM-SFT gives 0.0 points")
+    in_words = "where only the image shows the danger, MM-SFT compared with T-SFT makes no significant"
+    assert at_first < parsed.text.index("Interaction of arm and leak") < parsed.text.index(in_words)
     assert re.search(r"interaction, .*, is \+0\.0 points \[-\d+\.\d, \d+\.\d\]", parsed.text)
+
+
+def test_the_bars_next_to_the_answer_have_every_arm_on_both_benchmarks(whole):
+    text, _, _ = whole
+    bars = text[text.index('<section id="answer"') : text.index('<section id="leak"')]
+    for kind, name in (("vsil", "leaky"), ("vsil_free", "free")):
+        for arm in ("T-SFT", "MM-SFT"):
+            assert re.search(rf"{arm}: {name} \d", bars), (kind, arm)
 
 
 def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path):

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from align import __version__
+from align.report.answer import answer
 from align.report.findings import Findings
 from align.report.names import display_name, group_name, shortened
 from align.report.page.costs import costs, provenance
 from align.report.page.curves import curve_of
 from align.report.page.examples import examples
+from align.report.page.figures.bars import answer_bars
 from align.report.page.figures.interaction import interaction
 from align.report.page.figures.scatter import leak_scatter, pareto
 from align.report.page.figures.steps import curves, rates_by_step
@@ -65,6 +67,8 @@ def page(
         version=__version__,
         counted=_counted(found),
         miniature=MINIATURE if any(arm.row["model"].startswith("mini_") for arm in found.arms) else None,
+        answer=answer(found),
+        bars=answer_bars(found),
         conclusions=found.conclusions,
         headlines=_headlines(found),
         scatter=leak_scatter(found),
