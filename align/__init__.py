@@ -10,4 +10,4 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # peft imports bitsandbytes if it is installed, and bitsandbytes then recommends a faster 4-bit kernel on every CPU.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
