@@ -202,7 +202,7 @@ def test_more_processes_than_the_run_wants_are_an_error(tiny, tmp_path):
     )
 
 
-@pytest.mark.slow_for_qwen2_vl
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["trainable=[language_model]"]], ids=["default towers", "language model"])
 def test_full_fine_tuning_resumes_from_the_weights_of_its_checkpoint(tiny, family_name, tmp_path, more):
     full = ["lora=null", "train.learning_rate=1e-3", "train.max_steps=2", "train.save_steps=1", *more]

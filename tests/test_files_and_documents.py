@@ -122,7 +122,8 @@ def first_that_fits(recipe, model, gpus):
     return on.fits
 
 
-@pytest.mark.parametrize("pages", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["pages", "files"])
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", [True, False], ids=["pages", "files"])
 def test_commands_launch_with_the_first_configuration_that_fits(pages):
     found = {one for one in launched() if one[0].endswith(".md") == pages and not one[2].startswith("mini_")}
     expected = {"README.md", "recipes.md", "cluster.md"} if pages else {"llava_7b.yaml", "train.sh", "zero3.yaml"}

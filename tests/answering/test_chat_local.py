@@ -66,6 +66,7 @@ def verdicts(tmp_path, folder="runs/calibration/items"):
     return [json.loads(line) for line in (tmp_path / folder / "verdicts.llamaguard.jsonl").open()]
 
 
+@pytest.mark.slow
 def test_its_verdicts_are_those_of_people(guard, tmp_path):
     people(tmp_path)
     assert main(["calibrate", "path=items.jsonl", "judge=llamaguard", f"judge.path={guard}"]) == 0

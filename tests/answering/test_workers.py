@@ -66,7 +66,7 @@ def test_two_processes_answer_as_one_and_one_that_is_killed_is_named(tiny, monke
     assert answered(two, rows[:1]) == {rows[0].id: alone[rows[0].id]}
     assert children() == processes
     many = [Row(f"row {i}", "knife " * (i % 40)) for i in range(2000)]
-    expected = r"process [12] of 2 that answer rows \(on cpu\) ended: it was ended by the signal SIGKILL"
+    expected = r"process [12] of 2 that generate responses \(on cpu\) ended: it was ended by the signal SIGKILL"
     with pytest.raises(UserError, match=expected):
         hear(two.answers(many), came, kill=processes[0])
     assert 3 <= len(came) == len(set(came)) < len(many)

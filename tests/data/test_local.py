@@ -210,7 +210,7 @@ def test_an_image_header_that_claims_too_much_is_refused_before_decoding(tmp_pat
 VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     record=st.dictionaries(
         st.sampled_from(["prompt", "image", "images", "response", "role", "harm_in", "id", "caption", "x"]), VALUES

@@ -51,7 +51,7 @@ def trained(trainer):
     [
         ("dpo", []),
         pytest.param("dpo", BFLOAT16, marks=pytest.mark.slow),
-        ("unlearning", []),
+        pytest.param("unlearning", [], marks=pytest.mark.slow),
         ("safe_unlearning", []),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
@@ -104,7 +104,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize(
-    "method", ["dpo", *(pytest.param(it, marks=pytest.mark.slow) for it in ("sft", "safe_unlearning"))]
+    "method", [pytest.param(it, marks=pytest.mark.slow) for it in ("dpo", "sft", "safe_unlearning")]
 )
 def test_another_run_takes_what_was_stored_and_ends_with_the_same_weights(
     method, tiny, family_name, tmp_path, cache, capsys

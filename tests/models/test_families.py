@@ -53,6 +53,7 @@ def test_gemma_3_writes_an_image_and_ends_a_turn_in_its_own_way(folder):
             renderer.render(Row("a", f"what is {token}"), "a knife")
 
 
+@pytest.mark.slow
 def test_gemma_3_is_trained_and_evaluated(folder, tmp_path):
     run = train(compose_run(arguments(folder("gemma3"), tmp_path / "run", "trainable=multi_modal_projector")))
     towers = run.manifest()["parameters"]

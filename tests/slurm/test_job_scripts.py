@@ -5,7 +5,6 @@ takes its place; tests/slurm/test_runs.py has the real one.
 import json
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,10 +266,3 @@ def test_a_later_line_of_sbatch_settings_overrides_an_earlier_one(cluster, tmp_p
     assert cluster.wait_until_ended(job) == {job: "COMPLETED"}
     assert (cluster.details(job)["JobName"], cluster.details(job)["NumNodes"]) == ("mine", "2")
     assert cluster.output(job).count("train seed=1 evaluate_afterwards=false") == 2
-
-
-def test_both_scripts_share_their_lines_about_jobs():
-    shared = [re.search(r"# --- identical in.*?# --- end of", s.read_text(), re.S) for s in (TRAIN, EVALUATE)]
-    assert shared[0][0] == shared[1][0]
-    for script in (TRAIN, EVALUATE, JUDGE):
-        subprocess.run(["bash", "-n", script], check=True)

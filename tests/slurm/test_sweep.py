@@ -229,8 +229,8 @@ def test_a_thousand_runs_and_more_are_arrays_of_a_size_that_slurm_takes(cluster,
     grid += [setting for setting in DATA if not setting.startswith("train.learning_rate")]
     said = sweep(*grid, "model=mini_llava", "cluster.options=[--begin=now+1hour]")
     assert "1060 runs" in said
-    assert "train of 1001 rows" in said
-    assert "train of 59 rows" in said
+    assert "train, rows: 1001" in said
+    assert "train, rows: 59" in said
     names = Counter(name.rpartition("-")[2] for name, _, _ in jobs(cluster))
     assert (names["train"], names["evaluate"]) == (1060, 1061)
     scripts = list((tmp_path / "sweep/sweep/submissions").rglob("*.sh"))
