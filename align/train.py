@@ -104,13 +104,14 @@ def _close_process_group() -> bool:
 
 
 if __name__ == "__main__":
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        from align.config.help import describe
-        from align.settings import RunConfig
-
-        print(f"{__doc__}\n{describe('train', RunConfig, [word for word in sys.argv[1:] if not word.startswith('-')])}")
-        sys.exit(0)
     try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            from align.config.help import describe
+            from align.settings import RunConfig
+
+            sections = [word for word in sys.argv[1:] if not word.startswith("-") and "=" not in word]
+            print(f"{__doc__}\n{describe('train', RunConfig, sections)}")
+            sys.exit(0)
         sys.exit(main(sys.argv[1:]))
     except UserError as error:
         complain(message_of(error))

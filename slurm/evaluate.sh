@@ -136,7 +136,7 @@ if [ -n "${JUDGE_ADDRESS:-}" ] && [ -z "$(value judge.base_url "$@")" ]; then
 fi
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not inherit it
 # 2>&1 inside the step: srun could mix two streams within a character.
-# shellcheck disable=SC2016  # expanded in the step
+# shellcheck disable=SC2016,SC2154  # `eval` sets align; expanded in the step
 srun --nodes=1 --ntasks=1 bash -c 'exec "$@" 2>&1' bash "${align[@]}" eval "$@"
 status=$?
 case $status in

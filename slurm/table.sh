@@ -14,4 +14,5 @@
 set -uo pipefail
 eval "align=(${ALIGN:-align})" # one or several words, quoted as in a shell
 [ -z "${JUDGE_JOB:-}" ] || scancel --me --name="$JUDGE_JOB"
+# shellcheck disable=SC2154  # `eval` sets it
 "${align[@]}" sweep "$@" finish=true

@@ -100,7 +100,7 @@ fi
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not inherit it
 # No --kill-on-bad-exit: after a signal, nodes exit with 75 one after the other, and the status of a killed node would hide this.
 # 2>&1 inside the step: srun could mix two streams within a character.
-# shellcheck disable=SC2016  # SLURM_NODEID differs from node to node
+# shellcheck disable=SC2016,SC2154  # `eval` sets align; SLURM_NODEID differs from node to node
 srun --nodes="$SLURM_NNODES" --ntasks="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --wait="${SLURM_WAIT:-60}" \
     bash -c 'if [ "$SLURM_NNODES" -gt 1 ]; then set -- "$@" "launch.machine_rank=$SLURM_NODEID"; fi; exec "$@" 2>&1' \
     bash "${align[@]}" train "${arguments[@]}"

@@ -21,7 +21,7 @@ import torch
 
 from align.answering.answer import Answer, Unanswered
 from align.answering.generate import generate, load_on
-from align.console import quiet_libraries
+from align.console import quiet_libraries, show_log
 from align.errors import UserError
 from align.fast.seen_images import SeenImages
 from align.interruption import end_with_parent
@@ -136,6 +136,7 @@ def work(connection: Connection, source: ModelSource, generation: Generation, de
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends SIGINT to all processes; the parent ends this one
     threading.Thread(target=end_with_parent, daemon=True).start()
     quiet_libraries()
+    show_log()
     torch.set_num_threads(threads)
     loaded: Loaded | None = None
     while True:

@@ -94,7 +94,7 @@ def _composed(of_run: Sequence[str]) -> tuple[Composed | None, list[Check]]:
     try:
         return compose_run(of_run), []
     except UserError as error:
-        return None, [Check("configuration", BROKEN, str(error), "correct it; `align <verb> --help` lists keys")]
+        return None, [Check("configuration", BROKEN, str(error), "correct it; `align <verb> --help all` lists keys")]
 
 
 def _on_every_host(world: comm.World, checks: list[Check]) -> list[Check]:

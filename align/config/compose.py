@@ -36,8 +36,10 @@ def compose_run(arguments: Sequence[str]) -> Composed:
         )
     recipe_name, recipe = load("recipe", chosen["recipe"])
     model_name, model = load_model(chosen.get("model", DEFAULT_MODEL))
-    named_by_model = [layer.values.pop("suite", None) for layer in model]
-    suite_name = chosen.get("suite", next((name for name in reversed(named_by_model) if name is not None), None))
+    naming = [layer for layer in model if "suite" in layer.values][-1:]  # the last file that names a suite, or none
+    suite_name = chosen.get("suite", naming[0].values["suite"] if naming else None)
+    for layer in model:
+        layer.values.pop("suite", None)
     suite_name = None if suite_name == "null" else suite_name
     method = next(
         (layer.values["method"] for layer in reversed([*recipe, *overrides]) if "method" in layer.values), "sft"
@@ -50,7 +52,7 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     layers += _with_special_settings(model, method, recipe_name)
     names = [
         Layer(_named("recipe", chosen, recipe), {"recipe": recipe_name}),
-        Layer(_named("suite", chosen, model), {"suite": suite_name}),
+        Layer(_named("suite", chosen, naming), {"suite": suite_name}),
         Layer(_named("model", chosen, []), {"model": {"name": model_name}}),
     ]
     composed = merge(RunConfig, [*names, *layers, *overrides])
@@ -92,7 +94,8 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
     ]
     if "model" in chosen:
         name, model = load_model(chosen["model"])
-        layers += [Layer(layer.origin, {"model": {"name": name} | layer.values.get("model", {})}) for layer in model]
+        layers.append(Layer(model[0].origin, {"model": {"name": name}}))
+        layers += [Layer(layer.origin, {"model": layer.values.get("model") or {}}) for layer in model]
     composed = merge(EvalConfig, [*layers, *overrides])
     config = composed.config
     # model.dtype= and similar keys may accompany a checkpoint; only model= itself names a model to evaluate.
@@ -118,7 +121,8 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
 def compose_model(name: str) -> ModelSettings:
     """The settings of a model by its file's name, its folder or its Hub id. Raises UserError."""
     known_as, model = load_model(name)
-    layers = [Layer(layer.origin, {"name": known_as} | layer.values.get("model", {})) for layer in model]
+    layers = [Layer(model[0].origin, {"name": known_as})]
+    layers += [Layer(layer.origin, layer.values.get("model") or {}) for layer in model]
     settings: ModelSettings = merge(ModelSettings, layers).config
     return settings
 
@@ -165,12 +169,12 @@ def _stored_evaluation(run: str) -> Layer:
 
 
 def _with_special_settings(layers: Sequence[Layer], method: str, recipe: str) -> list[Layer]:
-    """The values of a file and its bases, then those of their sections `methods:` and `recipes:` for this run."""
-    general, special = [], []
+    """Each file after its bases: its own values, then those of its sections `methods:` and `recipes:` for this run."""
+    ordered: list[Layer] = []
     for layer in layers:
         values = dict(layer.values)
-        general.append(Layer(layer.origin, values))
+        ordered.append(Layer(layer.origin, values))
         for section, name in (("methods", method), ("recipes", recipe)):
             if own := (values.pop(section, None) or {}).get(name):
-                special.append(Layer(layer.origin.within(f"{section}.{name}"), own))
-    return [*general, *special]
+                ordered.append(Layer(layer.origin.within(f"{section}.{name}"), own))
+    return ordered

@@ -59,8 +59,8 @@ def load(kind: str, name: str) -> tuple[str, list[Layer]]:
     files: list[Path] = []
     at: str | None = name
     while at is not None:
-        file = _file(kind, at)
-        if file in files:
+        file = _file(kind, at, files[-1] if files else None)
+        if file.resolve() in [one.resolve() for one in files]:
             chain = " -> ".join(str(one) for one in [*files, file])
             raise UserError(f"{kind}={name}: `base:` forms a cycle: {chain}; remove `base:` from one of these files")
         values = read_yaml(kind, file)
@@ -77,7 +77,7 @@ def _base_of(values: dict[str, Any], file: Path) -> str | None:
         return None
     if not isinstance(base, str):
         raise UserError(f"{file}: base: expected the name or path of one YAML file, found {base!r}")
-    return str(file.parent / base) if _is_path(base) else base
+    return str(file.parent / Path(base).expanduser()) if _is_path(base) else base
 
 
 def _is_path(name: str) -> bool:
@@ -90,11 +90,18 @@ def _label(file: Path) -> str:
     return str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
 
 
-def _file(kind: str, name: str) -> Path:
+def _file(kind: str, name: str, child: Path | None = None) -> Path:
+    """A file by name or path; `child` is the file that is based on it. Raises UserError."""
     folder = shipped_folder("recipes") / FOLDERS[kind]
     file = Path(name) if _is_path(name) else folder / f"{name}.yaml"
     if not file.is_file():
         names = available("" if kind == "recipe" else f"{kind}s")
+        if child is not None:
+            names = sorted([*names, *(f"bases/{path.stem}" for path in (folder / "bases").glob("*.yaml"))])
+            raise UserError(
+                f"{child}: base: {name}: no such {kind}{nearest(name, names)}; give one of {', '.join(names)}, or the path "
+                "of a YAML file"
+            )
         if "," in name:
             raise UserError(
                 f"{kind}={name}: expected one {kind}; to train each of several, use `align sweep {kind}={name}`; to compare them, use "

@@ -75,7 +75,9 @@ class Task:
         absent = [it for it in self.judges if ":" not in it and not (folder / f"summary.{it}.json").is_file()]
         if absent:
             return f"{name}: not judged by {', '.join(absent)}"
-        found, wanted = main.get("narrowed"), self.narrowed.get(split_view(name)[0])
+        if "narrowed" not in main:
+            return f"{name}: evaluated before version 0.2.0, so its selection of rows is unknown: remove {folder}"
+        found, wanted = main["narrowed"], self.narrowed.get(split_view(name)[0])
         if found != wanted:
             return (
                 f"{name}: evaluated on {found or 'all rows'}, but the grid needs {wanted or 'all rows'}: "

@@ -85,8 +85,10 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
     stored = _stored_reference(loaded, reference, config, arguments)
     collator.keyed = stored is not None
     preemption = Preemption()
+    finish = Finish(composed, data, loaded, method, arguments, collator)
     trainer = _constructed(
         method,
+        finish,
         model=loaded.model,
         args=arguments,
         data_collator=collator,
@@ -95,7 +97,7 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
         peft_config=peft_config,
         callbacks=[LogFile(run.path / "log.jsonl"), Clock(run), *callbacks],
         parts=RunParts(
-            finish_model=Finish(composed, data, loaded, method, arguments, collator),
+            finish_model=finish,
             timer=Throughput(partial(Spending, composed, any(row.images for row in data.rows))),
             stored_reference=stored,
         ),
@@ -146,13 +148,23 @@ class Finish:
     ):
         self._composed, self._data, self._family, self._collator = composed, data, loaded.family, collator
         self._arguments, self._method = arguments, method
-        self._towers = full_towers(loaded.model)
+        self._towers = full_towers(loaded.model) if composed.config.model.quantization else {}
+        self.error: Exception | None = None
+        """What stopped it, so that it is not taken for an error of trl's constructor, which calls it."""
 
     def __call__(self, model: Any) -> ImageReuse:
         """Finish `model`, to which trl has added the adapter."""
+        try:
+            return self._finished(model)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _finished(self, model: Any) -> ImageReuse:
         config = self._composed.config
         if config.model.quantization:
             restore_full_towers(model, self._towers)
+            self._towers = {}
         if sharding() is None and (self._arguments.bf16 or self._arguments.fp16):
             hold_towers_in_float32(model)
         if self._method.needs_reference and config.model.adapter:
@@ -221,7 +233,7 @@ def _why_not(frozen: bool) -> str:
     )
 
 
-def _constructed(method: type, **parts: Any) -> Any:
+def _constructed(method: type, finish: Finish, **parts: Any) -> Any:
     try:
         return method(**parts)
     except (
@@ -229,4 +241,6 @@ def _constructed(method: type, **parts: Any) -> Any:
         ImportError,
         RuntimeError,
     ) as error:  # the messages of trl, transformers and their integrations say what is wrong
+        if error is finish.error:
+            raise
         raise UserError(f"train: {method.__name__} cannot be set up: {error}") from error

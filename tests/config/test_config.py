@@ -24,17 +24,29 @@ def test_a_file_overrides_the_file_that_it_is_based_on_and_each_value_names_its_
     mine, middle = tmp_path / "mine.yaml", tmp_path / "middle.yaml"
     mine.write_text("base: middle.yaml\nview: text\ntrain: {logging_steps: 7}\n")
     middle.write_text(
-        "base: bases/dpo\nview: image\ntrain: {save_steps: 9, max_steps: 4}\nmethods: {dpo: {train: {logging_steps: 8}}}\n"
+        "base: bases/dpo\nview: image\ntrain: {save_steps: 9, max_steps: 4}\nmethods: {dpo: {train: {logging_steps: 8, max_steps: 5}}}\n"
     )
     composed = compose_run([f"recipe={mine}", "suite=null", "model=llava_7b"])
     train, origin = composed.config.train, composed.origin
     assert (composed.config.recipe, composed.config.method, composed.config.view) == ("mine", "dpo", "text")
     assert (train["save_steps"], origin("train.save_steps").label) == (9, str(middle))
-    assert (train["logging_steps"], origin("train.logging_steps").label) == (8, f"{middle}, methods.dpo")
+    assert (train["logging_steps"], origin("train.logging_steps").label) == (7, str(mine))
+    assert (train["max_steps"], origin("train.max_steps").label) == (5, f"{middle}, methods.dpo")
     assert (origin("view").label, origin("method").label) == (str(mine), "recipes/bases/dpo.yaml")
     assert origin("train.save_strategy").label == "recipes/bases/common.yaml"
     assert origin("model.path").label == "recipes/models/llava_7b.yaml"
     assert origin("model.image_aspect_ratio").label == "recipes/models/bases/llava.yaml"
+
+
+def test_a_model_file_overrides_what_its_base_says_of_a_method(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base: mini_llava\nsuite: null\nlora: null\ntrain: {learning_rate: 3.0e-3, max_steps: 7}\n")
+    config = compose_run(["recipe=bases/dpo", f"model={mine}"]).config
+    assert (config.train["learning_rate"], config.train["max_steps"], config.train["beta"]) == (3e-3, 7, 0.5)
+    assert (config.suite, config.lora, config.model.name) == (None, None, "mine")
+    assert compose_eval([f"model={mine}", "benchmark=mini_vsil"]).config.model.name == "mine"
+    plain = compose_run(["recipe=mm_sft", "model=llava_7b", "lora=null"])
+    assert plain.origin("suite").label == "recipes/models/bases/paper.yaml"
 
 
 @pytest.mark.parametrize(
@@ -42,12 +54,13 @@ def test_a_file_overrides_the_file_that_it_is_based_on_and_each_value_names_its_
     [
         ("base: mine.yaml", "mine.yaml.*mine.yaml"),
         ("base: [a, b]", r"mine.yaml: base: .*\['a', 'b'\]"),
-        ("base: bases/comon", "bases/comon"),
+        ("base: bases/comon", r"mine.yaml: base: bases/comon.*'bases/common'"),
+        ("base: ../{folder}/mine.yaml", "cycle"),
         ("base: other.yaml", "other.yaml"),
     ],
 )
 def test_a_base_that_is_not_valid_is_an_error_that_names_it(tmp_path, text, found):
-    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "mine.yaml").write_text(text.format(folder=tmp_path.name))
     with pytest.raises(UserError, match=found):
         compose_run([f"recipe={tmp_path / 'mine.yaml'}"])
 

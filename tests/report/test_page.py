@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -112,6 +113,15 @@ def test_the_bars_next_to_the_answer_have_every_arm_on_both_benchmarks(whole):
     for kind, name in (("vsil", "leaky"), ("vsil_free", "free")):
         for arm in ("T-SFT", "MM-SFT"):
             assert re.search(rf"{arm}: {name} \d", bars), (kind, arm)
+
+
+def test_arms_that_have_no_benchmark_in_common_have_no_bars(tmp_path):
+    """A leaky benchmark of one arm and a leak-free one of another: tables, and a page without that figure."""
+    it = two_runs(tmp_path)
+    for run, name in (("t", "leaky"), ("mm", "free")):
+        shutil.rmtree(it / run / "evaluation" / name)
+    text, _, _ = page_of(it)
+    assert "answer-bars" not in text
 
 
 def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path):

@@ -32,8 +32,8 @@ def judged(
     """One set's summary under an `evaluation` folder; one item that asks `asked`."""
     folder = evaluation / name
     subset = "validation" if evaluation.parent.name == "validation" else None
-    facts = [f"{name}: only subset={subset}"] if subset else []
-    summary = {"rate": rate, "main": main, "judge": judge, "judge_version": "1", "n": 10, "facts": facts}
+    summary = {"rate": rate, "main": main, "judge": judge, "judge_version": "1", "n": 10, "facts": []}
+    summary["narrowed"] = f"subset={subset}" if subset else None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.json").write_text(json.dumps({"rows": "r", "generation": {}}))
     (folder / f"summary.{judge}.json").write_text(json.dumps(summary))

@@ -33,7 +33,10 @@ def answer_bars(found: Findings) -> Figure | None:
     sets = {kind: names[0] for kind in LEAKS if (names := sets_of_kind(rows, kind))}
     if len(sets) < len(LEAKS):
         return None
+    model = rows[0]["model"]
     rows, others = of_one_judge(rows, list(sets.values()))
+    if not rows:
+        return None
     look, label, tips = looks(rows), labels(rows), dict[str, str]()
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 0.27 * len(rows) + 1.0), sharey=True, layout="constrained")
     for axis, (kind, name) in zip(axes, sets.items(), strict=True):
@@ -60,7 +63,7 @@ def answer_bars(found: Findings) -> Figure | None:
     axes[0].set_yticks(range(len(rows)), [in_figure(label(row)) for row in rows])
     axes[0].invert_yaxis()
     caption = (
-        f"Arms of {rows[0]['model']}. Lines are 95% intervals. Hollow: harmful rows without images; filled: with images; "
+        f"Arms of {model}. Lines are 95% intervals. Hollow: harmful rows without images; filled: with images; "
         "grey: not trained here."
     )
     return Figure(finish(figure, "answer-bars", caption, tips), caption + left_out(others))
