@@ -369,6 +369,7 @@ def test_rows_side_by_side_give_what_rows_one_after_the_other_give(model_file, t
         assert all(torch.equal(weights[key], found[1][name][key]) for key in weights)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_first_row_that_fails_ends_the_others_and_its_error_is_raised():
     with pytest.raises(UserError, match="row 1"), board(["row 0", "row 1"], [1, 1]) as shown:

@@ -202,6 +202,7 @@ def test_more_processes_than_the_run_wants_are_an_error(tiny, tmp_path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["trainable=[language_model]"]], ids=["default towers", "language model"])
 def test_full_fine_tuning_resumes_from_the_weights_of_its_checkpoint(tiny, family_name, tmp_path, more):

@@ -122,6 +122,7 @@ def first_that_fits(recipe, model, gpus):
     return on.fits
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("pages", [True, False], ids=["pages", "files"])
 def test_commands_launch_with_the_first_configuration_that_fits(pages):

@@ -68,6 +68,7 @@ def test_as_text_each_check_is_a_line_and_the_last_one_concludes(capsys, monkeyp
     assert lines[-1] == "This run can start here: no (model)"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_broken_torchvision_stops_it_and_an_old_peft_is_a_warning_and_no_token_is_shown(tmp_path):
     other_package(tmp_path, "torchvision", "0.1.0", "raise RuntimeError('operator torchvision::nms does not exist')\n")

@@ -102,6 +102,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "vsil-align" / "features"
 
 
+@pytest.mark.long
 @pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize(
     "method", [pytest.param(it, marks=pytest.mark.slow) for it in ("dpo", "sft", "safe_unlearning")]

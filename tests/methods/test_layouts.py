@@ -45,7 +45,7 @@ def same(one, other):
 @pytest.mark.slow_for_qwen2_vl
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(it, marks=[] if it in ("sft", "safe_unlearning") else [pytest.mark.slow]) for it in METHODS],
+    [pytest.param(it, marks=[] if it == "sft" else [pytest.mark.slow, pytest.mark.long]) for it in METHODS],
 )
 def test_losses_and_weights_are_those_of_padded_rows(method, tiny, family_name, tmp_path):
     made = {layout: trained(tiny(family_name), tmp_path / layout, method, layout) for layout in ("padded", "packed")}

@@ -80,6 +80,7 @@ def test_a_run_on_a_quantised_base_trains_and_evaluates(tiny, family_name, tmp_p
         assert torch.equal(probe(on_base), probe(quantised(tiny(family_name), kind)))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_an_adapter_goes_on_on_a_quantised_base(tiny, loaded, kind, tmp_path):

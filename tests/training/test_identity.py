@@ -144,6 +144,7 @@ def test_the_lock_of_a_killed_run_is_taken_back(tmp_path):
         assert json.loads((tmp_path / ".running.json").read_text())["pid"] == os.getpid()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_of_two_processes_that_start_a_run_at_once_one_trains_it(tiny, tmp_path):
     command = train_command(*arguments(tiny("llava"), "run", "train.max_steps=40", "evaluate.benchmark=[]"))
