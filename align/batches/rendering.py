@@ -1,7 +1,4 @@
-"""Rendering: one row -> token ids, the supervised span, and image tensors. Collation then builds batches.
-
-This is the plain path through the processor. `align.fast` gives the same result faster for known families.
-"""
+"""Rendering by the processor: one row -> token ids, the supervised span and image tensors (faster: align/fast/)."""
 
 from __future__ import annotations
 
@@ -282,15 +279,12 @@ class Renderer:
         """Load an image as the processor needs it. Raises UserError."""
         decoded = load_image(image, where)
         self._size(decoded.size, image, where)
-        return self._image(decoded)
-
-    def _image(self, image: Image.Image) -> Image.Image:
-        """The image unchanged, or padded to a square with the processor's mean colour, as in LLaVA-1.5's training."""
         if self.settings.image_aspect_ratio != "pad":
-            return image
+            return decoded
+        # To a square with the processor's mean colour, as in LLaVA-1.5's training.
         colour = tuple(int(255 * mean) for mean in self.processor.image_processor.image_mean)
-        square = Image.new("RGB", (max(image.size),) * 2, colour)
-        square.paste(image, ((square.width - image.width) // 2, (square.height - image.height) // 2))
+        square = Image.new("RGB", (max(decoded.size),) * 2, colour)
+        square.paste(decoded, ((square.width - decoded.width) // 2, (square.height - decoded.height) // 2))
         return square
 
     def _written(self, row: Row, answer: str | None = None) -> str:

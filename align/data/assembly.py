@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from align.data.overlap import question_hash, short_hash
 from align.data.pixels import Found, hashes_of, readable
 from align.data.reading import Read, Source, at_root, tell_unread_images
 from align.data.sampling import stratified
-from align.data.views import READS_IMAGES, check_labels, check_view, show
+from align.data.views import READS_IMAGES, captioned, check_labels, check_view, show
 from align.errors import UserError
 from align.rows import Row
 from align.settings import Part, RunConfig
@@ -181,7 +180,7 @@ def own_rows(config: RunConfig) -> OwnRows:
         read, notes = read_part(config, name)
         facts += notes
         view = part.view or config.view
-        captions = _captions(name, part, len(read), view)
+        captions = captioned(name, part, len(read), view)
         parts[name] = len(read)
         rows += [
             replace(
@@ -286,15 +285,6 @@ def _read(
     if not rows:
         raise UserError(f"data.{name}: no rows left")
     return rows, facts
-
-
-def _captions(name: str, part: Part, n: int, view: str) -> set[int]:
-    """The indices of the rows that are shown as captions, by the part's `caption_share`."""
-    if not 0 <= part.caption_share <= 1:
-        raise UserError(f"data.{name}.caption_share={part.caption_share}: expected a share from 0 to 1")
-    if part.caption_share and view != "image":
-        raise UserError(f"data.{name}.caption_share={part.caption_share}: needs view=image, found view={view}")
-    return set(random.Random(f"captions {part.seed}").sample(range(n), round(part.caption_share * n)))
 
 
 def _identity(row: Row) -> str:

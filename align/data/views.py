@@ -18,6 +18,7 @@ from PIL import Image
 from align.data.images import encode_png, image_size
 from align.errors import UserError
 from align.rows import VIEWS, ImageRef, Row
+from align.settings import Part
 
 READS_IMAGES = ("image", "shuffled", "blank")
 """Views that need the image files."""
@@ -103,3 +104,12 @@ def _is_foreign(row: Row, other: Row) -> bool:
 def own_prompt(row: Row) -> str:
     """The request itself, without the caption that the view put before it."""
     return row.prompt.removeprefix(f"{row.caption}\n") if row.view == "caption" else row.prompt
+
+
+def captioned(name: str, part: Part, n: int, view: str) -> set[int]:
+    """The indices of the rows that are shown as captions, by the part's `caption_share`."""
+    if not 0 <= part.caption_share <= 1:
+        raise UserError(f"data.{name}.caption_share={part.caption_share}: expected a share from 0 to 1")
+    if part.caption_share and view != "image":
+        raise UserError(f"data.{name}.caption_share={part.caption_share}: needs view=image, found view={view}")
+    return set(random.Random(f"captions {part.seed}").sample(range(n), round(part.caption_share * n)))

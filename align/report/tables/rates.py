@@ -200,8 +200,7 @@ def _average(arm: Arm, name: str, parts: Sequence[str]) -> Cell:
     paper, results = paper_number(arm.row, name), [arm.row["results"].get(part) for part in parts]
     whole = [result for result in results if result and result["rate"] is not None]
     if len(whole) < len(parts) or not arm.runs:
-        withheld = bool(all(results) and arm.runs)
-        return Cell("withheld" if withheld else ABSENT, withheld=withheld)
+        return Cell("withheld", withheld=True) if all(results) and arm.runs else Cell(ABSENT)
     if len({judge_of(result) for result in whole}) > 1:
         return Cell("judged differently")
     if len({result.get("seeds") for result in whole}) > 1:
