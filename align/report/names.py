@@ -17,7 +17,7 @@ HEADINGS = {
     "twin": "both twins correct",
     "ability": "ability: correct",
 }
-SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "both correct", "ability": "correct"}
+SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "both right", "ability": "right"}
 NAMES = {"vanilla": "no alignment", "safety_prompt": "safety prompt"}
 ARMS = ("text_leak", "shuffled_leak", "image_leak", "image_free", "caption_free")
 METHODS = {"sft": "SFT", "dpo": "DPO", "unlearning": "Unlearning", "safe_unlearning": "SafeUnlearning", "ppo": "PPO"}

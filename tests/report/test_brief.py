@@ -64,3 +64,18 @@ def test_the_small_table_has_a_line_for_each_arm_and_the_columns_that_fit(tmp_pa
     left = [line for line in lines if line.startswith("Not shown")]
     assert bool(left) == (len(shown) < 4)
     assert all("twins" in line for line in left)
+
+
+def test_the_miniatures_table_fits_80_columns(tmp_path):
+    """Its names and widest numbers: nothing is left out and no name is broken."""
+    found = findings([paper(tmp_path, "mm_safe_unlearning", MIXED)])
+    names = {"leaky": "mini_vsil", "free": "mini_vsil_free", "benign": "mini_benign", "twins": "mini_twin"}
+    for arm_of in found.arms:
+        results = arm_of.row["results"]
+        arm_of.row["results"] = {names[name]: of for name, of in results.items() if name in names}
+        arm_of.row["results"]["mini_ability"] = results["benign"] | {"kind": "ability"}
+    console = Console(width=80, record=True, quiet=False)
+    print_brief(found.arms, console)
+    text = console.export_text()
+    assert "Not shown" not in text
+    assert "MM-SafeUnlearning " in text
