@@ -135,18 +135,14 @@ class _Running:
 
     def __init__(self, hidden: torch.Tensor, targets: torch.Tensor, outputs: Sequence[str], with_gradient: bool):
         self.hidden, self.targets, self.outputs = hidden, targets, outputs
-        tokens = len(hidden)
-
-        def new(value: float, *size: int) -> torch.Tensor:
-            return torch.full((tokens, *size), value, dtype=torch.float32, device=hidden.device)
-
-        self.largest, self.largest_before_target = new(-torch.inf), new(-torch.inf)
-        self.target_logit, self.sum_logits = new(0), new(0)
+        zero = torch.zeros(len(hidden), dtype=torch.float32, device=hidden.device)
+        self.largest, self.largest_before_target = torch.full_like(zero, -torch.inf), torch.full_like(zero, -torch.inf)
+        self.target_logit, self.sum_logits = zero.clone(), zero.clone()
         # Sums of exp(z - largest), its square, its product with z, and its product with the words'
         # vectors.
-        self.sum_exp, self.sum_square, self.sum_weighted = new(0), new(0), new(0)
-        self.weighted_words = new(0, hidden.size(1)) if with_gradient else None
-        self.logits = hidden.new_empty(min(tokens, TOKENS), WORDS)
+        self.sum_exp, self.sum_square, self.sum_weighted = zero.clone(), zero.clone(), zero.clone()
+        self.weighted_words = torch.zeros_like(hidden, dtype=torch.float32) if with_gradient else None
+        self.logits = hidden.new_empty(min(len(hidden), TOKENS), WORDS)
         self.exps = torch.empty_like(self.logits, dtype=torch.float32)
 
     def add_words(self, words: torch.Tensor, first: int) -> None:
