@@ -21,6 +21,7 @@ INSTEAD = {
     r"goes over|go over|went over": "overrides",
     r"(?:it|they) (?:came|come|comes) to\b": "the result",
     r"must go\b(?! on| through| into| to| with)": "remove",
+    r"of ours\b": "name it",
     r"in silence": "silently",
     r"in a jar": "a toy model",
     r"not a knife": "nothing is truncated",

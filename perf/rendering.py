@@ -40,8 +40,7 @@ from align.batches.rendering import Renderer
 from align.config.compose import compose_run
 from align.data.local import read_file
 from align.devices import usable_processors
-from align.fast import FastRenderer, renderer_of
-from align.fast.renderer import same
+from align.fast.renderer import FastRenderer, renderer_of, same
 from align.files import write_json
 from align.models import loading
 from align.models.loading import load_without_weights

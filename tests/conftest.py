@@ -99,7 +99,7 @@ def loaded(tiny):
 def renderer(loaded):
     """A function: family -> its renderer, as a run has it."""
     from align.batches.rendering import Renderer
-    from align.fast import renderer_of
+    from align.fast.renderer import renderer_of
 
     def make(family: str) -> Renderer:
         it = loaded(family)
@@ -114,7 +114,7 @@ def any_renderer(request, family_name, renderer):
     if request.param == "miniature":
         return renderer(family_name)
     from align.families import family_of
-    from align.fast import renderer_of
+    from align.fast.renderer import renderer_of
     from align.models.processors import load_processor
 
     shared: Path = request.getfixturevalue("shared")

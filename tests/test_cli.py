@@ -49,6 +49,7 @@ def test_the_help_of_a_run_begins_with_what_is_used_most_and_has_a_section_for_t
         ("judge", "evaluate.judge.api_key_env"),
         ("evaluate", "evaluate.settings.<name>.limit"),
         ("train", "train.learning_rate"),
+        ("train", "train.beta"),
     ]:
         assert main(["train", "--help", section]) == 0
         assert re.search(rf"^  {re.escape(key)}\b", capsys.readouterr().out, re.MULTILINE), key

@@ -124,18 +124,19 @@ def options_of(schema: Any, prefix: str = "") -> Iterator[Option]:
             yield from options_of(inner, f"{prefix}{field.name}.")
 
 
-def trainer_options(method: str = "sft") -> list[Option]:
-    """Fields of trl's configuration class of a method, as `train.<field>`. Imports trl."""
-    config = resolve("method", method, METHODS).config_class
-    return [
-        Option(
+def trainer_options() -> list[Option]:
+    """Fields of trl's configuration classes, as `train.<field>`, of all methods, each once. Imports trl."""
+    known = {
+        field.name: Option(
             f"train.{field.name}",
             " ".join(str(field.metadata.get("help", "")).split()),
             None if field.default is MISSING else field.default,
         )
-        for field in fields(config)
+        for name in reversed(METHODS)  # the first method that has a field says what it is
+        for field in fields(resolve("method", name, METHODS).config_class)
         if field.init
-    ]
+    }
+    return list(known.values())
 
 
 def _sections(schema: Any) -> dict[str, tuple[str, str]]:

@@ -1,12 +1,10 @@
-"""The fast path from a row to tensors: bitwise the same as the plain path, in less time.
+"""The same numbers in less time; a reader of the pipeline can leave this folder out.
 
-For LLaVA-1.5 and Qwen2-VL; the plain path is align/batches/rendering.py. A chat template is split
-once into the text around a row (templates.py), image tokens are repeated among the token ids and
-not in the text (renderer.py), and pixels are normalised with a table of 256 values
-(image_transform.py). Each part falls back to the plain path separately. All parts fall back if a
-test row is not the same on both paths.
+- A row to tensors, bit for bit as align/batches/rendering.py has them, for LLaVA-1.5 and Qwen2-VL:
+  `renderer`, `templates`, `image_transform`. All of it falls back to the plain path if a test row
+  is not the same on both.
+- A batch through a model: `model_inputs` (prompts computed once, rows packed), `images_once`,
+  `seen_images` (images encoded once), `supervised_head` and `frozen_head` (logits where there is
+  something to predict).
+- From one run to the next: `feature_store` and `reference_store`.
 """
-
-from align.fast.renderer import FastRenderer, renderer_of
-
-__all__ = ["FastRenderer", "renderer_of"]

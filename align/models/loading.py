@@ -18,7 +18,7 @@ from align.batches.rendering import Renderer
 from align.config.registry import resolve
 from align.errors import UserError
 from align.families import Family, family_of
-from align.fast import renderer_of
+from align.fast.renderer import renderer_of
 from align.models import presence
 from align.models.presence import absent_adapter, refuse_absent
 from align.models.processors import load_processor

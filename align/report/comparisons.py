@@ -111,7 +111,7 @@ def _paired(a: OfSeeds, b: OfSeeds, name: str, seeds: Sequence[int]) -> tuple[Ob
 
 
 def _aligned(ours: Items, theirs: Items) -> tuple[Items, Items, int]:
-    """-> (shared items of ours, the same of theirs, number of items that only one has)."""
+    """(Shared items of the first, the same items of the second, number of items that only one has)."""
     if ours.ids == theirs.ids:
         return ours, theirs, 0
     place = {item: i for i, item in enumerate(theirs.ids)}

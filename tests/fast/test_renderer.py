@@ -18,9 +18,8 @@ import align.fast.image_transform
 from align.batches.rendering import Renderer
 from align.data.images import load_image
 from align.families import family_of
-from align.fast import FastRenderer, renderer_of
 from align.fast.image_transform import AsTheProcessor, Cropped, Patches, images_of
-from align.fast.renderer import faster, same
+from align.fast.renderer import FastRenderer, faster, renderer_of, same
 from align.models.processors import load_processor
 from align.rows import ImageRef, Row
 from align.settings import ModelSettings

@@ -1,7 +1,5 @@
 """The method of docs/adding.md, as it is written there."""
 
-import re
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -9,9 +7,8 @@ import torch
 
 from align.cli import main
 from align.files import read_jsonl
+from tests.evaluation.benchmarks.test_adding import BLOCKS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "adding.md").read_text(encoding="utf-8")
-BLOCKS = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n(?=\n*    ))+", PAGE, re.MULTILINE)]
 METHOD = next(block for block in BLOCKS if "class SLiC(" in block)
 RECIPE = next(block for block in BLOCKS if "method: mine:SLiC" in block)
 RECIPE, COMMAND = RECIPE.rsplit("\n\n", 1)
