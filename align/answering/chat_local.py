@@ -32,14 +32,14 @@ from align.models.weights import fingerprint_of
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def check_local(path: str, dtype: str, batch_size: int) -> None:
-    """Raise UserError for an absent folder and invalid settings, without loading anything."""
+def check_local(path: str, dtype: str, batch_size: int, section: str = "judge") -> None:
+    """Raise UserError for an absent folder and invalid settings of a section, without loading anything."""
     if not Path(path).is_dir() and not is_hub_id(path):
-        raise UserError(f"judge.path={path}: this folder does not exist; correct the path, or give a Hub id")
+        raise UserError(f"{section}.path={path}: this folder does not exist; correct the path, or give a Hub id")
     if dtype not in DTYPES:
-        raise UserError(f"judge.dtype={dtype}: expected one of {', '.join(DTYPES)}")
+        raise UserError(f"{section}.dtype={dtype}: expected one of {', '.join(DTYPES)}")
     if batch_size < 1:
-        raise UserError(f"judge.batch_size={batch_size}: expected at least 1")
+        raise UserError(f"{section}.batch_size={batch_size}: expected at least 1")
 
 
 def identity_of(path: str) -> dict[str, str]:
@@ -54,12 +54,12 @@ def identity_of(path: str) -> dict[str, str]:
 class LocalChat:
     """A model with its own chat template. Of its generation_config, only the end of turn is used."""
 
-    def __init__(self, path: str, dtype: str, batch_size: int, marks: Marks = AUTOMATIC):
-        """Load it from a folder or Hub id; `marks` are the marks of its thoughts.
+    def __init__(self, path: str, dtype: str, batch_size: int, marks: Marks = AUTOMATIC, section: str = "judge"):
+        """Load it from a folder or Hub id; `marks` are the marks of its thoughts, `section` is named in errors.
 
         Raises UserError if it cannot be loaded, is incomplete, or has no chat template.
         """
-        check_local(path, dtype, batch_size)
+        check_local(path, dtype, batch_size, section)
         self._batch_size, self._marks = batch_size, marks
         try:
             self._sees = AutoConfig.from_pretrained(path).model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
@@ -67,15 +67,15 @@ class LocalChat:
             kind = AutoModelForImageTextToText if self._sees else AutoModelForCausalLM
             model, found = kind.from_pretrained(path, dtype=dtype, use_safetensors=True, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-            raise UserError(f"judge.path={path}: cannot be loaded: {error}") from error
+            raise UserError(f"{section}.path={path}: cannot be loaded: {error}") from error
         if lacking := sorted(found["missing_keys"]):  # transformers would initialise them randomly
             shown = ", ".join(lacking[:3])
             raise UserError(
-                f"judge.path={path}: {len(lacking)} of its weights are absent: {shown}; download the model again"
+                f"{section}.path={path}: {len(lacking)} of its weights are absent: {shown}; download the model again"
             )
         if self._processor.chat_template is None:
             raise UserError(
-                f"judge.path={path}: the model has no chat template; serve it with a template, and give judge.base_url= instead"
+                f"{section}.path={path}: the model has no chat template; serve it with a template, and give {section}.base_url= instead"
             )
         self._model: Any = model.to("cuda") if has_gpu() else model
         self._model.eval()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.errors import UserError, nearest
-from align.settings import EndpointSettings, JudgeSettings, Judging
+from align.settings import EndpointSettings, JudgeSettings, Judging, Roles, RoleSettings
 
 CREDENTIAL = re.compile(r"key|token(?!s|_id)|secret|password|authorization|credential", re.IGNORECASE)
 """Names of parameters that hold a credential; max_tokens, stop_token_ids and similar names do not match."""
@@ -37,30 +37,58 @@ def settings_of(name: str, config: Judging, section: str = "judge") -> SettingsO
     A `path` of its own overrides a `base_url` for all judges, and the reverse. Raises UserError for an
     unknown key.
     """
-    shared = {field.name: getattr(config, field.name) for field in fields(JudgeSettings)}
-    own = config.each.get(name) or {}
     where = f"{section}.each.{name}"
+    settings = _own(name, config, config.each, JudgeSettings, where)
+    return SettingsOf(**vars(settings), section=where if config.each.get(name) else section)
+
+
+def role_settings(name: str, config: Roles, section: str = "role") -> RoleSettings:
+    """Return the settings of a role of a construction: those for all roles, overridden by `each.<name>`.
+
+    Raises UserError for an unknown key.
+    """
+    return _own(name, config, config.each, RoleSettings, f"{section}.each.{name}", ("path", "use"))
+
+
+Settings = TypeVar("Settings", JudgeSettings, RoleSettings)
+
+
+def _own(
+    name: str,
+    for_all: JudgeSettings | RoleSettings,
+    each: dict[str, Any],
+    schema: type[Settings],
+    where: str,
+    here: tuple[str, ...] = ("path",),
+) -> Settings:
+    shared = {field.name: getattr(for_all, field.name) for field in fields(schema)}
+    own = each.get(name) or {}
     if not isinstance(own, dict):
         raise UserError(f"{where}: expected settings, e.g. {where}.base_url=; found {type(own).__name__}")
     for key in own:
         if key not in shared:
             raise UserError(f"{where}.{key}: no such setting{nearest(str(key), list(shared))}")
-    for key in other_place(own):
+    for key in other_place(own, here):
         if key not in own:
             shared[key] = None
     try:
-        ground = OmegaConf.structured(SettingsOf(**shared, section=where if own else section))
-        settings = OmegaConf.to_object(OmegaConf.merge(ground, own))
+        settings = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema(**shared)), own))
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {str(error).splitlines()[0]}") from error
-    assert isinstance(settings, SettingsOf)
+    assert isinstance(settings, schema)
     return settings
 
 
-def other_place(given: dict[str, Any]) -> tuple[str, ...]:
-    """Settings that no longer apply: those of an endpoint for a judge with a `path`, `path` for a judge with a `base_url`."""
-    here, there = given.get("path") is not None, given.get("base_url") is not None
-    return () if here == there else ASKED_BEHIND if here else ("path",)
+def other_place(given: dict[str, Any], here: tuple[str, ...] = ("path",)) -> tuple[str, ...]:
+    """Settings that no longer apply: those of an endpoint if the model is here, and the reverse.
+
+    `here` are the settings that name a model on this machine; one of them replaces the others.
+    """
+    ours = [key for key in here if given.get(key) is not None]
+    there = given.get("base_url") is not None
+    if bool(ours) == there:
+        return ()
+    return (*ASKED_BEHIND, *(key for key in here if key not in ours)) if ours else here
 
 
 def check_addresses(config: Any, prefix: str = "") -> None:
@@ -71,6 +99,8 @@ def check_addresses(config: Any, prefix: str = "") -> None:
             check_values(value, section)
         for name in value.each if isinstance(value, Judging) else ():
             check_values(settings_of(name, value, section), f"{section}.each.{name}")
+        for name in value.each if isinstance(value, Roles) else ():
+            check_values(role_settings(name, value, section), f"{section}.each.{name}")
         if is_dataclass(value):
             check_addresses(value, f"{section}.")
 

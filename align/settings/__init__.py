@@ -17,6 +17,7 @@ from align.settings.commands import (
     ShortForms,
     TableConfig,
 )
+from align.settings.construction import Certificate, ConstructConfig, PainterSettings, Roles, RoleSettings
 from align.settings.data import BenchmarkSettings, Part
 from align.settings.evaluation import Evaluate, LmmsEval
 from align.settings.judging import JudgeSettings, Judging
@@ -31,8 +32,10 @@ __all__ = [
     "Answering",
     "BenchmarkSettings",
     "CalibrateConfig",
+    "Certificate",
     "Cluster",
     "CompareConfig",
+    "ConstructConfig",
     "ConvertConfig",
     "DataConfig",
     "DoctorConfig",
@@ -50,11 +53,14 @@ __all__ = [
     "Lora",
     "MergeConfig",
     "ModelSettings",
+    "PainterSettings",
     "Part",
     "PlanConfig",
     "PlanSettings",
     "PushConfig",
     "ReportConfig",
+    "RoleSettings",
+    "Roles",
     "RunConfig",
     "ShortForms",
     "SweepConfig",

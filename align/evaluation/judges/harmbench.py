@@ -41,7 +41,7 @@ PLACES = (("query", "behavior"), ("response", "generation"))
 
 def build(settings: JudgeSettings) -> AskedJudge:
     """The judge with the model of the settings. Raises UserError."""
-    prompts = prompts_of("harmbench", PROMPTS, {"user": PLACES}, settings.prompt)
+    prompts = prompts_of("judge harmbench", PROMPTS, {"user": PLACES}, settings.prompt)
     form = Form(
         "harmbench", "1", prompts, turns, read, safe_or_unsafe("harmbench"), max_new_tokens=16, sees_image=False
     )

@@ -53,7 +53,7 @@ SCENARIOS = [f"{number:02}" for number in range(1, 14)]
 
 def build(settings: JudgeSettings) -> AskedJudge:
     """The judge with the model of the settings. Raises UserError."""
-    prompts = prompts_of("mm_safetybench", PROMPTS, dict.fromkeys(PROMPTS, PLACES), settings.prompt)
+    prompts = prompts_of("judge mm_safetybench", PROMPTS, dict.fromkeys(PROMPTS, PLACES), settings.prompt)
     labels = safe_or_unsafe("mm_safetybench")
     return playing(
         Form(

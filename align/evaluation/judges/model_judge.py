@@ -243,9 +243,11 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
     if settings.path:
         from align.answering.chat_local import LocalChat, check_local, identity_of
 
-        check_local(settings.path, settings.dtype, settings.batch_size)
+        check_local(settings.path, settings.dtype, settings.batch_size, section)
         identity: dict[str, Any] = {"model": settings.path, "dtype": settings.dtype} | identity_of(settings.path)
-        model: Callable[[], ChatModel] = partial(LocalChat, settings.path, settings.dtype, settings.batch_size, marks)
+        model: Callable[[], ChatModel] = partial(
+            LocalChat, settings.path, settings.dtype, settings.batch_size, marks, section
+        )
     else:
         identity = {"model": str(settings.model)} | ({"extra": settings.extra} if settings.extra else {})
         model = partial(Server, settings, section)

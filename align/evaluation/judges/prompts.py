@@ -21,9 +21,9 @@ PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
 def prompts_of(
-    judge: str, own: Prompts, places: Mapping[str, tuple[tuple[str, ...], ...]], file: str | None
+    owner: str, own: Prompts, places: Mapping[str, tuple[tuple[str, ...], ...]], file: str | None
 ) -> Prompts:
-    """A judge's own prompts, or the prompts of a YAML file with the same names.
+    """Own prompts, or the prompts of a YAML file with the same names. `owner` is the judge or role in errors.
 
     `places` lists the placeholders of each text: a tuple of accepted names for each; a tuple with
     "" marks an optional one. Raises UserError for a missing or unknown name, and for a missing or
@@ -31,7 +31,7 @@ def prompts_of(
     """
     if file is None:
         return own
-    where = f"judge {judge}: prompt={file}"
+    where = f"{owner}: prompt={file}"
     given = _read(file, where)
     expected = f"expected a text for each of {', '.join(own)}"
     if not isinstance(given, dict) or set(given) != set(own):

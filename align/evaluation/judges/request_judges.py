@@ -47,7 +47,7 @@ def llamaguard(settings: JudgeSettings) -> AskedJudge:
 def vlm(settings: JudgeSettings) -> AskedJudge:
     """A prompted vision-language model, as set. Raises UserError."""
     name = "vlm_requests"
-    prompts = prompts_of(name, PROMPTS, {"request": (("query",),)}, settings.prompt)
+    prompts = prompts_of(f"judge {name}", PROMPTS, {"request": (("query",),)}, settings.prompt)
     form = Form(name, "1", prompts, _prompted, read, labels_of(name), max_new_tokens=16, sees_image=True)
     return playing(form, settings)
 

@@ -77,7 +77,7 @@ SCHEMA = {
 
 def build(settings: JudgeSettings) -> AskedJudge:
     """The judge with the model of the settings. Raises UserError."""
-    prompts = prompts_of("vlsbench", PROMPTS, {"harmful": PLACES, "benign": PLACES}, settings.prompt)
+    prompts = prompts_of("judge vlsbench", PROMPTS, {"harmful": PLACES, "benign": PLACES}, settings.prompt)
     turns = _with_reason if settings.safety_reason else _without_reason
     form = Form(
         "vlsbench",

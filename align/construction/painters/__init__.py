@@ -1,0 +1,1 @@
+"""Painters: models and functions that make and edit images."""

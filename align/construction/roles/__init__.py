@@ -1,0 +1,1 @@
+"""Roles: the models and functions that write, judge and caption."""
