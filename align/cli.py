@@ -86,6 +86,12 @@ VERBS = {
         "measure how much harm the text of a benchmark shows",
         "benchmark=<names> judge=<names> [against=<benign benchmark>]",
     ),
+    "construct": Verb(
+        "construct:main",
+        "ConstructConfig",
+        "construct image-text pairs whose harm only the image shows",
+        "recipe=construct/<name> [dry_run=true] [review=export]",
+    ),
     "calibrate": Verb(
         "calibrate:main",
         "CalibrateConfig",

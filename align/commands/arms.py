@@ -20,7 +20,7 @@ from align.data.assembly import training_data
 from align.errors import UserError
 from align.report.controlled import ground, refuse_uncontrolled
 from align.run_folder import RunFolder, folder_within
-from align.settings import CompareConfig, EvalConfig
+from align.settings import CompareConfig, EvalConfig, RunConfig
 from align.training.preflight import refuse_missing
 
 TRACKS = {
@@ -116,15 +116,18 @@ def _methods(config: CompareConfig, model: str, recipe: str) -> list[str | None]
 def _compose(config: CompareConfig, model: str, recipe: str, method: str | None, seed: int) -> Composed:
     overrides = [f"{key}={'null' if value is None else value}" for key, value in flatten(config.override)]
     overrides += [f"method={method}"] if method else []
-    words = [f"recipe={recipe}", f"model={model}", f"seed={seed}"]
+    words = [f"recipe={recipe}", f"model={model}", f"seed={seed}", *([f"suite={config.suite}"] if config.suite else [])]
     composed = compose_run([*words, *overrides])
-    if composed.config.suite == "miniature" and not any(
-        key.startswith("train.save") for key, _ in flatten(config.override)
-    ):
+    if is_miniature(composed.config) and not any(key.startswith("train.save") for key, _ in flatten(config.override)):
         composed = compose_run([*words, *overrides, "train.save_strategy=no"])  # runs of seconds need no checkpoints
     run = composed.config
     run.output_dir = str(folder_within(config.output_dir, run.model.name, recipe, seed, fingerprint(run)))
     return composed
+
+
+def is_miniature(run: RunConfig) -> bool:
+    """Whether a run's model is a tiny one of the miniature, whose runs take seconds."""
+    return run.model.path is None and str(run.model.build).startswith("align.miniature.")
 
 
 def _refuse_one_name_for_two_models(cells: Cells) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from multiprocessing import forkserver
 from typing import Any
 
+from align.commands.arms import is_miniature
 from align.commands.board import Board, Tell
 from align.console import quiet_libraries, show_log
 from align.devices import has_gpu, usable_processors
@@ -46,14 +47,14 @@ LISTENING = 0.2
 def rows_at_once(config: CompareConfig, runs: Sequence[RunConfig]) -> int:
     """Number of rows that run at the same time. Raises UserError.
 
-    Default: one row per processor for the miniature suite on a CPU, otherwise 1. Limits of calls
+    Default: one row per processor for the miniature's models on a CPU, otherwise 1. Limits of calls
     and cost are per command, so judges and models at an endpoint run in one process.
     """
     if config.at_once is not None and config.at_once < 1:
         raise UserError(f"at_once={config.at_once}: expected at least 1")
     if config.at_once is not None:
         return config.at_once
-    small = all(run.suite == "miniature" and run.model.path is None for run in runs)
+    small = all(map(is_miniature, runs))
     asked = any(run.evaluate.judge.base_url or run.generation.base_url for run in runs)
     return usable_processors() if small and not asked and not has_gpu() else 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from align.commands.arms import Cells, plan
+from align.commands.arms import Cells, is_miniature, plan
 from align.commands.at_once import rows_at_once, run_rows, warm_up
 from align.commands.board import RowDisplay, Tell, board
 from align.config.compose import compose
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     values = {"schema": SCHEMA, "seconds": round(time.monotonic() - begun, 1), "rows": rows}
     values |= {"arms": [arm.row for arm in found.arms], "comparisons": found.comparisons, "notes": found.notes}
     write_json(folder / "comparison.json", values)
-    miniature = any(cell.config.suite == "miniature" for arms in cells.values() for cell in arms)
+    miniature = any(is_miniature(cell.config) for arms in cells.values() for cell in arms)
     caveats = [CAVEAT] if miniature else []
     for track in found.tracks:
         _write_track(track, found, folder, caveats)

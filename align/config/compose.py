@@ -21,8 +21,8 @@ from align.config.origin import DEFAULT, Origin
 from align.config.rates import fill_rates
 from align.config.registry import benchmark_names
 from align.config.values import key_parts, nested, parse_argument
-from align.errors import UserError
-from align.settings import TRACKS, EvalConfig, Evaluate, ModelSettings, RunConfig
+from align.errors import UserError, nearest
+from align.settings import TRACKS, ConstructConfig, EvalConfig, Evaluate, ModelSettings, RunConfig
 
 DEFAULT_MODEL = "mini_llava"
 
@@ -33,6 +33,10 @@ def compose_run(arguments: Sequence[str]) -> Composed:
     if "recipe" not in chosen:
         raise UserError(
             f"no recipe: recipe= is required; give one of {', '.join(available())}, or the path of a YAML file"
+        )
+    if chosen["recipe"] in available("construct"):
+        raise UserError(
+            f"recipe={chosen['recipe']}: this is a recipe of `align construct`; give one of {', '.join(available())}"
         )
     recipe_name, recipe = load("recipe", chosen["recipe"])
     model_name, model = load_model(chosen.get("model", DEFAULT_MODEL))
@@ -116,6 +120,24 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
         )
     _name_parts(config)
     return composed
+
+
+def compose_construct(arguments: Sequence[str]) -> Composed:
+    """`key=value` arguments -> the configuration of one construction. Raises UserError."""
+    chosen, overrides = _split(arguments, "recipe")
+    name = chosen.get("recipe")
+    if name is None:
+        return merge(ConstructConfig, overrides)
+    names = available("construct")
+    if name not in names and not name.endswith((".yaml", ".yml")):
+        raise UserError(
+            f"recipe={name}: no such construction{nearest(name, names)}; give one of {', '.join(names)}, or the path of a YAML file"
+        )
+    known_as, recipe = load("recipe", name)
+    return merge(
+        ConstructConfig,
+        [*recipe, Layer(Origin("names", f"argument 'recipe={name}'"), {"recipe": known_as}), *overrides],
+    )
 
 
 def compose_model(name: str) -> ModelSettings:

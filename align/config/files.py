@@ -22,14 +22,16 @@ def shipped_folder(name: str) -> Path:
 
 
 def available(kind: str = "") -> list[str]:
-    """Names of the shipped recipes (`kind=""`), `models`, `suites` or `sweeps`."""
+    """Names of the shipped training recipes (`kind=""`), `models`, `suites`, `sweeps`, or constructions (`construct`)."""
     root = shipped_folder("recipes")
+    if kind == "construct":
+        return sorted(f"construct/{p.stem}" for p in (root / kind).glob("*.yaml"))
     if kind:
         return sorted(p.stem for p in (root / kind).glob("*.yaml"))
     return sorted(
         str(p.relative_to(root).with_suffix(""))
         for p in root.rglob("*.yaml")
-        if p.relative_to(root).parts[0] not in ("bases", "models", "suites", "sweeps")
+        if p.relative_to(root).parts[0] not in ("bases", "models", "suites", "sweeps", "construct")
     )
 
 

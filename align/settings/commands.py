@@ -190,6 +190,9 @@ class CompareConfig:
         list, "recipes to run instead of all recipes of the tracks; the untrained model (vanilla) is always a row"
     )
     method: list[str] = option(["sft"], "training methods of the arms of the controlled track")
+    suite: str | None = option(
+        None, "a suite for every run instead of the model's, e.g. the suite.yaml of `align construct`"
+    )
     defence: list[str] = option(["safety_prompt"], "prompt-only defences as rows of the paper track, without training")
     checkpoint: dict[str, str] = option(
         dict,

@@ -53,3 +53,8 @@ class Painter(Protocol):
 
     def release(self) -> None:
         """Free resources: device memory, connections."""
+
+
+def name_of(painter: Painter) -> str:
+    """The model's or function's own name, for records of origin."""
+    return next(str(painter.identity[key]) for key in ("use", "model", "path") if painter.identity.get(key))

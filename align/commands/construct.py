@@ -1,0 +1,134 @@
+"""`align construct`: construct image-text pairs whose harm only the image shows, with safe twins, and certify them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from align.config.compose import compose_construct
+from align.config.endpoints import role_settings
+from align.console import Display, progress, quiet_libraries
+from align.construction.card import card
+from align.construction.duplicates import duplicates
+from align.construction.forecast import forecast
+from align.construction.funnel import funnel
+from align.construction.item import FAILED
+from align.construction.output import write_result
+from align.construction.painters.build import build_painter
+from align.construction.roles.build import build_roles
+from align.construction.run import Chain, run_steps
+from align.construction.start import start
+from align.construction.steps.all_steps import steps_of
+from align.construction.steps.step import Step
+from align.construction.work import Tools
+from align.errors import UserError
+from align.files import write_json, write_text
+from align.report.funnel import print_funnel
+from align.run_folder import versions
+from align.run_lock import alone
+from align.settings import ConstructConfig
+
+SCHEMA = 1
+PAINTERS = ("painter", "twin_editor")
+REPLIES = "replies"
+"""Folder of the replies of chat models."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Construct, certify, print and write everything. Raises UserError.
+
+    Returns 1 if nothing is left or the certificate fails, 130 where the user interrupts.
+    """
+    config: ConstructConfig = compose_construct(arguments).config
+    folder = Path(config.output_dir)
+    steps = steps_of(config.steps)
+    _check(config)
+    quiet_libraries()
+    with progress() as display:
+        tools = _tools(config, steps, folder, display)
+        if config.dry_run:
+            return _dry_run(config, steps, tools)
+        with alone(folder):
+            try:
+                chain = _construct(config, steps, tools)
+            except KeyboardInterrupt:
+                print("Interrupted. Every finished item is stored. To resume, give the same command:")
+                print(f"  {shlex.join(['align', 'construct', *arguments])}")
+                return 130
+            return _finish(config, chain, tools)
+
+
+def _check(config: ConstructConfig) -> None:
+    for key in ("elements", "queries", "candidates", "rounds", "chunk"):
+        if getattr(config, key) < 1:
+            raise UserError(f"{key}={getattr(config, key)}: expected at least 1")
+    if config.on_failed not in ("stop", "drop"):
+        raise UserError(f"on_failed={config.on_failed}: expected stop or drop")
+
+
+def _tools(config: ConstructConfig, steps: Sequence[Step], folder: Path, display: Display) -> Tools:
+    names = list(dict.fromkeys(role for step in steps for role in step.roles))
+    roles = build_roles(names, config.role, config.prompt, folder / REPLIES, PAINTERS)
+    wanted = dict.fromkeys(painter for step in steps for painter in step.painters)
+    painters = {name: build_painter(name, getattr(config, name)) for name in wanted}
+    return Tools(config, roles, painters, folder, display)
+
+
+def _dry_run(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> int:
+    started = start(config, None)
+    print(f"source={config.source}: {len(started.items):,} items")
+    for line in (*started.facts, *forecast(steps, len(started.items), config, tools.roles, tools.painters)):
+        print(line)
+    return 0
+
+
+def _construct(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> Chain:
+    """Run all steps, and write the funnel after each. Raises UserError."""
+    started = start(config, tools.folder)
+    for fact in started.facts:
+        print(fact)
+    chain = Chain(started)
+    prices = _prices(config, tools)
+    for done in run_steps(steps, started, tools):
+        chain = done
+        write_json(tools.folder / "funnel.json", funnel(chain.done, prices))
+    return chain
+
+
+def _finish(config: ConstructConfig, chain: Chain, tools: Tools) -> int:
+    """Drop duplicates, write the result, and print the funnel."""
+    chain.done.append(duplicates(chain.items, config, tools.folder))
+    counted = funnel(chain.done, _prices(config, tools))
+    write_json(tools.folder / "funnel.json", counted)
+    written = write_result(chain.items, config, tools.folder)
+    facts = {
+        "schema": SCHEMA,
+        "recipe": config.recipe,
+        "source": config.source,
+        "items": len(chain.items),
+        "reviewed": None,
+        "facts": chain.start.facts,
+        "steps": {done.step: done.fingerprint for done in chain.done},
+        "roles": {name: role.identity for name, role in tools.roles.items()},
+        "painters": {name: painter.identity for name, painter in tools.painters.items()},
+        "seed": config.seed,
+        "versions": versions(),
+    }
+    write_json(tools.folder / "construction.json", facts)
+    write_text(tools.folder / "README.md", card(facts, counted, None, written))
+    print_funnel(counted)
+    failed = sum(outcome.status == FAILED for done in chain.done for outcome in done.outcomes)
+    if failed:
+        print(f"{failed} items failed and are left out (on_failed=drop); the same command tries them again")
+    print(f"{len(chain.items):,} items: {tools.folder}/{', '.join(written)}, README.md")
+    return 0 if chain.items else 1
+
+
+def _prices(config: ConstructConfig, tools: Tools) -> dict[str, tuple[float, float]]:
+    settings = {name: role_settings(name, config.role) for name in tools.roles}
+    return {
+        name: (of.price_in, of.price_out)
+        for name, of in settings.items()
+        if of.base_url is not None and of.price_in is not None and of.price_out is not None
+    }

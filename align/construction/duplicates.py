@@ -1,0 +1,134 @@
+"""The last step of every construction: drop near-duplicates, unchanged twins, and overlap with training sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from align.construction.item import DROPPED, KEPT, Item, Outcome
+from align.construction.run import Done
+from align.construction.steps.paint import asked
+from align.data.assembly import read_source
+from align.data.images import load_image
+from align.data.overlap import question_hash
+from align.data.pixels import pixels_of
+from align.errors import UserError
+from align.rows import ImageRef, Row
+from align.settings import ConstructConfig
+
+NAME = "duplicates"
+DUPLICATE, UNCHANGED = "near_duplicate", "twin_unchanged"
+BITS = 64
+"""Length of the perceptual hash."""
+
+
+def duplicates(items: Sequence[Item], config: ConstructConfig, folder: Path) -> Done:
+    """Keep the first of each group of near-duplicates: the same normalised query about nearly the same image.
+
+    Items whose safe image has the pixels of the unsafe one are dropped, and items that share an image or a query with
+    a training set of `exclude`. Raises UserError.
+    """
+    rows = [row_of(item, folder) for item in items]
+    pixels = dict(zip((row.id for row in rows), pixels_of(rows), strict=True))
+    overlapping = _overlapping(rows, config)
+    repeated = repeats(rows, config.image_distance)
+    outcomes = []
+    for item in items:
+        own = pixels[item.id]
+        if item.id in overlapping:
+            outcomes.append(Outcome(item.id, DROPPED, *overlapping[item.id]))
+        elif item.id in repeated:
+            outcomes.append(Outcome(item.id, DROPPED, DUPLICATE, f"of {repeated[item.id]}"))
+        elif item.benign_image and own == pixels_of([_twin(item, folder)])[0]:
+            outcomes.append(Outcome(item.id, DROPPED, UNCHANGED, "the safe image has the pixels of the unsafe one"))
+        else:
+            outcomes.append(Outcome(item.id, KEPT, made=(item,)))
+    return Done(NAME, tuple(items), tuple(outcomes))
+
+
+def row_of(item: Item, folder: Path) -> Row:
+    """An item as a row of a benchmark: its query and its unsafe image."""
+    images = (ImageRef(path=str(folder / item.image)),) if item.image else ()
+    return Row(
+        item.id,
+        asked(item) or "",
+        images,
+        role="harmful",
+        harm_in="image" if images else "text",
+        category=item.category,
+        caption=item.caption,
+    )
+
+
+def _twin(item: Item, folder: Path) -> Row:
+    return Row(item.id, "", (ImageRef(path=str(folder / str(item.benign_image))),))
+
+
+def repeats(rows: Sequence[Row], distance: int | None) -> dict[str, str]:
+    """{id of a row: id of the earlier row that it repeats}: the same question about nearly the same image.
+
+    `distance` is the largest number of different bits of perceptual hashes; None compares pixels only. Raises UserError.
+    """
+    if distance is not None and not 0 <= distance <= BITS:
+        raise UserError(f"image_distance={distance}: expected 0 to {BITS}, or null")
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(question_hash(row), []).append(row)
+    found: dict[str, str] = {}
+    for same in (group for group in groups.values() if len(group) > 1):
+        keys = _keys(same, distance)
+        first: list[int] = []
+        for i, row in enumerate(same):
+            near = next((j for j in first if _near(keys[i], keys[j], distance)), None)
+            if near is None:
+                first.append(i)
+            else:
+                found[row.id] = same[near].id
+    return found
+
+
+def _keys(rows: Sequence[Row], distance: int | None) -> list[Any]:
+    if distance is None:
+        return list(pixels_of(rows))
+    return [_perceptual(row) for row in rows]
+
+
+def _perceptual(row: Row) -> np.ndarray | None:
+    """The 64 bits of an image's perceptual hash (DCT of the grey image, compared with its median); None without an image."""
+    if not row.images:
+        return None
+    try:
+        import imagehash
+    except ImportError as error:
+        raise UserError(
+            "image_distance= needs the package imagehash: pip install 'vsil-align[construct]', or give image_distance=null "
+            "to compare pixels only"
+        ) from error
+    return np.asarray(imagehash.phash(load_image(row.images[0], f"item {row.id}")).hash).ravel()
+
+
+def _near(one: Any, other: Any, distance: int | None) -> bool:
+    if distance is None or one is None or other is None:
+        return bool(np.array_equal(one, other)) if one is not None and other is not None else one is other
+    return int((one != other).sum()) <= distance
+
+
+def _overlapping(rows: Sequence[Row], config: ConstructConfig) -> dict[str, tuple[str, str]]:
+    """{id: (reason, training row)} of items that share an image, or a query without an image, with a training set.
+
+    The same query about another image is another request.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name, part in config.exclude.items():
+        trained = read_source(part, config.data_root).rows
+        images = {one: row.id for row, of_row in zip(trained, pixels_of(trained), strict=True) for one in of_row}
+        questions = {question_hash(row): row.id for row in trained if not row.images}
+        for row, of_row in zip(rows, pixels_of(rows), strict=True):
+            if shared := next((images[one] for one in of_row if one in images), None):
+                found.setdefault(row.id, (f"image_of_{name}", f"row {shared}"))
+            elif question_hash(row) in questions:
+                found.setdefault(row.id, (f"query_of_{name}", f"row {questions[question_hash(row)]}"))
+    return found

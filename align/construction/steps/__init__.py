@@ -1,0 +1,1 @@
+"""The steps of a construction, a file each."""
