@@ -5,7 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from align.commands.certify import FILE as CERTIFICATE
+from align.commands.certify import certify, print_certificate
 from align.config.compose import compose_construct
 from align.config.endpoints import role_settings
 from align.console import Display, progress, quiet_libraries
@@ -14,7 +17,7 @@ from align.construction.duplicates import duplicates
 from align.construction.forecast import forecast
 from align.construction.funnel import funnel
 from align.construction.item import FAILED
-from align.construction.output import write_result
+from align.construction.output import licences, write_result
 from align.construction.painters.build import build_painter
 from align.construction.roles.build import build_roles
 from align.construction.run import Chain, run_steps
@@ -97,32 +100,42 @@ def _construct(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> 
 
 
 def _finish(config: ConstructConfig, chain: Chain, tools: Tools) -> int:
-    """Drop duplicates, write the result, and print the funnel."""
+    """Drop duplicates, write the result, certify it, and print funnel and certificate."""
     chain.done.append(duplicates(chain.items, config, tools.folder))
     counted = funnel(chain.done, _prices(config, tools))
     write_json(tools.folder / "funnel.json", counted)
     written = write_result(chain.items, config, tools.folder)
-    facts = {
+    print_funnel(counted)
+    measured = certify(config, tools.folder, tools.display) if config.certify and chain.items else None
+    if measured:
+        print_certificate(measured)
+    else:
+        (tools.folder / CERTIFICATE).unlink(missing_ok=True)  # of an earlier result
+    facts = _facts(config, chain, tools)
+    write_json(tools.folder / "construction.json", facts)
+    write_text(tools.folder / "README.md", card(facts, counted, measured, written))
+    failed = sum(outcome.status == FAILED for done in chain.done for outcome in done.outcomes)
+    if failed:
+        print(f"{failed} items failed and are left out (on_failed=drop); the same command tries them again")
+    print(f"{len(chain.items):,} items in {tools.folder}: {', '.join(written)}, README.md")
+    return 0 if chain.items and (measured is None or measured["leak_free"]) else 1
+
+
+def _facts(config: ConstructConfig, chain: Chain, tools: Tools) -> dict[str, Any]:
+    """What the result depends on, for construction.json and the card."""
+    return {
         "schema": SCHEMA,
         "recipe": config.recipe,
         "source": config.source,
         "items": len(chain.items),
-        "reviewed": None,
         "facts": chain.start.facts,
         "steps": {done.step: done.fingerprint for done in chain.done},
         "roles": {name: role.identity for name, role in tools.roles.items()},
         "painters": {name: painter.identity for name, painter in tools.painters.items()},
+        "licences": licences(chain.items),
         "seed": config.seed,
         "versions": versions(),
     }
-    write_json(tools.folder / "construction.json", facts)
-    write_text(tools.folder / "README.md", card(facts, counted, None, written))
-    print_funnel(counted)
-    failed = sum(outcome.status == FAILED for done in chain.done for outcome in done.outcomes)
-    if failed:
-        print(f"{failed} items failed and are left out (on_failed=drop); the same command tries them again")
-    print(f"{len(chain.items):,} items: {tools.folder}/{', '.join(written)}, README.md")
-    return 0 if chain.items else 1
 
 
 def _prices(config: ConstructConfig, tools: Tools) -> dict[str, tuple[float, float]]:

@@ -18,11 +18,10 @@ from align.config.compose import compose
 from align.config.registry import GROUPS, REQUEST_JUDGES, benchmark_names
 from align.console import Display, progress
 from align.errors import UserError
-from align.evaluation.judges.build import build_all
+from align.evaluation.judges.build import request_judges
 from align.evaluation.judges.model_judge import AskedJudge
-from align.evaluation.judges.request_judges import KIND
 from align.evaluation.selection import place_of, select_rows, settings_of
-from align.evaluation.verdicts import REQUESTS, AnyJudge
+from align.evaluation.verdicts import AnyJudge
 from align.files import write_json
 from align.report.names import percent
 from align.rows import split_view
@@ -39,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns 1 where a share is withheld, 130 where the user interrupts.
     """
     config: LeakageConfig = compose(LeakageConfig, arguments).config
-    judges = _judges(config)
+    judges = request_judges(config.judge)
     sets, against = _sets(config, judges)
     probed = _probed(config, sets, against)
     if not judges and not probed:
@@ -69,22 +68,6 @@ def main(arguments: Sequence[str]) -> int:
     print(f"Details: {folder}")
     results = [result for of_judge in found.values() for result in of_judge]
     return 1 if any(one["withheld"] for result in results for one in _parts(result)) else 0
-
-
-def _judges(config: LeakageConfig) -> dict[str, AnyJudge]:
-    judges = build_all(config.judge.name, config.judge, REQUEST_JUDGES)
-    for name, judge in judges.items():
-        try:
-            said = judge.labels(KIND)
-        except UserError:
-            said = ()
-        if tuple(said) != REQUESTS:
-            raise UserError(
-                f"judge={name} judges responses, but leakage needs a judge of requests. Give "
-                f"{', '.join(REQUEST_JUDGES)}, or module:name of a judge whose labels for kind {KIND!r} are "
-                f"{', '.join(REQUESTS)}"
-            )
-    return judges
 
 
 def _sets(config: LeakageConfig, judges: dict[str, AnyJudge]) -> tuple[dict[str, Requests], Requests | None]:
@@ -155,15 +138,13 @@ def _measured(judge: AnyJudge, sets: dict[str, Requests], folder: Path, display:
 def _probe(
     config: LeakageConfig, name: str, requests: Requests, against: Requests | None, folder: Path, display: Display
 ) -> dict[str, Any]:
-    from align.tools.audit.probe import probe  # scikit-learn imports slowly
+    from align.tools.audit.probe import probe_requests  # scikit-learn imports slowly
 
     # A benchmark with both roles is probed alone: benign rows of another source would confound it.
     other = None if _has_both(requests) else against
     both = [requests, *([other] if other else [])]
     what = f"{name} against {config.against}" if other else name
-    rows = [row for one in both for row in one.pairs]
-    clusters = [one.clusters[row.id] for one in both for row in one.pairs]
-    found = probe(rows, clusters, config.folds, config.permutations, config.seed, what, display)
+    found = probe_requests(both, config.folds, config.permutations, config.seed, what, display)
     told = {"fingerprint": [one.fingerprint for one in both]}
     result = (
         {"schema": found["schema"], "set": name, "against": config.against if other else None, "text": config.text}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,11 @@ def images_of(items: Sequence[Item]) -> list[dict[str, Any]]:
             licence = f"{item.licence}, and {PAINTED}" if item.licence else PAINTED
             found.setdefault(item.benign_image, {"image": item.benign_image, "origin": origin, "licence": licence})
     return list(found.values())
+
+
+def licences(items: Sequence[Item]) -> dict[str, int]:
+    """{licence: number of images}."""
+    return dict(Counter(image["licence"] for image in images_of(items)))
 
 
 def suite(config: ConstructConfig, folder: Path) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from align.config.endpoints import settings_of
-from align.config.registry import JUDGES, resolve
+from align.config.registry import JUDGES, REQUEST_JUDGES, resolve
 from align.errors import UserError
 from align.evaluation.benchmark import KINDS, Benchmark
 from align.evaluation.judges.model_judge import AskedJudge
+from align.evaluation.judges.request_judges import KIND
 from align.evaluation.judges.settings import refuse_idle
 from align.evaluation.selection import Selected
-from align.evaluation.verdicts import AnyJudge, Case, Judge
+from align.evaluation.verdicts import REQUESTS, AnyJudge, Case, Judge
 from align.rows import Row
 from align.settings import Judging
 
@@ -83,9 +84,14 @@ def _foreign(judge: AnyJudge, where: str, own: Sequence[str]) -> UserError:
     )
 
 
-def build_all(names: Sequence[str], config: Judging, catalog: dict[str, str] = JUDGES) -> dict[str, AnyJudge]:
-    """{name: judge}. Raises UserError if two have the same name, or a setting has no effect."""
-    built = {name: build(name, config, catalog) for name in names}
+def build_all(
+    names: Sequence[str], config: Judging, catalog: dict[str, str] = JUDGES, section: str = "judge"
+) -> dict[str, AnyJudge]:
+    """{name: judge}; `section` is where their settings are typed.
+
+    Raises UserError if two have the same name, or a setting has no effect.
+    """
+    built = {name: build(name, config, catalog, section) for name in names}
     called = [judge.name for judge in built.values()]
     twice = next((name for name in called if called.count(name) > 1), None)
     if twice:
@@ -111,10 +117,27 @@ def _refuse_any_model(config: Judging, built: Mapping[str, AnyJudge]) -> None:
             )
 
 
-def build(name: str, config: Judging, catalog: dict[str, str] = JUDGES) -> AnyJudge:
+def build(name: str, config: Judging, catalog: dict[str, str] = JUDGES, section: str = "judge") -> AnyJudge:
     """A judge by name, or by `module:name` of a judge or of a function (JudgeSettings) -> judge.
 
     Raises UserError.
     """
     found = resolve("judge", name, catalog)
-    return found if isinstance(found, Judge) else found(settings_of(name, config))
+    return found if isinstance(found, Judge) else found(settings_of(name, config, section))
+
+
+def request_judges(config: Judging, section: str = "judge") -> dict[str, AnyJudge]:
+    """{name: judge of requests}. Raises UserError for a judge of responses."""
+    judges = build_all(config.name, config, REQUEST_JUDGES, section)
+    for name, judge in judges.items():
+        try:
+            said = judge.labels(KIND)
+        except UserError:
+            said = ()
+        if tuple(said) != REQUESTS:
+            raise UserError(
+                f"{section}={name} judges responses, but leakage needs a judge of requests. Give "
+                f"{', '.join(REQUEST_JUDGES)}, or module:name of a judge whose labels for kind {KIND!r} are "
+                f"{', '.join(REQUESTS)}"
+            )
+    return judges

@@ -27,6 +27,7 @@ from align.data.overlap import question_hash
 from align.errors import UserError
 from align.evaluation.metrics import FEW_CLUSTERS, cluster_interval
 from align.rows import Row
+from align.tools.audit.leakage import Requests
 
 SCHEMA = 1
 Statistic = Callable[[np.ndarray, np.ndarray], float | None]
@@ -36,6 +37,15 @@ PERMUTED = (
     "the two labels of a twin are swapped at random; for other rows, the shares of harmful labels are permuted between "
     "groups, and each share is assigned at random to rows within its new group"
 )
+
+
+def probe_requests(
+    sets: Sequence[Requests], folds: int, permutations: int, seed: int, what: str, display: Display
+) -> dict[str, Any]:
+    """`probe` of the requests of one benchmark with both roles, or of two benchmarks together."""
+    rows = [row for one in sets for row in one.pairs]
+    clusters = [one.clusters[row.id] for one in sets for row in one.pairs]
+    return probe(rows, clusters, folds, permutations, seed, what, display)
 
 
 def probe(
