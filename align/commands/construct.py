@@ -19,6 +19,9 @@ from align.construction.funnel import funnel
 from align.construction.item import FAILED
 from align.construction.output import licences, write_result
 from align.construction.painters.build import build_painter
+from align.construction.review.decisions import import_decisions, review, stored_decisions
+from align.construction.review.export import export
+from align.construction.review.summary import NOT_REVIEWED, summary
 from align.construction.roles.build import build_roles
 from align.construction.run import Chain, run_steps
 from align.construction.start import start
@@ -66,6 +69,10 @@ def _check(config: ConstructConfig) -> None:
     for key in ("elements", "queries", "candidates", "rounds", "chunk"):
         if getattr(config, key) < 1:
             raise UserError(f"{key}={getattr(config, key)}: expected at least 1")
+    if config.review not in (None, "export", "import"):
+        raise UserError(f"review={config.review}: expected export or import")
+    if config.decisions and config.review != "import":
+        raise UserError("decisions= has no effect without review=import; add it, or remove decisions=")
     if config.on_failed not in ("stop", "drop"):
         raise UserError(f"on_failed={config.on_failed}: expected stop or drop")
 
@@ -102,6 +109,12 @@ def _construct(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> 
 def _finish(config: ConstructConfig, chain: Chain, tools: Tools) -> int:
     """Drop duplicates, write the result, certify it, and print funnel and certificate."""
     chain.done.append(duplicates(chain.items, config, tools.folder))
+    if config.review == "export":
+        files = export(chain.items, tools.folder)
+        print(f"For reviewers, {len(chain.items):,} items: {', '.join(map(str, files))}")
+        print("Then the same command with review=import decisions=<their files>")
+        return 0
+    reviewed = _review(config, chain, tools.folder)
     counted = funnel(chain.done, _prices(config, tools))
     write_json(tools.folder / "funnel.json", counted)
     written = write_result(chain.items, config, tools.folder)
@@ -111,7 +124,7 @@ def _finish(config: ConstructConfig, chain: Chain, tools: Tools) -> int:
         print_certificate(measured)
     else:
         (tools.folder / CERTIFICATE).unlink(missing_ok=True)  # of an earlier result
-    facts = _facts(config, chain, tools)
+    facts = _facts(config, chain, tools) | {"review": reviewed}
     write_json(tools.folder / "construction.json", facts)
     write_text(tools.folder / "README.md", card(facts, counted, measured, written))
     failed = sum(outcome.status == FAILED for done in chain.done for outcome in done.outcomes)
@@ -119,6 +132,21 @@ def _finish(config: ConstructConfig, chain: Chain, tools: Tools) -> int:
         print(f"{failed} items failed and are left out (on_failed=drop); the same command tries them again")
     print(f"{len(chain.items):,} items in {tools.folder}: {', '.join(written)}, README.md")
     return 0 if chain.items and (measured is None or measured["leak_free"]) else 1
+
+
+def _review(config: ConstructConfig, chain: Chain, folder: Path) -> dict[str, Any] | None:
+    """Apply the decisions of people, those of this command or of an earlier one; None without any."""
+    if config.review == "import":
+        for line in import_decisions(config.decisions, chain.items, folder):
+            print(line)
+    decisions = stored_decisions(folder)
+    if not decisions:
+        print(NOT_REVIEWED)
+        return None
+    done, reviewed = review(chain.items, decisions)
+    chain.done.append(done)
+    print(summary(reviewed))
+    return reviewed
 
 
 def _facts(config: ConstructConfig, chain: Chain, tools: Tools) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from align.construction.review.summary import NOT_REVIEWED, summary
 from align.report.names import percent
 
 
@@ -38,16 +39,9 @@ def _head(facts: Mapping[str, Any], certificate: Mapping[str, Any] | None, writt
     yield f"Made with `align construct` (vsil-align {facts['versions'].get('vsil-align', '')}), recipe {facts['recipe']}, "
     yield f"source {facts['source']}, seed {facts['seed']}. Files: {', '.join(f'`{name}`' for name in written)}."
     yield ""
-    yield _review(facts)
+    yield summary(facts["review"]) if facts["review"] else NOT_REVIEWED
     for fact in facts["facts"]:
         yield f"- {fact}"
-
-
-def _review(facts: Mapping[str, Any]) -> str:
-    found = facts.get("review")
-    if not found:
-        return "No person has reviewed these items: models decided alone."
-    return str(found["summary"])
 
 
 def _funnel(counted: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The last step of every construction: drop near-duplicates, unchanged twins, and overlap with training sets."""
+"""The last step of every construction: drop near-duplicates, unchanged twins, empty queries, and overlap with training sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from align.rows import ImageRef, Row
 from align.settings import ConstructConfig
 
 NAME = "duplicates"
-DUPLICATE, UNCHANGED = "near_duplicate", "twin_unchanged"
+DUPLICATE, UNCHANGED, NO_QUERY = "near_duplicate", "twin_unchanged", "no_query"
 BITS = 64
 """Length of the perceptual hash."""
 
@@ -38,7 +38,9 @@ def duplicates(items: Sequence[Item], config: ConstructConfig, folder: Path) -> 
     outcomes = []
     for item in items:
         own = pixels[item.id]
-        if item.id in overlapping:
+        if not (asked(item) or "").strip():
+            outcomes.append(Outcome(item.id, DROPPED, NO_QUERY, "the query is empty"))
+        elif item.id in overlapping:
             outcomes.append(Outcome(item.id, DROPPED, *overlapping[item.id]))
         elif item.id in repeated:
             outcomes.append(Outcome(item.id, DROPPED, DUPLICATE, f"of {repeated[item.id]}"))

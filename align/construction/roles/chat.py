@@ -60,7 +60,7 @@ class ChatRole:
             return "loaded here"
         longest = max((len(text) for text in self.prompts.values()), default=0) + ROOM_FOR_VALUES
         request = Request("", (Turn("user", "x" * longest, (NO_IMAGE,) * images),), self.max_new_tokens)
-        return Budget(self.address, f"role.{self.name}").forecast([request] * calls)
+        return Budget(self.address, f"role.each.{self.name}").forecast([request] * calls)
 
     def release(self) -> None:
         """Free the model; it is made again at the next call."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from align.report.findings import Findings
 from align.report.names import display_name, group_name, shortened
 from align.report.page.costs import costs, provenance
 from align.report.page.curves import curve_of
+from align.report.page.embed import environment, for_script, script_hash
 from align.report.page.examples import examples
 from align.report.page.figures.bars import answer_bars
 from align.report.page.figures.interaction import interaction
@@ -51,43 +49,42 @@ def page(
     found: Findings, leaks: Sequence[dict[str, Any]], notes: Sequence[str], room: Room, title: str | None = None
 ) -> str:
     """Render the page. `leaks` are results of `align leakage`, `notes` are further lines."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     of_runs = {str(run.run.path): curve_of(run.run) for run in found.runs}
     notes = [*notes, *found.notes, *(note for curve in of_runs.values() for note in curve.notes)]
     shown, of_examples = examples(found.arms, room.answers, Images(int(room.images_mb * MEGABYTE)))
     tables = tables_of(found.arms, found.comparisons, ("rates", "divided", "differences", "measured"))
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.j2").render(
-        title=title or QUESTION,
-        made=time.strftime("%Y-%m-%d %H:%M %Z"),
-        version=__version__,
-        counted=_counted(found),
-        miniature=MINIATURE if any(arm.row["model"].startswith("mini_") for arm in found.arms) else None,
-        answer=answer(found),
-        bars=answer_bars(found),
-        conclusions=found.conclusions,
-        headlines=_headlines(found),
-        scatter=leak_scatter(found),
-        pareto=pareto(found),
-        interaction=interaction(found),
-        curves=curves(found, of_runs),
-        by_step=rates_by_step(found, of_runs),
-        tables=tables,
-        heat=[_heat(table) for table in _leak_free_first(category_tables(found.arms), found)],
-        leaks=leaks,
-        costs=costs(found.arms),
-        provenance=provenance(found.runs),
-        notes=list(dict.fromkeys(shortened(note) for note in [*notes, *of_examples])),
-        several_models=len({arm.row["model"] for arm in found.arms}) > 1,
-        examples=bool(shown["items"]),
-        payload=_for_script(shown),
-        style=(HERE / "page.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return (
+        environment(HERE)
+        .get_template("page.html.j2")
+        .render(
+            title=title or QUESTION,
+            made=time.strftime("%Y-%m-%d %H:%M %Z"),
+            version=__version__,
+            counted=_counted(found),
+            miniature=MINIATURE if any(arm.row["model"].startswith("mini_") for arm in found.arms) else None,
+            answer=answer(found),
+            bars=answer_bars(found),
+            conclusions=found.conclusions,
+            headlines=_headlines(found),
+            scatter=leak_scatter(found),
+            pareto=pareto(found),
+            interaction=interaction(found),
+            curves=curves(found, of_runs),
+            by_step=rates_by_step(found, of_runs),
+            tables=tables,
+            heat=[_heat(table) for table in _leak_free_first(category_tables(found.arms), found)],
+            leaks=leaks,
+            costs=costs(found.arms),
+            provenance=provenance(found.runs),
+            notes=list(dict.fromkeys(shortened(note) for note in [*notes, *of_examples])),
+            several_models=len({arm.row["model"] for arm in found.arms}) > 1,
+            examples=bool(shown["items"]),
+            payload=for_script(shown),
+            style=(HERE / "page.css").read_text(encoding="utf-8"),
+            script=script,
+            script_hash=script_hash(script),
+        )
     )
 
 
@@ -137,9 +134,3 @@ def _heat(table: Table) -> dict[str, Any]:
         "table": table,
         "shades": [[None if cell.value is None else round(cell.value) for cell in line.cells] for line in table.lines],
     }
-
-
-def _for_script(values: dict[str, Any]) -> str:
-    """JSON for a script element, escaped so that nothing in it ends the element."""
-    text = json.dumps(values, ensure_ascii=True, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
