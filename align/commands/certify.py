@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from align.config.compose import compose_model
-from align.console import Display
+from align.console import Display, Named
 from align.construction.duplicates import repeats
 from align.construction.output import BENCHMARK, TWINS
 from align.data.hints import Place
@@ -18,12 +18,11 @@ from align.errors import UserError
 from align.evaluation.judges.build import request_judges
 from align.evaluation.selection import select_rows
 from align.files import write_json
+from align.report.funnel import CERTIFICATE
 from align.report.names import percent
 from align.settings import Answering, BenchmarkSettings, ConstructConfig, EvalConfig
 from align.tools.audit.certificate import certificate, only, requests_of
 from align.tools.audit.leakage import Requests
-
-FILE = "certificate.json"
 
 
 def certify(config: ConstructConfig, folder: Path, display: Display) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def certify(config: ConstructConfig, folder: Path, display: Display) -> dict[str
         folder / "certificate",
         display,
     )
-    write_json(folder / FILE, found)
+    write_json(folder / CERTIFICATE, found)
     return found
 
 
@@ -77,7 +76,7 @@ def _untrained(config: ConstructConfig, folder: Path, display: Display) -> dict[
         generation=Answering(max_new_tokens=bounds.max_new_tokens, batch_size=100),
         output_dir=str(folder / "certificate" / "untrained"),
     )
-    _, results = run_evaluation(evaluation, display)
+    _, results = run_evaluation(evaluation, Named(display, "untrained model:"))
     return results["twins"]
 
 

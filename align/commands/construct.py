@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.commands.certify import FILE as CERTIFICATE
 from align.commands.certify import certify, print_certificate
 from align.config.compose import compose_construct
 from align.config.endpoints import role_settings
@@ -30,7 +29,7 @@ from align.construction.steps.step import Step
 from align.construction.work import Tools
 from align.errors import UserError
 from align.files import write_json, write_text
-from align.report.funnel import print_funnel
+from align.report.funnel import CERTIFICATE, FUNNEL, print_funnel
 from align.run_folder import versions
 from align.run_lock import alone
 from align.settings import ConstructConfig
@@ -102,7 +101,7 @@ def _construct(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> 
     prices = _prices(config, tools)
     for done in run_steps(steps, started, tools):
         chain = done
-        write_json(tools.folder / "funnel.json", funnel(chain.done, prices))
+        write_json(tools.folder / FUNNEL, funnel(chain.done, prices))
     return chain
 
 
@@ -116,7 +115,7 @@ def _finish(config: ConstructConfig, chain: Chain, tools: Tools) -> int:
         return 0
     reviewed = _review(config, chain, tools.folder)
     counted = funnel(chain.done, _prices(config, tools))
-    write_json(tools.folder / "funnel.json", counted)
+    write_json(tools.folder / FUNNEL, counted)
     written = write_result(chain.items, config, tools.folder)
     print_funnel(counted)
     measured = certify(config, tools.folder, tools.display) if config.certify and chain.items else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from align.construction.review.summary import NOT_REVIEWED, summary
+from align.report.funnel import not_kept
 from align.report.names import percent
 
 
@@ -50,9 +51,8 @@ def _funnel(counted: Mapping[str, Any]) -> Iterator[str]:
     yield "| step | entered | left | not kept | tried |"
     yield "|---|---|---|---|---|"
     for step in counted["steps"]:
-        reasons = [f"{status}: {reason} {n}" for status, of in step["reasons"].items() for reason, n in of.items()]
         tried = ", ".join(f"{name} {n}" for name, n in step["counts"].items())
-        yield f"| {step['step']} | {step['entered']} | {step['left']} | {'; '.join(reasons) or '-'} | {tried or '-'} |"
+        yield f"| {step['step']} | {step['entered']} | {step['left']} | {not_kept(step) or '-'} | {tried or '-'} |"
 
 
 def _certificate(found: Mapping[str, Any] | None) -> Iterator[str]:

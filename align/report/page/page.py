@@ -17,6 +17,7 @@ from align.report.page.curves import curve_of
 from align.report.page.embed import environment, for_script, script_hash
 from align.report.page.examples import examples
 from align.report.page.figures.bars import answer_bars
+from align.report.page.figures.funnel import funnel_bars
 from align.report.page.figures.interaction import interaction
 from align.report.page.figures.scatter import leak_scatter, pareto
 from align.report.page.figures.steps import curves, rates_by_step
@@ -46,9 +47,17 @@ ROOM = Room(answers=10_000, images_mb=24.0)
 
 
 def page(
-    found: Findings, leaks: Sequence[dict[str, Any]], notes: Sequence[str], room: Room, title: str | None = None
+    found: Findings,
+    leaks: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    room: Room,
+    title: str | None = None,
+    funnels: Sequence[dict[str, Any]] = (),
 ) -> str:
-    """Render the page. `leaks` are results of `align leakage`, `notes` are further lines."""
+    """Render the page.
+
+    `leaks` are results of `align leakage`, `notes` are further lines, `funnels` are those of constructions.
+    """
     of_runs = {str(run.run.path): curve_of(run.run) for run in found.runs}
     notes = [*notes, *found.notes, *(note for curve in of_runs.values() for note in curve.notes)]
     shown, of_examples = examples(found.arms, room.answers, Images(int(room.images_mb * MEGABYTE)))
@@ -75,6 +84,7 @@ def page(
             tables=tables,
             heat=[_heat(table) for table in _leak_free_first(category_tables(found.arms), found)],
             leaks=leaks,
+            funnels=[funnel_bars(one, i) for i, one in enumerate(funnels)],
             costs=costs(found.arms),
             provenance=provenance(found.runs),
             notes=list(dict.fromkeys(shortened(note) for note in [*notes, *of_examples])),
