@@ -113,9 +113,9 @@ def _run_step(step: Step, items: Sequence[Item], path: Path, tools: Tools) -> li
 
 
 def _usage(step: Step, tools: Tools) -> str:
-    used = [tools.roles[role].usage() for role in step.roles]
-    used += [tools.painters[painter].usage() for painter in step.painters]
-    return "; ".join(filter(None, used))
+    used = {role: tools.roles[role].usage() for role in step.roles}
+    used |= {painter: tools.painters[painter].usage() for painter in step.painters}
+    return "; ".join(f"{name} {usage}" for name, usage in used.items() if usage)
 
 
 def _release(tools: Tools, later: Sequence[Step]) -> None:

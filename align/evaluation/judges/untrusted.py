@@ -46,5 +46,7 @@ def unfenced(reply: str) -> str:
 
 def filled(template: str, values: Mapping[str, str]) -> str:
     """Replace every `{name}` in a template at once; placeholders inside values are not replaced."""
+    if not values:
+        return template
     pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
     return re.sub(pattern, lambda found: values[found.group()[1:-1]], template)
