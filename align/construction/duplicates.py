@@ -13,7 +13,7 @@ from align.construction.run import Done
 from align.construction.steps.paint import asked
 from align.data.assembly import read_source
 from align.data.images import load_image
-from align.data.overlap import question_hash
+from align.data.overlap import question_hash, text_hash
 from align.data.pixels import pixels_of
 from align.errors import UserError
 from align.rows import ImageRef, Row
@@ -52,7 +52,7 @@ def duplicates(items: Sequence[Item], config: ConstructConfig, folder: Path) -> 
 
 
 def row_of(item: Item, folder: Path) -> Row:
-    """An item as a row of a benchmark: its query and its unsafe image."""
+    """An item as a row of a benchmark: its query and its unsafe image, or the description of it."""
     images = (ImageRef(path=str(folder / item.image)),) if item.image else ()
     return Row(
         item.id,
@@ -61,7 +61,7 @@ def row_of(item: Item, folder: Path) -> Row:
         role="harmful",
         harm_in="image" if images else "text",
         category=item.category,
-        caption=item.caption,
+        caption=item.caption or item.description,
     )
 
 
@@ -72,6 +72,7 @@ def _twin(item: Item, folder: Path) -> Row:
 def repeats(rows: Sequence[Row], distance: int | None) -> dict[str, str]:
     """{id of a row: id of the earlier row that it repeats}: the same question about nearly the same image.
 
+    Rows without an image repeat each other if their descriptions are equal.
     `distance` is the largest number of different bits of perceptual hashes; None compares pixels only. Raises UserError.
     """
     if distance is not None and not 0 <= distance <= BITS:
@@ -93,15 +94,16 @@ def repeats(rows: Sequence[Row], distance: int | None) -> dict[str, str]:
 
 
 def _keys(rows: Sequence[Row], distance: int | None) -> list[Any]:
-    if distance is None:
-        return list(pixels_of(rows))
-    return [_perceptual(row) for row in rows]
+    """What is compared of each row: its image, or the description of an image that does not exist yet."""
+    pixels = pixels_of(rows) if distance is None else [[] for _ in rows]
+    return [
+        text_hash(row.caption or "") if not row.images else pixels[i] if distance is None else _perceptual(row)
+        for i, row in enumerate(rows)
+    ]
 
 
-def _perceptual(row: Row) -> np.ndarray | None:
-    """The 64 bits of an image's perceptual hash (DCT of the grey image, compared with its median); None without an image."""
-    if not row.images:
-        return None
+def _perceptual(row: Row) -> np.ndarray:
+    """The 64 bits of an image's perceptual hash (DCT of the grey image, compared with its median)."""
     try:
         import imagehash
     except ImportError as error:
@@ -113,9 +115,9 @@ def _perceptual(row: Row) -> np.ndarray | None:
 
 
 def _near(one: Any, other: Any, distance: int | None) -> bool:
-    if distance is None or one is None or other is None:
-        return bool(np.array_equal(one, other)) if one is not None and other is not None else one is other
-    return int((one != other).sum()) <= distance
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return int((one != other).sum()) <= (distance or 0)
+    return type(one) is type(other) and bool(one == other)
 
 
 def _overlapping(rows: Sequence[Row], config: ConstructConfig) -> dict[str, tuple[str, str]]:

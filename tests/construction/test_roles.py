@@ -153,7 +153,9 @@ def test_the_key_is_sent_and_written_nowhere(tmp_path, monkeypatch, capfd):
         assert main(served(server, tmp_path, "role.api_key_env=ROLE_KEY", "role.retries=0")) == 2
     assert server.authorizations == {"Bearer sk-very-secret-indeed"}
     said = "".join(capfd.readouterr())
-    files = [file.read_text(errors="replace") for file in tmp_path.rglob("*") if file.suffix in (".jsonl", ".json", ".md")]
+    files = [
+        file.read_text(errors="replace") for file in tmp_path.rglob("*") if file.suffix in (".jsonl", ".json", ".md")
+    ]
     assert files
     assert all("very-secret" not in text for text in [said, *files])
 

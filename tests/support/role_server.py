@@ -49,7 +49,9 @@ def reply(role: str, prompt: str) -> str:
     if role == "writer":
         element = re.search(r"Element: (.*)", prompt)
         thing = element[1] if element else "kettle"
-        return json.dumps({"description": f"a {thing} on a stove", "queries": [f"spill the {thing}", f"break the {thing}"]})
+        return json.dumps(
+            {"description": f"a {thing} on a stove", "queries": [f"spill the {thing}", f"break the {thing}"]}
+        )
     if role == "detoxifier":
         return json.dumps([f"how is this used, way {number}-{i}" for i in range(3)])
     if role == "text_judge":  # a third of the rewritten queries still leaks
@@ -59,7 +61,9 @@ def reply(role: str, prompt: str) -> str:
         return f"a photograph, number {number}"
     if role == "verifier":  # a quarter of the images is not accepted
         matches = share(prompt, "matches") > 1 / 4
-        return json.dumps({"matches": True} if matches else {"matches": False, "prompt": f"another photograph, {number}"})
+        return json.dumps(
+            {"matches": True} if matches else {"matches": False, "prompt": f"another photograph, {number}"}
+        )
     if role == "pair_judge":
         return json.dumps({"meaningful": share(prompt, "meaning") > 0.1, "unsafe": True})
     return f"{role} says number {number}"

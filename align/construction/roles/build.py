@@ -40,8 +40,6 @@ def build_roles(
             raise UserError(
                 f"{key}: there is no role {given}{nearest(given, list(DUTIES))}; roles: {', '.join(DUTIES)}"
             )
-        if given not in names:
-            raise UserError(f"{key}: no step of steps= uses the role {given}; remove the setting, or add its step")
     built: dict[str, Role] = {}
     models: dict[Any, ChatModel] = {}
     for name in names:

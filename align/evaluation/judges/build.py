@@ -122,7 +122,7 @@ def build(name: str, config: Judging, catalog: dict[str, str] = JUDGES, section:
 
     Raises UserError.
     """
-    found = resolve("judge", name, catalog)
+    found = resolve(section, name, catalog)
     return found if isinstance(found, Judge) else found(settings_of(name, config, section))
 
 
