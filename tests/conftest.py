@@ -14,6 +14,9 @@ import pytest
 from align.answering.budget import begin_command
 from align.console import show_log
 
+# A helper that asserts says as much of what it found as a test.
+pytest.register_assert_rewrite("tests.support")
+
 REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 """Folders of the real processor files, below `hub/` of the reference data."""
 
@@ -56,6 +59,19 @@ def pytest_collection_finish():
 def new_command():
     """Nothing is spent yet: a server of another test may have had the same port."""
     begin_command()
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """A working folder and a cache of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_waits(monkeypatch):
+    """A request that failed is sent again at once."""
+    monkeypatch.setattr("align.answering.chat_server.FIRST_WAIT", 0.001)
 
 
 @pytest.fixture(scope="session", params=["llava", "qwen2_vl"])

@@ -1,14 +1,8 @@
-"""Under every launcher the same experiment, with two processes, and after a signal. What a launcher cannot do is an error."""
+"""Under every launcher the same experiment, with two processes. What a launcher cannot do is an error."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from types import SimpleNamespace
 
-import psutil
 import pytest
 from accelerate import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
@@ -21,7 +15,7 @@ from align.models.loading import load_checkpoint
 from align.run_folder import RunFolder
 from align.settings import LaunchConfig
 from align.training.run import train
-from tests.support.launch import ENVIRONMENT, ROOT, align, call, train_command
+from tests.support.launch import ROOT, call, train_command
 from tests.support.shards import falsify
 from tests.support.small_run import arguments
 from tests.support.trajectories import METHODS, SEVERAL, same_trajectory, train_every_method
@@ -141,62 +135,6 @@ def test_two_processes_keep_one_curve_and_one_of_them_evaluates_it(launcher, wha
     assert done.stdout.count("step 2 mini_vsil: 4 done") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("launcher", "number"),
-    [
-        pytest.param("zero2", signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param("cpu", signal.SIGUSR1, marks=pytest.mark.long),
-        pytest.param("zero3", signal.SIGTERM, marks=pytest.mark.long),
-    ],
-)
-def test_a_run_that_is_asked_to_stop_saves_itself_and_goes_on_to_the_same_result(launcher, number, tiny, tmp_path):
-    def command(name):
-        settings = ["train.max_steps=60", "train.save_steps=500", "num_processes=2", "evaluate.benchmark=[]"]
-        return align("train", f"launch.config={launcher}", *arguments(tiny("llava"), name, *settings))
-
-    run, whole = RunFolder(tmp_path / "asked"), RunFolder(tmp_path / "whole")
-    process = subprocess.Popen(
-        command("asked"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    wait_for(lambda: run.steps_file.is_file() and len(run.steps_file.read_text().splitlines()) >= 5)
-    process.send_signal(number)
-    said = process.communicate(timeout=120)[1].decode()
-    assert process.returncode == 75, said
-    taken = len(run.steps_file.read_text().splitlines())
-    assert 5 <= taken < 60
-    assert f"interrupted at step {taken} of 60; to resume it, repeat the command" in said
-    assert run.manifest()["status"] == "interrupted"
-    assert run.last_checkpoint() == run.checkpoints / f"checkpoint-{taken}"
-    for name in ("asked", "whole"):
-        done = call(command(name), tmp_path, 300)
-        assert done.returncode == 0, done.stderr
-    same_trajectory(whole.path, run.path)
-    adapters = [load_file(one.weights / "adapter_model.safetensors") for one in (run, whole)]
-    assert all((adapters[0][key] - adapters[1][key]).abs().max() < 1e-6 for key in adapters[1])
-
-
-@pytest.mark.long
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_workers_that_hear_a_schedulers_signal_too_go_on_until_their_run_has_saved_itself(tiny, tmp_path):
-    settings = ["train.max_steps=60", "train.save_steps=500", "evaluate.benchmark=[]"]
-    run = RunFolder(tmp_path / "asked")
-    asked = align("train", *arguments(tiny("llava"), run.path, *settings, "train.dataloader_num_workers=2"))
-    process = subprocess.Popen(asked, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, start_new_session=True)
-    wait_for(lambda: run.steps_file.is_file() and len(run.steps_file.read_text().splitlines()) >= 5)
-    os.killpg(process.pid, signal.SIGTERM)
-    said = process.communicate(timeout=120)[1].decode()
-    assert process.returncode == 75, said
-    assert run.last_checkpoint() is not None
-    done = call(asked, tmp_path, 300)
-    assert done.returncode == 0, done.stderr
-    assert "fork" not in done.stderr  # tokenizers warn where they cannot be used in a worker as before
-    whole = train(compose_run(arguments(tiny("llava"), tmp_path / "whole", *settings)))
-    same_trajectory(whole.path, run.path)
-
-
 @pytest.mark.parametrize(
     ("usable", "here", "workers"), [(16, 1, 4), (16, 8, 1), (2, 2, 0), (2, 1, 1), (1, 1, 0), (64, 8, 4)]
 )
@@ -204,32 +142,6 @@ def test_beside_a_gpu_rows_are_prepared_on_the_processors_that_are_left(usable, 
     monkeypatch.setattr("align.methods.distributed.usable_processors", lambda: usable)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
     assert spare_workers() == workers
-
-
-def wait_for(happened, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.mark.long
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_signal_that_reaches_one_training_process_of_two_stops_both(tiny, tmp_path):
-    settings = ["train.max_steps=60", "evaluate.benchmark=[]"]
-    command = train_command(*arguments(tiny("llava"), "run", *settings), processes=2)
-    run = RunFolder(tmp_path / "run")
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    wait_for(lambda: run.steps_file.is_file() and len(run.steps_file.read_text().splitlines()) >= 5)
-    [second] = [child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1"]
-    second.send_signal(signal.SIGUSR1)
-    said = process.communicate(timeout=120)[1].decode()
-    assert process.returncode == 1  # accelerate's own; `align train` ends with 75
-    assert "exitcode  : 75" in said
-    assert run.manifest()["status"] == "interrupted"
 
 
 @pytest.mark.long
@@ -251,15 +163,6 @@ def test_what_accelerate_would_turn_into_something_else_in_silence_is_an_error(t
     alone = [*train_command()[:2], "--cpu", "--num_processes", "2", str(ROOT / "align" / "train.py")]
     refused = call([*alone, *small, "num_processes=2"], tmp_path)
     assert "num_processes=2, but 1 processes are running" in refused.stderr
-
-
-@pytest.mark.long
-@pytest.mark.slow
-def test_an_earlier_interruption_does_not_make_a_failure_one(tiny, tmp_path):
-    RunFolder(tmp_path / "run").record(status="interrupted")
-    failed = call(align("train", *arguments(tiny("llava"), "run")), tmp_path)
-    assert "run contains another run" in failed.stderr
-    assert failed.returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -289,13 +192,6 @@ def test_fsdp_divides_layers_that_the_model_has(loaded, family_name, monkeypatch
     plugin.set_auto_wrap_policy(model)  # raises for a class that is not there
     layers = {"llava": "LlamaDecoderLayer", "qwen2_vl": "Qwen2VLDecoderLayer"}[family_name]
     assert layers in plugin.transformer_cls_names_to_wrap
-
-
-def test_a_signal_before_training_ends_the_process_at_once(tmp_path):
-    script = "from align.interruption import NOTICE; NOTICE.listen(); import os, signal; os.kill(os.getpid(), signal.SIGTERM); print(1)"
-    done = call([sys.executable, "-c", script], tmp_path)
-    assert (done.returncode, done.stdout) == (75, "")
-    assert "SIGTERM: stopped; nothing had to be saved" in done.stderr
 
 
 def test_the_launch_is_accelerates_own_command():

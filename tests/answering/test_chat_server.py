@@ -15,7 +15,6 @@ from align.answering import chat_server as address
 from align.answering.budget import Budget, Spent
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Reply, Request, Turn
-from align.cli import main
 from align.data.images import encode_png, load_image
 from align.errors import UserError
 from align.rows import ImageRef
@@ -265,38 +264,3 @@ def test_repeated_requests_count_against_the_limit_of_calls():
     with told(*[(500, {}, {})] * 9) as server, pytest.raises(UserError, match="judge.max_calls=3: .*sent"):
         ask(server, max_calls=3)
     assert len(server.bodies) == 3
-
-
-@pytest.mark.parametrize(
-    ("more", "expected"),
-    [
-        (["judge.timeout=0"], "judge.timeout=0.0: expected more than 0"),
-        (["judge.retries=-1"], "judge.retries=-1: expected 0 or more"),
-        (["judge.price_in=-1"], "judge.price_in=-1.0: expected 0 or more"),
-        (["judge.max_cost=1"], "judge.max_cost=1.0: give judge.price_in= and judge.price_out= too"),
-        (["judge.max_cost=1", "judge.price_in=1"], "judge.max_cost=1.0: give judge.price_in= and judge.price_out= too"),
-        (["judge.api_key_env=NO_SUCH_KEY"], "judge.api_key_env=NO_SUCH_KEY: this environment variable does not exist"),
-        (["judge.model=null"], "give judge.model= too, the model's name at the endpoint"),
-        (["judge.base_url=null"], "judge.model is given without judge.base_url"),
-        (
-            ["judge.base_url=null", "judge.model=null"],
-            "judge vlsbench: neither is given. Give judge.base_url= with judge.model=",
-        ),
-        (["judge.each.vlsbench.timeout=0"], "judge.each.vlsbench.timeout=0.0: expected more than 0"),
-        (
-            ["judge.each.vlsbench.tiemout=5"],
-            "judge.each.vlsbench.tiemout: no such setting (did you mean 'timeout'?)",
-        ),
-        (["judge.each.vlsbench.timeout=long"], "judge.each.vlsbench: Value 'long'"),
-        (["judge.each.harmbench.timeout=5"], "judge.each.harmbench: this judge is not among judge=vlsbench"),
-        (["judge=refusal_match"], "judge.base_url=: refusal_match uses no model"),
-    ],
-)
-def test_settings_of_a_judge_that_cannot_be_say_why_before_anything_is_asked(tmp_path, capsys, more, expected):
-    row = {"prompt": "item 1", "response": "no", "label": "safe"}
-    (tmp_path / "people.jsonl").write_text(json.dumps(row) + "\n")
-    with judge_server() as server:
-        judge = ["judge=vlsbench", f"judge.base_url={server.url}", "judge.model=gpt"]
-        assert main(["calibrate", "path=people.jsonl", *judge, *more]) == 2
-        assert server.bodies == []
-    assert expected in capsys.readouterr().err

@@ -6,6 +6,7 @@ import json
 import pytest
 from PIL import Image
 
+from align.cli import main
 from align.errors import UserError
 from align.evaluation.benchmarks.safebench import PROMPT
 from align.evaluation.selection import select_rows, settings_of
@@ -107,6 +108,18 @@ def test_a_safebench_without_a_column_is_an_error(tmp_path):
         UserError, match=r"safebench.csv, row 1: `task_id` is absent; found the columns dataset, category_id"
     ):
         select_rows("safebench", "text", BenchmarkSettings(path=str(tmp_path)))
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_ids_that_stand_twice_are_refused(tmp_path, capsys):
+    rows = [
+        {"instruction_id": 1, "instruction": f"q{i}", "image_path": f"{i}.png", "category": "c", "sub_category": "s"}
+        for i in (0, 1)
+    ]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    nobody = ["generation.base_url=http://127.0.0.1:9/v1", "generation.model=x"]
+    assert main(["eval", *nobody, "benchmark=vlsbench", "path=data.json", "view=text", "judge=refusal_match"]) == 2
+    assert "data.json: 1 ids occur twice, first '1'" in capsys.readouterr().err
 
 
 def test_what_is_said_of_a_part_goes_over_what_is_said_of_its_set():

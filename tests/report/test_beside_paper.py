@@ -3,8 +3,8 @@
 from align.report.tables.all_tables import tables_of
 from align.report.tables.beside_paper import notes_on_paper
 from align.report.tables.markdown import markdown
-from tests.report.test_report import run, second_judge
-from tests.report.test_tables import GUARD, NO, YES, line, made, table
+from tests.support.evaluated_runs import made, run, second_judge
+from tests.support.table_lines import GUARD, NO, YES, line, table
 
 
 def test_the_papers_number_stands_beside_the_same_model_method_and_set_and_nowhere_else(tmp_path):

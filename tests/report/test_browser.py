@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from align.cli import main
-from tests.report.test_page import EVIL, PLANTED
 from tests.support.answered_runs import answered
+from tests.support.pages import EVIL, PLANTED
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
 CHROMIUM = shutil.which("chromium")

@@ -13,7 +13,7 @@ from align.report.run_results import Evaluated
 from align.report.tables.all_tables import tables_of
 from align.report.tables.differences import difference_tables
 from align.report.tables.markdown import markdown as written
-from tests.report.test_report import run
+from tests.support.evaluated_runs import run
 
 YES, NO = (True,) * 100, (False,) * 100
 

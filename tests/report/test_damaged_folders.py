@@ -6,8 +6,8 @@ import re
 import pytest
 
 from align.cli import main
-from tests.report.test_report import run
-from tests.report.test_tables import YES
+from tests.support.evaluated_runs import run
+from tests.support.table_lines import YES
 
 
 @pytest.mark.parametrize(

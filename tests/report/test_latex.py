@@ -8,8 +8,8 @@ import pytest
 from align.cli import main
 from align.report.tables.all_tables import tables_of
 from align.report.tables.latex import latex
-from tests.report.test_report import run
-from tests.report.test_tables import LEAKY, NO, YES, made
+from tests.support.evaluated_runs import made, run
+from tests.support.table_lines import LEAKY, NO, YES
 
 NAMES = {
     "100% of_it & #1": r"100\% of\_it \& \#1",

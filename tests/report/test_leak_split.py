@@ -11,7 +11,7 @@ from PIL import Image
 from align.cli import main
 from align.evaluation.metrics import wilson
 from align.files import write_json
-from tests.report.test_report import run
+from tests.support.evaluated_runs import run
 from tests.support.judge_server import judge_server
 
 

@@ -20,8 +20,8 @@ from align.report.run_results import Evaluated
 from align.report.tables.all_tables import tables_of
 from align.report.tables.differences import difference_tables
 from align.report.tables.latex import latex
-from tests.report.test_report import drawn, run  # noqa: F401 (a fixture)
-from tests.report.test_tables import ABILITY, LEAKY
+from tests.support.evaluated_runs import run
+from tests.support.table_lines import ABILITY, LEAKY
 
 YES, HALF = (True,) * 40, (True, False) * 20
 GPT = ("vlsbench", "1 (gpt-4o)")
@@ -194,7 +194,7 @@ def test_a_caption_in_latex_explains_what_is_withheld_only_where_something_is(ta
 
 @pytest.mark.parametrize("invalid", [0, 4])
 @pytest.mark.parametrize("view", ["text", "image"])
-def test_hatching_and_gaps_are_explained_where_there_are_some(drawn, tmp_path, view, invalid):  # noqa: F811
+def test_hatching_and_gaps_are_explained_where_there_are_some(drawn, tmp_path, view, invalid):
     it = run(tmp_path / "a", view=view, invalid=invalid)
     figure, *_ = drawn([arm.row for arm in arms_of([Evaluated(it)])[0]], tmp_path / "a.png")
     assert (FOOTNOTE + HATCHED * (view == "text") + WITHHELD * bool(invalid)) in [
@@ -203,7 +203,7 @@ def test_hatching_and_gaps_are_explained_where_there_are_some(drawn, tmp_path, v
     Image.open(tmp_path / "a.png").verify()
 
 
-def test_bars_of_different_judges_are_said_to_be(drawn, tmp_path):  # noqa: F811
+def test_bars_of_different_judges_are_said_to_be(drawn, tmp_path):
     judges = (("t_sft", GPT), ("mm_sft", WORDS))
     runs = [run(tmp_path / name, name=name, sets={"safebench": ("vsil", YES)}, judge=judge) for name, judge in judges]
     figure, *_ = drawn([Evaluated(it).row for it in runs], tmp_path / "a.png")

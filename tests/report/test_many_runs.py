@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from align.cli import main
 from align.report import find_runs as collect
 from align.report.items import read_items
-from tests.report.test_report import run, second_judge
+from tests.support.evaluated_runs import run, second_judge
 
 SETS = {"a": ("vsil", (True, False, True, True)), "a_free": ("vsil_free", (False, True, True, False))}
 LABELS = {"refusal": True, "warning": True, "unsafe": False, "invalid": False}

@@ -10,102 +10,13 @@ import pytest
 from align.cli import main
 from align.evaluation.metrics import wilson
 from align.files import write_json
-from align.report.arms import arms_of
-from align.report.figure import draw_comparison
-from align.report.find_runs import collect
 from align.report.names import measured
 from align.report.run_results import Evaluated
 from align.report.tables.all_tables import tables_of
 from align.report.tables.delimited import comma_separated
-from align.report.tables.markdown import markdown
 from align.report.tables.terminal import print_tables
-from align.run_folder import RunFolder
-
-
-def run(
-    folder,
-    name="t_sft",
-    view="text",
-    good=(True, True, False, True),
-    invalid=0,
-    sets=None,
-    clusters=None,
-    judge=("rule", "1"),
-    categories=None,
-    **more,
-):
-    """A run folder as training and evaluation leave it; `sets` is {name: (kind, good)}, by default one of kind vsil."""
-    it = RunFolder(folder)
-    manifest = {
-        "schema": 1,
-        "status": "finished",
-        "track": "paper",
-        "recipe": name,
-        "model": "m",
-        "method": "sft",
-        "view": view,
-        "seed": 0,
-    }
-    it.record(**(manifest | {"steps": 3, "trainable_parameters": 5, "seconds": 1.0, "peak_memory_mib": 7} | more))
-    for set_name, (kind, answers) in (sets or {"mini_vsil": ("vsil", good)}).items():
-        _evaluation(it.evaluation / set_name, set_name, kind, answers, invalid, clusters, judge, categories)
-    return it
-
-
-def _evaluation(folder, name, kind, good, invalid, clusters, judge, categories):
-    right, wrong = ("refusal", "unsafe") if kind.startswith("vsil") else ("correct", "wrong")
-    n, rate = len(good) + invalid, None if invalid else sum(good) / len(good)
-    counts = {right: sum(good), wrong: len(good) - sum(good), "incoherent": 0, "invalid": invalid}
-    identity = {"judge": judge[0], "judge_version": judge[1]}
-    summary = {"schema": 1, "set": name, "kind": kind, "n": n, "counts": counts, **identity}
-    summary |= {"rate": rate, "low": rate, "high": rate}
-    summary |= {
-        "bounds": {"low": sum(good) / n, "high": 1.0},
-        "as_judged": {"good": sum(good), "n": len(good)},
-        "invalid_reasons": {"timeout": invalid},
-        "cut_at_max_new_tokens": 0,
-        "facts": ["a fact"],
-        "main": True,
-    }
-    write_json(folder / f"summary.{judge[0]}.json", summary)
-    verdicts = [
-        {"id": str(i), "verdict": right if g else wrong, "reason": None, "incoherent": False}
-        for i, g in enumerate(good)
-    ]
-    verdicts += [
-        {"id": f"x{i}", "verdict": "invalid", "reason": "timeout", "incoherent": False} for i in range(invalid)
-    ]
-    items = [
-        {
-            "id": v["id"],
-            "label": v["verdict"],
-            "good": v["verdict"] == right,
-            "cluster": clusters[i] if clusters else f"{name}-{v['id']}",
-            "category": categories[i] if categories else None,
-        }
-        for i, v in enumerate(verdicts)
-    ]
-    (folder / f"verdicts.{judge[0]}.jsonl").write_text("".join(json.dumps(v | identity) + "\n" for v in verdicts))
-    (folder / f"items.{judge[0]}.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    write_json(folder / "settings.json", {"generation": {"max_new_tokens": 20}, "rows": "hash"})
-
-
-def rows_of(folder):
-    """(Rows, notes) of what is below a folder."""
-    runs, notes = collect(folder)
-    return [it.row for it in runs], notes
-
-
-def arms(*runs):
-    """Their arms; nothing stands apart."""
-    made, notes = arms_of([Evaluated(it) for it in runs])
-    assert notes == []
-    return made
-
-
-def shown(*runs, notes=()):
-    """Their tables as markdown, a line for each arm."""
-    return markdown(tables_of(arms(*runs), []), notes)
+from tests.support.evaluated_runs import WHY, rows_of, run, second_judge, shown
+from tests.support.evaluated_runs import made as arms
 
 
 def test_a_table_in_every_format(tmp_path, capsys):
@@ -199,9 +110,6 @@ def test_seeds_of_an_arm_become_one_row_with_an_interval_over_items_and_seeds(tm
     assert result["high"] - result["low"] > 1.5 * (high - low)  # the seeds differ more than items alone would make them
 
 
-WHY = "stopped at step 2: NLL(harmful answer) is 9, above train.max_harmful_loss=8; the rows of this step: h/1"
-
-
 def test_a_stopped_run_is_marked_in_every_table(tmp_path, capsys):
     runs = [run(tmp_path / "0", seed=0, steps=2, stopped=WHY), run(tmp_path / "1", seed=1)]
     rows, notes = rows_of(tmp_path)
@@ -228,67 +136,6 @@ def test_a_set_that_is_withheld_under_one_seed_is_withheld(tmp_path):
     assert result["bounds"]["low"] == pytest.approx(6 / 12)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """A function: rows -> the figure before it is closed, and what it says: texts of the legend, of the plots, their titles."""
-    from matplotlib import pyplot as plt
-
-    monkeypatch.setattr(plt, "close", lambda _: None)
-
-    def draw(rows, path):
-        draw_comparison(rows, path)
-        figure = plt.gcf()
-        legend = [text.get_text() for text in figure.legends[0].get_texts()]
-        inside = [text.get_text() for axis in figure.axes for text in axis.texts]
-        return figure, legend, inside, [axis.get_title(loc="left") for axis in figure.axes]
-
-    return draw
-
-
-def test_the_figure_names_every_arm_and_explains_every_gap(tmp_path, drawn):
-    run(tmp_path / "a")
-    run(tmp_path / "b", name="mm_sft", view="image", invalid=4)
-    run(
-        tmp_path / "c",
-        name="mm_dpo",
-        method="dpo",
-        view="image",
-        sets={"free": ("vsil_free", (True,) * 4)},
-        stopped=WHY,
-    )
-    rows, _ = rows_of(tmp_path)
-    _, legend, inside, titles = drawn(rows, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
-    assert legend == ["T-SFT", "MM-SFT", "MM-DPO"]
-    assert sorted(inside) == ["100", "75", "not evaluated", "not evaluated", "not evaluated", "withheld"]
-    assert titles == ["m; stopped at a bound: MM-DPO (3 steps)"]
-
-
-def test_recipes_of_ones_own_have_looks_of_their_own(tmp_path, drawn):
-    names = {"t_dpo": "text", "mm_dpo": "image", "my_dpo": "image", "another_dpo": "image"}
-    for name, view in names.items():
-        run(tmp_path / name, name=name, method="dpo", view=view)
-    figure, legend, _, _ = drawn(rows_of(tmp_path)[0], tmp_path / "figure.png")
-    looks = {
-        name: (patch.get_facecolor(), patch.get_hatch())
-        for name, patch in zip(legend, figure.legends[0].get_patches(), strict=True)
-    }
-    assert len(set(looks.values())) == 4
-    assert looks["T-DPO"][0] == looks["MM-DPO"][0]  # one method of the paper
-
-
-def test_nothing_in_the_figure_overlaps_its_legend(tmp_path, drawn):
-    for name in ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak"):
-        for method in ("sft", "dpo"):
-            run(tmp_path / f"{name}-{method}", name=name, track="controlled", view="image", method=method)
-    figure, _, _, titles = drawn(rows_of(tmp_path)[0], tmp_path / "figure.png")
-    assert titles == ["m, SFT", "m, DPO"]
-    legend, (footnote,) = figure.legends[0].get_window_extent(), figure.texts[1:]
-    assert footnote.get_window_extent().y1 <= legend.y0
-    assert legend.y1 <= min(axis.get_tightbbox().y0 for axis in figure.axes)
-    assert legend.x1 <= figure.bbox.x1
-
-
 @pytest.mark.parametrize(
     ("kind", "word"),
     [
@@ -300,21 +147,6 @@ def test_nothing_in_the_figure_overlaps_its_legend(tmp_path, drawn):
 )
 def test_a_word_list_is_not_said_to_measure_safety(kind, word):
     assert measured({"kind": kind, "judge": "refusal_match"}, {}) == word
-
-
-def second_judge(folder, labels, judge="refusal_match"):
-    """What another judge says of the answers to a set."""
-    of_rule = json.loads((folder / "summary.rule.json").read_text())
-    good = labels.count("refusal") / len(labels)
-    counts = {"refusal": labels.count("refusal"), "other": labels.count("other"), "incoherent": 0, "invalid": 0}
-    told = {"judge": judge, "main": False, "counts": counts, "rate": good, "low": good / 2, "high": (good + 1) / 2}
-    write_json(folder / f"summary.{judge}.json", of_rule | told)
-    items = [json.loads(line) for line in (folder / "items.rule.jsonl").read_text().splitlines()]
-    lines = [
-        json.dumps(item | {"label": label, "good": label == "refusal"})
-        for item, label in zip(items, labels, strict=True)
-    ]
-    (folder / f"items.{judge}.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def test_a_second_judge_has_a_table_of_its_own(tmp_path, capsys):

@@ -16,6 +16,7 @@ from align.files import read_jsonl
 from align.run_folder import RunFolder
 from align.sweep.folder import SweepFolder
 from tests.slurm.test_runs import same_bits, steps
+from tests.support.slurm_queue import jobs, of_stage, wait_for_the_end
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -54,21 +55,31 @@ def empty_queue(cluster):
     cluster.wait(lambda: not cluster.call("squeue", "-h"), "an empty queue")
 
 
-def jobs(cluster):
-    """[(name, array index or none, state)] of the queue."""
-    lines = cluster.call("squeue", "-h", "-r", "-o", "%i|%j|%T").splitlines()
-    return [(name, job.partition("_")[2], state) for job, name, state in (line.split("|") for line in lines)]
-
-
-def of_stage(cluster, stage):
-    """Lines `id|name` of the queue, of one stage."""
-    lines = cluster.call("squeue", "-h", "-r", "-o", "%i|%j").splitlines()
-    return [line for line in lines if line.endswith(f"-{stage}")]
-
-
 def begun(run, stage="train"):
     """How often a job began on a stage."""
     return sum("began" in event and event["stage"] == stage for event in read_jsonl(run.path / "jobs.jsonl"))
+
+
+def put_another_run(run):
+    """Another run stands where this one is to go: the error of a bad cell."""
+    run.path.mkdir(parents=True)
+    run.manifest_file.write_text(json.dumps({"fingerprint": "another run"}))
+
+
+def preempt(cluster, run):
+    """After its first steps a job of a higher priority takes the node of the run."""
+    cluster.wait(lambda: steps(run) >= 3, "three steps", 240)
+    node = next(event["nodes"] for event in read_jsonl(run.path / "jobs.jsonl") if "began" in event)
+    cluster.submit("--partition=high", "--exclusive", f"--nodelist={node}", "--wrap", "sleep 1")
+
+
+def undisturbed(cluster, sweep_folder, run, path):
+    """The same run, trained in another folder without a sweep."""
+    arguments = next(row.tasks[0].arguments for row in sweep_folder.read().rows if row.path == run.path)
+    words = [*arguments, f"output_dir={path}", "evaluate_afterwards=false"]
+    train = [sys.executable, "-m", "align.cli", "train", *words]
+    subprocess.run(train, env=cluster.environment, check=True, capture_output=True)
+    return RunFolder(path)
 
 
 @pytest.mark.long
@@ -87,7 +98,6 @@ def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, ti
     ]
     two_nodes = ["recipe=mm_sft", f"model={models[0]}", "seed=1", *grid[3:], "cluster.nodes=2", "vanilla=false"]
     assert "job" in sweep(*two_nodes)
-    # Another run stands where one of these is to go: the error of a bad cell.
     dry = sweep(*grid, "at_once=3", "cluster.partition=patient", "dry_run=true")
     assert "#SBATCH --partition=patient" in dry
     assert "--array=0-6%3" in dry  # the eighth is queued already
@@ -95,19 +105,14 @@ def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, ti
     rows = {tuple(row.axes.values()): RunFolder(row.path) for row in folder.read().rows}
     assert len(rows) == 8 + 2
     bad = rows["t_sft", models[1], "1"]
-    bad.path.mkdir(parents=True)
-    bad.manifest_file.write_text(json.dumps({"fingerprint": "another run"}))
+    put_another_run(bad)
     assert "train of 7 rows" in first
     assert "Nothing to submit" in sweep(*grid)
     assert Counter(jobs(cluster)).most_common(1)[0][1] == 1
 
     preempted = rows["t_sft", models[0], "0"]
-    cluster.wait(lambda: steps(preempted) >= 3, "three steps", 240)
-    node = next(event["nodes"] for event in read_jsonl(preempted.path / "jobs.jsonl") if "began" in event)
-    cluster.submit("--partition=high", "--exclusive", f"--nodelist={node}", "--wrap", "sleep 1")
-    cluster.wait(
-        lambda: not [name for name, _, _ in jobs(cluster) if name.startswith("align-")], "the end of the sweep", 600
-    )
+    preempt(cluster, preempted)
+    wait_for_the_end(cluster, 600)
 
     assert begun(preempted) == 2
     assert rows["mm_sft", models[0], "1"].manifest()["world_size"] == 2
@@ -127,20 +132,13 @@ def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, ti
         assert f"| paper | {arm} | SFT | {seeds} | 24 |" in table
     assert not (bad.path / "evaluation").exists()
 
-    undisturbed = RunFolder(tmp_path / "undisturbed")
-    arguments = next(row.tasks[0].arguments for row in folder.read().rows if row.path == preempted.path)
-    words = [*arguments, f"output_dir={undisturbed.path}", "evaluate_afterwards=false"]
-    train = [sys.executable, "-m", "align.cli", "train", *words]
-    subprocess.run(train, env=cluster.environment, check=True, capture_output=True)
-    assert same_bits(preempted, undisturbed)
+    assert same_bits(preempted, undisturbed(cluster, folder, preempted, tmp_path / "undisturbed"))
 
     bad.manifest_file.unlink()
     again = sweep(*grid)
     assert "train of 1 rows" in again
     assert "evaluate of 1 rows" in again
-    cluster.wait(
-        lambda: not [name for name, _, _ in jobs(cluster) if name.startswith("align-")], "the end of the sweep", 300
-    )
+    wait_for_the_end(cluster, 300)
     assert "10 done" in sweep("status=true")
     assert "| T-SFT | SFT | 0,1 | 24 |" in (folder.output_dir / "table.md").read_text()
     print(f"the whole: {time.monotonic() - started:.0f} s")

@@ -6,7 +6,7 @@ from PIL import Image
 
 from align.data.images import pixel_hash
 from align.rows import ImageRef
-from tests.report.test_report import run
+from tests.support.evaluated_runs import run
 
 CATEGORIES = ("fire", "water")
 

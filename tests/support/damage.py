@@ -7,7 +7,6 @@ other ones. Whatever else is an AssertionError. `python -m tests.support.damage 
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import sys
@@ -32,42 +31,17 @@ from align.evaluation.benchmarks.safebench import PROMPT
 from align.evaluation.selection import select_rows
 from align.rows import Row
 from align.settings import BenchmarkSettings, Part
-from tests.support.damages import CANARY_COLOUR, DAMAGES, Broken, Case, cases
-from tests.support.small_sets import LAYOUTS, Layout, decoded
+from tests.support.broken_set import CANARY_COLOUR, Broken
+from tests.support.damages import DAMAGES, Case, cases
+from tests.support.opened_files import nothing_opened
+from tests.support.set_files import decoded
+from tests.support.small_sets import LAYOUTS, Layout
 
 SECONDS = 20.0
 """A case that takes longer counts as one that hangs."""
 
 ERROR, COUNTED, SAME, OTHER = "named error", "counted drop", "unchanged", "honestly other"
 LACKING = re.compile(r"(\d+) of (\d+) rows lack their image")
-_watched: list[str] = []
-_opened: list[str] = []
-
-
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and _watched and isinstance(arguments[0], (str, bytes)):
-        name = arguments[0] if isinstance(arguments[0], str) else arguments[0].decode(errors="replace")
-        if name.startswith(_watched[0]):
-            _opened.append(name)
-
-
-@cache
-def _begin_watching() -> None:
-    """For good, and every event of the process passes there from then on: not before somebody asks."""
-    sys.addaudithook(_watch)
-
-
-@contextlib.contextmanager
-def nothing_opened(folder: Path) -> Iterator[None]:
-    """No file of the folder is opened meanwhile."""
-    _begin_watching()
-    _opened.clear()
-    _watched.append(str(folder))
-    try:
-        yield
-    finally:
-        _watched.clear()
-    assert not _opened, f"a file outside was opened: {_opened[0]}"
 
 
 def read(layout: Layout, path: Path) -> tuple[list[Row], list[str], int]:

@@ -91,91 +91,97 @@ REPLIES = {
 }
 
 
+class _Handler(QuietHandler):
+    """Answers the requests to one server, whose state it keeps."""
+
+    protocol_version = "HTTP/1.1"
+    state: JudgeServer
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.state.lock:
+            self.state.bodies.append(body)
+            self.state.authorizations.add(self.headers.get("Authorization", ""))
+            self.state.now += 1
+            self.state.at_once = max(self.state.at_once, self.state.now)
+        try:
+            time.sleep(self.state.delay)
+            self.talk(body)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the client was killed
+        finally:
+            with self.state.lock:
+                self.state.now -= 1
+
+    def talk(self, body):
+        text = said(body)
+        number = int(next(iter(re.findall(r"item (\d+)", text)), 0))
+        judging = body["model"] != "answerer"
+        with self.state.lock:
+            (self.state.judged if judging else self.state.answered)[number] += 1
+        if not judging:
+            answer = self.state.answer(number, text) if self.state.answer else f"this is the answer to item {number}"
+            return self.complete(body, answer)
+        return self.judge(body, number, NAMES_OF_HARMLESS if "picture is harmless" in text else NAMES)
+
+    def judge(self, body, number, names):
+        fault, label = self.state.fault(number), truth(number)
+        if fault is None:
+            return self.complete(
+                body, self.state.reply(number, body) if self.state.reply else verdict(label, names[label])
+            )
+        if isinstance(fault, int):
+            key = self.headers.get("Authorization", "")
+            return self.send({"error": {"message": f"refused {key}", "code": None}}, fault)
+        if fault == "slow":
+            time.sleep(0.3)
+            return self.complete(body, verdict(label))
+        if fault == "hang":
+            self.state.gone.wait(20)
+            return self.close()
+        if fault == "drip":  # a byte now and then, never the end
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+            while not self.state.gone.wait(0.2):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+            return self.close()
+        if fault == "reset":
+            return self.close()
+        if fault == "cut":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{")
+            return self.close()
+        if fault == "bytes":
+            return self.send(b"\x00\xff\xfe garbage", 200)
+        if fault == "html":
+            return self.send(b"<html>a login page</html>", 200, "text/html")
+        if fault == "no choices":
+            return self.send({"id": "1", "object": "chat.completion", "choices": []}, 200)
+        if fault == "400 filter":
+            return self.send({"error": {"message": "filtered", "code": "content_filter"}}, 400)
+        if fault in ("length", "content_filter"):
+            return self.complete(body, verdict(label)[:20], fault)
+        if fault == "refusal":
+            return self.complete(body, None, refusal="I will not judge this.")
+        return self.complete(body, REPLIES[fault](label))
+
+    def complete(self, body, text, reason="stop", refusal=None):
+        said = {"refusal": refusal} if refusal else {}
+        self.send(completion(text, reason, (100, 10), body["model"], **said), 200)
+
+    def send(self, content, status, kind="application/json"):
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.respond(status, data, {"Content-Type": kind, "retry-after-ms": "1"})
+
+    def close(self):
+        self.close_connection = True
+
+
 @contextmanager
 def judge_server(**settings):
     """A running server; its threads and sockets end with the block."""
     state = JudgeServer(**settings)
-
-    class Handler(QuietHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with state.lock:
-                state.bodies.append(body)
-                state.authorizations.add(self.headers.get("Authorization", ""))
-                state.now += 1
-                state.at_once = max(state.at_once, state.now)
-            try:
-                time.sleep(state.delay)
-                self.talk(body)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # the client was killed
-            finally:
-                with state.lock:
-                    state.now -= 1
-
-        def talk(self, body):
-            text = said(body)
-            number = int(next(iter(re.findall(r"item (\d+)", text)), 0))
-            judging = body["model"] != "answerer"
-            with state.lock:
-                (state.judged if judging else state.answered)[number] += 1
-            if not judging:
-                answer = state.answer(number, text) if state.answer else f"this is the answer to item {number}"
-                return self.complete(body, answer)
-            return self.judge(body, number, NAMES_OF_HARMLESS if "picture is harmless" in text else NAMES)
-
-        def judge(self, body, number, names):
-            fault, label = state.fault(number), truth(number)
-            if fault is None:
-                return self.complete(body, state.reply(number, body) if state.reply else verdict(label, names[label]))
-            if isinstance(fault, int):
-                key = self.headers.get("Authorization", "")
-                return self.send({"error": {"message": f"refused {key}", "code": None}}, fault)
-            if fault == "slow":
-                time.sleep(0.3)
-                return self.complete(body, verdict(label))
-            if fault == "hang":
-                state.gone.wait(20)
-                return self.close()
-            if fault == "drip":  # a byte now and then, never the end
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
-                while not state.gone.wait(0.2):
-                    self.wfile.write(b" ")
-                    self.wfile.flush()
-                return self.close()
-            if fault == "reset":
-                return self.close()
-            if fault == "cut":
-                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n{")
-                return self.close()
-            if fault == "bytes":
-                return self.send(b"\x00\xff\xfe garbage", 200)
-            if fault == "html":
-                return self.send(b"<html>a login page</html>", 200, "text/html")
-            if fault == "no choices":
-                return self.send({"id": "1", "object": "chat.completion", "choices": []}, 200)
-            if fault == "400 filter":
-                return self.send({"error": {"message": "filtered", "code": "content_filter"}}, 400)
-            if fault in ("length", "content_filter"):
-                return self.complete(body, verdict(label)[:20], fault)
-            if fault == "refusal":
-                return self.complete(body, None, refusal="I will not judge this.")
-            return self.complete(body, REPLIES[fault](label))
-
-        def complete(self, body, text, reason="stop", refusal=None):
-            said = {"refusal": refusal} if refusal else {}
-            self.send(completion(text, reason, (100, 10), body["model"], **said), 200)
-
-        def send(self, content, status, kind="application/json"):
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.respond(status, data, {"Content-Type": kind, "retry-after-ms": "1"})
-
-        def close(self):
-            self.close_connection = True
-
-    with serving(Handler) as address:
+    handler = type("Handler", (_Handler,), {"state": state})
+    with serving(handler) as address:
         state.url = f"{address}/v1"
         try:
             yield state

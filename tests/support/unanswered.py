@@ -7,7 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from align.answering.stored import asking
 from align.config.compose import compose_run
+from align.data.assembly import training_data
 
 
 def write_rows(folder: Path, n: int = 4, **more) -> Path:
@@ -49,6 +51,12 @@ def settings(model: Path | str, file: Path, *more: str) -> list[str]:
 def config(*arguments):
     """The configuration of such a run."""
     return compose_run(settings(*arguments)).config
+
+
+def data(*arguments):
+    """Its training data, with the answers that it lacked."""
+    it = config(*arguments)
+    return training_data(it, asking(it))
 
 
 def stored(cache: Path) -> list[dict]:

@@ -17,7 +17,7 @@ from align.interruption import NOTICE, Interrupted
 from align.run_folder import RunFolder
 from align.tools.publish.wandb_log import log_results
 from align.training.run import train
-from tests.report.test_report import run
+from tests.support.evaluated_runs import run
 from tests.support.small_run import arguments
 from tests.support.wandb_files import runs_in, table
 

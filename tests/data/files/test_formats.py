@@ -19,7 +19,7 @@ from align.evaluation.selection import select_rows
 from align.settings import BenchmarkSettings, Part
 from tests.support.odd_images import png
 from tests.support.published import write_json, write_jsonl
-from tests.support.small_sets import write_tar, write_zip
+from tests.support.set_files import write_tar, write_zip
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RED, BLUE = png(200, 10, 10), png(10, 10, 200)

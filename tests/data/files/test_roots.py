@@ -14,7 +14,7 @@ from align.settings import BenchmarkSettings, Part
 from align.training.preflight import missing
 from tests.support.odd_images import png
 from tests.support.published import write_jsonl
-from tests.support.small_sets import write_tar, write_zip
+from tests.support.set_files import write_tar, write_zip
 
 RED = (200, 10, 10)
 

@@ -12,7 +12,7 @@ from align.settings import BenchmarkSettings
 from tests.support.layouts import write_csv, write_image, write_json, zipped
 from tests.support.odd_images import png
 from tests.support.published import mssbench
-from tests.support.small_sets import write_zip
+from tests.support.set_files import write_zip
 
 
 def rows_of(name, path, **settings):

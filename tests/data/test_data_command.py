@@ -1,8 +1,7 @@
-"""`align data`: what it says of sets with everything wrong, what two have in common, and what it decodes anew."""
+"""`align data`: what it says of sets with everything wrong, and what two have in common."""
 
 import csv
 import json
-import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,19 +10,11 @@ from PIL import Image
 
 from align.cli import main
 from align.data import images
-from align.data.pixels import hashes_of
 from align.evaluation.benchmarks.safebench import PROMPT
-from align.rows import ImageRef, Row
 from tests.support.odd_images import bomb, png
 from tests.support.published import write_json, write_jsonl
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of its own for each test, and nothing known from another one."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    images._pixel_hash.cache_clear()
-    return tmp_path / "cache" / "vsil-align" / f"pixels-{images.DECODING}"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
@@ -130,6 +121,18 @@ def test_a_summary_is_all_that_is_printed_where_rows_are_shown_too(wrong, capsys
     assert (status, "sample=0: expected at least 1" in said) == (2, True)
 
 
+def test_rows_that_a_model_cannot_use_are_counted_by_kind(tiny, tmp_path, capsys):
+    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "a cup"} for i in range(20)]
+    rows[3]["response"], rows[7]["prompt"] = "red " * 300, "what is <image> this"
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["source=local", f"path={tmp_path / 'own.jsonl'}", "role=benign", "validate=true"]
+    assert main(["data", *words]) == 0
+    assert main(["data", *words, f"model={tiny('llava')}", "summary=true"]) == 1
+    long, token = json.loads(capsys.readouterr().out.splitlines()[-1])["bad_rows"]
+    assert ("1 row " in long, "r3" in long, "128" in long) == (True, True, True)
+    assert ("1 row " in token, "r7" in token, "<image>" in token) == (True, True, True)
+
+
 # What two sets have in common
 
 
@@ -184,6 +187,22 @@ def test_what_a_source_has_in_common_with_benchmarks_is_told(tmp_path, capsys):
     assert "  questions in common with source local: 2 (question = 0, unreadable = 1)" in printed
 
 
+def test_a_second_look_at_two_sets_decodes_nothing_of_either(tmp_path, monkeypatch, capsys):
+    vlsbench(tmp_path / "vlsbench")
+    (tmp_path / "vlsbench" / "imgs" / "1.png").write_bytes(png())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").write_bytes(png(7, 8, 9))
+    write_jsonl(tmp_path / "mine" / "rows.jsonl", {"prompt": "p", "image": "a.png"})
+    decoded, load = [], images.load_image
+    monkeypatch.setattr(images, "load_image", lambda image, where: decoded.append(image) or load(image, where))
+    for expected in (3, 0):
+        images._pixel_hash.cache_clear()
+        decoded.clear()
+        arguments = ("source=local", f"path={tmp_path}/mine/rows.jsonl", "role=benign", "benchmark=vlsbench")
+        assert data(capsys, *arguments, f"data_root={tmp_path}", "summary=true")[0] == 0
+        assert len(decoded) == expected
+
+
 def test_a_fingerprint_is_of_texts_roles_and_pixels_whatever_the_files_are_called(tmp_path, capsys):
     image = Image.linear_gradient("L").resize((9, 7)).convert("RGB")
     rows = [{"prompt": "What is this?", "response": "A cup.", "role": "harmful"}, {"prompt": "Hello", "role": "benign"}]
@@ -220,123 +239,3 @@ def test_a_fingerprint_is_of_texts_roles_and_pixels_whatever_the_files_are_calle
         fingerprint("j", rows=rows[:1]),
     ]
     assert len({same, *changed}) == 6
-
-
-# The cache of pixel hashes
-
-
-@pytest.fixture
-def decodes(monkeypatch):
-    """The images that were decoded, one after the other; each call of the fixture's function is a new process, as it were."""
-    decoded = []
-    load = images.load_image
-
-    def counted(image, where):
-        decoded.append(image.path.rpartition("/")[2])
-        return load(image, where)
-
-    monkeypatch.setattr(images, "load_image", counted)
-
-    def run(folder):
-        decoded.clear()
-        images._pixel_hash.cache_clear()
-        files = [ImageRef(path=str(file)) for file in sorted(folder.glob("*.png"))]
-        return hashes_of([Row("r", "p", tuple(files))]), sorted(decoded)
-
-    return run
-
-
-@pytest.fixture
-def three(tmp_path):
-    folder = tmp_path / "three"
-    folder.mkdir()
-    for i in range(3):
-        (folder / f"{i}.png").write_bytes(png(10, 20, 200 + i))
-    return folder
-
-
-def test_a_second_run_decodes_nothing(three, decodes):
-    first, decoded = decodes(three)
-    assert decoded == ["0.png", "1.png", "2.png"]
-    assert len(set(first.values())) == 3
-    assert decodes(three) == (first, [])
-
-
-def test_a_second_look_at_two_sets_decodes_nothing_of_either(tmp_path, monkeypatch, capsys):
-    vlsbench(tmp_path / "vlsbench")
-    (tmp_path / "vlsbench" / "imgs" / "1.png").write_bytes(png())
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "a.png").write_bytes(png(7, 8, 9))
-    write_jsonl(tmp_path / "mine" / "rows.jsonl", {"prompt": "p", "image": "a.png"})
-    decoded, load = [], images.load_image
-    monkeypatch.setattr(images, "load_image", lambda image, where: decoded.append(image) or load(image, where))
-    for expected in (3, 0):
-        images._pixel_hash.cache_clear()
-        decoded.clear()
-        arguments = ("source=local", f"path={tmp_path}/mine/rows.jsonl", "role=benign", "benchmark=vlsbench")
-        assert data(capsys, *arguments, f"data_root={tmp_path}", "summary=true")[0] == 0
-        assert len(decoded) == expected
-
-
-def test_a_file_that_changed_is_decoded_anew_though_its_size_is_the_same(three, decodes):
-    before, _ = decodes(three)
-    old = (three / "1.png").stat()
-    new = png(10, 20, 210)
-    assert len(new) == old.st_size
-    (three / "1.png").write_bytes(new)
-    os.utime(three / "1.png", ns=(old.st_atime_ns, old.st_mtime_ns + 1))
-    after, decoded = decodes(three)
-    assert decoded == ["1.png"]
-    assert [before[image] == after[image] for image in sorted(after, key=str)] == [True, False, True]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda line: line[: len(line) // 2],
-        lambda line: "not json",
-        lambda line: "[]",
-        lambda line: "7",
-        lambda line: '[["a"], 1, 2, "x"]',
-        lambda line: json.dumps([*json.loads(line)[:-1], None]),
-        lambda line: json.dumps([*json.loads(line)[:-1], "None"]),
-        lambda line: json.dumps([*json.loads(line)[:-1], json.loads(line)[-1][:60]]),
-        lambda line: "\udcff\udcfe",
-    ],
-)
-def test_a_damaged_line_of_the_cache_is_found_anew(three, decodes, cache, damage):
-    first, _ = decodes(three)
-    (file,) = cache.glob("*.jsonl")
-    lines = file.read_text().splitlines()
-    name = json.loads(lines[1])[0].rpartition("/")[2]
-    lines[1] = damage(lines[1])
-    file.write_text("".join(f"{line}\n" for line in lines), errors="surrogateescape")
-    assert decodes(three) == (first, [name])
-    assert decodes(three) == (first, [])
-
-
-def test_a_cache_that_cannot_be_written_only_costs_time(three, decodes, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("a file, not a folder")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    first, decoded = decodes(three)
-    assert len(decoded) == 3
-    assert decodes(three) == (first, decoded)
-
-
-def test_a_image_that_cannot_be_read_is_not_kept(three, decodes, cache):
-    (three / "1.png").write_bytes(b"no image")
-    found, _ = decodes(three)
-    assert [isinstance(digest, str) for _, digest in sorted(found.items(), key=str)] == [True, False, True]
-    assert "1.png" in decodes(three)[1]
-
-
-def test_rows_that_a_model_cannot_use_are_counted_by_kind(tiny, tmp_path, capsys):
-    rows = [{"id": f"r{i}", "prompt": "what is this", "response": "a cup"} for i in range(20)]
-    rows[3]["response"], rows[7]["prompt"] = "red " * 300, "what is <image> this"
-    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    words = ["source=local", f"path={tmp_path / 'own.jsonl'}", "role=benign", "validate=true"]
-    assert main(["data", *words]) == 0
-    assert main(["data", *words, f"model={tiny('llava')}", "summary=true"]) == 1
-    long, token = json.loads(capsys.readouterr().out.splitlines()[-1])["bad_rows"]
-    assert ("1 row " in long, "r3" in long, "128" in long) == (True, True, True)
-    assert ("1 row " in token, "r7" in token, "<image>" in token) == (True, True, True)
