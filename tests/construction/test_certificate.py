@@ -66,7 +66,7 @@ def test_a_bound_is_a_setting(built, tmp_path):
 def test_texts_that_benign_ones_can_be_told_from_do_not_pass_the_probe(leaking, tmp_path):
     rows = [
         {"id": f"b{i}", "prompt": form.format(o=thing), "role": "benign"}
-        for i, (form, thing) in enumerate((f, t) for f in world.QUESTIONS["text_named"]["train"] for t in world.SAFE)
+        for i, (form, thing) in enumerate((f, t) for f in world.QUESTIONS["text_named"]["train"][:3] for t in world.SAFE)
     ]
     (tmp_path / "benign.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = ["certificate.against=local", f"certificate.settings.local.path={tmp_path / 'benign.jsonl'}"]
@@ -83,11 +83,12 @@ def test_what_was_not_measured_does_not_hold(built, tmp_path):
 
 
 def test_duplicates_that_are_left_do_not_hold(built, tmp_path):
-    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
-    rows = (tmp_path / "twins.jsonl").read_text().splitlines()
+    changed = tmp_path / "changed"
+    shutil.copytree(built, changed)
+    rows = (changed / "twins.jsonl").read_text().splitlines()
     again = json.dumps(json.loads(rows[0]) | {"id": "again"})
-    (tmp_path / "twins.jsonl").write_text("\n".join([*rows, again]) + "\n")
-    found, by_name = certified(tmp_path, tmp_path, "certificate.judge=[]", "certificate.max_r2=1")
+    (changed / "twins.jsonl").write_text("\n".join([*rows, again]) + "\n")
+    found, by_name = certified(changed, tmp_path / "copy", "certificate.judge=[]", "certificate.max_r2=1")
     assert by_name["near-duplicates"]["value"] == pytest.approx(1 / (len(rows) + 1))
     assert any(why.startswith("near-duplicates") for why in found["why_not"])
 

@@ -11,7 +11,7 @@ from align.construction.work import SEEDS
 from align.data.assembly import training_data
 from align.evaluation.metrics import wilson
 from align.miniature import construction, world
-from tests.support.construction import funnel, lines, mini
+from tests.support.construction import funnel, lines, mini, step_file
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,10 @@ def test_the_detoxifier_errs_at_its_rate_and_what_leaks_is_rejected(tmp_path):
     step = funnel(tmp_path)["detoxify"]
     low, high = wilson(step["counts"]["leaks"], step["counts"]["candidates"])
     assert low < construction.LEAKING < high
-    kept = lines(tmp_path / "benchmark.jsonl")
-    assert len(kept) > 500
-    assert not any(intention in row["prompt"] for row in kept for intention in world.INTENTIONS)
-    assert all(any(intention in row["query_leak"] for intention in world.INTENTIONS) for row in kept)
+    kept = [item for line in lines(step_file(tmp_path, "detoxify")) for item in line["made"]]
+    assert len(kept) == step["left"] > 500
+    assert not any(intention in item["query_free"] for item in kept for intention in world.INTENTIONS)
+    assert all(any(intention in item["query_leak"] for intention in world.INTENTIONS) for item in kept)
 
 
 def test_the_painter_errs_at_its_rate():
@@ -82,7 +82,7 @@ def test_the_written_file_is_a_benchmark(built):
 
 
 def test_the_order_of_items_in_chunks_changes_nothing(built, tmp_path):
-    assert main(mini(tmp_path, "certify=false", "chunk=3")) == 0
+    assert main(mini(tmp_path, "certify=false", "chunk=5")) == 0
     assert (tmp_path / "twins.jsonl").read_bytes() == (built / "twins.jsonl").read_bytes()
 
 

@@ -21,7 +21,10 @@ FLAGS = [
     "--disable-component-update",
     "--no-first-run",
 ]
-EVIL = "</script><script>document.title='planted'</script><img src=x onerror=\"document.title='planted'\"><b>bold</b> {{ 7 * 7 }} & 'quoted'"
+EVIL = (
+    "</script><script>document.title='planted'</script><img src=x onerror=\"document.title='planted'\"><b>bold</b> "
+    "{{ 7 * 7 }} & 'quoted'"
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Roles behind a real server: what they reply, refuse and break, and that nothing is lost or counted as kept."""
 
+from itertools import pairwise
+
 import pytest
 
 from align.cli import main
@@ -19,7 +21,7 @@ def undisturbed(tmp_path_factory):
 def test_every_item_is_accounted_for_in_every_step(undisturbed):
     steps = list(funnel(undisturbed[0]).values())
     assert [step["step"] for step in steps][:4] == ["elements", "queries", "detoxify", "paint"]
-    for step, after in zip(steps, steps[1:], strict=False):
+    for step, after in pairwise(steps):
         assert step["entered"] == sum(step["statuses"].values())
         assert step["left"] == after["entered"]
         dropped = sum(n for of in step["reasons"].values() for n in of.values())
