@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from align.answering import chat_server as address
+from align.answering import sending as address
 from align.cli import main
 from tests.support.chat_server import chat_server, completion
 from tests.support.judge_server import LABELS, judge_server, truth, verdict

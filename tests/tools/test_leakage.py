@@ -11,7 +11,7 @@ import time
 import pytest
 from PIL import Image
 
-from align.answering import chat_server as address
+from align.answering import sending as address
 from align.cli import main
 from align.evaluation.benchmarks.safebench import COLUMNS, PROMPT
 from align.evaluation.verdicts import Verdict
