@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
-from align.answering.conversation import Failure, Reply, Request
+from align.answering.conversation import Failure, Request
 
 NAMES = re.compile(r"\b(?=\w*\d)[\w-]{8,}\b")
 """Request ids in error messages of servers; they differ between requests with the same reason."""
@@ -13,7 +14,7 @@ OF_ONE = re.compile(
     r"code: 413|context|length|too (long|large|big|many)|exceed|(invalid|decode|process).{0,40}image", re.IGNORECASE
 )
 """Errors that concern one request, even if many requests have them: the next request may be shorter."""
-ADVICE = (
+OF_CHAT = (
     (
         r"context length|too long|max_model_len|input tokens",
         "give a lower {0}.max_new_tokens=, or serve the model with a longer context",
@@ -24,6 +25,8 @@ ADVICE = (
     ),
     (r"temperature", "give {0}.extra.temperature=null, which removes this parameter"),
     (r"response_format|json_schema|guided|grammar", "give {0}.structured=false, which does not send a JSON schema"),
+)
+OF_EVERY_SERVER = (
     (r"\b40[13]\b|api.?key", "{0}.api_key_env= is the NAME of the environment variable with the key"),
     (r"\b404\b|does not exist", "check {0}.model= and {0}.base_url=, which ends in /v1 for most servers"),
     (r"\b429\b", "give a lower {0}.concurrency= or a higher {0}.retries="),
@@ -31,11 +34,12 @@ ADVICE = (
     (r"connection", "check that the server of {0}.base_url= runs"),
 )
 """(pattern of an error message, what to do, with the section of settings and max_new_tokens); the first match is used."""
+Advice = Sequence[tuple[str, str]]
 
 
-def advice(detail: str, section: str, request: Request) -> str:
-    """What the user can do about a failed request; empty if unknown."""
-    fitting = (text for said, text in ADVICE if re.search(said, detail, re.IGNORECASE | re.DOTALL))
+def advice(detail: str, section: str, request: Request, own: Advice = OF_CHAT) -> str:
+    """What the user can do about a failed request; empty if unknown. `own` is the advice for this kind of request."""
+    fitting = (text for said, text in (*own, *OF_EVERY_SERVER) if re.search(said, detail, re.IGNORECASE | re.DOTALL))
     found = next(fitting, "")
     if request.schema is None and ".structured" in found:
         return ""
@@ -63,11 +67,11 @@ class Breaker:
         """Whether no more requests are sent."""
         return max(self._failures, self._alike) >= self._give_up
 
-    def note(self, found: Reply | Failure) -> None:
-        """Count one reply or failure."""
+    def note(self, found: object) -> None:
+        """Count one result: a failure, or anything else, which is a success."""
         if self.open:  # results of requests that were already sent
             return
-        if isinstance(found, Reply):
+        if not isinstance(found, Failure):
             self._failures, self._answered, self._first = 0, True, None
         elif found.reason in ("timeout", "transport"):
             self._failures, self._alike = self._failures + 1, 0

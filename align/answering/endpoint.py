@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from align.answering.address import check_address
 from align.answering.answer import Answer, Unanswered, check_sampling, how
-from align.answering.chat_server import Server, check_address
+from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Request, Turn
 from align.answering.thoughts import marks_of
 from align.errors import UserError

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 from PIL import Image
 
-from align.answering import chat_server as address
+from align.answering import sending as address
 from align.answering.budget import Budget, Spent
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Reply, Request, Turn

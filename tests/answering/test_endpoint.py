@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from PIL import Image
 
-from align.answering import chat_server as address
+from align.answering import sending as address
 from align.answering.stored import asking
 from align.config.compose import compose_run
 from align.config.fingerprint import fingerprint

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from align.answering import chat_server as address
+from align.answering import sending as address
 from align.answering.budget import begin_command, budget_of, estimated_tokens, room
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Reply, Request, Turn

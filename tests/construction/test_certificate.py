@@ -66,7 +66,9 @@ def test_a_bound_is_a_setting(built, tmp_path):
 def test_texts_that_benign_ones_can_be_told_from_do_not_pass_the_probe(leaking, tmp_path):
     rows = [
         {"id": f"b{i}", "prompt": form.format(o=thing), "role": "benign"}
-        for i, (form, thing) in enumerate((f, t) for f in world.QUESTIONS["text_named"]["train"][:3] for t in world.SAFE)
+        for i, (form, thing) in enumerate(
+            (f, t) for f in world.QUESTIONS["text_named"]["train"][:3] for t in world.SAFE
+        )
     ]
     (tmp_path / "benign.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = ["certificate.against=local", f"certificate.settings.local.path={tmp_path / 'benign.jsonl'}"]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from align.answering import chat_server as address
+from align.answering import sending as address
 from align.answering.stored import asking
 from align.cli import main
 from align.config.compose import compose_run

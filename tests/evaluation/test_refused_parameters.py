@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from align.answering import chat_server as address
+from align.answering import sending as address
 from align.cli import main
 from tests.support.chat_server import completion
 from tests.support.judge_server import judge_server, verdict

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from align.answering import chat_server as address
+from align.answering import sending as address
 from align.cli import main
 from align.evaluation.judges import harmbench, llamaguard, mm_safetybench, vlsbench
 from align.evaluation.judges.untrusted import fenced, filled, plain

@@ -56,7 +56,8 @@ def hub_server(repositories: dict[str, Path], gated: set[str] = frozenset()) -> 
             if revision not in ("main", COMMIT):
                 return self.refuse(404, "RevisionNotFound")
             if what == "revision":
-                return self.send_object({"id": name, "modelId": name, "sha": COMMIT, "siblings": [], "tags": []})
+                files = [{"rfilename": file["path"]} for file in tree(folder)]
+                return self.send_object({"id": name, "modelId": name, "sha": COMMIT, "siblings": files, "tags": []})
             if what == "tree":
                 return self.send_object(tree(folder))
             assert what == "resolve"

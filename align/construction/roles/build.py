@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from align.answering.chat_server import Server, check_address, key_of
+from align.answering.address import check_address, key_of
+from align.answering.chat_server import Server
 from align.answering.conversation import ChatModel
 from align.config.endpoints import role_settings
 from align.config.registry import resolve

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
-from align.answering.chat_server import Server, check_address, key_of
+from align.answering.address import check_address, key_of
+from align.answering.chat_server import Server
 from align.answering.conversation import ChatModel, Failure, Reply, Request, Turn
 from align.answering.thoughts import AUTOMATIC, MISPLACED, Marks, marks_of, split
 from align.config.endpoints import SettingsOf

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from align.answering.chat_server import SHORTEST_KEY
+from align.answering.sending import SHORTEST_KEY
 from align.config.endpoints import CREDENTIAL
 from align.errors import UserError
 from align.evaluation.hook import child_environment
