@@ -71,7 +71,7 @@ def own_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def no_waits(monkeypatch):
     """A request that failed is sent again at once."""
-    monkeypatch.setattr("align.answering.chat_server.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("align.answering.sending.FIRST_WAIT", 0.001)
 
 
 @pytest.fixture(scope="session", params=["llava", "qwen2_vl"])

@@ -114,11 +114,13 @@ class Work:
     def paint(self, painter: str, jobs: Mapping[str, tuple[str, str | None]], round_: int) -> dict[str, str]:
         """{item id: (prompt, image to edit or None)} -> {item id: path of the new image}.
 
-        An image that a killed command has already stored is not painted again.
+        An image that a killed command has already stored is counted, and not painted again.
         """
         paths = {item_id: self.images / f"{item_id}-{painter}-{round_}.png" for item_id in jobs}
         missing = [item_id for item_id, path in paths.items() if not path.is_file()]
         found = {item_id for item_id in jobs if item_id not in missing}
+        for item_id in found:  # it was painted once; how long that took is lost with the process
+            self._calls[item_id].append({"role": painter, "seconds": 0.0})
         paintings = [
             Painting(
                 item_id, jobs[item_id][0], self.seed(item_id, round_), next(iter(self.image(jobs[item_id][1])), None)
