@@ -10,10 +10,11 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help compare test test-all test-min test-slurm coverage real-input images perf perf-peers slurm lint format clean
+.PHONY: help compare construct test test-all test-min test-slurm coverage real-input images perf perf-peers slurm lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
+	@echo "make construct   construct twins in miniature, certify them, and train on them (results in runs/construct/)"
 	@echo "make test        the tests, without the slow ones"
 	@echo "make test-all    all tests, the slow ones too"
 	@echo "make test-slurm  those of slurm/, on a SLURM that is started for them (Debian: slurmctld slurmd slurm-client munge)"
@@ -41,6 +42,11 @@ $(READY): $(CORE)
 
 compare: $(CORE)
 	$(BIN)/align compare
+
+construct: $(CORE)
+	$(BIN)/align construct recipe=construct/miniature
+	$(BIN)/align compare track=controlled recipe=controlled/image_free,controlled/image_leak \
+		suite=runs/construct/suite.yaml output_dir=runs/construct/compare
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow"

@@ -26,7 +26,7 @@ def main(death: int, arguments: list[str]) -> int:
     def now() -> bool:
         global WRITTEN
         WRITTEN += 1
-        return WRITTEN == death
+        return death == WRITTEN
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
