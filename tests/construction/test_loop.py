@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from scipy.stats import binomtest
 
 from align.cli import main
 from align.evaluation.metrics import wilson
@@ -19,6 +20,7 @@ PLANTED = {
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_what_is_built_trains_a_model_that_looks(tmp_path, seed):
     built = tmp_path / "built"
