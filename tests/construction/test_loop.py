@@ -32,7 +32,8 @@ def test_what_is_built_trains_a_model_that_looks(tmp_path, seed):
         print(
             f"seed {seed}: {step} {counts[rejected]} of {counts[of]} rejected ({low:.3f} to {high:.3f}), planted {rate}"
         )
-        assert low < rate < high
+        # Nine rates are compared, over seeds and steps: together they err in 5% of all cases (Bonferroni).
+        assert binomtest(counts[rejected], counts[of], rate).pvalue > 0.05 / 9
     certificate = json.loads((built / "certificate.json").read_text())
     by_name = {one["name"]: one for one in certificate["measures"]}
     assert certificate["leak_free"]
