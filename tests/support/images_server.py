@@ -80,86 +80,92 @@ def file_of(image: Image.Image, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
+class ImagesHandler(QuietHandler):
+    """Answers as its server's faults say."""
+
+    state: ImagesServer
+    made: dict[str, bytes]
+    """{path: content} of images at an address"""
+    gathered: threading.Barrier
+    elsewhere: str
+    """The address of the second server."""
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        """An image at its address. `made` keeps their content."""
+        self.state.fetched.append((self.headers["Host"], self.path, self.headers.get("Authorization", "")))
+        if self.path.startswith("/moved/"):
+            return self.respond(302, b"", {"Location": self.elsewhere + self.path.removeprefix("/moved")})
+        if self.path.startswith("/unsure/") and len(self.state.fetched) == 1:
+            return self.respond(503, b"", {})
+        return self.respond(200, self.made["/" + self.path.rpartition("/")[2]], {"Content-Type": "image/png"})
+
+    def do_POST(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        asked = read(self.path, content, self.headers)
+        with self.state.lock:
+            self.state.asked.append(asked)
+            self.state.now += 1
+            self.state.most = max(self.state.most, self.state.now)
+        self.gathered.wait(10)
+        with self.state.lock:
+            self.state.now -= 1
+        if self.path == "/v1/images/edits" and not self.state.edits:
+            return self.send({"detail": "Not Found"}, 404)
+        return self.answer(asked, self.state.fault(asked.prompt))
+
+    def answer(self, asked, fault):
+        if fault == "hang":
+            return self.state.gone.wait(20)
+        if fault == "reset":
+            return self.close()
+        if isinstance(fault, int):  # a careless server repeats the key
+            return self.send({"error": {"message": f"refused {asked.authorization}", "code": None}}, fault)
+        if fault in ("policy", "moderation"):
+            code = {"policy": "content_policy_violation", "moderation": "moderation_blocked"}[fault]
+            return self.send({"error": {"message": "not allowed", "code": code, "type": "user_error"}}, 400)
+        if fault == "no seed":
+            return self.send({"error": {"message": "Unknown parameter: 'seed'.", "code": "unknown_parameter"}}, 400)
+        if fault == "html":
+            return self.respond(200, b"<html>a login page</html>", {"Content-Type": "text/html"})
+        return self.send({"created": 0, "data": [self.entry(asked, fault)] if fault != "no data" else []})
+
+    def entry(self, asked, fault):
+        """One image in a reply."""
+        image = picture(asked)
+        content = file_of(image, "JPEG" if fault == "jpeg" else "PNG")
+        content = {"garbage": content[:40], "black": file_of(Image.new("RGB", (4, 4)))}.get(fault, content)
+        encoded = base64.b64encode(content).decode()
+        name = f"/{len(self.made)}.png"
+        self.made[name] = content
+        addresses = {
+            "url": self.state.url.removesuffix("/v1") + name,
+            "other port": self.elsewhere + name,
+            "other host": self.elsewhere.replace("127.0.0.1", "localhost") + name,
+            "file": "file:///etc/hostname",
+            "redirect": f"{self.state.url.removesuffix('/v1')}/moved{name}",
+            "gone once": f"{self.state.url.removesuffix('/v1')}/unsure{name}",
+            "data": f"data:image/png;base64,{encoded}",
+        }
+        if fault in addresses:
+            return {"url": addresses[fault]}
+        return {"b64_json": {"not base64": "%%%", "prefixed": f"data:image/png;base64,{encoded}"}.get(fault, encoded)}
+
+    def close(self):
+        self.close_connection = True
+
+    def send(self, body, status=200):
+        self.respond(status, json.dumps(body).encode(), {"Content-Type": "application/json", "retry-after-ms": "1"})
+
+
 @contextmanager
 def images_server(**settings):
     """A running server, and a second one at another port of the same host; both end with the block."""
     state = ImagesServer(**settings)
-    gathered = threading.Barrier(state.together)
-
-    class Handler(QuietHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            """An image at its address. `made` keeps their content."""
-            state.fetched.append((self.headers["Host"], self.path, self.headers.get("Authorization", "")))
-            if self.path.startswith("/moved/"):
-                return self.respond(302, b"", {"Location": elsewhere + self.path.removeprefix("/moved")})
-            if self.path.startswith("/unsure/") and len(state.fetched) == 1:
-                return self.respond(503, b"", {})
-            return self.respond(200, made["/" + self.path.rpartition("/")[2]], {"Content-Type": "image/png"})
-
-        def do_POST(self):
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            asked = read(self.path, content, self.headers)
-            with state.lock:
-                state.asked.append(asked)
-                state.now += 1
-                state.most = max(state.most, state.now)
-            gathered.wait(10)
-            with state.lock:
-                state.now -= 1
-            if self.path == "/v1/images/edits" and not state.edits:
-                return self.send({"detail": "Not Found"}, 404)
-            return self.answer(asked, state.fault(asked.prompt))
-
-        def answer(self, asked, fault):
-            if fault == "hang":
-                return state.gone.wait(20)
-            if fault == "reset":
-                return self.close()
-            if isinstance(fault, int):  # a careless server repeats the key
-                return self.send({"error": {"message": f"refused {asked.authorization}", "code": None}}, fault)
-            if fault in ("policy", "moderation"):
-                code = {"policy": "content_policy_violation", "moderation": "moderation_blocked"}[fault]
-                return self.send({"error": {"message": "not allowed", "code": code, "type": "user_error"}}, 400)
-            if fault == "no seed":
-                return self.send({"error": {"message": "Unknown parameter: 'seed'.", "code": "unknown_parameter"}}, 400)
-            if fault == "html":
-                return self.respond(200, b"<html>a login page</html>", {"Content-Type": "text/html"})
-            return self.send({"created": 0, "data": [self.entry(asked, fault)] if fault != "no data" else []})
-
-        def entry(self, asked, fault):
-            """One image in a reply."""
-            image = picture(asked)
-            content = file_of(image, "JPEG" if fault == "jpeg" else "PNG")
-            content = {"garbage": content[:40], "black": file_of(Image.new("RGB", (4, 4)))}.get(fault, content)
-            encoded = base64.b64encode(content).decode()
-            name = f"/{len(made)}.png"
-            made[name] = content
-            addresses = {
-                "url": state.url.removesuffix("/v1") + name,
-                "other port": elsewhere + name,
-                "other host": elsewhere.replace("127.0.0.1", "localhost") + name,
-                "file": "file:///etc/hostname",
-                "redirect": f"{state.url.removesuffix('/v1')}/moved{name}",
-                "gone once": f"{state.url.removesuffix('/v1')}/unsure{name}",
-                "data": f"data:image/png;base64,{encoded}",
-            }
-            if fault in addresses:
-                return {"url": addresses[fault]}
-            return {
-                "b64_json": {"not base64": "%%%", "prefixed": f"data:image/png;base64,{encoded}"}.get(fault, encoded)
-            }
-
-        def close(self):
-            self.close_connection = True
-
-        def send(self, body, status=200):
-            self.respond(status, json.dumps(body).encode(), {"Content-Type": "application/json", "retry-after-ms": "1"})
-
-    made: dict[str, bytes] = {}
+    shared = {"state": state, "made": {}, "gathered": threading.Barrier(state.together)}
+    handler = type("Handler", (ImagesHandler,), shared)
     with ExitStack() as stack:
-        address, elsewhere = (stack.enter_context(serving(Handler)) for _ in range(2))
+        address, handler.elsewhere = (stack.enter_context(serving(handler)) for _ in range(2))
         state.url = f"{address}/v1"
         try:
             yield state

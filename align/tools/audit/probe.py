@@ -97,21 +97,32 @@ def probe(
         "facts": facts,
     }
     for name, statistic in (("balanced_accuracy", balanced_accuracy), ("auc", auc)):
-        value = statistic(scores, labels)
-        assert value is not None
-        by_chance = [statistic(s, drawn) or 0.0 for drawn, s in changed]
-        low, high = _interval(scores, labels, groups, statistic)
-        result[name] = {
-            "value": value,
-            "low": low,
-            "high": high,
-            "permuted": {
-                "mean": float(np.mean(by_chance)),
-                "q95": float(np.quantile(by_chance, 0.95)),
-                "p_value": (1 + sum(other >= value for other in by_chance)) / (1 + permutations),
-            },
-        }
+        result[name] = _measured(statistic, scores, labels, groups, changed)
     return result
+
+
+def _measured(
+    statistic: Statistic,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    changed: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> dict[str, Any]:
+    """A statistic with its interval and its distribution under permuted labels; `changed` has (labels, scores)."""
+    value = statistic(scores, labels)
+    assert value is not None
+    by_chance = [statistic(s, drawn) or 0.0 for drawn, s in changed]
+    low, high = _interval(scores, labels, groups, statistic)
+    return {
+        "value": value,
+        "low": low,
+        "high": high,
+        "permuted": {
+            "mean": float(np.mean(by_chance)),
+            "q95": float(np.quantile(by_chance, 0.95)),
+            "p_value": (1 + sum(other >= value for other in by_chance)) / (1 + len(by_chance)),
+        },
+    }
 
 
 def _check(texts: Sequence[str], labels: np.ndarray, folds: int, permutations: int, what: str) -> None:

@@ -23,14 +23,6 @@ def painted(folder):
     return {key: [Image.open(folder / row[key]).size for row in rows] for key in ("image", "benign_image")}
 
 
-@pytest.fixture(scope="module")
-def pipelines(tmp_path_factory):
-    pytest.importorskip("diffusers", reason="diffusers is not installed: pip install 'vsil-align[construct]'")
-    from tests.support.tiny_pipelines import save_pipelines
-
-    return save_pipelines(tmp_path_factory.mktemp("pipelines"))
-
-
 @pytest.mark.slow
 def test_pipelines_paint_and_edit_and_a_repeated_command_paints_nothing(pipelines, tmp_path):
     settings = [
@@ -66,6 +58,7 @@ def test_an_images_endpoint_paints_and_edits(tmp_path):
     assert images.url not in (tmp_path / "construction.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_painter_without_memory_stops_its_step_and_the_same_command_finishes_it(
     pipelines, tmp_path, monkeypatch, capsys
 ):
