@@ -45,3 +45,8 @@ def _resolved(name: str, value: Any) -> Any:
 def is_hub_id(path: str) -> bool:
     """Whether a path is an id `<owner>/<name>` on the Hugging Face Hub, not a folder of this machine."""
     return HUB_ID.fullmatch(path) is not None and not Path(path).exists()
+
+
+def own_name(path: str) -> str:
+    """A folder's own name, without its place on this machine; a Hub id as it is."""
+    return Path(path).resolve().name if Path(path).is_dir() else path

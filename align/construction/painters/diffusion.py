@@ -15,6 +15,7 @@ from PIL import Image
 
 from align.answering.address import check_address
 from align.answering.conversation import Failure
+from align.config.paths import own_name
 from align.construction.painters.checks import is_black, refuse_unused
 from align.construction.painters.function import encoded
 from align.construction.painters.painter import OUT_OF_MEMORY, Painted, Painting
@@ -57,7 +58,7 @@ class DiffusionPainter:
         self.name, self._settings = name, settings
         self.edits = "image" in accepted(self._class)
         self.identity: dict[str, Any] = {
-            "model": settings.path,
+            "model": own_name(str(settings.path)),
             "revision": settings.revision,
             "dtype": settings.dtype,
             "arguments": self._arguments,

@@ -11,6 +11,7 @@ from align.answering.address import check_address, key_of
 from align.answering.chat_server import Server
 from align.answering.conversation import ChatModel
 from align.config.endpoints import role_settings
+from align.config.paths import own_name
 from align.config.registry import resolve
 from align.construction.roles.chat import ChatRole
 from align.construction.roles.function import FunctionRole
@@ -97,5 +98,5 @@ def _loaded_here(
             models[key] = LocalChat(*key, section=section)
         return models[key]
 
-    identity = {"model": path, "dtype": settings.dtype} | identity_of(path)
+    identity = {"model": own_name(path), "dtype": settings.dtype} | identity_of(path)
     return ChatRole(duty.name, prompts, identity, model, room, None)
