@@ -106,7 +106,7 @@ def test_an_earlier_interruption_does_not_make_a_failure_one(tiny, tmp_path):
     RunFolder(tmp_path / "run").record(status="interrupted")
     failed = call(align("train", *arguments(tiny("llava"), "run")), tmp_path)
     assert "run contains another run" in failed.stderr
-    assert failed.returncode == 1
+    assert failed.returncode == 2
 
 
 def test_a_signal_before_training_ends_the_process_at_once(tmp_path):

@@ -106,7 +106,7 @@ def test_a_grid_with_a_preempted_a_failing_and_a_two_node_run(cluster, sweep, ti
     assert len(rows) == 8 + 2
     bad = rows["t_sft", models[1], "1"]
     put_another_run(bad)
-    assert "train of 7 rows" in first
+    assert "train, rows: 7" in first
     assert "Nothing to submit" in sweep(*grid)
     assert Counter(jobs(cluster)).most_common(1)[0][1] == 1
 
@@ -271,7 +271,7 @@ def test_what_is_queued_is_seen_however_it_is_looked_for_and_what_was_cancelled_
 ):
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
     grid = ["recipe=t_sft,mm_sft", "seed=0", *DATA, "cluster.options=[--begin=now+1hour]", "vanilla=false"]
-    assert "train of 2 rows" in sweep(*grid)
+    assert "train, rows: 2" in sweep(*grid)
     assert "Nothing to submit" in sweep(*grid, SQUEUE_STATES="RUNNING", SQUEUE_FORMAT="%j")
     words = [sys.executable, "-m", "align.cli", "sweep", f"output_dir={tmp_path / 'link' / 'sweep'}", *grid]
     assert "Nothing to submit" in subprocess.run(words, env=cluster.environment, capture_output=True, text=True).stdout
