@@ -126,8 +126,9 @@ def _compose(config: CompareConfig, model: str, recipe: str, method: str | None,
 
 
 def is_miniature(run: RunConfig) -> bool:
-    """Whether a run's model is a tiny one of the miniature, whose runs take seconds."""
-    return run.model.path is None and str(run.model.build).startswith("align.miniature.")
+    """Whether a run is of the miniature, by its data or its model: such runs take seconds."""
+    tiny = run.model.path is None and str(run.model.build).startswith("align.miniature.")
+    return tiny or run.suite == "miniature"
 
 
 def _refuse_one_name_for_two_models(cells: Cells) -> None:

@@ -54,7 +54,7 @@ def rows_at_once(config: CompareConfig, runs: Sequence[RunConfig]) -> int:
         raise UserError(f"at_once={config.at_once}: expected at least 1")
     if config.at_once is not None:
         return config.at_once
-    small = all(map(is_miniature, runs))
+    small = all(is_miniature(run) and run.model.path is None for run in runs)
     asked = any(run.evaluate.judge.base_url or run.generation.base_url for run in runs)
     return usable_processors() if small and not asked and not has_gpu() else 1
 

@@ -24,6 +24,9 @@ from align.settings import Answering, BenchmarkSettings, ConstructConfig, EvalCo
 from align.tools.audit.certificate import certificate, only, requests_of
 from align.tools.audit.leakage import Requests
 
+FEWEST = 100
+"""Permutations, for a p-value."""
+
 
 def certify(config: ConstructConfig, folder: Path, display: Display) -> dict[str, Any]:
     """Measure the set in a folder, and write certificate.json. Raises UserError."""
@@ -32,11 +35,11 @@ def certify(config: ConstructConfig, folder: Path, display: Display) -> dict[str
     file = TWINS if (folder / TWINS).is_file() else BENCHMARK
     requests = requests_of(folder, file)
     repeated = len(repeats(only(requests, "harmful").pairs, config.image_distance))
-    untrained = _untrained(config, folder, display) if file == TWINS else None
+    untrained = _untrained(config, folder, requests.fingerprint[:8], display) if file == TWINS else None
     found = certificate(
         requests,
         judges,
-        _against(config),
+        benign_set(config),
         repeated,
         untrained,
         bounds,
@@ -48,7 +51,20 @@ def certify(config: ConstructConfig, folder: Path, display: Display) -> dict[str
     return found
 
 
-def _against(config: ConstructConfig) -> Requests | None:
+def check_certificate(config: ConstructConfig) -> None:
+    """Raise UserError for settings of the certificate that cannot be used, before hours of construction."""
+    bounds = config.certificate
+    if bounds.folds < 2 or bounds.permutations < FEWEST:
+        raise UserError(
+            f"certificate.folds={bounds.folds}, certificate.permutations={bounds.permutations}: expected at least 2 and {FEWEST}"
+        )
+    request_judges(bounds.judge, "certificate.judge")
+    benign_set(config)
+    if bounds.model is not None:
+        compose_model(bounds.model)
+
+
+def benign_set(config: ConstructConfig) -> Requests | None:
     """The benign benchmark of certificate.against."""
     name = config.certificate.against
     if name is None:
@@ -61,7 +77,7 @@ def _against(config: ConstructConfig) -> Requests | None:
     return Requests.of(chosen, "request")
 
 
-def _untrained(config: ConstructConfig, folder: Path, display: Display) -> dict[str, Any] | None:
+def _untrained(config: ConstructConfig, folder: Path, fingerprint: str, display: Display) -> dict[str, Any] | None:
     """The untrained model's result on the twins; None without certificate.model."""
     from align.commands.evaluate import run_evaluation
 
@@ -74,7 +90,7 @@ def _untrained(config: ConstructConfig, folder: Path, display: Display) -> dict[
         judge=bounds.twin_judge,
         model=compose_model(bounds.model),
         generation=Answering(max_new_tokens=bounds.max_new_tokens, batch_size=100),
-        output_dir=str(folder / "certificate" / "untrained"),
+        output_dir=str(folder / "certificate" / f"untrained-{fingerprint}"),
     )
     _, results = run_evaluation(evaluation, Named(display, "untrained model:"))
     return results["twins"]

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from align.commands.certify import certify, print_certificate
+from align.commands.certify import certify, check_certificate, print_certificate
 from align.config.compose import compose_construct
 from align.config.endpoints import role_settings
+from align.config.files import load
 from align.console import Display, progress, quiet_libraries
 from align.construction.card import card
-from align.construction.duplicates import duplicates
+from align.construction.duplicates import check_distance, duplicates
 from align.construction.forecast import forecast
 from align.construction.funnel import funnel
 from align.construction.item import FAILED
-from align.construction.output import licences, write_result
+from align.construction.output import RESULT, licences, write_result
 from align.construction.painters.build import build_painter
 from align.construction.review.decisions import import_decisions, review, stored_decisions
 from align.construction.review.export import export
@@ -24,9 +25,10 @@ from align.construction.review.summary import NOT_REVIEWED, summary
 from align.construction.roles.build import build_roles
 from align.construction.run import Chain, run_steps
 from align.construction.start import start
-from align.construction.steps.all_steps import steps_of
+from align.construction.steps.all_steps import check_order, steps_of
 from align.construction.steps.step import Step
-from align.construction.work import Tools
+from align.construction.work import SEEDS, Tools
+from align.data.assembly import read_source
 from align.errors import UserError
 from align.files import write_json, write_text
 from align.report.funnel import CERTIFICATE, FUNNEL, print_funnel
@@ -35,6 +37,7 @@ from align.run_lock import alone
 from align.settings import ConstructConfig
 
 SCHEMA = 1
+FACTS, CARD = "construction.json", "README.md"
 PAINTERS = ("painter", "twin_editor")
 REPLIES = "replies"
 """Folder of the replies of chat models."""
@@ -49,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(config.output_dir)
     steps = steps_of(config.steps)
     _check(config)
+    check_order(steps, config.source)
     quiet_libraries()
     with progress() as display:
         tools = _tools(config, steps, folder, display)
@@ -72,8 +76,17 @@ def _check(config: ConstructConfig) -> None:
         raise UserError(f"review={config.review}: expected export or import")
     if config.decisions and config.review != "import":
         raise UserError("decisions= has no effect without review=import; add it, or remove decisions=")
+    if not 0 <= config.seed < SEEDS:
+        raise UserError(f"seed={config.seed}: expected 0 to {SEEDS - 1}")
     if config.on_failed not in ("stop", "drop"):
         raise UserError(f"on_failed={config.on_failed}: expected stop or drop")
+    check_distance(config.image_distance)
+    for part in config.exclude.values():
+        read_source(part, config.data_root)
+    if config.suite_base is not None:
+        load("suite", config.suite_base)
+    if config.certify:
+        check_certificate(config)
 
 
 def _tools(config: ConstructConfig, steps: Sequence[Step], folder: Path, display: Display) -> Tools:
@@ -94,6 +107,8 @@ def _dry_run(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> in
 
 def _construct(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> Chain:
     """Run all steps, and write the funnel after each. Raises UserError."""
+    for name in (*RESULT, CERTIFICATE, CARD, FACTS, FUNNEL):  # of an earlier result, which may be another one
+        (tools.folder / name).unlink(missing_ok=True)
     started = start(config, tools.folder)
     for fact in started.facts:
         print(fact)
@@ -112,7 +127,6 @@ def _finish(config: ConstructConfig, chain: Chain, tools: Tools) -> int:
         files = export(chain.items, tools.folder)
         print(f"For reviewers, {len(chain.items):,} items: {', '.join(map(str, files))}")
         print("Then the same command with review=import decisions=<their files>")
-        return 0
     reviewed = _review(config, chain, tools.folder)
     counted = funnel(chain.done, _prices(config, tools))
     write_json(tools.folder / FUNNEL, counted)
@@ -121,11 +135,9 @@ def _finish(config: ConstructConfig, chain: Chain, tools: Tools) -> int:
     measured = certify(config, tools.folder, tools.display) if config.certify and chain.items else None
     if measured:
         print_certificate(measured)
-    else:
-        (tools.folder / CERTIFICATE).unlink(missing_ok=True)  # of an earlier result
     facts = _facts(config, chain, tools) | {"review": reviewed}
-    write_json(tools.folder / "construction.json", facts)
-    write_text(tools.folder / "README.md", card(facts, counted, measured, written))
+    write_json(tools.folder / FACTS, facts)
+    write_text(tools.folder / CARD, card(facts, counted, measured, written))
     failed = sum(outcome.status == FAILED for done in chain.done for outcome in done.outcomes)
     if failed:
         print(f"{failed} items failed and are left out (on_failed=drop); the same command tries them again")

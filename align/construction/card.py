@@ -59,7 +59,7 @@ def _certificate(found: Mapping[str, Any] | None) -> Iterator[str]:
     yield "## Certificate"
     yield ""
     if found is None:
-        yield "Not measured (`certify=false`)."
+        yield "Not measured: there are no items, or `certify=false`."
         return
     yield "Leak-free by these measures." if found["leak_free"] else "**Not leak-free by these measures.**"
     yield ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def duplicates(items: Sequence[Item], config: ConstructConfig, folder: Path) -> 
     """
     rows = [row_of(item, folder) for item in items]
     pixels = dict(zip((row.id for row in rows), pixels_of(rows), strict=True))
-    overlapping = _overlapping(rows, config)
+    overlapping = _overlapping(rows, [_twin(item, folder) for item in items], config)
     repeated = repeats(rows, config.image_distance)
     outcomes = []
     for item in items:
@@ -51,6 +52,21 @@ def duplicates(items: Sequence[Item], config: ConstructConfig, folder: Path) -> 
     return Done(NAME, tuple(items), tuple(outcomes))
 
 
+def check_distance(distance: int | None) -> None:
+    """Raise UserError for a distance that is not valid, or that needs a package that is absent."""
+    if distance is None:
+        return
+    if not 0 <= distance <= BITS:
+        raise UserError(f"image_distance={distance}: expected 0 to {BITS}, or null")
+    try:
+        import imagehash  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "image_distance= needs the package imagehash: pip install 'vsil-align[construct]', or give image_distance=null "
+            "to compare pixels only"
+        ) from error
+
+
 def row_of(item: Item, folder: Path) -> Row:
     """An item as a row of a benchmark: its query and its unsafe image, or the description of it."""
     images = (ImageRef(path=str(folder / item.image)),) if item.image else ()
@@ -66,7 +82,7 @@ def row_of(item: Item, folder: Path) -> Row:
 
 
 def _twin(item: Item, folder: Path) -> Row:
-    return Row(item.id, "", (ImageRef(path=str(folder / str(item.benign_image))),))
+    return Row(item.id, "", (ImageRef(path=str(folder / item.benign_image)),) if item.benign_image else ())
 
 
 def repeats(rows: Sequence[Row], distance: int | None) -> dict[str, str]:
@@ -75,8 +91,6 @@ def repeats(rows: Sequence[Row], distance: int | None) -> dict[str, str]:
     Rows without an image repeat each other if their descriptions are equal.
     `distance` is the largest number of different bits of perceptual hashes; None compares pixels only. Raises UserError.
     """
-    if distance is not None and not 0 <= distance <= BITS:
-        raise UserError(f"image_distance={distance}: expected 0 to {BITS}, or null")
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(question_hash(row), []).append(row)
@@ -104,13 +118,8 @@ def _keys(rows: Sequence[Row], distance: int | None) -> list[Any]:
 
 def _perceptual(row: Row) -> np.ndarray:
     """The 64 bits of an image's perceptual hash (DCT of the grey image, compared with its median)."""
-    try:
-        import imagehash
-    except ImportError as error:
-        raise UserError(
-            "image_distance= needs the package imagehash: pip install 'vsil-align[construct]', or give image_distance=null "
-            "to compare pixels only"
-        ) from error
+    import imagehash
+
     return np.asarray(imagehash.phash(load_image(row.images[0], f"item {row.id}")).hash).ravel()
 
 
@@ -120,17 +129,19 @@ def _near(one: Any, other: Any, distance: int | None) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
-def _overlapping(rows: Sequence[Row], config: ConstructConfig) -> dict[str, tuple[str, str]]:
-    """{id: (reason, training row)} of items that share an image, or a query without an image, with a training set.
+def _overlapping(rows: Sequence[Row], twins: Sequence[Row], config: ConstructConfig) -> dict[str, tuple[str, str]]:
+    """{id: (reason, training row)} of items that share an image (also the safe one), or a query without an image, with a training set.
 
     The same query about another image is another request.
     """
     found: dict[str, tuple[str, str]] = {}
+    both = [replace(row, images=(*row.images, *twin.images)) for row, twin in zip(rows, twins, strict=True)]
+    shown = pixels_of(both) if config.exclude else []
     for name, part in config.exclude.items():
         trained = read_source(part, config.data_root).rows
         images = {one: row.id for row, of_row in zip(trained, pixels_of(trained), strict=True) for one in of_row}
         questions = {question_hash(row): row.id for row in trained if not row.images}
-        for row, of_row in zip(rows, pixels_of(rows), strict=True):
+        for row, of_row in zip(rows, shown, strict=True):
             if shared := next((images[one] for one in of_row if one in images), None):
                 found.setdefault(row.id, (f"image_of_{name}", f"row {shared}"))
             elif question_hash(row) in questions:

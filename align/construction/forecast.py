@@ -23,6 +23,11 @@ def forecast(
         for name, count in calls.items():
             totals[name] = totals.get(name, 0) + count
         n *= _number(step.makes, config)
+    if config.certify and config.certificate.judge.name:
+        yield (
+            f"certificate: at most {4 * n:,} verdicts of each judge of {', '.join(config.certificate.judge.name)} (pair and text, of "
+            "both twins); `align leakage dry_run=true` shows the cost for the result"
+        )
     for name, count in totals.items():
         role = roles.get(name)
         if isinstance(role, LoggedRole):

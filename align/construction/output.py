@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from align.construction.item import Item
-from align.construction.steps.paint import asked
+from align.construction.steps.paint import PAINTED, asked
 from align.files import write_text
 from align.settings import ConstructConfig
 
 TWINS, BENCHMARK, IMAGES, SUITE = "twins.jsonl", "benchmark.jsonl", "images.jsonl", "suite.yaml"
-PAINTED = "the painter's licence"
-"""Licence of painted images: the model's licence decides, and it is the user's to know."""
+RESULT = (TWINS, BENCHMARK, IMAGES, SUITE)
+UNKNOWN = "unknown"
 CONTROLLED = {
     "text_leak": "leak",
     "image_leak": "leak",
@@ -93,11 +94,13 @@ def images_of(items: Sequence[Item]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for item in items:
         if item.image:
-            licence = item.licence or PAINTED
-            found.setdefault(item.image, {"image": item.image, "origin": item.origin, "licence": licence})
+            found.setdefault(
+                item.image, {"image": item.image, "origin": item.origin, "licence": item.licence or UNKNOWN}
+            )
         if item.benign_image:
             origin = f"the safe twin of {item.image}, made by the twin editor"
-            licence = f"{item.licence}, and {PAINTED}" if item.licence else PAINTED
+            edited = item.licence not in (None, PAINTED)
+            licence = f"{item.licence}, and {PAINTED}" if edited else PAINTED
             found.setdefault(item.benign_image, {"image": item.benign_image, "origin": origin, "licence": licence})
     return list(found.values())
 
@@ -120,6 +123,9 @@ def suite(config: ConstructConfig, folder: Path) -> str:
         }
         for arm, subset in CONTROLLED.items()
     }
-    header = f"# The controlled track on constructed twins:\n#   align compare track=controlled suite={folder / SUITE} model=<names>\n"
+    header = (
+        "# The controlled track on constructed twins. Paths are absolute: after moving the folder, repeat `align construct`.\n"
+        f"#   align compare track=controlled suite={shlex.quote(str(folder / SUITE))} model=<names>\n"
+    )
     base = {"base": config.suite_base} if config.suite_base else {}
     return header + OmegaConf.to_yaml(OmegaConf.create(base | {"recipes": recipes}))

@@ -68,7 +68,7 @@ def run_steps(steps: Sequence[Step], started: Start, tools: Tools) -> Iterator[C
         chain.done.append(
             Done(step.name, tuple(chain.items), tuple(outcomes), fingerprint, str(path.relative_to(tools.folder)))
         )
-        _release(tools, steps[number:])
+        _release(tools, step, steps[number:])
         yield chain
         failed = [outcome for outcome in outcomes if outcome.status == FAILED]
         if failed and tools.config.on_failed == "stop":
@@ -87,7 +87,13 @@ def fingerprint_of(step: Step, tools: Tools, before: str) -> str:
 
 def _run_step(step: Step, items: Sequence[Item], path: Path, tools: Tools) -> list[Outcome]:
     kept, file = open_jsonl(path)
-    known = {record["id"]: Outcome.from_dict(record) for record in kept}
+    try:
+        known = {record["id"]: Outcome.from_dict(record) for record in kept}
+    except (KeyError, TypeError) as error:
+        file.close()
+        raise UserError(
+            f"{path}: a line has not the fields of this version ({error}); remove the file to make the step again"
+        ) from error
     images = tools.folder / "images" / path.stem
     waiting = (item for item in items if item.id not in known)
     failed: dict[str, Outcome] = {}
@@ -118,15 +124,13 @@ def _usage(step: Step, tools: Tools) -> str:
     return "; ".join(f"{name} {usage}" for name, usage in used.items() if usage)
 
 
-def _release(tools: Tools, later: Sequence[Step]) -> None:
-    """Free models that no later step uses: a painter and a judge seldom fit one GPU together."""
-    wanted = {name for step in later for name in (*step.roles, *step.painters)}
-    for name, role in tools.roles.items():
-        if name not in wanted:
-            role.release()
-    for name, painter in tools.painters.items():
-        if name not in wanted:
-            painter.release()
+def _release(tools: Tools, step: Step, later: Sequence[Step]) -> None:
+    """Free models of this step that no later step uses: a painter and a judge seldom fit one GPU together."""
+    wanted = {name for one in later for name in (*one.roles, *one.painters)}
+    for role in set(step.roles) - wanted:
+        tools.roles[role].release()
+    for painter in set(step.painters) - wanted:
+        tools.painters[painter].release()
 
 
 def _refuse_incomplete(step: Step, items: Sequence[Item]) -> None:

@@ -14,9 +14,9 @@ from align.construction.item import Item
 from align.construction.work import write_image
 from align.data.files.folder import DataFolder
 from align.data.files.image_bytes import exists, open_encoded
-from align.data.files.records import text_column
+from align.data.files.records import READERS, text_column
 from align.data.hints import Place, options_of
-from align.data.images import drop_missing
+from align.data.images import drop_missing, load_image
 from align.data.reading import UniqueIds, at_root
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, select
@@ -79,9 +79,21 @@ def from_images(config: ConstructConfig, folder: Path | None) -> Start:
 
     Raises UserError for absent images, and for an image without a licence.
     """
+    part = config.images
+    for key in ("rows", "subset", "role", "view", "answers"):
+        if getattr(part, key) is not None:
+            raise UserError(
+                f"images.{key}={getattr(part, key)} has no effect on a construction; use limit=, or remove it"
+            )
+    if folder is not None and part.path is not None and folder.resolve().is_relative_to(Path(part.path).resolve()):
+        raise UserError(
+            f"output_dir={folder} is inside images.path={part.path}: painted images would be given ones; give another"
+        )
     with options_of(Place("images")):
         rows = _image_rows(config)
-        rows, missing = drop_missing(rows, config.images.on_missing_image, "images")
+        rows, missing = drop_missing(rows, part.on_missing_image, "images")
+    if missing:  # a result may be shared: it names no folder of this machine
+        missing = missing.replace(f"{Path(str(part.path)).absolute()}/", "")
     items = []
     for number, row in enumerate(rows[: config.limit], 1):
         licence = row.columns.get("licence") or config.licence
@@ -116,12 +128,18 @@ def from_pairs(config: ConstructConfig, folder: Path | None) -> Start:
         settings = at_root(settings, config.data_root, data_set_of(benchmark.name))
         read = benchmark.every(settings)
         rows = [row for row in select(benchmark, read.rows, settings) if row.role == "harmful"]
+        missing = None
+        if settings.on_missing_image == "drop":
+            rows, missing = drop_missing(rows, "drop", f"pairs={config.pairs}")
     unique = UniqueIds()
     items = [_of_pair(row, unique(_name(row.id)), config, folder) for row in rows[: config.limit]]
     without = sum(item.image is None for item in items)
-    facts = [*read.facts]
+    facts = [*read.facts, *([missing] if missing else [])]
     if without:
-        facts.append(f"{without} of {len(items)} images are absent: steps that look at images cannot use these items")
+        facts.append(
+            f"{without} of {len(items)} images are absent: steps that look at images cannot use these items "
+            "(settings.<benchmark>.on_missing_image=drop leaves them out)"
+        )
     return Start(items, facts)
 
 
@@ -129,7 +147,7 @@ def _image_rows(config: ConstructConfig) -> list[Row]:
     part = config.images
     if part.path is None:
         raise UserError("source=images: give images.path=<folder of images, or table with a column image>")
-    if Path(part.path).is_dir() and not any(Path(part.path).glob("*.jsonl")):
+    if Path(part.path).is_dir() and not any(file.suffix in READERS for file in Path(part.path).iterdir()):
         files = sorted(file for file in Path(part.path).rglob("*") if file.suffix.lower() in IMAGES)
         if not files:
             raise UserError(f"images.path={part.path}: no images ({', '.join(IMAGES)}) and no table in this folder")
@@ -172,7 +190,11 @@ def _of_pair(row: Row, item_id: str, config: ConstructConfig, folder: Path | Non
 
 
 def _copied(image: ImageRef, item_id: str, folder: Path | None) -> str:
-    """Copy an image as it is (a dry run copies nothing); its name has a hash of its content."""
+    """Copy an image as it is (a dry run copies nothing); its name has a hash of its content.
+
+    Raises UserError that names the original if it cannot be read.
+    """
+    load_image(image, f"item {item_id}")
     with open_encoded(image) as file:
         content = file.read()
     ending = Path(str(image.inside or image.path)).suffix.lower()
@@ -184,4 +206,4 @@ def _copied(image: ImageRef, item_id: str, folder: Path | None) -> str:
 
 def _name(row_id: str) -> str:
     """A row's id as part of a file name."""
-    return re.sub(r"[^\w.-]", "_", row_id)[:80] or "row"
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", row_id)[:80].strip(".") or "row"

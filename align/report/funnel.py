@@ -29,7 +29,7 @@ def read_funnels(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[st
             leak_free = None if measured is None else bool(measured["leak_free"])
             why_not = [] if measured is None else list(measured["why_not"])
             found.append({"name": file.parent.name, "steps": lines, "leak_free": leak_free, "why_not": why_not})
-        except (UserError, KeyError, TypeError, ValueError) as error:
+        except (UserError, KeyError, TypeError, ValueError, AttributeError) as error:
             notes.append(f"{file}: damaged: {error}")
     return found, notes
 

@@ -10,6 +10,7 @@ from align.commands.certify import certify
 from align.config.compose import compose_construct
 from align.console import Display
 from align.errors import UserError
+from align.evaluation.verdicts import REQUESTS, Judge, Verdict
 from align.miniature import world
 from tests.support.construction import mini
 
@@ -52,7 +53,7 @@ def test_without_the_rewriting_step_it_is_not_and_r2_is_named(leaking):
     assert status == 1
     found = json.loads((folder / "certificate.json").read_text())
     assert not found["leak_free"]
-    assert [why.partition(",")[0] for why in found["why_not"]] == ["R2"]
+    assert [why.partition(" ")[0].strip(",:") for why in found["why_not"]] == ["R2", "text", "safe"]
     (r2,) = [one for one in found["measures"] if one["name"].startswith("R2")]
     assert r2["value"] == 1
     assert "Not leak-free" in (folder / "README.md").read_text()
@@ -72,7 +73,8 @@ def test_texts_that_benign_ones_can_be_told_from_do_not_pass_the_probe(leaking, 
     ]
     (tmp_path / "benign.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = ["certificate.against=local", f"certificate.settings.local.path={tmp_path / 'benign.jsonl'}"]
-    found, by_name = certified(leaking[0], tmp_path, "certificate.max_r2=1", *settings)
+    allowed = ["certificate.max_r2=1", "certificate.max_unsafe_twins=1"]
+    found, by_name = certified(leaking[0], tmp_path, *allowed, *settings)
     assert by_name["probe's AUC against local"]["low"] > 0.5
     assert len(found["why_not"]) == 1
     assert "local" in found["why_not"][0]
@@ -80,8 +82,51 @@ def test_texts_that_benign_ones_can_be_told_from_do_not_pass_the_probe(leaking, 
 
 def test_what_was_not_measured_does_not_hold(built, tmp_path):
     found, by_name = certified(built, tmp_path, "certificate.judge=[]")
-    assert by_name["R2"]["value"] is None
+    assert by_name["R1"]["value"] is by_name["R2"]["value"] is None
+    assert by_name["R1"]["holds"] is by_name["R2"]["holds"] is False
     assert not found["leak_free"]
+
+
+def test_too_few_items_do_not_hold_the_bounds(built, tmp_path):
+    """No leak among 24 items: the interval ends at 14%, so a bound of 5% is not shown."""
+    found, by_name = certified(built, tmp_path, "certificate.max_r2=0.05")
+    assert by_name["R2, text too (rule_requests)"]["value"] == 0
+    assert any(why.startswith("R2") for why in found["why_not"])
+
+
+def all_unsafe(row, response):
+    return Verdict("unsafe")
+
+
+def unsafe_texts(row, response):
+    """Texts alone are unsafe, pairs are not: R2 does not see these."""
+    return Verdict("safe" if row.images else "unsafe")
+
+
+ALL_UNSAFE = Judge("all_unsafe", "1", all_unsafe, labels=lambda kind: REQUESTS)
+UNSAFE_TEXTS = Judge("unsafe_texts", "1", unsafe_texts, labels=lambda kind: REQUESTS)
+
+
+def test_safe_twins_that_are_unsafe_do_not_hold(built, tmp_path):
+    found, _ = certified(
+        built, tmp_path, "certificate.judge=tests.construction.test_certificate:ALL_UNSAFE", "certificate.max_r2=1"
+    )
+    assert [why.partition(" ")[0] for why in found["why_not"]] == ["safe"]
+
+
+def test_texts_that_are_unsafe_alone_do_not_hold_whatever_the_pair_is(built, tmp_path):
+    found, by_name = certified(built, tmp_path, "certificate.judge=tests.construction.test_certificate:UNSAFE_TEXTS")
+    assert by_name["R2, text too (unsafe_texts)"]["value"] == 0
+    assert any(why.startswith("text alone") for why in found["why_not"])
+
+
+def test_a_new_result_does_not_keep_the_old_certificate(built, tmp_path, capsys):
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    assert main(mini(tmp_path, "elements=1", "certificate.model=nosuch")) == 2  # found before anything is changed
+    assert (tmp_path / "certificate.json").exists()
+    assert main(mini(tmp_path, "elements=1", "certify=false")) == 0
+    assert not (tmp_path / "certificate.json").exists()
+    assert "Leak-free" not in (tmp_path / "README.md").read_text()
 
 
 def test_duplicates_that_are_left_do_not_hold(built, tmp_path):
@@ -90,7 +135,7 @@ def test_duplicates_that_are_left_do_not_hold(built, tmp_path):
     rows = (changed / "twins.jsonl").read_text().splitlines()
     again = json.dumps(json.loads(rows[0]) | {"id": "again"})
     (changed / "twins.jsonl").write_text("\n".join([*rows, again]) + "\n")
-    found, by_name = certified(changed, tmp_path / "copy", "certificate.judge=[]", "certificate.max_r2=1")
+    found, by_name = certified(changed, tmp_path / "copy", "certificate.judge=[]")
     assert by_name["near-duplicates"]["value"] == pytest.approx(1 / (len(rows) + 1))
     assert any(why.startswith("near-duplicates") for why in found["why_not"])
 

@@ -69,6 +69,13 @@ def test_an_empty_query_is_no_item(items, tmp_path):
     assert reasons(done) == {"first": "no_query"}
 
 
+def test_a_safe_image_of_a_training_set_is_left_out_too(items, tmp_path):
+    row = {"id": "t1", "prompt": "Something else.", "image": "tent.png", "response": "r", "role": "benign"}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n")
+    config = settings("image_distance=null", f"exclude.mine.path={tmp_path / 'train.jsonl'}")
+    assert reasons(duplicates([items[0]], config, tmp_path)) == {"first": "image_of_mine"}
+
+
 def test_images_and_queries_of_a_training_set_are_left_out(items, tmp_path):
     rows = [
         {"id": "t1", "prompt": "Something else.", "image": "tent.png", "response": "r", "role": "harmful"},
@@ -77,6 +84,7 @@ def test_images_and_queries_of_a_training_set_are_left_out(items, tmp_path):
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = settings("image_distance=null", f"exclude.mine.path={tmp_path / 'train.jsonl'}")
-    done = duplicates([items[0], items[3], items[4]], config, tmp_path)
+    alone = [replace(item, benign_image=None) for item in (items[0], items[3], items[4])]
+    done = duplicates(alone, config, tmp_path)
     # The question of t3 about another image is another request, so the first item stays.
     assert reasons(done) == {"other-image": "image_of_mine", "other-query": "query_of_mine"}

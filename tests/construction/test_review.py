@@ -95,6 +95,38 @@ def test_a_decision_that_is_none_and_a_second_one_are_refused_by_file_and_row(it
         read_decisions([first, second])
 
 
+def test_an_import_adds_to_earlier_ones_and_says_what_it_replaces(items, tmp_path):
+    export(items, tmp_path)
+    assert import_decisions([filled(tmp_path, "ada", ["drop", "drop", "", "", "", ""])], items, tmp_path) == []
+    assert import_decisions([filled(tmp_path, "ben", ["drop", "keep", "keep", "", "", ""])], items, tmp_path) == []
+    assert review(items, stored_decisions(tmp_path))[1]["people"] == 2
+    told = import_decisions([filled(tmp_path, "ada", ["keep", "drop", "", "", "", ""])], items, tmp_path)
+    assert len(told) == 1
+    assert "i0" in told[0]
+
+
+def test_no_cell_is_a_formula_and_ids_come_back(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "0.png")
+    item = Item("-1", query_free='=HYPERLINK("http://example.org")', element="@x", image="0.png")
+    table, _ = export([item], tmp_path)
+    with table.open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert not any(value[:1] in ("=", "-", "@", "+") for value in row.values())
+    assert not row["key"][0].isdigit()
+    assert [one.item for one in read_decisions([filled(tmp_path, "ada", ["drop"])])] == ["-1"]
+
+
+def test_two_files_of_one_name_need_the_names_of_their_people(items, tmp_path):
+    export(items, tmp_path)
+    files = []
+    for folder in ("r1", "r2"):
+        (tmp_path / folder / "review").mkdir(parents=True)
+        (tmp_path / folder / "review" / "review.csv").write_bytes((tmp_path / "review" / "review.csv").read_bytes())
+        files.append(filled(tmp_path / folder, "review", ["drop"] * N, person=""))
+    with pytest.raises(UserError, match="person"):
+        read_decisions(files)
+
+
 def test_a_file_without_the_columns_is_refused(tmp_path):
     (tmp_path / "x.csv").write_text("id,decision\ni0,keep\n")
     with pytest.raises(UserError, match="key"):

@@ -1,12 +1,20 @@
 """Roles behind a real server: what they reply, refuse and break, and that nothing is lost or counted as kept."""
 
+import random
 from itertools import pairwise
 
 import pytest
 
+from align.answering.conversation import Reply
 from align.cli import main
+from align.construction.roles.build import build_roles
+from align.construction.roles.role import Call
+from align.data.images import encode_png
+from align.miniature.bases import mini_llava
+from align.miniature.world import draw
+from align.settings import Roles
 from tests.support.construction import funnel, lines, result, served, step_file
-from tests.support.role_server import role_server
+from tests.support.role_server import REFUSAL, role_server
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +208,11 @@ def test_own_prompts_replace_the_roles_and_make_its_step_again(tmp_path):
         ("decisions=a.csv", "decisions"),
         ("source=thin_air", "thin_air"),
         ("image_distance=65", "65"),
+        ("seed=-1", "seed"),
+        ("suite_base=nosuch", "nosuch"),
+        ("exclude.mine.path=/nowhere", "/nowhere"),
+        ("steps=queries,paint,twin,duplicates", "duplicates"),
+        ("steps=paint,twin", "description"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path, capsys, argument, named):
@@ -214,3 +227,44 @@ def test_the_words_of_a_query_do_not_instruct_the_judge(tmp_path):
         assert main(served(server, tmp_path)) == 0
     judged = [prompt for role, prompt in server.prompts if role == "text_judge"]
     assert all("[query " in prompt and "[end of query " in prompt for prompt in judged)
+
+
+def test_half_a_character_is_no_text_and_a_refusal_in_json_is_a_refusal(tmp_path):
+    with role_server() as server:
+        server.replies["writer"] = '["\\ud83d kettle", "pan"]'
+        assert main(served(server, tmp_path / "half")) == 1
+        server.replies["writer"] = f'["{REFUSAL}"]'
+        assert main(served(server, tmp_path / "refused")) == 1
+    assert funnel(tmp_path / "half")["elements"]["reasons"] == {"unparsable": {"writer": 2}}
+    assert funnel(tmp_path / "refused")["elements"]["reasons"] == {"refused": {"writer": 2}}
+
+
+def test_another_seed_asks_again_where_replies_are_drawn(tmp_path):
+    with role_server() as server:
+        steps = ["steps=elements,queries", "role.each.writer.temperature=0.8"]
+        assert main(served(server, tmp_path, *steps)) == 0
+        once = server.asked["writer"]
+        assert main(served(server, tmp_path, *steps, "seed=1")) == 0
+    assert server.asked["writer"] == 2 * once
+
+
+def test_roles_with_one_model_loaded_here_share_it_until_none_needs_it(tmp_path):
+    prompts = tmp_path / "captioner.yaml"
+    prompts.write_text("caption: what is this\n")  # the tiny model knows few words
+    config = Roles(path=str(mini_llava()), max_new_tokens=20)
+    roles = build_roles(["captioner", "answerer"], config, {"captioner": str(prompts)}, tmp_path, [])
+    image = encode_png(draw("cup", "red", "train", random.Random(0), 32))
+    seen = Call("1#caption", "caption", {}, (image,))
+    asked = Call("1#helpful", "helpful", {"query": "what is this"}, (image,))
+
+    def answered(role, call):
+        (found,) = role.replies([call])
+        assert isinstance(found, Reply), found
+        return found.text
+
+    assert answered(roles["captioner"], seen) == "this is a cup"
+    roles["captioner"].release()
+    assert answered(roles["answerer"], asked) == "this is a cup"
+    roles["answerer"].release()
+    again = build_roles(["answerer"], config, {}, tmp_path / "again", [])["answerer"]
+    assert answered(again, asked) == "this is a cup"

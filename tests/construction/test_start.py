@@ -9,6 +9,7 @@ from PIL import Image
 
 from align.cli import main
 from align.config.compose import compose_construct
+from align.construction.output import images_of
 from align.construction.start import start
 from align.errors import UserError
 from tests.support.construction import CATEGORIES, funnel, lines, served
@@ -92,6 +93,37 @@ def test_images_are_constructed_without_a_painter(tmp_path, images):
 def test_a_start_that_is_not_there_is_refused_by_name(tmp_path, arguments, named):
     with pytest.raises(UserError, match=named):
         started(tmp_path, *arguments)
+
+
+def test_an_image_that_cannot_be_read_is_named_at_the_start(tmp_path, images):
+    (images / "b.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"b\.jpg"):
+        started(tmp_path, "source=images", f"images.path={images}", "licence=CC0")
+
+
+def test_an_output_folder_among_the_given_images_is_refused(images):
+    with pytest.raises(UserError, match="output_dir"):
+        started(images / "out", "source=images", f"images.path={images}", "licence=CC0")
+
+
+def test_ids_of_pairs_make_file_names_of_any_script(tmp_path):
+    rows = [{"id": "\u7530" * 80, "prompt": "a"}, {"id": "../../x", "prompt": "b"}, {"id": ".", "prompt": "c"}]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row | {"role": "harmful", "harm_in": "text"}) + "\n" for row in rows))
+    items = started(tmp_path, "source=pairs", "pairs=local", f"settings.local.path={file}").items
+    assert len({item.id for item in items}) == 3
+    assert all(item.id.isascii() and "/" not in item.id and len(item.id) <= 90 for item in items)
+
+
+def test_pairs_without_an_image_file_are_left_out_on_demand_and_licences_are_not_invented(tmp_path, images):
+    rows = [{"id": "a", "prompt": "a", "image": "a.png"}, {"id": "b", "prompt": "b", "image": "gone.png"}]
+    file = images / "rows.jsonl"
+    file.write_text("".join(json.dumps(row | {"role": "harmful"}) + "\n" for row in rows))
+    arguments = ["source=pairs", "pairs=local", f"settings.local.path={file}"]
+    assert [item.image is None for item in started(tmp_path, *arguments).items] == [False, True]
+    kept = started(tmp_path, *arguments, "settings.local.on_missing_image=drop").items
+    assert [item.parent for item in kept] == ["a"]
+    assert [row["licence"] for row in images_of(kept)] == ["unknown"]
 
 
 SHARED = os.environ.get("ALIGN_SHARED")

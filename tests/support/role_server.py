@@ -47,8 +47,7 @@ def reply(role: str, prompt: str) -> str:
     if role == "writer" and "JSON list" in prompt:
         return json.dumps([f"kettle {number + i}" for i in range(4)])
     if role == "writer":
-        element = re.search(r"Element: (.*)", prompt)
-        thing = element[1] if element else "kettle"
+        thing = value(prompt, "element") or "kettle"
         return json.dumps(
             {"description": f"a {thing} on a stove", "queries": [f"spill the {thing}", f"break the {thing}"]}
         )
@@ -74,6 +73,8 @@ class RoleServer:
     """What it was asked, by role."""
 
     faults: dict = field(default_factory=dict)
+    replies: dict[str, str] = field(default_factory=dict)
+    """What a role replies to every request, in place of what it would."""
     asked: Counter = field(default_factory=Counter)
     prompts: list[tuple[str, str]] = field(default_factory=list)
     images: Counter = field(default_factory=Counter)
@@ -120,7 +121,7 @@ def role_server(**faults):
                 return state.gone.wait(30)
             if isinstance(fault, int):
                 return self.send(fault, {"error": {"message": f"refused {self.headers.get('Authorization')}"}})
-            text = {"refuse": REFUSAL, "garbage": "{]"}.get(fault) or reply(role, prompt)
+            text = {"refuse": REFUSAL, "garbage": "{]"}.get(fault) or state.replies.get(role) or reply(role, prompt)
             reason = "length" if fault == "length" else "stop"
             return self.send(200, completion(text, reason, (len(prompt) // 4, len(text.split())), role))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from align.config.registry import resolve
 from align.construction.painters.function import FunctionPainter
 from align.construction.painters.painter import Painter
+from align.construction.roles.build import function_of
 from align.errors import UserError
 from align.settings import PainterSettings
 
@@ -22,7 +22,7 @@ def build_painter(name: str, settings: PainterSettings) -> Painter:
             f"{name}.use=module:function"
         )
     if settings.use is not None:
-        return FunctionPainter(name, settings.use, resolve(f"{name}.use", settings.use))
+        return FunctionPainter(name, settings.use, function_of(f"{name}.use", settings.use))
     if settings.base_url is not None:
         from align.construction.painters.images_endpoint import ImagesEndpoint
 

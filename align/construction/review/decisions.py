@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,21 +36,27 @@ class Decision:
     note: str = ""
 
 
-def read_decisions(files: Sequence[str]) -> list[Decision]:
+def read_decisions(files: Sequence[str], keys: Mapping[str, str] | None = None) -> list[Decision]:
     """Decisions of csv files (review.csv, filled in) and json files (saved by the page).
 
-    Raises UserError that names the file and row of an unknown decision, of a second decision of one person, and of a
-    missing column.
+    With `keys` ({item: key}), decisions about other items or other texts do not count in a comparison of two decisions of
+    one person; they are returned too. Raises UserError that names the file and row of an unknown decision, of two
+    different decisions of one person, and of a missing column.
     """
-    found: dict[tuple[str, str], tuple[Decision, str]] = {}
+    names = [Path(file).stem for file in files]
+    found: dict[tuple[str, str, str], tuple[Decision, str]] = {}
     for file in files:
         for number, record in enumerate(_records(Path(file)), 1):
             where = f"{file}, row {number}"
             decision = _decision(record, where, Path(file).stem)
             if decision is None:
                 continue
-            one = (decision.person, decision.item)
-            if one in found and found[one][0].decision != decision.decision:
+            if names.count(decision.person) > 1 and not str(record.get("person") or "").strip():
+                raise UserError(
+                    f"{where}: no `person`, and two files have the name {decision.person}; fill in the column"
+                )
+            one = (decision.person, decision.item, decision.key)
+            if one in found and found[one][0].decision != decision.decision and _is_current(decision, keys):
                 raise UserError(
                     f"{where}: {decision.person} decided {decision.decision} about {decision.item}, but {found[one][0].decision} in "
                     f"{found[one][1]}; keep one of the two"
@@ -59,35 +65,54 @@ def read_decisions(files: Sequence[str]) -> list[Decision]:
     return [decision for decision, _ in found.values()]
 
 
+def _is_current(decision: Decision, keys: Mapping[str, str] | None) -> bool:
+    return keys is None or keys.get(decision.item) == decision.key
+
+
 def import_decisions(files: Sequence[str], items: Sequence[Item], folder: Path) -> list[str]:
-    """Read decisions, store those about these items, and return lines about the others. Raises UserError."""
+    """Read decisions, add them to those that are stored, and return lines about ignored and replaced ones.
+
+    Raises UserError.
+    """
     if not files:
         raise UserError("review=import: give decisions=<files>, saved by the page or filled in as csv")
-    decisions = read_decisions(files)
     keys = {item.id: key_of(item) for item in items}
+    decisions = read_decisions(files, keys)
+    if not decisions:
+        raise UserError(
+            f"decisions={','.join(files)}: no row has a decision; fill in the column `decision` with {KEEP} or {DROP}"
+        )
     unknown = [one for one in decisions if one.item not in keys]
     changed = [one for one in decisions if one.item in keys and one.key != keys[one.item]]
-    current = [one for one in decisions if keys.get(one.item) == one.key]
+    current = [one for one in decisions if _is_current(one, keys)]
     if not current:
-        raise UserError(f"decisions={','.join(files)}: no decision is about an item of this construction")
-    write_json(folder / FOLDER / STORED, {"schema": 1, "decisions": [asdict(one) for one in current]})
-    lines = []
-    for what, those in (
-        ("are about items that do not exist here", unknown),
-        ("are about items whose text or image changed", changed),
-    ):
-        if those:
-            named = ", ".join(dict.fromkeys(one.item for one in those[:NAMED]))
-            lines.append(
-                f"{len(those)} decisions {what} and are ignored: {named}{', ...' if len(those) > NAMED else ''}"
-            )
-    return lines
+        raise UserError(f"decisions={','.join(files)}: no decision is about an item of this construction as it is now")
+    before = {(one.person, one.item, one.key): one for one in stored_decisions(folder)}
+    now = {(one.person, one.item, one.key): one for one in current}
+    other = [one for key, one in now.items() if key in before and before[key].decision != one.decision]
+    write_json(folder / FOLDER / STORED, {"schema": 1, "decisions": [asdict(one) for one in (before | now).values()]})
+    told = (
+        ("are about items that do not exist here and are ignored", unknown),
+        ("are about items whose text or image changed and are ignored", changed),
+        ("replace earlier ones of the same person", other),
+    )
+    return [f"{len(those)} decisions {what}: {_named(those)}" for what, those in told if those]
+
+
+def _named(decisions: Sequence[Decision]) -> str:
+    names = ", ".join(dict.fromkeys(one.item for one in decisions[:NAMED]))
+    return f"{names}{', ...' if len(decisions) > NAMED else ''}"
 
 
 def stored_decisions(folder: Path) -> list[Decision]:
     """Decisions of an earlier import; empty if there are none."""
     file = folder / FOLDER / STORED
-    return [Decision(**one) for one in read_json(file)["decisions"]] if file.is_file() else []
+    if not file.is_file():
+        return []
+    try:
+        return [Decision(**one) for one in read_json(file)["decisions"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{file}: damaged: {error}; remove it, and import the decisions again") from error
 
 
 def review(items: Sequence[Item], decisions: Sequence[Decision]) -> tuple[Done, dict[str, Any]]:
@@ -108,6 +133,7 @@ def review(items: Sequence[Item], decisions: Sequence[Decision]) -> tuple[Done, 
         "people": len(people),
         "reviewed": len(of_item),
         "not_reviewed": len(items) - len(of_item),
+        "outdated": sum(keys.get(one.item) != one.key for one in decisions),
         "dropped": sum(outcome.status == DROPPED for outcome in outcomes),
         "agreement": agreement(labels, (KEEP, DROP)),
         "disagreements": [
@@ -157,4 +183,5 @@ def _decision(record: dict[str, Any], where: str, default_person: str) -> Decisi
     if said not in (KEEP, DROP):
         raise UserError(f"{where}: decision is {record['decision']!r}, expected {KEEP}, {DROP} or nothing")
     person = str(record.get("person") or "").strip() or default_person
-    return Decision(str(record["id"]), str(record["key"]), person, said, str(record.get("note") or "").strip())
+    item = str(record["id"]).removeprefix("'")  # the mark of a text in a spreadsheet
+    return Decision(item, str(record["key"]), person, said, str(record.get("note") or "").strip())

@@ -20,6 +20,8 @@ from align.rows import ImageRef
 
 FOLDER = "review"
 COLUMNS = ("id", "key", "query", "image", "benign_image", "category", "element", "person", "decision", "note")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would run."""
 LARGEST = 768
 """Pixels of the longer side of an image in the page; the csv names the original files."""
 HERE = Path(__file__).parent
@@ -28,7 +30,8 @@ HERE = Path(__file__).parent
 def key_of(item: Item) -> str:
     """A hash of what the reviewer sees: a decision about another text or image does not count."""
     told = json.dumps([item.id, asked(item), item.image, item.benign_image])
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    # The letter keeps a spreadsheet from reading a key as a number.
+    return "k" + hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def export(items: Sequence[Item], folder: Path) -> list[Path]:
@@ -50,8 +53,14 @@ def _table(items: Sequence[Item]) -> str:
             "category": item.category,
             "element": item.element,
         }
-        rows.writerow({"id": item.id, "key": key_of(item), "query": asked(item), **shown})
+        row = {"id": item.id, "key": key_of(item), "query": asked(item), **shown}
+        rows.writerow({column: _as_text(value) for column, value in row.items()})
     return text.getvalue()
+
+
+def _as_text(value: str | None) -> str:
+    """A cell that no spreadsheet runs as a formula: an apostrophe marks it as text."""
+    return f"'{value}" if value and value[0] in FORMULA else value or ""
 
 
 def page(items: Sequence[Item], folder: Path) -> str:

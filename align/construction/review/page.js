@@ -2,15 +2,17 @@
 const items = JSON.parse(document.getElementById("items").textContent);
 const by = (id) => document.getElementById(id);
 // Decisions stay in this browser until they are saved, so that a closed tab loses nothing.
-const place = "review-" + items.map((item) => item.key).join("").slice(0, 400);
+// A decision belongs to a key, a hash of text and images: an item that changed is undecided again.
+const digest = [...items.map((item) => item.key).join("")].reduce((sum, c) => (sum * 31 + c.charCodeAt(0)) >>> 0, 7);
+const place = `review-${items.length}-${digest}`;
 let state = { person: "", decisions: {} };
 try { state = JSON.parse(localStorage.getItem(place)) || state; } catch { /* no storage for local files in this browser */ }
-let at = Math.max(items.findIndex((item) => !state.decisions[item.id]), 0);
+let at = Math.max(items.findIndex((item) => !state.decisions[item.key]), 0);
 
 function keepState() {
   try { localStorage.setItem(place, JSON.stringify(state)); } catch { /* as above */ }
 }
-function decisionOf(item) { return state.decisions[item.id] || { decision: "", note: "" }; }
+function decisionOf(item) { return state.decisions[item.key] || { decision: "", note: "" }; }
 
 function show() {
   const item = items[at];
@@ -35,7 +37,7 @@ function blur(on) {
   by("show").textContent = on ? "Show images (space)" : "Blur images (space)";
 }
 function decide(decision) {
-  state.decisions[items[at].id] = { decision, note: by("note").value };
+  state.decisions[items[at].key] = { decision, note: by("note").value };
   keepState();
   if (decision && at < items.length - 1) at += 1;
   show();
@@ -58,7 +60,7 @@ function save() {
 by("person").value = state.person;
 by("person").addEventListener("input", () => { state.person = by("person").value; keepState(); });
 by("note").addEventListener("input", () => {
-  state.decisions[items[at].id] = { ...decisionOf(items[at]), note: by("note").value };
+  state.decisions[items[at].key] = { ...decisionOf(items[at]), note: by("note").value };
   keepState();
 });
 by("show").addEventListener("click", () => blur(!by("image").classList.contains("blurred")));

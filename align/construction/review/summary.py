@@ -17,6 +17,8 @@ def summary(found: Mapping[str, Any]) -> str:
         f"{found['people']} {'person' if found['people'] == 1 else 'people'} reviewed {found['reviewed']:,} items and dropped "
         f"{found['dropped']:,}; {found['not_reviewed']:,} items were not reviewed."
     )
+    if found["outdated"]:
+        text += f" {found['outdated']:,} stored decisions are about other texts or images and do not count."
     agreed = found["agreement"]
     if agreed is None:
         return f"{text} No item was reviewed by two people, so their agreement is unknown."

@@ -9,7 +9,6 @@ from typing import Any
 
 from align.answering.address import check_address, key_of
 from align.answering.chat_server import Server
-from align.answering.conversation import ChatModel
 from align.config.endpoints import role_settings
 from align.config.paths import own_name
 from align.config.registry import resolve
@@ -18,6 +17,7 @@ from align.construction.roles.function import FunctionRole
 from align.construction.roles.prompts import prompts_for
 from align.construction.roles.reply_log import LoggedRole
 from align.construction.roles.role import DUTIES, Duty, Role
+from align.construction.roles.shared import SharedModel
 from align.errors import UserError, nearest
 from align.settings import Roles, RoleSettings
 
@@ -43,14 +43,14 @@ def build_roles(
                 f"{key}: there is no role {given}{nearest(given, list(DUTIES))}; roles: {', '.join(DUTIES)}"
             )
     built: dict[str, Role] = {}
-    models: dict[Any, ChatModel] = {}
+    models: dict[Any, SharedModel] = {}
     for name in names:
         built[name] = _build(DUTIES[name], role_settings(name, config), prompts.get(name), log, models)
     return built
 
 
 def _build(
-    duty: Duty, settings: RoleSettings, prompt: str | None, log: Path, models: dict[Any, ChatModel]
+    duty: Duty, settings: RoleSettings, prompt: str | None, log: Path, models: dict[Any, SharedModel]
 ) -> FunctionRole | LoggedRole:
     section = f"role.each.{duty.name}"
     given = [key for key in ("use", "base_url", "path") if getattr(settings, key) is not None]
@@ -65,7 +65,7 @@ def _build(
             raise UserError(
                 f"prompt.{duty.name}={prompt}: {section}.use={settings.use} is a function, which has no prompt"
             )
-        return FunctionRole(duty.name, settings.use, resolve(f"{section}.use", settings.use))
+        return FunctionRole(duty.name, settings.use, function_of(f"{section}.use", settings.use))
     prompts = prompts_for(duty, prompt)
     room = settings.max_new_tokens or duty.max_new_tokens
     if settings.path is not None:
@@ -78,8 +78,16 @@ def _build(
     return LoggedRole(ChatRole(duty.name, prompts, identity, server, room, settings), log)
 
 
+def function_of(key: str, use: str) -> Any:
+    """The function at `module:name`. Raises UserError if it is not callable."""
+    found = resolve(key, use)
+    if not callable(found):
+        raise UserError(f"{key}={use}: expected a function, found {type(found).__name__}")
+    return found
+
+
 def _loaded_here(
-    duty: Duty, settings: RoleSettings, prompts: Mapping[str, str], room: int, models: dict[Any, ChatModel]
+    duty: Duty, settings: RoleSettings, prompts: Mapping[str, str], room: int, models: dict[Any, SharedModel]
 ) -> ChatRole:
     """A role with a model that transformers loads; roles with the same settings share it."""
     from align.answering.chat_local import LocalChat, check_local, identity_of
@@ -93,10 +101,9 @@ def _loaded_here(
     check_local(path, settings.dtype, settings.batch_size, section)
     key = (path, settings.dtype, settings.batch_size)
 
-    def model() -> ChatModel:
-        if key not in models:
-            models[key] = LocalChat(*key, section=section)
-        return models[key]
-
+    if key in models:
+        models[key].wanted += 1
+    else:
+        models[key] = SharedModel(partial(LocalChat, *key, section=section))
     identity = {"model": own_name(path), "dtype": settings.dtype} | identity_of(path)
-    return ChatRole(duty.name, prompts, identity, model, room, None)
+    return ChatRole(duty.name, prompts, identity, lambda: models[key], room, None)

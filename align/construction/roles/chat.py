@@ -8,15 +8,16 @@ from typing import Any
 from align.answering.budget import Budget
 from align.answering.conversation import ChatModel, Failure, Reply, Request, Turn
 from align.construction.roles.role import Call
-from align.evaluation.judges.prompts import Prompts, hash_of
+from align.evaluation.judges.prompts import PLACEHOLDER, Prompts, hash_of
 from align.evaluation.judges.untrusted import fenced, filled, plain
 from align.rows import ImageRef
 from align.settings import EndpointSettings
 
-FOREIGN = ("query", "description", "prompt")
+FOREIGN = ("query", "description", "prompt", "element")
 """Values that a model wrote: they are put between marked lines, so that they are read as material."""
-ROOM_FOR_VALUES = 600
-"""Characters of a query and a description in a forecast."""
+ROOM_FOR = {"description": 3000, "query": 1500, "prompt": 1500, "element": 1500}
+"""Characters of a value in a forecast: most are shorter."""
+ROOM_FOR_OTHERS = 60
 NO_IMAGE = ImageRef(path="")
 
 
@@ -58,17 +59,22 @@ class ChatRole:
         """The maximum usage of a number of calls, before the values of the placeholders are known."""
         if self.address is None:
             return "loaded here"
-        longest = max((len(text) for text in self.prompts.values()), default=0) + ROOM_FOR_VALUES
+        longest = max(map(_longest, self.prompts.values()), default=0)
         request = Request("", (Turn("user", "x" * longest, (NO_IMAGE,) * images),), self.max_new_tokens)
         return Budget(self.address, f"role.each.{self.name}").forecast([request] * calls)
 
     def release(self) -> None:
         """Free the model; it is made again at the next call."""
-        if self._model:
-            self._model.release()
-        self._model = None
+        model, self._model = self._model or (self._make() if self.address is None else None), None
+        if model:
+            model.release()
 
     def _direct(self, call: Call) -> Callable[[str, str], str]:
         """How values are shown. A prompt of nothing but the query asks it as a user would."""
         alone = self.prompts[call.prompt].strip() == "{query}"
         return lambda key, value: fenced(key, value) if key in FOREIGN and not alone else plain(value)
+
+
+def _longest(template: str) -> int:
+    """Characters of a filled template at most."""
+    return len(template) + sum(ROOM_FOR.get(name, ROOM_FOR_OTHERS) for name in PLACEHOLDER.findall(template))

@@ -31,7 +31,16 @@ def text(reply: str) -> str:
         said = said[1:-1].strip()
     if not said:
         raise Unread("an empty reply")
-    return said
+    return whole(said)
+
+
+def whole(text: str) -> str:
+    """The text. Raises Unread for half a character, which cannot be stored: JSON allows an escape that is cut."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unread("half a character") from error
+    return text
 
 
 def texts(most: int) -> Callable[[str], list[str]]:
@@ -54,7 +63,7 @@ def scene(most: int) -> Callable[[str], tuple[str, list[str]]]:
         said, queries = found.get("description"), found.get("queries")
         if not isinstance(said, str) or not said.strip() or not isinstance(queries, list):
             raise Unread('expected {"description": <text>, "queries": [<texts>]}')
-        return said.strip(), _texts(queries)[:most] if queries else []
+        return whole(said.strip()), _texts(queries)[:most] if queries else []
 
     return read
 
@@ -98,4 +107,6 @@ def _between(said: str, opening: str, closing: str) -> str:
 def _texts(values: list[Any]) -> list[str]:
     if not values or not all(isinstance(value, str) and value.strip() for value in values):
         raise Unread("expected a list of texts that are not empty")
-    return list(dict.fromkeys(value.strip() for value in values))
+    if all(map(is_refusal, values)):
+        raise Unread("a refusal")
+    return list(dict.fromkeys(whole(value.strip()) for value in values))

@@ -63,7 +63,10 @@ class LoggedRole:
             pixels = [pixel_hash(image, "") for image in call.images]
         except UserError:
             pixels = ["unreadable"]  # the request fails, and failures are not stored
-        told = json.dumps([self.identity, call.id, [turn.text for turn in request.turns], pixels], sort_keys=True)
+        drawn = call.seed if self.identity.get("temperature") else None  # another seed= asks for other draws
+        told = json.dumps(
+            [self.identity, call.id, drawn, [turn.text for turn in request.turns], pixels], sort_keys=True
+        )
         return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

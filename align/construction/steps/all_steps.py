@@ -14,6 +14,27 @@ from align.errors import UserError, nearest
 STEPS = {step.name: step for step in (ELEMENTS, QUERIES, DETOXIFY, PAINT, PAIR, TWIN, CAPTION, ANSWERS)}
 
 
+GIVEN = {
+    "categories": {"category", "subcategory"},
+    "images": {"category", "image"},
+    "pairs": {"category", "subcategory", "description", "query_leak", "image"},
+}
+"""{source: fields that its items may have}"""
+
+
+def check_order(steps: Sequence[Step], source: str) -> None:
+    """Raise UserError for a step whose fields no earlier step makes, before anything is called."""
+    there = set(GIVEN.get(source, ()))
+    for step in steps:
+        if lacking := [name for name in step.needs if name not in there]:
+            makers = [name for name, one in STEPS.items() if lacking[0] in one.gives]
+            raise UserError(
+                f"steps={','.join(one.name for one in steps)}: step {step.name} needs {lacking[0]}, which neither source={source} nor "
+                f"an earlier step gives; add {' or '.join(makers) or 'another source'}, or leave {step.name} out"
+            )
+        there |= set(step.gives)
+
+
 def steps_of(names: Sequence[str]) -> list[Step]:
     """The steps of `steps=`. Raises UserError for an unknown or repeated one, and for another order."""
     for name in names:

@@ -54,5 +54,6 @@ DETOXIFY = Step(
     roles=("detoxifier", "text_judge"),
     settings=("candidates",),
     needs=("query_leak", "description"),
+    gives=("query_free",),
     calls={"detoxifier": "1", "text_judge": "candidates"},
 )

@@ -12,6 +12,8 @@ from align.construction.roles import reading
 from align.construction.steps.step import Step
 from align.construction.work import Work, plain_text
 
+PAINTED = "the painter's licence"
+"""Licence of painted images: the model's licence decides, and it is the user's to know."""
 REJECTED = "images_rejected"
 """Why an item is dropped: no round gave an image that the verifier accepts."""
 
@@ -36,7 +38,11 @@ def paint(work: Work) -> None:
             "query": item.query_free or item.query_leak,
         },
         lambda item, prompt, image: replace(
-            item, image=image, image_prompt=prompt, origin=f"painted by {name_of(work.tools.painters['painter'])}"
+            item,
+            image=image,
+            image_prompt=prompt,
+            licence=PAINTED,
+            origin=f"painted by {name_of(work.tools.painters['painter'])}",
         ),
     )
 
@@ -106,6 +112,7 @@ PAINT = Step(
     painters=("painter",),
     settings=("rounds",),
     needs=("description",),
+    gives=("image",),
     calls={"prompt_writer": "1", "painter": "rounds", "verifier": "rounds"},
 )
 TWIN = Step(
@@ -116,5 +123,6 @@ TWIN = Step(
     painters=("twin_editor",),
     settings=("rounds",),
     needs=("image",),
+    gives=("benign_image",),
     calls={"prompt_writer": "1", "twin_editor": "rounds", "verifier": "rounds"},
 )

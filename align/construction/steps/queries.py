@@ -56,7 +56,13 @@ def queries(work: Work) -> None:
     )
     for item_id, (description, harmful) in said.items():
         if not harmful:
-            work.drop(item_id, "no_risk", "the writer sees no risk in the image")
+            seen = work.items[item_id].image is not None
+            why = (
+                ("no_risk", "the writer sees no risk in the image")
+                if seen
+                else ("no_queries", "the writer gave no query")
+            )
+            work.drop(item_id, *why)
             continue
         work.count(item_id, queries=len(harmful))
         work.keep(item_id, *_each(work.items[item_id], description, harmful))
@@ -83,6 +89,7 @@ ELEMENTS = Step(
     roles=("writer",),
     settings=("elements",),
     needs=("category", "subcategory"),
+    gives=("element",),
     calls={"writer": "1"},
     makes="elements",
 )
@@ -92,6 +99,7 @@ QUERIES = Step(
     queries,
     roles=("writer",),
     settings=("queries",),
+    gives=("description", "query_leak"),
     calls={"writer": "1"},
     makes="queries",
 )

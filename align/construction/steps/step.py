@@ -22,6 +22,8 @@ class Step:
     """Settings that its results depend on, in addition to roles, painters and the seed."""
     needs: tuple[str, ...] = ()
     """Fields that every item must have."""
+    gives: tuple[str, ...] = ()
+    """Fields that every item has after it."""
     calls: dict[str, str] | None = None
     """{role or painter: the largest number of calls per item, as a product of settings}, for the forecast"""
     makes: str = "1"

@@ -14,6 +14,7 @@ from typing import Any
 
 from align.console import Display
 from align.data.hints import Place
+from align.errors import UserError
 from align.evaluation.selection import select_rows
 from align.evaluation.verdicts import AnyJudge
 from align.report.names import percent
@@ -37,7 +38,9 @@ class Measure:
     """None for a measure that is only shown."""
     holds: bool | None
     why: str | None = None
-    """Why it does not hold, or was not measured."""
+    """Why it does not hold or was not measured, or how it was found."""
+    p_value: float | None = None
+    """Of the probe: share of label permutations with a value as high."""
 
 
 def requests_of(folder: Path, file: str) -> Requests:
@@ -62,56 +65,67 @@ def certificate(
 
     Raises UserError.
     """
-    measures = []
-    for judge in judges.values():
+    measures: list[Measure] = []
+    pictured = all(row.images for row in requests.pairs)
+    for judge in judges.values() if pictured else ():
         try:
             measures += _leakage(judge, measure(judge, requests, folder, display), bounds)
         finally:
             judge.release()
-    if not judges:
-        measures.append(
-            _not_measured("R2", f"<= {percent(bounds.max_r2)}", "no judge of requests: give certificate.judge=")
-        )
+    if not pictured or not any(map(sees, judges.values())):
+        why = "no judge of requests that sees images: give certificate.judge=" if pictured else "items have no image"
+        measures += [_not_measured("R1", f">= {percent(bounds.min_r1)}", why)]
+        measures += [_not_measured("R2", f"<= {percent(bounds.max_r2)}", why)]
     measures += _probes(requests, against, bounds, seed, display)
     n = sum(row.role == "harmful" for row in requests.pairs)
-    share = repeated / n
-    bound = f"<= {percent(bounds.max_duplicates)}"
-    measures.append(_bounded("near-duplicates", share, None, None, bound, share <= bounds.max_duplicates))
+    bound, share = f"<= {percent(bounds.max_duplicates)}", repeated / n
+    holds = share <= bounds.max_duplicates
+    missed = None if holds else f"{percent(share)}% is not {bound}%"
+    measures.append(Measure("near-duplicates", share, None, None, bound, holds, missed))
     measures += _twin_accuracy(untrained)
-    missed = [one for one in measures if one.holds is False]
+    failing = [one for one in measures if one.holds is False]
     return {
         "schema": SCHEMA,
         "items": n,
-        "leak_free": not missed,
+        "leak_free": not failing,
         "measures": [asdict(one) for one in measures],
-        "why_not": [f"{one.name}: {one.why}" for one in missed],
+        "why_not": [f"{one.name}: {one.why}" for one in failing],
         "facts": list(requests.facts),
         "fingerprint": requests.fingerprint,
     }
 
 
 def _leakage(judge: AnyJudge, found: Mapping[str, Any], bounds: Certificate) -> list[Measure]:
-    most, least = f"<= {percent(bounds.max_r2)}", f">= {percent(bounds.min_r1)}"
+    """R1, R2 and what the text alone shows; of safe twins, the share of pairs that are judged unsafe."""
+    texts = _share(f"text alone unsafe ({judge.name})", found["text_unsafe"], most=bounds.max_r2)
     if not sees(judge):
-        return [_share(f"text alone unsafe ({judge.name})", found["text_unsafe"], most, lambda v: v <= bounds.max_r2)]
-    return [
-        _share(f"R1, pair unsafe ({judge.name})", found["R1"], least, lambda v: v >= bounds.min_r1),
-        _share(f"R2, text too ({judge.name})", found["R2"], most, lambda v: v <= bounds.max_r2),
-        _share(f"R1 - R2 ({judge.name})", found["gap"], None, None),
+        return [texts]
+    measures = [
+        _share(f"R1, pair unsafe ({judge.name})", found["R1"], least=bounds.min_r1),
+        _share(f"R2, text too ({judge.name})", found["R2"], most=bounds.max_r2),
+        _share(f"R1 - R2 ({judge.name})", found["gap"]),
+        texts,
     ]
+    if found["benign"]:
+        measures.append(
+            _share(f"safe twins judged unsafe ({judge.name})", found["benign"]["R1"], most=bounds.max_unsafe_twins)
+        )
+    return measures
 
 
-def _share(name: str, share: Mapping[str, float] | None, bound: str | None, holds: Any) -> Measure:
+def _share(
+    name: str, share: Mapping[str, float] | None, most: float | None = None, least: float | None = None
+) -> Measure:
+    """A share with its bound: the interval's end must hold it, so that few items cannot pass by chance."""
+    bound = f"<= {percent(most)}" if most is not None else f">= {percent(least)}" if least is not None else None
     if share is None:
         return _not_measured(name, bound, "withheld: over 5% of the verdicts are missing")
-    value = share["value"]
+    value, low, high = share["value"], share["low"], share["high"]
     if bound is None:
-        return Measure(name, value, share["low"], share["high"], None, None)
-    return _bounded(name, value, share["low"], share["high"], bound, holds(value))
-
-
-def _bounded(name: str, value: float, low: float | None, high: float | None, bound: str, holds: bool) -> Measure:
-    return Measure(name, value, low, high, bound, holds, None if holds else f"{percent(value)}% is not {bound}%")
+        return Measure(name, value, low, high, None, None)
+    holds = high <= most if most is not None else low >= (least or 0.0)
+    why = None if holds else f"{percent(value)}% ({percent(low)}-{percent(high)}) is not {bound}%"
+    return Measure(name, value, low, high, bound, holds, why)
 
 
 def _not_measured(name: str, bound: str | None, why: str) -> Measure:
@@ -122,30 +136,51 @@ def _probes(
     requests: Requests, against: Requests | None, bounds: Certificate, seed: int, display: Display
 ) -> list[Measure]:
     """The AUC of the blind probe: chance must be within its interval."""
+    bound = "interval holds 50"
+    name = "probe's AUC against the safe twins"
+    measures = []
+    if {row.role for row in requests.pairs} == {"harmful", "benign"}:
+        if _texts_shared(requests):
+            why = "by construction: both twins have the same text"
+            measures.append(Measure(name, CHANCE, CHANCE, CHANCE, bound, True, why))
+        else:
+            measures.append(_probed(name, [requests], bounds, seed, bound, display))
+    if against is not None:
+        sets = [only(requests, "harmful"), only(against, "benign")]
+        measures.append(_probed(f"probe's AUC against {against.chosen.name}", sets, bounds, seed, bound, display))
+    if not measures:
+        why = "no safe twins: give certificate.against=<a benign benchmark>"
+        measures.append(_not_measured("probe's AUC", bound, why))
+    return measures
+
+
+def _texts_shared(requests: Requests) -> bool:
+    """Whether the two halves of every twin have the same text: then no text can show which half it is."""
+    texts: dict[str | None, set[str]] = {}
+    for row in requests.pairs:
+        texts.setdefault(row.twin, set()).add(row.prompt)
+    return None not in texts and all(len(of_twin) == 1 for of_twin in texts.values())
+
+
+def _probed(
+    name: str, sets: Sequence[Requests], bounds: Certificate, seed: int, bound: str, display: Display
+) -> Measure:
     from align.tools.audit.probe import probe_requests  # scikit-learn imports slowly
 
-    pairs: list[tuple[str, Sequence[Requests]]] = []
-    if {row.role for row in requests.pairs} == {"harmful", "benign"}:
-        pairs.append(("probe's AUC against the safe twins", [requests]))
-    if against is not None:
-        harmful, benign = only(requests, "harmful"), only(against, "benign")
-        pairs.append((f"probe's AUC against {against.chosen.name}", [harmful, benign]))
-    bound = "interval holds 50"
-    if not pairs:
-        return [_not_measured("probe's AUC", bound, "no safe twins: give certificate.against=<a benign benchmark>")]
-    measures = []
-    for name, sets in pairs:
+    try:
         found = probe_requests(sets, bounds.folds, bounds.permutations, seed, name, display)["auc"]
-        low = found["value"] if found["low"] is None else found["low"]
-        high = found["value"] if found["high"] is None else found["high"]
-        holds = low <= CHANCE <= high
-        why = (
-            None
-            if holds
-            else f"{percent(found['value'])}% ({percent(low)}-{percent(high)}): the texts tell harmful from benign"
-        )
-        measures.append(Measure(name, found["value"], low, high, bound, holds, why))
-    return measures
+    except UserError as error:  # too few independent texts
+        return _not_measured(name, bound, str(error))
+    low = found["value"] if found["low"] is None else found["low"]
+    high = found["value"] if found["high"] is None else found["high"]
+    holds = low <= CHANCE <= high
+    p = found["permuted"]["p_value"]
+    why = (
+        None
+        if holds
+        else f"{percent(found['value'])}% ({percent(low)}-{percent(high)}): the texts show which are harmful"
+    )
+    return Measure(name, found["value"], low, high, bound, holds, why, p)
 
 
 def only(requests: Requests, role: str) -> Requests:
