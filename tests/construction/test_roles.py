@@ -34,8 +34,8 @@ def test_every_item_is_accounted_for_in_every_step(undisturbed):
         assert step["left"] == after["entered"]
         dropped = sum(n for of in step["reasons"].values() for n in of.values())
         assert dropped == step["entered"] - step["statuses"]["kept"]
-    assert steps[0]["left"] == 6  # two sub-categories, three elements
-    assert 0 < steps[-1]["left"] <= 12
+    assert steps[0]["left"] == 4  # two sub-categories, two elements
+    assert 0 < steps[-1]["left"] <= 8
 
 
 def test_roles_are_asked_as_often_as_the_funnel_says_and_tokens_are_counted(undisturbed):
@@ -94,7 +94,7 @@ def test_a_writer_that_refuses_a_third_is_counted_and_makes_no_empty_item(tmp_pa
 
     with role_server() as server:
         server.faults["writer"] = third
-        assert main(served(server, tmp_path)) == 0
+        assert main(served(server, tmp_path, "elements=3")) == 0
     step = funnel(tmp_path)["queries"]
     assert step["statuses"]["refused"] == len(refused) == 2
     assert step["reasons"]["refused"] == {"writer": 2}
@@ -114,7 +114,7 @@ def test_garbage_of_the_verifier_is_neither_kept_nor_dropped(tmp_path, fault):
     assert not (tmp_path / "twins.jsonl").exists()
 
 
-@pytest.mark.parametrize("role", ["writer", "detoxifier", "pair_judge", "answerer"])
+@pytest.mark.parametrize("role", ["writer", "pair_judge"])
 def test_a_dead_role_stops_its_step_and_the_same_command_finishes_it(undisturbed, tmp_path, role, capsys):
     with role_server(**{role: ["always 500"]}) as server:
         assert main(served(server, tmp_path, "role.retries=0")) == 2
@@ -188,8 +188,9 @@ def test_own_prompts_replace_the_roles_and_make_its_step_again(tmp_path):
     file = tmp_path / "prompts.yaml"
     file.write_text("rewrite: |-\n  Say this more kindly, {n} times: {query}\n")
     with role_server() as server:
-        assert main(served(server, tmp_path / "a")) == 0
-        assert main(served(server, tmp_path / "a", f"prompt.detoxifier={file}")) == 0
+        steps = "steps=elements,queries,detoxify"
+        assert main(served(server, tmp_path / "a", steps)) == 0
+        assert main(served(server, tmp_path / "a", steps, f"prompt.detoxifier={file}")) == 0
     assert any("more kindly, 3 times" in prompt for role, prompt in server.prompts if role == "detoxifier")
     assert len(list((tmp_path / "a" / "steps").glob("*-detoxify-*"))) == 2
 
@@ -224,7 +225,7 @@ def test_what_cannot_be_is_refused_by_name(tmp_path, capsys, argument, named):
 def test_the_words_of_a_query_do_not_instruct_the_judge(tmp_path):
     """A text that a model wrote is between marked lines with a hash, and special tokens in it are plain text."""
     with role_server() as server:
-        assert main(served(server, tmp_path)) == 0
+        assert main(served(server, tmp_path, "steps=elements,queries,detoxify")) == 0
     judged = [prompt for role, prompt in server.prompts if role == "text_judge"]
     assert all("[query " in prompt and "[end of query " in prompt for prompt in judged)
 

@@ -35,7 +35,7 @@ PAINTERS = [
 
 def served(server, folder: Path, *more: str) -> list[str]:
     """Arguments of a construction whose roles are behind a server."""
-    fixed = [CATEGORIES, "elements=3", "queries=2", "image_distance=null", "certify=false", "chunk=100"]
+    fixed = [CATEGORIES, "elements=2", "queries=2", "image_distance=null", "certify=false", "chunk=100"]
     return ["construct", *fixed, *PAINTERS, *server.settings(), f"output_dir={folder}", *more]
 
 

@@ -18,7 +18,7 @@ from tests.support.painting import assert_equal, jobs, painter, pixels, reasons,
 
 OLD = diffusers.__version__.startswith("0.35.")
 
-pytestmark = pytest.mark.slow  # diffusers takes long to import
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # diffusers takes long to import
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.support.hub_mirror import COMMIT, hub_server
 from tests.support.launch import ROOT, call
 from tests.support.painting import jobs, painter
 
-pytestmark = pytest.mark.slow  # diffusers takes long to import
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # diffusers takes long to import
 
 
 def copied(source, folder):
