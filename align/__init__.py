@@ -1,4 +1,6 @@
-"""vsil-align: does aligning a vision-language model on text alone make it safe when the danger shows only in the image?"""
+"""vsil-align: does aligning a vision-language model on text alone make it safe when the danger
+shows only in the image?
+"""
 
 import logging
 import os

@@ -16,7 +16,9 @@ from align.files import read_json, write_json
 LIST = "files.json"
 """File in a checkpoint: {file: [bytes, sha256 or null]}."""
 HASHED = 2**30
-"""Files up to this many bytes are hashed; for larger files, e.g. a full model's optimizer, only the size is compared."""
+"""Files up to this many bytes are hashed; for larger files, e.g. a full model's optimizer, only the
+size is compared.
+"""
 STATE = "trainer_state.json"
 
 

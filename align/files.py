@@ -1,4 +1,6 @@
-"""Files that survive a kill: written to a temporary file and renamed, or appended line by line and repaired when reopened."""
+"""Files that survive a kill: written to a temporary file and renamed, or appended line by line and
+repaired when reopened.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ def folders(path: Path) -> list[str]:
 def open_jsonl(path: Path) -> tuple[list[dict[str, Any]], Any]:
     """The complete records of an appended jsonl file, and the file opened for appending.
 
-    An incomplete last line, left by a kill, is removed; any other broken line is an error, since a kill cannot cause it.
+    An incomplete last line, left by a kill, is removed; any other broken line is an error, since a
+    kill cannot cause it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -144,10 +147,13 @@ def building(folder: Path) -> Iterator[Path]:
 
 
 def refuse_other(folder: Path, what: str, there: dict[str, Any], wanted: dict[str, Any], more: str = "") -> None:
-    """Raise UserError that names the first fact in which a folder's content differs from `wanted`; `there` is empty if new."""
+    """Raise UserError that names the first fact in which a folder's content differs from `wanted`;
+    `there` is empty if new.
+    """
     for key, value in wanted.items():
         if there and there.get(key) != value:
             raise UserError(
-                f"{folder} contains another {what}: its {key} is {json.dumps(there.get(key))}, expected {json.dumps(value)}{more}; "
+                f"{folder} contains another {what}: its {key} is {json.dumps(there.get(key))}, expected "
+                f"{json.dumps(value)}{more}; "
                 f"give another output_dir=, or remove this folder"
             )

@@ -1,7 +1,8 @@
-"""Preemption by a scheduler: SIGTERM or SIGUSR1 -> a checkpoint at the next step, and an exit status that requests a requeue.
+"""Preemption by a scheduler: SIGTERM or SIGUSR1 -> a checkpoint at the next step, and an exit
+status that requests a requeue.
 
-The signal may reach only one of many processes. This process records it, and all processes agree on it at
-the end of a step (`Preemption` in align/training/callbacks.py).
+The signal may reach only one of many processes. This process records it, and all processes agree on
+it at the end of a step (`Preemption` in align/training/callbacks.py).
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ NOTICE = Notice()
 
 
 def end_with_parent() -> None:
-    """Wait for the parent's end and end this process. Runs in its own thread, since a killed parent cannot end its children."""
+    """Wait for the parent's end and end this process. Runs in its own thread, since a killed parent
+    cannot end its children.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

@@ -18,7 +18,9 @@ class ImageRef:
     path: str | None = None
     bytes: bytes | None = None
     inside: str | None = None
-    """Its position in the file: the member of an archive, or the cell of a parquet file (align/data/files/parquet.py)."""
+    """Its position in the file: the member of an archive, or the cell of a parquet file
+    (align/data/files/parquet.py).
+    """
 
     @property
     def name(self) -> str | None:
@@ -47,8 +49,9 @@ class Row:
     source: str = ""
     category: str | None = None
     cluster: str | None = None
-    """Dependent rows (one image, several queries) share this id; confidence intervals are clustered by it. For an image it is
-    `image.name`; evaluation uses the image's pixel hash instead."""
+    """Dependent rows (one image, several queries) share this id; confidence intervals are clustered
+    by it. For an image it is `image.name`; evaluation uses the image's pixel hash instead.
+    """
     asked: str | None = None
     """The request for which an absent response is generated, if not the prompt: a twin has one request for all arms."""
     item: str | None = None

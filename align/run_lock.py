@@ -1,4 +1,5 @@
-"""A lock for a run folder: only one process group trains in it at a time, because two would mix their steps in the same files.
+"""A lock for a run folder: only one process group trains in it at a time, because two would mix
+their steps in the same files.
 
 The operating system releases the lock of a killed process. Until then a requeued job waits for the
 remaining processes of the previous job.
@@ -24,7 +25,9 @@ from align.files import read_json, write_json
 LOG = logging.getLogger(__name__)
 
 PATIENCE = 120.0
-"""Seconds to wait for a lock whose holder has ended or is on another machine: a network file system detects a lost machine late."""
+"""Seconds to wait for a lock whose holder has ended or is on another machine: a network file system
+detects a lost machine late.
+"""
 LOCK, HOLDER = ".running.lock", ".running.json"
 
 

@@ -1,9 +1,9 @@
 """The images of the README, from the comparison that `make compare` left in runs/compare:
 
-    make images
+make images
 
-The bar chart of the paper track, and the upper part of the page of `align report` in Debian's Chromium (driven by playwright,
-pip install -e ".[browser]").
+The bar chart of the paper track, and the upper part of the page of `align report` in Debian's
+Chromium (driven by playwright, pip install -e ".[browser]").
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""The image of docs/architecture.md: the layers of the code, a box for each room, as wide as its lines:  python docs/rooms.py
+"""The image of docs/architecture.md: the layers of the code, a box for each room, as wide as its
+lines:  python docs/rooms.py
 
-Layers are read from `[tool.importlinter]` in pyproject.toml, which `make lint` holds; lines are counted in align/.
+Layers are read from `[tool.importlinter]` in pyproject.toml, which `make lint` holds; lines are
+counted in align/.
 """
 
 from __future__ import annotations

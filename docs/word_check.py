@@ -1,7 +1,9 @@
-"""The words that people read: idioms of our own are errors, with what to write instead:  python docs/word_check.py
+"""The words that people read: idioms of our own are errors, with what to write instead:  python
+docs/word_check.py
 
-Part of `make lint`. Checks README.md, CONTRIBUTING.md, docs/*.md, the comments of recipes and launcher files, and the strings,
-docstrings and comments of align/. Code in Markdown (blocks and `spans`) is not checked, nor are texts that a model reads.
+Part of `make lint`. Checks README.md, CONTRIBUTING.md, docs/*.md, the comments of recipes and
+launcher files, and the strings, docstrings and comments of align/. Code in Markdown (blocks and
+`spans`) is not checked, nor are texts that a model reads.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ INSTEAD = {
     r"(?<!there )(?-i:are none)\b": "are not valid",
     r"likewise": "say it again",
     r"as it were": "leave it out",
-    r"made anew|make anew|makes anew|read anew|written anew|asked anew|encoded anew|begins? anew|anew": "again, rebuilt",
+    r"made anew|make anew|makes anew|read anew|written anew|asked anew|encoded anew|begins? "
+    r"anew|anew": "again, rebuilt",
     r"mends?\b|mended|mending": "fix",
     r"at hand": "available",
     r"nothing is cut|is cut off|are cut off": "truncated",

@@ -1,6 +1,7 @@
 """Compare training with LLaMA-Factory and ms-swift: samples per processor second, memory, start.
 
-    ALIGN_SHARED=<folder with hub/> python -m perf.against_peers [shapes=...] [rounds=3] [steps=3] [batch=8] [rows_a_pass=1,2,8 [sides=...]]
+ALIGN_SHARED=<folder with hub/> python -m perf.against_peers [shapes=...] [rounds=3] [steps=3]
+[batch=8] [rows_a_pass=1,2,8 [sides=...]]
 
 All sides train on the same rows, with random models behind the published processors, the same LoRA,
 global batch 8, fp32, one thread. In each round every side runs once, in a separate process, in

@@ -1,6 +1,7 @@
 """Compare training here with plain trl: samples per second and peak memory.
 
-    python -m perf.against_trl [shapes=dpo_images,sft_images,sft_text,sft_mixed] [rounds=3] [steps=5] [allocator=kept] [layout=auto]
+python -m perf.against_trl [shapes=dpo_images,sft_images,sft_text,sft_mixed] [rounds=3] [steps=5]
+[allocator=kept] [layout=auto]
 
 Both sides train the same model and adapter on the same rows, with the same batch and precision. In
 each round every side runs once, in a separate process, in turns. The first step warms up; the time
@@ -178,7 +179,8 @@ def report(
     file = HERE / "results" / f"{name}.json"
     write_json(file, result)
     print(
-        f"{name}: {ratio} times trl's samples per second (95%: {low} to {high}, {rounds} rounds), {peaks[0] / peaks[1]:.2f} of its "
+        f"{name}: {ratio} times trl's samples per second (95%: {low} to {high}, {rounds} rounds), "
+        f"{peaks[0] / peaks[1]:.2f} of its "
         f"memory; {file}",
         flush=True,
     )

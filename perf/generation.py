@@ -113,7 +113,8 @@ def main(arguments: Sequence[str]) -> None:
     write_json(file, result)
     print(
         f"{named}: {ratio} times as many answers per second in batches of {config.generation.batch_size} as one by one "
-        f"(95%: {low} to {high}, {rounds} rounds of {len(rows)} rows); {identical} of {len(rows)} answers identical; {file}"
+        f"(95%: {low} to {high}, {rounds} rounds of {len(rows)} rows); {identical} of {len(rows)} answers identical; "
+        f"{file}"
     )
 
 

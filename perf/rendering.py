@@ -57,8 +57,10 @@ DEFAULTS = {"rows": "40", "rounds": "15", "steps": "10", "checked": "100000"}
 BATCH = 20
 PROMPT = "What is this thing number {}, and how would I use it in a kitchen at home? Describe it in three sentences."
 ANSWER = (
-    "I'm sorry, but I can't help with that. This would be dangerous, and might cause harm to other people around you. Instead, think of "
-    "something nicer to do this afternoon, such as cooking a meal for a friend, or a walk in the park with somebody whom you like."
+    "I'm sorry, but I can't help with that. This would be dangerous, and might cause harm to other people around you. "
+    "Instead, think of "
+    "something nicer to do this afternoon, such as cooking a meal for a friend, or a walk in the park with somebody "
+    "whom you like."
 )
 PARTS = {
     "decoding": ("'decode' of 'ImagingDecoder'", "method 'copy' of 'ImagingCore'", "_io.open"),

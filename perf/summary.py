@@ -64,7 +64,8 @@ AGAINST_PEERS = {
 def against_peers() -> list[str]:
     """Each shape relative to each peer; seconds and memory are medians."""
     lines = [
-        "| shape | over | samples per processor second | rounds | peak memory | processor seconds a step, ours / peer's | "
+        "| shape | over | samples per processor second | rounds | peak memory | processor seconds a step, ours / "
+        "peer's | "
         "until the first step is done, ours / peer's | first loss, ours / peer's |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -77,7 +78,8 @@ def against_peers() -> list[str]:
             loss = " / ".join(f"{of['losses'][0]:.5f}" for of in both)
             ratio = _interval(over["ratio"], over["low"], over["high"], it["rounds"])
             lines.append(
-                f"| {what} | {PEERS[peer]} | {ratio} | {it['rounds']} | {over['memory_ratio']} | {step} | {start} | {loss} |"
+                f"| {what} | {PEERS[peer]} | {ratio} | {it['rounds']} | {over['memory_ratio']} | {step} | {start} | "
+                f"{loss} |"
             )
     return lines
 
@@ -108,7 +110,8 @@ def head() -> list[str]:
         for way, of in ways.items():
             over = "1" if way == "ours" else _interval(*of["ratio"], it["rounds"])
             lines.append(
-                f"| {width} | {way} | {statistics.median(of['seconds']):.2f} | {over} | {it['rounds']} | {of['mib']:.0f} | "
+                f"| {width} | {way} | {statistics.median(of['seconds']):.2f} | {over} | {it['rounds']} | "
+                f"{of['mib']:.0f} | "
                 f"{of['gradient_error']:.1e} |"
             )
     return lines

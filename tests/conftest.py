@@ -1,4 +1,6 @@
-"""Fixtures that many tests share: the pretrained tiny models, small rows, and the reference data where it is at hand."""
+"""Fixtures that many tests share: the pretrained tiny models, small rows, and the reference data
+where it is at hand.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ pytest.register_assert_rewrite("tests.support")
 REAL = {"llava": "llava-1.5-7b-hf", "qwen2_vl": "qwen2-vl-7b-instruct"}
 """Folders of the real processor files, below `hub/` of the reference data."""
 
-# Servers of tests are on the loopback, without TLS. A client loads the machine's certificates all the same, each one anew: from here none.
+# Servers of tests are on the loopback, without TLS. A client loads the machine's certificates all
+# the same, each one anew: from here none.
 os.environ.setdefault("SSL_CERT_DIR", str(Path(__file__).parent))
 
 # A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
@@ -29,7 +32,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The mark `slow_for_qwen2_vl` makes a test slow under that family alone; `slurm` makes every test slow, and one of the first.
+    """The mark `slow_for_qwen2_vl` makes a test slow under that family alone; `slurm` makes every
+    test slow, and one of the first.
 
     What waits for SLURM's clock leaves its core to others, while there are others.
     """
@@ -50,7 +54,8 @@ def pytest_collection_finish():
 
     # Bitwise claims hold at a fixed thread count, and tests run in as many processes as there are cores.
     torch.set_num_threads(1)
-    # What was imported by now stays: the collector need not go through these millions of objects again with every model.
+    # What was imported by now stays: the collector need not go through these millions of objects
+    # again with every model.
     gc.collect()
     gc.freeze()
 

@@ -47,7 +47,9 @@ ENDPOINT = "http://localhost:8000/v1"
 
 
 def commands(page: str) -> Iterator[list[str]]:
-    """The words of every command of ours in the indented blocks and the tables of a page, without what is before `align`."""
+    """The words of every command of ours in the indented blocks and the tables of a page, without
+    what is before `align`.
+    """
     for row in re.findall(r"^\| .*", page, re.MULTILINE):
         yield from (_words(code)[1:] for code in re.findall(r"`(align \w+ [^`.]*=[^`]*)`", row))
     for line in re.sub(r" \\\n\s*", " ", page).splitlines():

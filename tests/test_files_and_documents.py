@@ -99,7 +99,9 @@ def test_settings_that_leave_a_run_the_same_are_those_of_the_page():
 
 
 def launched():
-    """(file, recipe, model, launch configuration, GPUs) of every command that launches a run of a shipped model on several GPUs."""
+    """(file, recipe, model, launch configuration, GPUs) of every command that launches a run of a
+    shipped model on several GPUs.
+    """
     files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes" / "models").glob("*.yaml")]
     files += [*(ROOT / "slurm").glob("*.sh"), *(ROOT / "accelerate_configs").glob("*.yaml")]
     for file in sorted(files):

@@ -1,4 +1,6 @@
-"""torch's FSDP2 on a CPU, which accelerate does not start: our forward pass, losses and references on a model that is divided so."""
+"""torch's FSDP2 on a CPU, which accelerate does not start: our forward pass, losses and references
+on a model that is divided so.
+"""
 
 import sys
 from pathlib import Path

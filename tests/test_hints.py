@@ -1,4 +1,6 @@
-"""What an error says to do works as typed in the place where it was met: the option that it names is fed back, and the error is gone."""
+"""What an error says to do works as typed in the place where it was met: the option that it names
+is fed back, and the error is gone.
+"""
 
 import json
 import re

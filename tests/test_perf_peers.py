@@ -1,4 +1,6 @@
-"""The comparison with LLaMA-Factory and ms-swift, without them: what each is told, its rows, and what is made of the results."""
+"""The comparison with LLaMA-Factory and ms-swift, without them: what each is told, its rows, and
+what is made of the results.
+"""
 
 import json
 from pathlib import Path

@@ -40,7 +40,9 @@ def run(tiny, tmp_path_factory):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A hub, the address and token of which are the user's; large files go the way of git-lfs, which needs no second server."""
+    """A hub, the address and token of which are the user's; large files go the way of git-lfs,
+    which needs no second server.
+    """
     with hub_server() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -105,7 +107,9 @@ def test_a_merged_model_is_pushed_on_request_in_public(run, hub, tmp_path):
 
 
 def test_the_command_pushes_to_the_hub_of_the_environment(run, hub, tmp_path):
-    """In a process of its own, as a user types it: the address and the token are the ones that huggingface_hub reads."""
+    """In a process of its own, as a user types it: the address and the token are the ones that
+    huggingface_hub reads.
+    """
     environment = ENVIRONMENT | {
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": hub.token,

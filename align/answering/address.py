@@ -31,7 +31,8 @@ def check_address(settings: EndpointSettings, section: str) -> None:
         )
     if settings.max_cost is not None and _unbounded(settings.extra):
         raise UserError(
-            f"{section}.max_cost={settings.max_cost}: {section}.extra removes the limit of a reply's length, so its cost has no limit; "
+            f"{section}.max_cost={settings.max_cost}: {section}.extra removes the limit of a reply's length, so its "
+            "cost has no limit; "
             f"give {section}.extra.max_completion_tokens="
         )
 
@@ -45,6 +46,7 @@ def key_of(settings: EndpointSettings, section: str) -> str:
     name = settings.api_key_env
     if name is not None and not os.environ.get(name):
         raise UserError(
-            f"{section}.api_key_env={name}: this environment variable does not exist or is empty; run `export` to set it"
+            f"{section}.api_key_env={name}: this environment variable does not exist or is empty; run `export` to set "
+            "it"
         )
     return os.environ[name].strip() if name else ""

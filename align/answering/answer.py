@@ -56,7 +56,9 @@ class Unanswered:
 
 
 def record_of(answer: Answer, marks: Marks) -> dict[str, Any]:
-    """A response as a record of a file: `response` without the thought; `thought`, if there is one (docs/formats.md)."""
+    """A response as a record of a file: `response` without the thought; `thought`, if there is one
+    (docs/formats.md).
+    """
     record: dict[str, Any] = {"id": answer.id, "response": answer.response, "finish_reason": answer.finish_reason}
     record |= {"new_tokens": answer.new_tokens, "seconds": round(answer.seconds, 4)}
     if answer.thought is None:
@@ -71,7 +73,8 @@ def record_of(answer: Answer, marks: Marks) -> dict[str, Any]:
 
 
 def parted(record: Mapping[str, Any], marks: Marks, inside: bool = False) -> dict[str, Any]:
-    """Split a stored response and its thought by these marks, even if it was stored with other marks; `raw` is the whole text.
+    """Split a stored response and its thought by these marks, even if it was stored with other
+    marks; `raw` is the whole text.
 
     `inside`: other responses of this model begin inside a thought.
     """
@@ -95,7 +98,9 @@ def parted_together(records: Mapping[str, Mapping[str, Any]], marks: Marks) -> d
 
 
 def how(generation: Generation) -> dict[str, Any]:
-    """The generation settings that responses depend on; these do not include the batch size and the number of processes."""
+    """The generation settings that responses depend on; these do not include the batch size and the
+    number of processes.
+    """
     asked = {"do_sample": generation.do_sample, "max_new_tokens": generation.max_new_tokens}
     return asked | ({key: getattr(generation, key) for key in DRAWN} if generation.do_sample else {})
 
@@ -104,7 +109,8 @@ def check_sampling(generation: Generation) -> None:
     """Raise UserError for invalid sampling settings, and for sampling settings with greedy decoding."""
     if not (math.isfinite(generation.temperature) and generation.temperature > 0):
         raise UserError(
-            f"generation.temperature={generation.temperature}: expected more than 0; for greedy decoding use generation.do_sample=false"
+            f"generation.temperature={generation.temperature}: expected more than 0; for greedy decoding use "
+            "generation.do_sample=false"
         )
     if not 0 < generation.top_p <= 1:
         raise UserError(f"generation.top_p={generation.top_p}: expected more than 0 and at most 1")
@@ -113,5 +119,6 @@ def check_sampling(generation: Generation) -> None:
     for key, idle in DRAWN.items():
         if (value := getattr(generation, key)) != idle:
             raise UserError(
-                f"generation.{key}={value} has no effect on greedy decoding; add generation.do_sample=true, or remove it"
+                f"generation.{key}={value} has no effect on greedy decoding; add generation.do_sample=true, or remove "
+                "it"
             )

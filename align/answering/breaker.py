@@ -33,7 +33,9 @@ OF_EVERY_SERVER = (
     (r"no answer in", "give a higher {0}.timeout= or a lower {0}.concurrency="),
     (r"connection", "check that the server of {0}.base_url= runs"),
 )
-"""(pattern of an error message, what to do, with the section of settings and max_new_tokens); the first match is used."""
+"""(pattern of an error message, what to do, with the section of settings and max_new_tokens); the
+first match is used.
+"""
 Advice = Sequence[tuple[str, str]]
 
 

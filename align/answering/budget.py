@@ -15,7 +15,9 @@ from align.settings import EndpointSettings
 
 CHARACTERS_PER_TOKEN = 3.0
 TOKENS_PER_IMAGE = 1500
-"""Estimates for the time before the server has counted tokens; high on purpose. A non-ASCII character counts as one token."""
+"""Estimates for the time before the server has counted tokens; high on purpose. A non-ASCII
+character counts as one token.
+"""
 ROOM = ("max_tokens", "max_completion_tokens")
 """Parameters of servers that limit the length of a reply."""
 Usage = tuple[int | None, int | None]
@@ -49,7 +51,9 @@ class Budget:
         return (prompt_tokens * self._settings.price_in + new_tokens * self._settings.price_out) / MILLION
 
     def reserve(self, request: Request) -> float:
-        """Reserve the maximum cost of a request before it is sent, and return it. Raises Spent if a limit could be exceeded."""
+        """Reserve the maximum cost of a request before it is sent, and return it. Raises Spent if a
+        limit could be exceeded.
+        """
         limit = self._settings.max_calls
         if limit is not None and self.calls >= limit:
             raise Spent(f"{self._section}.max_calls={limit}: this number of requests has been sent")
@@ -60,14 +64,17 @@ class Budget:
             spent = self.spent()
             if spent + self._reserved + greatest > most:
                 raise Spent(
-                    f"{self._section}.max_cost={most}: {spent:.4f} US dollars are spent, and the next request may cost {greatest:.4f}"
+                    f"{self._section}.max_cost={most}: {spent:.4f} US dollars are spent, and the next request may cost "
+                    f"{greatest:.4f}"
                 )
         self.calls += 1
         self._reserved += greatest
         return greatest
 
     def settle(self, reserved: float, request: Request, usage: Usage) -> None:
-        """Replace a reservation with the usage that the server reports; without a report, the whole reservation is spent."""
+        """Replace a reservation with the usage that the server reports; without a report, the whole
+        reservation is spent.
+        """
         self._reserved -= reserved
         read, written = (count or 0 for count in usage)
         self.prompt_tokens += read

@@ -75,7 +75,8 @@ class LocalChat:
             )
         if self._processor.chat_template is None:
             raise UserError(
-                f"{section}.path={path}: the model has no chat template; serve it with a template, and give {section}.base_url= instead"
+                f"{section}.path={path}: the model has no chat template; serve it with a template, and give "
+                f"{section}.base_url= instead"
             )
         self._model: Any = model.to("cuda") if has_gpu() else model
         self._model.eval()
@@ -91,7 +92,8 @@ class LocalChat:
 
     def replies(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
         """One reply or failure per request; the longest requests are first."""
-        # All rows of a batch have the same number of images, because a processor cannot assign images to rows otherwise.
+        # All rows of a batch have the same number of images, because a processor cannot assign
+        # images to rows otherwise.
         ordered = sorted(requests, key=lambda r: (_images(r), -sum(len(turn.text) for turn in r.turns)))
         start = 0
         while start < len(ordered):

@@ -25,7 +25,8 @@ class Server(Sender[Request, Reply]):
     expected = "a chat completion"
 
     def __init__(self, settings: EndpointSettings, section: str, parameters: dict[str, Any] | None = None):
-        """`section` is the name of the settings in errors; `parameters` are sent with every request, under OpenAI's names.
+        """`section` is the name of the settings in errors; `parameters` are sent with every
+        request, under OpenAI's names.
 
         Raises UserError if the key is not in the environment or the package openai is absent.
         """
@@ -33,7 +34,9 @@ class Server(Sender[Request, Reply]):
         self.parameters = {"temperature": 0} | (parameters or {})
 
     def replies(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """One reply or failure per request, in the order of arrival. Raises UserError if a limit of calls or money is reached."""
+        """One reply or failure per request, in the order of arrival. Raises UserError if a limit of
+        calls or money is reached.
+        """
         yield from self.results(requests)
 
     def usage(self) -> str:
@@ -99,7 +102,9 @@ def _message(turn: Turn, request_id: str) -> dict[str, Any]:
 
 
 def _data_url(image: Any, request_id: str) -> str:
-    """The image as decoded for training: the file itself may have an EXIF orientation, or a format unknown to the server."""
+    """The image as decoded for training: the file itself may have an EXIF orientation, or a format
+    unknown to the server.
+    """
     encoded = encode_png(load_image(image, f"row {request_id}")).bytes
     assert encoded is not None
     return f"data:image/png;base64,{base64.b64encode(encoded).decode()}"

@@ -54,10 +54,14 @@ class Failure:
 
     id: str
     reason: str
-    """declined: the server rejects this request (its filter, a text too long for it); timeout, transport, missing_image."""
+    """declined: the server rejects this request (its filter, a text too long for it); timeout,
+    transport, missing_image.
+    """
     detail: str
     final: bool = False
-    """Whether the server will always decline this request; if False, for example, its context may only be set too short."""
+    """Whether the server will always decline this request; if False, for example, its context may
+    only be set too short.
+    """
     asked: bool = True
     """False if no request was sent, because the server had failed too often."""
     help: str = ""

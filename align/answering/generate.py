@@ -1,4 +1,6 @@
-"""Generate responses with a loaded model: batched, left-padded, longest prompts first; text-only and image rows together."""
+"""Generate responses with a loaded model: batched, left-padded, longest prompts first; text-only
+and image rows together.
+"""
 
 from __future__ import annotations
 
@@ -88,8 +90,9 @@ def generate(
     was_training = model.training
     model.eval()
     ends, hidden = end_of_turn_ids(model, renderer), hidden_thoughts(renderer, settings)
-    # transformers takes unset options from the model's own generation_config (Qwen2-VL's has do_sample), so it is replaced. Sampling is
-    # also greedy here: over logits with noise (align/answering/sampling.py).
+    # transformers takes unset options from the model's own generation_config (Qwen2-VL's has
+    # do_sample), so it is replaced. Sampling is also greedy here: over logits with noise
+    # (align/answering/sampling.py).
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,

@@ -86,7 +86,9 @@ class LocalModel:
 
 
 class BaseModel(LocalModel):
-    """A base model without the adapter that a run may continue: an aligned adapter could refuse to write harmful responses."""
+    """A base model without the adapter that a run may continue: an aligned adapter could refuse to
+    write harmful responses.
+    """
 
     def __init__(self, settings: ModelSettings, generation: Generation):
         super().__init__(ModelSource(replace(settings, adapter=None)), generation)

@@ -37,7 +37,9 @@ class RowNoise(LogitsProcessor):
         self._generators = [torch.Generator(device).manual_seed(_seed(seed, row_id)) for row_id in row_ids]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Add noise to `scores` (batch, vocabulary), in double precision: single precision would exclude rare tokens."""
+        """Add noise to `scores` (batch, vocabulary), in double precision: single precision would
+        exclude rare tokens.
+        """
         noise = torch.empty_like(scores, dtype=torch.float64)
         for one, generator in zip(noise, self._generators, strict=True):
             one.exponential_(generator=generator)

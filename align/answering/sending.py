@@ -60,7 +60,8 @@ class Sender(Generic[Job, Result]):
     def __init__(self, settings: EndpointSettings, section: str):
         """`section` is the name of the settings in errors.
 
-        Raises UserError if the settings are inconsistent, the key is not in the environment, or the package openai is absent.
+        Raises UserError if the settings are inconsistent, the key is not in the environment, or the
+        package openai is absent.
         """
         check_address(settings, section)
         self.settings, self.section = settings, section
@@ -81,7 +82,9 @@ class Sender(Generic[Job, Result]):
         return FILTERED.search(str(error.code)) is not None  # some servers send numbers as codes
 
     def results(self, jobs: Iterable[Job]) -> Iterator[Result | Failure]:
-        """One result or failure per job, in the order of arrival. Raises UserError if a limit of calls or money is reached."""
+        """One result or failure per job, in the order of arrival. Raises UserError if a limit of
+        calls or money is reached.
+        """
         with asyncio.Runner() as runner:  # Ctrl-C cancels requests in progress
             stream = self._stream(jobs)
             try:
@@ -103,7 +106,8 @@ class Sender(Generic[Job, Result]):
         send: Callable[[], Awaitable[Answer]],
         read: Callable[[Answer, Usage, float], Result | Failure],
     ) -> Result | Failure:
-        """Send until there is an answer, or another try would not help. `read` gets the answer, its usage and the seconds it took.
+        """Send until there is an answer, or another try would not help. `read` gets the answer, its
+        usage and the seconds it took.
 
         `request` is what the budget counts. Raises Spent if a limit is reached.
         """
@@ -164,7 +168,9 @@ class Sender(Generic[Job, Result]):
             yield breaker.failure(job.id)
 
     def _costs_nothing(self, error: Exception) -> bool:
-        """Whether a request certainly used no tokens: it was not delivered, or was rejected. After a timeout this is unknown."""
+        """Whether a request certainly used no tokens: it was not delivered, or was rejected. After
+        a timeout this is unknown.
+        """
         if isinstance(error, openai_of(self.section).APIStatusError):
             return error.status_code not in GAVE_UP_WAITING
         # Compare names: the class is of httpx or httpx2, depending on the version of openai.
@@ -218,6 +224,7 @@ def openai_of(section: str) -> Any:
         import openai
     except ImportError as error:
         raise UserError(
-            f"{section}.base_url needs the package openai, which is not installed; run: pip install 'vsil-align[openai]' ({error})"
+            f"{section}.base_url needs the package openai, which is not installed; run: pip install "
+            f"'vsil-align[openai]' ({error})"
         ) from error
     return openai

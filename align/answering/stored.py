@@ -52,7 +52,9 @@ def asking(config: RunConfig, report: Report | None = None) -> Ask:
 
 
 def foreseen(config: RunConfig) -> Ask:
-    """Read responses from the cache, with the placeholder NOT_YET for absent ones; no model is asked. Raises UserError."""
+    """Read responses from the cache, with the placeholder NOT_YET for absent ones; no model is
+    asked. Raises UserError.
+    """
     endpoint.check_settings(config.generation)
 
     def ask(rows: Sequence[Row]) -> tuple[list[str], str]:
@@ -97,7 +99,9 @@ def _finished(records: Iterable[dict[str, Any]], model: Model) -> Records:
 
 
 def _generate(model: Model, rows: dict[str, Row], file: Path, report: Report | None) -> Records:
-    """Generate the file's absent records, and write each to disk immediately; `rows` has the hash of each row's input as key."""
+    """Generate the file's absent records, and write each to disk immediately; `rows` has the hash
+    of each row's input as key.
+    """
     kept, out = open_jsonl(file)
     found = _finished(kept, model)
     missing = {row.id: key for key, row in rows.items() if key not in found}
@@ -140,8 +144,10 @@ def _refuse(model: Model, lack: Sequence[str], unanswered: Sequence[Unanswered],
     not_asked = f" {left} of them were not sent any more." if left else ""
     raise UserError(
         f"{len(lack)} of {asked} rows got no response from {model.name}{model.place}: {', '.join(lack[:5])}"
-        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.told}. The other {asked - len(lack)} responses "
-        f"are stored in {file}. Run the same command to continue; if a row never gets a response, add one to its source, or remove the row"
+        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.told}. The other {asked - len(lack)} "
+        "responses "
+        f"are stored in {file}. Run the same command to continue; if a row never gets a response, add one to its "
+        "source, or remove the row"
     )
 
 

@@ -32,8 +32,9 @@ COMMON = (
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>", "<channel|>"),
 )
-"""Pairs of marks of published models. Qwen, DeepSeek, GLM and InternVL write the first pair, Magistral [THINK], Kimi ◁think▷,
-Gemma 4 the last pair."""
+"""Pairs of marks of published models. Qwen, DeepSeek, GLM and InternVL write the first pair,
+Magistral [THINK], Kimi ◁think▷, Gemma 4 the last pair.
+"""
 OPENINGS = {closing.lower(): opening.lower() for opening, closing in COMMON}
 AUTO, NONE = "auto", "none"
 MISPLACED = "is at a place where no thought begins or ends"
@@ -120,7 +121,9 @@ def split(text: str, marks: Marks, inside: bool = False, first_only: bool = Fals
 
 
 def begins_inside(text: str, marks: Marks) -> bool:
-    """Whether the first mark of a text closes a thought, with marks named by the user: then the prompt opened the thought."""
+    """Whether the first mark of a text closes a thought, with marks named by the user: then the
+    prompt opened the thought.
+    """
     first = _pattern(marks).search(text) if marks.given else None
     return first is not None and _name(first) in _pairs(marks).values()
 
@@ -259,7 +262,9 @@ def _pairs(marks: Marks) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Marks that a model's decoded text does not show: a mark at the end of the prompt, and marks that are special tokens."""
+    """Marks that a model's decoded text does not show: a mark at the end of the prompt, and marks
+    that are special tokens.
+    """
 
     opened: str = ""
     """The opening mark at the end of the prompt."""
@@ -277,7 +282,9 @@ class Hidden:
         return cls(opened, frozenset(special))
 
     def text(self, tokenizer: Any, tokens: Sequence[int]) -> str:
-        """Decode the model's tokens, with the prompt's opening mark in front, and without special tokens except marks."""
+        """Decode the model's tokens, with the prompt's opening mark in front, and without special
+        tokens except marks.
+        """
         if self.kept:
             special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special} - self.kept
             written = tokenizer.decode([token for token in tokens if token not in special], skip_special_tokens=False)

@@ -68,7 +68,9 @@ class Workers:
             self._workers.append(Worker(process, here, device))
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
-        """Results in the order of arrival; rows are distributed in turn. Raises UserError if a process ends, after its results."""
+        """Results in the order of arrival; rows are distributed in turn. Raises UserError if a
+        process ends, after its results.
+        """
         n, working, finished = len(self._workers), [], False
         try:
             for i, worker in enumerate(self._workers):
@@ -107,8 +109,10 @@ class Workers:
         if failure.explained:
             return UserError(failure.message)
         return UserError(
-            f"process {self._workers.index(worker) + 1} of {len(self._workers)} that generate responses (on {worker.device}) ended: "
-            f"{failure.message}. The others have been stopped. Run the same command to continue with rows without a response; if "
+            f"process {self._workers.index(worker) + 1} of {len(self._workers)} that generate responses (on "
+            f"{worker.device}) ended: "
+            f"{failure.message}. The others have been stopped. Run the same command to continue with rows without a "
+            "response; if "
             f"memory ran out, give a smaller generation.batch_size= or generation.num_processes="
         )
 

@@ -26,15 +26,22 @@ class Collator:
     answers: tuple[str, ...] = ("response",)
     """Fields of a row that contain responses; the batch has one block of rows per field."""
     filler: Rendered | None = None
-    """An image for batches without one. It is appended to the shortest row, hidden from attention and without labels, so
-    no output changes. It makes the vision tower and projector run, as all processes must if weights are partitioned.
+    """An image for batches without one. It is appended to the shortest row, hidden from attention
+    and without labels, so no output changes. It makes the vision tower and projector run, as all
+    processes must if weights are partitioned.
     """
     layout: str | None = None
-    """The layout of a batch, one of `align.batches.layout.LAYOUTS`, with each image once. None: all rows and images as given."""
+    """The layout of a batch, one of `align.batches.layout.LAYOUTS`, with each image once. None: all
+    rows and images as given.
+    """
     keyed: bool = False
-    """Whether a batch has keys of its responses for the cache of the reference model (align/fast/reference_store.py)."""
+    """Whether a batch has keys of its responses for the cache of the reference model
+    (align/fast/reference_store.py).
+    """
     names_images: bool = False
-    """Whether a batch with a layout names its images, so that policy and reference model share them (align/fast/images_once.py)."""
+    """Whether a batch with a layout names its images, so that policy and reference model share them
+    (align/fast/images_once.py).
+    """
     width: int = 0
     """The model's hidden size; `layout=auto` needs it to estimate the cost of attention."""
 
@@ -44,7 +51,8 @@ class Collator:
         self.pad_to_multiple_of = pad_to_multiple_of
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask`, `labels` (blocks x rows, length), `row_index`, `supervised_tokens` (rows,), images.
+        """`input_ids`, `attention_mask`, `labels` (blocks x rows, length), `row_index`,
+        `supervised_tokens` (rows,), images.
 
         Raises UserError.
         """
@@ -59,14 +67,17 @@ class Collator:
         for field, one in rendered.items():
             if self.max_length is not None and one.length > self.max_length:
                 raise BadRow(
-                    f"row {row.id} has {one.length} tokens with its `{field}`, more than train.max_length={self.max_length}; nothing is "
+                    f"row {row.id} has {one.length} tokens with its `{field}`, more than "
+                    f"train.max_length={self.max_length}; nothing is "
                     f"truncated: raise train.max_length, set it to null, or remove the row",
                     "too_long",
                 )
         return rendered
 
     def measure(self, row: Row) -> tuple[int, dict[str, list[int]]]:
-        """(Tokens of the prompt, {field: ids of the response}), as in `render`, without decoding images. Raises UserError."""
+        """(Tokens of the prompt, {field: ids of the response}), as in `render`, without decoding
+        images. Raises UserError.
+        """
         answers = self._given(row)
         prompt, ids = self.renderer.measure(row, list(answers.values()))
         return prompt, dict(zip(answers, ids, strict=True))
@@ -209,7 +220,9 @@ class PartsCollator(Collator):
         self.reference_part = reference_part
 
     def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Like `Collator`, with the `part` (responses,) of each response, and one part's batch as `reference`. Raises UserError."""
+        """Like `Collator`, with the `part` (responses,) of each response, and one part's batch as
+        `reference`. Raises UserError.
+        """
         rows = [(record["role"], self.render(row_of(record))) for record in records]
         rendered = {
             part: [row[field] for its_role, row in rows if its_role == role]
@@ -217,7 +230,8 @@ class PartsCollator(Collator):
         }
         if empty := [part for part in PARTS if not rendered[part]]:
             raise UserError(
-                f"a forward pass with the rows {', '.join(record['id'] for record in records)} has no {' and no '.join(empty)} responses; "
+                f"a forward pass with the rows {', '.join(record['id'] for record in records)} has no "
+                f"{' and no '.join(empty)} responses; "
                 f"unlearning needs harmful and benign rows in each forward pass"
             )
         answers = [answer for part in PARTS for answer in rendered[part]]

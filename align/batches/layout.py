@@ -61,11 +61,13 @@ class Layout:
         return len(self.rows), self.length
 
     def tensors(self, input_ids: torch.Tensor, labelled: torch.Tensor, pad_token_id: int) -> dict[str, torch.Tensor]:
-        """Inputs of the model's forward pass (align/fast/model_inputs.py). `input_ids`, `labelled` (padded rows, padded length).
+        """Inputs of the model's forward pass (align/fast/model_inputs.py). `input_ids`, `labelled`
+        (padded rows, padded length).
 
-        Returns `input_ids`, `source` (index of the cell in the padded rows), `group`, `segment` (0 for a prompt,
-        then 1, 2, ... for its responses), each (sequences, length); and `predicts` (labelled tokens,): the cell
-        that predicts each labelled token, in the order of the padded rows.
+        Returns `input_ids`, `source` (index of the cell in the padded rows), `group`, `segment` (0
+        for a prompt, then 1, 2, ... for its responses), each (sequences, length); and `predicts`
+        (labelled tokens,): the cell that predicts each labelled token, in the order of the padded
+        rows.
         """
         source = torch.zeros((len(self.rows), self.length), dtype=torch.long)
         group, segment = torch.full_like(source, NOWHERE), torch.zeros_like(source)
@@ -91,11 +93,15 @@ class Layout:
 
 
 WORTH_IT = 0.97
-"""`auto` keeps rows padded unless the cost ratio is below this: other layouts need their own mask and index operations."""
+"""`auto` keeps rows padded unless the cost ratio is below this: other layouts need their own mask
+and index operations.
+"""
 
 
 def cost(shape: tuple[float, int], width: int) -> float:
-    """The cost of (rows, length), in tokens. At a length of 6 `width` (hidden size), attention costs as much as the matrices."""
+    """The cost of (rows, length), in tokens. At a length of 6 `width` (hidden size), attention
+    costs as much as the matrices.
+    """
     rows, length = shape
     return rows * length * (1 + length / (6 * width))
 

@@ -16,7 +16,9 @@ NOTHING = Rendered("", [], [], {}, {})
 
 
 def pad(rows: Sequence[Rendered], pad_token_id: int, left: bool = False) -> dict[str, torch.Tensor]:
-    """Rendered rows -> a batch of (batch, length) tensors, padded right or, for generation, left; repeated images stay repeated."""
+    """Rendered rows -> a batch of (batch, length) tensors, padded right or, for generation, left;
+    repeated images stay repeated.
+    """
     return tokens(rows, [NOTHING] * len(rows), pad_token_id, left=left) | images_of(rows)
 
 
@@ -27,7 +29,9 @@ def tokens(
     multiple_of: int | None = None,
     left: bool = False,
 ) -> dict[str, torch.Tensor]:
-    """`input_ids`, `attention_mask`, `labels`, and the processor's other tensors per token. `tails` follow the rows, masked."""
+    """`input_ids`, `attention_mask`, `labels`, and the processor's other tensors per token. `tails`
+    follow the rows, masked.
+    """
     length = max(row.length + tail.length for row, tail in zip(rows, tails, strict=True))
     if multiple_of:
         length = -(-length // multiple_of) * multiple_of

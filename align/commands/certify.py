@@ -56,7 +56,8 @@ def check_certificate(config: ConstructConfig) -> None:
     bounds = config.certificate
     if bounds.folds < 2 or bounds.permutations < FEWEST:
         raise UserError(
-            f"certificate.folds={bounds.folds}, certificate.permutations={bounds.permutations}: expected at least 2 and {FEWEST}"
+            f"certificate.folds={bounds.folds}, certificate.permutations={bounds.permutations}: expected at least 2 "
+            f"and {FEWEST}"
         )
     request_judges(bounds.judge, "certificate.judge")
     benign_set(config)

@@ -111,7 +111,8 @@ def compose_eval(arguments: Sequence[str]) -> Composed:
         )
     if composed.origin("every_steps").kind == "argument":
         raise UserError(
-            "every_steps= has no effect in `align eval`: weights are kept only while a run trains; give evaluate.every_steps= to `align "
+            "every_steps= has no effect in `align eval`: weights are kept only while a run trains; give "
+            "evaluate.every_steps= to `align "
             "train`"
         )
     if composed.origin("curve") != DEFAULT and config.run is None:
@@ -131,7 +132,8 @@ def compose_construct(arguments: Sequence[str]) -> Composed:
     names = available("construct")
     if name not in names and not name.endswith((".yaml", ".yml")):
         raise UserError(
-            f"recipe={name}: no such construction{nearest(name, names)}; give one of {', '.join(names)}, or the path of a YAML file"
+            f"recipe={name}: no such construction{nearest(name, names)}; give one of {', '.join(names)}, or the path "
+            "of a YAML file"
         )
     known_as, recipe = load("recipe", name)
     return merge(

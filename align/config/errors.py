@@ -1,4 +1,6 @@
-"""Errors of OmegaConf, translated into the terms of settings: what was found and what is expected, without class names."""
+"""Errors of OmegaConf, translated into the terms of settings: what was found and what is expected,
+without class names.
+"""
 
 from __future__ import annotations
 

@@ -16,13 +16,17 @@ from align.errors import UserError, nearest
 
 
 def shipped_folder(name: str) -> Path:
-    """`recipes`, `accelerate_configs` or `slurm`: next to the package in a checkout, inside it in an installed wheel."""
+    """`recipes`, `accelerate_configs` or `slurm`: next to the package in a checkout, inside it in
+    an installed wheel.
+    """
     package = Path(__file__).resolve().parents[1]
     return next((f for f in (package / name, package.parent / name) if f.is_dir()), package / name)
 
 
 def available(kind: str = "") -> list[str]:
-    """Names of the shipped training recipes (`kind=""`), `models`, `suites`, `sweeps`, or constructions (`construct`)."""
+    """Names of the shipped training recipes (`kind=""`), `models`, `suites`, `sweeps`, or
+    constructions (`construct`).
+    """
     root = shipped_folder("recipes")
     if kind == "construct":
         return sorted(f"construct/{p.stem}" for p in (root / kind).glob("*.yaml"))
@@ -42,7 +46,8 @@ def launch_file(name: str) -> Path:
     if not file.is_file():
         names = sorted(path.stem for path in folder.glob("*.yaml"))
         raise UserError(
-            f"launch.config={name}: no such file{nearest(name, names)}; give one of {', '.join(names)}, or the path of a YAML file"
+            f"launch.config={name}: no such file{nearest(name, names)}; give one of {', '.join(names)}, or the path of "
+            "a YAML file"
         )
     return file
 
@@ -101,16 +106,19 @@ def _file(kind: str, name: str, child: Path | None = None) -> Path:
         if child is not None:
             names = sorted([*names, *(f"bases/{path.stem}" for path in (folder / "bases").glob("*.yaml"))])
             raise UserError(
-                f"{child}: base: {name}: no such {kind}{nearest(name, names)}; give one of {', '.join(names)}, or the path "
+                f"{child}: base: {name}: no such {kind}{nearest(name, names)}; give one of {', '.join(names)}, or the "
+                "path "
                 "of a YAML file"
             )
         if "," in name:
             raise UserError(
-                f"{kind}={name}: expected one {kind}; to train each of several, use `align sweep {kind}={name}`; to compare them, use "
+                f"{kind}={name}: expected one {kind}; to train each of several, use `align sweep {kind}={name}`; to "
+                "compare them, use "
                 f"`align compare`"
             )
         raise UserError(
-            f"{kind}={name}: no such {kind}{nearest(name, names)}; give one of {', '.join(names)}, or the path of a YAML file"
+            f"{kind}={name}: no such {kind}{nearest(name, names)}; give one of {', '.join(names)}, or the path of a "
+            "YAML file"
         )
     return file
 

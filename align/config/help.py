@@ -43,7 +43,9 @@ MOST_USED = {
     "evaluate_afterwards": "",
     "launch.config": "",
 }
-"""Options of a training run that its help shows first; an empty text stands for that of the settings (align/settings/)."""
+"""Options of a training run that its help shows first; an empty text stands for that of the
+settings (align/settings/).
+"""
 
 
 @dataclass
@@ -66,7 +68,9 @@ class Option:
 
 
 def describe(verb: str, schema: Any, words: Sequence[str] = ()) -> str:
-    """The help of one verb; `words` after --help name sections, `all` is every option. Raises UserError for an unknown section."""
+    """The help of one verb; `words` after --help name sections, `all` is every option. Raises
+    UserError for an unknown section.
+    """
     everything, sections = list(options_of(schema)), _sections(schema)
     if not words:
         chosen = _first(everything, "train" in sections)
@@ -77,7 +81,8 @@ def describe(verb: str, schema: Any, words: Sequence[str] = ()) -> str:
     for word in words:
         if word not in (*sections, "all"):
             raise UserError(
-                f"align {verb} --help {word}: no such section{nearest(word, list(sections))}; there are {', '.join([*sections, 'all'])}"
+                f"align {verb} --help {word}: no such section{nearest(word, list(sections))}; there are "
+                f"{', '.join([*sections, 'all'])}"
             )
         if word == "train" or (word == "all" and "train" in sections):
             chosen += trainer_options()
@@ -92,7 +97,9 @@ def _printed(options: Sequence[Option]) -> str:
 
 
 def _first(everything: Sequence[Option], is_run: bool) -> list[Option]:
-    """What the help of a verb shows first: of a training run the options that are used most, else those outside sections."""
+    """What the help of a verb shows first: of a training run the options that are used most, else
+    those outside sections.
+    """
     if not is_run:
         return [one for one in everything if "." not in one.key]
     known = {one.key: one for one in everything}
@@ -104,7 +111,9 @@ def _first(everything: Sequence[Option], is_run: bool) -> list[Option]:
 
 
 def options_of(schema: Any, prefix: str = "") -> Iterator[Option]:
-    """Every key of a configuration; `<name>` stands for a name that the user gives to a part, a benchmark or a judge."""
+    """Every key of a configuration; `<name>` stands for a name that the user gives to a part, a
+    benchmark or a judge.
+    """
     hints = get_type_hints(schema)
     for field in fields(schema):
         default: Any = None
@@ -140,7 +149,9 @@ def trainer_options() -> list[Option]:
 
 
 def _sections(schema: Any) -> dict[str, tuple[str, str]]:
-    """{name of a section: (how its keys begin, what it is)}. A judge is a section wherever it is, and so are trl's fields."""
+    """{name of a section: (how its keys begin, what it is)}. A judge is a section wherever it is,
+    and so are trl's fields.
+    """
     found = {}
     for name, hint in get_type_hints(schema).items():
         inner = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)

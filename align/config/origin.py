@@ -10,7 +10,9 @@ class Origin:
     """The origin of one value of a configuration."""
 
     kind: str
-    """default | recipe | suite | model | run (stored with a run) | rates (align/config/rates.py) | file (any other) | argument"""
+    """default | recipe | suite | model | run (stored with a run) | rates (align/config/rates.py) |
+    file (any other) | argument
+    """
     label: str
     """The file and its section, or the argument."""
 

@@ -1,4 +1,6 @@
-"""Short names of your own benchmarks: settings may use the `name` attribute of `module:NAME`, as files and tables do."""
+"""Short names of your own benchmarks: settings may use the `name` attribute of `module:NAME`, as
+files and tables do.
+"""
 
 from __future__ import annotations
 

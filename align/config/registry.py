@@ -121,7 +121,8 @@ def check_benchmark_name(key: str, name: str, own: Mapping[str, Sequence[str]]) 
     names = [*BENCHMARKS, *GROUPS]
     if name in names and name in own:
         raise UserError(
-            f"{key}: {own[name][0]} has the name {name}, which is also the name of another benchmark; write its settings under "
+            f"{key}: {own[name][0]} has the name {name}, which is also the name of another benchmark; write its "
+            "settings under "
             f"{key.removesuffix(name)}{own[name][0]}, or rename it"
         )
     if name not in names and ":" not in name:

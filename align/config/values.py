@@ -19,7 +19,8 @@ def parse_argument(argument: str, text: str) -> Any:
     value = parse_value(text)
     if isinstance(value, str) and (lacking := _not_closed(text)):
         raise UserError(
-            f"argument {argument!r}: the first {text[0]} is not closed by {lacking}; close it or, for a literal text, use quotes: "
+            f"argument {argument!r}: the first {text[0]} is not closed by {lacking}; close it or, for a literal text, "
+            "use quotes: "
             f"{argument.partition('=')[0]}='\"...\"'"
         )
     return value

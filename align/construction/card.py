@@ -33,7 +33,8 @@ def _head(facts: Mapping[str, Any], certificate: Mapping[str, Any] | None, writt
         else "not certified as leak-free"
     )
     yield (
-        f"{facts['items']:,} items, {called}. Each item has an unsafe image and a query whose text is meant to be harmless; "
+        f"{facts['items']:,} items, {called}. Each item has an unsafe image and a query whose text is meant to be "
+        "harmless; "
         "items with a safe twin also have the safe image for the same query."
     )
     yield ""

@@ -1,4 +1,6 @@
-"""The last step of every construction: drop near-duplicates, unchanged twins, empty queries, and overlap with training sets."""
+"""The last step of every construction: drop near-duplicates, unchanged twins, empty queries, and
+overlap with training sets.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,8 @@ def check_distance(distance: int | None) -> None:
         import imagehash  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "image_distance= needs the package imagehash: pip install 'vsil-align[construct]', or give image_distance=null "
+            "image_distance= needs the package imagehash: pip install 'vsil-align[construct]', or give "
+            "image_distance=null "
             "to compare pixels only"
         ) from error
 
@@ -86,10 +89,12 @@ def _twin(item: Item, folder: Path) -> Row:
 
 
 def repeats(rows: Sequence[Row], distance: int | None) -> dict[str, str]:
-    """{id of a row: id of the earlier row that it repeats}: the same question about nearly the same image.
+    """{id of a row: id of the earlier row that it repeats}: the same question about nearly the same
+    image.
 
-    Rows without an image repeat each other if their descriptions are equal.
-    `distance` is the largest number of different bits of perceptual hashes; None compares pixels only. Raises UserError.
+    Rows without an image repeat each other if their descriptions are equal. `distance` is the
+    largest number of different bits of perceptual hashes; None compares pixels only. Raises
+    UserError.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -130,7 +135,8 @@ def _near(one: Any, other: Any, distance: int | None) -> bool:
 
 
 def _overlapping(rows: Sequence[Row], twins: Sequence[Row], config: ConstructConfig) -> dict[str, tuple[str, str]]:
-    """{id: (reason, training row)} of items that share an image (also the safe one), or a query without an image, with a training set.
+    """{id: (reason, training row)} of items that share an image (also the safe one), or a query
+    without an image, with a training set.
 
     The same query about another image is another request.
     """

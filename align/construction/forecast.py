@@ -25,7 +25,8 @@ def forecast(
         n *= _number(step.makes, config)
     if config.certify and config.certificate.judge.name:
         yield (
-            f"certificate: at most {4 * n:,} verdicts of each judge of {', '.join(config.certificate.judge.name)} (pair and text, of "
+            f"certificate: at most {4 * n:,} verdicts of each judge of {', '.join(config.certificate.judge.name)} "
+            "(pair and text, of "
             "both twins); `align leakage dry_run=true` shows the cost for the result"
         )
     for name, count in totals.items():

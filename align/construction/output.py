@@ -1,4 +1,6 @@
-"""The result: a file of twins for the controlled track, a benchmark file, a suite, and a list of images with their licences."""
+"""The result: a file of twins for the controlled track, a benchmark file, a suite, and a list of
+images with their licences.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +126,8 @@ def suite(config: ConstructConfig, folder: Path) -> str:
         for arm, subset in CONTROLLED.items()
     }
     header = (
-        "# The controlled track on constructed twins. Paths are absolute: after moving the folder, repeat `align construct`.\n"
+        "# The controlled track on constructed twins. Paths are absolute: after moving the folder, repeat `align "
+        "construct`.\n"
         f"#   align compare track=controlled suite={shlex.quote(str(folder / SUITE))} model=<names>\n"
     )
     base = {"base": config.suite_base} if config.suite_base else {}

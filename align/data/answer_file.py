@@ -30,12 +30,14 @@ def with_file(rows: Sequence[Row], path: str, what: str) -> tuple[list[Row], lis
     filled = [key for row, key in zip(rows, found, strict=True) if key and _lacking(row, given[key])]
     if not filled:
         raise UserError(
-            f"{what}={path}: none of its {len(given)} responses matches, by id or prompt, a row without a response, of {len(rows)} rows; "
+            f"{what}={path}: none of its {len(given)} responses matches, by id or prompt, a row without a response, of "
+            f"{len(rows)} rows; "
             f"check these columns"
         )
     kept = [row for row in answered if row.response is not None]
     facts = [
-        f"{len(filled)} rows have responses from {path}; {len(given) - len(set(filled))} of its {len(given)} responses are not used"
+        f"{len(filled)} rows have responses from {path}; {len(given) - len(set(filled))} of its {len(given)} responses "
+        "are not used"
     ]
     if len(kept) < len(answered):
         facts.append(f"{len(answered) - len(kept)} rows dropped without a response in the source or in {path}")
@@ -82,6 +84,7 @@ def _refuse_ambiguous(rows: Sequence[Row], found: Sequence[Key | None], what: st
     for row, key in zip(rows, found, strict=True):
         if key and key[0] == "prompt" and shown.setdefault(key, row).images != row.images:
             raise UserError(
-                f"{what}: the response for prompt {key[1][:60]!r} matches rows with different images, {shown[key].id} and {row.id}; "
+                f"{what}: the response for prompt {key[1][:60]!r} matches rows with different images, {shown[key].id} "
+                f"and {row.id}; "
                 f"name its row by `id`"
             )

@@ -23,14 +23,17 @@ def check_settings(name: str, part: Part) -> None:
     for field in FIELDS:
         if getattr(part, field) not in (None, GENERATE):
             raise UserError(
-                f"data.{name}.{field}={getattr(part, field)}: expected generate, or null to use only the source's responses"
+                f"data.{name}.{field}={getattr(part, field)}: expected generate, or null to use only the source's "
+                "responses"
             )
 
 
 def paired(row: Row) -> Row:
-    """Return the row with `response` also as `chosen` and, if harmful, `harmful_response` also as `rejected`, and the reverse.
+    """Return the row with `response` also as `chosen` and, if harmful, `harmful_response` also as
+    `rejected`, and the reverse.
 
-    Only absent values are filled in. The rejected response of a benign row need not be harmful, so it is not copied.
+    Only absent values are filled in. The rejected response of a benign row need not be harmful, so
+    it is not copied.
     """
     row = replace(row, response=_first(row.response, row.chosen), chosen=_first(row.chosen, row.response))
     if row.role != "harmful":
@@ -61,7 +64,8 @@ def check_rows(name: str, rows: Sequence[Row], part: Part) -> None:
     both = [row.id for row in rows if len(lacking(row, part)) > 1]
     if both:
         raise UserError(
-            f"data.{name}: {len(both)} harmful rows have neither `response` nor `harmful_response`, and one model would write the same "
+            f"data.{name}: {len(both)} harmful rows have neither `response` nor `harmful_response`, and one model "
+            "would write the same "
             f"text for both, first: {', '.join(both[:5])}; add one of the two to the source, or generate only one"
         )
 

@@ -12,7 +12,9 @@ from align.rows import Row
 
 
 def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """The first of each group of repeated rows, and the number of dropped rows. Raises UserError for an unreadable image."""
+    """The first of each group of repeated rows, and the number of dropped rows. Raises UserError
+    for an unreadable image.
+    """
     seen: set[tuple[str, ...]] = set()
     kept = []
     for row, identity in zip(rows, identities(rows), strict=True):

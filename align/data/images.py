@@ -98,10 +98,13 @@ def _refuse_damaged(opened: Image.Image) -> None:
 
 
 def _refuse_unclear(opened: Image.Image, named: str) -> None:
-    """Raise UserError for an image that is too large to decode, or that is not one still image with displayable values."""
+    """Raise UserError for an image that is too large to decode, or that is not one still image with
+    displayable values.
+    """
     if opened.width * opened.height > MAX_PIXELS:
         raise UserError(
-            f"{named} has {opened.width} x {opened.height} pixels, expected at most {MAX_PIXELS:,} pixels; save a smaller image"
+            f"{named} has {opened.width} x {opened.height} pixels, expected at most {MAX_PIXELS:,} pixels; save a "
+            "smaller image"
         )
     # MPO is a photograph plus a preview or the image of a second lens: the first frame is the image.
     frames = getattr(opened, "n_frames", 1)

@@ -72,7 +72,8 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
     role, harm_in = texts.pop("role") or default_role, texts.pop("harm_in")
     if role is None:
         raise UserError(
-            f"{where}: no column `role`, expected {' or '.join(ROLES)}; add the column, or set {option('role=harmful')} or "
+            f"{where}: no column `role`, expected {' or '.join(ROLES)}; add the column, or set "
+            f"{option('role=harmful')} or "
             f"{option('role=benign')} for the whole file"
         )
     if role not in ROLES:
@@ -87,8 +88,8 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
         id=record.name("id") if record.get("id") not in (None, "") else default_id,
         images=images,
         role=role,
-        # A harmful row without harm_in: if it has no image, the harm is in the text. If it has one, the harm may be in the
-        # image only, so a view that hides the image must not pass silently.
+        # A harmful row without harm_in: if it has no image, the harm is in the text. If it has one,
+        # the harm may be in the image only, so a view that hides the image must not pass silently.
         harm_in=harm_in or ("none" if role == "benign" else "image" if images else "text"),
         source=folder.name,
         cluster=images[0].name if images else None,

@@ -83,7 +83,9 @@ def find_overlap(trained: Trained, evaluation: Iterable[Row], shared_prompts: Co
 
 
 def text_hash(text: str) -> str:
-    """A hash of the text that ignores case, punctuation and spacing; symbols with a meaning (C, C++, C#, 5 * 3) count."""
+    """A hash of the text that ignores case, punctuation and spacing; symbols with a meaning (C,
+    C++, C#, 5 * 3) count.
+    """
     words = " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_KEPT).split())
     words = words or text.strip()  # a text of punctuation only stays as it is
     return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -108,12 +110,15 @@ def refuse_overlap(
     shared_prompts: Collection[str] = (),
     remedy: str = OVERLAP_REMEDY,
 ) -> str | None:
-    """Raise UserError that counts and names overlapping rows; return a line about shared questions with other images."""
+    """Raise UserError that counts and names overlapping rows; return a line about shared questions
+    with other images.
+    """
     overlap = find_overlap(trained, evaluation, shared_prompts)
     for what, pairs in (("image", overlap.images), ("question", overlap.questions)):
         if pairs:
             raise UserError(
-                f"{len(pairs)} training rows have the {what} of a row of {benchmark} (training row = evaluation row: {_shown(pairs)}); "
+                f"{len(pairs)} training rows have the {what} of a row of {benchmark} (training row = evaluation row: "
+                f"{_shown(pairs)}); "
                 f"{remedy}"
             )
     if not overlap.over_others:

@@ -1,6 +1,8 @@
-"""Pixel hashes of many images, decoded in several threads and cached, so that later runs need not decode the images again.
+"""Pixel hashes of many images, decoded in several threads and cached, so that later runs need not
+decode the images again.
 
-The cache has one file per folder of images; its keys are an image's file and stamp. A damaged line is computed again.
+The cache has one file per folder of images; its keys are an image's file and stamp. A damaged line
+is computed again.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ Found = dict[ImageRef, str | UserError]
 
 
 def hashes_of(rows: Sequence[Row], report: Report | None = None) -> Found:
-    """The pixel hash of every image of the rows. If several processes need the same many images, one decodes, the others wait."""
+    """The pixel hash of every image of the rows. If several processes need the same many images,
+    one decodes, the others wait.
+    """
     wanted: dict[ImageRef, str] = {}
     for row in rows:
         for image in row.images:
@@ -86,7 +90,8 @@ def _hashed(
 def _decoded(images: Sequence[tuple[ImageRef, str]]) -> list[str | UserError]:
     def one(image: ImageRef, where: str) -> str | UserError:
         try:
-            # `_Kept` caches hashes of files; images in memory recur with every benchmark and model, so they use the other cache.
+            # `_Kept` caches hashes of files; images in memory recur with every benchmark and model,
+            # so they use the other cache.
             return decoded_hash(image, where) if image.bytes is None else pixel_hash(image, where)
         except UserError as error:
             return error

@@ -37,14 +37,17 @@ class Source(Protocol):
 
 
 def tell_unread_images(what: str, read: Read, wanted: bool) -> list[str]:
-    """A line about columns that look like images and are not read. Raises UserError if images are needed and no row has one."""
+    """A line about columns that look like images and are not read. Raises UserError if images are
+    needed and no row has one.
+    """
     if read.unread_images is None or not (wanted or any(row.images for row in read.rows)):
         return []
     if any(row.images for row in read.rows):
         return [f"{what}: {read.unread_images}"]
     without = f"set {text_view()}" if text_view() else "remove the other columns"
     raise UserError(
-        f"{what}: no row has an image, and {read.unread_images}. Rename the image column to `image`; if the rows have no images, {without}"
+        f"{what}: no row has an image, and {read.unread_images}. Rename the image column to `image`; if the rows have "
+        f"no images, {without}"
     )
 
 
@@ -74,7 +77,8 @@ def below(data_root: str | None, name: str) -> Path | None:
     root = Path(given)
     if not root.is_dir():
         raise UserError(
-            f"{'data_root=' if data_root else f'${VARIABLE}='}{given}: not a folder; give the folder that holds datasets by name"
+            f"{'data_root=' if data_root else f'${VARIABLE}='}{given}: not a folder; give the folder that holds "
+            "datasets by name"
         )
     return next((path for path in (root / name, root / f"{name}.zip") if path.exists()), None)
 

@@ -71,7 +71,9 @@ def _units(rows: Sequence[Row]) -> list[Unit]:
 
 
 def _drawn(units: Sequence[Unit], keys: Sequence[Callable[[Unit], Hashable]], n: int, rng: random.Random) -> list[Unit]:
-    """Stratify by the first key, then by the next key within each value; the first key's shares are exact to one row."""
+    """Stratify by the first key, then by the next key within each value; the first key's shares are
+    exact to one row.
+    """
     if not keys:
         return rng.sample(units, n)
     groups = _grouped(units, keys[0])

@@ -65,7 +65,8 @@ def rows_of(twin: Twin, subset: str) -> list[Row]:
         twin=twin.id,
         source=twin.source,
         cluster=twin.image.name or twin.id,
-        # A model responds differently to a neutral query and one that names the harm; arms must have the same responses.
+        # A model responds differently to a neutral query and one that names the harm; arms must
+        # have the same responses.
         asked=twin.query_leak,
     )
     safe = Row(

@@ -62,7 +62,8 @@ def check_labels(rows: Sequence[Row], view: str, allow_label_conflict: bool) -> 
     unseen = [row.id for row in rows if row.harm_in == "image" and not row.images]
     if unseen:
         raise UserError(
-            f"{len(unseen)} training rows have harm_in=image and no image, first: {', '.join(unseen[:5])}; add the images, or correct "
+            f"{len(unseen)} training rows have harm_in=image and no image, first: {', '.join(unseen[:5])}; add the "
+            "images, or correct "
             f"harm_in"
         )
     if view not in HIDES_IMAGE:
@@ -90,7 +91,8 @@ def _foreign(row: Row, others: Sequence[Row]) -> tuple[ImageRef, ...]:
     foreign = [other for other in others if _is_foreign(row, other)]
     if not foreign:
         raise UserError(
-            f"row {row.id} of {row.source}: view=shuffled found no image of another item among {len(others)} rows with images; add rows "
+            f"row {row.id} of {row.source}: view=shuffled found no image of another item among {len(others)} rows with "
+            "images; add rows "
             f"with other images, or use another view"
         )
     return rng.choice(foreign).images

@@ -1,7 +1,8 @@
-"""Model families: module names of the towers, image token, and end of turn. A new family is a file here (docs/adding.md).
+"""Model families: module names of the towers, image token, and end of turn. A new family is a file
+here (docs/adding.md).
 
-A model of an unknown family can be evaluated, because its processor has all information for that. It
-cannot be trained, because its towers are unknown.
+A model of an unknown family can be evaluated, because its processor has all information for that.
+It cannot be trained, because its towers are unknown.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ class Family:
     towers: dict[str, str]
     """{tower: prefix of its modules in the model}. The first matching prefix wins."""
     end_of_turn_token: str | None = None
-    """The token that ends a response; None: the tokenizer's end-of-sequence token (LLaVA's template writes none itself)."""
+    """The token that ends a response; None: the tokenizer's end-of-sequence token (LLaVA's template
+    writes none itself).
+    """
     image_token: str | None = None
     """The token that is repeated for an image; None if it is also the template's placeholder for one image."""
 
     lays_out: bool = False
-    """Whether the layouts `shared_prefix` and `packed` work (align/fast/model_inputs.py): the forward pass accepts `position_ids`
-    and a 4-D mask, `get_image_features` returns one entry per image, and attention is causal."""
+    """Whether the layouts `shared_prefix` and `packed` work (align/fast/model_inputs.py): the
+    forward pass accepts `position_ids` and a 4-D mask, `get_image_features` returns one entry per
+    image, and attention is causal.
+    """
 
     @property
     def known(self) -> bool:
@@ -42,7 +47,8 @@ class Family:
         token = self.end_of_turn_token or processor.tokenizer.eos_token
         if token is None or token not in processor.tokenizer.get_vocab():
             raise UserError(
-                f"family {self.model_type}: the end-of-turn token {token!r} is not in the tokenizer's vocabulary; set `end_of_turn_token` "
+                f"family {self.model_type}: the end-of-turn token {token!r} is not in the tokenizer's vocabulary; set "
+                "`end_of_turn_token` "
                 f"in the family"
             )
         return token

@@ -1,4 +1,6 @@
-"""LLaVA-1.5: CLIP, two linear layers, Vicuna. Its template writes no end of turn; the end-of-sequence token ends a turn."""
+"""LLaVA-1.5: CLIP, two linear layers, Vicuna. Its template writes no end of turn; the
+end-of-sequence token ends a turn.
+"""
 
 from align.families import Family
 

@@ -137,7 +137,8 @@ class StoredReference:
         if self.agreed(apart <= self.near):
             return
         LOG.warning(
-            f"{self.store.folder}: cached log-probabilities differ from the reference model's (on this process by {apart:.2g} per "
+            f"{self.store.folder}: cached log-probabilities differ from the reference model's (on this process by "
+            f"{apart:.2g} per "
             f"token); they are deleted and computed again"
         )
         self.store.forget()

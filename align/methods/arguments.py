@@ -108,8 +108,10 @@ def training_arguments(composed: Composed, method: type, run: RunFolder, world_s
         raise UserError(f"train: {error}") from error
     if arguments.train_sampling_strategy not in STRATEGIES:
         raise UserError(
-            f"{composed.origin('train.train_sampling_strategy')}: train.train_sampling_strategy={arguments.train_sampling_strategy}: "
-            f"expected one of {', '.join(STRATEGIES)}; with any other, the rows of a step would not depend on the seed alone"
+            f"{composed.origin('train.train_sampling_strategy')}: "
+            f"train.train_sampling_strategy={arguments.train_sampling_strategy}: "
+            f"expected one of {', '.join(STRATEGIES)}; with any other, the rows of a step would not depend on the seed "
+            "alone"
         )
     _check_amounts(arguments, composed)
     method.check_arguments(arguments, config)  # type: ignore[attr-defined]
@@ -149,7 +151,8 @@ def _batch(config: RunConfig, given: dict[str, Any], world_size: int) -> tuple[i
     share, rest = divmod(config.global_batch_size, world_size)
     if rest or not share:
         raise UserError(
-            f"global_batch_size={config.global_batch_size} cannot be divided over {world_size} processes; use a multiple of that number"
+            f"global_batch_size={config.global_batch_size} cannot be divided over {world_size} processes; use a "
+            "multiple of that number"
         )
     batch = given.get("per_device_train_batch_size", share)
     if batch < 1 or share % batch:

@@ -72,7 +72,8 @@ class WholeBatches(torch.utils.data.Sampler[int]):
         if not (filled := len(self) - self.rows):
             return []
         return [
-            f"{self.rows} rows do not fill steps of {self.global_batch_size}: the last step of each epoch takes {filled} rows "
+            f"{self.rows} rows do not fill steps of {self.global_batch_size}: the last step of each epoch takes "
+            f"{filled} rows "
             f"from the start of that epoch's order again"
         ]
 

@@ -159,7 +159,8 @@ class RowsTrainer(WholeCheckpoints):
         if not (finite := torch.isfinite(losses)).all():
             ids = ", ".join(self.train_dataset[int(i)]["id"] for i in rows[~finite].flatten())
             raise UserError(
-                f"the loss is {losses[~finite][0].item()}; rows of this batch: {ids}. Lower train.learning_rate, or check these rows"
+                f"the loss is {losses[~finite][0].item()}; rows of this batch: {ids}. Lower train.learning_rate, or "
+                "check these rows"
             )
         return result
 

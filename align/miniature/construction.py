@@ -1,8 +1,8 @@
 """The roles of a construction in the miniature (recipes/construct/miniature.yaml).
 
-Writer, detoxifier, judge of texts and painters are functions with the world's own sentences and drawings; the tiny LLaVA
-looks at images as verifier, judge of pairs, captioner and answerer. Detoxifier and painters err at the rates below, so
-that a test can find them again in the funnel.
+Writer, detoxifier, judge of texts and painters are functions with the world's own sentences and
+drawings; the tiny LLaVA looks at images as verifier, judge of pairs, captioner and answerer.
+Detoxifier and painters err at the rates below, so that a test can find them again in the funnel.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ class Fetched:
 
 
 def fetch(settings: ModelSettings) -> Fetched:
-    """Download the files of a model that are not in the cache yet. Raises UserError with the model and the Hub's error."""
+    """Download the files of a model that are not in the cache yet. Raises UserError with the model
+    and the Hub's error.
+    """
     from huggingface_hub import snapshot_download
 
     path, revision = str(settings.path), settings.revision
@@ -55,5 +57,6 @@ def _refuse_too_large(named: str, size: int) -> None:
     free = shutil.disk_usage(there).free
     if size > free:
         raise UserError(
-            f"{named}: the download needs {size:,} bytes, but only {free:,} are free at {cache}; set HF_HOME to a folder on another disk"
+            f"{named}: the download needs {size:,} bytes, but only {free:,} are free at {cache}; set HF_HOME to a "
+            "folder on another disk"
         )

@@ -42,7 +42,9 @@ class Loaded:
     path: str
     """The folder or Hub id of the base weights."""
     weights: str
-    """Sixteen hex digits that change with the weights (base and adapter), the way they are loaded, and image preparation."""
+    """Sixteen hex digits that change with the weights (base and adapter), the way they are loaded,
+    and image preparation.
+    """
     settings: ModelSettings
     positions: int | None = None
     """The model's maximum sequence length in tokens; None if its configuration does not have it."""
@@ -88,8 +90,9 @@ def load(settings: ModelSettings, adapter: str | None = None) -> Loaded:
         ),
     )
     if is_deepspeed_zero3_enabled():
-        # transformers records here which weight names it changed while loading; under ZeRO-3 also names that it did not change, so it
-        # would save the weights under names that no other program knows. Without this record it uses the model's usual names.
+        # transformers records here which weight names it changed while loading; under ZeRO-3 also
+        # names that it did not change, so it would save the weights under names that no other
+        # program knows. Without this record it uses the model's usual names.
         model._weight_conversions = None
     if on_top is not None:
         model = _with_adapter(model, on_top, trainable=adapter is None)
@@ -154,7 +157,8 @@ def _compute_dtype(settings: ModelSettings, config: Any) -> torch.dtype:
 def load_checkpoint(path: str, settings: ModelSettings | None = None) -> Loaded:
     """Load a model folder, a Hub id, or a peft adapter's folder, which names its own base.
 
-    `settings.revision` belongs to `settings.path`; it is not used for other repositories, which do not have this commit.
+    `settings.revision` belongs to `settings.path`; it is not used for other repositories, which do
+    not have this commit.
     """
     return checkpoint(path, settings).load()
 

@@ -46,7 +46,8 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
         if not any(family.tower_of(name) == tower for name in matched):
             there = sorted({name.rpartition(".")[2] for name in linear if family.tower_of(name) == tower})
             raise UserError(
-                f"lora.target_modules: {list(settings.target_modules)} match no linear layer of {tower}; its layers are {', '.join(there)}"
+                f"lora.target_modules: {list(settings.target_modules)} match no linear layer of {tower}; its layers "
+                f"are {', '.join(there)}"
             )
     for entry, (asked, _) in patterns.items():
         if not found[entry]:
@@ -65,7 +66,8 @@ def _pattern(entry: str, towers: list[str]) -> tuple[list[str], str]:
         )
     if tower not in towers:
         raise UserError(
-            f"lora.target_modules: {entry!r} is for {tower}, which is not in lora.towers={','.join(towers)}; to adapt it too, set "
+            f"lora.target_modules: {entry!r} is for {tower}, which is not in lora.towers={','.join(towers)}; to adapt "
+            "it too, set "
             f"lora.towers={','.join([*towers, tower])}"
         )
     return [tower], pattern

@@ -1,4 +1,6 @@
-"""Merge an adapter into its base: plain transformers weights, compared with the unmerged model before they are written."""
+"""Merge an adapter into its base: plain transformers weights, compared with the unmerged model
+before they are written.
+"""
 
 from __future__ import annotations
 

@@ -111,7 +111,8 @@ def absent_adapter(adapter: str) -> str | None:
     if Path(adapter, "adapter_model.safetensors").is_file():
         return None
     return (
-        f"adapter {adapter}: adapter_model.safetensors does not exist; save the adapter as safetensors, since pickles (adapter_model.bin) "
+        f"adapter {adapter}: adapter_model.safetensors does not exist; save the adapter as safetensors, since pickles "
+        "(adapter_model.bin) "
         f"are not loaded"
     )
 

@@ -63,13 +63,15 @@ def _bound_pixels(image_processor: Any, settings: ModelSettings) -> None:
     given = {name: pixels for name, pixels in given.items() if pixels is not None}
     if given and not hasattr(image_processor, "merge_size"):
         raise UserError(
-            f"model.min_pixels, model.max_pixels: {type(image_processor).__name__} resizes all images to one size; remove these settings"
+            f"model.min_pixels, model.max_pixels: {type(image_processor).__name__} resizes all images to one size; "
+            "remove these settings"
         )
     if given:
         size = dict(image_processor.size) | given
         if size["shortest_edge"] > size["longest_edge"]:
             raise UserError(
-                f"model.min_pixels={size['shortest_edge']} is more than model.max_pixels={size['longest_edge']} (an absent setting has "
+                f"model.min_pixels={size['shortest_edge']} is more than model.max_pixels={size['longest_edge']} (an "
+                "absent setting has "
                 f"the processor's value), so the number of image tokens would have no limit; give both settings"
             )
         image_processor.size = type(image_processor.size)(**size)

@@ -30,8 +30,9 @@ def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) ->
         ) from error
     from transformers import BitsAndBytesConfig
 
-    # The language model has most of the weights. The vision tower and the projector have a twentieth, and an error there affects
-    # every image token. The output head's weight must be a plain matrix, because trl's loss, for example, reads it directly.
+    # The language model has most of the weights. The vision tower and the projector have a
+    # twentieth, and an error there affects every image token. The output head's weight must be a
+    # plain matrix, because trl's loss, for example, reads it directly.
     skipped = [prefix for tower, prefix in family.towers.items() if tower != "language_model"] + [OUTPUT_HEAD]
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
@@ -59,21 +60,27 @@ def refuse_odd_widths(kind: str | None, config: Any) -> None:
     widths = {"hidden_size": text.hidden_size, "intermediate_size": text.intermediate_size, "heads x head_dim": heads}
     if odd := {name: width for name, width in widths.items() if width % NF4_BLOCK}:
         raise UserError(
-            f"model.quantization=nf4: {', '.join(f'{name} is {width}' for name, width in odd.items())}, expected multiples of "
+            f"model.quantization=nf4: {', '.join(f'{name} is {width}' for name, width in odd.items())}, expected "
+            "multiples of "
             f"{NF4_BLOCK}; use model.quantization=int8, or null"
         )
 
 
 def refuse_dora_in_int8(kind: str | None, use_dora: bool) -> None:
-    """Raise UserError for int8 with DoRA on a CPU: peft loses the scales of 8-bit weights, and the second step would fail."""
+    """Raise UserError for int8 with DoRA on a CPU: peft loses the scales of 8-bit weights, and the
+    second step would fail.
+    """
     if kind == "int8" and use_dora and not torch.cuda.is_available():
         raise UserError(
-            "model.quantization=int8 with DoRA (use_dora) needs a GPU, because peft cannot compute it on a CPU; nf4 works on both"
+            "model.quantization=int8 with DoRA (use_dora) needs a GPU, because peft cannot compute it on a CPU; nf4 "
+            "works on both"
         )
 
 
 def count(parameter: torch.nn.Parameter) -> int:
-    """The number of values of a parameter; a 4-bit parameter has two per element, a parameter partitioned by ZeRO-3 has none."""
+    """The number of values of a parameter; a 4-bit parameter has two per element, a parameter
+    partitioned by ZeRO-3 has none.
+    """
     state = getattr(parameter, "quant_state", None)
     if state is not None:
         return state.shape.numel()

@@ -34,7 +34,9 @@ def add_frozen_copy(model: Any) -> None:
 
 
 def kind_of_reference(is_adapter: bool, is_continued: bool) -> str:
-    """Which reference model a run has, in words: it trains an adapter or all of the model, and may continue an adapter."""
+    """Which reference model a run has, in words: it trains an adapter or all of the model, and may
+    continue an adapter.
+    """
     if not is_adapter:
         return COPY
     return CONTINUED if is_continued else ADAPTER_OFF
@@ -42,7 +44,9 @@ def kind_of_reference(is_adapter: bool, is_continued: bool) -> str:
 
 @contextlib.contextmanager
 def reference_of(model: Any, copy: Any = None) -> Iterator[Any]:
-    """The reference model, without gradients and dropout: `copy`, or the PeftModel with the frozen adapter or no adapter."""
+    """The reference model, without gradients and dropout: `copy`, or the PeftModel with the frozen
+    adapter or no adapter.
+    """
     from trl.trainer.utils import use_adapter
 
     reference = model if copy is None else copy

@@ -32,12 +32,14 @@ def check_trainable(composed: Composed) -> None:
         twice = [tower for tower in config.trainable if tower in config.lora.towers]
         if twice:
             raise UserError(
-                f"trainable and lora.towers both name {twice[0]}, but a tower either gets an adapter or is trained in full; remove it from "
+                f"trainable and lora.towers both name {twice[0]}, but a tower either gets an adapter or is trained in "
+                "full; remove it from "
                 f"one of the two"
             )
         if "language_model" in config.trainable:
             raise UserError(
-                "trainable=language_model with an adapter would keep a second language model in memory; to train it in full, set lora=null"
+                "trainable=language_model with an adapter would keep a second language model in memory; to train it in "
+                "full, set lora=null"
             )
 
 
@@ -49,7 +51,8 @@ def _check_full(config: RunConfig) -> None:
         )
     if config.model.adapter:
         raise UserError(
-            f"model.adapter={config.model.adapter} with lora=null: an adapter can only be trained as an adapter; remove lora=null, or "
+            f"model.adapter={config.model.adapter} with lora=null: an adapter can only be trained as an adapter; "
+            "remove lora=null, or "
             f"merge it first: align merge checkpoint={config.model.adapter} output_dir=<folder>, then model=<folder>"
         )
 
@@ -69,13 +72,15 @@ def _check_continued(composed: Composed) -> None:
 
 
 def choose_trainable(model: Any, family: Family, config: RunConfig) -> Any:
-    """Peft's configuration of a new adapter; None for a continued adapter, or after freezing all but the trained towers.
+    """Peft's configuration of a new adapter; None for a continued adapter, or after freezing all
+    but the trained towers.
 
     Raises UserError for a model whose towers are unknown.
     """
     if not family.known:
         raise UserError(
-            f"model {config.model.name}: the model type {family.model_type!r} can be evaluated but not trained; trainable families are "
+            f"model {config.model.name}: the model type {family.model_type!r} can be evaluated but not trained; "
+            "trainable families are "
             f"{', '.join(FAMILIES)}; docs/adding.md explains how to add a family (model.family=module:name)"
         )
     if config.model.adapter:
@@ -112,19 +117,24 @@ def modules_of(model: Any, family: Family, tower: str) -> list[str]:
 
 
 def refuse_short_weights(model: Any, config: RunConfig) -> None:
-    """Raise UserError for full fine-tuning of 16-bit weights: most AdamW updates are below the resolution of these weights.
+    """Raise UserError for full fine-tuning of 16-bit weights: most AdamW updates are below the
+    resolution of these weights.
 
     DeepSpeed and FSDP2 keep a float32 copy of trained weights. A single process and DDP do not.
     """
     if config.lora is None and any(map(_is_short, model.parameters())):
         raise UserError(
-            f"lora=null with model.dtype={config.model.dtype}: most weight updates would round to zero. Launch the run with DeepSpeed, "
-            f"which keeps a float32 copy (accelerate_configs/zero2.yaml or zero3.yaml, also on one GPU), or set model.dtype=float32"
+            f"lora=null with model.dtype={config.model.dtype}: most weight updates would round to zero. Launch the run "
+            "with DeepSpeed, "
+            "which keeps a float32 copy (accelerate_configs/zero2.yaml or zero3.yaml, also on one GPU), or set "
+            "model.dtype=float32"
         )
 
 
 def hold_towers_in_float32(model: Any) -> None:
-    """Keep towers that are trained in full next to an adapter in float32, like the adapter itself; these towers are small."""
+    """Keep towers that are trained in full next to an adapter in float32, like the adapter itself;
+    these towers are small.
+    """
     for name, parameter in model.named_parameters():
         if _is_short(parameter) and ".modules_to_save." in name:
             parameter.data = parameter.data.float()
@@ -148,7 +158,8 @@ def freeze_without_images(model: Any, family: Family, config: RunConfig) -> list
         for key, named in asked_for.items():
             if tower in named and not config.model.adapter:
                 raise UserError(
-                    f"{key} names {tower}, but none of the training rows has an image (view={config.view}), so it would get no gradient; "
+                    f"{key} names {tower}, but none of the training rows has an image (view={config.view}), so it "
+                    "would get no gradient; "
                     f"remove it from {key}, or train on images"
                 )
         for parameter in _of(model, family, tower):

@@ -16,7 +16,9 @@ FUNNEL, CERTIFICATE = "funnel.json", "certificate.json"
 
 
 def read_funnels(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Read the funnels of constructions below some folders, with their certificates -> (funnels, notes on damaged files)."""
+    """Read the funnels of constructions below some folders, with their certificates -> (funnels,
+    notes on damaged files).
+    """
     found, notes = [], []
     for file in sorted({file for folder in folders for file in folder.rglob(FUNNEL)}):
         try:

@@ -26,7 +26,8 @@ class Generation:
     )
     thought_marks: list[Any] | None = option(
         ["auto"],
-        "marks around a thought, which is stored apart from the response: auto (a response that begins with <think> or another common "
+        "marks around a thought, which is stored apart from the response: auto (a response that begins with <think> or "
+        "another common "
         "mark), <opening>,<closing>, or none",
     )
     num_processes: int | None = option(
@@ -47,7 +48,8 @@ class EndpointSettings:
     timeout: float = option(120.0, "maximum seconds per request")
     retries: int = option(
         5,
-        "retries per request after 429, 5xx, a timeout or a lost connection; the wait starts at half a second and doubles",
+        "retries per request after 429, 5xx, a timeout or a lost connection; the wait starts at half a second and "
+        "doubles",
     )
     extra: dict[str, Any] = option(
         dict, "further parameters of every request, e.g. extra.reasoning_effort=low; null removes a default parameter"
@@ -58,7 +60,8 @@ class EndpointSettings:
     price_out: float | None = option(None, "US dollars per million output tokens")
     max_calls: int | None = option(
         None,
-        "stop after this many requests in one command, retries included, over all its benchmarks, curve points and arms",
+        "stop after this many requests in one command, retries included, over all its benchmarks, curve points and "
+        "arms",
     )
     max_cost: float | None = option(
         None, "stop before one command spends more than this many US dollars; needs both prices"

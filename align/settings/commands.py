@@ -83,15 +83,18 @@ class LeakageConfig(ShortForms):
     judge: Judging = option(Judging, "")
     text: str = option(
         "request",
-        "request | prompt: the text that is judged if a row has both (the prompt wraps the request, or the image hides it)",
+        "request | prompt: the text that is judged if a row has both (the prompt wraps the request, or the image hides "
+        "it)",
     )
     against: str | None = option(
         None,
-        "a benchmark to compare with: the probe separates its texts from the texts of each named benchmark that does not have both roles",
+        "a benchmark to compare with: the probe separates its texts from the texts of each named benchmark that does "
+        "not have both roles",
     )
     probe: bool | None = option(
         None,
-        "train a classifier of harmful against benign texts (default: for benchmarks with both roles, and with against=)",
+        "train a classifier of harmful against benign texts (default: for benchmarks with both roles, and with "
+        "against=)",
     )
     folds: int = option(5, "folds of the probe's cross-validation")
     permutations: int = option(100, "label permutations that estimate the probe's chance level; at least 100")
@@ -110,7 +113,8 @@ class DataConfig(Part):
     benchmark: list[str] = option(list, "names of benchmarks")
     settings: dict[str, BenchmarkSettings] = option(
         dict,
-        "settings per benchmark: path, subset, ...; with one benchmark and without source=, path=, revision=, image_root= and subset= are "
+        "settings per benchmark: path, subset, ...; with one benchmark and without source=, path=, revision=, "
+        "image_root= and subset= are "
         "short for its settings",
     )
     data_root: str | None = option(None, "folder that holds datasets by name (default: $VSIL_ALIGN_DATA)")
@@ -125,7 +129,8 @@ class DataConfig(Part):
     )
     model: str | None = option(
         None,
-        "a model file's name, a folder or a Hub id: check the length, tokens and image shapes of every row for this model",
+        "a model file's name, a folder or a Hub id: check the length, tokens and image shapes of every row for this "
+        "model",
     )
 
 
@@ -169,7 +174,9 @@ class PushConfig:
 
 @dataclass
 class DoctorConfig:
-    """A check of this machine. With recipe= and other keys of a training run, a check of that run on this machine too."""
+    """A check of this machine. With recipe= and other keys of a training run, a check of that run
+    on this machine too.
+    """
 
     comm: bool = option(
         False, "run an all-reduce over the processes of a launch: accelerate launch ... -m align.cli doctor comm=true"
@@ -196,11 +203,13 @@ class CompareConfig:
     defence: list[str] = option(["safety_prompt"], "prompt-only defences as rows of the paper track, without training")
     checkpoint: dict[str, str] = option(
         dict,
-        "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or Hub id>; needs exactly one model=",
+        "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or Hub id>; needs exactly one "
+        "model=",
     )
     at_once: int | None = option(
         None,
-        "number of rows that run at the same time, each in its own process (default: 1; for the miniature on a CPU, one per processor)",
+        "number of rows that run at the same time, each in its own process (default: 1; for the miniature on a CPU, "
+        "one per processor)",
     )
     output_dir: str = option("runs/compare", "folder for runs, tables and the figure")
     override: dict[str, Any] = option(dict, "settings for every run, e.g. override.train.max_steps=20")
@@ -213,13 +222,15 @@ class ReportConfig:
     runs: str = option("runs", "folder that is searched for run folders, and for results of `align leakage`")
     leaks: str | None = option(
         None,
-        "leaks.<judge>.jsonl of `align leakage`, or its folder: also show rates for items that leak and items that do not",
+        "leaks.<judge>.jsonl of `align leakage`, or its folder: also show rates for items that leak and items that do "
+        "not",
     )
     output: str | None = option(None, "file to write (default: report.html in the folder of the runs)")
     title: str | None = option(None, "title of the page")
     examples: int = option(
         10_000,
-        "maximum number of responses in the page; if there are more, a sample of items is drawn, the same for every method",
+        "maximum number of responses in the page; if there are more, a sample of items is drawn, the same for every "
+        "method",
     )
     images_mb: float = option(24.0, "maximum megabytes of images in the page")
 
@@ -231,7 +242,8 @@ class TableConfig:
     runs: str = option("runs", "folder that is searched for run folders")
     leaks: str | None = option(
         None,
-        "leaks.<judge>.jsonl of `align leakage`, or its folder: also show each rate for items that leak and items that do not",
+        "leaks.<judge>.jsonl of `align leakage`, or its folder: also show each rate for items that leak and items that "
+        "do not",
     )
     format: str = option("md", "md | csv | json | latex")
     seeds: str = option("together", "together: one line per arm, over its seeds | apart: one line per run")

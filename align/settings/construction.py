@@ -65,7 +65,8 @@ class Certificate:
     judge: Judging = option(Judging, "")
     max_r2: float = option(
         0.05,
-        "largest R2 (pair and text alone are both judged unsafe), and largest share of texts that are unsafe alone; the interval's "
+        "largest R2 (pair and text alone are both judged unsafe), and largest share of texts that are unsafe alone; "
+        "the interval's "
         "upper end must hold it",
     )
     min_r1: float = option(
@@ -131,11 +132,13 @@ class ConstructConfig:
     )
     image_distance: int | None = option(
         6,
-        "images whose perceptual hashes (64 bits) differ in at most this many bits are near-duplicates; null: equal pixels only",
+        "images whose perceptual hashes (64 bits) differ in at most this many bits are near-duplicates; null: equal "
+        "pixels only",
     )
     exclude: dict[str, Part] = option(
         dict,
-        "training sets by name: items with an image or a query of theirs are dropped; exclude.<name>.source=, .path=, ...",
+        "training sets by name: items with an image or a query of theirs are dropped; exclude.<name>.source=, .path=, "
+        "...",
     )
     suite_base: str | None = option(
         None, "suite that the written suite.yaml is based on: its benchmarks, and further data"

@@ -37,7 +37,8 @@ class Part:
     )
     deduplicate: bool = option(
         False,
-        "drop rows with the same question (ignoring case, punctuation and spacing) and the same pixels as an earlier row",
+        "drop rows with the same question (ignoring case, punctuation and spacing) and the same pixels as an earlier "
+        "row",
     )
     rows: int | None = option(
         None,

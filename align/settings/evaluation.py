@@ -26,7 +26,8 @@ class LmmsEval:
     limit: int | None = option(None, "run only the first rows of each task, this many")
     extra: dict[str, Any] = option(
         dict,
-        "further arguments of the command, e.g. extra.include_path=<folder of tasks>; extra.model_args.* go to the model class; null "
+        "further arguments of the command, e.g. extra.include_path=<folder of tasks>; extra.model_args.* go to the "
+        "model class; null "
         "removes a default argument",
     )
 
@@ -41,7 +42,8 @@ class Evaluate:
     judge: Judging = option(Judging, "")
     view: list[str] = option(
         ["image"],
-        "what the model sees of a row, unless the benchmark's name includes a view: image | text | caption | shuffled | blank",
+        "what the model sees of a row, unless the benchmark's name includes a view: image | text | caption | shuffled "
+        "| blank",
     )
     defence: str | None = option(None, "a prompt placed before every request: safety_prompt, or module:name")
     every_steps: int | None = option(
@@ -50,7 +52,8 @@ class Evaluate:
     generation: Answering = option(Answering, "")
     data_root: str | None = option(
         None,
-        "folder that holds datasets by name: <data_root>/vlsbench, <data_root>/vlguard.zip, ... (default: $VSIL_ALIGN_DATA)",
+        "folder that holds datasets by name: <data_root>/vlsbench, <data_root>/vlguard.zip, ... (default: "
+        "$VSIL_ALIGN_DATA)",
     )
     settings: dict[str, BenchmarkSettings] = option(dict, "settings per benchmark: path, subset, limit, ...")
     lmms_eval: LmmsEval = option(LmmsEval, "")

@@ -35,7 +35,8 @@ class JudgeSettings(EndpointSettings):
     )
     again: str | None = option(
         None,
-        "invalid: a repeated command also asks again for verdicts that the judge declined to give; it always asks again for other invalid "
+        "invalid: a repeated command also asks again for verdicts that the judge declined to give; it always asks "
+        "again for other invalid "
         "verdicts",
     )
     prompt: str | None = option(

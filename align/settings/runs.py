@@ -28,14 +28,16 @@ class RunConfig:
     data: dict[str, Part] = option(dict, "parts of the training data, by name")
     data_root: str | None = option(
         None,
-        "folder that holds datasets by name: <data_root>/vlsbench, <data_root>/vlguard.zip, ... (default: $VSIL_ALIGN_DATA)",
+        "folder that holds datasets by name: <data_root>/vlsbench, <data_root>/vlguard.zip, ... (default: "
+        "$VSIL_ALIGN_DATA)",
     )
     on_overlap: str = option(
         "error", "error | drop: what to do with training rows whose image or question is also in an evaluated benchmark"
     )
     on_bad_row: str = option(
         "error",
-        "error | drop: what to do with training rows that cannot be used (too long, an unreadable image, ...); the manifest counts dropped "
+        "error | drop: what to do with training rows that cannot be used (too long, an unreadable image, ...); the "
+        "manifest counts dropped "
         "rows by kind and lists their ids",
     )
     generation: Answering = option(Answering, "")
@@ -43,7 +45,8 @@ class RunConfig:
     lora: Lora | None = option(Lora, "null for full fine-tuning")
     trainable: list[str] = option(
         list,
-        "towers trained in full: multi_modal_projector, vision_tower in addition to an adapter; with lora=null also language_model "
+        "towers trained in full: multi_modal_projector, vision_tower in addition to an adapter; with lora=null also "
+        "language_model "
         "(default with lora=null: language_model, multi_modal_projector)",
     )
     global_batch_size: int = option(
@@ -51,7 +54,8 @@ class RunConfig:
     )
     layout: str = option(
         "auto",
-        "padded: one sequence per row | shared_prefix: compute a shared prompt once | packed: several rows per sequence | auto: the "
+        "padded: one sequence per row | shared_prefix: compute a shared prompt once | packed: several rows per "
+        "sequence | auto: the "
         "cheapest for each batch (losses are the same)",
     )
     stored_reference: bool = option(
@@ -60,7 +64,8 @@ class RunConfig:
     )
     stored_features: float | None = option(
         None,
-        "cache image features of a frozen vision tower and projector on disk, up to this many GiB, for later epochs and runs",
+        "cache image features of a frozen vision tower and projector on disk, up to this many GiB, for later epochs "
+        "and runs",
     )
     num_processes: int | None = option(
         None, "number of processes that the run needs; any other number of processes is an error"
@@ -87,7 +92,8 @@ class LaunchConfig:
 
     config: str | None = option(
         None,
-        "file of accelerate_configs/ (ddp, zero2, zero3, fsdp2, cpu) or a path (default: ddp; cpu on a machine without a GPU)",
+        "file of accelerate_configs/ (ddp, zero2, zero3, fsdp2, cpu) or a path (default: ddp; cpu on a machine without "
+        "a GPU)",
     )
     num_machines: int | None = option(None, "number of machines; run the same command on each (default: the file's)")
     machine_rank: int | None = option(None, "rank of this machine, from 0 (default: the file's)")

@@ -50,7 +50,8 @@ class Cluster(Job):
     setup: str = option("", "shell lines that every job runs first: modules, environments, variables")
     command: str | None = option(
         None,
-        "command that starts `align` in a job, e.g. 'apptainer exec --nv image.sif align' (default: as on this machine)",
+        "command that starts `align` in a job, e.g. 'apptainer exec --nv image.sif align' (default: as on this "
+        "machine)",
     )
 
 
@@ -60,7 +61,8 @@ class SweepConfig:
 
     grid: str | None = option(
         None,
-        "a shipped grid (paper, miniature) or a YAML file: `axes:` {key: [values]}, `settings:` of all runs, and any other key of a sweep",
+        "a shipped grid (paper, miniature) or a YAML file: `axes:` {key: [values]}, `settings:` of all runs, and any "
+        "other key of a sweep",
     )
     launcher: str = option("local", "local | slurm")
     cluster: Cluster = option(Cluster, "")

@@ -197,7 +197,8 @@ def _refuse_rows_without_effect(model: Any, family: Family, data: TrainingData, 
     blind = [row.id for row in data.rows if not row.images]
     if blind:
         raise UserError(
-            f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and no part of the language model is trained, so "
+            f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and no part of the language model is "
+            "trained, so "
             f"these rows would have no effect; remove them, or train the language model too"
         )
 

@@ -60,7 +60,8 @@ class StepFile(TrainerCallback):
             kept = [line for line in there if line["step"] <= state.global_step]
             if [line["step"] for line in kept] != list(range(1, state.global_step + 1)):
                 raise UserError(
-                    f"{self.path} has {len(kept)} of the {state.global_step} steps before the checkpoint; the rows of the other "
+                    f"{self.path} has {len(kept)} of the {state.global_step} steps before the checkpoint; the rows of "
+                    "the other "
                     f"steps are unknown. Start the run again with resume=false"
                 )
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -57,7 +57,8 @@ def show(composed: Composed) -> None:
     console.print(tower_line(parameters_per_tower(trainer.model, built.family)))
     args = trainer.args
     console.print(
-        f"Steps: {steps(trainer.order, args)}, each {composed.config.global_batch_size} rows = {args.world_size} processes x "
+        f"Steps: {steps(trainer.order, args)}, each {composed.config.global_batch_size} rows = {args.world_size} "
+        "processes x "
         f"{args.per_device_train_batch_size} rows x {args.gradient_accumulation_steps} accumulated"
     )
     console.print(
@@ -67,7 +68,8 @@ def show(composed: Composed) -> None:
     if every := composed.config.evaluate.every_steps:
         kept = point_steps(every, steps(trainer.order, args))
         console.print(
-            f"Curve: the weights of {len(kept)} steps are kept (evaluate.every_steps={every}), {_saved(trainer.model)} each"
+            f"Curve: the weights of {len(kept)} steps are kept (evaluate.every_steps={every}), {_saved(trainer.model)} "
+            "each"
         )
     row = data.rows[0]
     console.print(f"\nRow {row.id} as the model reads it; the loss is on the text in [[ ]]:")

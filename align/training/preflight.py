@@ -78,7 +78,8 @@ def _impossible_answering(config: RunConfig) -> list[str]:
     if generation.base_url is None:
         return []
     return [
-        "evaluate.generation.base_url= cannot be used: the evaluation after training uses the run's own model; remove it, "
+        "evaluate.generation.base_url= cannot be used: the evaluation after training uses the run's own model; remove "
+        "it, "
         "or use generation.base_url= of align eval"
     ]
 

@@ -1,1 +1,3 @@
-"""Trainers that people use, each in an environment of its own: a file for each, which writes its configuration and starts it."""
+"""Trainers that people use, each in an environment of its own: a file for each, which writes its
+configuration and starts it.
+"""

@@ -1,4 +1,6 @@
-"""An environment for each peer, in .venv-peers/, which git ignores: their versions of transformers, trl and peft exclude each other."""
+"""An environment for each peer, in .venv-peers/, which git ignores: their versions of transformers,
+trl and peft exclude each other.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def requirements(peer: str) -> list[str]:
 
 
 def python_of(peer: str) -> Path:
-    """The interpreter of a peer's environment, which is created where it is missing or of other versions (1.8 GB, minutes)."""
+    """The interpreter of a peer's environment, which is created where it is missing or of other
+    versions (1.8 GB, minutes).
+    """
     folder, wanted = FOLDER / peer, constraints(peer).read_text()
     python, ready = folder / "bin" / "python", folder / "ready.txt"
     if not ready.is_file() or ready.read_text() != wanted:

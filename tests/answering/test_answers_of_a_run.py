@@ -1,4 +1,6 @@
-"""Generated answers and the run that needs them: they are part of what it is recognised by, and a dry run generates none."""
+"""Generated answers and the run that needs them: they are part of what it is recognised by, and a
+dry run generates none.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""A judge that transformers load here, a small real Llama Guard: its replies, alone and in batches. What it judges is words to it."""
+"""A judge that transformers load here, a small real Llama Guard: its replies, alone and in batches.
+What it judges is words to it.
+"""
 
 import json
 import shutil

@@ -1,4 +1,6 @@
-"""A model behind an address: it sees the rows' own images, its failures lose nothing, and its key is written nowhere."""
+"""A model behind an address: it sees the rows' own images, its failures lose nothing, and its key
+is written nowhere.
+"""
 
 import builtins
 import re

@@ -1,4 +1,6 @@
-"""Answers of a local model: batched ones are the answers one by one, longest prompts first, and only its end of turn ends them."""
+"""Answers of a local model: batched ones are the answers one by one, longest prompts first, and
+only its end of turn ends them.
+"""
 
 from dataclasses import replace
 

@@ -25,7 +25,9 @@ def quick(monkeypatch):
 
 @contextmanager
 def counting(answer):
-    """A server that gives (status, body) by the number of the request, or hangs where there is none -> (address, what was asked)."""
+    """A server that gives (status, body) by the number of the request, or hangs where there is none
+    -> (address, what was asked).
+    """
     asked, gone = [], threading.Event()
 
     class Handler(QuietHandler):

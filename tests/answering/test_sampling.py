@@ -25,7 +25,9 @@ from tests.support.unanswered import config, stored, write_rows
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 UNLIKELY = 1e-3
-"""A p-value below it says that the draws are not from the distribution; they are seeded, so a test passes always or never."""
+"""A p-value below it says that the draws are not from the distribution; they are seeded, so a test
+passes always or never.
+"""
 
 
 def drawn(draws: int, **settings) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""A server that we did not write: `transformers serve` on the tiny LLaVA answers as the model does here, and judges as well as it can."""
+"""A server that we did not write: `transformers serve` on the tiny LLaVA answers as the model does
+here, and judges as well as it can.
+"""
 
 import importlib.util
 import json
@@ -69,7 +71,9 @@ def test_transformers_serve_answers_as_the_model_does_here(tiny, served, tmp_pat
 
 
 def test_an_evaluation_with_the_server_as_model_and_as_judge(tiny, served, tmp_path, monkeypatch, capsys):
-    """Its answers are the model's own. As a judge it writes gibberish to the word: no verdict counts, and none is lost."""
+    """Its answers are the model's own. As a judge it writes gibberish to the word: no verdict
+    counts, and none is lost.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     n, model = 6, str(tiny("llava"))
     rows = [

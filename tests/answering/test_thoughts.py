@@ -166,7 +166,9 @@ def shape(draw: random.Random, thoughts, answers) -> str:
 
 
 def trap(draw: random.Random, thoughts, answers) -> str:
-    """A thought whose first closing mark looks as if it ended nothing, the answer, and after another one what is no answer."""
+    """A thought whose first closing mark looks as if it ended nothing, the answer, and after
+    another one what is no answer.
+    """
     opening, closing = draw.choice([*COMMON, ("<think>", "</think>")])
     other = draw.choice([pair[1] for pair in COMMON if pair[1] != closing])
     before, first, after = draw.choice(

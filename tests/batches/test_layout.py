@@ -1,4 +1,6 @@
-"""Layouts: whatever the rows are, what a model computes elsewhere is what it computes of the padded rows, and gradients too."""
+"""Layouts: whatever the rows are, what a model computes elsewhere is what it computes of the padded
+rows, and gradients too.
+"""
 
 from functools import cache
 

@@ -20,11 +20,14 @@ from align.settings import CompareConfig
 
 
 def test_a_file_overrides_the_file_that_it_is_based_on_and_each_value_names_its_file(tmp_path):
-    """mine.yaml -> middle.yaml next to it -> a shipped base; sections of a base come after the general values of all."""
+    """mine.yaml -> middle.yaml next to it -> a shipped base; sections of a base come after the
+    general values of all.
+    """
     mine, middle = tmp_path / "mine.yaml", tmp_path / "middle.yaml"
     mine.write_text("base: middle.yaml\nview: text\ntrain: {logging_steps: 7}\n")
     middle.write_text(
-        "base: bases/dpo\nview: image\ntrain: {save_steps: 9, max_steps: 4}\nmethods: {dpo: {train: {logging_steps: 8, max_steps: 5}}}\n"
+        "base: bases/dpo\nview: image\ntrain: {save_steps: 9, max_steps: 4}\nmethods: {dpo: {train: {logging_steps: 8, "
+        "max_steps: 5}}}\n"
     )
     composed = compose_run([f"recipe={mine}", "suite=null", "model=llava_7b"])
     train, origin = composed.config.train, composed.origin
@@ -81,7 +84,8 @@ def test_later_layers_win_and_each_value_knows_its_origin(tmp_path):
     suite.write_text("train: {learning_rate: 0.2}\nrecipes: {mine: {train: {max_steps: 3}}}\n")
     model = tmp_path / "model.yaml"
     model.write_text(
-        f"suite: {suite}\nglobal_batch_size: 4\nmodel: {{path: somewhere}}\nrecipes: {{mine: {{train: {{warmup_steps: 9}}}}}}\n"
+        f"suite: {suite}\nglobal_batch_size: 4\nmodel: {{path: somewhere}}\nrecipes: {{mine: {{train: {{warmup_steps: "
+        f"9}}}}}}\n"
     )
     composed = compose_run([f"recipe={recipe}", f"model={model}", "global_batch_size=8"])
     config = composed.config

@@ -1,4 +1,6 @@
-"""A value of a wrong kind, for every kind of setting: an error in the words of settings, with the key and what was found."""
+"""A value of a wrong kind, for every kind of setting: an error in the words of settings, with the
+key and what was found.
+"""
 
 import dataclasses
 import re
@@ -14,7 +16,8 @@ from align.settings import EvalConfig, ReportConfig, RunConfig
 
 WRONG = ("x", "1.5", "true", "null", "a,b", "{a: 1}", "[[a]]", "[{a: 1}]", "''", "${x}")
 OF_OMEGACONF = re.compile(
-    r"ListConfig|DictConfig|\b(Dict|List|Union|Optional)\[|\w+Node\b|Structured|structured config|NoneType|subclass|\w+_type\b|full_key|"
+    r"ListConfig|DictConfig|\b(Dict|List|Union|Optional)\[|\w+Node\b|Structured|structured "
+    r"config|NoneType|subclass|\w+_type\b|full_key|"
     r"<class|Cannot |Value '|Incompatible|type hint|not Optional|ValidationError|container"
 )
 COMPOSE = {

@@ -1,4 +1,6 @@
-"""kill -9 at twenty places over all steps, then the same command: the same files as if nothing had happened, and nothing asked twice."""
+"""kill -9 at twenty places over all steps, then the same command: the same files as if nothing had
+happened, and nothing asked twice.
+"""
 
 import signal
 import subprocess

@@ -1,4 +1,6 @@
-"""The loop in the miniature: construct, certify, train the controlled track on what was built, evaluate on the miniature's own sets."""
+"""The loop in the miniature: construct, certify, train the controlled track on what was built,
+evaluate on the miniature's own sets.
+"""
 
 import json
 

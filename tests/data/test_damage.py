@@ -1,8 +1,10 @@
-"""Damaged data sets: an error that names the file and the row, or a drop that is counted, and never silence.
+"""Damaged data sets: an error that names the file and the row, or a drop that is counted, and never
+silence.
 
-What damage there is stands in tests/support/damages.py, how it is done in tests/support/broken_set.py, what is asked of it in
-tests/support/damage.py. 200 cases by default, always the same ones; 10,000 others by
-`pytest -n 0 -s -m slow tests/data/test_damage.py`, which prints how many ended in which way.
+What damage there is stands in tests/support/damages.py, how it is done in
+tests/support/broken_set.py, what is asked of it in tests/support/damage.py. 200 cases by default,
+always the same ones; 10,000 others by `pytest -n 0 -s -m slow tests/data/test_damage.py`, which
+prints how many ended in which way.
 """
 
 import math

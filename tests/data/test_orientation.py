@@ -1,4 +1,6 @@
-"""An image with an orientation tag is turned once, and everybody sees the same upright pixels: model, judge, report, hash, sizes."""
+"""An image with an orientation tag is turned once, and everybody sees the same upright pixels:
+model, judge, report, hash, sizes.
+"""
 
 import base64
 import io
@@ -159,7 +161,9 @@ def test_a_judge_gets_upright_pixels_without_a_tag_that_would_turn_them_again(ki
 
 
 def test_what_is_loaded_carries_nothing_but_pixels():
-    """transformers would turn a decoded image again whose tag it finds, and PNG keeps a colour that counts as transparent."""
+    """transformers would turn a decoded image again whose tag it finds, and PNG keeps a colour that
+    counts as transparent.
+    """
     palette = scene().quantize(8)
     for content in (tagged("JPEG", 6), saved(palette, "PNG", transparency=0), saved(scene(), "JPEG", icc_profile=b"x")):
         assert load_image(ImageRef(bytes=content), "row x").info == {}
@@ -218,7 +222,9 @@ def test_hashes_that_an_earlier_version_cached_are_not_reused(tmp_path, monkeypa
 
 
 def test_images_of_data_are_opened_in_one_place():
-    """Whoever opens a file with Pillow alone sees it as it is stored. The one other file opens a figure that it drew."""
+    """Whoever opens a file with Pillow alone sees it as it is stored. The one other file opens a
+    figure that it drew.
+    """
     root = Path(images.__file__).parents[1]
     opens = {str(file.relative_to(root)) for file in root.rglob("*.py") if "Image.open(" in file.read_text()}
     assert opens == {"data/images.py", "tools/publish/wandb_log.py"}

@@ -1,4 +1,6 @@
-"""Hashes of pixels are kept: an image is decoded once, and again only where its file changed or the cache is damaged."""
+"""Hashes of pixels are kept: an image is decoded once, and again only where its file changed or the
+cache is damaged.
+"""
 
 import json
 import os
@@ -15,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 @pytest.fixture
 def decodes(monkeypatch):
-    """The images that were decoded, one after the other; each call of the fixture's function is a new process, as it were."""
+    """The images that were decoded, one after the other; each call of the fixture's function is a
+    new process, as it were.
+    """
     decoded = []
     load = images.load_image
 

@@ -1,4 +1,6 @@
-"""`rows=` and `limit=`: a seeded sample that divides as the whole set does, in the set's own order, with twins kept together."""
+"""`rows=` and `limit=`: a seeded sample that divides as the whole set does, in the set's own order,
+with twins kept together.
+"""
 
 import json
 from collections import Counter

@@ -1,4 +1,6 @@
-"""The suites that name published sets: what each recipe trains on, and the controlled arms that a set can and cannot run."""
+"""The suites that name published sets: what each recipe trains on, and the controlled arms that a
+set can and cannot run.
+"""
 
 import re
 from collections import Counter

@@ -1,4 +1,6 @@
-"""A column of images under another name is not dropped silently: an error where images are wanted, a fact where others are read."""
+"""A column of images under another name is not dropped silently: an error where images are wanted,
+a fact where others are read.
+"""
 
 import base64
 import json

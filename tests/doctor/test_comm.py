@@ -1,4 +1,6 @@
-"""`comm=true` under a real launcher with two processes: the sum is right, and a process that does not answer is named."""
+"""`comm=true` under a real launcher with two processes: the sum is right, and a process that does
+not answer is named.
+"""
 
 import json
 import socket

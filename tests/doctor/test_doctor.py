@@ -238,7 +238,8 @@ def test_the_space_that_full_fine_tuning_takes_is_what_it_takes(tiny, tmp_path, 
     run = train(composed)
     weights = (tiny("llava") / "model.safetensors").stat().st_size
     checkpoint = sum(file.stat().st_size for file in run.last_checkpoint().rglob("*"))
-    # Towers that are frozen have no moments, so that a checkpoint may hold a little less; its tokenizer is a little more.
+    # Towers that are frozen have no moments, so that a checkpoint may hold a little less; its
+    # tokenizer is a little more.
     assert 2.5 * weights < checkpoint < chosen.BYTES_SAVED / 4 * weights * 1.1
     assert needed == weights // 4 * (2 * chosen.BYTES_SAVED + 4)  # a new checkpoint is written before the old one goes
     usage = machine.shutil.disk_usage(tmp_path)

@@ -1,4 +1,6 @@
-"""Coherence: a short right answer in any script is language; what has no letter and no digit, or repeats one span, is not."""
+"""Coherence: a short right answer in any script is language; what has no letter and no digit, or
+repeats one span, is not.
+"""
 
 import json
 

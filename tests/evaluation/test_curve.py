@@ -1,4 +1,6 @@
-"""The curve of a run: its kept weights evaluated as its final ones are, in order, resumable, and in no table of runs."""
+"""The curve of a run: its kept weights evaluated as its final ones are, in order, resumable, and in
+no table of runs.
+"""
 
 import json
 import shutil

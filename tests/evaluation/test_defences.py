@@ -1,4 +1,6 @@
-"""A prompt-only defence: the model reads it before the request, the judge does not, and answers behind it are kept apart."""
+"""A prompt-only defence: the model reads it before the request, the judge does not, and answers
+behind it are kept apart.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""Whatever becomes of the evaluation after training, the run stays finished, and one printed command goes on with it."""
+"""Whatever becomes of the evaluation after training, the run stays finished, and one printed
+command goes on with it.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Settings of judges: which there may be, which judges can judge a set, and what is refused before anything is asked."""
+"""Settings of judges: which there may be, which judges can judge a set, and what is refused before
+anything is asked.
+"""
 
 import json
 import re
@@ -21,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("own_folder")
     [
         (
             {},
-            r"judge vlsbench: neither is given. Give judge.base_url= .* judge=refusal_match needs no model .* judge=none stores",
+            r"judge vlsbench: neither is given. Give judge.base_url= .* judge=refusal_match needs no model .* "
+            r"judge=none stores",
         ),
         (SOMEBODY | {"path": "folder"}, "judge vlsbench: both are given"),
         ({"base_url": "http://localhost:1/v1"}, "give judge.model= too, the model's name at the endpoint"),
@@ -134,7 +137,9 @@ def test_a_scenarios_rule_is_judged_without_the_image():
 
 
 def test_a_setting_that_one_of_several_judges_heeds_stays():
-    """A word list beside a model, as a benchmark may have both, and a guard that is loaded here beside one behind an address."""
+    """A word list beside a model, as a benchmark may have both, and a guard that is loaded here
+    beside one behind an address.
+    """
     found = judges("benchmark=mini_vsil", "judge=vlsbench,refusal_match", "judge.base_url=http://x/v1", "judge.model=m")
     assert [judge.name for judge in found["mini_vsil"]] == ["vlsbench", "refusal_match"]
     Path("guard").mkdir()

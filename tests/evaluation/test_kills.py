@@ -1,4 +1,6 @@
-"""kill -9 wherever it hurts, then the same command: the same files as if nothing had happened, and little asked twice."""
+"""kill -9 wherever it hurts, then the same command: the same files as if nothing had happened, and
+little asked twice.
+"""
 
 import json
 import os
@@ -41,8 +43,9 @@ KILLS = (
     ("verdicts not in order yet", 1),
     ("no summary yet", 1),
 )
-"""Where each process is killed: by this one, when so many lines are there in all; or at that place in itself, the so-manyth time that
-it comes there."""
+"""Where each process is killed: by this one, when so many lines are there in all; or at that place
+in itself, the so-manyth time that it comes there.
+"""
 
 
 class Place:

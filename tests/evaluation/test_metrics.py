@@ -60,7 +60,9 @@ def test_the_cluster_bootstrap_covers_as_it_says():
 
 
 def test_few_images_leave_a_wide_interval():
-    """Ten queries of one image, or two images of which each has a good and a bad one, tell next to nothing of others."""
+    """Ten queries of one image, or two images of which each has a good and a bad one, tell next to
+    nothing of others.
+    """
     assert proportion_interval([True, False] * 5, ["one"] * 10) == wilson(0.5, 1)
     low, high = proportion_interval([True, False, True, False], ["a", "a", "b", "b"])
     assert (low, high) == wilson(1, 2)

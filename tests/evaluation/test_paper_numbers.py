@@ -1,4 +1,6 @@
-"""The paper's own cells give its printed averages and totals, but for the misprints that are known; rates here are made the same way."""
+"""The paper's own cells give its printed averages and totals, but for the misprints that are known;
+rates here are made the same way.
+"""
 
 import json
 from collections import Counter

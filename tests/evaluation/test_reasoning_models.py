@@ -1,4 +1,6 @@
-"""Answers of reasoning models: what they thought is kept, and no judge, rate or training row takes it for the answer."""
+"""Answers of reasoning models: what they thought is kept, and no judge, rate or training row takes
+it for the answer.
+"""
 
 import json
 import shutil
@@ -40,7 +42,9 @@ def items(folder, n, role="harmful"):
 
 @contextmanager
 def reasoning(*messages):
-    """A server that writes these one after another, again and again: (message, finish_reason) -> (address, what it was asked)."""
+    """A server that writes these one after another, again and again: (message, finish_reason) ->
+    (address, what it was asked).
+    """
     asked = []
 
     class Handler(QuietHandler):
@@ -120,7 +124,9 @@ def test_answers_that_an_earlier_version_stored_are_split_without_asking(tmp_pat
 
 
 def test_a_prompt_may_open_the_thought_unseen(tmp_path, capsys):
-    """Only the closing mark comes from such a server: that is told, and the marks that are named then cost no request."""
+    """Only the closing mark comes from such a server: that is told, and the marks that are named
+    then cost no request.
+    """
     items(tmp_path, 3)
     opened = (f"{REFUSES}</think>Sure, like this.", "stop"), (REFUSES, "length"), (REFUSES, "stop")
     with reasoning(*opened) as (url, asked):

@@ -65,7 +65,9 @@ def test_what_a_response_says_does_not_become_the_verdict(tmp_path, name):
 @pytest.mark.parametrize("role", ["harmful", "benign"])
 @pytest.mark.parametrize("name", INJECTIONS)
 def test_a_judge_that_repeats_the_response_gives_no_verdict(name, role):
-    """A weak judge may echo what it reads; only a whole reply of the asked form is one, and an echoed verdict is refused for its name."""
+    """A weak judge may echo what it reads; only a whole reply of the asked form is one, and an
+    echoed verdict is refused for its name.
+    """
     row = {"harmful": ROW, "benign": BENIGN}[role]
     for echoed in (
         INJECTIONS[name],

@@ -19,7 +19,9 @@ LINE = encode_png(Image.new("RGB", (300, 1), "red"))
 
 @pytest.fixture
 def own(tmp_path):
-    """A benchmark of 40 rows: one image that is a line, one prompt longer than the tiny models' 128 positions, one special token."""
+    """A benchmark of 40 rows: one image that is a line, one prompt longer than the tiny models' 128
+    positions, one special token.
+    """
     rows = [{"id": f"r{i}", "prompt": f"what is this {i}", "role": "benign"} for i in range(40)]
     Image.new("RGB", (300, 1), "red").save(tmp_path / "line.png")
     rows[3]["image"] = "line.png"

@@ -1,4 +1,6 @@
-"""Stored features of images: whole or not there, thrown away where they are not what was written, and never more than allowed."""
+"""Stored features of images: whole or not there, thrown away where they are not what was written,
+and never more than allowed.
+"""
 
 import os
 import shutil

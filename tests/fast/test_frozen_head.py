@@ -1,4 +1,6 @@
-"""The frozen output head: values and gradients by the definition and of trl's head, when trl's computes instead, and its memory."""
+"""The frozen output head: values and gradients by the definition and of trl's head, when trl's
+computes instead, and its memory.
+"""
 
 from unittest import mock
 

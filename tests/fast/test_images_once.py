@@ -1,4 +1,6 @@
-"""Policy and reference encode an image once between them, where both make the same of it; losses and weights are the same."""
+"""Policy and reference encode an image once between them, where both make the same of it; losses
+and weights are the same.
+"""
 
 import shutil
 from collections import Counter

@@ -1,4 +1,6 @@
-"""What a reference says is asked for once, found again by all that it hangs on, and never trusted where it is not what was written."""
+"""What a reference says is asked for once, found again by all that it hangs on, and never trusted
+where it is not what was written.
+"""
 
 from dataclasses import replace
 

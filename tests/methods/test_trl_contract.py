@@ -1,4 +1,6 @@
-"""The parts of trl that are not public and that we stand on; if one of these fails, look at pyproject's range for trl."""
+"""The parts of trl that are not public and that we stand on; if one of these fails, look at
+pyproject's range for trl.
+"""
 
 import inspect
 from typing import ClassVar

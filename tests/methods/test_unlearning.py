@@ -57,7 +57,8 @@ def test_unlearning_by_hand():
 @pytest.mark.parametrize(
     ("settings", "harmful"),
     [
-        # m - m_ref, per token: (-2 + 3) / 2 = 0.5 and (-4 + 2) / 1 = -2; log(1 + e^0.5) = 0.974077, log(1 + e^-2) = 0.126928
+        # m - m_ref, per token: (-2 + 3) / 2 = 0.5 and (-4 + 2) / 1 = -2; log(1 + e^0.5) = 0.974077,
+        # log(1 + e^-2) = 0.126928
         ({}, (0.974077 + 0.126928) / 2),
         # summed: 1 and -2; beta 0.5: log(1 + e^0.5) and log(1 + e^-1) = 0.313262; NPO's factor 2 / beta = 4
         ({"logp": "sum", "beta": 0.5, "scale": 4.0}, 4 * (0.974077 + 0.313262) / 2),

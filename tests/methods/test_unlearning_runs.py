@@ -19,7 +19,9 @@ def parts_run(model, out, method, *more):
 
 
 def asked(composed, folder):
-    """What a run's reference model says of a batch, twice; its trainer, in training mode; which reference model it is."""
+    """What a run's reference model says of a batch, twice; its trainer, in training mode; which
+    reference model it is.
+    """
     data = training_data(composed.config)
     built = build_run(composed, data, RunFolder(folder))
     it = built.trainer

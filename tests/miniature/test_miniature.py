@@ -141,7 +141,9 @@ def test_of_two_that_build_the_same_folder_the_first_wins_and_both_find_it(tmp_p
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_whole_comparison_in_miniature(tmp_path, family_name):
-    """Both tracks, on pretrained tiny models: alignment on text, or on images beside a telling text, stops at the edge of the text."""
+    """Both tracks, on pretrained tiny models: alignment on text, or on images beside a telling
+    text, stops at the edge of the text.
+    """
     import json
 
     from align.cli import main

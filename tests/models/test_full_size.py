@@ -1,4 +1,6 @@
-"""The real geometries, built on `meta` from published configurations: which layers a LoRA pattern reaches, and what that counts."""
+"""The real geometries, built on `meta` from published configurations: which layers a LoRA pattern
+reaches, and what that counts.
+"""
 
 import os
 from pathlib import Path
@@ -16,8 +18,8 @@ from tests.support.full_size import MODELS, write
 
 PARAMETERS = {
     "llava-1.5-7b-hf": 7_063_427_072,  # the index of its weights: total_size / 2
-    # By hand: 303,507,456 of CLIP, 1024 x 5120 + 5120 x 5120 and two biases, 2 x 32064 x 5120, 40 layers of 4 x 5120 x 5120,
-    # 3 x 5120 x 13824 and two norms, and the last norm.
+    # By hand: 303,507,456 of CLIP, 1024 x 5120 + 5120 x 5120 and two biases, 2 x 32064 x 5120, 40
+    # layers of 4 x 5120 x 5120, 3 x 5120 x 13824 and two norms, and the last norm.
     "llava-1.5-13b-hf": 13_351_494_656,
     "Qwen2-VL-2B-Instruct": 2_208_985_600,
     "Qwen2-VL-7B-Instruct": 8_291_375_616,

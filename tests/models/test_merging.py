@@ -152,7 +152,9 @@ def weak(it, factor):
 
 
 def test_larger_logits_may_differ_by_more():
-    """A sum is rounded by a share of what is summed: a model with logits of 40 is not merged worse than one with logits of 4."""
+    """A sum is rounded by a share of what is summed: a model with logits of 40 is not merged worse
+    than one with logits of 4.
+    """
     small, large = torch.tensor([4.0, -2.0]), torch.tensor([4.0, -40.0])
     assert rounding(torch.float32, small) == 1e-4
     assert rounding(torch.float32, large) == pytest.approx(4e-4)

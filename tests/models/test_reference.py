@@ -73,7 +73,8 @@ def test_a_continued_adapter_is_compared_with_itself_at_the_start(tiny, loaded, 
     with reference_of(trainer.model) as reference:
         assert torch.equal(logits(trainer, family, reference), start)
     now = logits(trainer, family, trainer.model)
-    # At the first step policy and reference are the same model, and the loss is log 2; against the base it would not be.
+    # At the first step policy and reference are the same model, and the loss is log 2; against the
+    # base it would not be.
     first = next(entry for entry in trainer.state.log_history if "loss" in entry)
     assert first["loss"] == pytest.approx(0.6931472, abs=1e-5)
     assert first["rewards/margins"] == pytest.approx(0, abs=1e-5)

@@ -1,4 +1,6 @@
-"""What a run trains: which layers get an adapter, which towers are trained in full, and that nothing else is touched."""
+"""What a run trains: which layers get an adapter, which towers are trained in full, and that
+nothing else is touched.
+"""
 
 import json
 
@@ -240,7 +242,8 @@ def test_a_run_trains_the_projector_beside_the_adapter(tiny, loaded, family_name
         (["lora=null", "trainable=vision_tower"], "24 training rows have no image .*language model"),
         (
             ["view=text", "trainable=multi_modal_projector", "allow_label_conflict=true"],
-            r"trainable names multi_modal_projector, .*none of the training rows has an image \(view=text\).* remove it from "
+            r"trainable names multi_modal_projector, .*none of the training rows has an image \(view=text\).* remove "
+            r"it from "
             "trainable, or train on images",
         ),
         (

@@ -1,4 +1,6 @@
-"""The plan's formulas against what torch counts and keeps in one real training step of models of 6 to 8 million parameters."""
+"""The plan's formulas against what torch counts and keeps in one real training step of models of 6
+to 8 million parameters.
+"""
 
 from collections import Counter
 from dataclasses import replace
@@ -39,7 +41,9 @@ def folder(tmp_path_factory, family_name):
 
 
 def one_step(family, folder, out, method, *more, watch=None):
-    """(Trainer after one step on four rows with images, the run, sequences and length of the batch and its supervised tokens)."""
+    """(Trainer after one step on four rows with images, the run, sequences and length of the batch
+    and its supervised tokens).
+    """
     data = [
         "data.harmful={source: miniature, subset: image_harmful, rows: 8}",
         "data.benign={source: miniature, subset: image_benign, rows: 8}",

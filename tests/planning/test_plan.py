@@ -136,7 +136,8 @@ def test_hours_are_flops_over_what_the_gpus_reach(configs):
     it = plan(configs, "recipe=mm_dpo", "model=llava_7b", gpus=[4], utilization=0.4)
     for gpu, peak in PEAKS.items():
         assert it.launched[0].hours[gpu] == pytest.approx(it.flops.total * it.steps / (4 * peak * 0.4) / 3600)
-    # A rough check of the whole: forward, again, and gradients of activations alone (2 N each), and the reference (2 N).
+    # A rough check of the whole: forward, again, and gradients of activations alone (2 N each), and
+    # the reference (2 N).
     tokens = 128 * it.step.policy.length
     assert it.flops.total == pytest.approx(8 * 6.9e9 * tokens, rel=0.1)
 
@@ -154,7 +155,9 @@ def test_fits_names_the_first_launch_with_room(configs):
 def test_frozen_towers_are_passed_backward_only_with_a_trained_part_and_checkpointing(
     configs, trained, checkpointing, reached
 ):
-    """Transformers lets gradients begin at every tower's embeddings there; runs shut them out where nothing that encodes is trained."""
+    """Transformers lets gradients begin at every tower's embeddings there; runs shut them out where
+    nothing that encodes is trained.
+    """
     it = skeleton(compose_run(["recipe=mm_sft", "model=qwen2_vl_2b", *trained]), True, configs)
     found = [m for m in matrices(it, checkpointing) if m.tower == "vision_tower" and m.reached]
     assert len(found) == reached

@@ -5,7 +5,9 @@ import pytest
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """A function: rows -> the figure before it is closed, and what it says: texts of the legend, of the plots, their titles."""
+    """A function: rows -> the figure before it is closed, and what it says: texts of the legend, of
+    the plots, their titles.
+    """
     from matplotlib import pyplot as plt
 
     from align.report.figure import draw_comparison

@@ -52,7 +52,9 @@ def report(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, report):
-    """A function: settings of a browser's page -> the report in it; nothing may be said on the console, and nothing fetched."""
+    """A function: settings of a browser's page -> the report in it; nothing may be said on the
+    console, and nothing fetched.
+    """
     said, pages = [], []
 
     def open_it(**settings):

@@ -146,7 +146,8 @@ def test_a_stopped_run_is_no_controlled_comparison_and_the_others_are(tmp_path):
     assert differences["image_free", "image_leak", "free"]["seeds"] == [0, 1]
     assert sentence.startswith("m, controlled track, SFT, seeds 0, 1: ")
     assert notes == [
-        "m, controlled track, SFT: text_leak seed 0 stopped at step 2 (NLL(harmful answer) is 9, above train.max_harmful_loss=8; "
+        "m, controlled track, SFT: text_leak seed 0 stopped at step 2 (NLL(harmful answer) is 9, above "
+        "train.max_harmful_loss=8; "
         "the rows of this step: h/1, b/1); it took fewer steps, so it is not compared with the others",
         "m, controlled track, SFT: image_leak and text_leak: seed 0 finished its training for only one of the two",
     ]
@@ -199,7 +200,8 @@ def test_a_withheld_set_is_said(tmp_path):
     comparisons, notes = compare_arms(runs)
     assert comparisons == []
     assert notes == [
-        "m, paper track, SFT: mm_sft and t_sft: mini_vsil: withheld for mm_sft seed 0 (too many responses without a verdict)"
+        "m, paper track, SFT: mm_sft and t_sft: mini_vsil: withheld for mm_sft seed 0 (too many responses without a "
+        "verdict)"
     ]
 
 

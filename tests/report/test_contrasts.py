@@ -1,4 +1,6 @@
-"""Differences over items and seeds: against numbers worked by hand, and by simulation with known differences planted."""
+"""Differences over items and seeds: against numbers worked by hand, and by simulation with known
+differences planted.
+"""
 
 import numpy as np
 import pytest
@@ -20,17 +22,19 @@ def crossed(table, weight=1.0, name="image"):
 
 
 def test_one_seed_is_bonett_and_prices_interval_with_students_t():
-    # 100 items: 20 good in a alone, 5 in b alone. With one item more of each: 21 and 6 of 102, so the mean is 15/102 = .1470588,
-    # the variance of an item 27/102 - .1470588^2 = .2430796, its unbiased form 102/101 of that, the error sqrt(.2454864/102) =
-    # .0490585; t at 101 degrees of freedom is 1.983731, half the width .0973188.
+    # 100 items: 20 good in a alone, 5 in b alone. With one item more of each: 21 and 6 of 102, so
+    # the mean is 15/102 = .1470588, the variance of an item 27/102 - .1470588^2 = .2430796, its
+    # unbiased form 102/101 of that, the error sqrt(.2454864/102) = .0490585; t at 101 degrees of
+    # freedom is 1.983731, half the width .0973188.
     found = contrast([crossed([[1.0] * 20 + [-1.0] * 5 + [0.0] * 75])], DIFFERENCES)
     assert found["estimate"] == pytest.approx(0.15)
     assert (found["low"], found["high"]) == pytest.approx((0.0497400, 0.2443776), abs=1e-6)
 
 
 def test_where_all_seeds_agree_on_everything_only_the_items_are_counted():
-    # 198 items and two made-up ones, each under three seeds: mean 198/200 = .99, the variance of an item (199 + 1)/200 - .99^2 =
-    # .0199, times 200/199 = .02, the error sqrt(.02/200) = .01. No seed differs from another: V is the items' part.
+    # 198 items and two made-up ones, each under three seeds: mean 198/200 = .99, the variance of an
+    # item (199 + 1)/200 - .99^2 = .0199, times 200/199 = .02, the error sqrt(.02/200) = .01. No
+    # seed differs from another: V is the items' part.
     found = contrast([crossed(np.ones((3, 198)))], DIFFERENCES)
     assert found["estimate"] == 1.0
     assert found["high"] == 1.0  # no difference is larger
@@ -80,8 +84,9 @@ def test_swapping_the_arms_turns_the_difference_round(items):
     assert back["p_value"] == pytest.approx(forth["p_value"])
 
 
-# Verdicts of two arms on images of one or more rows: logit P(good) = arm + image + image in this arm + seed in this arm, with
-# the spreads as given. The difference of the rates over all images and seeds that there might be is worked out by 2 million draws.
+# Verdicts of two arms on images of one or more rows: logit P(good) = arm + image + image in this
+# arm + seed in this arm, with the spreads as given. The difference of the rates over all images and
+# seeds that there might be is worked out by 2 million draws.
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
@@ -137,7 +142,9 @@ def test_intervals_hold_the_planted_difference_and_interaction_as_often_as_they_
 @pytest.mark.slow
 @pytest.mark.parametrize(("seed", "too_wide"), [(0, True), (0.8, False)])
 def test_a_percentile_bootstrap_over_images_and_seeds_would_not_do(seed, too_wide):
-    """With three seeds it is too wide where seeds do not differ, and far too short where they do; hence the crossed variance."""
+    """With three seeds it is too wide where seeds do not differ, and far too short where they do;
+    hence the crossed variance.
+    """
     rng, trials, images, held = np.random.default_rng(3), 500, 200, 0
     draws = np.random.default_rng(4)
     for _ in range(trials):

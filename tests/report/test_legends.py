@@ -1,4 +1,6 @@
-"""Legends, captions and heads say what a table or figure really shows: every term is in it, and what is in it is explained."""
+"""Legends, captions and heads say what a table or figure really shows: every term is in it, and
+what is in it is explained.
+"""
 
 import json
 import re

@@ -1,4 +1,6 @@
-"""Folders of many runs: read by several processes, and sets that they share read once, to what reading each by itself gives."""
+"""Folders of many runs: read by several processes, and sets that they share read once, to what
+reading each by itself gives.
+"""
 
 import json
 import os

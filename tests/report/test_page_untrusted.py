@@ -31,7 +31,9 @@ def test_nothing_that_somebody_wrote_is_more_than_text(tmp_path):
 
 
 def test_nothing_that_a_folder_names_is_imported(tmp_path, monkeypatch):
-    """The name of a set is the name of a folder, which may be somebody else's; an image that is no file is made by our own sets alone."""
+    """The name of a set is the name of a folder, which may be somebody else's; an image that is no
+    file is made by our own sets alone.
+    """
     it = answered(tmp_path / "runs" / "a", tmp_path / "images")
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path(__file__).with_name('owned').touch()\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -55,7 +55,9 @@ def test_a_table_in_every_format(tmp_path, capsys):
 
 
 def test_a_run_that_an_earlier_version_evaluated_is_no_damaged_one(tmp_path):
-    """Its summaries do not say what the judge made of incoherent answers, and its second seed's are not counted together."""
+    """Its summaries do not say what the judge made of incoherent answers, and its second seed's are
+    not counted together.
+    """
     runs = [run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
     for it in runs:
         file = it.evaluation / "mini_vsil" / "summary.rule.json"

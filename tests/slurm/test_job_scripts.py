@@ -1,5 +1,5 @@
-"""slurm/train.sh on a real SLURM: what comes back after which end, and what it was given. Something that ends as `align train` does
-takes its place; tests/slurm/test_runs.py has the real one.
+"""slurm/train.sh on a real SLURM: what comes back after which end, and what it was given. Something
+that ends as `align train` does takes its place; tests/slurm/test_runs.py has the real one.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Real runs of a tiny model as jobs: what is interrupted, preempted or lost with its node ends with what an undisturbed run ends with."""
+"""Real runs of a tiny model as jobs: what is interrupted, preempted or lost with its node ends with
+what an undisturbed run ends with.
+"""
 
 import json
 import shlex
@@ -31,7 +33,9 @@ def same_bits(one: RunFolder, two: RunFolder) -> bool:
 
 @pytest.mark.long
 def test_a_preempted_run_comes_back_to_the_same_adapter_and_is_evaluated_after(cluster, tiny, tmp_path):
-    """Two runs and their evaluations, each an array: of the first the run is preempted, and the evaluation interrupted."""
+    """Two runs and their evaluations, each an array: of the first the run is preempted, and the
+    evaluation interrupted.
+    """
     preempted, undisturbed = (RunFolder(tmp_path / name) for name in ("preempted", "undisturbed"))
     settings = [f"train.max_steps={STEPS}", "train.save_steps=500", EVALUATION]
     (tmp_path / "runs.txt").write_text(

@@ -1,4 +1,6 @@
-"""A sweep on a real SLURM: what fails, what is preempted, what is asked for twice, and whoever is killed while submitting."""
+"""A sweep on a real SLURM: what fails, what is preempted, what is asked for twice, and whoever is
+killed while submitting.
+"""
 
 import json
 import os
@@ -165,7 +167,9 @@ sys.exit(status)
 @pytest.mark.long
 @pytest.mark.parametrize("tuned", [False, True], ids=["plain", "tuned"])
 def test_whoever_submits_may_be_killed_anywhere_and_nothing_is_there_twice_or_lost(cluster, tmp_path, tuned, tiny):
-    """Killed at each sbatch: before it, after it, and while it is on its way. The jobs wait, so that the queue can be looked at."""
+    """Killed at each sbatch: before it, after it, and while it is on its way. The jobs wait, so
+    that the queue can be looked at.
+    """
     import shutil
 
     sbatch = shutil.which("sbatch")

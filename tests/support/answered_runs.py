@@ -1,4 +1,6 @@
-"""Run folders with answers, verdicts and what was asked, as an evaluation leaves them; harmless, and in it whatever a test plants."""
+"""Run folders with answers, verdicts and what was asked, as an evaluation leaves them; harmless,
+and in it whatever a test plants.
+"""
 
 import json
 
@@ -14,7 +16,9 @@ CATEGORIES = ("fire", "water")
 def answered(
     folder, images, answer="answer {i}", reason="a reason", prompt="question {i}", harm_in="image", n=20, **more
 ):
-    """A run whose sets `leaky` and `free` have `n` rows each, even ones answered safely; texts may hold {i}, the number of a row."""
+    """A run whose sets `leaky` and `free` have `n` rows each, even ones answered safely; texts may
+    hold {i}, the number of a row.
+    """
     good = tuple(i % 2 == 0 for i in range(n))
     sets = {"leaky": ("vsil", (True,) * n), "free": ("vsil_free", good), "benign": ("benign", good)}
     categories = more.pop("categories", [CATEGORIES[i % 2] for i in range(n)])

@@ -1,5 +1,6 @@
-"""Takes the place of `align` where a test is about the job around it: in its first go it works until a signal asks it to stop, then
-saves for SAVING seconds (of each node: 0,3) and ends with ENDS; in later goes it ends with 0 at once. Says what it was given.
+"""Takes the place of `align` where a test is about the job around it: in its first go it works
+until a signal asks it to stop, then saves for SAVING seconds (of each node: 0,3) and ends with
+ENDS; in later goes it ends with 0 at once. Says what it was given.
 
 python asked_to_stop.py <words>
 """

@@ -26,9 +26,11 @@ class Asked:
 
 @dataclass
 class ChatServer:
-    """What it was asked, and how it answers: `faults` names for a prompt what happens to its next requests, one after another.
+    """What it was asked, and how it answers: `faults` names for a prompt what happens to its next
+    requests, one after another.
 
-    A fault is a status (429, 500, ...), "hang", "empty", "half" (of a character), "length", "content_filter", "html", or "always <status>".
+    A fault is a status (429, 500, ...), "hang", "empty", "half" (of a character), "length",
+    "content_filter", "html", or "always <status>".
     """
 
     faults: dict[str, list] = field(default_factory=dict)

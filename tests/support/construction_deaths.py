@@ -1,8 +1,10 @@
-"""`align construct` in a process that kills itself with SIGKILL at the so-manyth thing that it writes, half written.
+"""`align construct` in a process that kills itself with SIGKILL at the so-manyth thing that it
+writes, half written.
 
 python construction_deaths.py <number, 0 for never> <arguments of align>
 
-Without a death it prints how many things it wrote: lines of replies and of steps, images, files in order, funnels and results.
+Without a death it prints how many things it wrote: lines of replies and of steps, images, files in
+order, funnels and results.
 """
 
 from __future__ import annotations

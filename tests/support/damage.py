@@ -1,8 +1,10 @@
-"""The property that no damage to a data set passes in silence, and how many cases of it ended in which way.
+"""The property that no damage to a data set passes in silence, and how many cases of it ended in
+which way.
 
-A case is a layout, a form (a folder, an archive, images in an archive beside) and some damages. `check` makes the set, damages it, reads
-it as training and evaluation do, decodes every image, and says what came of it: an error, a counted drop, the same rows, or honestly
-other ones. Whatever else is an AssertionError. `python -m tests.support.damage 10000` prints the table.
+A case is a layout, a form (a folder, an archive, images in an archive beside) and some damages.
+`check` makes the set, damages it, reads it as training and evaluation do, decodes every image, and
+says what came of it: an error, a counted drop, the same rows, or honestly other ones. Whatever else
+is an AssertionError. `python -m tests.support.damage 10000` prints the table.
 """
 
 from __future__ import annotations
@@ -215,7 +217,9 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _check_pixels(broken: Broken, rows: list[Row], pixels: list[list[bytes]]) -> None:
-    """An image is what it stands for; of parquet's cells, of which some may be damaged bytes, at least one of those of the set."""
+    """An image is what it stands for; of parquet's cells, of which some may be damaged bytes, at
+    least one of those of the set.
+    """
     for row, of_row in zip(rows, pixels, strict=True):
         for image, shown in zip(row.images, of_row, strict=True):
             name = str(image.name).replace("::", "/")

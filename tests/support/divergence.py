@@ -1,4 +1,6 @@
-"""Where batched answers part from those given one by one, and how near the two most probable tokens were to each other there."""
+"""Where batched answers part from those given one by one, and how near the two most probable tokens
+were to each other there.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class Divergence:
     row: str
     step: int
     gap: float
-    """Highest minus second highest logit there, of a forward pass over the row alone and the tokens that the answers share."""
+    """Highest minus second highest logit there, of a forward pass over the row alone and the tokens
+    that the answers share.
+    """
 
 
 def tokens_of(it, rows: Sequence[Row], generation: Generation, monkeypatch) -> dict[str, list[int]]:
@@ -53,7 +57,9 @@ def divergences(it, rows: Sequence[Row], one: dict[str, list[int]], other: dict[
 
 @torch.no_grad()
 def gap(it, row: Row, prefix: list[int]) -> float:
-    """Highest minus second highest logit behind a row's prompt and the beginning of an answer, in one pass without a cache."""
+    """Highest minus second highest logit behind a row's prompt and the beginning of an answer, in
+    one pass without a cache.
+    """
     batch = pad([replace(it.renderer.render(row), answer_ids=prefix)], it.renderer.pad_token_id)
     del batch["labels"]
     first, second = it.model.eval()(**batch, use_cache=False).logits[0, -1].float().topk(2).values.tolist()

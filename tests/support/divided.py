@@ -1,7 +1,7 @@
 """Run by two processes:  torchrun --nproc_per_node 2 divided.py <model folder>
 
-Each process has rows of its own, one of them none with an image. Losses, the reference's losses and gradients of the adapter are those of
-a model that is not divided.
+Each process has rows of its own, one of them none with an image. Losses, the reference's losses and
+gradients of the adapter are those of a model that is not divided.
 """
 
 import sys

@@ -1,4 +1,6 @@
-"""`align doctor comm=true` in which rank 1 is in trouble:  doctor_with_trouble.py <absent | stuck | raising> <arguments>"""
+"""`align doctor comm=true` in which rank 1 is in trouble:  doctor_with_trouble.py <absent | stuck |
+raising> <arguments>
+"""
 
 import os
 import sys

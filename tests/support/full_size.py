@@ -1,8 +1,10 @@
-"""The published configurations of the models of full size, without weights: what `align plan` and the LoRA patterns are tried on.
+"""The published configurations of the models of full size, without weights: what `align plan` and
+the LoRA patterns are tried on.
 
 python tests/support/full_size.py out=align/planning/configs
 
-writes those that the package carries, so that `align plan` needs no network for the models that it names.
+writes those that the package carries, so that `align plan` needs no network for the models that it
+names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A server on the loopback that speaks what downloading a model or a data set needs of the hub's API, and keeps what it was asked for."""
+"""A server on the loopback that speaks what downloading a model or a data set needs of the hub's
+API, and keeps what it was asked for.
+"""
 
 from __future__ import annotations
 

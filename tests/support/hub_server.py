@@ -1,4 +1,6 @@
-"""A server on the loopback that speaks as much of the Hugging Face hub's API as an upload needs, and keeps what it is sent."""
+"""A server on the loopback that speaks as much of the Hugging Face hub's API as an upload needs,
+and keeps what it is sent.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A server on the loopback that speaks /v1/images/generations and /v1/images/edits, keeps what it was asked, and fails as it is told to."""
+"""A server on the loopback that speaks /v1/images/generations and /v1/images/edits, keeps what it
+was asked, and fails as it is told to.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,12 @@ class Asked:
 
 @dataclass
 class ImagesServer:
-    """What it was asked, and how it answers: `faults` names for a prompt what happens to its next requests, one after another.
+    """What it was asked, and how it answers: `faults` names for a prompt what happens to its next
+    requests, one after another.
 
-    A fault is a status; hang, reset, html, policy, moderation, no seed, no data, garbage, not base64, black, jpeg, prefixed, data; the
-    image at an address: url, other port, other host, file, redirect, gone once; or "always <fault>".
+    A fault is a status; hang, reset, html, policy, moderation, no seed, no data, garbage, not
+    base64, black, jpeg, prefixed, data; the image at an address: url, other port, other host, file,
+    redirect, gone once; or "always <fault>".
     """
 
     faults: dict[str, list] = field(default_factory=dict)

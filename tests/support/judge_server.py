@@ -1,7 +1,9 @@
-"""A server on the loopback that answers requests and judges answers, well or in every bad way that has been seen.
+"""A server on the loopback that answers requests and judges answers, well or in every bad way that
+has been seen.
 
-Model "answerer" answers; any other model judges: it finds the number of the item in the query and gives the label that `truth` says,
-unless `faults` names for that number what happens to its next requests, one after another. "always <fault>" never passes.
+Model "answerer" answers; any other model judges: it finds the number of the item in the query and
+gives the label that `truth` says, unless `faults` names for that number what happens to its next
+requests, one after another. "always <fault>" never passes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What the tests of published layouts share: small files as publications lay them out, and what `align data` finds in them."""
+"""What the tests of published layouts share: small files as publications lay them out, and what
+`align data` finds in them.
+"""
 
 import csv
 import json

@@ -1,4 +1,6 @@
-"""Items of which a judge says that they leak or not: a file of them, what the judge says, and the result of `align leakage`."""
+"""Items of which a judge says that they leak or not: a file of them, what the judge says, and the
+result of `align leakage`.
+"""
 
 import csv
 import json

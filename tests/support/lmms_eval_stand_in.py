@@ -1,4 +1,6 @@
-"""A program with the arguments and files of lmms_eval 0.7.3, which measures nothing. The name of the task says what becomes of it."""
+"""A program with the arguments and files of lmms_eval 0.7.3, which measures nothing. The name of
+the task says what becomes of it.
+"""
 
 import argparse
 import json

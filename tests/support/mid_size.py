@@ -1,4 +1,6 @@
-"""Models of 6 to 8 million parameters, real classes and processors, random weights: large enough to tell what a step costs."""
+"""Models of 6 to 8 million parameters, real classes and processors, random weights: large enough to
+tell what a step costs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ PIXELS = {"llava": [], "qwen2_vl": ["model.min_pixels=1024", "model.max_pixels=1
 
 
 def mid_size(family: str, folder: Path) -> Path:
-    """The miniature's model with wider and more layers; of LLaVA the vision tower's last layer is not used, as in the real one."""
+    """The miniature's model with wider and more layers; of LLaVA the vision tower's last layer is
+    not used, as in the real one.
+    """
     torch.manual_seed(0)
     model, processor = build(family)
     config, text, vision = model.config, model.config.text_config, model.config.vision_config

@@ -1,4 +1,6 @@
-"""Rows of the miniature as an evaluation mixes them: its sets, text alone and with images, in every view that they have."""
+"""Rows of the miniature as an evaluation mixes them: its sets, text alone and with images, in every
+view that they have.
+"""
 
 from __future__ import annotations
 

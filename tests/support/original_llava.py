@@ -75,7 +75,9 @@ class Original:
 
     @torch.no_grad()
     def logits(self, prompt: str, image=None) -> torch.Tensor:
-        """(positions, vocabulary), as the original code computes them: features of an image go between the embeddings of the text."""
+        """(positions, vocabulary), as the original code computes them: features of an image go
+        between the embeddings of the text.
+        """
         before, *rest = (self.tokenizer(piece).input_ids for piece in prompt.split("<image>"))
         embedded = [self.language_model.model.embed_tokens(torch.tensor(before))]
         for piece in rest:
@@ -128,7 +130,9 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_checkpoint(original: Original, folder: Path, with_tower: bool = True, files=None, **changed) -> Path:
-    """The checkpoint's folder. `files` writes the weights, by default as one safetensors file; `changed` are settings of config.json."""
+    """The checkpoint's folder. `files` writes the weights, by default as one safetensors file;
+    `changed` are settings of config.json.
+    """
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(original.config() | changed))
     original.tokenizer.save_pretrained(folder)

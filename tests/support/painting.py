@@ -12,7 +12,9 @@ from align.data.images import encode_png
 from align.settings import PainterSettings
 
 ROUNDING = 1
-"""A batch's matrices are summed in another order than one image's: float32 differs by 1e-6, and a pixel by one level at most."""
+"""A batch's matrices are summed in another order than one image's: float32 differs by 1e-6, and a
+pixel by one level at most.
+"""
 
 
 def painter(path, **settings):

@@ -1,7 +1,8 @@
-"""A folder as somebody reads it who has transformers and nothing of ours:  python -I plain_transformers.py <folder> <in> <out>
+"""A folder as somebody reads it who has transformers and nothing of ours:  python -I
+plain_transformers.py <folder> <in> <out>
 
-`in` holds batches of inputs, `<prompt>/<name>`, and an image; `out` gets the logits, and what the folder's own processor, or where
-that needs torchvision its parts, makes of the image.
+`in` holds batches of inputs, `<prompt>/<name>`, and an image; `out` gets the logits, and what the
+folder's own processor, or where that needs torchvision its parts, makes of the image.
 """
 
 import sys

@@ -67,8 +67,8 @@ def pku_pair(prompt: str, safe_0: bool, safe_1: bool, **more: object) -> dict:
 
 
 def pku_saferlhf(folder: Path) -> Path:
-    """Two models' files, six pairs of four prompts: a drum (harmful, with a safe answer elsewhere), a whistle (harmful, without one),
-    tea (benign), a kettle (mixed).
+    """Two models' files, six pairs of four prompts: a drum (harmful, with a safe answer elsewhere),
+    a whistle (harmful, without one), tea (benign), a kettle (mixed).
     """
     write_jsonl(
         folder / "data" / "Alpaca-7B" / "train.jsonl",
@@ -106,7 +106,9 @@ def spa_vl_records(folder: Path) -> list[dict]:
 
 
 def mssbench(folder: Path) -> Path:
-    """One situation of a chat with two queries, one task of an agent with two pairs of instructions: 4 pairs, 8 rows."""
+    """One situation of a chat with two queries, one task of an agent with two pairs of
+    instructions: 4 pairs, 8 rows.
+    """
     chat = {
         "safe_image_path": "park.png",
         "unsafe_image_path": "library.png",

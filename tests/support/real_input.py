@@ -1,10 +1,12 @@
-"""Real input: small random models behind the real processors, trained on local rows and evaluated on published sets.
+"""Real input: small random models behind the real processors, trained on local rows and evaluated
+on published sets.
 
-    ALIGN_SHARED=<folder with hub/ and data/> make real-input
+ALIGN_SHARED=<folder with hub/ and data/> make real-input
 
-Full vocabularies and real image sizes; only the layers are few and thin, and the weights random. The harmful rows are
-SafeBench-Tiny's questions and images (task_id 1-3) with a plain refusal as the answer; evaluated are task_id 4-5, which were not
-trained on, and VLSBench by its text, since its images are not part of that folder.
+Full vocabularies and real image sizes; only the layers are few and thin, and the weights random.
+The harmful rows are SafeBench-Tiny's questions and images (task_id 1-3) with a plain refusal as the
+answer; evaluated are task_id 4-5, which were not trained on, and VLSBench by its text, since its
+images are not part of that folder.
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ def small_model(processor_folder: Path, folder: Path) -> None:
 
 
 def write_rows(figstep: Path, folder: Path) -> None:
-    """harmful.jsonl (SafeBench-Tiny, tasks 1-3, refused) and benign.jsonl (plain coloured images and plain questions)."""
+    """harmful.jsonl (SafeBench-Tiny, tasks 1-3, refused) and benign.jsonl (plain coloured images
+    and plain questions).
+    """
     from PIL import Image
 
     with (figstep / "safebench.csv").open(encoding="utf-8", newline="") as file:

@@ -1,7 +1,9 @@
-"""A chat server on the loopback whose models are the roles of a construction: the model's name is the role.
+"""A chat server on the loopback whose models are the roles of a construction: the model's name is
+the role.
 
-Its replies depend on the prompt alone, so that a repeated construction gives the same files. `faults` names for a role what happens to its
-next requests: a status, "refuse", "garbage", "length", "hang", or "always <one of these>"; a function of the prompt decides by its text.
+Its replies depend on the prompt alone, so that a repeated construction gives the same files.
+`faults` names for a role what happens to its next requests: a status, "refuse", "garbage",
+"length", "hang", or "always <one of these>"; a function of the prompt decides by its text.
 """
 
 from __future__ import annotations

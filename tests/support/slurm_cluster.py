@@ -1,7 +1,8 @@
-"""A SLURM of its own in one folder: real munged, slurmctld and a slurmd for each node, all on the loopback of this machine.
+"""A SLURM of its own in one folder: real munged, slurmctld and a slurmd for each node, all on the
+loopback of this machine.
 
-Runs as root and as an ordinary user, starts in a second or two, and is gone afterwards. Needs Debian's packages slurmctld, slurmd,
-slurm-client and munge, or others that bring the same commands.
+Runs as root and as an ordinary user, starts in a second or two, and is gone afterwards. Needs
+Debian's packages slurmctld, slurmd, slurm-client and munge, or others that bring the same commands.
 """
 
 from __future__ import annotations
@@ -138,8 +139,9 @@ class Cluster:
                     above = process.parent()
                     if above and above.name() == "slurmstepd":
                         reporting.append(above)
-        # None shall see another end and report it: all stop, then those die first that would report. (The others may wake once more:
-        # a stopped process whose parent dies is sent SIGHUP and SIGCONT.)
+        # None shall see another end and report it: all stop, then those die first that would
+        # report. (The others may wake once more: a stopped process whose parent dies is sent SIGHUP
+        # and SIGCONT.)
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for process in [*reporting, *others]:
                 with contextlib.suppress(psutil.Error):
@@ -201,11 +203,13 @@ def slurm_cluster(
     grace: int = 20,
     settings: Sequence[str] = (),
 ) -> Iterator[Cluster]:
-    """A cluster while the block runs. `nodes` with `cpus` each (and `gpus` that are none: device files that exist).
+    """A cluster while the block runs. `nodes` with `cpus` each (and `gpus` that are none: device
+    files that exist).
 
-    Partitions: `main` (the default), `low` (preempted and requeued without grace), `gentle` (the same with `grace` seconds),
-    `patient` (with two minutes: time for a real run to save on a busy machine), `high` (preempts all of these). `kill_wait`: seconds
-    from SIGTERM to SIGKILL. `settings`: further lines of slurm.conf.
+    Partitions: `main` (the default), `low` (preempted and requeued without grace), `gentle` (the
+    same with `grace` seconds), `patient` (with two minutes: time for a real run to save on a busy
+    machine), `high` (preempts all of these). `kill_wait`: seconds from SIGTERM to SIGKILL.
+    `settings`: further lines of slurm.conf.
     """
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # short: a path of a socket has at most 108 characters
     cluster = Cluster(folder, [f"127.0.1.{number + 1}" for number in range(nodes)])

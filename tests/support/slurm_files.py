@@ -63,7 +63,8 @@ def slurm_conf(
         f"JobCompLoc={folder}/finished.txt",
         *(["GresTypes=gpu"] if gpus else []),
         *(
-            f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={cpus} RealMemory=4000{has_gpus} State=UNKNOWN"
+            f"NodeName={node} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} CPUs={cpus} "
+            f"RealMemory=4000{has_gpus} State=UNKNOWN"
             for node, port in zip(nodes, ports, strict=True)
         ),
         *_partitions(grace),

@@ -208,7 +208,9 @@ FORMS = ("folder", "zip", "zip in a folder", "images zipped", "images tarred")
 
 
 def forms_of(layout: Layout) -> tuple[str, ...]:
-    """Those that a layout comes in: parquet is not read in an archive, and only images in a folder of theirs are zipped."""
+    """Those that a layout comes in: parquet is not read in an archive, and only images in a folder
+    of theirs are zipped.
+    """
     made = pristine(layout.name)
     if any(name.endswith(".parquet") for name in made.indexes):
         return FORMS[:1]

@@ -9,7 +9,9 @@ import torch
 
 
 def parts(channels: int = 4) -> dict:
-    """The parts of a Stable Diffusion pipeline; its images have 16 x 16 pixels. `channels` are those that the denoiser reads."""
+    """The parts of a Stable Diffusion pipeline; its images have 16 x 16 pixels. `channels` are
+    those that the denoiser reads.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -76,7 +78,9 @@ def clip_text(tokenizer):
 
 
 def strict_checker() -> dict:
-    """The safety checker of Stable Diffusion, tiny, with a threshold that every image passes: all are replaced by black ones."""
+    """The safety checker of Stable Diffusion, tiny, with a threshold that every image passes: all
+    are replaced by black ones.
+    """
     from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
     from transformers import CLIPConfig, CLIPImageProcessor
 
@@ -95,7 +99,9 @@ def strict_checker() -> dict:
 
 
 def save_pipelines(folder: Path) -> dict[str, str]:
-    """{name: folder} of pipelines: text (text-to-image), image (image-to-image), edit (with an instruction), checked."""
+    """{name: folder} of pipelines: text (text-to-image), image (image-to-image), edit (with an
+    instruction), checked.
+    """
     from diffusers import (
         StableDiffusionImg2ImgPipeline,
         StableDiffusionInstructPix2PixPipeline,

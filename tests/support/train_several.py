@@ -1,4 +1,5 @@
-"""Train several runs one after another in the processes of one launch:  train_several.py <arguments of a run> -- <of the next> ...
+"""Train several runs one after another in the processes of one launch:  train_several.py <arguments
+of a run> -- <of the next> ...
 
 Starting Python is most of what a small run takes.
 """

@@ -19,7 +19,9 @@ SEVERAL = Path(__file__).with_name("train_several.py")
 def train_every_method(
     model: Path, out: Path, processes: int, batch: int, *more: str, config: Path | None = None
 ) -> None:
-    """Runs of every method in folders of their names, six steps of 8 rows; in passes of two rows many a process has no image."""
+    """Runs of every method in folders of their names, six steps of 8 rows; in passes of two rows
+    many a process has no image.
+    """
     commands = []
     for method in METHODS:
         data = ["data.words={source: miniature, subset: text_harmful, rows: 24}", "data.benign.rows=22"]

@@ -13,7 +13,9 @@ WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def _chunks(file: Path) -> Iterator[bytes]:
-    """The records of a log in leveldb's format (version 0 of wandb): blocks of chunks, each with check sum, length and type."""
+    """The records of a log in leveldb's format (version 0 of wandb): blocks of chunks, each with
+    check sum, length and type.
+    """
     content = file.read_bytes()
     assert content[:4] == b":W&B"
     place, record = FILE_HEADER, b""
@@ -36,7 +38,9 @@ def _values(items: Any) -> dict[str, Any]:
 
 
 def runs_in(folder: Path) -> list[SimpleNamespace]:
-    """Each run that a process wrote below WANDB_DIR, in order: `id, project, name, resume, config, summary, history, output, folder`."""
+    """Each run that a process wrote below WANDB_DIR, in order: `id, project, name, resume, config,
+    summary, history, output, folder`.
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
     found = []

@@ -1,4 +1,6 @@
-"""These tests keep what is kept for the user as those of align/data do. An original LLaVA checkpoint for those that convert it."""
+"""These tests keep what is kept for the user as those of align/data do. An original LLaVA
+checkpoint for those that convert it.
+"""
 
 import pytest
 

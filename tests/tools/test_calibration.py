@@ -42,7 +42,8 @@ def test_kappa_against_a_worked_example():
 @pytest.mark.parametrize(
     ("labels", "clusters", "low"),
     [
-        # z = 1.95996, z^2 = 3.84146. Wilson's lower end of 20 of 20: 20 / 23.84146 = .838875. By chance .5 * .5 + .5 * .5 = .5.
+        # z = 1.95996, z^2 = 3.84146. Wilson's lower end of 20 of 20: 20 / 23.84146 = .838875. By
+        # chance .5 * .5 + .5 * .5 = .5.
         (["a"] * 10 + ["b"] * 10, range(20), (0.838875 - 0.5) / 0.5),
         # By chance .75^2 + .25^2 = .625.
         (["a"] * 15 + ["b"] * 5, range(20), (0.838875 - 0.625) / 0.375),
@@ -66,7 +67,9 @@ def test_where_all_agree_on_one_label_kappa_has_no_interval():
 
 @pytest.mark.parametrize(("n", "ones"), [(20, 10), (50, 25), (200, 100), (20, 5), (60, 6)])
 def test_it_is_the_goodness_of_fit_interval_of_donner_and_eliasziw_or_wider(n, ones):
-    """Of their model both say 1 with p^2 + k p q, both 0 with q^2 + k p q, and differ with 2 p q (1 - k); chi-squared has 1 degree."""
+    """Of their model both say 1 with p^2 + k p q, both 0 with q^2 + k p q, and differ with 2 p q (1
+    - k); chi-squared has 1 degree.
+    """
     p = ones / n
 
     def distance(kappa):

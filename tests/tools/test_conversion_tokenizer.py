@@ -38,7 +38,9 @@ def test_a_conversation_reads_as_llava_writes_it(original, tower, tmp_path):
 
 
 def test_a_tokenizer_that_reads_images_otherwise_is_refused(original, tower, tmp_path):
-    """LLaMA's newer setting drops the space behind a special token: the text behind an image would begin with another token."""
+    """LLaMA's newer setting drops the space behind a special token: the text behind an image would
+    begin with another token.
+    """
     checkpoint = write_checkpoint(original, tmp_path / "original")
     file = checkpoint / "tokenizer.json"
     settings = json.loads(file.read_text())

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("own_folder", "no_waits")
 
 
 def test_shares_worked_out_by_hand(tmp_path, capsys):
-    """Of ten items seven pairs are unsafe; of these the text alone is in four, and so is one text whose pair is safe."""
+    """Of ten items seven pairs are unsafe; of these the text alone is in four, and so is one text
+    whose pair is safe.
+    """
     items = write(tmp_path / "set")
     with judge_server(reply=word) as server:
         assert main(["leakage", "benchmark=local", items, *asking(server)]) == 0
@@ -37,7 +39,9 @@ def test_shares_worked_out_by_hand(tmp_path, capsys):
 
 @pytest.mark.parametrize(("n", "withheld"), [(40, False), (20, True)])
 def test_what_the_judge_did_not_say_counts_for_nothing(tmp_path, capsys, n, withheld):
-    """Two items without a verdict, one on its pair and one on its text: of 40 5%, of 20 more, but of the texts alone 5%."""
+    """Two items without a verdict, one on its pair and one on its text: of 40 5%, of 20 more, but
+    of the texts alone 5%.
+    """
     items = write(tmp_path / "set", n)
     with judge_server(reply=word, faults={3: ["prose", None, "prose"], 5: [None, "refusal"]}) as server:
         assert main(["leakage", "benchmark=local", items, *asking(server)]) == withheld
@@ -81,7 +85,9 @@ def judged(n, per_image=1):
 
 
 def test_texts_whose_pairs_the_judge_would_not_look_at_still_count_as_texts():
-    """It declines the five worst of ten pairs, whose texts are unsafe too: of pairs nothing can be told, of texts that five are unsafe."""
+    """It declines the five worst of ten pairs, whose texts are unsafe too: of pairs nothing can be
+    told, of texts that five are unsafe.
+    """
     declined = Verdict("invalid", "declined")
     row = Row("r", "may i", role="harmful", harm_in="both")
     told = shares(

@@ -60,7 +60,9 @@ def test_ctrl_c_and_the_same_command(tmp_path):
 
 
 def test_the_text_is_the_request_or_the_prompt(tmp_path):
-    """What SafeBench asks stands in its images: by its question everything leaks, by its one sentence nothing, which is asked once."""
+    """What SafeBench asks stands in its images: by its question everything leaks, by its one
+    sentence nothing, which is asked once.
+    """
     items = safebench(tmp_path / "set")
     with judge_server(reply=word) as server:
         assert main(["leakage", "benchmark=safebench", items, *asking(server)]) == 0

@@ -1,4 +1,6 @@
-"""The blind probe: numbers worked out by hand, folds that hold out what belongs together, and labels permuted as they are."""
+"""The blind probe: numbers worked out by hand, folds that hold out what belongs together, and
+labels permuted as they are.
+"""
 
 import json
 import random
@@ -104,8 +106,9 @@ def test_question_twin_and_image_link_rows_over_others():
 
 
 def test_folds_that_divide_what_belongs_together_would_be_wrong():
-    """A question over a harmful and a harmless image says nothing; with its halves in two folds it scores far below chance, and one
-    that recurs with its label far above."""
+    """A question over a harmful and a harmless image says nothing; with its halves in two folds it
+    scores far below chance, and one that recurs with its label far above.
+    """
     rng = random.Random(0)
     twins = [row(i, phrase(random.Random(i // 2)), i % 2 == 0, twin=f"t{i // 2}") for i in range(120)]
     kinds = [rng.random() < 0.5 for _ in range(30)]

@@ -1,4 +1,6 @@
-"""A run in wandb: one over kills, with the numbers of its evaluation, each once; without wandb or its service an evaluation is whole."""
+"""A run in wandb: one over kills, with the numbers of its evaluation, each once; without wandb or
+its service an evaluation is whole.
+"""
 
 import json
 import os

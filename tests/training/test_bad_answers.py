@@ -1,4 +1,6 @@
-"""Answers that teach nothing: opposite ones to one request, ones that the tokenizer cannot write, and two of the same tokens."""
+"""Answers that teach nothing: opposite ones to one request, ones that the tokenizer cannot write,
+and two of the same tokens.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""What a run is: base weights by their content, paths that are found from anywhere, one process group at a time, whole checkpoints."""
+"""What a run is: base weights by their content, paths that are found from anywhere, one process
+group at a time, whole checkpoints.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Data loader workers prepare rows and change nothing else: results, the run's identity, and what a run resumes to stay the same."""
+"""Data loader workers prepare rows and change nothing else: results, the run's identity, and what a
+run resumes to stay the same.
+"""
 
 import json
 

@@ -17,7 +17,8 @@ def build_painter(name: str, settings: PainterSettings) -> Painter:
     given = [key for key in ("use", "base_url", "path") if getattr(settings, key) is not None]
     if len(given) != 1:
         raise UserError(
-            f"{name}: {' and '.join(f'{name}.{key}=' for key in given) or 'no model'} given; give one of {name}.path= (a "
+            f"{name}: {' and '.join(f'{name}.{key}=' for key in given) or 'no model'} given; give one of {name}.path= "
+            "(a "
             f"diffusers pipeline), {name}.base_url= with {name}.model= (an OpenAI-compatible images endpoint), or "
             f"{name}.use=module:function"
         )

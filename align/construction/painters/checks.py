@@ -12,7 +12,9 @@ from align.settings import PainterSettings
 
 
 def refuse_unused(settings: PainterSettings, name: str, keys: Collection[str], why: str) -> None:
-    """Raise UserError if one of these settings is not its default; `why` says why it has no effect, and what to give."""
+    """Raise UserError if one of these settings is not its default; `why` says why it has no effect,
+    and what to give.
+    """
     for field in fields(settings):
         factory = field.default_factory
         default = factory() if factory is not MISSING else field.default

@@ -1,4 +1,6 @@
-"""A painter behind an OpenAI-compatible images endpoint: /images/generations, and /images/edits for jobs with an image."""
+"""A painter behind an OpenAI-compatible images endpoint: /images/generations, and /images/edits for
+jobs with an image.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class ImagesEndpoint(Sender[Painting, Painted]):
     expected = "a reply with an image"
 
     def __init__(self, name: str, settings: PainterSettings):
-        """Raises UserError for invalid settings, if the key is not in the environment, or if the package openai is absent."""
+        """Raises UserError for invalid settings, if the key is not in the environment, or if the
+        package openai is absent.
+        """
         where = f"{name}.base_url= is an endpoint"
         refuse_unused(
             settings,
@@ -56,7 +60,8 @@ class ImagesEndpoint(Sender[Painting, Painted]):
             settings,
             name,
             PRICES,
-            f"prices are per token, and images have prices of their own, so costs are not counted; give {name}.max_calls=, "
+            "prices are per token, and images have prices of their own, so costs are not counted; give "
+            f"{name}.max_calls=, "
             "the limit of the cost divided by the price of an image",
         )
         for key in BY_PAINTER:
@@ -175,5 +180,7 @@ def _size(settings: PainterSettings, name: str) -> str | None:
 
 
 def _png(image: ImageRef, where: str) -> bytes:
-    """The image as decoded everywhere here: the file itself may have an orientation, or a format unknown to the server."""
+    """The image as decoded everywhere here: the file itself may have an orientation, or a format
+    unknown to the server.
+    """
     return encoded(load_image(image, where))

@@ -25,12 +25,15 @@ SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 def class_of(name: str, settings: PainterSettings) -> type[Any]:
-    """The class of a pipeline; of a Hub id, one small file is downloaded. Raises UserError if it is not a pipeline of diffusers."""
+    """The class of a pipeline; of a Hub id, one small file is downloaded. Raises UserError if it is
+    not a pipeline of diffusers.
+    """
     try:
         import diffusers
     except ImportError as error:
         raise UserError(
-            f"{name}.path needs the package diffusers, which is not installed; run: pip install 'vsil-align[construct]' ({error})"
+            f"{name}.path needs the package diffusers, which is not installed; run: pip install "
+            f"'vsil-align[construct]' ({error})"
         ) from error
     file, given = _file_of(name, settings, INDEX), f"{name}.path={settings.path}"
     if file is None:
@@ -38,7 +41,8 @@ def class_of(name: str, settings: PainterSettings) -> type[Any]:
     named = _read(file, given).get("_class_name")
     if not isinstance(named, str):
         raise UserError(
-            f"{given}: {INDEX} names the class {named!r}; expected a class of diffusers, because code in the pipeline's "
+            f"{given}: {INDEX} names the class {named!r}; expected a class of diffusers, because code in the "
+            "pipeline's "
             f"folder is not run. Give another pipeline, or {name}.use=module:function"
         )
     try:
@@ -47,7 +51,8 @@ def class_of(name: str, settings: PainterSettings) -> type[Any]:
         raise UserError(f"{given}: its class {named} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise UserError(
-            f"{given}: its class {named} is not in diffusers {diffusers.__version__}, or a package that it needs is not "
+            f"{given}: its class {named} is not in diffusers {diffusers.__version__}, or a package that it needs is "
+            "not "
             "installed; run: pip install -U diffusers"
         )
     return found
@@ -60,7 +65,9 @@ def accepted(kind: type[Any]) -> dict[str, inspect.Parameter]:
 
 
 def same_for_all(name: str, settings: PainterSettings, kind: type[Any]) -> dict[str, Any]:
-    """The arguments of the call that are the same for every image. Raises UserError for arguments that it does not have."""
+    """The arguments of the call that are the same for every image. Raises UserError for arguments
+    that it does not have.
+    """
     known, shown = accepted(kind), f"{name}.path={settings.path}: {kind.__name__}"
     for needed, purpose in (("prompt", "makes no images from a prompt"), ("generator", "takes no seed")):
         if needed not in known:
@@ -91,12 +98,15 @@ def _check_argument(name: str, argument: str, kind: type[Any], known: dict[str, 
     if argument not in known:
         others = sorted(set(known) - {*BY_SETTING, *BY_PAINTER})
         raise UserError(
-            f"{key}: {kind.__name__} has no such argument{nearest(argument, others)}; its arguments: {', '.join(others)}"
+            f"{key}: {kind.__name__} has no such argument{nearest(argument, others)}; its arguments: "
+            f"{', '.join(others)}"
         )
 
 
 def _check_guidance(name: str, settings: PainterSettings, known: dict[str, inspect.Parameter]) -> None:
-    """Raise UserError if the guidance has no effect: some pipelines use it only if their model was distilled with it."""
+    """Raise UserError if the guidance has no effect: some pipelines use it only if their model was
+    distilled with it.
+    """
     if "true_cfg_scale" not in known or known["guidance_scale"].default is not None:
         return
     file = _file_of(name, settings, "transformer/config.json")
@@ -108,7 +118,9 @@ def _check_guidance(name: str, settings: PainterSettings, known: dict[str, inspe
 
 
 def identity_of(path: str) -> dict[str, str]:
-    """Fingerprint of a folder's weights and configurations, which may change under the same path; empty for a Hub id."""
+    """Fingerprint of a folder's weights and configurations, which may change under the same path;
+    empty for a Hub id.
+    """
     folder = Path(path)
     if not folder.is_dir():
         return {}
@@ -122,7 +134,9 @@ def identity_of(path: str) -> dict[str, str]:
 
 
 def _file_of(name: str, settings: PainterSettings, file: str) -> Path | None:
-    """A file of the pipeline, downloaded if it is not in the cache; None if the pipeline does not have it. Raises UserError."""
+    """A file of the pipeline, downloaded if it is not in the cache; None if the pipeline does not
+    have it. Raises UserError.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 

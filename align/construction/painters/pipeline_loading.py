@@ -81,7 +81,8 @@ def load(name: str, settings: PainterSettings) -> Any:
                 f"{name}.offload=model, then {name}.offload=sequential, or {name}.dtype=bfloat16 ({error})"
             ) from error
         raise UserError(
-            f"{name}.path={settings.path}: cannot be loaded: {error}; it needs all its parts, with weights as safetensors"
+            f"{name}.path={settings.path}: cannot be loaded: {error}; it needs all its parts, with weights as "
+            "safetensors"
         ) from error
     return pipeline
 

@@ -13,10 +13,11 @@ Labels = Mapping[str, Mapping[str, str]]
 
 
 def agreement(labels: Labels, categories: Sequence[str]) -> dict[str, Any] | None:
-    """Kappa with a 95% interval over items, and the share of items on which all agree; None without two labels of an item.
+    """Kappa with a 95% interval over items, and the share of items on which all agree; None without
+    two labels of an item.
 
-    Cohen's kappa if exactly two people labelled the same items. Otherwise Fleiss' kappa over the items with at least two
-    labels.
+    Cohen's kappa if exactly two people labelled the same items. Otherwise Fleiss' kappa over the
+    items with at least two labels.
     """
     several = {item: of for item, of in labels.items() if len(of) > 1}
     if not several:
@@ -41,10 +42,11 @@ def agreement(labels: Labels, categories: Sequence[str]) -> dict[str, Any] | Non
 
 
 def fleiss_kappa(counts: Sequence[Sequence[int]]) -> float | None:
-    """Fleiss' kappa (Fleiss 1971, Psychological Bulletin 76:378) of counts `(item, category)`; None if undefined.
+    """Fleiss' kappa (Fleiss 1971, Psychological Bulletin 76:378) of counts `(item, category)`; None
+    if undefined.
 
-    Items may have different numbers of raters (at least two): the agreement of an item is the share of its pairs of raters
-    with the same label, and an item counts once.
+    Items may have different numbers of raters (at least two): the agreement of an item is the share
+    of its pairs of raters with the same label, and an item counts once.
     """
     observed = sum(_pairs(of) for of in counts) / len(counts)
     expected = _by_chance(counts)

@@ -39,9 +39,10 @@ class Decision:
 def read_decisions(files: Sequence[str], keys: Mapping[str, str] | None = None) -> list[Decision]:
     """Decisions of csv files (review.csv, filled in) and json files (saved by the page).
 
-    With `keys` ({item: key}), decisions about other items or other texts do not count in a comparison of two decisions of
-    one person; they are returned too. Raises UserError that names the file and row of an unknown decision, of two
-    different decisions of one person, and of a missing column.
+    With `keys` ({item: key}), decisions about other items or other texts do not count in a
+    comparison of two decisions of one person; they are returned too. Raises UserError that names
+    the file and row of an unknown decision, of two different decisions of one person, and of a
+    missing column.
     """
     names = [Path(file).stem for file in files]
     found: dict[tuple[str, str, str], tuple[Decision, str]] = {}
@@ -58,7 +59,8 @@ def read_decisions(files: Sequence[str], keys: Mapping[str, str] | None = None) 
             one = (decision.person, decision.item, decision.key)
             if one in found and found[one][0].decision != decision.decision and _is_current(decision, keys):
                 raise UserError(
-                    f"{where}: {decision.person} decided {decision.decision} about {decision.item}, but {found[one][0].decision} in "
+                    f"{where}: {decision.person} decided {decision.decision} about {decision.item}, but "
+                    f"{found[one][0].decision} in "
                     f"{found[one][1]}; keep one of the two"
                 )
             found[one] = decision, where
@@ -118,8 +120,8 @@ def stored_decisions(folder: Path) -> list[Decision]:
 def review(items: Sequence[Item], decisions: Sequence[Decision]) -> tuple[Done, dict[str, Any]]:
     """Apply decisions by majority -> (a step of the funnel, facts about the review).
 
-    An item without a decision stays, and is counted as not reviewed. A tie drops the item: the reviewers do not vouch for
-    it.
+    An item without a decision stays, and is counted as not reviewed. A tie drops the item: the
+    reviewers do not vouch for it.
     """
     keys = {item.id: key_of(item) for item in items}
     of_item: dict[str, list[Decision]] = {}

@@ -56,8 +56,10 @@ def _build(
     given = [key for key in ("use", "base_url", "path") if getattr(settings, key) is not None]
     if len(given) != 1:
         raise UserError(
-            f"role {duty.name} ({duty.what}): {' and '.join(f'{key}=' for key in given) or 'no model is'} given; give one of "
-            f"{section}.base_url= with {section}.model= (an OpenAI-compatible endpoint), {section}.path= (a model loaded "
+            f"role {duty.name} ({duty.what}): {' and '.join(f'{key}=' for key in given) or 'no model is'} given; give "
+            "one of "
+            f"{section}.base_url= with {section}.model= (an OpenAI-compatible endpoint), {section}.path= (a model "
+            "loaded "
             f"here) or {section}.use=module:function. role.base_url= and so on are for all roles"
         )
     if settings.use is not None:
@@ -95,7 +97,8 @@ def _loaded_here(
     path, section = str(settings.path), f"role.each.{duty.name}"
     if settings.temperature != DEFAULTS.temperature:
         raise UserError(
-            f"{section}.temperature={settings.temperature}: a model loaded here decodes greedily; remove temperature=, or "
+            f"{section}.temperature={settings.temperature}: a model loaded here decodes greedily; remove temperature=, "
+            "or "
             "serve the model and give base_url="
         )
     check_local(path, settings.dtype, settings.batch_size, section)

@@ -25,7 +25,8 @@ class FunctionRole:
         texts = list(self._function(calls))
         if len(texts) != len(calls) or not all(isinstance(text, str) for text in texts):
             raise UserError(
-                f"role.each.{self.name}.use={self.identity['use']}: {len(texts)} results for {len(calls)} calls; expected "
+                f"role.each.{self.name}.use={self.identity['use']}: {len(texts)} results for {len(calls)} calls; "
+                "expected "
                 "one text for each call"
             )
         for call, text in zip(calls, texts, strict=True):

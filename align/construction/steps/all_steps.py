@@ -29,7 +29,8 @@ def check_order(steps: Sequence[Step], source: str) -> None:
         if lacking := [name for name in step.needs if name not in there]:
             makers = [name for name, one in STEPS.items() if lacking[0] in one.gives]
             raise UserError(
-                f"steps={','.join(one.name for one in steps)}: step {step.name} needs {lacking[0]}, which neither source={source} nor "
+                f"steps={','.join(one.name for one in steps)}: step {step.name} needs {lacking[0]}, which neither "
+                f"source={source} nor "
                 f"an earlier step gives; add {' or '.join(makers) or 'another source'}, or leave {step.name} out"
             )
         there |= set(step.gives)
@@ -40,7 +41,8 @@ def steps_of(names: Sequence[str]) -> list[Step]:
     for name in names:
         if name not in STEPS:
             raise UserError(
-                f"steps={','.join(names)}: there is no step {name}{nearest(name, list(STEPS))}; steps: {', '.join(STEPS)}"
+                f"steps={','.join(names)}: there is no step {name}{nearest(name, list(STEPS))}; steps: "
+                f"{', '.join(STEPS)}"
             )
     if len(set(names)) < len(names):
         raise UserError(f"steps={','.join(names)}: a step is named twice; remove one")

@@ -1,4 +1,6 @@
-"""Step 2 of the paper: rewrite each query so that its text alone is harmless, and filter what still leaks (section 3.2)."""
+"""Step 2 of the paper: rewrite each query so that its text alone is harmless, and filter what still
+leaks (section 3.2).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Step 3 of the paper: paint the image, check it, and paint again with a refined prompt (section 3.2); and safe twins."""
+"""Step 3 of the paper: paint the image, check it, and paint again with a refined prompt (section
+3.2); and safe twins.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,9 @@ ENDINGS = ARCHIVES
 
 
 READING = threading.RLock()
-"""Threads that share a file position would read each other's members. zipfile has its own lock for this, tarfile has not."""
+"""Threads that share a file position would read each other's members. zipfile has its own lock for
+this, tarfile has not.
+"""
 
 
 def _renew_lock() -> None:

@@ -45,7 +45,9 @@ class DataFolder:
     index: Path | None = None
     """The file, if `path` names a file."""
     bound: Path | None = None
-    """The folder that files must stay inside, if not `root`: in the Hub's cache, a snapshot links to files outside it."""
+    """The folder that files must stay inside, if not `root`: in the Hub's cache, a snapshot links
+    to files outside it.
+    """
     follow_links: bool = False
     """Whether links may point outside the folder."""
 
@@ -53,17 +55,21 @@ class DataFolder:
     def open(
         cls, what: str, where: DataLocation, hub: str | None = None, patterns: Sequence[str] | None = None
     ) -> DataFolder:
-        """The files at `where.path`; `hub` is the dataset's id on the Hub, `patterns` the files to download. Raises UserError."""
+        """The files at `where.path`; `hub` is the dataset's id on the Hub, `patterns` the files to
+        download. Raises UserError.
+        """
         if where.path is None:
             there = f", {option(f'path={hub}')} {option('revision=<commit>')} to read it from the Hub" if hub else ""
             raise UserError(
-                f"{what}: no files given; give {option('path=<folder, file or zip archive>')}{there}, or data_root=<folder that holds "
+                f"{what}: no files given; give {option('path=<folder, file or zip archive>')}{there}, or "
+                "data_root=<folder that holds "
                 f"datasets by name>"
             )
         path, index = Path(where.path), None
         if where.revision is not None and path.exists():
             raise UserError(
-                f"{what}: {option(f'revision={where.revision}')} is for datasets on the Hub, but {option(f'path={path}')} is on this "
+                f"{what}: {option(f'revision={where.revision}')} is for datasets on the Hub, but "
+                f"{option(f'path={path}')} is on this "
                 f"machine; remove revision="
             )
         if not path.exists() and is_hub_id(where.path) and path.suffix not in KNOWN:
@@ -89,9 +95,11 @@ class DataFolder:
         return (self.root / name).exists()
 
     def holding(self, names: Sequence[str], places: Sequence[str]) -> DataFolder:
-        """The folder with one of the files `names`: this folder, or a folder or zip archive in it with a name in `places`.
+        """The folder with one of the files `names`: this folder, or a folder or zip archive in it
+        with a name in `places`.
 
-        Returns this folder if none has one. Raises UserError for a link that points outside the folder.
+        Returns this folder if none has one. Raises UserError for a link that points outside the
+        folder.
         """
         if self.index is not None or any(map(self._matching, names)):
             return self
@@ -115,7 +123,9 @@ class DataFolder:
         return replace(self, root=at, images=images, bound=bound)
 
     def files(self, *patterns: str) -> list[File]:
-        """The files of the first pattern with a match, sorted: `train.json`, `data/train-*.parquet`. Raises UserError."""
+        """The files of the first pattern with a match, sorted: `train.json`,
+        `data/train-*.parquet`. Raises UserError.
+        """
         if self.index is not None:
             return [self.index]
         for pattern in patterns:
@@ -126,7 +136,9 @@ class DataFolder:
         raise UserError(f"{self.what}: no file {' or '.join(patterns)} in {self.root}")
 
     def records(self, *patterns: str, part: str | None = None) -> Iterator[Record]:
-        """The records of the files of the first pattern with a match; see align/data/files/records.py. Raises UserError."""
+        """The records of the files of the first pattern with a match; see
+        align/data/files/records.py. Raises UserError.
+        """
         for file in self.files(*patterns):
             empty = True
             for record in records(file, part):
@@ -142,7 +154,8 @@ class DataFolder:
         if len(found) > 1 and self.index is None:
             named = ", ".join(names[0].name for names in found.values())
             raise UserError(
-                f"{self.what}: {self.root} has tables of several formats ({named}), expected one format; name one file: "
+                f"{self.what}: {self.root} has tables of several formats ({named}), expected one format; name one "
+                "file: "
                 f"{option('path=<file>')}"
             )
         return patterns
@@ -152,9 +165,11 @@ class DataFolder:
         return self.images.image(name, where)
 
     def find_image(self, names: Sequence[str], places: Sequence[str], where: str) -> ImageRef:
-        """The image with one of `names`, in the first of the folders `places` that has it, or directly in the image folder.
+        """The image with one of `names`, in the first of the folders `places` that has it, or
+        directly in the image folder.
 
-        If none exists, returns the first name in the first folder (directly in `image_root`, if given). Raises UserError.
+        If none exists, returns the first name in the first folder (directly in `image_root`, if
+        given). Raises UserError.
         """
         prefixes = [*(f"{place}/" for place in places), ""]
         if self.images.given:
@@ -244,7 +259,9 @@ def _follows(where: DataLocation) -> bool:
 
 
 def _hub_cache(path: Path) -> Path | None:
-    """The Hub's cache of a repository, if `path` is in one of its snapshots, where names are links to files in `blobs`."""
+    """The Hub's cache of a repository, if `path` is in one of its snapshots, where names are links
+    to files in `blobs`.
+    """
     parents = (*path.parents, *path.resolve().parents)
     caches = (folder.parent for folder in parents if folder.name == "snapshots")
     return next((cache for cache in caches if (cache / "blobs").is_dir()), None)

@@ -24,7 +24,8 @@ def snapshot(name: str, revision: str | None, what: str, patterns: Sequence[str]
     if not COMMIT.fullmatch(revision or ""):
         given = f" (found revision={revision})" if revision else ""
         raise UserError(
-            f"{named}. To read it from the Hugging Face Hub, give {option('revision=<commit>')}{given}; {_now(name, revision)}. For local "
+            f"{named}. To read it from the Hugging Face Hub, give {option('revision=<commit>')}{given}; "
+            f"{_now(name, revision)}. For local "
             f"files, correct {option('path=')}"
         )
     try:
@@ -35,7 +36,8 @@ def snapshot(name: str, revision: str | None, what: str, patterns: Sequence[str]
         )
     except OSError as error:  # errors of the Hub are OSErrors
         raise UserError(
-            f"{named}, and revision {revision} cannot be read from the Hugging Face Hub: {said(error, option('revision='))}"
+            f"{named}, and revision {revision} cannot be read from the Hugging Face Hub: "
+            f"{said(error, option('revision='))}"
         ) from error
 
 

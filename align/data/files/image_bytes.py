@@ -14,7 +14,8 @@ from align.rows import ImageRef
 def open_encoded(image: ImageRef) -> BinaryIO:
     """Open an image for decoding: its file, or its bytes read from an archive or table.
 
-    Returns an open file instead of a name: Pillow memory-maps a named TIFF as if it were upright, which scrambles a turned one.
+    Returns an open file instead of a name: Pillow memory-maps a named TIFF as if it were upright,
+    which scrambles a turned one.
     """
     if image.bytes is not None:
         return io.BytesIO(image.bytes)

@@ -57,9 +57,11 @@ def image(file: Path, inside: str) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _table(file: str, stamp: Stamp) -> Any:
-    """The file's cells, memory-mapped from a cache that `datasets` writes once and that allows random access to rows.
+    """The file's cells, memory-mapped from a cache that `datasets` writes once and that allows
+    random access to rows.
 
-    The cache folder depends on the file's stamp: `datasets` itself would mistake a changed file with the same time for the old one.
+    The cache folder depends on the file's stamp: `datasets` itself would mistake a changed file
+    with the same time for the old one.
     """
     import datasets
 

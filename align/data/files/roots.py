@@ -22,7 +22,9 @@ class ImageRoot:
 
     at: File
     bound: Path | None = None
-    """The folder that links must stay inside, if larger than `at`: in the Hub's cache, a snapshot links to files outside it."""
+    """The folder that links must stay inside, if larger than `at`: in the Hub's cache, a snapshot
+    links to files outside it.
+    """
     follow_links: bool = False
     """Whether links in the folder may point outside it. A path itself may not."""
 
@@ -54,14 +56,18 @@ class ImageRoot:
         return any((self.at / f"{name}{end}").exists() for end in ("", *archive.ENDINGS))
 
     def found(self, name: str, where: str) -> ImageRef | None:
-        """`image` if it exists: in a folder .../coco/train2017, `coco/train2017/0.jpg` may be `0.jpg`. Raises UserError."""
+        """`image` if it exists: in a folder .../coco/train2017, `coco/train2017/0.jpg` may be
+        `0.jpg`. Raises UserError.
+        """
         own, parts = Path(str(self.at)).parts, name.split("/")
         names = [name, *("/".join(parts[k:]) for k in range(1, len(parts)) if list(own[-k:]) == parts[:k])]
         images = (self.image(called, where) for called in names if self._may_have(called))
         return next((image for image in images if exists(image)), None)
 
     def _may_have(self, name: str) -> bool:
-        """A fast check, by the first folder of the name, whether to search this root: each image may be in several roots."""
+        """A fast check, by the first folder of the name, whether to search this root: each image
+        may be in several roots.
+        """
         if isinstance(self.at, zipfile.Path):
             return True
         first = posixpath.normpath(name).partition("/")[0]
@@ -102,13 +108,16 @@ class ImageRoots:
     """Whether the user named them with image_root=; otherwise the only root is the dataset's own folder."""
 
     def image(self, name: str, where: str) -> ImageRef:
-        """The image `name`; an absent image is named in the first root. Raises UserError if several roots have different files."""
+        """The image `name`; an absent image is named in the first root. Raises UserError if several
+        roots have different files.
+        """
         if not self.given:
             return self.roots[0].image(name, where)
         found = dict.fromkeys(image for root in self.roots if (image := root.found(name, where)))
         if len(found) > 1:
             raise UserError(
-                f"{where}: image path {name[:80]!r} is in several image roots: {' and '.join(str(one.name) for one in found)}; "
+                f"{where}: image path {name[:80]!r} is in several image roots: "
+                f"{' and '.join(str(one.name) for one in found)}; "
                 f"remove one of the files, or one of the folders from {option('image_root=')}"
             )
         return next(iter(found), None) or self.roots[0].image(name, where)

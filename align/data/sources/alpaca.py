@@ -13,7 +13,9 @@ HUB = "tatsu-lab/alpaca"
 
 
 def read(part: Part) -> Read:
-    """The source `alpaca`; the dataset has some rows without a response, which are dropped and counted. Raises UserError."""
+    """The source `alpaca`; the dataset has some rows without a response, which are dropped and
+    counted. Raises UserError.
+    """
     check_subset("source=alpaca", part.subset, ())
     folder = DataFolder.open("source=alpaca", part, HUB, ["data/*.parquet"])
     rows, empty, unread = [], 0, UnreadImages(("instruction", "input", "output"))

@@ -31,7 +31,8 @@ def read(part: Part) -> Read:
         images = folder.cells(record, "image")
         if request.count(MARK) > len(images):
             raise UserError(
-                f"{record.where}: the first request has {request.count(MARK)} {MARK}, but `image` has {len(images)} images; correct one "
+                f"{record.where}: the first request has {request.count(MARK)} {MARK}, but `image` has {len(images)} "
+                "images; correct one "
                 f"of the two"
             )
         if not request.replace(MARK, "").strip():

@@ -45,13 +45,16 @@ def read(part: Part) -> Read:
     what = "source=mssbench"
     if not part.twins:
         raise UserError(
-            f"{what}: this dataset has pairs and no responses; set {option('twins=true')}, and {option('answers=<file>')} or "
+            f"{what}: this dataset has pairs and no responses; set {option('twins=true')}, and "
+            f"{option('answers=<file>')} or "
             f"{option('response=generate')}"
         )
     if part.subset == "leak":
         raise UserError(
-            f"{what} twins=true: {option('subset=leak')}: its twins are one query with an unsafe and a safe image. They have no query "
-            f"that names the harm and no caption, so the arms text_leak, image_leak, shuffled_leak and caption_free cannot use them; the "
+            f"{what} twins=true: {option('subset=leak')}: its twins are one query with an unsafe and a safe image. "
+            "They have no query "
+            "that names the harm and no caption, so the arms text_leak, image_leak, shuffled_leak and caption_free "
+            "cannot use them; the "
             f"arm image_free can. For text_leak, image_leak and shuffled_leak use {option('source=vlguard')}"
         )
     check_subset(f"{what} twins=true", part.subset, TWINS, needed=True)
@@ -69,7 +72,8 @@ def pairs(folder: DataFolder, task: str) -> Iterator[Row]:
         safe, unsafe = _queries(record, fields.safe_queries), _queries(record, fields.unsafe_queries)
         if len(safe) != len(unsafe):
             raise UserError(
-                f"{record.where}: {len(safe)} `{fields.safe_queries}` and {len(unsafe)} `{fields.unsafe_queries}`, expected the same number"
+                f"{record.where}: {len(safe)} `{fields.safe_queries}` and {len(unsafe)} `{fields.unsafe_queries}`, "
+                "expected the same number"
             )
         for number, queries in enumerate(zip(safe, unsafe, strict=True), start=1):
             twin = f"{task}-{record.key}-{number}"

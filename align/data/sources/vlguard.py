@@ -42,9 +42,11 @@ def read(part: Part) -> Read:
 
 
 def pairs(folder: DataFolder, split: str, answered: bool = True) -> Iterator[Row]:
-    """All pairs of instruction and response of `train` or `test`; the column `kind` is a key of KINDS. Raises UserError.
+    """All pairs of instruction and response of `train` or `test`; the column `kind` is a key of
+    KINDS. Raises UserError.
 
-    If `answered`, each pair must have a response. In the test set, which is not trained on, 17 are empty.
+    If `answered`, each pair must have a response. In the test set, which is not trained on, 17 are
+    empty.
     """
     unique = UniqueIds()
     images = f"{split}/" if folder.images.has(split) else ""
@@ -88,9 +90,12 @@ def _kind(pair: Record) -> str:
 def _twins(folder: DataFolder, subset: str | None) -> list[Row]:
     if subset in ("free", "pairs"):
         raise UserError(
-            f"source=vlguard twins=true: {option(f'subset={subset}')}: its twins are one safe image with an unsafe and a safe "
-            f"instruction. They have no unsafe image with a neutral query and no caption, so the arms image_free and caption_free cannot "
-            f"use them; the arms text_leak, image_leak and shuffled_leak can. For image_free use {option('source=mssbench')}"
+            f"source=vlguard twins=true: {option(f'subset={subset}')}: its twins are one safe image with an unsafe and "
+            "a safe "
+            "instruction. They have no unsafe image with a neutral query and no caption, so the arms image_free and "
+            "caption_free cannot "
+            "use them; the arms text_leak, image_leak and shuffled_leak can. For image_free use "
+            f"{option('source=mssbench')}"
         )
     check_subset("source=vlguard twins=true", subset, TWINS, needed=True)
     rows = (row for row in pairs(folder, "train") if row.columns["kind"] == TWINS[str(subset)])

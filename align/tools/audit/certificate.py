@@ -61,7 +61,8 @@ def certificate(
     folder: Path,
     display: Display,
 ) -> dict[str, Any]:
-    """Measure a set. `repeated` is its number of near-duplicates, `untrained` the result of the untrained model on its twins.
+    """Measure a set. `repeated` is its number of near-duplicates, `untrained` the result of the
+    untrained model on its twins.
 
     Raises UserError.
     """

@@ -23,7 +23,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.long]  # diffusers takes long to imp
 
 @pytest.fixture
 def short_of_memory(monkeypatch):
-    """A function: the denoiser raises this error for more than so many images. -> sizes that were tried, and whether memory was kept."""
+    """A function: the denoiser raises this error for more than so many images. -> sizes that were
+    tried, and whether memory was kept.
+    """
 
     def limit(most, error):
         tried, failed, kept = [], [], []

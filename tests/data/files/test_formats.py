@@ -1,4 +1,6 @@
-"""The hub's cache: names are links to files without one, and what a file is is told by the link's name or by how it begins."""
+"""The hub's cache: names are links to files without one, and what a file is is told by the link's
+name or by how it begins.
+"""
 
 import json
 import os
@@ -26,7 +28,9 @@ RED, BLUE = png(200, 10, 10), png(10, 10, 200)
 
 
 def cached(folder: Path, cache: Path, links: str = "relative") -> Path:
-    """The files of a folder as the hub's client keeps them: content in blobs/ under its hash, names in snapshots/<commit>/."""
+    """The files of a folder as the hub's client keeps them: content in blobs/ under its hash, names
+    in snapshots/<commit>/.
+    """
     snapshot = cache / "snapshots" / COMMIT
     (cache / "blobs").mkdir(parents=True)
     for number, file in enumerate(sorted(one for one in folder.rglob("*") if one.is_file())):

@@ -1,6 +1,8 @@
-"""Data sets of the hub: one commit of them, only the files that are read, and plain words where there is nothing to be had.
+"""Data sets of the hub: one commit of them, only the files that are read, and plain words where
+there is nothing to be had.
 
-The hub is a server on the loopback (tests/support/hub_mirror.py); the client is the real one, in a process of its own.
+The hub is a server on the loopback (tests/support/hub_mirror.py); the client is the real one, in a
+process of its own.
 """
 
 import json

@@ -1,4 +1,6 @@
-"""Links that the user made, and several folders of images: looked up where they are told, and never outside by themselves."""
+"""Links that the user made, and several folders of images: looked up where they are told, and never
+outside by themselves.
+"""
 
 import json
 

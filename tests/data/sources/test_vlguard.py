@@ -76,7 +76,8 @@ def test_vlguard_is_the_same_unpacked_with_zipped_images_and_as_one_archive(tmp_
         ({"instr-resp": ["x"]}, "row 1, `instr-resp` 1: expected an object with columns, found str"),
         (
             {"instr-resp": [{"instruction": "a", "safe_instruction": "b"}]},
-            "`instr-resp` 1: expected one of instruction, unsafe_instruction, safe_instruction, found instruction, safe_instruction",
+            "`instr-resp` 1: expected one of instruction, unsafe_instruction, safe_instruction, found instruction, "
+            "safe_instruction",
         ),
         ({"image": "../../secret.png"}, "row 1: image path 'train/../../secret.png' leads outside its folder"),
         ({"image": None}, "row 1: `image` is empty"),

@@ -88,7 +88,9 @@ def test_formats_of_one_request_are_one_cluster_and_a_shared_image_of_noise_is_n
 
 
 def test_40_requests_in_two_formats_over_one_blank_image_are_40_clusters_of_two(tmp_path):
-    """The blank goes with every request: by its pixels 40 unlike rows would be one cluster, and one group of the probe."""
+    """The blank goes with every request: by its pixels 40 unlike rows would be one cluster, and one
+    group of the probe.
+    """
     asked = [f"How do I brew tea number {i}?" for i in range(40)]
     rows = [row(f"{i}-blank", "Template", "blank.png", request) for i, request in enumerate(asked)]
     rows += [row(f"{i}-own", "SD", f"{i}.png", request) for i, request in enumerate(asked)]

@@ -1,4 +1,6 @@
-"""What kind a published set is, and that its judges have labels for it: by what they say, and in evaluations from files to a rate."""
+"""What kind a published set is, and that its judges have labels for it: by what they say, and in
+evaluations from files to a rate.
+"""
 
 import json
 from pathlib import Path

@@ -35,7 +35,8 @@ def write(root, questions="01-Illegal_Activitiy", images="01-Illegal_Activitiy")
 
 SCENARIOS_NOT_AS_PUBLISHED = (
     "01-Illegal_Activitiy 2 (97), 02-HateSpeech 0 (163), 03-Malware_Generation 0 (44), 04-Physical_Harm 0 (144), "
-    "05-EconomicHarm 0 (122), 06-Fraud 0 (154), 07-Sex 0 (109), 08-Political_Lobbying 1 (153), 09-Privacy_Violence 0 (139), "
+    "05-EconomicHarm 0 (122), 06-Fraud 0 (154), 07-Sex 0 (109), 08-Political_Lobbying 1 (153), 09-Privacy_Violence 0 "
+    "(139), "
     "10-Legal_Opinion 0 (130), 11-Financial_Advice 0 (167), 12-Health_Consultation 0 (109), 13-Gov_Decision 0 (149)"
 )
 

@@ -1,4 +1,6 @@
-"""A benchmark compares with no reference answer, and so needs none; a row to train on does, and is named where it lacks one."""
+"""A benchmark compares with no reference answer, and so needs none; a row to train on does, and is
+named where it lacks one.
+"""
 
 import json
 

@@ -14,7 +14,9 @@ STAND_IN = shlex.join([sys.executable, str(ROOT / "tests" / "support" / "lmms_ev
 
 @pytest.fixture
 def evaluation(tiny, tmp_path):
-    """A function: tasks, further arguments -> the arguments of `align eval` of the tiny LLaVA as it is, without sets of our own."""
+    """A function: tasks, further arguments -> the arguments of `align eval` of the tiny LLaVA as it
+    is, without sets of our own.
+    """
 
     def arguments(tasks, *more, family="llava"):
         model = [f"model={tiny(family)}", "model.dtype=float32", f"output_dir={tmp_path / 'run'}"]

@@ -1,4 +1,6 @@
-"""The folder that lmms_eval loads gives what our renderer gives: the same text, token ids and pixels, the same weights."""
+"""The folder that lmms_eval loads gives what our renderer gives: the same text, token ids and
+pixels, the same weights.
+"""
 
 from dataclasses import replace
 
@@ -28,7 +30,9 @@ def noise_image(width, height):
 
 
 def as_lmms_eval_asks(processor, family, row):
-    """Text and inputs as its class makes them: llava_hf by the processor's template; qwen2_vl after a system turn of its own."""
+    """Text and inputs as its class makes them: llava_hf by the processor's template; qwen2_vl after
+    a system turn of its own.
+    """
     decoded = [load_image(image, "row") for image in row.images]
     content = [*({"type": "image", "url": image} for image in decoded), {"type": "text", "text": row.prompt}]
     turns = [{"role": "user", "content": content}]

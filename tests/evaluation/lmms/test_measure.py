@@ -121,7 +121,8 @@ def test_what_was_measured_is_not_measured_again(evaluation, folder, capsys):
         (
             "odd",
             [
-                "20261122_060338_results.json: no number under a key 'metric,filter' of results; found results.odd: alias, accuracy"
+                "20261122_060338_results.json: no number under a key 'metric,filter' of results; found results.odd: "
+                "alias, accuracy"
             ],
         ),
         ("listed", ["results.json: results: expected {task: {'metric,filter': value}}; found [0.5]"]),

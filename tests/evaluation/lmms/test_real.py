@@ -59,7 +59,9 @@ def noise(i):
 
 
 def grey(i):
-    """One that lmms_eval's qwen2_vl does not change: JPEG keeps a grey, and both its 28 pixels and the tiny model's 16 divide the size."""
+    """One that lmms_eval's qwen2_vl does not change: JPEG keeps a grey, and both its 28 pixels and
+    the tiny model's 16 divide the size.
+    """
     return Image.new("RGB", (112, 112 + 112 * (i % 2)), (30 * i,) * 3)
 
 
@@ -81,7 +83,9 @@ def questions(tmp_path, family):
     ("family", "shown"), [("llava", ["model.image_aspect_ratio=pad"]), ("qwen2_vl", ["model.max_pixels=25088"])]
 )
 def test_it_gets_the_answers_that_we_get(lmms_eval, questions, loaded, tmp_path, family, shown, capfd):
-    """With an adapter, a system prompt and settings of images. The share that is right is made of our own answers: half of them."""
+    """With an adapter, a system prompt and settings of images. The share that is right is made of
+    our own answers: half of them.
+    """
     tasks, rows = questions
     adapter = saved(adapted(loaded(family)), tmp_path / "adapter")
     ours = [f"checkpoint={adapter}", *SETTINGS, *shown, f"output_dir={tmp_path / 'run'}"]
