@@ -156,9 +156,14 @@ def _sections(schema: Any) -> dict[str, tuple[str, str]]:
     for name, hint in get_type_hints(schema).items():
         inner = next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
         if inner is not None:
-            found[name] = (f"{name}.", str(inner.__doc__).splitlines()[0])
+            found[name] = (f"{name}.", _purpose(inner))
         elif name == "train":
             found[name] = ("train.", "Fields of trl's configuration class of the method.")
     if "evaluate" in found:
-        found["judge"] = ("evaluate.judge.", str(Judging.__doc__).splitlines()[0])
+        found["judge"] = ("evaluate.judge.", _purpose(Judging))
     return found
+
+
+def _purpose(schema: Any) -> str:
+    """The first paragraph of a section's docstring, on one line."""
+    return " ".join(str(schema.__doc__).partition("\n\n")[0].split())
