@@ -19,6 +19,7 @@ ENABLES = {
     "tensorboard": "train.report_to=tensorboard",
     "openai": "models at an endpoint (generation.base_url=)",
     "convert": "original LLaVA checkpoints whose tokenizer is tokenizer.model (align convert)",
+    "construct": "image models and near-duplicates of align construct (diffusers, imagehash)",
 }
 """Uses of optional extras; `dev` and `browser` are for developers of this package."""
 IMPORT_TIMEOUT = 300

@@ -64,6 +64,8 @@ def test_a_bound_is_a_setting(built, tmp_path):
     assert [why.partition(",")[0] for why in found["why_not"]] == ["R1"]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_texts_that_benign_ones_can_be_told_from_do_not_pass_the_probe(leaking, tmp_path):
     rows = [
         {"id": f"b{i}", "prompt": form.format(o=thing), "role": "benign"}

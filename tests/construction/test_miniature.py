@@ -81,6 +81,8 @@ def test_the_written_file_is_a_benchmark(built):
     assert main(["data", "benchmark=twins", f"path={built / 'twins.jsonl'}", "validate=true"]) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_order_of_items_in_chunks_changes_nothing(built, tmp_path):
     assert main(mini(tmp_path, "certify=false", "chunk=5")) == 0
     assert (tmp_path / "twins.jsonl").read_bytes() == (built / "twins.jsonl").read_bytes()

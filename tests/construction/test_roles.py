@@ -129,6 +129,8 @@ def test_a_dead_role_stops_its_step_and_the_same_command_finishes_it(undisturbed
     assert result(tmp_path) == result(undisturbed[0])
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_on_failed_drop_goes_on_without_and_says_so(tmp_path, capsys):
     dead = set()
 
@@ -146,6 +148,8 @@ def test_on_failed_drop_goes_on_without_and_says_so(tmp_path, capsys):
     assert funnel(tmp_path)["detoxify"]["statuses"]["failed"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_limit_of_calls_stops_and_loses_nothing(undisturbed, tmp_path, capsys):
     with role_server() as server:
         assert main(served(server, tmp_path, "role.each.text_judge.max_calls=5")) == 2

@@ -11,6 +11,17 @@ from align.construction.painters.painter import Painted, Painting
 from align.data.images import encode_png
 from align.settings import PainterSettings
 
+
+class _Diffusers:
+    """diffusers, imported when it is first used: that takes longer than most tests."""
+
+    def __getattr__(self, name):
+        import diffusers
+
+        return getattr(diffusers, name)
+
+
+diffusers = _Diffusers()
 ROUNDING = 1
 """A batch's matrices are summed in another order than one image's: float32 differs by 1e-6, and a
 pixel by one level at most.

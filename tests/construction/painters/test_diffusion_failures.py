@@ -1,22 +1,24 @@
 """Diffusers pipelines that fail: memory, safety checkers, unreadable images, rejected jobs."""
 
+import importlib.util
 import weakref
+from importlib.metadata import version
 
 import pytest
 import torch
 
-pytest.importorskip("diffusers", reason="diffusers is not installed: pip install 'vsil-align[construct]'")
+if importlib.util.find_spec("diffusers") is None:
+    pytest.skip("diffusers is not installed: pip install 'vsil-align[construct]'", allow_module_level=True)
 
-import diffusers
 
 from align.answering.conversation import Failure
 from align.construction.painters.diffusion import FIRST_FAILURES, DiffusionPainter
 from align.construction.painters.painter import OUT_OF_MEMORY
 from align.errors import UserError
 from align.rows import ImageRef
-from tests.support.painting import assert_equal, jobs, painter, pixels, reasons, striped
+from tests.support.painting import assert_equal, diffusers, jobs, painter, pixels, reasons, striped
 
-OLD = diffusers.__version__.startswith("0.35.")
+OLD = version("diffusers").startswith("0.35.")
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]  # diffusers takes long to import
 

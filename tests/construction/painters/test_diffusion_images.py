@@ -1,20 +1,23 @@
 """Images of a diffusers pipeline: real pipeline classes, tiny and with random weights, saved and loaded again."""
 
+import importlib.util
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 
-pytest.importorskip("diffusers", reason="diffusers is not installed: pip install 'vsil-align[construct]'")
+if importlib.util.find_spec("diffusers") is None:
+    pytest.skip("diffusers is not installed: pip install 'vsil-align[construct]'", allow_module_level=True)
 
-import diffusers
 
 from align.construction.painters.painter import Painting
 from align.errors import UserError
-from tests.support.painting import ROUNDING, assert_equal, jobs, painter, pixels, striped
+from tests.support.painting import ROUNDING, assert_equal, diffusers, jobs, painter, pixels, striped
 from tests.support.tiny_pipelines import qwen_edit_plus
 
-OLD = diffusers.__version__.startswith("0.35.")
+OLD = version("diffusers").startswith("0.35.")
 
-pytestmark = pytest.mark.slow  # diffusers takes long to import
+pytestmark = [pytest.mark.slow, pytest.mark.long]  # diffusers takes long to import
 
 
 def test_an_image_depends_on_its_seed_and_prompt_and_not_on_its_batch(pipelines, batches):

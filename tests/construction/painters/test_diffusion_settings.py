@@ -1,5 +1,6 @@
 """Settings of diffusers pipelines: identity, what is refused before loading, devices, the Hub."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("diffusers", reason="diffusers is not installed: pip install 'vsil-align[construct]'")
+if importlib.util.find_spec("diffusers") is None:
+    pytest.skip("diffusers is not installed: pip install 'vsil-align[construct]'", allow_module_level=True)
 
-import diffusers
 from safetensors.torch import load_file, save_file
 
 from align.construction.painters import pipeline_loading
@@ -18,7 +19,7 @@ from align.errors import UserError
 from align.settings import PainterSettings
 from tests.support.hub_mirror import COMMIT, hub_server
 from tests.support.launch import ROOT, call
-from tests.support.painting import jobs, painter
+from tests.support.painting import diffusers, jobs, painter
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]  # diffusers takes long to import
 
