@@ -101,6 +101,7 @@ def test_the_run_works_without_a_network_after_the_fetch(staged, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_without_the_fetch_the_run_names_the_model_and_the_command(tmp_path):
     environment = ENVIRONMENT | {"HF_HOME": str(tmp_path / "empty"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(

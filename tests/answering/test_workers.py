@@ -90,6 +90,7 @@ def test_drawn_answers_are_those_of_one_process_too_and_after_a_release_they_are
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_a_process_has_to_say_to_the_user_is_said_after_the_answers_that_came(tiny):
     two, came = model(tiny, max_new_tokens=2, num_processes=2, batch_size=1), []
     whole = encode_png(Image.new("RGB", (300, 300), "red")).bytes

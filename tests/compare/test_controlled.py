@@ -12,6 +12,7 @@ from tests.compare.conftest import ARMS
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_controlled_track_has_its_own_table_figure_and_conclusion(model_file, tmp_path, capsys):
     command = ["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", ARMS]
     assert main(command) == 0

@@ -143,6 +143,7 @@ def wait_for(file, process):
     ],
 )
 @pytest.mark.parametrize("whom", ["the hook", pytest.param("all", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_a_signal_ends_the_evaluation_and_the_hook_says_how_to_go_on(trained, whom, number, status, why):
     judging = trained.path.with_name("judging")
     judging.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ def own(tmp_path):
 @pytest.mark.parametrize(
     "more", [[], pytest.param(["generation.num_processes=2"], marks=pytest.mark.slow)], ids=["one process", "two"]
 )
+@pytest.mark.long
 def test_rows_that_cannot_be_asked_are_invalid_and_the_others_are_answered(tiny, own, tmp_path, capsys, more):
     words = ["benchmark=local", f"path={own}", "judge=refusal_match", "generation.max_new_tokens=2", *more]
     out = tmp_path / "out"

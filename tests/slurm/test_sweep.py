@@ -225,6 +225,7 @@ def test_whoever_submits_may_be_killed_anywhere_and_nothing_is_there_twice_or_lo
         cluster.wait(lambda: not cluster.call("squeue", "-h"), "an empty queue")
 
 
+@pytest.mark.long
 def test_a_thousand_runs_and_more_are_arrays_of_a_size_that_slurm_takes(cluster, sweep, tmp_path):
     rates = ",".join(f"{n}e-6" for n in range(1, 54))
     grid = ["recipe=t_sft,mm_sft", f"train.learning_rate={rates}", "seed=0,1,2,3,4,5,6,7,8,9", "at_once=4"]

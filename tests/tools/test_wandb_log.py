@@ -182,6 +182,7 @@ EVALUATION = "evaluate={benchmark: [mini_vsil], settings: {mini_vsil: {limit: 4}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_training_killed_and_continued_and_its_evaluation_are_one_wandb_run(tiny, tmp_path, monkeypatch):
     command = arguments(tiny("llava"), tmp_path / "run", EVALUATION, "train.report_to=wandb")
     monkeypatch.setattr(NOTICE, "signal", "SIGTERM")

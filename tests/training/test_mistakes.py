@@ -26,6 +26,7 @@ def test_a_mistake_in_a_worker_that_loads_data_is_the_message_alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.long
 def test_a_mistake_under_a_launcher_is_one_line_and_status_2(tiny, tmp_path, processes):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "what is <image> this", "response": "a cup"}')
     data = ["data.harmful=null", "data.benign={source: local, path: rows.jsonl, role: benign}", "view=text"]

@@ -170,6 +170,7 @@ def test_a_model_behind_an_address_or_a_prompt_is_not_measured(evaluation, capsy
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.long
 def test_the_child_ends_with_us(evaluation, folder, number):
     process = subprocess.Popen(
         align(*evaluation("hangs")), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
