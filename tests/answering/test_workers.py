@@ -54,6 +54,7 @@ def hear(answers, came, kill=None):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_answer_as_one_and_one_that_is_killed_is_named(tiny, monkeypatch):
     rows, came = mixed_rows(1), []
     alone = answered(model(tiny, max_new_tokens=6), rows)

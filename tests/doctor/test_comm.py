@@ -32,6 +32,7 @@ def said_once(done):
     return {check["name"]: check for check in said["checks"]}
 
 
+@pytest.mark.long
 def test_two_processes_reduce_and_one_of_them_prints(tmp_path):
     done = launched(tmp_path, "comm=true", "format=json")
     assert done.returncode == 0, done.stderr

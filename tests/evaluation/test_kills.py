@@ -163,6 +163,7 @@ def killed_and_resumed(folder: Path, n: int, kills) -> dict[str, object]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_mid_write_and_one_between_cache_and_file(tmp_path):
     kills = (("half a response", 9), ("known to the cache alone", 6))
     assert killed_and_resumed(tmp_path / "killed", 16, kills) == uninterrupted(tmp_path / "whole", 16)

@@ -37,6 +37,7 @@ def test_the_pages_method_has_fewer_than_40_lines_and_the_loss_that_it_names(min
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_pages_command_trains_it(mine, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{mine}:{Path(__file__).parents[2]}")
     setting, program, verb, *arguments = COMMAND.split()

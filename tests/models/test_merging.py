@@ -71,6 +71,7 @@ def test_run_adapter_and_merged_model_are_all_evaluated(tiny, family_name, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_merged_model_is_read_by_plain_transformers(loaded, family_name, tmp_path):
     """In a process that has nothing of ours: the same logits, pixels and prompt as model and adapter have here."""
     it = adapted(loaded(family_name))

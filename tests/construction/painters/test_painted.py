@@ -24,6 +24,7 @@ def painted(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_pipelines_paint_and_edit_and_a_repeated_command_paints_nothing(pipelines, tmp_path):
     settings = [
         f"painter.path={pipelines['text']}",
@@ -59,6 +60,7 @@ def test_an_images_endpoint_paints_and_edits(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_painter_without_memory_stops_its_step_and_the_same_command_finishes_it(
     pipelines, tmp_path, monkeypatch, capsys
 ):
