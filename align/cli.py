@@ -184,10 +184,9 @@ def usage() -> str:
     daily = "\n".join(lines[verb] for verb in DAILY)
     others = "\n".join(line for verb, line in lines.items() if verb not in DAILY)
     return (
-        f"{daily}\n\n{others}\n\n"
-        "Arguments are key=value; a comma makes a list; a.b=c sets a field of a section.\n"
-        "`align <verb> --help` shows its options. `align train ... dry_run=true` shows a\n"
-        f"run without training. `{TRAIN}`\nis `align train` without its exit status for schedulers."
+        f"{daily}\n\n{others}\n\nArguments are key=value; a comma makes a list; a.b=c sets a field of a "
+        "section.\n`align <verb> --help` shows its options. `align train ... dry_run=true` shows a\nrun without "
+        f"training. `{TRAIN}`\nis `align train` without its exit status for schedulers."
     )
 
 

@@ -154,6 +154,5 @@ def refuse_other(folder: Path, what: str, there: dict[str, Any], wanted: dict[st
         if there and there.get(key) != value:
             raise UserError(
                 f"{folder} contains another {what}: its {key} is {json.dumps(there.get(key))}, expected "
-                f"{json.dumps(value)}{more}; "
-                f"give another output_dir=, or remove this folder"
+                f"{json.dumps(value)}{more}; give another output_dir=, or remove this folder"
             )

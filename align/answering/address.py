@@ -32,8 +32,7 @@ def check_address(settings: EndpointSettings, section: str) -> None:
     if settings.max_cost is not None and _unbounded(settings.extra):
         raise UserError(
             f"{section}.max_cost={settings.max_cost}: {section}.extra removes the limit of a reply's length, so its "
-            "cost has no limit; "
-            f"give {section}.extra.max_completion_tokens="
+            f"cost has no limit; give {section}.extra.max_completion_tokens="
         )
 
 

@@ -143,11 +143,10 @@ def _refuse(model: Model, lack: Sequence[str], unanswered: Sequence[Unanswered],
     first, left = unanswered[0], sum(not one.asked for one in unanswered)
     not_asked = f" {left} of them were not sent any more." if left else ""
     raise UserError(
-        f"{len(lack)} of {asked} rows got no response from {model.name}{model.place}: {', '.join(lack[:5])}"
-        f"{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.told}. The other {asked - len(lack)} "
-        "responses "
-        f"are stored in {file}. Run the same command to continue; if a row never gets a response, add one to its "
-        "source, or remove the row"
+        f"{len(lack)} of {asked} rows got no response from {model.name}{model.place}: "
+        f"{', '.join(lack[:5])}{', ...' if len(lack) > 5 else ''}.{not_asked} Row {first.id}: {first.told}. The other "
+        f"{asked - len(lack)} responses are stored in {file}. Run the same command to continue; if a row never gets a "
+        "response, add one to its source, or remove the row"
     )
 
 

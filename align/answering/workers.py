@@ -110,10 +110,9 @@ class Workers:
             return UserError(failure.message)
         return UserError(
             f"process {self._workers.index(worker) + 1} of {len(self._workers)} that generate responses (on "
-            f"{worker.device}) ended: "
-            f"{failure.message}. The others have been stopped. Run the same command to continue with rows without a "
-            "response; if "
-            f"memory ran out, give a smaller generation.batch_size= or generation.num_processes="
+            f"{worker.device}) ended: {failure.message}. The others have been stopped. Run the same command to "
+            "continue with rows without a response; if memory ran out, give a smaller generation.batch_size= or "
+            "generation.num_processes="
         )
 
 

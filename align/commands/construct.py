@@ -60,12 +60,11 @@ def main(arguments: Sequence[str]) -> int:
             return _dry_run(config, steps, tools)
         with alone(folder):
             try:
-                chain = _construct(config, steps, tools)
+                return _finish(config, _construct(config, steps, tools), tools)
             except KeyboardInterrupt:
                 print("Interrupted. Every finished item is stored. To resume, give the same command:")
                 print(f"  {shlex.join(['align', 'construct', *arguments])}")
                 return 130
-            return _finish(config, chain, tools)
 
 
 def _check(config: ConstructConfig) -> None:
@@ -107,9 +106,9 @@ def _dry_run(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> in
 
 def _construct(config: ConstructConfig, steps: Sequence[Step], tools: Tools) -> Chain:
     """Run all steps, and write the funnel after each. Raises UserError."""
+    started = start(config, tools.folder)
     for name in (*RESULT, CERTIFICATE, CARD, FACTS, FUNNEL):  # of an earlier result, which may be another one
         (tools.folder / name).unlink(missing_ok=True)
-    started = start(config, tools.folder)
     for fact in started.facts:
         print(fact)
     chain = Chain(started)

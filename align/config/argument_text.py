@@ -23,9 +23,8 @@ def as_typed(schema: type, parts: list[str], text: str, value: Any) -> Any:
     if isinstance(value, list) and not Path(text).expanduser().exists():
         key = ".".join(parts)
         raise UserError(
-            f"argument '{key}={text}': {key} takes one value, but the comma makes a list of {len(value)}; if the value "
-            "contains a comma, "
-            f"put it in double quotes inside the shell's quotes: '{key}=\"{text}\"'"
+            f"argument '{key}={text}': {key} takes one value, but the comma makes a list of {len(value)}; if the "
+            f"value contains a comma, put it in double quotes inside the shell's quotes: '{key}=\"{text}\"'"
         )
     return text
 

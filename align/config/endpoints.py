@@ -118,15 +118,13 @@ def check_values(settings: EndpointSettings, section: str) -> None:
     if settings.api_key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", settings.api_key_env):
         raise UserError(
             f"{section}.api_key_env: expected the NAME of an environment variable in capitals, e.g. MY_KEY; the value "
-            "is not shown, "
-            f"because it may be a key. Run `export MY_KEY=...`, then give {section}.api_key_env=MY_KEY"
+            f"is not shown, because it may be a key. Run `export MY_KEY=...`, then give {section}.api_key_env=MY_KEY"
         )
     for name in _names(settings.extra):
         if CREDENTIAL.search(name) and name not in NO_CREDENTIAL:
             raise UserError(
-                f"{section}.extra: {name} looks like a parameter for a key, which would be written to the run's files; "
-                "give the key "
-                f"through {section}.api_key_env="
+                f"{section}.extra: {name} looks like a parameter for a key, which would be written to the run's "
+                f"files; give the key through {section}.api_key_env="
             )
     if settings.base_url is not None:
         _check_url(settings.base_url, section)
@@ -140,8 +138,7 @@ def _check_url(url: str, section: str) -> None:
     if address.username or address.password or address.query or address.fragment:
         raise UserError(
             f"{section}.base_url contains a user name, a password, a query or a fragment, which would be written to "
-            "the run's files; give "
-            f"the URL without it, and the key through {section}.api_key_env="
+            f"the run's files; give the URL without it, and the key through {section}.api_key_env="
         )
     if address.scheme not in ("http", "https") or not address.hostname:
         raise UserError(f"{section}.base_url={url}: expected a URL like http://localhost:8000/v1")

@@ -107,14 +107,12 @@ def _file(kind: str, name: str, child: Path | None = None) -> Path:
             names = sorted([*names, *(f"bases/{path.stem}" for path in (folder / "bases").glob("*.yaml"))])
             raise UserError(
                 f"{child}: base: {name}: no such {kind}{nearest(name, names)}; give one of {', '.join(names)}, or the "
-                "path "
-                "of a YAML file"
+                "path of a YAML file"
             )
         if "," in name:
             raise UserError(
                 f"{kind}={name}: expected one {kind}; to train each of several, use `align sweep {kind}={name}`; to "
-                "compare them, use "
-                f"`align compare`"
+                "compare them, use `align compare`"
             )
         raise UserError(
             f"{kind}={name}: no such {kind}{nearest(name, names)}; give one of {', '.join(names)}, or the path of a "

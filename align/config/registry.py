@@ -122,8 +122,7 @@ def check_benchmark_name(key: str, name: str, own: Mapping[str, Sequence[str]]) 
     if name in names and name in own:
         raise UserError(
             f"{key}: {own[name][0]} has the name {name}, which is also the name of another benchmark; write its "
-            "settings under "
-            f"{key.removesuffix(name)}{own[name][0]}, or rename it"
+            f"settings under {key.removesuffix(name)}{own[name][0]}, or rename it"
         )
     if name not in names and ":" not in name:
         close = difflib.get_close_matches(name, [*own, *names], n=1)

@@ -20,8 +20,7 @@ def parse_argument(argument: str, text: str) -> Any:
     if isinstance(value, str) and (lacking := _not_closed(text)):
         raise UserError(
             f"argument {argument!r}: the first {text[0]} is not closed by {lacking}; close it or, for a literal text, "
-            "use quotes: "
-            f"{argument.partition('=')[0]}='\"...\"'"
+            f"use quotes: {argument.partition('=')[0]}='\"...\"'"
         )
     return value
 

@@ -34,8 +34,7 @@ def _head(facts: Mapping[str, Any], certificate: Mapping[str, Any] | None, writt
     )
     yield (
         f"{facts['items']:,} items, {called}. Each item has an unsafe image and a query whose text is meant to be "
-        "harmless; "
-        "items with a safe twin also have the safe image for the same query."
+        "harmless; items with a safe twin also have the safe image for the same query."
     )
     yield ""
     yield f"Made with `align construct` (vsil-align {facts['versions'].get('vsil-align', '')}), recipe {facts['recipe']}, "

@@ -65,8 +65,7 @@ def check_distance(distance: int | None) -> None:
     except ImportError as error:
         raise UserError(
             "image_distance= needs the package imagehash: pip install 'vsil-align[construct]', or give "
-            "image_distance=null "
-            "to compare pixels only"
+            "image_distance=null to compare pixels only"
         ) from error
 
 

@@ -26,8 +26,7 @@ def forecast(
     if config.certify and config.certificate.judge.name:
         yield (
             f"certificate: at most {4 * n:,} verdicts of each judge of {', '.join(config.certificate.judge.name)} "
-            "(pair and text, of "
-            "both twins); `align leakage dry_run=true` shows the cost for the result"
+            "(pair and text, of both twins); `align leakage dry_run=true` shows the cost for the result"
         )
     for name, count in totals.items():
         role = roles.get(name)

@@ -127,8 +127,7 @@ def suite(config: ConstructConfig, folder: Path) -> str:
     }
     header = (
         "# The controlled track on constructed twins. Paths are absolute: after moving the folder, repeat `align "
-        "construct`.\n"
-        f"#   align compare track=controlled suite={shlex.quote(str(folder / SUITE))} model=<names>\n"
+        f"construct`.\n#   align compare track=controlled suite={shlex.quote(str(folder / SUITE))} model=<names>\n"
     )
     base = {"base": config.suite_base} if config.suite_base else {}
     return header + OmegaConf.to_yaml(OmegaConf.create(base | {"recipes": recipes}))

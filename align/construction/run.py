@@ -138,9 +138,8 @@ def _refuse_incomplete(step: Step, items: Sequence[Item]) -> None:
         lacking = [item.id for item in items if getattr(item, needed) is None]
         if lacking:
             raise UserError(
-                f"step {step.name}: {len(lacking)} of {len(items)} items have no {needed}, first {lacking[0]}; add the "
-                "step "
-                f"that makes it, give a source that has it, or leave {step.name} out of steps="
+                f"step {step.name}: {len(lacking)} of {len(items)} items have no {needed}, first {lacking[0]}; add "
+                f"the step that makes it, give a source that has it, or leave {step.name} out of steps="
             )
 
 
@@ -149,7 +148,6 @@ def _stopped(step: Step, failed: Sequence[Outcome], n: int) -> StepStopped:
     counted = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
     return StepStopped(
         f"step {step.name}: {len(failed)} of {n} items failed ({counted}); first {failed[0].id}: {failed[0].detail}. "
-        "Everything "
-        "else is stored. Correct the cause, then repeat the command; or give on_failed=drop to go on without these "
-        "items"
+        "Everything else is stored. Correct the cause, then repeat the command; or give on_failed=drop to go on "
+        "without these items"
     )

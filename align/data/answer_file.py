@@ -30,9 +30,8 @@ def with_file(rows: Sequence[Row], path: str, what: str) -> tuple[list[Row], lis
     filled = [key for row, key in zip(rows, found, strict=True) if key and _lacking(row, given[key])]
     if not filled:
         raise UserError(
-            f"{what}={path}: none of its {len(given)} responses matches, by id or prompt, a row without a response, of "
-            f"{len(rows)} rows; "
-            f"check these columns"
+            f"{what}={path}: none of its {len(given)} responses matches, by id or prompt, a row without a response, "
+            f"of {len(rows)} rows; check these columns"
         )
     kept = [row for row in answered if row.response is not None]
     facts = [
@@ -85,6 +84,5 @@ def _refuse_ambiguous(rows: Sequence[Row], found: Sequence[Key | None], what: st
         if key and key[0] == "prompt" and shown.setdefault(key, row).images != row.images:
             raise UserError(
                 f"{what}: the response for prompt {key[1][:60]!r} matches rows with different images, {shown[key].id} "
-                f"and {row.id}; "
-                f"name its row by `id`"
+                f"and {row.id}; name its row by `id`"
             )

@@ -65,8 +65,8 @@ def check_rows(name: str, rows: Sequence[Row], part: Part) -> None:
     if both:
         raise UserError(
             f"data.{name}: {len(both)} harmful rows have neither `response` nor `harmful_response`, and one model "
-            "would write the same "
-            f"text for both, first: {', '.join(both[:5])}; add one of the two to the source, or generate only one"
+            f"would write the same text for both, first: {', '.join(both[:5])}; add one of the two to the source, or "
+            "generate only one"
         )
 
 

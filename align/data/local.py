@@ -73,8 +73,7 @@ def _row(record: Record, default_id: str, folder: DataFolder, default_role: str 
     if role is None:
         raise UserError(
             f"{where}: no column `role`, expected {' or '.join(ROLES)}; add the column, or set "
-            f"{option('role=harmful')} or "
-            f"{option('role=benign')} for the whole file"
+            f"{option('role=harmful')} or {option('role=benign')} for the whole file"
         )
     if role not in ROLES:
         raise UserError(f"{where}: role is {brief(role)}, expected {' or '.join(ROLES)}")

@@ -118,8 +118,7 @@ def refuse_overlap(
         if pairs:
             raise UserError(
                 f"{len(pairs)} training rows have the {what} of a row of {benchmark} (training row = evaluation row: "
-                f"{_shown(pairs)}); "
-                f"{remedy}"
+                f"{_shown(pairs)}); {remedy}"
             )
     if not overlap.over_others:
         return None

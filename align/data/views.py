@@ -63,8 +63,7 @@ def check_labels(rows: Sequence[Row], view: str, allow_label_conflict: bool) -> 
     if unseen:
         raise UserError(
             f"{len(unseen)} training rows have harm_in=image and no image, first: {', '.join(unseen[:5])}; add the "
-            "images, or correct "
-            f"harm_in"
+            "images, or correct harm_in"
         )
     if view not in HIDES_IMAGE:
         return 0
@@ -91,9 +90,8 @@ def _foreign(row: Row, others: Sequence[Row]) -> tuple[ImageRef, ...]:
     foreign = [other for other in others if _is_foreign(row, other)]
     if not foreign:
         raise UserError(
-            f"row {row.id} of {row.source}: view=shuffled found no image of another item among {len(others)} rows with "
-            "images; add rows "
-            f"with other images, or use another view"
+            f"row {row.id} of {row.source}: view=shuffled found no image of another item among {len(others)} rows "
+            "with images; add rows with other images, or use another view"
         )
     return rng.choice(foreign).images
 

@@ -48,8 +48,7 @@ class Family:
         if token is None or token not in processor.tokenizer.get_vocab():
             raise UserError(
                 f"family {self.model_type}: the end-of-turn token {token!r} is not in the tokenizer's vocabulary; set "
-                "`end_of_turn_token` "
-                f"in the family"
+                "`end_of_turn_token` in the family"
             )
         return token
 

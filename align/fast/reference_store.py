@@ -138,8 +138,7 @@ class StoredReference:
             return
         LOG.warning(
             f"{self.store.folder}: cached log-probabilities differ from the reference model's (on this process by "
-            f"{apart:.2g} per "
-            f"token); they are deleted and computed again"
+            f"{apart:.2g} per token); they are deleted and computed again"
         )
         self.store.forget()
 

@@ -103,15 +103,14 @@ def check_launch(accelerator: Any) -> None:
     kind, wanted = accelerator.distributed_type.value, sharding()
     if accelerator.num_processes != world_size():
         raise UserError(
-            f"the launcher started {world_size()} processes, but accelerate runs {accelerator.num_processes} ({kind}), "
-            "so each process "
-            f"would train separately; on CPUs use accelerate_configs/cpu.yaml"
+            f"the launcher started {world_size()} processes, but accelerate runs {accelerator.num_processes} "
+            f"({kind}), so each process would train separately; on CPUs use accelerate_configs/cpu.yaml"
         )
     if wanted and kind != wanted:
         raise UserError(
             f"the launcher asks for {wanted}, but accelerate runs {kind}: this machine has no GPU, or "
-            "ACCELERATE_USE_CPU forbids "
-            f"its use; on CPUs use accelerate_configs/cpu.yaml, or zero2.yaml or zero3.yaml with DS_ACCELERATOR=cpu"
+            "ACCELERATE_USE_CPU forbids its use; on CPUs use accelerate_configs/cpu.yaml, or zero2.yaml or "
+            "zero3.yaml with DS_ACCELERATOR=cpu"
         )
 
 
@@ -129,7 +128,6 @@ def refuse_other_launch(manifest: dict[str, Any], accelerator: Any) -> None:
     now = told(accelerator.distributed_type.value, accelerator.num_processes)
     if then != now:
         raise UserError(
-            f"the checkpoint of this run was saved with {then}, but this launch uses {now}, so its optimizer cannot be "
-            "read; launch it "
-            f"as before, or start again with resume=false"
+            f"the checkpoint of this run was saved with {then}, but this launch uses {now}, so its optimizer cannot "
+            "be read; launch it as before, or start again with resume=false"
         )

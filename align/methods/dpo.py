@@ -70,22 +70,19 @@ class DPO(RowsTrainer, DPOTrainer):
         if not whole and (sorting := [name for name in losses if name in SORTING]):
             raise UserError(
                 f"train.loss_type: {sorting[0]} sorts the pairs of a forward pass, so splitting a step of "
-                f"{config.global_batch_size} "
-                f"pairs into passes of {arguments.per_device_train_batch_size} would change the experiment; use one "
-                "process, and set "
-                f"train.per_device_train_batch_size to global_batch_size"
+                f"{config.global_batch_size} pairs into passes of {arguments.per_device_train_batch_size} would "
+                "change the experiment; use one process, and set train.per_device_train_batch_size to "
+                "global_batch_size"
             )
         if config.stored_reference and arguments.ld_alpha is not None:
             raise UserError(
                 "stored_reference=true cannot be used with train.ld_alpha, which also weights the reference model's "
-                "tokens; "
-                "remove one of the two"
+                "tokens; remove one of the two"
             )
         if arguments.disable_dropout and config.lora and config.lora.lora_dropout:
             raise UserError(
                 f"lora.lora_dropout={config.lora.lora_dropout} would have no effect: trl's DPO switches dropout off; "
-                "set it to 0, or "
-                f"set train.disable_dropout=false"
+                "set it to 0, or set train.disable_dropout=false"
             )
 
     def __init__(self, *args: Any, **kwargs: Any):

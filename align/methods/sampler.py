@@ -73,8 +73,7 @@ class WholeBatches(torch.utils.data.Sampler[int]):
             return []
         return [
             f"{self.rows} rows do not fill steps of {self.global_batch_size}: the last step of each epoch takes "
-            f"{filled} rows "
-            f"from the start of that epoch's order again"
+            f"{filled} rows from the start of that epoch's order again"
         ]
 
     def _epoch(self) -> int:

@@ -60,10 +60,8 @@ class PartsTrainer(RowsTrainer, TermsLoss):
         if batch % sum(proportion):
             raise UserError(
                 f"a forward pass of {batch} rows (train.per_device_train_batch_size; by default a process's share of "
-                "global_batch_size="
-                f"{config.global_batch_size}) must be a multiple of {sum(proportion)}: each pass holds harmful and "
-                "benign rows "
-                f"{':'.join(map(str, proportion))} (train.proportion)"
+                f"global_batch_size={config.global_batch_size}) must be a multiple of {sum(proportion)}: each pass "
+                f"holds harmful and benign rows {':'.join(map(str, proportion))} (train.proportion)"
             )
 
     @classmethod
@@ -83,8 +81,7 @@ class PartsTrainer(RowsTrainer, TermsLoss):
                 first = ", ".join(row.id for row in rows[:5])
                 raise UserError(
                     f"unlearning needs harmful and benign rows, but none of the {len(rows)} rows is {role}: {first}, "
-                    "...; "
-                    f"add a part with such rows, or set the role of a part: data.<part>.role={role}"
+                    f"...; add a part with such rows, or set the role of a part: data.<part>.role={role}"
                 )
 
     @classmethod

@@ -26,23 +26,16 @@ SIZE, PATCH = 32, 8
 # Like LLaVA-1.5's template: roles as words, image before text, no end-of-sequence token after a
 # response.
 LLAVA_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ 'user : ' if message.role == 'user' else 'assistant : ' }}"
-    "{% for part in message.content %}{% if part.type == 'image' %}{{ '<image> ' }}{% endif %}{% endfor %}"
-    "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text + ' ' }}{% endif %}{% endfor %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'assistant :' }}{% endif %}"
+    "{% for message in messages %}{{ 'user : ' if message.role == 'user' else 'assistant : ' }}{% for part in "
+    "message.content %}{% if part.type == 'image' %}{{ '<image> ' }}{% endif %}{% endfor %}{% for part in "
+    "message.content %}{% if part.type == 'text' %}{{ part.text + ' ' }}{% endif %}{% endfor %}{% endfor %}{% if "
+    "add_generation_prompt %}{{ 'assistant :' }}{% endif %}"
 )
 # Like Qwen2-VL's template: ChatML, the image between vision markers.
 QWEN2_VL_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message.role + '\n' }}"
-    "{% for part in message.content %}"
-    "{% if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}{{ part.text }}{% endif "
-    "%}"
-    "{% endfor %}{{ '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{% for part in message.content %}{% if "
+    "part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{% else %}{{ part.text }}{% endif %}{% "
+    "endfor %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 

@@ -67,8 +67,7 @@ def _pattern(entry: str, towers: list[str]) -> tuple[list[str], str]:
     if tower not in towers:
         raise UserError(
             f"lora.target_modules: {entry!r} is for {tower}, which is not in lora.towers={','.join(towers)}; to adapt "
-            "it too, set "
-            f"lora.towers={','.join([*towers, tower])}"
+            f"it too, set lora.towers={','.join([*towers, tower])}"
         )
     return [tower], pattern
 

@@ -112,8 +112,7 @@ def absent_adapter(adapter: str) -> str | None:
         return None
     return (
         f"adapter {adapter}: adapter_model.safetensors does not exist; save the adapter as safetensors, since pickles "
-        "(adapter_model.bin) "
-        f"are not loaded"
+        "(adapter_model.bin) are not loaded"
     )
 
 

@@ -71,7 +71,7 @@ def _bound_pixels(image_processor: Any, settings: ModelSettings) -> None:
         if size["shortest_edge"] > size["longest_edge"]:
             raise UserError(
                 f"model.min_pixels={size['shortest_edge']} is more than model.max_pixels={size['longest_edge']} (an "
-                "absent setting has "
-                f"the processor's value), so the number of image tokens would have no limit; give both settings"
+                "absent setting has the processor's value), so the number of image tokens would have no limit; give "
+                "both settings"
             )
         image_processor.size = type(image_processor.size)(**size)

@@ -61,8 +61,7 @@ def refuse_odd_widths(kind: str | None, config: Any) -> None:
     if odd := {name: width for name, width in widths.items() if width % NF4_BLOCK}:
         raise UserError(
             f"model.quantization=nf4: {', '.join(f'{name} is {width}' for name, width in odd.items())}, expected "
-            "multiples of "
-            f"{NF4_BLOCK}; use model.quantization=int8, or null"
+            f"multiples of {NF4_BLOCK}; use model.quantization=int8, or null"
         )
 
 

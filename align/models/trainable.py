@@ -33,8 +33,7 @@ def check_trainable(composed: Composed) -> None:
         if twice:
             raise UserError(
                 f"trainable and lora.towers both name {twice[0]}, but a tower either gets an adapter or is trained in "
-                "full; remove it from "
-                f"one of the two"
+                "full; remove it from one of the two"
             )
         if "language_model" in config.trainable:
             raise UserError(
@@ -52,8 +51,8 @@ def _check_full(config: RunConfig) -> None:
     if config.model.adapter:
         raise UserError(
             f"model.adapter={config.model.adapter} with lora=null: an adapter can only be trained as an adapter; "
-            "remove lora=null, or "
-            f"merge it first: align merge checkpoint={config.model.adapter} output_dir=<folder>, then model=<folder>"
+            f"remove lora=null, or merge it first: align merge checkpoint={config.model.adapter} output_dir=<folder>, "
+            "then model=<folder>"
         )
 
 
@@ -80,8 +79,8 @@ def choose_trainable(model: Any, family: Family, config: RunConfig) -> Any:
     if not family.known:
         raise UserError(
             f"model {config.model.name}: the model type {family.model_type!r} can be evaluated but not trained; "
-            "trainable families are "
-            f"{', '.join(FAMILIES)}; docs/adding.md explains how to add a family (model.family=module:name)"
+            f"trainable families are {', '.join(FAMILIES)}; docs/adding.md explains how to add a family "
+            "(model.family=module:name)"
         )
     if config.model.adapter:
         return None
@@ -124,10 +123,9 @@ def refuse_short_weights(model: Any, config: RunConfig) -> None:
     """
     if config.lora is None and any(map(_is_short, model.parameters())):
         raise UserError(
-            f"lora=null with model.dtype={config.model.dtype}: most weight updates would round to zero. Launch the run "
-            "with DeepSpeed, "
-            "which keeps a float32 copy (accelerate_configs/zero2.yaml or zero3.yaml, also on one GPU), or set "
-            "model.dtype=float32"
+            f"lora=null with model.dtype={config.model.dtype}: most weight updates would round to zero. Launch the "
+            "run with DeepSpeed, which keeps a float32 copy (accelerate_configs/zero2.yaml or zero3.yaml, also on "
+            "one GPU), or set model.dtype=float32"
         )
 
 
@@ -159,8 +157,7 @@ def freeze_without_images(model: Any, family: Family, config: RunConfig) -> list
             if tower in named and not config.model.adapter:
                 raise UserError(
                     f"{key} names {tower}, but none of the training rows has an image (view={config.view}), so it "
-                    "would get no gradient; "
-                    f"remove it from {key}, or train on images"
+                    f"would get no gradient; remove it from {key}, or train on images"
                 )
         for parameter in _of(model, family, tower):
             parameter.requires_grad_(False)

@@ -26,9 +26,8 @@ class Generation:
     )
     thought_marks: list[Any] | None = option(
         ["auto"],
-        "marks around a thought, which is stored apart from the response: auto (a response that begins with <think> or "
-        "another common "
-        "mark), <opening>,<closing>, or none",
+        "marks around a thought, which is stored apart from the response: auto (a response that begins with <think> "
+        "or another common mark), <opening>,<closing>, or none",
     )
     num_processes: int | None = option(
         None, "number of processes that share the rows (default: one per GPU of this machine, else one)"

@@ -114,8 +114,7 @@ class DataConfig(Part):
     settings: dict[str, BenchmarkSettings] = option(
         dict,
         "settings per benchmark: path, subset, ...; with one benchmark and without source=, path=, revision=, "
-        "image_root= and subset= are "
-        "short for its settings",
+        "image_root= and subset= are short for its settings",
     )
     data_root: str | None = option(None, "folder that holds datasets by name (default: $VSIL_ALIGN_DATA)")
     limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark")

@@ -66,8 +66,7 @@ class Certificate:
     max_r2: float = option(
         0.05,
         "largest R2 (pair and text alone are both judged unsafe), and largest share of texts that are unsafe alone; "
-        "the interval's "
-        "upper end must hold it",
+        "the interval's upper end must hold it",
     )
     min_r1: float = option(
         0.5, "smallest R1: share of pairs that are judged unsafe; the interval's lower end must hold it"

@@ -27,8 +27,7 @@ class LmmsEval:
     extra: dict[str, Any] = option(
         dict,
         "further arguments of the command, e.g. extra.include_path=<folder of tasks>; extra.model_args.* go to the "
-        "model class; null "
-        "removes a default argument",
+        "model class; null removes a default argument",
     )
 
 

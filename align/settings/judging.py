@@ -36,8 +36,7 @@ class JudgeSettings(EndpointSettings):
     again: str | None = option(
         None,
         "invalid: a repeated command also asks again for verdicts that the judge declined to give; it always asks "
-        "again for other invalid "
-        "verdicts",
+        "again for other invalid verdicts",
     )
     prompt: str | None = option(
         None, "file with a prompt that replaces the judge's own; docs/judges.md describes its format"

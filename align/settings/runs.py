@@ -37,8 +37,7 @@ class RunConfig:
     on_bad_row: str = option(
         "error",
         "error | drop: what to do with training rows that cannot be used (too long, an unreadable image, ...); the "
-        "manifest counts dropped "
-        "rows by kind and lists their ids",
+        "manifest counts dropped rows by kind and lists their ids",
     )
     generation: Answering = option(Answering, "")
     train: dict[str, Any] = option(dict, "fields of the method's configuration class in trl, under their own names")
@@ -46,8 +45,7 @@ class RunConfig:
     trainable: list[str] = option(
         list,
         "towers trained in full: multi_modal_projector, vision_tower in addition to an adapter; with lora=null also "
-        "language_model "
-        "(default with lora=null: language_model, multi_modal_projector)",
+        "language_model (default with lora=null: language_model, multi_modal_projector)",
     )
     global_batch_size: int = option(
         32, "rows per optimizer step over all processes; gradient accumulation is derived from it"
@@ -55,8 +53,7 @@ class RunConfig:
     layout: str = option(
         "auto",
         "padded: one sequence per row | shared_prefix: compute a shared prompt once | packed: several rows per "
-        "sequence | auto: the "
-        "cheapest for each batch (losses are the same)",
+        "sequence | auto: the cheapest for each batch (losses are the same)",
     )
     stored_reference: bool = option(
         False,

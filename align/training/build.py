@@ -198,8 +198,7 @@ def _refuse_rows_without_effect(model: Any, family: Family, data: TrainingData, 
     if blind:
         raise UserError(
             f"{len(blind)} training rows have no image ({', '.join(blind[:5])}), and no part of the language model is "
-            "trained, so "
-            f"these rows would have no effect; remove them, or train the language model too"
+            "trained, so these rows would have no effect; remove them, or train the language model too"
         )
 
 

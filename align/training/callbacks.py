@@ -61,8 +61,7 @@ class StepFile(TrainerCallback):
             if [line["step"] for line in kept] != list(range(1, state.global_step + 1)):
                 raise UserError(
                     f"{self.path} has {len(kept)} of the {state.global_step} steps before the checkpoint; the rows of "
-                    "the other "
-                    f"steps are unknown. Start the run again with resume=false"
+                    "the other steps are unknown. Start the run again with resume=false"
                 )
             write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 

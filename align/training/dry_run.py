@@ -58,8 +58,7 @@ def show(composed: Composed) -> None:
     args = trainer.args
     console.print(
         f"Steps: {steps(trainer.order, args)}, each {composed.config.global_batch_size} rows = {args.world_size} "
-        "processes x "
-        f"{args.per_device_train_batch_size} rows x {args.gradient_accumulation_steps} accumulated"
+        f"processes x {args.per_device_train_batch_size} rows x {args.gradient_accumulation_steps} accumulated"
     )
     console.print(
         "Training: " + ", ".join(_with_origin(composed, key, value) for key, value in shown(args).items()),

@@ -79,8 +79,7 @@ def _impossible_answering(config: RunConfig) -> list[str]:
         return []
     return [
         "evaluate.generation.base_url= cannot be used: the evaluation after training uses the run's own model; remove "
-        "it, "
-        "or use generation.base_url= of align eval"
+        "it, or use generation.base_url= of align eval"
     ]
 
 

@@ -105,9 +105,9 @@ def _refuse_different_data(data: TrainingData) -> None:
     found = gather_object([data.fingerprint])
     if len(set(found)) > 1:
         raise UserError(
-            f"the processes have different training data (fingerprints {', '.join(found)}): files or generated answers "
-            "differ between "
-            f"machines; put the files and XDG_CACHE_HOME on a file system that all machines share"
+            f"the processes have different training data (fingerprints {', '.join(found)}): files or generated "
+            "answers differ between machines; put the files and XDG_CACHE_HOME on a file system that all machines "
+            "share"
         )
 
 

@@ -1,7 +1,6 @@
 """The review page in a real browser: blur, keys, planted markup, and decisions that come back exactly."""
 
 import json
-import shutil
 
 import pytest
 from PIL import Image
@@ -9,18 +8,8 @@ from PIL import Image
 from align.construction.item import Item
 from align.construction.review.decisions import read_decisions
 from align.construction.review.export import export, key_of
+from tests.support.browser import chromium
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed (Debian: chromium)", allow_module_level=True)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
 EVIL = (
     "</script><script>document.title='planted'</script><img src=x onerror=\"document.title='planted'\"><b>bold</b> "
     "{{ 7 * 7 }} & 'quoted'"
@@ -29,10 +18,8 @@ EVIL = (
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,34 +1,19 @@
 """The page in a real browser: Debian's Chromium, driven by playwright through its path."""
 
 import inspect
-import shutil
 
 import pytest
 
 from align.cli import main
 from tests.support.answered_runs import answered
+from tests.support.browser import chromium
 from tests.support.pages import EVIL, PLANTED
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
-CHROMIUM = shutil.which("chromium")
-if CHROMIUM is None:
-    pytest.skip("chromium is not installed (Debian: chromium)", allow_module_level=True)
-# As root, in a container, and asking nobody for anything.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -51,9 +51,8 @@ class DiffusionPainter:
         self._class = class_of(name, settings)
         if settings.revision is not None and Path(str(settings.path)).is_dir():
             raise UserError(
-                f"{name}.revision={settings.revision} is for a pipeline on the Hub, and {name}.path={settings.path} is "
-                "a "
-                f"folder; remove {name}.revision="
+                f"{name}.revision={settings.revision} is for a pipeline on the Hub, and {name}.path={settings.path} "
+                f"is a folder; remove {name}.revision="
             )
         self._arguments = same_for_all(name, settings, self._class)
         self.name, self._settings = name, settings
@@ -146,10 +145,9 @@ class DiffusionPainter:
         self._failures += 1
         if self._failures >= (FAILURES if self._succeeded else FIRST_FAILURES):
             raise UserError(
-                f"{self.name}.path={self._settings.path}: {kind} failed for {self._failures} images in a row, last for "
-                "item "
-                f"{job.id}: {detail}; its arguments: {self._arguments}. Correct {self.name}.call= and the other "
-                "settings"
+                f"{self.name}.path={self._settings.path}: {kind} failed for {self._failures} images in a row, last "
+                f"for item {job.id}: {detail}; its arguments: {self._arguments}. Correct {self.name}.call= and the "
+                "other settings"
             )
         advice = f"check {self.name}.call= and the item's image"
         if self.edits and image is None:
@@ -175,8 +173,7 @@ class DiffusionPainter:
         if not isinstance(images, list) or len(images) != len(shown) or not all(map(_is_image, images)):
             raise UserError(
                 f"{self.name}.path={self._settings.path}: {self._class.__name__} does not return one image for each "
-                "prompt; "
-                "give a pipeline that makes or edits images"
+                "prompt; give a pipeline that makes or edits images"
             )
         flags = next((found for key in FLAGS if (found := getattr(output, key, None))), None) or [False] * len(shown)
         return [

@@ -61,8 +61,7 @@ class ImagesEndpoint(Sender[Painting, Painted]):
             name,
             PRICES,
             "prices are per token, and images have prices of their own, so costs are not counted; give "
-            f"{name}.max_calls=, "
-            "the limit of the cost divided by the price of an image",
+            f"{name}.max_calls=, the limit of the cost divided by the price of an image",
         )
         for key in BY_PAINTER:
             if key in settings.extra:

@@ -42,8 +42,7 @@ def class_of(name: str, settings: PainterSettings) -> type[Any]:
     if not isinstance(named, str):
         raise UserError(
             f"{given}: {INDEX} names the class {named!r}; expected a class of diffusers, because code in the "
-            "pipeline's "
-            f"folder is not run. Give another pipeline, or {name}.use=module:function"
+            f"pipeline's folder is not run. Give another pipeline, or {name}.use=module:function"
         )
     try:
         found = getattr(diffusers, named, None)
@@ -52,8 +51,7 @@ def class_of(name: str, settings: PainterSettings) -> type[Any]:
     if not (isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline)):
         raise UserError(
             f"{given}: its class {named} is not in diffusers {diffusers.__version__}, or a package that it needs is "
-            "not "
-            "installed; run: pip install -U diffusers"
+            "not installed; run: pip install -U diffusers"
         )
     return found
 

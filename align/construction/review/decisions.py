@@ -60,8 +60,7 @@ def read_decisions(files: Sequence[str], keys: Mapping[str, str] | None = None) 
             if one in found and found[one][0].decision != decision.decision and _is_current(decision, keys):
                 raise UserError(
                     f"{where}: {decision.person} decided {decision.decision} about {decision.item}, but "
-                    f"{found[one][0].decision} in "
-                    f"{found[one][1]}; keep one of the two"
+                    f"{found[one][0].decision} in {found[one][1]}; keep one of the two"
                 )
             found[one] = decision, where
     return [decision for decision, _ in found.values()]

@@ -15,8 +15,7 @@ def summary(found: Mapping[str, Any]) -> str:
     """How many people reviewed how many items, what they dropped, and how far they agree."""
     text = (
         f"{found['people']} {'person' if found['people'] == 1 else 'people'} reviewed {found['reviewed']:,} items and "
-        "dropped "
-        f"{found['dropped']:,}; {found['not_reviewed']:,} items were not reviewed."
+        f"dropped {found['dropped']:,}; {found['not_reviewed']:,} items were not reviewed."
     )
     if found["outdated"]:
         text += f" {found['outdated']:,} stored decisions are about other texts or images and do not count."

@@ -11,7 +11,7 @@ from align.answering.address import check_address, key_of
 from align.answering.chat_server import Server
 from align.config.endpoints import role_settings
 from align.config.paths import own_name
-from align.config.registry import resolve
+from align.construction.model_choice import check_one, function_of
 from align.construction.roles.chat import ChatRole
 from align.construction.roles.function import FunctionRole
 from align.construction.roles.prompts import prompts_for
@@ -53,15 +53,8 @@ def _build(
     duty: Duty, settings: RoleSettings, prompt: str | None, log: Path, models: dict[Any, SharedModel]
 ) -> FunctionRole | LoggedRole:
     section = f"role.each.{duty.name}"
-    given = [key for key in ("use", "base_url", "path") if getattr(settings, key) is not None]
-    if len(given) != 1:
-        raise UserError(
-            f"role {duty.name} ({duty.what}): {' and '.join(f'{key}=' for key in given) or 'no model is'} given; give "
-            "one of "
-            f"{section}.base_url= with {section}.model= (an OpenAI-compatible endpoint), {section}.path= (a model "
-            "loaded "
-            f"here) or {section}.use=module:function. role.base_url= and so on are for all roles"
-        )
+    whose = f"role {duty.name} ({duty.what}; role.base_url= and so on are for all roles)"
+    check_one(settings, whose, section, "a model loaded here", "an OpenAI-compatible endpoint")
     if settings.use is not None:
         if prompt is not None:
             raise UserError(
@@ -80,14 +73,6 @@ def _build(
     return LoggedRole(ChatRole(duty.name, prompts, identity, server, room, settings), log)
 
 
-def function_of(key: str, use: str) -> Any:
-    """The function at `module:name`. Raises UserError if it is not callable."""
-    found = resolve(key, use)
-    if not callable(found):
-        raise UserError(f"{key}={use}: expected a function, found {type(found).__name__}")
-    return found
-
-
 def _loaded_here(
     duty: Duty, settings: RoleSettings, prompts: Mapping[str, str], room: int, models: dict[Any, SharedModel]
 ) -> ChatRole:
@@ -97,9 +82,8 @@ def _loaded_here(
     path, section = str(settings.path), f"role.each.{duty.name}"
     if settings.temperature != DEFAULTS.temperature:
         raise UserError(
-            f"{section}.temperature={settings.temperature}: a model loaded here decodes greedily; remove temperature=, "
-            "or "
-            "serve the model and give base_url="
+            f"{section}.temperature={settings.temperature}: a model loaded here decodes greedily; remove "
+            "temperature=, or serve the model and give base_url="
         )
     check_local(path, settings.dtype, settings.batch_size, section)
     key = (path, settings.dtype, settings.batch_size)

@@ -26,8 +26,7 @@ class FunctionRole:
         if len(texts) != len(calls) or not all(isinstance(text, str) for text in texts):
             raise UserError(
                 f"role.each.{self.name}.use={self.identity['use']}: {len(texts)} results for {len(calls)} calls; "
-                "expected "
-                "one text for each call"
+                "expected one text for each call"
             )
         for call, text in zip(calls, texts, strict=True):
             yield Reply(call.id, text, "stop", 0.0)

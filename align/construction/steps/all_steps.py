@@ -30,8 +30,8 @@ def check_order(steps: Sequence[Step], source: str) -> None:
             makers = [name for name, one in STEPS.items() if lacking[0] in one.gives]
             raise UserError(
                 f"steps={','.join(one.name for one in steps)}: step {step.name} needs {lacking[0]}, which neither "
-                f"source={source} nor "
-                f"an earlier step gives; add {' or '.join(makers) or 'another source'}, or leave {step.name} out"
+                f"source={source} nor an earlier step gives; add {' or '.join(makers) or 'another source'}, or leave "
+                f"{step.name} out"
             )
         there |= set(step.gives)
 

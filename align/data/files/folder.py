@@ -62,8 +62,7 @@ class DataFolder:
             there = f", {option(f'path={hub}')} {option('revision=<commit>')} to read it from the Hub" if hub else ""
             raise UserError(
                 f"{what}: no files given; give {option('path=<folder, file or zip archive>')}{there}, or "
-                "data_root=<folder that holds "
-                f"datasets by name>"
+                "data_root=<folder that holds datasets by name>"
             )
         path, index = Path(where.path), None
         if where.revision is not None and path.exists():
@@ -155,8 +154,7 @@ class DataFolder:
             named = ", ".join(names[0].name for names in found.values())
             raise UserError(
                 f"{self.what}: {self.root} has tables of several formats ({named}), expected one format; name one "
-                "file: "
-                f"{option('path=<file>')}"
+                f"file: {option('path=<file>')}"
             )
         return patterns
 

@@ -32,8 +32,7 @@ def read(part: Part) -> Read:
         if request.count(MARK) > len(images):
             raise UserError(
                 f"{record.where}: the first request has {request.count(MARK)} {MARK}, but `image` has {len(images)} "
-                "images; correct one "
-                f"of the two"
+                "images; correct one of the two"
             )
         if not request.replace(MARK, "").strip():
             silent += 1

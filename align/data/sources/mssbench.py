@@ -52,10 +52,9 @@ def read(part: Part) -> Read:
     if part.subset == "leak":
         raise UserError(
             f"{what} twins=true: {option('subset=leak')}: its twins are one query with an unsafe and a safe image. "
-            "They have no query "
-            "that names the harm and no caption, so the arms text_leak, image_leak, shuffled_leak and caption_free "
-            "cannot use them; the "
-            f"arm image_free can. For text_leak, image_leak and shuffled_leak use {option('source=vlguard')}"
+            "They have no query that names the harm and no caption, so the arms text_leak, image_leak, shuffled_leak "
+            "and caption_free cannot use them; the arm image_free can. For text_leak, image_leak and shuffled_leak "
+            f"use {option('source=vlguard')}"
         )
     check_subset(f"{what} twins=true", part.subset, TWINS, needed=True)
     folder = DataFolder.open(what, part, HUB)

@@ -90,12 +90,10 @@ def _kind(pair: Record) -> str:
 def _twins(folder: DataFolder, subset: str | None) -> list[Row]:
     if subset in ("free", "pairs"):
         raise UserError(
-            f"source=vlguard twins=true: {option(f'subset={subset}')}: its twins are one safe image with an unsafe and "
-            "a safe "
-            "instruction. They have no unsafe image with a neutral query and no caption, so the arms image_free and "
-            "caption_free cannot "
-            "use them; the arms text_leak, image_leak and shuffled_leak can. For image_free use "
-            f"{option('source=mssbench')}"
+            f"source=vlguard twins=true: {option(f'subset={subset}')}: its twins are one safe image with an unsafe "
+            "and a safe instruction. They have no unsafe image with a neutral query and no caption, so the arms "
+            "image_free and caption_free cannot use them; the arms text_leak, image_leak and shuffled_leak can. For "
+            f"image_free use {option('source=mssbench')}"
         )
     check_subset("source=vlguard twins=true", subset, TWINS, needed=True)
     rows = (row for row in pairs(folder, "train") if row.columns["kind"] == TWINS[str(subset)])

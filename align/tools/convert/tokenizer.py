@@ -61,15 +61,12 @@ def chat_template(config: dict[str, Any]) -> str:
     """LLaVA-1.5's chat template: image before text, a space between turns, </s> after responses."""
     image = f"{START}{IMAGE}{END}" if config.get("mm_use_im_start_end") else IMAGE
     return (
-        "{% for message in messages %}"
-        "{% if message.role != 'system' %}{{ message.role | upper + ': ' }}{% endif %}"
-        "{% if message.content is string %}{{ message.content }}{% else %}"
+        "{% for message in messages %}{% if message.role != 'system' %}{{ message.role | upper + ': ' }}{% endif %}{% "
+        "if message.content is string %}{{ message.content }}{% else %}"
         "{% for part in message.content %}{% if part.type == 'image' %}{{ '" + image + "\n' }}{% endif %}{% endfor %}"
-        "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
-        "{% endif %}"
-        "{{ '</s>' if message.role == 'assistant' else ' ' }}"
-        "{% endfor %}"
-        "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+        "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif "
+        "%}{{ '</s>' if message.role == 'assistant' else ' ' }}{% endfor %}{% if add_generation_prompt %}{{ "
+        "'ASSISTANT:' }}{% endif %}"
     )
 
 

@@ -114,8 +114,7 @@ def _use(config: RunConfig, merged: bool) -> str:
     if shown := shown_as(config):
         text += (
             f"\n\nIt was trained with the settings {plain(', '.join(shown))} below; without them it responds "
-            "differently. To evaluate it: "
-            f"`align eval checkpoint={here} "
+            f"differently. To evaluate it: `align eval checkpoint={here} "
             f"{' '.join(shlex.quote(f'model.{key}={value}') for key, value in shown.items())}`."
         )
     return text
