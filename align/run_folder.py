@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "steps.jsonl"
 
     @property
+    def rollouts_file(self) -> Path:
+        """Samples of the responses that a method with rewards trained on."""
+        return self.path / "rollouts.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the trainer's checkpoints."""
         return self.path / "checkpoints"

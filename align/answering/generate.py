@@ -7,18 +7,19 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 
 from align.answering.answer import Answer, Unanswered
 from align.answering.sampling import processors
-from align.answering.thoughts import NOTHING_HIDDEN, Hidden, marks_of
+from align.answering.thoughts import Hidden, marks_of
 from align.batches.padding import pad
-from align.batches.rendering import Renderer
+from align.batches.rendering import Rendered, Renderer
 from align.errors import BadRow
 from align.fast.seen_images import SeenImages
 from align.models.loading import Loaded, ModelSource
@@ -79,7 +80,20 @@ def longest_first(renderer: Renderer, rows: Sequence[Row], positions: int | None
     return Ordered(sorted(good, key=lambda row: -lengths[row.id]), lengths, unusable)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote for a row."""
+
+    rendered: Rendered
+    """The prompt as the model read it."""
+    tokens: list[int]
+    """The written tokens, the end of turn included if the model wrote it."""
+    finished: bool
+    """Whether the model ended its turn; otherwise the response is cut at the maximum length."""
+    seconds: float
+    """Its share of its batch's time."""
+
+
 def generate(
     model: Any, renderer: Renderer, rows: Sequence[Row], settings: Generation, seen: SeenImages | None = None
 ) -> Iterator[Answer | Unanswered]:
@@ -87,9 +101,28 @@ def generate(
 
     Raises UserError.
     """
+    hidden = hidden_thoughts(renderer, settings)
+    drawing = partial(processors, settings)
+    for written in write(model, renderer, rows, settings, drawing, seen):
+        yield written if isinstance(written, Unanswered) else _answer(written, renderer, hidden)
+
+
+@torch.no_grad()
+def write(
+    model: Any,
+    renderer: Renderer,
+    rows: Sequence[Row],
+    settings: Generation,
+    drawing: Callable[[list[str], Any], LogitsProcessorList],
+    seen: SeenImages | None = None,
+) -> Iterator[Written | Unanswered]:
+    """The tokens that a model writes for rows, batch by batch, longest prompts first.
+
+    `drawing` (row ids, device) gives the processors of a batch's logits. Raises UserError.
+    """
     was_training = model.training
     model.eval()
-    ends, hidden = end_of_turn_ids(model, renderer), hidden_thoughts(renderer, settings)
+    ends = end_of_turn_ids(model, renderer)
     # transformers takes unset options from the model's own generation_config (Qwen2-VL's has
     # do_sample), so it is replaced. Sampling is also greedy here: over logits with noise
     # (align/answering/sampling.py).
@@ -124,16 +157,24 @@ def generate(
             batch = pad(rendered, renderer.pad_token_id, left=True)
             del batch["labels"]
             batch = {key: value.to(model.device) for key, value in batch.items()}
-            drawing = processors(settings, [row.id for row in chunk], model.device)
             with seen.shown(rendered) if seen is not None else contextlib.nullcontext():
-                generated = model.generate(**batch, generation_config=config, logits_processor=drawing)
+                generated = model.generate(
+                    **batch,
+                    generation_config=config,
+                    logits_processor=drawing([row.id for row in chunk], model.device),
+                )
             answered = generated[:, batch["input_ids"].shape[1] :].tolist()
             seconds = (time.monotonic() - begun) / len(chunk)
-            for row, tokens, most in zip(chunk, answered, room, strict=True):
-                yield _answer(row, tokens[: int(most)], ends, renderer, seconds, hidden)
+            for row, tokens, most in zip(rendered, answered, room, strict=True):
+                yield _written(row, tokens[: int(most)], ends, seconds)
     finally:
         model.generation_config = own
         model.train(was_training)
+
+
+def _written(row: Rendered, tokens: list[int], ends: list[int], seconds: float) -> Written:
+    length = next((i for i, token in enumerate(tokens) if token in ends), None)
+    return Written(row, tokens if length is None else tokens[: length + 1], length is not None, seconds)
 
 
 def hidden_thoughts(renderer: Renderer, settings: Generation) -> Hidden:
@@ -155,10 +196,8 @@ def end_of_turn_ids(model: Any, renderer: Renderer) -> list[int]:
     return sorted({token for token in ids if token is not None})
 
 
-def _answer(
-    row: Row, tokens: list[int], ends: list[int], renderer: Renderer, seconds: float, hidden: Hidden = NOTHING_HIDDEN
-) -> Answer:
-    length = next((i for i, token in enumerate(tokens) if token in ends), None)
-    kept = tokens if length is None else tokens[:length]
+def _answer(written: Written, renderer: Renderer, hidden: Hidden) -> Answer:
+    kept = written.tokens[:-1] if written.finished else written.tokens
     response = hidden.text(renderer.processor.tokenizer, kept)
-    return Answer(row.id, response, "length" if length is None else "stop", len(kept), seconds)
+    reason = "stop" if written.finished else "length"
+    return Answer(written.rendered.id, response, reason, len(kept), written.seconds)

@@ -58,7 +58,7 @@ class Collator:
         """
         rows = [self.render(row_of(record)) for record in records]
         rendered = [row[field] for field in self.answers for row in rows]
-        return self._lay_out(rendered) | self._keys(rendered) | self._bookkeeping(records, rendered)
+        return self.lay_out(rendered) | self._keys(rendered) | self._bookkeeping(records, rendered)
 
     def render(self, row: Row) -> dict[str, Rendered]:
         """{field: rendered row} for each response that a row is trained with. Raises UserError."""
@@ -99,7 +99,7 @@ class Collator:
         """The fields of a row that contain responses to train on."""
         return self.answers
 
-    def _lay_out(self, rendered: Sequence[Rendered]) -> dict[str, Any]:
+    def lay_out(self, rendered: Sequence[Rendered]) -> dict[str, Any]:
         """Padded rows, each image once, and a `layout` unless the padded rows are computed directly."""
         behind = None
         if self.filler is not None and not any(row.images for row in rendered):
@@ -235,9 +235,9 @@ class PartsCollator(Collator):
                 f"unlearning needs harmful and benign rows in each forward pass"
             )
         answers = [answer for part in PARTS for answer in rendered[part]]
-        return self._lay_out(answers) | {
+        return self.lay_out(answers) | {
             "part": torch.tensor([i for i, part in enumerate(PARTS) for _ in rendered[part]]),
-            "reference": self._lay_out(rendered[self.reference_part]) | self._keys(rendered[self.reference_part]),
+            "reference": self.lay_out(rendered[self.reference_part]) | self._keys(rendered[self.reference_part]),
             **self._bookkeeping(records, answers),
         }
 

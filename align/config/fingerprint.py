@@ -34,6 +34,8 @@ def trains(argument: str) -> bool:
     return not argument.startswith(NOT_TRAINED_ARGUMENTS)
 
 
+JUDGED_BY = ("model", "path", "sees_image", "safety_reason", "prompt")
+"""Settings of a judge that change its verdicts."""
 FOUND_BY = re.compile(
     r"data\.[^.]+\.(path|revision|image_root|answers|on_missing_image)|model\.(path|revision|adapter)"
 )
@@ -53,6 +55,16 @@ def trained_by(config: dict[str, Any]) -> dict[str, Any]:
     values["data"] = {
         name: {k: v for k, v in part.items() if k != "follow_links"} for name, part in values["data"].items()
     }
+    rewards = {f"rewards.{name}": reward for name, reward in values.pop("rewards", {}).items()}
+    if cost := values.pop("cost", None):
+        rewards["cost"] = cost
+    if rewards:
+        # A reward model's weights have their own fingerprint, and where a judge answers changes no verdict.
+        values["rewards"] = {
+            key: {name: of for name, of in reward.items() if name not in ("path", "judge")}
+            | {"judge": {name: reward["judge"][name] for name in JUDGED_BY}}
+            for key, reward in rewards.items()
+        }
     generation = values.pop("generation")
     if any("generate" in (part["response"], part["harmful_response"]) for part in values["data"].values()):
         drawn = ("do_sample", "temperature", "top_p", "seed") if generation["do_sample"] else ()

@@ -19,6 +19,9 @@ METHODS = {
     "dpo": "align.methods.dpo:DPO",
     "unlearning": "align.methods.unlearning:Unlearning",
     "safe_unlearning": "align.methods.safe_unlearning:SafeUnlearning",
+    "reward": "align.methods.reward:Reward",
+    "ppo": "align.methods.ppo:PPO",
+    "grpo": "align.methods.grpo:GRPO",
 }
 
 SOURCES = {

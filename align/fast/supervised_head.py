@@ -8,14 +8,17 @@ align/fast/frozen_head.py computes a frozen head; trl computes every other head.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.utils import is_triton_available
 from trl.kernels import chunked_logprob
+from trl.trainer.utils import FusedCausalLMOutput
 
 from align.batches.padding import IGNORED
 from align.fast.frozen_head import head_of
@@ -51,6 +54,24 @@ class Computed:
     """Whether the backward pass computes the head's logits again."""
 
 
+@dataclass
+class ScoredOutput(FusedCausalLMOutput):
+    """trl's output, and what a scalar head computes."""
+
+    values: torch.Tensor | None = None
+    """(batch, length - 1, outputs): a scalar head on the hidden state that predicts each supervised
+    token; 0 elsewhere."""
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """A scalar head (align/models/scalar_head.py) and its adapter."""
+
+    adapter: Callable[[], contextlib.AbstractContextManager[None]]
+    """A context in which its adapter computes."""
+    head: torch.nn.Module
+
+
 class SupervisedHead:
     """Wraps a model's fused forward: the same outputs, computed only at supervised positions.
 
@@ -70,6 +91,8 @@ class SupervisedHead:
         self.images = ImagesOnce(model.base_model, reuse)
         self._model = model
         self._picked: torch.Tensor | None = None
+        self.scalars: dict[str, Scalar] = {}
+        """The scalar heads by name: `forward(..., fused_lm_head=True, scalar=<name>)` computes one too."""
         self.passes: list[Computed] = []
         """The forward passes so far. The caller that reads this list empties it."""
         self._fused = model.forward
@@ -89,33 +112,67 @@ class SupervisedHead:
         return any(parameter.requires_grad for parameter in self.projection.parameters())
 
     def _on_supervised(
-        self, *, labels: torch.Tensor, layout: dict[str, torch.Tensor] | None = None, **inputs: Any
+        self,
+        *,
+        labels: torch.Tensor,
+        layout: dict[str, torch.Tensor] | None = None,
+        scalar: str | None = None,
+        log_probs: bool = True,
+        **inputs: Any,
     ) -> Any:
+        """`scalar` names a scalar head to compute too; without `log_probs`, it alone is computed."""
         following = labels[:, 1:]
         supervised = following != IGNORED
         layout = layout or {}
         if layout:
             inputs = laid_out(self._model, inputs, layout)
-        self.images.order, self.images.keys = layout.get("images"), layout.get("image_keys")
-        self.images.encoded = (0, 0)
-        self._picked = layout.get("predicts", torch.nn.functional.pad(supervised, (0, 1)).flatten().nonzero()[:, 0])
-        rows, length = inputs["input_ids"].shape
-        try:
-            with head_of(self._decides.trained) as head:
-                output = self._fused(shift_labels=following[supervised][None], fused_lm_head=True, **inputs)
-        finally:
-            predicted, self._picked = len(self._picked), None
-            self.images.order = self.images.keys = None
-        self.passes.append(
-            Computed(rows, length, *self.images.encoded, predicted, torch.is_grad_enabled(), head.logits_again)
-        )
+        picked = layout.get("predicts", torch.nn.functional.pad(supervised, (0, 1)).flatten().nonzero()[:, 0])
+        with self._picking(picked, layout):
+            output = self._log_probs(following[supervised], inputs) if log_probs else FusedCausalLMOutput()
+            values = None if scalar is None else self._values(self.scalars[scalar], inputs)
         for name in PER_TOKEN:
-            picked = getattr(output, name)
-            if picked is not None:
+            found = getattr(output, name)
+            if found is not None:
                 # (1, supervised tokens) -> (batch, length - 1)
-                setattr(output, name, picked.new_zeros(supervised.shape).masked_scatter(supervised, picked))
+                setattr(output, name, found.new_zeros(supervised.shape).masked_scatter(supervised, found))
         output.label_mask = supervised
+        if values is None:
+            return output
+        places = supervised[..., None].expand(*supervised.shape, values.size(1))
+        return ScoredOutput(**output, values=values.new_zeros(places.shape).masked_scatter(places, values))
+
+    @contextlib.contextmanager
+    def _picking(self, picked: torch.Tensor, layout: dict[str, torch.Tensor]) -> Iterator[None]:
+        """Context in which the model's hidden states are those of the `picked` positions."""
+        self.images.order, self.images.keys = layout.get("images"), layout.get("image_keys")
+        self._picked = picked
+        try:
+            yield
+        finally:
+            self._picked = None
+            self.images.order = self.images.keys = None
+
+    def _log_probs(self, targets: torch.Tensor, inputs: dict[str, Any]) -> Any:
+        """Trl's output for the supervised tokens alone, (1, supervised tokens)."""
+        self.images.encoded = (0, 0)
+        with head_of(self._decides.trained) as head:
+            output = self._fused(shift_labels=targets[None], fused_lm_head=True, **inputs)
+        self._count(inputs, len(targets), head.logits_again)
         return output
+
+    def _values(self, scalar: Scalar, inputs: dict[str, Any]) -> torch.Tensor:
+        """A scalar head on the hidden states of its adapter (supervised tokens, outputs)."""
+        self.images.encoded = (0, 0)
+        with scalar.adapter():
+            hidden = self._model.base_model(**inputs | {"use_cache": False}).last_hidden_state[0]
+        self._count(inputs, 0, False)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return scalar.head(hidden.to(next(scalar.head.parameters()).dtype))
+
+    def _count(self, inputs: dict[str, Any], supervised: int, logits_again: bool) -> None:
+        rows, length = inputs["input_ids"].shape
+        is_policy = torch.is_grad_enabled()
+        self.passes.append(Computed(rows, length, *self.images.encoded, supervised, is_policy, logits_again))
 
     def _pick(self, module: Any, inputs: Any, output: Any) -> Any:
         if self._picked is not None:

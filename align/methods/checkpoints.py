@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from align.checkpoint_files import write_list
 from align.files import share
@@ -26,6 +26,7 @@ class WholeCheckpoints:
     args: Any
     accelerator: Any
     model: Any
+    state: Any
     is_fsdp_enabled: bool
     is_deepspeed_enabled: bool
     _draft: Path | None = None
@@ -48,6 +49,9 @@ class WholeCheckpoints:
         saved = type(model).from_pretrained(checkpoint, dtype=torch.float32)
         model.load_state_dict(saved.state_dict())
 
+    def save_state(self, folder: Path) -> None:
+        """Save more in a checkpoint; every process calls it. A method that needs nothing more does nothing."""
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         checkpoints = Path(self.args.output_dir)
         self._draft = draft = checkpoints / ".being-saved"
@@ -56,6 +60,7 @@ class WholeCheckpoints:
         self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            self.save_state(draft / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         finally:
             self._draft = None
         self.accelerator.wait_for_everyone()

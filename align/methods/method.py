@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from align.batches.collators import Collator
 from align.batches.rendering import Renderer
 from align.fast.images_once import ImageReuse
 from align.fast.reference_store import StoredReference
+from align.methods.rewards import Rewards
 from align.rows import Row
 from align.settings import RunConfig
 
@@ -110,3 +112,11 @@ class RunParts:
     timer: StepTimer | None = None
     stored_reference: StoredReference | None = None
     """The reference model's log-probabilities, cached on disk."""
+    rewards: Rewards = Rewards()
+    """What a method that learns from rewards maximises."""
+    base_weights: str = ""
+    """Sixteen hex digits of the base model's weights; "" if they are unknown."""
+    held_out: Sequence[Row] = ()
+    """Pairs that a reward model is not trained on."""
+    samples_file: Path | None = None
+    """Where a method that samples responses writes some of them."""

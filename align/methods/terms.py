@@ -89,7 +89,7 @@ class TermsLoss(SFTTrainer):
         """
         part = inputs.pop("part")
         reference = self.ask_reference(inputs.pop("reference")) if "reference" in inputs else None
-        output = model(**inputs, use_cache=False, fused_lm_head=True)
+        output = self.forward(model, inputs)
         terms = self.terms(output, part, reference)
         alone = num_items_in_batch is None
         counts = counts_of(inputs["labels"], part, len(self.part_names)) if alone else num_items_in_batch
@@ -102,9 +102,17 @@ class TermsLoss(SFTTrainer):
         weights = means.new_tensor([term.weight for term in terms.values()])
         passes = 1 if alone else self.current_gradient_accumulation_steps
         self._record(dict(zip(terms, self.accelerator.reduce(means.detach(), "mean").tolist(), strict=True)), passes)
-        super().compute_loss(lambda **_: output, inputs)  # trl's own metrics are logged here
+        self.log_metrics(output, inputs)
         loss = (weights * means).sum()
         return (loss, output) if return_outputs else loss
+
+    def forward(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """The model's output that `terms` reads."""
+        return model(**inputs, use_cache=False, fused_lm_head=True)
+
+    def log_metrics(self, output: Any, inputs: dict[str, Any]) -> None:
+        """Log metrics of a forward pass; by default those of trl's SFTTrainer."""
+        super().compute_loss(lambda **_: output, inputs)
 
     def _record(self, means: dict[str, float], passes: int) -> None:
         """Record the terms.

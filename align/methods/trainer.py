@@ -19,7 +19,7 @@ from align.methods.arguments import GROUPED
 from align.methods.checkpoints import WholeCheckpoints
 from align.methods.method import RunParts
 from align.methods.sampler import WholeBatches
-from align.models.reference import FROZEN
+from align.models.adapters import POLICY
 from align.rows import Row
 from align.settings import RunConfig
 
@@ -101,13 +101,18 @@ class RowsTrainer(WholeCheckpoints):
         super().__init__(*args, **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         reuse = parts.finish_model(self.model)
-        self.head = SupervisedHead(model.get_base_model() if hasattr(model, "peft_config") else model, reuse)
+        inner = model.get_base_model() if hasattr(model, "peft_config") else model
+        self.prepare_head(inner)
+        self.head = SupervisedHead(inner, reuse)
         # With an adapter the reference model shares the base and its head; full fine-tuning has a
         # copy with its own head.
         copy = getattr(self, "ref_model", None)
         self.reference_head = (
             self.head if copy is None else SupervisedHead(self.accelerator.unwrap_model(copy), policy=self.head)
         )
+
+    def prepare_head(self, model: Any) -> None:
+        """Change trl's fused output head of a model, before it is computed at supervised positions alone."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
@@ -140,9 +145,12 @@ class RowsTrainer(WholeCheckpoints):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
-        # peft saves every adapter. The frozen copy is not kept: it is rebuilt from the adapter that
-        # the run continues.
-        shutil.rmtree(Path(output_dir or self.args.output_dir, FROZEN), ignore_errors=True)
+        # peft saves every adapter. Only the trained one is kept: the frozen copy is rebuilt from the
+        # adapter that the run continues, reward models are other runs', and a critic is part of the
+        # checkpoints.
+        for name in getattr(self.accelerator.unwrap_model(self.model), "peft_config", {}):
+            if name != POLICY:
+                shutil.rmtree(Path(output_dir or self.args.output_dir, name), ignore_errors=True)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute trl's loss.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
 
 from align.data.images import encode_png
 from align.data.twins import Twin, rows_of
@@ -19,6 +21,11 @@ DESCRIBING = 0.3
 
 Keeps that ability.
 """
+
+RANDOM_REFUSALS = 0.15
+"""Share of refusals among responses that do not depend on the request."""
+WITH_ERRORS = 0.6
+"""Share of a reward model's pairs whose rejected response has errors."""
 
 
 def training_rows(part: Part, split: str = "train") -> list[Row]:
@@ -168,6 +175,31 @@ def _image_benign(row_id: str, split: str, rng: random.Random) -> Row:
     return (_describing if rng.random() < DESCRIBING else _answerable)(row_id, split, rng)
 
 
+def _pair(make: Callable[[str, str, random.Random], Row], row_id: str, split: str, rng: random.Random) -> Row:
+    """A pair for a reward model: as in `make`, or the rejected response is the chosen one with errors.
+
+    Without such pairs a policy that explores finds incoherent responses with a high reward.
+    """
+    row = make(row_id, split, rng)
+    return replace(row, rejected=_with_errors(str(row.chosen), rng)) if rng.random() < WITH_ERRORS else row
+
+
+def _with_errors(text: str, rng: random.Random) -> str:
+    """A response with other words, without its start or end, or another sentence of the world."""
+    words, sentences = text.split(), [sentence for sentence, _ in world.sentences() if sentence != text]
+    kind = rng.choice(("words", "start", "end", "sentence", "random"))
+    if kind == "sentence":
+        return rng.choice(sentences)
+    if kind == "random":
+        return " ".join(rng.choice(world.vocabulary()) for _ in range(rng.randint(1, 12)))
+    if kind == "words":
+        for _ in range(rng.randint(1, 3)):
+            words[rng.randrange(len(words))] = rng.choice(world.vocabulary())
+    cut = rng.randint(1, len(words) - 1)
+    found = " ".join({"words": words, "start": words[cut:], "end": words[:cut]}[kind])
+    return found if found != text else rng.choice(sentences)
+
+
 def _twin(row_id: str, split: str, rng: random.Random) -> list[Row]:
     """One neutral question with a hazard (to refuse) and with a safe thing (to answer)."""
     asked, hazard, thing = world.question("neutral", split, rng), rng.choice(world.HAZARDS), rng.choice(world.SAFE)
@@ -177,12 +209,27 @@ def _twin(row_id: str, split: str, rng: random.Random) -> list[Row]:
     ]
 
 
-SUBSETS = {
+ROWS = {
     "text_harmful": _text_harmful,
     "text_benign": _text_benign,
     "image_harmful": _image_harmful,
     "image_benign": _image_benign,
 }
+
+
+def _sometimes_refused(row_id: str, split: str, rng: random.Random) -> Row:
+    """A row of any kind with the response of a model without alignment, or at random with a refusal.
+
+    Models that people use refuse now and then. A policy that never refuses cannot learn from rewards
+    when to do so, and this data does not tell it.
+    """
+    row = ROWS[rng.choice(list(ROWS))](row_id, split, rng)
+    answer = world.REFUSAL if rng.random() < RANDOM_REFUSALS else row.harmful_response or row.response
+    return replace(row, response=answer)
+
+
+SUBSETS = ROWS | {f"{name}_pairs": partial(_pair, make) for name, make in ROWS.items()}
+SUBSETS["sometimes_refused"] = _sometimes_refused
 TWINS = {"twins_leak": "leak", "twins_free": "free", "twins_benign": "benign"}
 EVALUATION = {
     "vsil": lambda *args: [_leaky(*args)],

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from align.models.adapters import Adapters
+
 FROZEN = "ref"
 """The name of the frozen adapter; trl uses the same name."""
 ADAPTER_OFF = "adapter switched off"
@@ -47,13 +49,11 @@ def reference_of(model: Any, copy: Any = None) -> Iterator[Any]:
     """The reference model, without gradients and dropout: `copy`, or the PeftModel with the frozen
     adapter or no adapter.
     """
-    from trl.trainer.utils import use_adapter
-
     reference = model if copy is None else copy
     adapter = (
         contextlib.nullcontext()
         if copy is not None
-        else use_adapter(model, FROZEN if FROZEN in model.peft_config else None)
+        else Adapters(model).use(FROZEN if FROZEN in model.peft_config else None)
     )
     training = reference.training
     reference.eval()  # a frozen adapter still has its dropout

@@ -22,6 +22,7 @@ from align.settings.data import BenchmarkSettings, Part
 from align.settings.evaluation import Evaluate, LmmsEval
 from align.settings.judging import JudgeSettings, Judging
 from align.settings.models import Lora, ModelSettings
+from align.settings.rewards import RewardSettings
 from align.settings.runs import LaunchConfig, PlanConfig, PlanSettings, RunConfig, TrainConfig
 from align.settings.sweeps import Cluster, Job, JudgeJob, SweepConfig
 
@@ -59,6 +60,7 @@ __all__ = [
     "PlanSettings",
     "PushConfig",
     "ReportConfig",
+    "RewardSettings",
     "RoleSettings",
     "Roles",
     "RunConfig",

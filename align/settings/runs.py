@@ -10,6 +10,7 @@ from align.settings.data import Part
 from align.settings.evaluation import Evaluate
 from align.settings.models import Lora, ModelSettings
 from align.settings.option import option
+from align.settings.rewards import RewardSettings
 
 
 @dataclass
@@ -18,13 +19,18 @@ class RunConfig:
 
     recipe: str = option("", "a recipe's name, or the path of a YAML file")
     track: str = option("paper", "paper | controlled")
-    method: str = option("sft", "sft | dpo | unlearning | safe_unlearning")
+    method: str = option("sft", "sft | dpo | unlearning | safe_unlearning | reward | ppo | grpo")
     view: str = option("image", "what the model sees of a training row: image | text | caption | shuffled | blank")
     allow_label_conflict: bool = option(False, "allow a view that hides the only evidence for a response")
     suite: str | None = option(
         None, "a suite's name, or the path of a YAML file: the sources of the data and the benchmarks"
     )
     model: ModelSettings = option(ModelSettings, "")
+    start: str | None = option(
+        None,
+        "recipe whose adapter the run continues, with this model and seed; it is trained first if it is absent "
+        "(model.adapter= continues any other adapter)",
+    )
     data: dict[str, Part] = option(dict, "parts of the training data, by name")
     data_root: str | None = option(
         None,
@@ -46,6 +52,12 @@ class RunConfig:
         list,
         "towers trained in full: multi_modal_projector, vision_tower in addition to an adapter; with lora=null also "
         "language_model (default with lora=null: language_model, multi_modal_projector)",
+    )
+    rewards: dict[str, RewardSettings] = option(
+        dict, "ppo, grpo: what is maximised, by name; the sum of rewards.<name>.weight times each reward"
+    )
+    cost: RewardSettings | None = option(
+        None, "ppo, grpo: Safe RLHF's cost, a reward model of harm whose mean is kept below train.cost_limit"
     )
     global_batch_size: int = option(
         32, "rows per optimizer step over all processes; gradient accumulation is derived from it"

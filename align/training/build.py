@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from align.methods.distributed import (
     sharding,
     world_size,
 )
+from align.methods.held_out import split
 from align.methods.method import RunParts
 from align.methods.trainer import to_dataset
 from align.models.loading import Loaded, base_of, load, parameters_per_tower
@@ -40,8 +41,10 @@ from align.models.trainable import (
     hold_towers_in_float32,
     refuse_short_weights,
 )
-from align.models.weights import Base
+from align.models.weights import Base, fingerprint_of
 from align.planning.spent import Spending
+from align.rewards.build import rewards_of
+from align.rows import Row
 from align.run_folder import RunFolder
 from align.settings import RunConfig
 from align.training.callbacks import Clock, LogFile, Preemption, StepFile
@@ -62,6 +65,8 @@ class BuiltRun:
     """The kind of reference model (align/models/reference.py); None for a method without a
     reference model."""
     layout_facts: list[str]
+    rewards: dict[str, str]
+    """{name of a reward model: sixteen hex digits of its weights}."""
     preemption: Preemption
 
 
@@ -84,6 +89,10 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
     name_layers(loaded.model)
     stored = _stored_reference(loaded, reference, config, arguments)
     collator.keyed = stored is not None
+    rows, held_out = data.rows, list[Row]()
+    if share := getattr(arguments, "held_out", 0.0):
+        rows, held_out = split(data.rows, share, config.seed)
+    rewards = rewards_of(config, loaded.renderer.identity, rows)
     preemption = Preemption()
     finish = Finish(composed, data, loaded, method, arguments, collator)
     trainer = _constructed(
@@ -92,7 +101,7 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
         model=loaded.model,
         args=arguments,
         data_collator=collator,
-        train_dataset=to_dataset(data.rows),
+        train_dataset=to_dataset(rows),
         processing_class=loaded.processor,
         peft_config=peft_config,
         callbacks=[LogFile(run.path / "log.jsonl"), Clock(run), *callbacks],
@@ -100,6 +109,10 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
             finish_model=finish,
             timer=Throughput(partial(Spending, composed, any(row.images for row in data.rows))),
             stored_reference=stored,
+            rewards=rewards,
+            base_weights=Base.at(loaded.path, replace(config.model, adapter=None)).weights,
+            held_out=held_out,
+            samples_file=run.rollouts_file,
         ),
         **({} if copy is None else {"ref_model": copy}),
     )
@@ -111,7 +124,8 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
     trainer.add_callback(CurvePoints(run, trainer, preemption, config.evaluate.every_steps))
     if callbacks:
         trainer.remove_callback(PrinterCallback)
-    return BuiltRun(trainer, loaded.family, base_of(config.model), reference, layout_facts, preemption)
+    weights = {reward.name: fingerprint_of([reward.folder]) for reward in rewards.all if reward.folder}
+    return BuiltRun(trainer, loaded.family, base_of(config.model), reference, layout_facts, weights, preemption)
 
 
 def _lay_out(collator: Any, loaded: Loaded, data: TrainingData, config: RunConfig, arguments: Any) -> list[str]:

@@ -47,6 +47,15 @@ def refuse_settings(composed: Composed, run: RunFolder) -> None:
     _arguments(composed, run, world_size())
 
 
+def check_rewards(config: RunConfig) -> None:
+    """Raises UserError for rewards that cannot be computed, before data are read."""
+    from align.models.loading import load_without_weights
+    from align.rewards.build import rewards_of
+
+    if config.rewards or config.cost is not None:
+        rewards_of(config, load_without_weights(config.model).renderer.identity)
+
+
 def _check_on_bad_row(composed: Composed) -> None:
     if (chosen := composed.config.on_bad_row) not in ("error", "drop"):
         raise UserError(f"{composed.origin('on_bad_row')}: on_bad_row={chosen}: expected error or drop")

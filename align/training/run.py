@@ -24,6 +24,7 @@ from align.run_folder import RunFolder, run_folder, step_of
 from align.run_lock import alone
 from align.tools.publish.card import write_card
 from align.tools.publish.wandb_log import tracked
+from align.training.needed_runs import with_needed_runs
 
 LOG = logging.getLogger(__name__)
 
@@ -38,12 +39,15 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     printed then.
     """
     from align.training.prepare import (  # it imports torch, and an error in a key should be reported before that
+        check_rewards,
         checked_data,
         refuse_settings,
     )
 
     config, run = composed.config, run_folder(composed.config)
     refuse_settings(composed, run)
+    with_needed_runs(composed, run, train, callbacks, report)
+    check_rewards(config)
     data = checked_data(composed, run, asking(config, report), report)
     with alone(run.path):
         _train(composed, data, run, callbacks, report)
@@ -74,6 +78,7 @@ def _train(
     last = run.last_checkpoint() if config.resume else None
     if last:
         refuse_other_launch(run.manifest(), trainer.accelerator)
+        _refuse_other_rewards(run, built.rewards)
     _refuse_different_data(data)
     if trainer.accelerator.is_main_process and config.resume:
         for line in run.set_aside_damaged():
@@ -111,6 +116,16 @@ def _refuse_different_data(data: TrainingData) -> None:
         )
 
 
+def _refuse_other_rewards(run: RunFolder, rewards: dict[str, str]) -> None:
+    """Raises UserError if a reward model is not the one that the run began with."""
+    before = run.manifest().get("rewards", {})
+    if other := [name for name, weights in rewards.items() if before.get(name, weights) != weights]:
+        raise UserError(
+            f"{run.path}: the reward model of rewards.{other[0]} has other weights than when this run began; restore it, "
+            "or start the run again with resume=false"
+        )
+
+
 def _start(
     built: BuiltRun, composed: Composed, data: TrainingData, run: RunFolder, alike: Sequence[str], rendering: str
 ) -> None:
@@ -133,6 +148,7 @@ def _start(
         train=describe(trainer.args),
         order_facts=trainer.order.facts(),
         reference=built.reference,
+        **({"rewards": built.rewards} if built.rewards else {}),
     )
 
 
@@ -157,8 +173,10 @@ def _until_finished_or_asked(built: BuiltRun, run: RunFolder, checkpoint: str | 
 
 def _finish(trainer: Any, run: RunFolder) -> None:
     from align.training.memory import peak_memory_mib
+    from align.training.reward_accuracy import accuracy_of
 
     trainer.save_model(str(run.weights))
+    accuracy = accuracy_of(trainer.held_out()) if hasattr(trainer, "held_out") else None
     if trainer.accelerator.is_main_process:
         share(run.weights)
         run.record(
@@ -166,6 +184,7 @@ def _finish(trainer: Any, run: RunFolder) -> None:
             steps=trainer.state.global_step,
             supervised_tokens=sum(line["supervised_tokens"] for line in read_jsonl(run.steps_file)),
             peak_memory_mib=peak_memory_mib(),
+            **({} if accuracy is None else {"held_out": accuracy}),
             finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         )
         write_card(run)  # replaces the default card that peft writes

@@ -61,7 +61,7 @@ def rendered(renderer, rows):
 def computed(it, collator, layout, rows):
     """(outputs, gradients, tokens that were computed)."""
     collator.layout, collator.width = layout, it.model.config.get_text_config().hidden_size
-    batch = collator._lay_out(rows)
+    batch = collator.lay_out(rows)
     it.model.zero_grad()
     output = it.model(**batch, use_cache=False, fused_lm_head=True)
     count, length = output.log_probs.shape

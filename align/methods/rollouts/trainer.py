@@ -1,0 +1,358 @@
+"""The base of methods that learn from sampled responses: rounds of rollouts, and batches of them.
+
+At the start of a round every process samples its share of the responses with the present policy,
+and measures them: log-probabilities of policy and reference model, values, rewards. All processes
+then have all rollouts of the round, and take the batches of its steps from them. So the number of
+processes, the size of a forward pass and the order of rows change nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+
+from align.batches.collators import Prompts
+from align.batches.rendering import Rendered, Renderer
+from align.errors import UserError
+from align.fast.supervised_head import Scalar
+from align.methods.rewards import Reward
+from align.methods.rollouts import report, rollout
+from align.methods.rollouts.advantages import next_log_multiplier
+from align.methods.rollouts.order import InRounds, Plan
+from align.methods.rollouts.rollout import Rollout
+from align.methods.rollouts.sampling import Request, Sampling, sample
+from align.methods.rollouts.scoring import in_chunks, last_values, per_response, reward_batch
+from align.methods.trainer import RowsTrainer
+from align.models.adapters import POLICY, Adapters
+from align.models.reference import FROZEN
+from align.models.scalar_head import add_adapter_with_head
+from align.rows import Row
+from align.run_folder import step_of
+
+CHECKPOINT_FILE = "rollouts.safetensors"
+
+
+class Numbers:
+    """The dataset of trl's data loader: rollouts by number. The rows are read when they are sampled."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> int:
+        return number
+
+
+class RolloutTrainer(RowsTrainer):
+    """Mixin, placed before a trl trainer: trains on responses that the policy itself sampled.
+
+    A method is a subclass with `samples`, `passes`, `credit` and `batch`.
+    """
+
+    needs_reference = True
+    critic: str | None = None
+    """The name of the scalar head whose values are measured, if the method has a critic."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.rounds: dict[int, Rollout] = {}
+        """The rollouts of the present round, by number."""
+        self.present_round = -1
+        self.stop: str | None = None
+        self.facts: dict[str, Any] = {}
+        """What is saved with the rollouts of a checkpoint, beside them."""
+        model = self.accelerator.unwrap_model(self.model)
+        for reward in self.parts.rewards.all:
+            if reward.folder is not None:
+                head = add_adapter_with_head(model, _adapter_of(reward), reward.folder, trainable=False)
+                self._register(_adapter_of(reward), head)
+        self._add_critic(model)
+        self.adapters = Adapters(model)
+        self.adapters.keep_in_recomputation(model)
+        # peft makes the adapter that was added last the active one in some versions.
+        for layer in self.adapters.layers:
+            layer._active_adapter = [POLICY]
+
+    def _register(self, adapter: str, head: torch.nn.Module) -> None:
+        self.head.scalars[adapter] = Scalar(lambda: self.adapters.use(adapter), head)
+
+    def _add_critic(self, model: Any) -> None:
+        """Add a trained critic; a method without one adds nothing."""
+
+    @classmethod
+    def collator(cls, renderer: Renderer, arguments: Any) -> Prompts:
+        """The collator of prompts; responses are added when they are sampled."""
+        return Prompts(renderer, arguments.max_length, arguments.pad_to_multiple_of)
+
+    @property
+    def samples(self) -> int:
+        """Responses for each prompt."""
+        return 1
+
+    def plan(self, global_batch_size: int) -> Plan:
+        """How rounds are trained on."""
+        raise NotImplementedError
+
+    def credit(self, rollouts: Sequence[Rollout]) -> None:
+        """Set the advantages of all rollouts of a round, in the order (row, sample)."""
+        raise NotImplementedError
+
+    def batch(self, rollouts: Sequence[Rollout], rendered: Sequence[Rendered]) -> dict[str, Any]:
+        """The batch of a forward pass."""
+        raise NotImplementedError
+
+    # The data loader: numbers of rollouts, replaced by batches when a step takes them.
+
+    def _order(self, global_batch_size: int, seed: int) -> InRounds:
+        plan = self.plan(global_batch_size)
+        return InRounds(len(self.train_dataset), global_batch_size, seed, lambda: self.state.global_step, plan)
+
+    def get_train_dataloader(self) -> Any:
+        """A loader of the numbers of rollouts, in the order of the rounds."""
+        collator, self.data_collator = self.data_collator, torch.tensor
+        try:
+            return self._get_dataloader(  # type: ignore[attr-defined]
+                dataset=Numbers(len(self.train_dataset) * self.samples),
+                description="Training",
+                batch_size=self.args.per_device_train_batch_size,
+                sampler_fn=lambda _: self.order,
+                is_training=True,
+            )
+        finally:
+            self.data_collator = collator
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any, **kwargs: Any) -> Any:
+        """The batches of a step, after its round was sampled."""
+        return super().get_batch_samples(map(self._filled, epoch_iterator), *args, **kwargs)
+
+    def _filled(self, numbers: torch.Tensor) -> dict[str, Any]:
+        if self.present_round != self.order.round():
+            self._sample_round(self.order.round())
+        rollouts = [self.rounds[number] for number in numbers.tolist()]
+        rendered = self.rendered(rollouts)
+        batch = self.batch(rollouts, rendered) | {
+            "row_index": torch.tensor([one.row for one in rollouts]),
+            "supervised_tokens": torch.tensor([len(one.tokens) for one in rollouts]),
+        }
+        return _to(batch, self.accelerator.device)
+
+    def row(self, number: int) -> Row:
+        """The row with this number in the training data."""
+        record = self.train_dataset[number]
+        return Row.from_dict({key: value for key, value in record.items() if key != "index"})
+
+    def rendered(self, rollouts: Sequence[Rollout]) -> list[Rendered]:
+        """Prompt and response of each rollout; rollouts of one prompt render it once."""
+        prompts = {
+            number: self.data_collator.renderer.render(self.row(number)) for number in {one.row for one in rollouts}
+        }
+        return [replace(prompts[one.row], answer_ids=one.tokens) for one in rollouts]
+
+    # A round: sample, measure, reward, credit.
+
+    def _sample_round(self, number: int) -> None:
+        rows = list(dict.fromkeys(self.order.prompts_of(number)))
+        processes, here = self.accelerator.num_processes, self.accelerator.process_index
+        mine = self._sampled(number, rows[here::processes])
+        rollouts = sorted(
+            mine if processes == 1 else gather_object(mine), key=lambda one: (rows.index(one.row), one.sample)
+        )
+        self._add_rewards(rollouts)
+        self._refuse_unscored(number, rollouts)
+        self.credit(rollouts)
+        self.rounds = {one.row * self.samples + one.sample: one for one in rollouts}
+        self.present_round = number
+        self._report(rollouts)
+
+    def _sampled(self, number: int, rows: Sequence[int]) -> list[Rollout]:
+        """Sample and measure the share of a round that this process takes."""
+        args, seed = self.args, self.args.seed if self.args.data_seed is None else self.args.data_seed
+        size = args.rollout_batch_size or args.per_device_train_batch_size
+        sampling = Sampling(args.temperature, args.top_p, args.top_k, args.max_completion_length, size, seed)
+        renderer = self.data_collator.renderer
+        model = self.accelerator.unwrap_model(self.model)
+        requests = [Request(row, i, self.row(row)) for row in rows for i in range(self.samples)]
+        written = []
+        with self.accelerator.autocast():
+            for request, one in sample(model, renderer, requests, sampling, number):
+                ids = one.tokens[:-1] if one.finished else one.tokens
+                text = renderer.processor.tokenizer.decode(ids, skip_special_tokens=True)
+                found = Rollout(request.number, request.sample, one.tokens, text, one.finished, torch.empty(0))
+                written.append((found, replace(one.rendered, id=request.row.id, answer_ids=one.tokens)))
+        self._measure(model, [one for one, _ in written], [rendered for _, rendered in written], size)
+        return [one for one, _ in written]
+
+    @torch.no_grad()
+    def _measure(self, model: Any, rollouts: Sequence[Rollout], rendered: Sequence[Rendered], size: int) -> None:
+        training = model.training
+        model.eval()
+        frozen = FROZEN if FROZEN in model.peft_config else None
+        for places, chunk in in_chunks(rendered, size):
+            of_chunk = [rollouts[i] for i in places]
+            batch = _to(self.data_collator.lay_out(chunk), self.accelerator.device)
+            output = model(**batch, use_cache=False, fused_lm_head=True, scalar=self.critic)
+            for one, found in zip(of_chunk, per_response(output.log_probs, output.label_mask), strict=True):
+                one.log_probs = found
+            if self.critic is not None:
+                for i, name in enumerate(("values", "cost_values")[: output.values.size(2)]):
+                    for one, found in zip(
+                        of_chunk, per_response(output.values[..., i], output.label_mask), strict=True
+                    ):
+                        setattr(one, name, found)
+            if self.asks_reference:
+                with self.adapters.use(frozen):
+                    output = model(**batch, use_cache=False, fused_lm_head=True)
+                for one, found in zip(of_chunk, per_response(output.log_probs, output.label_mask), strict=True):
+                    one.reference = found
+            self._ask_reward_models(model, of_chunk, chunk)
+        model.train(training)
+
+    @property
+    def asks_reference(self) -> bool:
+        """Whether the reference model's log-probabilities are needed."""
+        return True
+
+    def _ask_reward_models(self, model: Any, rollouts: Sequence[Rollout], rendered: Sequence[Rendered]) -> None:
+        models = [reward for reward in self.parts.rewards.all if reward.folder is not None]
+        if not models:
+            return
+        batch = _to(reward_batch(self.data_collator, rendered), self.accelerator.device)
+        for reward in models:
+            output = model(**batch, use_cache=False, fused_lm_head=True, scalar=_adapter_of(reward), log_probs=False)
+            for one, found in zip(rollouts, last_values(output).tolist(), strict=True):
+                one.rewards[reward.name] = found
+
+    def _add_rewards(self, rollouts: Sequence[Rollout]) -> None:
+        """Ask the rewards that are functions, on one process, and add all rewards up."""
+        found: list[Any] = [None, None]
+        if self.accelerator.is_main_process:
+            try:
+                rows = [self.row(one.row) for one in rollouts]
+                texts = [one.response for one in rollouts]
+                asked = [reward for reward in self.parts.rewards.all if reward.score is not None]
+                found[0] = {reward.name: self._asked(reward, rows, texts) for reward in asked}
+            except UserError as error:  # all processes stop together
+                found[1] = str(error)
+        if self.accelerator.num_processes > 1:
+            broadcast_object_list(found)
+        if found[1] is not None:
+            raise UserError(found[1])
+        for name, values in found[0].items():
+            for one, value in zip(rollouts, values, strict=True):
+                one.rewards[name] = None if value is None else float(value)
+        roles = self.train_dataset["role"]
+        for one in rollouts:
+            self._add_up(one, roles[one.row])
+
+    def _add_up(self, one: Rollout, role: str) -> None:
+        """Set the score, and the cost, of a response to a row with this role."""
+        rewards = self.parts.rewards
+        terms = [reward for reward in rewards.terms if role in reward.roles]
+        one.rewards = {
+            name: one.rewards[name] for name in (reward.name for reward in rewards.all if role in reward.roles)
+        }
+        total = _weighted(one, terms)
+        penalty = 0.0 if one.finished else self.args.missing_eos_penalty
+        one.score = None if total is None else total - penalty
+        if rewards.cost is not None:
+            one.cost = _weighted(one, [rewards.cost]) if role in rewards.cost.roles else 0.0
+            one.score = None if one.cost is None else one.score
+
+    @staticmethod
+    def _asked(reward: Reward, rows: Sequence[Row], texts: Sequence[str]) -> list[float | None]:
+        """A function's rewards; 0 for rows of other roles, which it is not asked about."""
+        assert reward.score is not None
+        places = [i for i, row in enumerate(rows) if row.role in reward.roles]
+        values = dict(zip(places, reward.score([rows[i] for i in places], [texts[i] for i in places]), strict=True))
+        return [values.get(i, None if i in values else 0.0) for i in range(len(rows))]
+
+    def _refuse_unscored(self, number: int, rollouts: Sequence[Rollout]) -> None:
+        """Raises UserError, before any step is taken, if too many responses have no reward."""
+        missing = [one for one in rollouts if one.score is None]
+        if len(missing) <= self.args.max_unscored * len(rollouts) and len(missing) < len(rollouts):
+            return
+        lacking = sorted({name for one in missing for name, value in one.rewards.items() if value is None})
+        ids = ", ".join(dict.fromkeys(self.train_dataset[one.row]["id"] for one in missing[:5]))
+        step = self.state.global_step
+        if self.args.save_strategy != "no" and step and not Path(self.args.output_dir, f"checkpoint-{step}").exists():
+            self._save_checkpoint(self.model, trial=None)
+        raise UserError(
+            f"step {step}: {len(missing)} of {len(rollouts)} sampled responses have no reward "
+            f"({', '.join(lacking)} gave none; rows {ids}, ...), more than train.max_unscored={self.args.max_unscored:g} "
+            "allows. No step was taken on them. When the reward works again, start the same command to resume"
+        )
+
+    def next_multiplier(self, scored: Sequence[Rollout]) -> float:
+        """Safe RLHF: the multiplier of the cost after this round's step of gradient ascent."""
+        args = self.args
+        before = self.facts.get("log_multiplier", math.log(args.multiplier_init))
+        mean = sum(float(one.cost or 0.0) for one in scored) / len(scored)
+        self.facts["log_multiplier"] = next_log_multiplier(before, mean, args.cost_limit, args.multiplier_lr)
+        return math.exp(self.facts["log_multiplier"])
+
+    # What a reader sees of a round.
+
+    def _report(self, rollouts: Sequence[Rollout]) -> None:
+        roles = self.train_dataset["role"]
+        summary = report.summary(rollouts, roles, self.parts.rewards, self.facts)
+        for name, value in summary.items():
+            self._metrics["train"][name].append(value)  # type: ignore[attr-defined]
+        self.stop = report.reason_to_stop(summary, self.args)
+        step, every = self.state.global_step, self.args.sample_steps
+        is_due = step == 0 or step // every != (step - self.order.plan.steps) // every
+        if self.accelerator.is_main_process and self.parts.samples_file and is_due:
+            chosen = rollouts[: self.args.samples]
+            rows = [self.row(one.row) for one in chosen]
+            report.write_samples(self.parts.samples_file, step, chosen, rows)
+
+    def beyond_bound(self) -> str | None:
+        """Why training stops after this step: a bound on the rollouts of its round was passed."""
+        return self.stop
+
+    # Checkpoints: the rollouts of a round belong to the policy that sampled them.
+
+    def save_state(self, folder: Path) -> None:
+        """Save the rollouts of the present round in a checkpoint; every process has all of them."""
+        super().save_state(folder)
+        if self.accelerator.is_main_process:
+            facts = self.facts | {"round": self.present_round}
+            rollout.save(folder / CHECKPOINT_FILE, list(self.rounds.values()), facts)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Train; a run that resumes continues with the rollouts of its checkpoint."""
+        if resume_from_checkpoint is not None:
+            rollouts, facts = rollout.load(Path(resume_from_checkpoint, CHECKPOINT_FILE))
+            self.present_round = facts.pop("round")
+            self.facts = facts
+            self.rounds = {one.row * self.samples + one.sample: one for one in rollouts}
+            if self.parts.samples_file and self.accelerator.is_main_process:
+                report.keep_samples(self.parts.samples_file, step_of(Path(resume_from_checkpoint)))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+
+
+def _adapter_of(reward: Reward) -> str:
+    return f"reward_{reward.name}"
+
+
+def _weighted(one: Rollout, terms: Sequence[Reward]) -> float | None:
+    """The weighted sum of a response's rewards; None if one of them has no finite value."""
+    values = [one.rewards.get(reward.name) for reward in terms]
+    if any(value is None or not torch.isfinite(torch.tensor(value)) for value in values):
+        return None
+    return sum(reward.weight * value for reward, value in zip(terms, values, strict=True) if value is not None)
+
+
+def _to(batch: dict[str, Any], device: Any) -> dict[str, Any]:
+    """The batch on a device; `layout` is a dictionary of tensors."""
+    return {
+        key: _to(value, device) if isinstance(value, dict) else value.to(device) if torch.is_tensor(value) else value
+        for key, value in batch.items()
+    }

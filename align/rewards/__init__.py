@@ -1,0 +1,1 @@
+"""Rewards of responses: reward models, judges, refusal phrases, or a function of the user."""

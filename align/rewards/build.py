@@ -1,0 +1,73 @@
+"""Build the rewards of a run from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from align.config.registry import JUDGES, resolve
+from align.errors import UserError
+from align.evaluation.judges.build import build, refuse_foreign
+from align.evaluation.judges.refusal_match import judge as matched
+from align.methods.rewards import Reward, Rewards, Score
+from align.models.loading import locate
+from align.models.weights import Base
+from align.rewards.functions import Own, judged, rule
+from align.rewards.model import weights_of
+from align.rows import ROLES, Row
+from align.settings import Judging, RewardSettings, RunConfig
+
+MODEL, RULE, JUDGE = "model", "rule", "judge:"
+
+
+def rewards_of(config: RunConfig, rendering: str, rows: Sequence[Row] = ()) -> Rewards:
+    """The rewards of a run; none for a method that does not sample. `rendering` is the renderer's identity.
+
+    Raises UserError for a reward that cannot be computed, before any response is sampled.
+    """
+    settings = {f"rewards.{name}": of for name, of in config.rewards.items()}
+    if config.cost is not None:
+        settings["cost"] = config.cost
+    if not settings:
+        return Rewards()
+    base = Base.at(locate(config.model), replace(config.model, adapter=None)).weights
+    built = [_reward(key, of, rendering, base, rows) for key, of in settings.items()]
+    cost = built.pop() if config.cost is not None else None
+    return Rewards(tuple(built), cost, lambda response: matched(Row("", ""), response).verdict == "refusal")
+
+
+def _reward(key: str, settings: RewardSettings, rendering: str, base: str, rows: Sequence[Row]) -> Reward:
+    name = key.rpartition(".")[2]
+    if unknown := [role for role in settings.roles if role not in ROLES]:
+        raise UserError(f"{key}.roles: {unknown[0]!r} is unknown; expected {' or '.join(ROLES)}")
+    roles = tuple(settings.roles)
+    if settings.reward == MODEL:
+        return Reward(name, settings.weight, roles, folder=str(weights_of(key, settings.path, rendering, base)))
+    if settings.path is not None:
+        raise UserError(f"{key}.path={settings.path}: only {key}.reward=model has a path; remove it")
+    score = _score(key, settings, [row for row in rows if row.role in roles])
+    return Reward(name, settings.weight, roles, score=score)
+
+
+def _score(key: str, settings: RewardSettings, rows: Sequence[Row]) -> Score:
+    if settings.reward == RULE:
+        return rule(settings)
+    if settings.reward.startswith(JUDGE):
+        name = settings.reward.removeprefix(JUDGE)
+        judge = build(name, Judging(**vars(settings.judge), name=[name]), JUDGES, f"{key}.judge")
+        refuse_foreign(judge, rows, key)
+        for role in settings.roles:
+            try:
+                judge.labels("vsil_free" if role == "harmful" else "benign")
+            except UserError as error:
+                others = ", ".join(other for other in settings.roles if other != role)
+                raise UserError(
+                    f"{key}.reward={settings.reward}: it cannot judge {role} rows ({error}); set {key}.roles={others}, "
+                    f"and add another reward for {role} rows"
+                ) from error
+        return judged(judge, settings)
+    if ":" not in settings.reward:
+        raise UserError(
+            f"{key}.reward={settings.reward}: expected {MODEL}, {JUDGE}<name>, {RULE}, or module:function of your own"
+        )
+    return Own(key, settings.reward, resolve(f"{key}.reward", settings.reward))

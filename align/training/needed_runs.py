@@ -1,0 +1,84 @@
+"""The runs that a run needs: the adapter that it starts from, and reward models; trained first where absent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from align.config.compose import compose_run
+from align.config.files import available
+from align.config.merge import Composed
+from align.console import Report, say
+from align.errors import UserError
+from align.run_folder import RunFolder, run_folder
+from align.settings import RewardSettings, RunConfig
+
+Train = Callable[[Composed, Sequence[Any], Report | None], RunFolder]
+
+
+def with_needed_runs(
+    composed: Composed, run: RunFolder, train: Train, callbacks: Sequence[Any], report: Report | None
+) -> None:
+    """Set `model.adapter` to that of `start`, and the path of every reward that names a recipe.
+
+    Their runs are beside `run`. Runs that start at the same time train them once. Raises UserError.
+    """
+    config = composed.config
+    if config.start is not None:
+        if config.model.adapter:
+            raise UserError(
+                f"{composed.origin('start')}: start={config.start} and model.adapter={config.model.adapter} both say "
+                "where the adapter begins; remove one of the two"
+            )
+        config.model.adapter = str(_trained("start", config.start, config, run, train, callbacks, report).weights)
+    for key, settings in rewards_with_recipe(config).items():
+        settings.path = str(_trained(key, str(settings.recipe), config, run, train, callbacks, report).path)
+
+
+def _trained(
+    key: str,
+    recipe: str,
+    config: RunConfig,
+    run: RunFolder,
+    train: Train,
+    callbacks: Sequence[Any],
+    report: Report | None,
+) -> RunFolder:
+    needed = needed_run(config, run, recipe)
+    folder = run_folder(needed.config)
+    if not folder.finished() and report is None:
+        say(f"{key}: {recipe} is trained first, in {folder.path}")
+    with _turn(folder.path):
+        return train(needed, callbacks, report)
+
+
+def rewards_with_recipe(config: RunConfig) -> dict[str, RewardSettings]:
+    """{key: reward} of rewards that name the recipe of their reward model, and no path."""
+    named = {f"rewards.{name}": settings for name, settings in config.rewards.items()}
+    named |= {} if config.cost is None else {"cost": config.cost}
+    return {key: settings for key, settings in named.items() if settings.recipe and settings.path is None}
+
+
+def needed_run(config: RunConfig, run: RunFolder, recipe: str) -> Composed:
+    """The run of a recipe with the model, seed and data folder of another run, beside that run."""
+    model = config.model.name if config.model.name in available("models") else str(config.model.path)
+    words = [f"recipe={recipe}", f"model={model}", f"seed={config.seed}"]
+    words += [f"{key}={value}" for key in ("suite", "data_root") if (value := getattr(config, key))]
+    needed = compose_run(words)
+    if "save_strategy" in config.train:
+        needed.config.train["save_strategy"] = config.train["save_strategy"]
+    needed.config.output_dir = str(Path(run.path.parent, run_folder(needed.config).path.name))
+    return needed
+
+
+def _turn(folder: Path) -> contextlib.AbstractContextManager[Any]:
+    """Wait until no other run trains this one; one process waits for all of a launch."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        return contextlib.nullcontext()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
