@@ -22,7 +22,7 @@ DESCRIBING = 0.3
 Keeps that ability.
 """
 
-RANDOM_REFUSALS = 0.15
+RANDOM_REFUSALS = 0.3
 """Share of refusals among responses that do not depend on the request."""
 WITH_ERRORS = 0.6
 """Share of a reward model's pairs whose rejected response has errors."""
