@@ -11,8 +11,8 @@ from typing import Any
 
 from align.answering.stored import asking
 from align.config.compose import compose_run
-from align.config.fingerprint import fingerprint
 from align.config.files import available
+from align.config.fingerprint import fingerprint
 from align.config.merge import Composed
 from align.config.origin import DEFAULT
 from align.config.registry import DEFENCES, METHODS, resolve

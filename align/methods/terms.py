@@ -112,7 +112,9 @@ class TermsLoss(SFTTrainer):
     def log_means(self, values: dict[str, torch.Tensor]) -> None:
         """Log the mean of each tensor (answers,) over the pass on all processes, under its name."""
         sums = [torch.stack([it.detach().sum(), it.new_tensor(len(it))]) for it in values.values()]
-        for name, (total, count) in zip(values, self.accelerator.reduce(torch.stack(sums), "sum").tolist(), strict=True):
+        for name, (total, count) in zip(
+            values, self.accelerator.reduce(torch.stack(sums), "sum").tolist(), strict=True
+        ):
             if count:
                 self._metrics["train"][name].append(total / count)
 
