@@ -176,11 +176,11 @@ class KTO(RowsTrainer, TermsLoss):
     def _baseline(self, batches: Sequence[dict[str, Any]]) -> torch.Tensor:
         """z: the mean of r over these batches on all processes, at least 0."""
         model, total = self.accelerator.unwrap_model(self.model), torch.zeros(2, device=self.accelerator.device)
-        for batch in map(self._prepare_inputs, batches):
-            reference = self.ask_reference(dict(batch))
-            batch.pop("answer_keys", None)
-            with self.compute_loss_context_manager(), asked_only(model):
+        with self.compute_loss_context_manager(), asked_only(model):
+            for batch in map(self._prepare_inputs, batches):
+                reference = self.ask_reference(dict(batch))
+                batch.pop("answer_keys", None)
                 log_probs = model(**batch, use_cache=False, fused_lm_head=True).log_probs
-            total += torch.stack([(log_probs - reference).sum(), total.new_tensor(len(log_probs))])
+                total += torch.stack([(log_probs - reference).sum(), total.new_tensor(len(log_probs))])
         sums, count = self.accelerator.reduce(total, "sum")
         return (sums / count).clamp(min=0)

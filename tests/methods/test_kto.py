@@ -30,6 +30,7 @@ from tests.support.methods import (
     trainer,
 )
 from tests.support.small_run import arguments
+from tests.support.trajectories import same_trajectory, train_every_method
 
 
 def value(terms, part):
@@ -162,6 +163,16 @@ def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, 
     rows = partly_marked(mini_rows)
     keys = ("loss/desirable", "loss/undesirable", "kl")
     same_when_accumulated(KTO, lambda: loaded(family_name), renderer(family_name), rows, tmp_path, keys)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_two_processes_in_passes_of_two_rows_train_the_weights_of_one_process(tiny, tmp_path):
+    methods = ("kto", "orpo", "simpo")
+    for name, processes, batch in (("one", 1, 8), ("two", 2, 2)):
+        train_every_method(tiny("llava"), tmp_path / name, processes, batch, methods=methods)
+    for method in methods:
+        same_trajectory(tmp_path / "one" / method, tmp_path / "two" / method)
 
 
 @pytest.mark.slow
