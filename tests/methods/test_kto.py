@@ -10,6 +10,7 @@ from trl import KTOTrainer
 
 from align.batches.collators import MARKS, marked
 from align.config.compose import compose_run
+from align.config.files import available
 from align.data.twins import Twin, rows_of
 from align.errors import UserError
 from align.methods.kto import KTO, LOSSES, KTOConfig, answers_of_others, kto
@@ -240,6 +241,14 @@ def test_a_twin_without_a_harmful_response_is_a_good_answer_and_a_pair():
     unsafe, safe = rows_of(Twin(id="t", **dict(zip(texts, texts, strict=True)), **images), "pairs")
     assert list(marked(unsafe)) == ["desirable"]
     assert list(marked(safe)) == ["desirable", "undesirable"]
+
+
+@pytest.mark.parametrize("model", available("models"))
+@pytest.mark.parametrize("recipe", ["t_kto", "mm_kto", "controlled/image_free"])
+def test_recipes_have_the_constants_of_docs_methods(recipe, model):
+    train = compose_run([f"recipe={recipe}", f"model={model}", "method=kto"]).config.train
+    assert (train.get("beta", KTOConfig.beta), train.get("desirable_weight", 1.0)) == (0.1, 1.0)
+    assert train.get("undesirable_weight", 1.0) == (0.2 if model.startswith("mini_") else 1.0)
 
 
 @pytest.mark.slow

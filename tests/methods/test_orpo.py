@@ -8,6 +8,7 @@ from trl.experimental.orpo import ORPOConfig as TrlORPOConfig
 from trl.experimental.orpo import ORPOTrainer
 
 from align.config.compose import compose_run
+from align.config.files import available
 from align.errors import UserError
 from align.methods.orpo import ORPO, ORPOConfig, log_odds, orpo
 from align.training.run import train
@@ -102,6 +103,13 @@ def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, 
 def test_settings_that_cannot_be(tiny, tmp_path, more, expected):
     with pytest.raises(UserError, match=expected):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", "method=orpo", *more)))
+
+
+@pytest.mark.parametrize("model", available("models"))
+@pytest.mark.parametrize("recipe", ["t_orpo", "mm_orpo", "controlled/image_free"])
+def test_recipes_have_the_constants_of_docs_methods(recipe, model):
+    train = compose_run([f"recipe={recipe}", f"model={model}", "method=orpo"]).config.train
+    assert train.get("beta", ORPOConfig.beta) == 0.1
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import torch
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 from align.config.compose import compose_run
+from align.config.files import available
 from align.errors import UserError
 from align.methods.simpo import SimPO, SimPOConfig, simpo
 from align.training.run import train
@@ -103,6 +104,14 @@ def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, 
 def test_settings_that_cannot_be(tiny, tmp_path, more, expected):
     with pytest.raises(UserError, match=expected):
         train(compose_run(arguments(tiny("llava"), tmp_path / "run", "method=simpo", *more)))
+
+
+@pytest.mark.parametrize("model", available("models"))
+@pytest.mark.parametrize("recipe", ["t_simpo", "mm_simpo", "controlled/image_free"])
+def test_recipes_have_the_constants_of_docs_methods(recipe, model):
+    train = compose_run([f"recipe={recipe}", f"model={model}", "method=simpo"]).config.train
+    assert (train["beta"], train["simpo_gamma"]) == (2.0, 1.0)
+    assert train.get("cpo_alpha", 0.0) == (5.0 if model.startswith("mini_") else 0.0)
 
 
 @pytest.mark.slow
