@@ -111,7 +111,7 @@ def test_settings_that_cannot_be(tiny, tmp_path, more, expected):
 def test_recipes_have_the_constants_of_docs_methods(recipe, model):
     train = compose_run([f"recipe={recipe}", f"model={model}", "method=simpo"]).config.train
     assert (train["beta"], train["simpo_gamma"]) == (2.0, 1.0)
-    assert train.get("cpo_alpha", 0.0) == (5.0 if model.startswith("mini_") else 0.0)
+    assert train.get("cpo_alpha", 0.0) == (10.0 if model.startswith("mini_") else 0.0)
 
 
 @pytest.mark.slow
