@@ -166,6 +166,17 @@ def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, 
     same_when_accumulated(KTO, lambda: loaded(family_name), renderer(family_name), rows, tmp_path, keys)
 
 
+def test_without_a_baseline_no_answers_of_other_rows_are_computed(loaded, renderer, mini_rows, tmp_path):
+    rows = mini_rows["image_harmful"][:4] * 2
+    it = trainer(KTO, loaded("llava"), renderer("llava"), rows, tmp_path, loss_type="apo_zero_unpaired")
+    assert "mismatched" not in it.data_collator(list(it.train_dataset))
+    it.train()
+    lines = [line for line in it.state.log_history if "loss" in line]
+    assert [line["kl"] for line in lines] == [0, 0]
+    assert lines[0]["loss"] == pytest.approx(0.5, abs=1e-5)  # nothing is learned yet
+    assert it.args.loss_type == "apo_zero_unpaired"
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_two_processes_in_passes_of_two_rows_train_the_weights_of_one_process(tiny, tmp_path):
