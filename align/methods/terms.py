@@ -18,11 +18,14 @@ from align.models.reference import reference_of
 
 @dataclass
 class Term:
-    """A loss term: weight * sum(values) / number of its part's tokens, or answers, in the step."""
+    """A loss term: weight * sum(values) / number of its part's tokens, or answers, in the step.
+
+    A term without a part is a mean over all parts.
+    """
 
     weight: float
     values: torch.Tensor
-    part: str
+    part: str | None
     per: str
     """token | answer"""
 
@@ -114,6 +117,15 @@ class TermsLoss(SFTTrainer):
         """Log metrics of a forward pass; by default those of trl's SFTTrainer."""
         super().compute_loss(lambda **_: output, inputs)
 
+    def log_means(self, values: dict[str, torch.Tensor]) -> None:
+        """Log the mean of each tensor (answers,) over the pass on all processes, under its name."""
+        sums = [torch.stack([it.detach().sum(), it.new_tensor(len(it))]) for it in values.values()]
+        for name, (total, count) in zip(
+            values, self.accelerator.reduce(torch.stack(sums), "sum").tolist(), strict=True
+        ):
+            if count:
+                self._metrics["train"][name].append(total / count)
+
     def _record(self, means: dict[str, float], passes: int) -> None:
         """Record the terms.
 
@@ -138,4 +150,5 @@ def counts_of(labels: torch.Tensor, part: torch.Tensor, parts: int) -> torch.Ten
 
 def count_of(counts: torch.Tensor, term: Term, part_names: Sequence[str]) -> torch.Tensor:
     """Number of tokens, or answers, that a term is a mean over."""
-    return counts[("token", "answer").index(term.per), part_names.index(term.part)]
+    of_parts = counts[("token", "answer").index(term.per)]
+    return of_parts.sum() if term.part is None else of_parts[part_names.index(term.part)]

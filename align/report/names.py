@@ -21,7 +21,8 @@ SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "bot
 NAMES = {"vanilla": "no alignment", "safety_prompt": "safety prompt"}
 ARMS = ("text_leak", "shuffled_leak", "image_leak", "image_free", "caption_free")
 METHODS = {"sft": "SFT", "dpo": "DPO", "unlearning": "Unlearning", "safe_unlearning": "SafeUnlearning", "ppo": "PPO"}
-"""In the paper's order and spelling."""
+METHODS |= {"kto": "KTO", "orpo": "ORPO", "simpo": "SimPO"}
+"""In the paper's order and spelling; then those that the paper does not have."""
 
 SEEN = {
     "image": "with its image",

@@ -96,6 +96,7 @@ def test_the_end_of_turn_ends_an_answer(loaded, family_name):
     )
     words = it.processor.tokenizer.convert_tokens_to_ids(["sorry", "knife"])
     row = evaluation_rows("vsil", 1)[0]
+
     def answer(tokens):
         return _answer(_written(renderer.render(row), tokens, ends, 0.0), renderer, NOTHING_HIDDEN)
 

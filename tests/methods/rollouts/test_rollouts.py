@@ -77,7 +77,9 @@ def test_samples_do_not_depend_on_the_batch_and_differ_by_round_and_sample(loade
 
     found = tokens(15, 0)
     assert tokens(4, 0) == found
-    assert tokens(2, 0, requests[5:9]) == {(one.number, one.sample): found[one.number, one.sample] for one in requests[5:9]}
+    assert tokens(2, 0, requests[5:9]) == {
+        (one.number, one.sample): found[one.number, one.sample] for one in requests[5:9]
+    }
     assert tokens(15, 1) != found
     assert len({tuple(found[0, sample]) for sample in range(3)}) == 3
 
@@ -92,7 +94,9 @@ def test_image_tokens_and_padding_are_never_sampled(loaded, family_name):
         weight[banned] = 0.0
     rows = evaluation_rows("vsil_free", 4)
     sampling = Sampling(1.0, 1.0, 0, 30, 4, seed=0)
-    written = [w.tokens for _, w in sample(it.model, it.renderer, [Request(i, 0, r) for i, r in enumerate(rows)], sampling, 0)]
+    written = [
+        w.tokens for _, w in sample(it.model, it.renderer, [Request(i, 0, r) for i, r in enumerate(rows)], sampling, 0)
+    ]
     assert written
     assert not {token for tokens in written for token in tokens} & set(banned)
 
@@ -121,7 +125,9 @@ def test_rollouts_are_read_as_they_were_saved(tmp_path):
     assert (found.tokens, found.rewards, found.score, found.finished) == ([5, 6], {"x": None, "y": 0.1}, None, True)
 
 
-@pytest.mark.parametrize(("rows", "batch", "plan"), [(20, 8, Plan(4, 2, 3)), (7, 4, Plan(1, 1, 1)), (3, 8, Plan(2, 1, 2))])
+@pytest.mark.parametrize(
+    ("rows", "batch", "plan"), [(20, 8, Plan(4, 2, 3)), (7, 4, Plan(1, 1, 1)), (3, 8, Plan(2, 1, 2))]
+)
 def test_every_pass_takes_all_rollouts_of_its_round(rows, batch, plan):
     order = InRounds(rows, batch, seed=1, step=lambda: 0, plan=plan)
     numbers = list(order)

@@ -31,7 +31,9 @@ def words(model, out, method, *more):
 
 
 def responses(folder: Path) -> list:
-    return [(line["step"], line["id"], line["response"]) for line in map(json.loads, (folder / "rollouts.jsonl").open())]
+    return [
+        (line["step"], line["id"], line["response"]) for line in map(json.loads, (folder / "rollouts.jsonl").open())
+    ]
 
 
 @pytest.mark.parametrize("method", ["reward", "ppo", "grpo"])
@@ -39,7 +41,9 @@ def responses(folder: Path) -> list:
 def test_accumulated_passes_train_what_whole_steps_train(tiny, family_name, tmp_path, method):
     for batch in (8, 2):
         more = ["train.samples=100", "train.sample_steps=1"] if method != "reward" else []
-        run = words(tiny(family_name), tmp_path / str(batch), method, f"train.per_device_train_batch_size={batch}", *more)
+        run = words(
+            tiny(family_name), tmp_path / str(batch), method, f"train.per_device_train_batch_size={batch}", *more
+        )
         train(compose_run(run))
     same_trajectory(tmp_path / "8", tmp_path / "2")
     if method != "reward":
@@ -53,7 +57,10 @@ def test_two_processes_train_what_one_trains(tiny, tmp_path):
         commands = []
         for method in PASSES:
             more = [f"rewards.model.path={reward}"] if method != "reward" else []
-            commands += [*words(model, tmp_path / f"{method}{processes}", method, "train.per_device_train_batch_size=2", *more), "--"]
+            commands += [
+                *words(model, tmp_path / f"{method}{processes}", method, "train.per_device_train_batch_size=2", *more),
+                "--",
+            ]
         done = call(train_command(*commands, processes=processes, script=SEVERAL), tmp_path, 400)
         assert done.returncode == 0, done.stderr
     for method in PASSES:
@@ -136,7 +143,9 @@ def test_a_killed_run_has_the_same_trajectory(tiny, tmp_path, method):
     command = words(tiny("llava"), tmp_path / "cut", method, *more)
     for place in (("trainer", "_measure", "1"), ("trainer", "compute_loss", "2"), ("rollout", "save", "0")):
         killed = [sys.executable, "-c", KILLED, *place, *command]
-        done = subprocess.run(killed, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200)
+        done = subprocess.run(
+            killed, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200
+        )
         assert done.returncode == -9, done.stderr
     torch.set_num_threads(1)
     train(compose_run(command))
