@@ -226,9 +226,9 @@ class MarkedCollator(Collator):
                 mismatched += [replace(own, answer_ids=of_other) for of_other in ids]
         whole = [answer for mark in MARKS for answer in answers[mark]]
         part = torch.tensor([i for i, mark in enumerate(MARKS) for _ in answers[mark]])
-        batch = self._lay_out(whole) | self._keys(whole) | self._bookkeeping(records, whole) | {"part": part}
+        batch = self.lay_out(whole) | self._keys(whole) | self._bookkeeping(records, whole) | {"part": part}
         if mismatched:
-            batch["mismatched"] = self._lay_out(mismatched) | self._keys(mismatched)
+            batch["mismatched"] = self.lay_out(mismatched) | self._keys(mismatched)
         return batch
 
     def answers_of(self, row: Row) -> Sequence[str]:

@@ -100,7 +100,10 @@ class TermsLoss(SFTTrainer):
         # share up.
         processes = 1 if alone else self.accelerator.num_processes
         means = torch.stack(
-            [term.values.sum() / count_of(counts, term, self.part_names) * processes for term in terms.values()]
+            [
+                term.values.sum() / count_of(counts, term, self.part_names).clamp(min=1) * processes
+                for term in terms.values()
+            ]
         )
         weights = means.new_tensor([term.weight for term in terms.values()])
         passes = 1 if alone else self.current_gradient_accumulation_steps

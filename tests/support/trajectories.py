@@ -55,5 +55,6 @@ def same_trajectory(one: Path, other: Path) -> None:
 def _trajectory(folder: Path) -> tuple:
     run = RunFolder(folder)
     losses = [float(e["loss"]) for e in map(json.loads, (folder / "log.jsonl").open()) if "loss" in e]
-    [weights] = run.weights.glob("*.safetensors")
-    return run.steps_file.read_text(), losses, load_file(weights)
+    files = sorted(run.weights.glob("*.safetensors"))  # a reward model has its head in a file of its own
+    weights = {f"{file.name} {key}": value for file in files for key, value in load_file(file).items()}
+    return run.steps_file.read_text(), losses, weights
