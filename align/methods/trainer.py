@@ -81,6 +81,8 @@ class RowsTrainer(WholeCheckpoints):
     inert: dict[str, str] = {}
     needs_reference = False
     passes_without_gradients = 1
+    rewarded = False
+    """Whether the method learns from rewards (`rewards.*`, `cost.*`)."""
     storable: str | None = "it has no reference model"
     args: Any
     model: Any

@@ -58,6 +58,7 @@ class RolloutTrainer(RowsTrainer):
     """
 
     needs_reference = True
+    rewarded = True
     critic: str | None = None
     """The name of the scalar head whose values are measured, if the method has a critic."""
 
