@@ -187,9 +187,11 @@ def _pair(make: Callable[[str, str, random.Random], Row], row_id: str, split: st
 def _with_errors(text: str, rng: random.Random) -> str:
     """A response with other words, without its start or end, or with another sentence of the world."""
     words, sentences = text.split(), [sentence for sentence, _ in world.sentences() if sentence != text]
-    kind = rng.choice(("words", "start", "end", "sentence", "joined", "random"))
+    kind = rng.choice(("words", "start", "end", "sentence", "thing", "thing", "joined", "random"))
     if kind == "sentence":
         return rng.choice(sentences)
+    if kind == "thing":  # a helpful response about something else than the image shows
+        return rng.choice([answer for answer in map(world.helpful, world.OBJECTS) if answer != text])
     if kind == "joined":
         both = [text, rng.choice([*sentences, world.REFUSAL])]
         return " ".join(rng.sample(both, 2))
