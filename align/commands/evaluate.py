@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     if config.run is not None:
         forget_stored(composed)
     _refuse_launcher()
+    _refuse_reward_model(config)
     if config.dry_run:
         folder = RunFolder(Path(config.run)) if config.run is not None else _other_folder(config)
         for line in forecast(config, _results_folder(folder, config).evaluation):
@@ -75,6 +76,20 @@ def main(arguments: Sequence[str]) -> int:
         for judged in (result, *result.get("other_judges", []))
     ]
     return 1 if any(withheld) else 0
+
+
+def _refuse_reward_model(config: EvalConfig) -> None:
+    from align.models.scalar_head import FILE as HEAD_FILE
+
+    weights = RunFolder(Path(config.run)).weights if config.run else Path(config.checkpoint or "")
+    if (config.run or config.checkpoint) and (weights / HEAD_FILE).is_file():
+        given = f"run={config.run}" if config.run else f"checkpoint={config.checkpoint}"
+        model = config.run or config.checkpoint
+        raise UserError(
+            f"{given}: this is a reward model, which scores responses and writes none. Its accuracy is in the manifest "
+            f"of its run, and in `align table`. To score the responses of another model: align eval reward={model} "
+            "run=<run> benchmark=<names>"
+        )
 
 
 def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:

@@ -247,7 +247,8 @@ class TableConfig:
     format: str = option("md", "md | csv | json | latex")
     seeds: str = option("together", "together: one line per arm, over its seeds | apart: one line per run")
     tables: list[str] = option(
-        ["rates", "divided", "differences", "categories", "measured"],
-        "which tables: rates, divided (refusals, warnings, ...), differences, categories, measured (lmms_eval)",
+        ["rates", "divided", "differences", "categories", "measured", "reward_models"],
+        "which tables: rates, divided (refusals, warnings, ...), differences, categories, measured (lmms_eval), "
+        "reward_models (accuracy)",
     )
     output: str | None = option(None, "file to write (default: standard output)")

@@ -10,7 +10,7 @@ from align.errors import UserError
 from align.files import write_json, write_text
 from align.report.findings import findings
 from align.report.run_results import Evaluated
-from align.report.tables.all_tables import tables_of
+from align.report.tables.all_tables import PARTS, tables_of
 from align.report.tables.markdown import markdown
 from align.report.tables.terminal import print_tables
 from align.run_folder import RunFolder
@@ -53,7 +53,7 @@ def finish(folder: SweepFolder, queue: Queue) -> list[State]:
     notes += found.notes
     write_text(
         folder.output_dir / "table.md",
-        markdown(tables_of(found.arms, found.comparisons), notes, found.conclusions),
+        markdown(tables_of(found.arms, found.comparisons, PARTS, found.reward_models), notes, found.conclusions),
     )
     print_tables(tables_of(found.arms, [], ("rates", "divided", "measured")))
     print("\n".join([*found.conclusions, *notes]))

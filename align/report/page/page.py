@@ -61,7 +61,8 @@ def page(
     of_runs = {str(run.run.path): curve_of(run.run) for run in found.runs}
     notes = [*notes, *found.notes, *(note for curve in of_runs.values() for note in curve.notes)]
     shown, of_examples = examples(found.arms, room.answers, Images(int(room.images_mb * MEGABYTE)))
-    tables = tables_of(found.arms, found.comparisons, ("rates", "divided", "differences", "measured"))
+    parts = ("rates", "divided", "differences", "measured", "reward_models")
+    tables = tables_of(found.arms, found.comparisons, parts, found.reward_models)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return (
         environment(HERE)
@@ -86,7 +87,7 @@ def page(
             leaks=leaks,
             funnels=[funnel_bars(one, i) for i, one in enumerate(funnels)],
             costs=costs(found.arms),
-            provenance=provenance(found.runs),
+            provenance=provenance([*found.runs, *found.reward_models]),
             notes=list(dict.fromkeys(shortened(note) for note in [*notes, *of_examples])),
             several_models=len({arm.row["model"] for arm in found.arms}) > 1,
             examples=bool(shown["items"]),
