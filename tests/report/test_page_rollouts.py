@@ -6,9 +6,10 @@ import math
 import pytest
 
 from align.report.page.curves import curve_of
-from align.report.page.samples import MOST
+from align.report.page.samples import MOST, samples
 from align.run_folder import RunFolder
 from tests.support.answered_runs import answered
+from tests.support.evaluated_runs import made
 from tests.support.pages import EVIL, page_of
 
 NAMES = ("reward", "kl", "completions/mean_length", "refusals/harmful", "refusals/benign")
@@ -37,19 +38,28 @@ def sample(step, role="harmful", text="how to", **more):
     return line | {"rewards": {"preference": 0.5}} | more
 
 
-@pytest.fixture
-def runs(tmp_path):
+def two_runs(folder):
     """T-PPO and MM-PPO; the second has samples."""
-    images = tmp_path / "images"
-    sampled(tmp_path / "runs" / "t", images, name="t_ppo", view="text")
-    it = sampled(tmp_path / "runs" / "mm", images, lift=0.2)
+    sampled(folder / "runs" / "t", folder / "images", name="t_ppo", view="text")
+    it = sampled(folder / "runs" / "mm", folder / "images", lift=0.2)
     lines = [sample(0), sample(10, role="benign", text="plain"), sample(20, score=None, finished=False)]
     write(it.rollouts_file, lines)
-    return tmp_path / "runs"
+    return folder / "runs"
 
 
-def test_each_quantity_is_a_panel_with_a_line_for_each_run(runs):
-    text, parsed, _ = page_of(runs)
+@pytest.fixture
+def runs(tmp_path):
+    return two_runs(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """The page of these runs, and its elements."""
+    return page_of(two_runs(tmp_path_factory.mktemp("shown")))[:2]
+
+
+def test_each_quantity_is_a_panel_with_a_line_for_each_run(shown):
+    text, parsed = shown
     section = text.partition('id="rollouts"')[2].partition("</section>")[0]
     for title in ("reward, mean of a round", "KL from", "length of responses", "refusals of harmful", "refusals of benign"):
         assert title in section
@@ -69,8 +79,8 @@ def test_other_methods_have_no_such_panels(tmp_path):
     assert 'id="rollouts"' not in page_of(tmp_path / "runs")[0]
 
 
-def test_harmful_samples_are_blurred_and_benign_ones_are_not(runs):
-    text, parsed, _ = page_of(runs)
+def test_harmful_samples_are_blurred_and_benign_ones_are_not(shown):
+    text, parsed = shown
     veiled = text.count('<div class="veil-content said" aria-hidden="true">how to')
     assert veiled == 4  # request and response of two harmful rows
     assert '<div class="said">plain answered</div>' in text
@@ -88,15 +98,16 @@ def test_what_a_policy_wrote_is_no_markup(runs):
 
 def test_samples_are_spread_over_the_run_and_limited(runs):
     write(RunFolder(runs / "mm").rollouts_file, [sample(step) for step in range(100)])
-    _, parsed, _ = page_of(runs)
-    assert f"{MOST} of 100 samples" in parsed.text
-    assert "step 0harmful" in parsed.text
-    assert "step 99harmful" in parsed.text
-    assert "samples" not in page_of(runs, "examples=0")[1].text.partition("Responses that were trained on")[2][:300]
+    arms = made(RunFolder(runs / "mm"))
+    ((one,), notes) = samples(arms, 10_000)
+    assert ([one["samples"][i]["step"] for i in (0, -1)], len(one["samples"]), one["of"]) == ([0, 99], MOST, 100)
+    assert notes == []
+    assert samples(arms, 0) == ([], [])
 
 
 @pytest.mark.parametrize("line", ["[]", "{}", '{"step": 1', json.dumps(sample(0) | {"score": "much"})])
 def test_damaged_samples_are_named(runs, line):
     RunFolder(runs / "mm").rollouts_file.write_text(line + "\n" + json.dumps(sample(1)) + "\n")
-    _, parsed, _ = page_of(runs)
-    assert "rollouts.jsonl is damaged, so its samples are not shown" in parsed.text
+    found, notes = samples(made(RunFolder(runs / "mm")), 10)
+    assert found == []
+    assert "rollouts.jsonl is damaged, so its samples are not shown" in notes[0]
