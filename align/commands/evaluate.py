@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.answering.endpoint import Endpoint
 from align.answering.model import Model
@@ -25,6 +25,9 @@ from align.files import read_jsonl, refuse_other
 from align.run_folder import SCHEMA, RunFolder, versions
 from align.settings import EvalConfig, ModelSettings
 from align.tools.publish.card import shown_as, write_card
+
+if TYPE_CHECKING:  # it imports torch, and an error in a key should be reported before that
+    from align.rewards.scoring import RewardModel
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,15 +51,18 @@ def main(arguments: Sequence[str]) -> int:
             print(line)
         return 0
     points: dict[int, Results] = {}
+    reward = _reward_model(config)
     try:
         with progress() as display:
-            run, results = run_evaluation(config, display)
+            run, results = run_evaluation(config, display, reward)
         if results and config.validation:
             _show(run, "Validation", results)
         elif results or not config.benchmark:
             _show(run, "Evaluation")
         else:
             print("Nothing was judged (judge=none). The same command with a judge reuses the stored responses.")
+        for line in reward.lines if reward is not None else ():
+            print(line)
         print(f"Details: {_results_folder(run, config).evaluation}")
         with progress() as display:
             points = run_curve(run, results, config, display)
@@ -113,10 +119,22 @@ def _refuse_launcher() -> None:
         )
 
 
-def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
+def _reward_model(config: EvalConfig) -> RewardModel | None:
+    if config.reward is None:
+        return None
+    if not config.benchmark:
+        raise UserError(f"reward={config.reward}: it scores responses to benchmarks. Give benchmark=<names>")
+    from align.rewards.scoring import RewardModel
+
+    return RewardModel(config.reward, config.generation.batch_size)
+
+
+def run_evaluation(
+    config: EvalConfig, display: Display | None = None, reward: RewardModel | None = None
+) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
     """Evaluate the model of a configuration -> (its folder, {benchmark: result}).
 
-    Raises UserError.
+    A reward model scores the responses too. Raises UserError.
     """
     if config.run is not None and config.defence:
         raise UserError(
@@ -137,7 +155,7 @@ def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[
     display = display or Display()
     into = _results_folder(run, config).evaluation
     external = _external(model, config, into, display)
-    results = evaluate(model, config, into, display) if config.benchmark or not external else {}
+    results = evaluate(model, config, into, display, reward) if config.benchmark or not external else {}
     if external:
         external.measure(display)
     if config.run is not None and not config.validation:

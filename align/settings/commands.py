@@ -42,6 +42,9 @@ class EvalConfig(ShortForms, Evaluate):
         False,
         "with run=: write results to <run>/validation, which no table reads, to choose settings by",
     )
+    reward: str | None = option(
+        None, "run folder of a reward model (method=reward): it also scores every response of the benchmarks"
+    )
     seed: int = option(0, "recorded with the results")
     name: str | None = option(None, "name of the row in tables (default: vanilla, checkpoint, or the defence)")
     output_dir: str | None = option(None, "folder for results (default: the run folder, or runs/<model>-...)")
