@@ -150,7 +150,12 @@ def arguments_of(composed: Composed, processes: int) -> Any:
     """
     from align.methods.arguments import training_arguments
 
-    return training_arguments(composed, method_of(composed.config.method), RunFolder(Path("planned")), processes)
+    config, method = composed.config, method_of(composed.config.method)
+    if "generation_batch_size" in method.config_class.__dataclass_fields__:
+        # trl's GRPO would compute it from the number of processes of this command.
+        given = {"generation_batch_size": config.global_batch_size} | config.train
+        composed = replace(composed, config=replace(config, train=given))
+    return training_arguments(composed, method, RunFolder(Path("planned")), processes)
 
 
 def checkpoints_activations(config: RunConfig) -> bool:
