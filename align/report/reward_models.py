@@ -52,6 +52,8 @@ def reward_models_of(runs: Sequence[RunFolder]) -> list[Evaluated]:
 
 
 def _paths(run: RunFolder) -> Iterator[str]:
+    if not run.manifest().get("rewards"):
+        return
     config = run.config()
     rewards = [*config.rewards.values(), *([config.cost] if config.cost else [])]
     yield from (reward.path for reward in rewards if reward.path)

@@ -149,7 +149,7 @@ def test_a_reward_model_is_no_arm_of_a_comparison():
 
 def test_a_comparison_shows_the_reward_models_that_its_runs_learned_from(tmp_path):
     it = reward_model(tmp_path / "reward")
-    learner = run(tmp_path / "ppo", name="mm_ppo", view="image", method="ppo")
+    learner = run(tmp_path / "ppo", name="mm_ppo", view="image", method="ppo", rewards={"preference": "0" * 16})
     words = ["recipe=mm_ppo", "model=mini_llava", f"rewards.preference.path={it.path}"]
     learner.write_config(compose_run(words).config)
     assert [one.run.path for one in reward_models_of([learner, learner])] == [it.path]
