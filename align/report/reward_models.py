@@ -9,9 +9,8 @@ from typing import Any
 from align.config.registry import REWARD_MODEL
 from align.errors import UserError
 from align.report.file_schema import ACCURACY, HELD_OUT, checked
-from align.report.names import display_name
+from align.report.names import display_name, percent
 from align.report.run_results import Evaluated
-from align.report.tables.table import interval
 from align.run_folder import RunFolder
 
 
@@ -40,7 +39,7 @@ def accuracy_line(run: Evaluated) -> str:
     found = accuracy_of(run)
     if found is None:
         return f"{who}: no pairs were held out from its training (train.held_out), so its accuracy is unknown"
-    rate = interval(found["accuracy"], found["low"], found["high"])
+    rate = "{} [{}, {}]".format(*(percent(found[key]) for key in ("accuracy", "low", "high")))
     return f"{who}: {rate} % of n={found['n']} held-out pairs have the higher reward for the chosen response"
 
 

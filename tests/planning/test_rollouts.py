@@ -18,9 +18,7 @@ from tests.support.full_size import write
 
 BASE, ADAPTER, WIDTH = 7_063_427_072, 319_815_680, 4096
 """Parameters of LLaVA-1.5-7B and of its adapter (r 128), and its hidden size."""
-DATA = tuple(
-    f"data.{role}={{rows: {rows}, role: {role}}}" for role, rows in (("harmful", 2000), ("benign", 1000))
-)
+DATA = tuple(f"data.{role}={{rows: {rows}, role: {role}}}" for role, rows in (("harmful", 2000), ("benign", 1000)))
 PPO, GRPO, REWARD = (("model=llava_7b", *DATA, f"recipe=mm_{name}") for name in ("ppo", "grpo", "reward"))
 NO_DROPOUT = "lora.lora_dropout=0"
 PROMPT, TOKENS = 60 + 576, 256
@@ -112,7 +110,8 @@ def test_decoding_takes_the_time_to_read_weights_and_cache(configs):
 
 def test_the_cache_of_many_responses_at_once_is_the_peak(configs):
     few, many = (
-        made(configs, *PPO, f"train.rollout_batch_size={size}").launched[0].memory["ddp"].activations for size in (1, 128)
+        made(configs, *PPO, f"train.rollout_batch_size={size}").launched[0].memory["ddp"].activations
+        for size in (1, 128)
     )
     assert many == 128 * 2 * 32 * 2 * WIDTH * (PROMPT + TOKENS)
     assert few < many

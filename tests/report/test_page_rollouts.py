@@ -61,7 +61,13 @@ def shown(tmp_path_factory):
 def test_each_quantity_is_a_panel_with_a_line_for_each_run(shown):
     text, parsed = shown
     section = text.partition('id="rollouts"')[2].partition("</section>")[0]
-    for title in ("reward, mean of a round", "KL from", "length of responses", "refusals of harmful", "refusals of benign"):
+    for title in (
+        "reward, mean of a round",
+        "KL from",
+        "length of responses",
+        "refusals of harmful",
+        "refusals of benign",
+    ):
         assert title in section
     assert section.count("<title>T-PPO, seed 0") == section.count("<title>MM-PPO, seed 0") == len(NAMES)
     assert {"href": "#rollouts"} in [dict(attributes) for name, attributes in parsed.elements if name == "a"]
@@ -89,7 +95,9 @@ def test_harmful_samples_are_blurred_and_benign_ones_are_not(shown):
 
 
 def test_what_a_policy_wrote_is_no_markup(runs):
-    write(RunFolder(runs / "mm").rollouts_file, [sample(0, text=EVIL, id=EVIL, role=EVIL, rewards={EVIL: 1, "b": None})])
+    write(
+        RunFolder(runs / "mm").rollouts_file, [sample(0, text=EVIL, id=EVIL, role=EVIL, rewards={EVIL: 1, "b": None})]
+    )
     _, parsed, _ = page_of(runs)
     assert [name for name, _ in parsed.elements].count("script") == 2
     assert not [attributes for name, attributes in parsed.elements if name == "img" or "onerror" in attributes]

@@ -30,7 +30,6 @@ HELD_OUT |= {
 }
 
 
-
 def reward_model(folder, held_out=HELD_OUT):
     """The run of a reward model as training leaves it."""
     return run(folder, name="mm_reward", view="image", method="reward", held_out=held_out, sets={})
@@ -76,7 +75,11 @@ def test_the_papers_ppo_is_next_to_ours(tmp_path):
     arms = made(
         *(
             run(tmp_path / name, name=name, method=method, view=view, sets=sets, model="llava_7b", judge=GUARD)
-            for name, method, view in (("mm_ppo", "ppo", "image"), ("t_ppo", "ppo", "text"), ("mm_grpo", "grpo", "image"))
+            for name, method, view in (
+                ("mm_ppo", "ppo", "image"),
+                ("t_ppo", "ppo", "text"),
+                ("mm_grpo", "grpo", "image"),
+            )
         )
     )
     found = table(arms, "paper")
