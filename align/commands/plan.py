@@ -118,9 +118,9 @@ def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
         "each number of GPUs; - means that none fits.",
     ]
     if sampled := [it for it in found if it.rollouts is not None]:
-        tokens = ", ".join(dict.fromkeys(str(it.rollouts.tokens) for it in sampled))
+        lengths = ", ".join(dict.fromkeys(str(it.rollouts.tokens) for it in sampled))
         notes.append(
-            f"Sampled responses have train.max_completion_length tokens ({tokens}). Decoding is assumed to be "
+            f"Sampled responses have train.max_completion_length tokens ({lengths}). Decoding is assumed to be "
             "memory-bound: for each token of a batch a GPU reads the language model's weights, and the keys and values "
             f"of the batch, at {assumed.decoding:.0%} of its bandwidth ({_bandwidths()}; plan.decoding). The training of "
             "reward models is not included: plan their recipes too."

@@ -89,7 +89,7 @@ ACCURACY: Form = {
     "low": (share, "a number from 0 to 1"),
     "high": (share, "a number from 0 to 1"),
 }
-HELD_OUT: Form = ACCURACY | {"margin": (number, "a number"), "by_category": (mapping, "an object")}
+HELD_OUT: Form = {**ACCURACY, "margin": (number, "a number"), "by_category": (mapping, "an object")}
 """A reward model's accuracy on held-out pairs, if there are any."""
 SUMMARY: Form = {
     "main": (lambda value: isinstance(value, bool), "true or false"),
