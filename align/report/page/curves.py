@@ -45,7 +45,7 @@ def curve_of(run: RunFolder) -> Curve:
         losses = _points(lines, "loss")
         rollouts = {name: _thinned(of) for name in ROLLOUTS if (of := _points(lines, name))}
     except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
-        notes.append(f"{log} is damaged, so its losses and rollouts are not drawn: {error}")
+        notes.append(f"{log} is damaged, so its curves are not drawn: {error}")
     try:
         points = read_json(run.curve_file)["points"] if run.curve_file.is_file() else []
         for point in points:
