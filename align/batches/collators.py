@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -182,6 +183,57 @@ class PreferenceCollator(Collator):
         batch = super().__call__(records)
         batch["completion_mask"] = (batch.pop("labels") != IGNORED).long()
         return batch
+
+
+MARKS = ("desirable", "undesirable")
+"""The parts of a batch of answers that are marked as good or bad."""
+
+
+def marked(row: Row) -> dict[str, str]:
+    """{mark: field of the answer}: a pair has both marks, a row with one answer has one.
+
+    A harmful response is undesirable.
+    """
+    fields = {
+        "desirable": "response" if row.chosen is None else "chosen",
+        "undesirable": "harmful_response" if row.rejected is None and row.role == "harmful" else "rejected",
+    }
+    return {mark: field for mark, field in fields.items() if getattr(row, field) is not None}
+
+
+class MarkedCollator(Collator):
+    """The same for answers that are marked as good or bad: first the desirable ones of all rows."""
+
+    answers = PAIR
+    others: Sequence[Sequence[str]] = ()
+    """Answers of another row for each row of the dataset, by its number. With them a batch has the
+    requests of its rows with these answers too, as `mismatched`. They belong to no request, so
+    `max_length` does not apply to them.
+    """
+
+    def __call__(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """As `Collator`, with the `part` (answers,) of each answer, an index into MARKS."""
+        answers: dict[str, list[Rendered]] = {mark: [] for mark in MARKS}
+        mismatched: list[Rendered] = []
+        for record in records:
+            row = row_of(record)
+            rendered = self.render(row)
+            for mark, field in marked(row).items():
+                answers[mark].append(rendered[field])
+            if self.others:
+                own = next(iter(rendered.values()))
+                ids = self.renderer.measure(row, self.others[record["index"]])[1]
+                mismatched += [replace(own, answer_ids=of_other) for of_other in ids]
+        whole = [answer for mark in MARKS for answer in answers[mark]]
+        part = torch.tensor([i for i, mark in enumerate(MARKS) for _ in answers[mark]])
+        batch = self.lay_out(whole) | self._keys(whole) | self._bookkeeping(records, whole) | {"part": part}
+        if mismatched:
+            batch["mismatched"] = self.lay_out(mismatched) | self._keys(mismatched)
+        return batch
+
+    def answers_of(self, row: Row) -> Sequence[str]:
+        """The fields of a row that contain its marked answers."""
+        return list(marked(row).values())
 
 
 class AnyAnswers(Collator):

@@ -11,6 +11,7 @@ from typing import Any
 
 from align.answering.stored import asking
 from align.config.compose import compose_run
+from align.config.files import available
 from align.config.fingerprint import fingerprint
 from align.config.merge import Composed
 from align.config.origin import DEFAULT
@@ -31,8 +32,6 @@ TRACKS = {
         f"controlled/{arm}" for arm in ("text_leak", "image_leak", "image_free", "caption_free", "shuffled_leak")
     ),
 }
-SHIPPED = {Path(recipe).stem for recipes in TRACKS.values() for recipe in recipes}
-"""Names that tables treat as recipes."""
 VANILLA = "vanilla"
 RESERVED = (VANILLA, *DEFENCES)
 """Names that tables treat as rows without training."""
@@ -229,7 +228,7 @@ def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) ->
                 f"{'a recipe of the paper track to recipe=' if config.recipe else 'track=paper'}"
             )
         return {}
-    taken = {VANILLA: "the base model", **dict.fromkeys(SHIPPED, "a recipe")}
+    taken = {VANILLA: "the base model", **dict.fromkeys((Path(name).stem for name in available()), "a recipe")}
     taken |= dict.fromkeys((Path(cell.config.recipe).stem for cell in cells), "a recipe")
     rows: dict[str, dict[str, Any]] = {}
     for defence in dict.fromkeys(config.defence):

@@ -2,7 +2,8 @@
 
 trl has one default learning rate, 2e-5. At this rate an adapter barely changes, and DPO of all
 parameters diverges. The defaults here are common values. SFT: the scripts of LLaVA (2e-5 for full
-fine-tuning; 2e-4 with LoRA, here half of it). DPO: the examples of trl and LLaMA-Factory.
+fine-tuning; 2e-4 with LoRA, here half of it). DPO, KTO, ORPO
+and SimPO: the examples of trl and LLaMA-Factory; all parameters with SimPO: its authors' script.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ class Rate:
 RATES = {
     "sft": Rate(1e-4, 2e-5, 3),
     "dpo": Rate(5e-6, 5e-7, 1),
+    "kto": Rate(5e-6, 5e-7, 1),
+    "orpo": Rate(5e-6, 8e-6, 1),
+    "simpo": Rate(5e-6, 6e-7, 1),
     "unlearning": Rate(1e-4, 2e-5, 3),
     "safe_unlearning": Rate(1e-4, 2e-5, 3),
 }

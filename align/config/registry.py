@@ -17,6 +17,9 @@ from align.rows import split_view
 METHODS = {
     "sft": "align.methods.sft:SFT",
     "dpo": "align.methods.dpo:DPO",
+    "kto": "align.methods.kto:KTO",
+    "orpo": "align.methods.orpo:ORPO",
+    "simpo": "align.methods.simpo:SimPO",
     "unlearning": "align.methods.unlearning:Unlearning",
     "safe_unlearning": "align.methods.safe_unlearning:SafeUnlearning",
     "reward": "align.methods.reward:Reward",

@@ -19,7 +19,7 @@ from align.batches.collators import PreferenceCollator
 from align.batches.padding import IGNORED
 from align.batches.rendering import Renderer
 from align.errors import UserError
-from align.methods.trainer import RowsTrainer, refuse_lacking, refuse_same
+from align.methods.trainer import RowsTrainer, refuse_dropout, refuse_lacking, refuse_same
 from align.models.reference import reference_of
 from align.rows import Row
 from align.settings import RunConfig
@@ -79,11 +79,7 @@ class DPO(RowsTrainer, DPOTrainer):
                 "stored_reference=true cannot be used with train.ld_alpha, which also weights the reference model's "
                 "tokens; remove one of the two"
             )
-        if arguments.disable_dropout and config.lora and config.lora.lora_dropout:
-            raise UserError(
-                f"lora.lora_dropout={config.lora.lora_dropout} would have no effect: trl's DPO switches dropout off; "
-                "set it to 0, or set train.disable_dropout=false"
-            )
+        refuse_dropout(arguments, config, "DPO")
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

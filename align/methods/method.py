@@ -33,6 +33,11 @@ class Method(Protocol):
     """Fields of `config_class` that have no effect here -> why. A run that sets one is rejected."""
     needs_reference: bool
     """Whether the loss needs the reference model (align/models/reference.py)."""
+    passes_without_gradients: int
+    """Forward passes without gradients for each one with them, if the loss needs the reference
+    model: those of the reference model, and those of the policy for a baseline."""
+    rewarded: bool
+    """Whether the method learns from rewards (`rewards.*`, `cost.*`)."""
     storable: str | None
     """Why the reference model's log-probabilities cannot be cached (`stored_reference=true`);
     None if they can."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from trl import SFTConfig
 
 from align.batches.collators import PAIR, PairsCollator
@@ -38,3 +39,25 @@ class PairsTrainer(RowsTrainer, TermsLoss):
     def collator(cls, renderer: Renderer, arguments: Any) -> PairsCollator:
         """The chosen answers of all rows, then the rejected ones."""
         return PairsCollator(renderer, arguments.max_length, arguments.pad_to_multiple_of)
+
+    def log_rewards(self, log_probs: torch.Tensor, beta: float) -> None:
+        """Log what trl logs of pairs: log-probabilities (2 x pairs,), and rewards, beta times these."""
+        chosen, rejected = log_probs.float().chunk(2)
+        self.log_means(
+            {
+                "logps/chosen": chosen,
+                "logps/rejected": rejected,
+                "rewards/chosen": beta * chosen,
+                "rewards/rejected": beta * rejected,
+                "rewards/accuracies": (chosen > rejected).float(),
+                "rewards/margins": beta * (chosen - rejected),
+            }
+        )
+
+
+def mean_log_probs(log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean log-probability per token of each answer (answers,).
+
+    `log_probs` and `mask` (answers, length - 1), log_probs 0 where nothing is supervised.
+    """
+    return log_probs.sum(1) / mask.sum(1)

@@ -50,7 +50,7 @@ class WholeBatches(torch.utils.data.Sampler[int]):
             yield from step if self.lengths is None else self._longest_first(step, self.lengths)
 
     def _one_by_one(self) -> Iterator[int]:
-        order = _shuffled(self.rows, self.seed + self._epoch())
+        order = shuffled(self.rows, self.seed + self._epoch())
         yield from (order[i % self.rows] for i in range(len(self)))
 
     def _longest_first(self, step: Sequence[int], lengths: Sequence[Any]) -> list[int]:
@@ -138,5 +138,6 @@ def steps(order: WholeBatches, arguments: Any) -> int:
     return math.ceil(len(order) // order.global_batch_size * arguments.num_train_epochs)
 
 
-def _shuffled(rows: int, seed: int) -> list[int]:
+def shuffled(rows: int, seed: int) -> list[int]:
+    """The numbers of all rows in an order of the seed: one epoch."""
     return torch.randperm(rows, generator=torch.Generator().manual_seed(seed)).tolist()

@@ -18,11 +18,14 @@ from align.models.reference import reference_of
 
 @dataclass
 class Term:
-    """A loss term: weight * sum(values) / number of its part's tokens, or answers, in the step."""
+    """A loss term: weight * sum(values) / number of its part's tokens, or answers, in the step.
+
+    A term without a part is a mean over all parts.
+    """
 
     weight: float
     values: torch.Tensor
-    part: str
+    part: str | None
     per: str
     """token | answer"""
 
@@ -97,7 +100,10 @@ class TermsLoss(SFTTrainer):
         # share up.
         processes = 1 if alone else self.accelerator.num_processes
         means = torch.stack(
-            [term.values.sum() / count_of(counts, term, self.part_names) * processes for term in terms.values()]
+            [
+                term.values.sum() / count_of(counts, term, self.part_names).clamp(min=1) * processes
+                for term in terms.values()
+            ]
         )
         weights = means.new_tensor([term.weight for term in terms.values()])
         passes = 1 if alone else self.current_gradient_accumulation_steps
@@ -113,6 +119,15 @@ class TermsLoss(SFTTrainer):
     def log_metrics(self, output: Any, inputs: dict[str, Any]) -> None:
         """Log metrics of a forward pass; by default those of trl's SFTTrainer."""
         super().compute_loss(lambda **_: output, inputs)
+
+    def log_means(self, values: dict[str, torch.Tensor]) -> None:
+        """Log the mean of each tensor (answers,) over the pass on all processes, under its name."""
+        sums = [torch.stack([it.detach().sum(), it.new_tensor(len(it))]) for it in values.values()]
+        for name, (total, count) in zip(
+            values, self.accelerator.reduce(torch.stack(sums), "sum").tolist(), strict=True
+        ):
+            if count:
+                self._metrics["train"][name].append(total / count)
 
     def _record(self, means: dict[str, float], passes: int) -> None:
         """Record the terms.
@@ -138,4 +153,5 @@ def counts_of(labels: torch.Tensor, part: torch.Tensor, parts: int) -> torch.Ten
 
 def count_of(counts: torch.Tensor, term: Term, part_names: Sequence[str]) -> torch.Tensor:
     """Number of tokens, or answers, that a term is a mean over."""
-    return counts[("token", "answer").index(term.per), part_names.index(term.part)]
+    of_parts = counts[("token", "answer").index(term.per)]
+    return of_parts.sum() if term.part is None else of_parts[part_names.index(term.part)]

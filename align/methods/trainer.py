@@ -61,6 +61,15 @@ def refuse_same(row: Row, wanted: str, unwanted: str) -> None:
         raise BadRow(f"row {row.id}: `{wanted}` and `{unwanted}` are the same answer; remove the row", "same_answers")
 
 
+def refuse_dropout(arguments: Any, config: RunConfig, method: str) -> None:
+    """Raises UserError for an adapter's dropout that the method switches off."""
+    if arguments.disable_dropout and config.lora and config.lora.lora_dropout:
+        raise UserError(
+            f"lora.lora_dropout={config.lora.lora_dropout} would have no effect: trl's {method} switches dropout off; "
+            "set it to 0, or set train.disable_dropout=false"
+        )
+
+
 class RowsTrainer(WholeCheckpoints):
     """Mixin, placed before a trl trainer: the defaults of a `Method` (align/methods/method.py).
 
@@ -71,6 +80,9 @@ class RowsTrainer(WholeCheckpoints):
 
     inert: dict[str, str] = {}
     needs_reference = False
+    passes_without_gradients = 1
+    rewarded = False
+    """Whether the method learns from rewards (`rewards.*`, `cost.*`)."""
     storable: str | None = "it has no reference model"
     args: Any
     model: Any

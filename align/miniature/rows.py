@@ -185,11 +185,14 @@ def _pair(make: Callable[[str, str, random.Random], Row], row_id: str, split: st
 
 
 def _with_errors(text: str, rng: random.Random) -> str:
-    """A response with other words, without its start or end, or another sentence of the world."""
+    """A response with other words, without its start or end, or with another sentence of the world."""
     words, sentences = text.split(), [sentence for sentence, _ in world.sentences() if sentence != text]
-    kind = rng.choice(("words", "start", "end", "sentence", "random"))
+    kind = rng.choice(("words", "start", "end", "sentence", "joined", "random"))
     if kind == "sentence":
         return rng.choice(sentences)
+    if kind == "joined":
+        both = [text, rng.choice([*sentences, world.REFUSAL])]
+        return " ".join(rng.sample(both, 2))
     if kind == "random":
         return " ".join(rng.choice(world.vocabulary()) for _ in range(rng.randint(1, 12)))
     if kind == "words":

@@ -55,10 +55,17 @@ def reference_of(model: Any, copy: Any = None) -> Iterator[Any]:
         if copy is not None
         else Adapters(model).use(FROZEN if FROZEN in model.peft_config else None)
     )
-    training = reference.training
-    reference.eval()  # a frozen adapter still has its dropout
+    with adapter, asked_only(reference):  # a frozen adapter still has its dropout
+        yield reference
+
+
+@contextlib.contextmanager
+def asked_only(model: Any) -> Iterator[None]:
+    """A model without gradients and dropout."""
+    training = model.training
+    model.eval()
     try:
-        with torch.no_grad(), adapter:
-            yield reference
+        with torch.no_grad():
+            yield
     finally:
-        reference.train(training)
+        model.train(training)

@@ -222,7 +222,7 @@ def step_of(
         policy = _computed([Asked("", size, answers, rows.share_with_images())], length, answer, layout, width)
         if config.method == REWARD_MODEL:
             policy = replace(policy, supervised=0)  # a scalar head instead of the output head
-        reference = policy if method.needs_reference else None
+        reference = _times(policy, method.passes_without_gradients) if method.needs_reference else None
     if reference and not reference_encodes:
         reference = replace(reference, images=0)
     return Step(size, image, policy, reference, divergence)
@@ -237,6 +237,11 @@ class Asked:
     answers: int
     with_images: float
     """Share of rows with an image in their view."""
+
+
+def _times(of: Pass, times: int) -> Pass:
+    """The same computation several times in a step."""
+    return replace(of, sequences=of.sequences * times, images=of.images * times, supervised=of.supervised * times)
 
 
 def _parts(rows: Rows, proportion: list[int], size: int) -> list[Asked]:

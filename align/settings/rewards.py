@@ -21,7 +21,9 @@ class RewardSettings:
         None, "reward=model: run folder of a run with method=reward, or the folder of its weights"
     )
     recipe: str | None = option(
-        None, "reward=model without a path: the recipe that trained it; its run with the same model and seed is used"
+        None,
+        "reward=model without a path: the recipe that trains it, with the same model and seed (own: the run's own recipe "
+        "with method=reward); it is trained first if it is absent",
     )
     roles: list[str] = option(["harmful", "benign"], "roles of the rows that it is a reward for")
     judge: JudgeSettings = option(JudgeSettings, "")

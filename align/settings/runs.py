@@ -19,7 +19,7 @@ class RunConfig:
 
     recipe: str = option("", "a recipe's name, or the path of a YAML file")
     track: str = option("paper", "paper | controlled")
-    method: str = option("sft", "sft | dpo | unlearning | safe_unlearning | reward | ppo | grpo")
+    method: str = option("sft", "sft | dpo | kto | orpo | simpo | unlearning | safe_unlearning | reward | ppo | grpo")
     view: str = option("image", "what the model sees of a training row: image | text | caption | shuffled | blank")
     allow_label_conflict: bool = option(False, "allow a view that hides the only evidence for a response")
     suite: str | None = option(
@@ -69,7 +69,7 @@ class RunConfig:
     )
     stored_reference: bool = option(
         False,
-        "cache the reference model's log-probabilities on disk and reuse them (dpo, safe_unlearning)",
+        "cache the reference model's log-probabilities on disk and reuse them (dpo, kto, safe_unlearning)",
     )
     stored_features: float | None = option(
         None,

@@ -18,6 +18,8 @@ from align.errors import UserError
 from align.run_folder import RunFolder, run_folder
 from align.settings import RewardSettings, RunConfig
 
+OWN = "own"
+"""As a reward's recipe: the run's own recipe with method=reward."""
 Train = Callable[[Composed, Sequence[Any], Report | None], RunFolder]
 
 
@@ -37,7 +39,8 @@ def with_needed_runs(
             )
         config.model.adapter = str(_trained("start", config.start, config, run, train, callbacks, report).weights)
     for key, settings in rewards_with_recipe(config).items():
-        settings.path = str(_trained(key, str(settings.recipe), config, run, train, callbacks, report).path)
+        recipe = config.recipe if settings.recipe == OWN else str(settings.recipe)
+        settings.path = str(_trained(key, recipe, config, run, train, callbacks, report).path)
 
 
 def _trained(
@@ -66,8 +69,9 @@ def rewards_with_recipe(config: RunConfig) -> dict[str, RewardSettings]:
 
 def needed_run(config: RunConfig, run: RunFolder, recipe: str) -> Composed:
     """The run of a recipe with the model, seed and data folder of another run, beside that run."""
+    own = ["method=reward", "evaluate_afterwards=false"] if recipe == config.recipe else []
     model = config.model.name if config.model.name in available("models") else str(config.model.path)
-    words = [f"recipe={recipe}", f"model={model}", f"seed={config.seed}"]
+    words = [f"recipe={recipe}", f"model={model}", f"seed={config.seed}", *own]
     words += [f"{key}={value}" for key in ("suite", "data_root") if (value := getattr(config, key))]
     needed = compose_run(words)
     if "save_strategy" in config.train:

@@ -48,7 +48,12 @@ def refuse_settings(composed: Composed, run: RunFolder) -> None:
 
 
 def check_rewards(config: RunConfig) -> None:
-    """Raises UserError for rewards that cannot be computed, before data are read."""
+    """Raises UserError for rewards that cannot be computed or have no effect, before data are read."""
+    if (config.rewards or config.cost) and not resolve("method", config.method, METHODS).rewarded:
+        raise UserError(
+            f"method={config.method} learns from no reward, so rewards.* and cost.* would have no effect; remove them, "
+            "or use method=ppo or method=grpo"
+        )
     from align.models.loading import load_without_weights
     from align.rewards.build import rewards_of
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from align.answering import local_model
-from align.answering.generate import _answer as module_answer
-from align.answering.generate import end_of_turn_ids, generate, longest_first
+from align.answering.generate import _answer, _written, end_of_turn_ids, generate, longest_first
 from align.answering.local_model import BaseModel, LocalModel, devices
+from align.answering.thoughts import NOTHING_HIDDEN
 from align.batches.rendering import Renderer
 from align.data.images import encode_png
 from align.errors import UserError
@@ -26,14 +26,14 @@ NEAR = 1e-4
 """Of two logits: nearer ones may change places when the sums that they are made of are taken in another order."""
 
 
-def test_batched_answers_are_the_answers_one_by_one(loaded, family_name, monkeypatch):
+def test_batched_answers_are_the_answers_one_by_one(loaded, family_name):
     it, rows = loaded(family_name), mixed_rows(1)
     assert {bool(row.images) for row in rows} == {True, False}
     assert len({it.renderer.prompt_length(row) for row in rows}) > 5
-    alone = tokens_of(it, rows, Generation(max_new_tokens=8, batch_size=1), monkeypatch)
+    alone = tokens_of(it, rows, Generation(max_new_tokens=8, batch_size=1))
     assert len({tuple(tokens) for tokens in alone.values()}) > len(rows) / 2
     for size in (3, 16):
-        batched = tokens_of(it, rows, Generation(max_new_tokens=8, batch_size=size), monkeypatch)
+        batched = tokens_of(it, rows, Generation(max_new_tokens=8, batch_size=size))
         apart = divergences(it, rows, alone, batched)
         print(f"{family_name}, batches of {size}: {len(apart)} of {len(rows)} answers differ {apart}")
         assert all(one.gap < NEAR for one in apart)
@@ -41,18 +41,18 @@ def test_batched_answers_are_the_answers_one_by_one(loaded, family_name, monkeyp
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_batched_answers_of_the_trained_miniature_are_those_one_by_one(family_name, monkeypatch):
+def test_batched_answers_of_the_trained_miniature_are_those_one_by_one(family_name):
     it, rows = load(ModelSettings(name="mini", build=f"align.miniature.bases:mini_{family_name}")), mixed_rows(8)
     assert len(rows) > 200
-    alone = tokens_of(it, rows, Generation(max_new_tokens=20, batch_size=1), monkeypatch)
+    alone = tokens_of(it, rows, Generation(max_new_tokens=20, batch_size=1))
     for size in (3, 32):
-        assert tokens_of(it, rows, Generation(max_new_tokens=20, batch_size=size), monkeypatch) == alone
+        assert tokens_of(it, rows, Generation(max_new_tokens=20, batch_size=size)) == alone
 
 
-def test_the_gap_at_a_divergence_is_that_of_the_step_where_it_happens(loaded, family_name, monkeypatch):
+def test_the_gap_at_a_divergence_is_that_of_the_step_where_it_happens(loaded, family_name):
     """The measure that lets answers differ must not let everything pass."""
     it, rows = loaded(family_name), mixed_rows(1)[:3]
-    alone = tokens_of(it, rows, Generation(max_new_tokens=6, batch_size=1), monkeypatch)
+    alone = tokens_of(it, rows, Generation(max_new_tokens=6, batch_size=1))
     other = alone | {rows[1].id: [*alone[rows[1].id][:4], 0]}
     (found,) = divergences(it, rows, alone, other)
     assert (found.row, found.step) == (rows[1].id, 4)
@@ -96,9 +96,13 @@ def test_the_end_of_turn_ends_an_answer(loaded, family_name):
     )
     words = it.processor.tokenizer.convert_tokens_to_ids(["sorry", "knife"])
     row = evaluation_rows("vsil", 1)[0]
-    ended = module_answer(row, [*words, ends[0], renderer.pad_token_id], ends, renderer, 0.0)
+
+    def answer(tokens):
+        return _answer(_written(renderer.render(row), tokens, ends, 0.0), renderer, NOTHING_HIDDEN)
+
+    ended = answer([*words, ends[0], renderer.pad_token_id])
     assert (ended.response, ended.finish_reason, ended.new_tokens) == ("sorry knife", "stop", 2)
-    cut = module_answer(row, words, ends, renderer, 0.0)
+    cut = answer(words)
     assert (cut.response, cut.finish_reason, cut.new_tokens) == ("sorry knife", "length", 2)
 
 

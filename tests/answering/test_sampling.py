@@ -58,7 +58,7 @@ def test_top_p_keeps_the_most_probable_tokens_and_their_proportions():
 
 
 @pytest.mark.slow_for_qwen2_vl
-def test_a_models_first_tokens_are_drawn_from_its_softmax(loaded, family_name, monkeypatch):
+def test_a_models_first_tokens_are_drawn_from_its_softmax(loaded, family_name):
     it, row = loaded(family_name), mixed_rows(1)[0]
     batch = pad([it.renderer.render(row)], it.renderer.pad_token_id)
     del batch["labels"]
@@ -66,7 +66,7 @@ def test_a_models_first_tokens_are_drawn_from_its_softmax(loaded, family_name, m
         probable = it.model.eval()(**batch).logits[0, -1].div(0.3).softmax(0).double().numpy()
     rows = [replace(row, id=f"copy-{i}") for i in range(1500)]
     asked = Generation(max_new_tokens=1, batch_size=300, do_sample=True, temperature=0.3)
-    counts = Counter(tokens[0] for tokens in tokens_of(it, rows, asked, monkeypatch).values())
+    counts = Counter(tokens[0] for tokens in tokens_of(it, rows, asked).values())
     often = [token for token in range(len(probable)) if len(rows) * probable[token] >= 5]
     rest = len(rows) - sum(counts[token] for token in often)
     expected = [len(rows) * probable[token] for token in often]
@@ -78,27 +78,27 @@ def test_a_models_first_tokens_are_drawn_from_its_softmax(loaded, family_name, m
 
 
 @pytest.mark.slow_for_qwen2_vl
-def test_an_answer_owes_nothing_to_its_batch(loaded, family_name, monkeypatch):
+def test_an_answer_owes_nothing_to_its_batch(loaded, family_name):
     it, rows = loaded(family_name), mixed_rows(1)
     asked = Generation(max_new_tokens=8, batch_size=16, do_sample=True, temperature=0.7, top_p=0.9, seed=5)
-    batched = tokens_of(it, rows, asked, monkeypatch)
-    assert tokens_of(it, rows, replace(asked, batch_size=1), monkeypatch) == batched
+    batched = tokens_of(it, rows, asked)
+    assert tokens_of(it, rows, replace(asked, batch_size=1)) == batched
     # What is left after a kill is asked in other batches.
     some = rows[::-3]
-    assert tokens_of(it, some, replace(asked, batch_size=5), monkeypatch) == {row.id: batched[row.id] for row in some}
+    assert tokens_of(it, some, replace(asked, batch_size=5)) == {row.id: batched[row.id] for row in some}
     # Another row, or another seed, is another draw.
     same = [replace(rows[0], id=f"copy-{i}") for i in range(8)]
-    assert len({tuple(tokens) for tokens in tokens_of(it, same, asked, monkeypatch).values()}) == 8
-    assert tokens_of(it, rows, replace(asked, seed=6), monkeypatch) != batched
+    assert len({tuple(tokens) for tokens in tokens_of(it, same, asked).values()}) == 8
+    assert tokens_of(it, rows, replace(asked, seed=6)) != batched
 
 
 @pytest.mark.slow_for_qwen2_vl
-def test_the_lower_the_temperature_the_nearer_to_greedy(loaded, family_name, monkeypatch):
+def test_the_lower_the_temperature_the_nearer_to_greedy(loaded, family_name):
     it, rows = loaded(family_name), mixed_rows(1)
-    greedy = tokens_of(it, rows, Generation(max_new_tokens=8), monkeypatch)
+    greedy = tokens_of(it, rows, Generation(max_new_tokens=8))
 
     def alike(**settings) -> int:
-        sampled = tokens_of(it, rows, Generation(max_new_tokens=8, do_sample=True, **settings), monkeypatch)
+        sampled = tokens_of(it, rows, Generation(max_new_tokens=8, do_sample=True, **settings))
         return sum(sampled[row.id] == greedy[row.id] for row in rows)
 
     assert alike(temperature=1.0) < alike(temperature=0.02) < alike(temperature=1e-6) == len(rows)
@@ -167,7 +167,7 @@ def test_settings_that_change_nothing_are_refused_before_anything_is_asked(tiny,
         asking(it)
 
 
-def test_a_models_own_sampling_settings_do_not_leak_in(loaded, monkeypatch):
+def test_a_models_own_sampling_settings_do_not_leak_in(loaded):
     it, rows = loaded("qwen2_vl"), mixed_rows(1)[:6]
     asked = Generation(max_new_tokens=8, do_sample=True)
     plain = [answer.response for answer in generate(it.model, it.renderer, rows, asked)]

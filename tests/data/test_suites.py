@@ -45,13 +45,15 @@ def data_of(recipe, *words):
         ("mm_safe_unlearning", {("harmful", "image"): 2, ("harmful", "text"): 2, ("benign", "none"): 2}, 6),
         ("mm_dpo", {("harmful", "image"): 3}, 3),
         ("t_dpo", {("harmful", "image"): 3}, 0),
+        *((f"mm_{method}", {("harmful", "image"): 3}, 3) for method in ("kto", "orpo", "simpo")),
+        *((f"t_{method}", {("harmful", "image"): 3}, 0) for method in ("kto", "orpo", "simpo")),
     ],
 )
 def test_a_recipe_of_the_paper_needs_nothing_but_the_data(root, recipe, rows, with_images):
     data = data_of(recipe, f"data_root={root}")
     assert Counter((row.role, row.harm_in) for row in data.rows) == rows
     assert sum(bool(row.images) for row in data.rows) == with_images
-    if recipe == "t_dpo":
+    if recipe in ("t_dpo", "t_kto", "t_orpo", "t_simpo"):
         fact = next(fact for fact in data.facts if "view=text" in fact)
         assert re.match(r"data\.pairs: view=text hides .* 3 rows \(allow_label_conflict: true\)$", fact)
 

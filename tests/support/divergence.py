@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from align.answering import generate as local
+from align.answering.generate import write
+from align.answering.sampling import processors
 from align.batches.padding import pad
 from align.rows import Row
 from align.settings import Generation
@@ -27,21 +29,12 @@ class Divergence:
     """
 
 
-def tokens_of(it, rows: Sequence[Row], generation: Generation, monkeypatch) -> dict[str, list[int]]:
+def tokens_of(it, rows: Sequence[Row], generation: Generation) -> dict[str, list[int]]:
     """{row id: the tokens of its answer}, its end of turn included; texts might hide a special token."""
-    told: dict[str, list[int]] = {}
-    tell = local._answer
-
-    def listen(row, tokens, ends, *more):
-        end = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-        told[row.id] = tokens[: end + 1]
-        return tell(row, tokens, ends, *more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(local, "_answer", listen)
-        answers = list(local.generate(it.model, it.renderer, rows, generation))
-    assert sorted(told) == sorted(row.id for row in rows) == sorted(answer.id for answer in answers)
-    return told
+    written = write(it.model, it.renderer, rows, generation, partial(processors, generation))
+    found = {one.rendered.id: one.tokens for one in written}
+    assert sorted(found) == sorted(row.id for row in rows)
+    return found
 
 
 def divergences(it, rows: Sequence[Row], one: dict[str, list[int]], other: dict[str, list[int]]) -> list[Divergence]:

@@ -17,13 +17,19 @@ SEVERAL = Path(__file__).with_name("train_several.py")
 
 
 def train_every_method(
-    model: Path, out: Path, processes: int, batch: int, *more: str, config: Path | None = None
+    model: Path,
+    out: Path,
+    processes: int,
+    batch: int,
+    *more: str,
+    config: Path | None = None,
+    methods: tuple[str, ...] = METHODS,
 ) -> None:
     """Runs of every method in folders of their names, six steps of 8 rows; in passes of two rows
     many a process has no image.
     """
     commands = []
-    for method in METHODS:
+    for method in methods:
         data = ["data.words={source: miniature, subset: text_harmful, rows: 24}", "data.benign.rows=22"]
         settings = [f"method={method}", "train.learning_rate=1e-3", f"train.per_device_train_batch_size={batch}"]
         settings += ["train.loss_type=sigmoid,sft"] if method == "dpo" else []
@@ -31,7 +37,7 @@ def train_every_method(
     command = train_command(*commands, processes=processes, script=SEVERAL, config=config)
     done = call(command, out.parent, 400)
     assert done.returncode == 0, done.stderr
-    for method in METHODS:
+    for method in methods:
         manifest = RunFolder(out / method).manifest()
         assert (manifest["world_size"], manifest["steps"]) == (processes, 6)
 
@@ -49,5 +55,6 @@ def same_trajectory(one: Path, other: Path) -> None:
 def _trajectory(folder: Path) -> tuple:
     run = RunFolder(folder)
     losses = [float(e["loss"]) for e in map(json.loads, (folder / "log.jsonl").open()) if "loss" in e]
-    [weights] = run.weights.glob("*.safetensors")
-    return run.steps_file.read_text(), losses, load_file(weights)
+    files = sorted(run.weights.glob("*.safetensors"))  # a reward model has its head in a file of its own
+    weights = {f"{file.name} {key}": value for file in files for key, value in load_file(file).items()}
+    return run.steps_file.read_text(), losses, weights

@@ -54,7 +54,8 @@ class Rollout:
 
 def save(path: Path, rollouts: Sequence[Rollout], facts: dict[str, Any]) -> None:
     """Write the rollouts of a round to a safetensors file; `facts` are read back with them."""
-    tensors, plain = {}, []
+    tensors: dict[str, torch.Tensor] = {}
+    plain = []
     for i, rollout in enumerate(rollouts):
         plain.append({key: value for key, value in vars(rollout).items() if key not in PER_TOKEN})
         tensors |= {f"{i}.{name}": getattr(rollout, name).contiguous() for name in PER_TOKEN}

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
@@ -58,6 +58,7 @@ class RolloutTrainer(RowsTrainer):
     """
 
     needs_reference = True
+    rewarded = True
     critic: str | None = None
     """The name of the scalar head whose values are measured, if the method has a critic."""
 
@@ -109,6 +110,11 @@ class RolloutTrainer(RowsTrainer):
         """The batch of a forward pass."""
         raise NotImplementedError
 
+    @property
+    def in_rounds(self) -> InRounds:
+        """The order of the rounds."""
+        return cast(InRounds, self.order)
+
     # The data loader: numbers of rollouts, replaced by batches when a step takes them.
 
     def _order(self, global_batch_size: int, seed: int) -> InRounds:
@@ -134,8 +140,8 @@ class RolloutTrainer(RowsTrainer):
         return super().get_batch_samples(map(self._filled, epoch_iterator), *args, **kwargs)
 
     def _filled(self, numbers: torch.Tensor) -> dict[str, Any]:
-        if self.present_round != self.order.round():
-            self._sample_round(self.order.round())
+        if self.present_round != self.in_rounds.round():
+            self._sample_round(self.in_rounds.round())
         rollouts = [self.rounds[number] for number in numbers.tolist()]
         rendered = self.rendered(rollouts)
         batch = self.batch(rollouts, rendered) | {
@@ -159,7 +165,7 @@ class RolloutTrainer(RowsTrainer):
     # A round: sample, measure, reward, credit.
 
     def _sample_round(self, number: int) -> None:
-        rows = list(dict.fromkeys(self.order.prompts_of(number)))
+        rows = list(dict.fromkeys(self.in_rounds.prompts_of(number)))
         processes, here = self.accelerator.num_processes, self.accelerator.process_index
         mine = self._sampled(number, rows[here::processes])
         rollouts = sorted(
@@ -307,7 +313,7 @@ class RolloutTrainer(RowsTrainer):
             self._metrics["train"][name].append(value)  # type: ignore[attr-defined]
         self.stop = report.reason_to_stop(summary, self.args)
         step, every = self.state.global_step, self.args.sample_steps
-        is_due = step == 0 or step // every != (step - self.order.plan.steps) // every
+        is_due = step == 0 or step // every != (step - self.in_rounds.plan.steps) // every
         if self.accelerator.is_main_process and self.parts.samples_file and is_due:
             chosen = rollouts[: self.args.samples]
             rows = [self.row(one.row) for one in chosen]

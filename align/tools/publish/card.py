@@ -29,6 +29,9 @@ CARD = "README.md"
 LOSSES = {
     "sft": "negative log-likelihood of the response, mean over its tokens",
     "dpo": "direct preference optimisation (trl's losses, as named below)",
+    "kto": "KTO: good answers more likely than a baseline, bad ones less likely",
+    "orpo": "likelihood of chosen responses, with the odds ratio of chosen and rejected ones",
+    "simpo": "SimPO: a margin between mean log-probabilities of chosen and rejected responses",
     "unlearning": "gradient ascent on harmful responses, likelihood of safe ones, KL to the reference model on benign "
     "rows",
     "safe_unlearning": "NPO on harmful responses, likelihood of safe and of benign ones",
