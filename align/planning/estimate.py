@@ -143,12 +143,13 @@ def estimate(composed: Composed, assumed: PlanSettings) -> Estimate:
     found = matrices(it, checkpointing)
     shown, width = image_tokens(it.config, config.model, assumed.image), it.config.get_text_config().hidden_size
     again = full or not unchanged(it.model, it.family)
-    of, rollouts = held(it, config, str(arguments[0].optim.value)), None
+    optimizer, rollouts = str(arguments[0].optim.value), None
+    of = held(it, config, optimizer)
     if samples(arguments[0]):
         method = method_of(config.method)
         step, rollouts = rollout_step(config, method, rows, arguments[0], shown, assumed, again)
         steps = rollout_steps(config, rows, arguments[0])
-        of = held_with_rollouts(of, rollouts, config, width)
+        of = held_with_rollouts(of, rollouts, config, width, optimizer, assumed.configs)
     else:
         layout, _ = layout_for(config.layout, it.model, it.family, arguments[0])
         step = step_of(composed, rows, arguments[0], shown, assumed, layout, width, reference_encodes=again)

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from align.config.compose import compose_run
+from align.config.files import available
 from align.errors import UserError
 from align.methods.rollouts.order import InRounds, Plan
 from align.methods.rollouts.settings import RolloutSettings, plan_of
@@ -23,10 +25,10 @@ from align.methods.sampler import steps
 from align.planning.flops import Flops, flops, forward_of
 from align.planning.images import ImageTokens
 from align.planning.layers import HEAD, Matrix
-from align.planning.memory import Activations, Held, matrix_bytes
-from align.planning.skeleton import Skeleton
+from align.planning.memory import Activations, Held, held, matrix_bytes
+from align.planning.skeleton import Skeleton, skeleton
 from align.planning.step import Pass, Rows, Step
-from align.settings import PlanSettings, RunConfig
+from align.settings import PlanSettings, RewardSettings, RunConfig
 
 BANDWIDTH = {"A100-80G": 2.039e12, "H100": 3.35e12}
 """{GPU of a plan: bytes of memory read in a second} (NVIDIA's data sheets, SXM)."""
@@ -102,8 +104,7 @@ def rollout_step(
     trained = Pass(size + own, length, (size + own) * share, size * tokens + own * assumed.answer_tokens)
     critic = None if method.critic is None else silent
     asks = getattr(arguments, "kl_coef", 0) or getattr(arguments, "beta", 0) or arguments.max_kl is not None
-    settings = [*config.rewards.values(), *([config.cost] if config.cost is not None else [])]
-    models = sum(one.reward == "model" for one in settings)
+    models = len(_reward_models(config))
     rollouts = Rollouts(
         responses,
         size * plan.batches,
@@ -118,6 +119,12 @@ def rollout_step(
         1 + bool(asks) + (critic is not None) + models,
     )
     return Step(size, image, trained, again if asks else None, 0.0), rollouts
+
+
+def _reward_models(config: RunConfig) -> list[RewardSettings]:
+    """The rewards that are models, then the cost if it is one."""
+    settings = [*config.rewards.values(), *([config.cost] if config.cost is not None else [])]
+    return [one for one in settings if one.reward == "model"]
 
 
 def with_rollouts(
@@ -184,24 +191,42 @@ def cache_bytes(it: Skeleton, matrices: Sequence[Matrix], rollouts: Rollouts, at
     return at_once * _cached(it, matrices) * float(rollouts.prompt + rollouts.tokens)
 
 
-def held_with_rollouts(of: Held, rollouts: Rollouts, config: RunConfig, width: int) -> Held:
+def _reward_adapters(of: Held, config: RunConfig, optimizer: str, configs: str | None) -> list[Held]:
+    """The adapter of each reward model: its recipe's, else as large as the policy's. Raises UserError."""
+    found: dict[str | None, Held] = {None: of}
+    model = config.model.name if config.model.name in available("models") else str(config.model.path)
+    recipes = [one.recipe if one.path is None else None for one in _reward_models(config)]
+    for recipe in dict.fromkeys(recipes):
+        if recipe is not None:
+            composed = compose_run([f"recipe={recipe}", f"model={model}"])
+            found[recipe] = held(skeleton(composed, True, configs), composed.config, optimizer)
+    return [found[recipe] for recipe in recipes]
+
+
+def held_with_rollouts(
+    of: Held, rollouts: Rollouts, config: RunConfig, width: int, optimizer: str, configs: str | None
+) -> Held:
     """Memory with all adapters on one base: a trained critic, and frozen reward models.
 
-    They are assumed to have adapters as large as the policy's. `width`: the model's hidden size, the
-    inputs of a scalar head, whose weights are float32.
+    A critic begins as a copy of the first reward model, or with a cost or without a reward model, as
+    an adapter like the policy's. `width`: the model's hidden size, the inputs of a scalar head, whose
+    weights are float32. Raises UserError.
     """
-    weights = rollouts.reward_models * (of.gradients + FLOAT32 * width)
+    adapters = _reward_adapters(of, config, optimizer, configs)
+    weights = of.weights + sum(one.gradients + FLOAT32 * width for one in adapters)
     if rollouts.critic is None:
-        return replace(of, weights=of.weights + weights)
+        return replace(of, weights=weights)
+    critic = adapters[0] if config.cost is None and adapters else of
     head = width * (1 if config.cost is None else 2)
-    per_state, per_divided = of.states / of.gradients, of.divided / of.trained
+    per_byte, per_weight = of.states / of.gradients, of.divided / of.trained
+    size, trained = critic.gradients + FLOAT32 * head, critic.trained + head
     return replace(
         of,
-        weights=of.weights + weights + of.gradients + FLOAT32 * head,
-        gradients=2 * of.gradients + FLOAT32 * head,
-        states=2 * of.states + FLOAT32 * head * per_state,
-        divided=2 * of.divided + head * per_divided,
-        trained=2 * of.trained + head,
+        weights=weights + size,
+        gradients=of.gradients + size,
+        states=of.states + size * per_byte,
+        divided=of.divided + trained * per_weight,
+        trained=of.trained + trained,
     )
 
 

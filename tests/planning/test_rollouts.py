@@ -19,8 +19,10 @@ from tests.support.full_size import write
 BASE, ADAPTER, WIDTH = 7_063_427_072, 319_815_680, 4096
 """Parameters of LLaVA-1.5-7B and of its adapter (r 128), and its hidden size."""
 DATA = tuple(f"data.{role}={{rows: {rows}, role: {role}}}" for role, rows in (("harmful", 2000), ("benign", 1000)))
-PPO, GRPO, REWARD = (("model=llava_7b", *DATA, f"recipe=mm_{name}") for name in ("ppo", "grpo", "reward"))
-NO_DROPOUT = "lora.lora_dropout=0"
+OF_RUN = ("model=llava_7b", "suite=null", *DATA, "global_batch_size=128", "train.per_device_train_batch_size=4")
+PPO, GRPO, REWARD = ((*OF_RUN, f"recipe=mm_{name}") for name in ("ppo", "grpo", "reward"))
+PPO += ("lora.r=128",)
+GRPO += ("rewards.preference={reward: model, recipe: mm_reward}",)
 PROMPT, TOKENS = 60 + 576, 256
 
 
@@ -31,8 +33,7 @@ def configs(tmp_path_factory):
 
 @cache
 def made(configs, *words, gpus=(1,), **assumed):
-    dropout = () if words[: len(REWARD)] == REWARD else (NO_DROPOUT,)
-    return estimate(compose_run([*words, *dropout]), PlanSettings(configs=configs, gpus=list(gpus), **assumed))
+    return estimate(compose_run(words), PlanSettings(configs=configs, gpus=list(gpus), **assumed))
 
 
 def test_all_models_are_adapters_on_one_base(configs):
@@ -41,6 +42,14 @@ def test_all_models_are_adapters_on_one_base(configs):
     assert memory.weights == 2 * BASE + 3 * 4 * ADAPTER + heads
     assert (memory.gradients, memory.optimizer) == (2 * 4 * ADAPTER + 4 * WIDTH, 2 * (2 * 4 * ADAPTER + 4 * WIDTH))
     assert memory.reference == 0  # the base alone
+
+
+def test_a_critic_has_the_adapter_of_its_reward_model_and_states_like_the_policy(configs):
+    memory = made(configs, *PPO, "lora.r=256").launched[0].memory["ddp"]
+    assert memory.weights == 2 * BASE + (2 + 1 + 1) * 4 * ADAPTER + 2 * 4 * WIDTH  # the recipe of the reward model has 128
+    assert memory.gradients == (2 + 1) * 4 * ADAPTER + 4 * WIDTH
+    given = "rewards.preference={recipe: null, path: somewhere}"  # unknown: as large as the policy's
+    assert made(configs, *PPO, "lora.r=256", given).launched[0].memory["ddp"].gradients == 4 * 4 * ADAPTER + 4 * WIDTH
 
 
 def test_four_models_need_three_bases_more(configs):
@@ -53,20 +62,23 @@ def test_four_models_need_three_bases_more(configs):
 
 
 @pytest.mark.parametrize(
-    ("words", "models", "reward_models"),
+    ("recipe", "more", "models", "reward_models"),
     [
-        (GRPO, 3, 1),
-        ((*GRPO, "train.beta=0"), 2, 1),
-        ((*PPO, "train.kl_coef=0"), 3, 1),
-        ((*PPO, "cost={reward: model, recipe: mm_reward}"), 5, 2),
-        ((*GRPO, "rewards.preference={reward: rule, recipe: null}", "train.beta=0"), 1, 0),
+        ("mm_ppo", (), 4, 1),
+        ("mm_ppo", ("train.kl_coef=0",), 3, 1),
+        ("mm_ppo", ("cost={reward: model, recipe: mm_reward}",), 5, 2),
+        ("mm_grpo", ("rewards.preference={reward: model, recipe: mm_reward}",), 3, 1),
+        ("mm_grpo", ("rewards.preference={reward: model, recipe: mm_reward}", "train.beta=0"), 2, 1),
+        ("mm_grpo", ("rewards.rule={reward: rule}", "train.beta=0"), 1, 0),
     ],
 )
-def test_models_are_those_that_the_run_computes(configs, words, models, reward_models):
-    it = made(configs, *words)
+def test_models_are_those_that_the_run_computes(tiny, recipe, more, models, reward_models):
+    words = [f"model={tiny('llava')}", "model.dtype=float32", "suite=null", *DATA, "global_batch_size=8"]
+    it = estimate(compose_run([*words, f"recipe={recipe}", *more]), PlanSettings(gpus=[1]))
     assert (it.rollouts.models, it.rollouts.reward_models) == (models, reward_models)
-    assert (it.step.reference is None) == any(word in ("train.beta=0", "train.kl_coef=0") for word in words)
-    assert it.in_memory[1] - it.in_memory[0] == (models - 1) * 2 * BASE
+    assert (it.step.reference is None) == any(word in ("train.beta=0", "train.kl_coef=0") for word in more)
+    base = 4 * sum(of["all"] - of["trainable"] for of in it.parameters.values())
+    assert it.in_memory[1] - it.in_memory[0] == (models - 1) * base
 
 
 def test_every_pass_is_counted(configs):
@@ -87,7 +99,7 @@ def test_every_pass_is_counted(configs):
 
 def test_sampling_is_a_pass_over_prompts_and_one_position_for_each_token(configs):
     it = made(configs, *PPO)
-    found = matrices(skeleton(compose_run([*PPO, NO_DROPOUT]), True, configs), True)
+    found = matrices(skeleton(compose_run(PPO), True, configs), True)
     decoded = [matrix for matrix in found if matrix.tower in ("language_model", HEAD)]
     seen = sum(PROMPT + t for t in range(TOKENS))
     wanted = 2 * TOKENS * sum(m.weights for m in decoded) + 4 * seen * sum(m.attention for m in decoded)
@@ -119,7 +131,7 @@ def test_the_cache_of_many_responses_at_once_is_the_peak(configs):
 
 def test_a_reward_model_has_no_output_head_and_does_not_train_on_held_out_pairs(configs):
     it = made(configs, *REWARD)
-    assert it.steps == 22 * 3  # 2,700 of 3,000 pairs in steps of 128, three epochs
+    assert it.steps == 22  # 2,700 of 3,000 pairs in steps of 128, one epoch
     assert it.step.policy.supervised == 0
     assert list(made(configs, *REWARD, gpus=(8,)).launched[0].memory) == ["ddp", "zero2"]
     assert list(made(configs, *PPO, gpus=(8,)).launched[0].memory) == ["ddp", "zero2"]
@@ -129,7 +141,7 @@ def test_a_reward_model_has_no_output_head_and_does_not_train_on_held_out_pairs(
 def test_steps_are_those_of_the_run(tiny, tmp_path, capsys, more):
     data = [f"data.{role}={{source: miniature, subset: {subset}, rows: 22}}" for role, subset in SUBSETS.items()]
     words = [f"model={tiny('llava')}", "recipe=mm_grpo", *data, "global_batch_size=8", "train.num_generations=4"]
-    words += ["rewards.preference={reward: rule, recipe: null}", f"output_dir={tmp_path}", "train.num_train_epochs=2.5"]
+    words += ["rewards.rule={reward: rule}", f"output_dir={tmp_path}", "train.num_train_epochs=2.5"]
     composed = compose_run([*words, *more])
     show(composed)
     said = capsys.readouterr().out
@@ -141,12 +153,12 @@ SUBSETS = {"harmful": "image_harmful", "benign": "text_benign"}
 
 
 def test_what_is_printed(configs, capsys):
-    assert main(["plan", *PPO, NO_DROPOUT, f"plan.configs={configs}", "plan.gpus=1"]) == 0
+    assert main(["plan", *PPO, f"plan.configs={configs}", "plan.gpus=1"]) == 0
     said = capsys.readouterr().out
     assert "23.9 GiB with 4 models on one base; 63.3 GiB with a base and the same adapter for each" in said
     assert "A round: 128 responses of 256 tokens to prompts of 636 tokens, trained on in 1 step" in said
     assert "Decoding is assumed to be memory-bound" in said
-    assert main(["plan", *GRPO, NO_DROPOUT, f"plan.configs={configs}", "plan.gpus=8", "plan.format=json"]) == 0
+    assert main(["plan", *GRPO, f"plan.configs={configs}", "plan.gpus=8", "plan.format=json"]) == 0
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     assert (run["rollouts"]["plan"]["samples"], run["rollouts"]["models"]) == (8, 3)
 
