@@ -46,7 +46,9 @@ def test_all_models_are_adapters_on_one_base(configs):
 
 def test_a_critic_has_the_adapter_of_its_reward_model_and_states_like_the_policy(configs):
     memory = made(configs, *PPO, "lora.r=256").launched[0].memory["ddp"]
-    assert memory.weights == 2 * BASE + (2 + 1 + 1) * 4 * ADAPTER + 2 * 4 * WIDTH  # the recipe of the reward model has 128
+    assert (
+        memory.weights == 2 * BASE + (2 + 1 + 1) * 4 * ADAPTER + 2 * 4 * WIDTH
+    )  # the recipe of the reward model has 128
     assert memory.gradients == (2 + 1) * 4 * ADAPTER + 4 * WIDTH
     given = "rewards.preference={recipe: null, path: somewhere}"  # unknown: as large as the policy's
     assert made(configs, *PPO, "lora.r=256", given).launched[0].memory["ddp"].gradients == 4 * 4 * ADAPTER + 4 * WIDTH
