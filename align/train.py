@@ -13,6 +13,7 @@ from typing import Any
 
 try:
     from align.config.compose import compose_run
+    from align.config.registry import REWARD_MODEL
 except ImportError as missing:
     sys.exit(f"{missing}; install the package first: `pip install -e .` in the checkout, or `pip install vsil-align`")
 
@@ -59,11 +60,21 @@ def main(arguments: Sequence[str]) -> int:
         )
         _close_process_group()
         return EXIT_AGAIN
-    if not composed.config.evaluate_afterwards:
+    if composed.config.method == REWARD_MODEL or not composed.config.evaluate_afterwards:
         if _close_process_group():
-            print(f"Training is finished. To evaluate the run: align eval run={run.path}", flush=True)
+            print(_finished(run, composed.config), flush=True)
         return 0
     return evaluate_afterwards(run, composed.config)
+
+
+def _finished(run: RunFolder, config: Any) -> str:
+    """The last line of a run that is not evaluated; a reward model is never, because it writes no responses."""
+    if config.method != REWARD_MODEL:
+        return f"Training is finished. To evaluate the run: align eval run={run.path}"
+    from align.report.reward_models import accuracy_line
+    from align.report.run_results import Evaluated
+
+    return f"Training is finished: {accuracy_line(Evaluated(run))}"
 
 
 def evaluate_afterwards(run: RunFolder, config: Any) -> int:

@@ -15,7 +15,7 @@ from align.config.files import available
 from align.config.fingerprint import fingerprint
 from align.config.merge import Composed
 from align.config.origin import DEFAULT
-from align.config.registry import DEFENCES, METHODS, resolve
+from align.config.registry import DEFENCES, METHODS, REWARD_MODEL, resolve
 from align.config.values import flatten, to_dict
 from align.data.assembly import training_data
 from align.errors import UserError
@@ -61,6 +61,7 @@ def plan(given: Composed) -> tuple[Cells, dict[str, list[EvalConfig]]]:
         )
     _refuse_overrides_of_choices(config)
     cells = {model: _cells(config, model) for model in config.model}
+    _refuse_reward_models(cells)
     _refuse_one_name_for_two_models(cells)
     _refuse_method_without_effect(given, cells)
     references = {model: _references(config, arms) for model, arms in cells.items()}
@@ -128,6 +129,17 @@ def is_miniature(run: RunConfig) -> bool:
     """Whether a run is of the miniature, by its data or its model: such runs take seconds."""
     tiny = run.model.path is None and str(run.model.build).startswith("align.miniature.")
     return tiny or run.suite == "miniature"
+
+
+def _refuse_reward_models(cells: Cells) -> None:
+    for cell in (cell for arms in cells.values() for cell in arms):
+        if cell.config.method == REWARD_MODEL:
+            recipe = cell.config.recipe
+            raise UserError(
+                f"recipe={recipe}: a reward model writes no responses, so it cannot be compared. Compare recipes that "
+                f"learn from it, for example recipe=mm_ppo: it is trained first, and its accuracy is shown. To train it "
+                f"alone: align train recipe={recipe} model={cell.config.model.name}"
+            )
 
 
 def _refuse_one_name_for_two_models(cells: Cells) -> None:

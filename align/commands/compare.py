@@ -25,8 +25,9 @@ from align.report.controlled import Ground, ground_of, refuse_uncontrolled
 from align.report.findings import Findings, findings
 from align.report.names import display_name
 from align.report.page.page import ROOM, page
+from align.report.reward_models import accuracy_line, reward_models_of
 from align.report.run_results import Evaluated
-from align.report.tables.all_tables import tables_of
+from align.report.tables.all_tables import PARTS, tables_of
 from align.report.tables.brief import print_brief
 from align.report.tables.markdown import markdown
 from align.run_folder import RunFolder
@@ -59,10 +60,11 @@ def main(arguments: Sequence[str]) -> int:
     as_they_are = [Evaluated(run) for run in untrained]
     if "paper" not in tracks:  # rows without training are recorded under the paper track
         as_they_are = [run.on_track("controlled") for run in as_they_are if run.row["name"] == "vanilla"]
-    found = findings([*as_they_are, *map(Evaluated, runs)])
+    found = findings([*as_they_are, *map(Evaluated, runs), *reward_models_of(runs)])
     rows = sorted((run.row for run in found.runs), key=lambda row: row["method"] is not None)
     values = {"schema": SCHEMA, "seconds": round(time.monotonic() - begun, 1), "rows": rows}
     values |= {"arms": [arm.row for arm in found.arms], "comparisons": found.comparisons, "notes": found.notes}
+    values["reward_models"] = [run.row | {"held_out": run.manifest.get("held_out")} for run in found.reward_models]
     write_json(folder / "comparison.json", values)
     miniature = any(is_miniature(cell.config) for arms in cells.values() for cell in arms)
     caveats = [CAVEAT] if miniature else []
@@ -185,7 +187,8 @@ def _write_track(track: str, found: Findings, folder: Path, caveats: Sequence[st
 
     of_track = found.of_track(track)
     sentences = [*of_track.conclusions, *caveats]
-    text = markdown(tables_of(of_track.arms, of_track.comparisons), found.notes, sentences)
+    tables = tables_of(of_track.arms, of_track.comparisons, PARTS, found.reward_models)
+    text = markdown(tables, found.notes, sentences)
     write_text(folder / f"{track}.md", text)
     draw_comparison([arm.row for arm in of_track.arms], folder / f"{track}.png")
 
@@ -195,8 +198,10 @@ def _show(found: Findings, caveats: Sequence[str], folder: Path) -> None:
     console = Console()
     console.print()
     print_brief(found.arms, console)
-    left = [f"{more} more notes: see the page" for more in [len(found.notes) - NOTES_SHOWN] if more > 0]
-    for line in [answer(found), *caveats, *found.notes[:NOTES_SHOWN], *left]:
+    models = [accuracy_line(run) for run in found.reward_models]
+    notes = [note for note in found.notes if note not in models]
+    left = [f"{more} more notes: see the page" for more in [len(notes) - NOTES_SHOWN] if more > 0]
+    for line in [answer(found), *caveats, *models, *notes[:NOTES_SHOWN], *left]:
         console.print(f"\n{line}", markup=False, highlight=False)
     tables = ", ".join(f"{track}.md, {track}.png" for track in found.tracks)
     console.print(f"\nMore in {folder}: {tables}, comparison.json, log.txt", markup=False, highlight=False)

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.answering.endpoint import Endpoint
 from align.answering.model import Model
@@ -26,6 +26,9 @@ from align.run_folder import SCHEMA, RunFolder, versions
 from align.settings import EvalConfig, ModelSettings
 from align.tools.publish.card import shown_as, write_card
 
+if TYPE_CHECKING:  # it imports torch, and an error in a key should be reported before that
+    from align.rewards.scoring import RewardModel
+
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate and print the tables, and the curve of a run that has one. Raises UserError.
@@ -41,21 +44,25 @@ def main(arguments: Sequence[str]) -> int:
     if config.run is not None:
         forget_stored(composed)
     _refuse_launcher()
+    _refuse_reward_model(config)
     if config.dry_run:
         folder = RunFolder(Path(config.run)) if config.run is not None else _other_folder(config)
         for line in forecast(config, _results_folder(folder, config).evaluation):
             print(line)
         return 0
     points: dict[int, Results] = {}
+    reward = _reward_model(config)
     try:
         with progress() as display:
-            run, results = run_evaluation(config, display)
+            run, results = run_evaluation(config, display, reward)
         if results and config.validation:
             _show(run, "Validation", results)
         elif results or not config.benchmark:
             _show(run, "Evaluation")
         else:
             print("Nothing was judged (judge=none). The same command with a judge reuses the stored responses.")
+        for line in reward.lines if reward is not None else ():
+            print(line)
         print(f"Details: {_results_folder(run, config).evaluation}")
         with progress() as display:
             points = run_curve(run, results, config, display)
@@ -75,6 +82,20 @@ def main(arguments: Sequence[str]) -> int:
         for judged in (result, *result.get("other_judges", []))
     ]
     return 1 if any(withheld) else 0
+
+
+def _refuse_reward_model(config: EvalConfig) -> None:
+    from align.models.scalar_head import FILE as HEAD_FILE
+
+    weights = RunFolder(Path(config.run)).weights if config.run else Path(config.checkpoint or "")
+    if (config.run or config.checkpoint) and (weights / HEAD_FILE).is_file():
+        given = f"run={config.run}" if config.run else f"checkpoint={config.checkpoint}"
+        model = config.run or config.checkpoint
+        raise UserError(
+            f"{given}: this is a reward model, which scores responses and writes none. Its accuracy is in the manifest "
+            f"of its run, and in `align table`. To score the responses of another model: align eval reward={model} "
+            "run=<run> benchmark=<names>"
+        )
 
 
 def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
@@ -98,10 +119,22 @@ def _refuse_launcher() -> None:
         )
 
 
-def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
+def _reward_model(config: EvalConfig) -> RewardModel | None:
+    if config.reward is None:
+        return None
+    if not config.benchmark:
+        raise UserError(f"reward={config.reward}: it scores responses to benchmarks. Give benchmark=<names>")
+    from align.rewards.scoring import RewardModel
+
+    return RewardModel(config.reward, config.generation.batch_size)
+
+
+def run_evaluation(
+    config: EvalConfig, display: Display | None = None, reward: RewardModel | None = None
+) -> tuple[RunFolder, dict[str, dict[str, Any]]]:
     """Evaluate the model of a configuration -> (its folder, {benchmark: result}).
 
-    Raises UserError.
+    A reward model scores the responses too. Raises UserError.
     """
     if config.run is not None and config.defence:
         raise UserError(
@@ -122,7 +155,7 @@ def run_evaluation(config: EvalConfig, display: Display | None = None) -> tuple[
     display = display or Display()
     into = _results_folder(run, config).evaluation
     external = _external(model, config, into, display)
-    results = evaluate(model, config, into, display) if config.benchmark or not external else {}
+    results = evaluate(model, config, into, display, reward) if config.benchmark or not external else {}
     if external:
         external.measure(display)
     if config.run is not None and not config.validation:

@@ -57,11 +57,12 @@ def _check(assumed: PlanSettings) -> None:
         )
     if assumed.output and assumed.format is None:
         raise UserError(f"plan.output={assumed.output} needs plan.format=md or json")
-    for name in ("prompt_tokens", "answer_tokens", "utilization"):
+    for name in ("prompt_tokens", "answer_tokens", "utilization", "decoding"):
         if not getattr(assumed, name) > 0:
             raise UserError(f"plan.{name}={getattr(assumed, name)}: expected more than 0")
-    if assumed.utilization > 1:
-        raise UserError(f"plan.utilization={assumed.utilization}: expected a share of a GPU's peak, at most 1")
+    for name in ("utilization", "decoding"):
+        if getattr(assumed, name) > 1:
+            raise UserError(f"plan.{name}={getattr(assumed, name)}: expected a share of a GPU's peak, at most 1")
     if not assumed.gpus or min(assumed.gpus) < 1:
         raise UserError(f"plan.gpus={assumed.gpus}: expected numbers of GPUs, each at least 1")
 
@@ -116,12 +117,26 @@ def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
         f"Fits: the first of ddp, zero2, zero3 (accelerate_configs/) that needs at most {assumed.memory:g} GiB, for "
         "each number of GPUs; - means that none fits.",
     ]
+    if sampled := [it for it in found if it.rollouts is not None]:
+        lengths = ", ".join(dict.fromkeys(str(it.rollouts.tokens) for it in sampled))
+        notes.append(
+            f"Sampled responses have train.max_completion_length tokens ({lengths}). Decoding is assumed to be "
+            "memory-bound: for each token of a batch a GPU reads the language model's weights, and the keys and values "
+            f"of the batch, at {assumed.decoding:.0%} of its bandwidth ({_bandwidths()}; plan.decoding). The training of "
+            "reward models is not included: plan their recipes too."
+        )
     if any(it.full for it in found):
         notes.append(
             "Full fine-tuning of 16-bit weights is rejected under ddp, which keeps no float32 copy of the weights; "
             "zero2 and zero3 do."
         )
     return notes
+
+
+def _bandwidths() -> str:
+    from align.planning.rollouts import BANDWIDTH
+
+    return ", ".join(f"{gpu} {bandwidth / 1e12:.2f} TB/s" for gpu, bandwidth in BANDWIDTH.items())
 
 
 def _markdown(found: Sequence[Any], assumed: PlanSettings) -> str:
@@ -168,5 +183,28 @@ def _show_parts(console: Any, it: Any) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    shares = ", ".join(f"{name} {flops / spent.total:.0%}" for name, flops in asdict(spent).items())
+    shares = ", ".join(f"{name} {flops / spent.total:.0%}" for name, flops in asdict(spent).items() if flops)
     console.print(f"FLOPs of a step: {spent.total:.3g} ({shares})", highlight=False, soft_wrap=True)
+    if it.rollouts is not None:
+        _show_rollouts(console, it)
+
+
+def _show_rollouts(console: Any, it: Any) -> None:
+    """Print what a round samples, and the memory of several adapters on one base against that of several models."""
+    of = it.rollouts
+    console.print(
+        f"A round: {of.round} responses of {of.tokens} tokens to prompts of {of.prompt} tokens, trained on in "
+        f"{of.plan.steps} step{'s' * (of.plan.steps > 1)}; {of.reward_models} reward "
+        f"model{'s' * (of.reward_models != 1)}{'' if of.critic is None else ', a critic'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    shared, separate = (size / 2**30 for size in it.in_memory)
+    if of.models > 1:
+        console.print(
+            f"Weights, gradients and optimizer states: {shared:.1f} GiB with {of.models} models on one base; "
+            f"{separate:.1f} GiB with a base and the same adapter for each (SPA-VL's script has four models: policy, "
+            "critic, reward model, reference model)",
+            highlight=False,
+            soft_wrap=True,
+        )

@@ -18,7 +18,7 @@ from align.settings import SweepConfig
 from align.sweep.cells import Cell, cells_of
 from align.sweep.folder import Plan, SweepFolder
 from align.sweep.grid import Grid, read_grid
-from align.sweep.rows import rows_of
+from align.sweep.rows import needed_by, rows_of
 from align.sweep.state import DONE, FAILED, Queue, State, counted, states_of
 from align.sweep.tasks import TRAIN, Row
 
@@ -153,6 +153,8 @@ def _show_cost(grid: Grid, cells: Sequence[Cell], rows: Sequence[Row], folder: S
         )
         if cost.unknown and of is cells:
             print("\n".join(f"  runs not counted: {number}, {why}" for why, number in cost.unknown.items()))
+        if of is cells and (needed := sorted({name for cell in cells for name in needed_by(cell)})):
+            print(f"Not counted: the training of reward models that runs need ({', '.join(needed)})")
         if left == list(cells):
             return
 

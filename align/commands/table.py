@@ -49,7 +49,7 @@ def _written(config: TableConfig, found: Findings, notes: Sequence[str]) -> str:
     arms = found.arms if config.seeds == "together" else one_by_one(found.arms)
     if config.format == "csv":
         return comma_separated([arm.row for arm in arms])
-    tables = tables_of(arms, found.comparisons, config.tables)
+    tables = tables_of(arms, found.comparisons, config.tables, found.reward_models)
     if config.format == "latex":
         return latex(tables, notes)
     if config.format == "md":
@@ -59,6 +59,7 @@ def _written(config: TableConfig, found: Findings, notes: Sequence[str]) -> str:
         "rows": [run.row for run in found.runs],
         "arms": sorted_rows([arm.row for arm in arms]),
         "comparisons": found.comparisons,
+        "reward_models": [run.row | {"held_out": run.manifest.get("held_out")} for run in found.reward_models],
         "tables": [asdict(table) for table in tables],
         "conclusions": found.conclusions,
         "notes": list(notes),

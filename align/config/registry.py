@@ -27,6 +27,9 @@ METHODS = {
     "grpo": "align.methods.grpo:GRPO",
 }
 
+REWARD_MODEL = "reward"
+"""The method that trains a reward model: its runs score responses, and write none."""
+
 SOURCES = {
     "local": "align.data.local:read",
     "twins": "align.data.twins:read",

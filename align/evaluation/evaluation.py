@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from align.answering.model import Model
 from align.console import Display
@@ -28,7 +28,23 @@ from align.files import read_json, write_json, write_text
 from align.settings import Evaluate
 
 
-def evaluate(model: Model, config: Evaluate, folder: Path, display: Display | None = None) -> dict[str, dict[str, Any]]:
+class Scorer(Protocol):
+    """What scores responses in addition to judges (align/rewards/scoring.py)."""
+
+    def score(self, answered: Answered, display: Display) -> None:
+        """Score the responses to one benchmark, and store the scores in its folder. Raises UserError."""
+
+    def release(self) -> None:
+        """Free its device memory."""
+
+
+def evaluate(
+    model: Model,
+    config: Evaluate,
+    folder: Path,
+    display: Display | None = None,
+    scorer: Scorer | None = None,
+) -> dict[str, dict[str, Any]]:
     """Evaluate a model on every benchmark and view of a configuration -> {benchmark: result}.
 
     Stored responses and verdicts are reused. Raises UserError.
@@ -44,6 +60,12 @@ def evaluate(model: Model, config: Evaluate, folder: Path, display: Display | No
         answered = {chosen.name: Answered.of(model, chosen, config, folder, early) for chosen in selections}
     finally:
         model.release()
+    if scorer is not None:
+        try:
+            for of_set in answered.values():
+                scorer.score(of_set, display)
+        finally:
+            scorer.release()
     results: dict[str, dict[str, dict[str, Any]]] = {chosen.name: {} for chosen in selections}
     # One judge at a time over all benchmarks: it may be a large model too.
     for judge in {judge.name: judge for of_set in judges.values() for judge in of_set}.values():

@@ -58,9 +58,9 @@ class Computed:
 class ScoredOutput(FusedCausalLMOutput):
     """trl's output, and what a scalar head computes."""
 
-    values: torch.Tensor | None = None
+    scalars: torch.Tensor | None = None
     """(batch, length - 1, outputs): a scalar head on the hidden state that predicts each supervised
-    token; 0 elsewhere."""
+    token; 0 elsewhere. Not `values`: DDP calls the method of that name on the output."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class SupervisedHead:
         if values is None:
             return output
         places = supervised[..., None].expand(*supervised.shape, values.size(1))
-        return ScoredOutput(**output, values=values.new_zeros(places.shape).masked_scatter(places, values))
+        return ScoredOutput(**output, scalars=values.new_zeros(places.shape).masked_scatter(places, values))
 
     @contextlib.contextmanager
     def _picking(self, picked: torch.Tensor, layout: dict[str, torch.Tensor]) -> Iterator[None]:

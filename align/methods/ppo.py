@@ -196,7 +196,7 @@ class PPO(RolloutTrainer, TermsLoss):
         losses, clipped = advantages.policy_losses(
             output.log_probs[rows], old["old"][rows], old["advantages"][rows], args.cliprange
         )
-        values = output.values[rows]
+        values = output.scalars[rows]
         of_values = advantages.value_losses(
             values[..., 0], old["values"][rows], old["returns"][rows], args.cliprange_value
         )

@@ -30,6 +30,14 @@ class Flops:
     recomputed: float = 0.0
     backward: float = 0.0
     reference: float = 0.0
+    prefill: float = 0.0
+    """Of sampled responses: their prompts (align/planning/rollouts.py)."""
+    decoding: float = 0.0
+    """Of sampled responses: their tokens."""
+    scored: float = 0.0
+    """Passes without gradient over sampled responses: policy, critic, reward models."""
+    critic: float = 0.0
+    """The critic's training."""
 
     @property
     def total(self) -> float:
@@ -54,6 +62,12 @@ def flops(matrices: Sequence[Matrix], step: Step, checkpointing: bool, reference
         if step.reference and (reference_has_adapter or not matrix.adapter):
             spent.reference += _forward(matrix, step, step.reference)
     return spent
+
+
+def forward_of(matrices: Sequence[Matrix], step: Step, of: Pass) -> float:
+    """FLOPs of a forward pass with the adapter; the output head processes its supervised positions."""
+    inner = sum(_forward(matrix, step, of) for matrix in matrices if matrix.tower != HEAD)
+    return inner + sum(2.0 * matrix.weights * of.supervised for matrix in matrices if matrix.tower == HEAD)
 
 
 def _positions(matrix: Matrix, step: Step, of: Pass) -> float:

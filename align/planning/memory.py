@@ -112,6 +112,13 @@ def _bytes(it: Skeleton, config: RunConfig, name: str, parameter: torch.nn.Param
     return BITS[kind] / 8 if is_matrix else parameter.element_size()
 
 
+def matrix_bytes(it: Skeleton, config: RunConfig, matrix: Matrix) -> float:
+    """Bytes of one element of a matrix when it is read."""
+    kind = config.model.quantization
+    is_quantized = kind is not None and matrix.tower == "language_model" and not matrix.adapter
+    return BITS[str(kind)] / 8 if is_quantized else it.model.dtype.itemsize
+
+
 def memory(
     it: Skeleton, of: Held, config: RunConfig, step: Step, launch: str, gpus: int, activations: float, reserve: float
 ) -> Memory:

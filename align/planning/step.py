@@ -13,7 +13,7 @@ from typing import Any
 from align.batches.collators import ANSWER_OF
 from align.batches.layout import worth_it
 from align.config.merge import Composed
-from align.config.registry import METHODS, resolve
+from align.config.registry import METHODS, REWARD_MODEL, resolve
 from align.config.values import to_dict
 from align.data.views import READS_IMAGES
 from align.errors import UserError
@@ -138,7 +138,8 @@ def _counted(config: RunConfig) -> Rows:
 
 
 @lru_cache
-def _method(name: str) -> Any:
+def method_of(name: str) -> Any:
+    """The class of a method. Raises UserError."""
     return resolve("method", name, METHODS)
 
 
@@ -149,12 +150,17 @@ def arguments_of(composed: Composed, processes: int) -> Any:
     """
     from align.methods.arguments import training_arguments
 
-    return training_arguments(composed, _method(composed.config.method), RunFolder(Path("planned")), processes)
+    config, method = composed.config, method_of(composed.config.method)
+    if "generation_batch_size" in method.config_class.__dataclass_fields__:
+        # trl's GRPO would compute it from the number of processes of this command.
+        given = {"generation_batch_size": config.global_batch_size} | config.train
+        composed = replace(composed, config=replace(config, train=given))
+    return training_arguments(composed, method, RunFolder(Path("planned")), processes)
 
 
 def checkpoints_activations(config: RunConfig) -> bool:
     """Whether layers are recomputed in the backward pass: as set, or trl's default."""
-    default = _method(config.method).config_class.__dataclass_fields__["gradient_checkpointing"].default
+    default = method_of(config.method).config_class.__dataclass_fields__["gradient_checkpointing"].default
     return bool(config.train.get("gradient_checkpointing", config.train.get("activation_checkpointing", default)))
 
 
@@ -163,7 +169,8 @@ def steps_of(composed: Composed, rows: Rows, arguments: Any) -> int:
     config = composed.config
     size = config.global_batch_size
     if not hasattr(arguments, "proportion"):
-        return steps(WholeBatches(rows.total, size, 0, int), arguments)
+        held_out = round(getattr(arguments, "held_out", 0.0) * rows.total)
+        return steps(WholeBatches(rows.total - held_out, size, 0, int), arguments)
     absent = [role for role in ("harmful", "benign") if not rows.count[role]]
     if absent:
         raise UserError(
@@ -189,7 +196,7 @@ def step_of(
     `layout`: as for collators (align/fast/model_inputs.py); `width`: the model's hidden size;
     `reference_encodes`: whether the reference model encodes images again.
     """
-    config, method = composed.config, _method(composed.config.method)
+    config, method = composed.config, method_of(composed.config.method)
     answer = assumed.answer_tokens
     length = assumed.prompt_tokens + answer + (image.tokens if rows.share_with_images() else 0)
     if multiple := arguments.pad_to_multiple_of:
@@ -213,6 +220,8 @@ def step_of(
     else:
         answers = len(method.collator(None, arguments).answers)
         policy = _computed([Asked("", size, answers, rows.share_with_images())], length, answer, layout, width)
+        if config.method == REWARD_MODEL:
+            policy = replace(policy, supervised=0)  # a scalar head instead of the output head
         reference = _times(policy, method.passes_without_gradients) if method.needs_reference else None
     if reference and not reference_encodes:
         reference = replace(reference, images=0)

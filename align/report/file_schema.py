@@ -80,8 +80,17 @@ LATER: Form = {
     "versions": (mapping, "an object"),
     "command": (texts, "a list of strings"),
     "train": (mapping, "an object"),
+    "held_out": (mapping, "an object"),
 }
 """Keys that a manifest may lack."""
+ACCURACY: Form = {
+    "n": (lambda value: count(value) and value > 0, "a whole number above 0"),
+    "accuracy": (share, "a number from 0 to 1"),
+    "low": (share, "a number from 0 to 1"),
+    "high": (share, "a number from 0 to 1"),
+}
+HELD_OUT: Form = {**ACCURACY, "margin": (number, "a number"), "by_category": (mapping, "an object")}
+"""A reward model's accuracy on held-out pairs, if there are any."""
 SUMMARY: Form = {
     "main": (lambda value: isinstance(value, bool), "true or false"),
     "kind": (lambda value: value in KINDS, f"one of {', '.join(KINDS)}"),

@@ -16,6 +16,7 @@ from align.devices import usable_processors
 from align.errors import UserError
 from align.report.leak_flags import Flags, note_of, read_flags
 from align.report.leak_split import split
+from align.report.reward_models import is_reward_model
 from align.report.run_results import Evaluated
 from align.rows import split_view
 from align.run_folder import RunFolder
@@ -112,6 +113,7 @@ def _read(flags: dict[str, Flags], path: Path) -> Read:
     notes = [*found.drop_damaged(), *split(found, flags)]
     if found.row["stopped"]:
         notes.append(f"{run.path}: {found.row['stopped']}")
-    if not found.row["results"] and not found.row["external"] and not any(run.evaluation.glob("*/summary.*")):
+    unjudged = not found.row["results"] and not found.row["external"]
+    if unjudged and not is_reward_model(found) and not any(run.evaluation.glob("*/summary.*")):
         notes.append(f"{run.path}: not evaluated yet. To evaluate it: align eval run={run.path}")
     return found, notes

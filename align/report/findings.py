@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from align.errors import UserError
@@ -11,6 +11,7 @@ from align.report.arms import Arm, arms_of, lacking
 from align.report.comparisons import compare_arms, conclusions
 from align.report.controlled import Ground, ground_of, permitted, refuse_uncontrolled
 from align.report.names import TRACKS, sorted_rows
+from align.report.reward_models import accuracy_line, split
 from align.report.run_results import Evaluated
 from align.report.tables.beside_paper import notes_on_paper
 
@@ -24,13 +25,14 @@ class Findings:
     comparisons: list[dict[str, Any]]
     conclusions: list[str]
     notes: list[str]
+    reward_models: list[Evaluated] = field(default_factory=list)
 
     def of_track(self, track: str) -> Findings:
         """Findings of one track; notes are those of all tracks."""
         comparisons = [c for c in self.comparisons if c["track"] == track]
         runs = [run for run in self.runs if run.row["track"] == track]
         arms = [arm for arm in self.arms if arm.row["track"] == track]
-        return Findings(runs, arms, comparisons, conclusions(comparisons), self.notes)
+        return Findings(runs, arms, comparisons, conclusions(comparisons), self.notes, self.reward_models)
 
     @property
     def tracks(self) -> list[str]:
@@ -40,7 +42,11 @@ class Findings:
 
 
 def findings(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> Findings:
-    """Compare runs; notes say what cannot be compared. `tuned` as in `compare_arms`."""
+    """Compare runs; notes say what cannot be compared. `tuned` as in `compare_arms`.
+
+    Reward models are no arms.
+    """
+    runs, models, damaged = split(runs)
     in_order = {id(run.row): run for run in [*runs, *_untrained_of_controlled(runs)]}
     shown = [in_order[id(row)] for row in sorted_rows([run.row for run in in_order.values()])]
     arms, notes = arms_of(shown)
@@ -51,8 +57,8 @@ def findings(runs: Sequence[Evaluated], tuned: Sequence[str] = ()) -> Findings:
         comparisons, left_out = compare_arms(proven, tuned)
     except UserError as error:
         comparisons, left_out = [], [f"arms are not compared: {error}"]
-    notes += [*said, *lacking(arms), *left_out, *notes_on_paper(arms)]
-    return Findings(shown, arms, comparisons, conclusions(comparisons), list(dict.fromkeys(notes)))
+    notes += [*said, *lacking(arms), *left_out, *notes_on_paper(arms), *damaged, *map(accuracy_line, models)]
+    return Findings(shown, arms, comparisons, conclusions(comparisons), list(dict.fromkeys(notes)), models)
 
 
 def _untrained_of_controlled(runs: Sequence[Evaluated]) -> list[Evaluated]:

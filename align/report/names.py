@@ -20,9 +20,19 @@ HEADINGS = {
 SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "both right", "ability": "right"}
 NAMES = {"vanilla": "no alignment", "safety_prompt": "safety prompt"}
 ARMS = ("text_leak", "shuffled_leak", "image_leak", "image_free", "caption_free")
-METHODS = {"sft": "SFT", "dpo": "DPO", "unlearning": "Unlearning", "safe_unlearning": "SafeUnlearning", "ppo": "PPO"}
-METHODS |= {"kto": "KTO", "orpo": "ORPO", "simpo": "SimPO"}
-"""In the paper's order and spelling; then those that the paper does not have."""
+METHODS = {
+    "sft": "SFT",
+    "dpo": "DPO",
+    "unlearning": "Unlearning",
+    "safe_unlearning": "SafeUnlearning",
+    "ppo": "PPO",
+    "grpo": "GRPO",
+    "kto": "KTO",
+    "orpo": "ORPO",
+    "simpo": "SimPO",
+    "reward": "Reward",
+}
+"""The paper's methods in its order and spelling, then the others."""
 
 SEEN = {
     "image": "with its image",

@@ -21,12 +21,7 @@ def weights_of(key: str, path: str | None, rendering: str, base: str) -> Path:
             f"{key}.path: a reward model is needed; train one, for example with align train recipe=mm_reward and the "
             f"same model=, and set {key}.path=<its run folder>"
         )
-    run = RunFolder(Path(path))
-    if run.manifest_file.is_file() and not run.finished():
-        raise UserError(f"{key}.path={path}: this run has not finished training; give its command again, then this one")
-    folder = run.weights if run.manifest_file.is_file() else Path(path)
-    if (lack := absent_adapter(str(folder))) or not (folder / FILE).is_file():
-        raise UserError(f"{key}.path={path}: no reward model there ({lack or f'{FILE} does not exist'})")
+    folder = weights_at(f"{key}.path={path}", path)
     facts = read_facts(str(folder))
     if facts.get("rendering") != rendering:
         raise UserError(
@@ -38,4 +33,18 @@ def weights_of(key: str, path: str | None, rendering: str, base: str) -> Path:
             f"{key}.path={path}: this reward model was trained on another base model than the policy; both are adapters "
             "on one base, so train it with the same model="
         )
+    return folder
+
+
+def weights_at(given: str, path: str) -> Path:
+    """The folder of a reward model's weights; `path` is a run folder or that folder, `given` as typed.
+
+    Raises UserError if there is none, or if its training is not finished.
+    """
+    run = RunFolder(Path(path))
+    if run.manifest_file.is_file() and not run.finished():
+        raise UserError(f"{given}: this run has not finished training; give its command again, then this one")
+    folder = run.weights if run.manifest_file.is_file() else Path(path)
+    if (lack := absent_adapter(str(folder))) or not (folder / FILE).is_file():
+        raise UserError(f"{given}: no reward model there ({lack or f'{FILE} does not exist'})")
     return folder

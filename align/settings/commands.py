@@ -42,6 +42,9 @@ class EvalConfig(ShortForms, Evaluate):
         False,
         "with run=: write results to <run>/validation, which no table reads, to choose settings by",
     )
+    reward: str | None = option(
+        None, "run folder of a reward model (method=reward): it also scores every response of the benchmarks"
+    )
     seed: int = option(0, "recorded with the results")
     name: str | None = option(None, "name of the row in tables (default: vanilla, checkpoint, or the defence)")
     output_dir: str | None = option(None, "folder for results (default: the run folder, or runs/<model>-...)")
@@ -247,7 +250,8 @@ class TableConfig:
     format: str = option("md", "md | csv | json | latex")
     seeds: str = option("together", "together: one line per arm, over its seeds | apart: one line per run")
     tables: list[str] = option(
-        ["rates", "divided", "differences", "categories", "measured"],
-        "which tables: rates, divided (refusals, warnings, ...), differences, categories, measured (lmms_eval)",
+        ["rates", "divided", "differences", "categories", "measured", "reward_models"],
+        "which tables: rates, divided (refusals, warnings, ...), differences, categories, measured (lmms_eval), "
+        "reward_models (accuracy)",
     )
     output: str | None = option(None, "file to write (default: standard output)")

@@ -128,6 +128,9 @@ class PlanSettings:
     utilization: float = option(
         0.35, "share of a GPU's peak speed that training reaches, recomputed layers counted as work"
     )
+    decoding: float = option(
+        0.25, "methods that sample: share of a GPU's memory bandwidth that decoding reaches (assumed, not measured)"
+    )
     memory: float = option(79.0, "GiB of memory per GPU")
     reserve: float = option(3.0, "GiB for CUDA's context, NCCL, workspaces and fragmentation")
     configs: str | None = option(

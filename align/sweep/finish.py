@@ -9,8 +9,9 @@ from typing import Any
 from align.errors import UserError
 from align.files import write_json, write_text
 from align.report.findings import findings
+from align.report.reward_models import is_reward_model, reward_models_of
 from align.report.run_results import Evaluated
-from align.report.tables.all_tables import tables_of
+from align.report.tables.all_tables import PARTS, tables_of
 from align.report.tables.markdown import markdown
 from align.report.tables.terminal import print_tables
 from align.run_folder import RunFolder
@@ -49,13 +50,14 @@ def finish(folder: SweepFolder, queue: Queue) -> list[State]:
         (folder.output_dir / "table.md").unlink(missing_ok=True)  # it is outdated
         print("\n".join([*notes, "No run is evaluated yet, so there is no table."]))
         return states
-    found = findings(runs, plan.tune)
+    found = findings([*runs, *reward_models_of([run.run for run in runs])], plan.tune)
     notes += found.notes
     write_text(
         folder.output_dir / "table.md",
-        markdown(tables_of(found.arms, found.comparisons), notes, found.conclusions),
+        markdown(tables_of(found.arms, found.comparisons, PARTS, found.reward_models), notes, found.conclusions),
     )
-    print_tables(tables_of(found.arms, [], ("rates", "divided", "measured")))
+    parts = ("rates", "divided", "measured", "reward_models")
+    print_tables(tables_of(found.arms, [], parts, found.reward_models))
     print("\n".join([*found.conclusions, *notes]))
     print(f"Written: {folder.output_dir / 'table.md'}")
     return states
@@ -129,6 +131,6 @@ def _runs(rows: Sequence[Row], tune: Sequence[str]) -> tuple[list[Evaluated], li
             notes.append(f"{row.name}: damaged: {error}")
             continue
         notes += found.drop_damaged()
-        if found.row["results"] or found.row["external"]:
+        if found.row["results"] or found.row["external"] or is_reward_model(found):
             runs.append(found)
     return runs, notes

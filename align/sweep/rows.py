@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from align.config.compose import compose_run
-from align.config.registry import DEFENCES, JUDGES, resolve
+from align.config.registry import DEFENCES, JUDGES, REWARD_MODEL, resolve
 from align.config.values import flatten
 from align.errors import UserError
 from align.evaluation.judges.build import NONE
@@ -51,6 +51,7 @@ class _Rows:
     @cached_property
     def all(self) -> list[Row]:
         """All rows. Raises UserError if two have the same folder."""
+        _refuse_reward_models_twice(self._cells)
         rows = [self._run(cell) for cell in self._cells]
         rows += self._chosen() if self._grid.config.tune else []
         rows += self._beside()
@@ -67,6 +68,11 @@ class _Rows:
     def _run(self, cell: Cell) -> Row:
         tasks = [Task(TRAIN, cell.path, cell.arguments)]
         if self._grid.config.tune:
+            if cell.values["method"] == REWARD_MODEL:
+                raise UserError(
+                    f"recipe={cell.values['recipe']}: a reward model writes no responses, so tune= cannot choose its "
+                    "settings. Remove tune=, and compare the accuracies of the table."
+                )
             asked = self._validation(cell)
             folder = RunFolder(cell.path).validation.evaluation
             tasks.append(_task(VALIDATE, cell.path, folder, [f"run={cell.path}", "validation=true"], asked))
@@ -121,7 +127,9 @@ class _Rows:
         return self._evaluations[key]
 
     def _evaluation(self, cell: Cell) -> dict[str, Any]:
-        """The evaluation of a run, as arguments of a task; empty without benchmarks."""
+        """The evaluation of a run, as arguments of a task; empty without benchmarks, and for a reward model."""
+        if cell.values["method"] == REWARD_MODEL:
+            return {}
         key = self._key(cell)
         if key not in self._asked:
             evaluate = self._evaluate(cell)
@@ -144,6 +152,24 @@ class _Rows:
             _refuse_same_rows(self._evaluate(cell), validate)
             self._validations[key] = _asked(validate)
         return self._validations[key]
+
+
+def _refuse_reward_models_twice(cells: Sequence[Cell]) -> None:
+    """Raises UserError for a recipe of a reward model that other runs of the grid train by themselves."""
+    recipes = {cell.values["recipe"] for cell in cells}
+    for cell in cells:
+        for name in needed_by(cell):
+            if name in recipes:
+                raise UserError(
+                    f"recipe={name}: the runs of recipe={cell.values['recipe']} train this reward model by themselves, "
+                    f"once for each model and seed. Remove {name} from recipe=."
+                )
+
+
+def needed_by(cell: Cell) -> list[str]:
+    """Recipes of the reward models that a run trains first, if they are absent."""
+    rewards = [*(cell.values["rewards"] or {}).values(), cell.values["cost"] or {}]
+    return [str(one["recipe"]) for one in rewards if one.get("recipe") and not one.get("path")]
 
 
 def _task(stage: str, path: Path, evaluation: Path, first: list[str], asked: dict[str, Any]) -> Task:

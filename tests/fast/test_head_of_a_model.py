@@ -6,10 +6,11 @@ from unittest import mock
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.nn.parallel.distributed import _find_tensors
 from trl.trainer.utils import add_fused_lm_head
 
 from align.batches.collators import Collator
-from align.fast.supervised_head import PER_TOKEN, SupervisedHead
+from align.fast.supervised_head import PER_TOKEN, ScoredOutput, SupervisedHead
 from tests.methods import test_dpo, test_sft
 from tests.support.head_fields import FIELDS, close
 
@@ -19,6 +20,12 @@ def batch(renderer, family_name, mini_rows):
     rows = [*mini_rows["image_benign"][:2], *mini_rows["text_benign"][:2]]
     given = Collator(renderer(family_name))([row.to_dict() | {"index": i} for i, row in enumerate(rows)])
     return {key: value for key, value in given.items() if key not in ("row_index", "supervised_tokens")}
+
+
+def test_ddp_finds_the_tensors_of_an_output_with_a_scalar_head():
+    """DDP reads a dictionary's `values()`: no field may have that name."""
+    output = ScoredOutput(log_probs=torch.zeros(1), scalars=torch.ones(1))
+    assert list(_find_tensors(output)) == [output.log_probs, output.scalars]
 
 
 def output_of(model, batch):

@@ -77,7 +77,7 @@ def test_damage_is_named_and_the_rest_is_shown(runs):
         "free: its responses are not shown",
         "rows.jsonl: its requests are not shown",
         "benign: a line of rows.jsonl does not hold the request (KeyError(",
-        "log.jsonl is damaged, so its loss is not drawn",
+        "log.jsonl is damaged, so its curves are not drawn",
         "curve.json is damaged, so it is not drawn",
         "leakage.j.json: damaged",
         "hurt: damaged: ",

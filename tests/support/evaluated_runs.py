@@ -39,7 +39,7 @@ def run(
         "seed": 0,
     }
     it.record(**(manifest | {"steps": 3, "trainable_parameters": 5, "seconds": 1.0, "peak_memory_mib": 7} | more))
-    for set_name, (kind, answers) in (sets or {"mini_vsil": ("vsil", good)}).items():
+    for set_name, (kind, answers) in ({"mini_vsil": ("vsil", good)} if sets is None else sets).items():
         _evaluation(it.evaluation / set_name, set_name, kind, answers, invalid, clusters, judge, categories)
     return it
 

@@ -29,7 +29,7 @@ def reward_batch(collator: Collator, rendered: Sequence[Rendered]) -> dict[str, 
 def last_values(output: Any) -> torch.Tensor:
     """What a scalar head computes at the last token of each response of a `reward_batch` (rows,)."""
     places = output.label_mask.cumsum(1).argmax(1)
-    return output.values[torch.arange(len(places), device=places.device), places, 0]
+    return output.scalars[torch.arange(len(places), device=places.device), places, 0]
 
 
 def in_chunks(rendered: Sequence[Rendered], size: int) -> Iterator[tuple[list[int], list[Rendered]]]:

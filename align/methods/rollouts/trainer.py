@@ -208,9 +208,9 @@ class RolloutTrainer(RowsTrainer):
             for one, found in zip(of_chunk, per_response(output.log_probs, output.label_mask), strict=True):
                 one.log_probs = found
             if self.critic is not None:
-                for i, name in enumerate(("values", "cost_values")[: output.values.size(2)]):
+                for i, name in enumerate(("values", "cost_values")[: output.scalars.size(2)]):
                     for one, found in zip(
-                        of_chunk, per_response(output.values[..., i], output.label_mask), strict=True
+                        of_chunk, per_response(output.scalars[..., i], output.label_mask), strict=True
                     ):
                         setattr(one, name, found)
             if self.asks_reference:

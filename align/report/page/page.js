@@ -28,6 +28,19 @@
   });
   addEventListener("afterprint", () => closed.splice(0).forEach((one) => { one.open = false; }));
 
+  // Samples of rollouts are in the page as escaped text; the examples below are made by this script.
+  document.querySelectorAll(".samples .veiled").forEach((box) => {
+    const [content, button] = box.children;
+    button.addEventListener("click", () => {
+      box.classList.remove("veiled");
+      content.classList.remove("veil-content");
+      content.removeAttribute("aria-hidden");
+      content.tabIndex = -1;
+      button.remove();
+      content.focus();
+    });
+  });
+
   if (!byId("filters")) return;
   const { methods, sets, items, answers, images, first } = JSON.parse(byId("payload").textContent);
   const form = byId("filters");

@@ -19,9 +19,11 @@ from align.report.page.examples import examples
 from align.report.page.figures.bars import answer_bars
 from align.report.page.figures.funnel import funnel_bars
 from align.report.page.figures.interaction import interaction
+from align.report.page.figures.rollouts import rollout_curves
 from align.report.page.figures.scatter import leak_scatter, pareto
 from align.report.page.figures.steps import curves, rates_by_step
 from align.report.page.images import Images
+from align.report.page.samples import samples
 from align.report.tables.all_tables import tables_of
 from align.report.tables.categories import category_tables
 from align.report.tables.table import Table
@@ -61,7 +63,9 @@ def page(
     of_runs = {str(run.run.path): curve_of(run.run) for run in found.runs}
     notes = [*notes, *found.notes, *(note for curve in of_runs.values() for note in curve.notes)]
     shown, of_examples = examples(found.arms, room.answers, Images(int(room.images_mb * MEGABYTE)))
-    tables = tables_of(found.arms, found.comparisons, ("rates", "divided", "differences", "measured"))
+    sampled, of_samples = samples(found.arms, room.answers)
+    parts = ("rates", "divided", "differences", "measured", "reward_models")
+    tables = tables_of(found.arms, found.comparisons, parts, found.reward_models)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return (
         environment(HERE)
@@ -81,13 +85,15 @@ def page(
             interaction=interaction(found),
             curves=curves(found, of_runs),
             by_step=rates_by_step(found, of_runs),
+            rollouts=rollout_curves(found, of_runs),
+            samples=sampled,
             tables=tables,
             heat=[_heat(table) for table in _leak_free_first(category_tables(found.arms), found)],
             leaks=leaks,
             funnels=[funnel_bars(one, i) for i, one in enumerate(funnels)],
             costs=costs(found.arms),
-            provenance=provenance(found.runs),
-            notes=list(dict.fromkeys(shortened(note) for note in [*notes, *of_examples])),
+            provenance=provenance([*found.runs, *found.reward_models]),
+            notes=list(dict.fromkeys(shortened(note) for note in [*notes, *of_examples, *of_samples])),
             several_models=len({arm.row["model"] for arm in found.arms}) > 1,
             examples=bool(shown["items"]),
             payload=for_script(shown),

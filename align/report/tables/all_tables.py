@@ -7,18 +7,25 @@ from typing import Any
 
 from align.errors import UserError
 from align.report.arms import Arm
+from align.report.run_results import Evaluated
 from align.report.tables.abilities import measured_tables
 from align.report.tables.categories import category_tables
 from align.report.tables.differences import difference_tables
 from align.report.tables.labels import divided_tables
 from align.report.tables.rates import rate_tables
+from align.report.tables.reward_models import reward_model_tables
 from align.report.tables.table import Table
 
-PARTS = ("rates", "divided", "differences", "categories", "measured")
+PARTS = ("rates", "divided", "differences", "categories", "measured", "reward_models")
 
 
-def tables_of(arms: Sequence[Arm], comparisons: Sequence[dict[str, Any]], parts: Sequence[str] = PARTS) -> list[Table]:
-    """Tables of rates, labels, differences, categories, and lmms_eval's results.
+def tables_of(
+    arms: Sequence[Arm],
+    comparisons: Sequence[dict[str, Any]],
+    parts: Sequence[str] = PARTS,
+    reward_models: Sequence[Evaluated] = (),
+) -> list[Table]:
+    """Tables of rates, labels, differences, categories, lmms_eval's results, and reward models.
 
     Raises UserError.
     """
@@ -30,5 +37,6 @@ def tables_of(arms: Sequence[Arm], comparisons: Sequence[dict[str, Any]], parts:
         "differences": lambda: difference_tables(comparisons),
         "categories": lambda: category_tables(arms),
         "measured": lambda: measured_tables(arms),
+        "reward_models": lambda: reward_model_tables(reward_models),
     }
     return [table for part in PARTS if part in parts for table in made[part]()]

@@ -51,7 +51,7 @@ def test_the_first_pass_computes_the_log_probabilities_of_the_rollout(trainer):
     trainer.model.train()
     output = trainer.model(**inputs, use_cache=False, fused_lm_head=True, scalar="critic")
     torch.testing.assert_close(output.log_probs.detach(), of_rollouts["old"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(output.values.detach()[..., 0], of_rollouts["values"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.scalars.detach()[..., 0], of_rollouts["values"], atol=1e-5, rtol=0)
 
 
 def test_a_new_policy_is_the_reference_model(trainer):
