@@ -12,7 +12,7 @@ from tests.support.answered_runs import answered
 from tests.support.evaluated_runs import made
 from tests.support.pages import EVIL, page_of
 
-NAMES = ("reward", "kl", "completions/mean_length", "refusals/harmful", "refusals/benign")
+NAMES = ("reward", "objective/kl", "completions/mean_length", "refusals/harmful", "refusals/benign")
 
 
 def sampled(folder, images, name="mm_ppo", steps=20, lift=0.0, **more):
@@ -20,7 +20,7 @@ def sampled(folder, images, name="mm_ppo", steps=20, lift=0.0, **more):
     method = name.partition("_")[2]
     it = answered(folder, images, name=name, method=method, view=more.pop("view", "image"), n=4, **more)
     log = [
-        {"step": step, "loss": 0.5, "kl": step / 10, "completions/mean_length": 20.0 + math.sin(step)}
+        {"step": step, "loss": 0.5, "objective/kl": step / 10, "completions/mean_length": 20.0 + math.sin(step)}
         | {"reward": math.tanh(step / 8 + lift), "refusals/harmful": step / steps, "refusals/benign": 0.1}
         for step in range(1, steps + 1)
     ]
@@ -76,12 +76,12 @@ def test_each_quantity_is_a_panel_with_a_line_for_each_run(shown):
 def test_values_are_those_of_the_log(runs):
     found = curve_of(RunFolder(runs / "mm")).rollouts
     assert tuple(found) == NAMES
-    assert found["kl"] == [(step, step / 10) for step in range(1, 21)]
+    assert found["objective/kl"] == [(step, step / 10) for step in range(1, 21)]
 
 
 def test_other_methods_have_no_such_panels(tmp_path):
     it = answered(tmp_path / "runs" / "a", tmp_path / "images", name="mm_kto", method="kto", view="image", n=4)
-    write(it.path / "log.jsonl", [{"step": 1, "loss": 1.0, "kl": 0.5}])
+    write(it.path / "log.jsonl", [{"step": 1, "loss": 1.0, "objective/kl": 0.5}])
     assert 'id="rollouts"' not in page_of(tmp_path / "runs")[0]
 
 

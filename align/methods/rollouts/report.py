@@ -13,6 +13,10 @@ from align.methods.rewards import Rewards
 from align.methods.rollouts.rollout import Rollout
 from align.rows import ROLES, Row
 
+KL = "objective/kl"
+"""The name in the log of the mean divergence from the reference model, in nats per response, as in
+trl's last PPO. trl's GRPO logs another estimate, per token, as `kl`."""
+
 
 def summary(
     rollouts: Sequence[Rollout], roles: Sequence[str], rewards: Rewards, facts: Mapping[str, Any]
@@ -22,7 +26,7 @@ def summary(
     found = {
         "reward": _mean(scores),
         "reward_std": statistics.pstdev(scores),
-        "kl": _mean([one.kl for one in rollouts]),
+        KL: _mean([one.kl for one in rollouts]),
         "completions/mean_length": _mean([len(one.tokens) for one in rollouts]),
         "completions/clipped_ratio": _mean([not one.finished for one in rollouts]),
         "unscored": _mean([one.score is None for one in rollouts]),
@@ -45,7 +49,7 @@ def _mean(values: Sequence[float]) -> float:
 def reason_to_stop(found: Mapping[str, float], arguments: Any) -> str | None:
     """Why a run stops after a round with this summary; None to continue."""
     bounds = {
-        "kl": (arguments.max_kl, "max_kl", "the mean divergence from the reference model, in nats per response,"),
+        KL: (arguments.max_kl, "max_kl", "the mean divergence from the reference model, in nats per response,"),
         "refusals/benign": (
             arguments.max_benign_refusals,
             "max_benign_refusals",

@@ -15,22 +15,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 
 from align.batches.collators import Prompts
 from align.batches.rendering import Rendered, Renderer
 from align.errors import UserError
 from align.fast.supervised_head import Scalar
-from align.methods.rewards import Reward
 from align.methods.rollouts import report, rollout
 from align.methods.rollouts.advantages import next_log_multiplier
+from align.methods.rollouts.measuring import Measurement, adapter_of, on_device
 from align.methods.rollouts.order import InRounds, Plan
 from align.methods.rollouts.rollout import Rollout
 from align.methods.rollouts.sampling import Request, Sampling, sample
-from align.methods.rollouts.scoring import in_chunks, last_values, per_response, reward_batch
+from align.methods.rollouts.totals import add_up, ask_functions
 from align.methods.trainer import RowsTrainer
 from align.models.adapters import POLICY, Adapters
-from align.models.reference import FROZEN
 from align.models.scalar_head import add_adapter_with_head
 from align.rows import Row
 from align.run_folder import step_of
@@ -73,8 +72,8 @@ class RolloutTrainer(RowsTrainer):
         model = self.accelerator.unwrap_model(self.model)
         for reward in self.parts.rewards.all:
             if reward.folder is not None:
-                head = add_adapter_with_head(model, _adapter_of(reward), reward.folder, trainable=False)
-                self._register(_adapter_of(reward), head)
+                head = add_adapter_with_head(model, adapter_of(reward), reward.folder, trainable=False)
+                self._register(adapter_of(reward), head)
         self._add_critic(model)
         self.adapters = Adapters(model)
         self.adapters.keep_in_recomputation(model)
@@ -148,7 +147,7 @@ class RolloutTrainer(RowsTrainer):
             "row_index": torch.tensor([one.row for one in rollouts]),
             "supervised_tokens": torch.tensor([len(one.tokens) for one in rollouts]),
         }
-        return _to(batch, self.accelerator.device)
+        return on_device(batch, self.accelerator.device)
 
     def row(self, number: int) -> Row:
         """The row with this number in the training data."""
@@ -171,8 +170,11 @@ class RolloutTrainer(RowsTrainer):
         rollouts = sorted(
             mine if processes == 1 else gather_object(mine), key=lambda one: (rows.index(one.row), one.sample)
         )
-        self._add_rewards(rollouts)
-        self._refuse_unscored(number, rollouts)
+        ask_functions(self.parts.rewards, rollouts, [self.row(one.row) for one in rollouts], self.accelerator)
+        roles = self.train_dataset["role"]
+        for one in rollouts:
+            add_up(one, roles[one.row], self.parts.rewards, self.args.missing_eos_penalty)
+        self._refuse_unscored(rollouts)
         self.credit(rollouts)
         self.rounds = {one.row * self.samples + one.sample: one for one in rollouts}
         self.present_round = number
@@ -193,94 +195,21 @@ class RolloutTrainer(RowsTrainer):
                 text = renderer.processor.tokenizer.decode(ids, skip_special_tokens=True)
                 found = Rollout(request.number, request.sample, one.tokens, text, one.finished, torch.empty(0))
                 written.append((found, replace(one.rendered, id=request.row.id, answer_ids=one.tokens)))
-        self._measure(model, [one for one, _ in written], [rendered for _, rendered in written], size)
-        return [one for one, _ in written]
+        rollouts = [one for one, _ in written]
+        self._measurement(model).measure(rollouts, [rendered for _, rendered in written], size)
+        return rollouts
 
-    @torch.no_grad()
-    def _measure(self, model: Any, rollouts: Sequence[Rollout], rendered: Sequence[Rendered], size: int) -> None:
-        training = model.training
-        model.eval()
-        frozen = FROZEN if FROZEN in model.peft_config else None
-        for places, chunk in in_chunks(rendered, size):
-            of_chunk = [rollouts[i] for i in places]
-            batch = _to(self.data_collator.lay_out(chunk), self.accelerator.device)
-            output = model(**batch, use_cache=False, fused_lm_head=True, scalar=self.critic)
-            for one, found in zip(of_chunk, per_response(output.log_probs, output.label_mask), strict=True):
-                one.log_probs = found
-            if self.critic is not None:
-                for i, name in enumerate(("values", "cost_values")[: output.scalars.size(2)]):
-                    for one, found in zip(
-                        of_chunk, per_response(output.scalars[..., i], output.label_mask), strict=True
-                    ):
-                        setattr(one, name, found)
-            if self.asks_reference:
-                with self.adapters.use(frozen):
-                    output = model(**batch, use_cache=False, fused_lm_head=True)
-                for one, found in zip(of_chunk, per_response(output.log_probs, output.label_mask), strict=True):
-                    one.reference = found
-            self._ask_reward_models(model, of_chunk, chunk)
-        model.train(training)
+    def _measurement(self, model: Any) -> Measurement:
+        models = [reward for reward in self.parts.rewards.all if reward.folder is not None]
+        device, collator = self.accelerator.device, self.data_collator
+        return Measurement(model, self.adapters, collator, device, self.critic, self.asks_reference, models)
 
     @property
     def asks_reference(self) -> bool:
         """Whether the reference model's log-probabilities are needed."""
         return True
 
-    def _ask_reward_models(self, model: Any, rollouts: Sequence[Rollout], rendered: Sequence[Rendered]) -> None:
-        models = [reward for reward in self.parts.rewards.all if reward.folder is not None]
-        if not models:
-            return
-        batch = _to(reward_batch(self.data_collator, rendered), self.accelerator.device)
-        for reward in models:
-            output = model(**batch, use_cache=False, fused_lm_head=True, scalar=_adapter_of(reward), log_probs=False)
-            for one, found in zip(rollouts, last_values(output).tolist(), strict=True):
-                one.rewards[reward.name] = found
-
-    def _add_rewards(self, rollouts: Sequence[Rollout]) -> None:
-        """Ask the rewards that are functions, on one process, and add all rewards up."""
-        found: list[Any] = [None, None]
-        if self.accelerator.is_main_process:
-            try:
-                rows = [self.row(one.row) for one in rollouts]
-                texts = [one.response for one in rollouts]
-                asked = [reward for reward in self.parts.rewards.all if reward.score is not None]
-                found[0] = {reward.name: self._asked(reward, rows, texts) for reward in asked}
-            except UserError as error:  # all processes stop together
-                found[1] = str(error)
-        if self.accelerator.num_processes > 1:
-            broadcast_object_list(found)
-        if found[1] is not None:
-            raise UserError(found[1])
-        for name, values in found[0].items():
-            for one, value in zip(rollouts, values, strict=True):
-                one.rewards[name] = None if value is None else float(value)
-        roles = self.train_dataset["role"]
-        for one in rollouts:
-            self._add_up(one, roles[one.row])
-
-    def _add_up(self, one: Rollout, role: str) -> None:
-        """Set the score, and the cost, of a response to a row with this role."""
-        rewards = self.parts.rewards
-        terms = [reward for reward in rewards.terms if role in reward.roles]
-        one.rewards = {
-            name: one.rewards[name] for name in (reward.name for reward in rewards.all if role in reward.roles)
-        }
-        total = _weighted(one, terms)
-        penalty = 0.0 if one.finished else self.args.missing_eos_penalty
-        one.score = None if total is None else total - penalty
-        if rewards.cost is not None:
-            one.cost = _weighted(one, [rewards.cost]) if role in rewards.cost.roles else 0.0
-            one.score = None if one.cost is None else one.score
-
-    @staticmethod
-    def _asked(reward: Reward, rows: Sequence[Row], texts: Sequence[str]) -> list[float | None]:
-        """A function's rewards; 0 for rows of other roles, which it is not asked about."""
-        assert reward.score is not None
-        places = [i for i, row in enumerate(rows) if row.role in reward.roles]
-        values = dict(zip(places, reward.score([rows[i] for i in places], [texts[i] for i in places]), strict=True))
-        return [values.get(i, None if i in values else 0.0) for i in range(len(rows))]
-
-    def _refuse_unscored(self, number: int, rollouts: Sequence[Rollout]) -> None:
+    def _refuse_unscored(self, rollouts: Sequence[Rollout]) -> None:
         """Raises UserError, before any step is taken, if too many responses have no reward."""
         missing = [one for one in rollouts if one.score is None]
         if len(missing) <= self.args.max_unscored * len(rollouts) and len(missing) < len(rollouts):
@@ -339,26 +268,7 @@ class RolloutTrainer(RowsTrainer):
             self.present_round = facts.pop("round")
             self.facts = facts
             self.rounds = {one.row * self.samples + one.sample: one for one in rollouts}
-            if self.parts.samples_file and self.accelerator.is_main_process:
-                report.keep_samples(self.parts.samples_file, step_of(Path(resume_from_checkpoint)))
+        if self.parts.samples_file and self.accelerator.is_main_process:
+            before = 0 if resume_from_checkpoint is None else step_of(Path(resume_from_checkpoint))
+            report.keep_samples(self.parts.samples_file, before)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
-
-
-def _adapter_of(reward: Reward) -> str:
-    return f"reward_{reward.name}"
-
-
-def _weighted(one: Rollout, terms: Sequence[Reward]) -> float | None:
-    """The weighted sum of a response's rewards; None if one of them has no finite value."""
-    values = [one.rewards.get(reward.name) for reward in terms]
-    if any(value is None or not torch.isfinite(torch.tensor(value)) for value in values):
-        return None
-    return sum(reward.weight * value for reward, value in zip(terms, values, strict=True) if value is not None)
-
-
-def _to(batch: dict[str, Any], device: Any) -> dict[str, Any]:
-    """The batch on a device; `layout` is a dictionary of tensors."""
-    return {
-        key: _to(value, device) if isinstance(value, dict) else value.to(device) if torch.is_tensor(value) else value
-        for key, value in batch.items()
-    }

@@ -14,7 +14,7 @@ from align.run_folder import RunFolder
 MOST = 400
 """Most points of a line; more cannot be distinguished."""
 LENGTH = "completions/mean_length"
-ROLLOUTS = ("reward", "kl", LENGTH, "refusals/harmful", "refusals/benign")
+ROLLOUTS = ("reward", "objective/kl", LENGTH, "refusals/harmful", "refusals/benign")
 """What methods with rollouts log (align/methods/rollouts/report.py). Only these methods log LENGTH."""
 
 Points = list[tuple[int, float]]

@@ -12,6 +12,7 @@ from align.methods.rollouts import rollout, scoring
 from align.methods.rollouts.order import InRounds, Plan
 from align.methods.rollouts.rollout import Rollout
 from align.methods.rollouts.sampling import Request, Sampling, never_sampled, sample
+from align.methods.rollouts.totals import add_up
 from align.miniature.rows import evaluation_rows, training_rows
 from align.settings import Part
 from tests.support.rewarded import built, rewarded
@@ -107,7 +108,7 @@ def test_a_response_that_is_cut_pays_and_one_that_ends_at_once_has_one_token(tra
     cut = replace(ended, finished=False, sample=1)
     for one, score in ((ended, 0.0), (cut, -1.0)):
         one.rewards = {"length": 0.0}
-        trainer._add_up(one, "harmful")
+        add_up(one, "harmful", trainer.parts.rewards, trainer.args.missing_eos_penalty)
         assert one.score == score
     trainer.credit([ended, cut])
     assert ended.advantages.tolist() == pytest.approx([-0.2])

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from align.config.compose import compose_run
 from align.methods.ppo import PPO
+from align.methods.reward import Reward
 from align.methods.rollouts import rollout
 from align.methods.rollouts.trainer import RolloutTrainer
 from align.run_folder import RunFolder
@@ -85,7 +86,7 @@ def ends(monkeypatch, owner, name, times):
 
 
 PLACES = {
-    "while it samples": (RolloutTrainer, "_measure", 1),
+    "while it samples": (RolloutTrainer, "_measurement", 1),
     "between two passes": (RolloutTrainer, "compute_loss", 5),
     "while it saves": (rollout, "save", 1),
 }
@@ -141,7 +142,7 @@ train(compose_run(sys.argv[4:]))
 def test_a_killed_run_has_the_same_trajectory(tiny, tmp_path, method):
     more = ["train.save_steps=1", "train.samples=100", "train.sample_steps=1"]
     command = words(tiny("llava"), tmp_path / "cut", method, *more)
-    for place in (("trainer", "_measure", "1"), ("trainer", "compute_loss", "2"), ("rollout", "save", "0")):
+    for place in (("trainer", "_measurement", "1"), ("trainer", "compute_loss", "2"), ("rollout", "save", "0")):
         killed = [sys.executable, "-c", KILLED, *place, *command]
         done = subprocess.run(
             killed, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200
@@ -166,3 +167,16 @@ def test_a_critic_has_its_own_learning_rate(tiny, tmp_path, monkeypatch):
     command = words(tiny("llava"), tmp_path / "run", "ppo", "train.critic_learning_rate=5e-4", "train.max_steps=1")
     train(compose_run(command))
     assert sorted(seen.values()) == [5e-4, 1e-3]
+
+
+def test_an_interrupted_reward_model_has_the_same_trajectory(tiny, tmp_path, monkeypatch):
+    command = rewarded(tiny("llava"), tmp_path / "cut", "reward", "train.save_steps=1")
+    with monkeypatch.context() as patch:
+        ends(patch, Reward, "compute_loss", 3)
+        with pytest.raises(Stopped):
+            train(compose_run(command))
+    runs = [train(compose_run(command)), train(compose_run([*command, f"output_dir={tmp_path / 'whole'}"]))]
+    for name in ("adapter_model.safetensors", "scalar_head.safetensors"):
+        one, other = (load_file(run.weights / name) for run in runs)
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert runs[0].manifest()["held_out"] == runs[1].manifest()["held_out"]

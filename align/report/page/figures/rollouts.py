@@ -13,7 +13,7 @@ from align.report.tables.rates import labels
 
 TITLES = {
     "reward": "reward, mean of a round",
-    "kl": "KL from the reference model, nats",
+    "objective/kl": "KL from the reference model, nats",
     LENGTH: "length of responses, tokens",
     "refusals/harmful": "refusals of harmful rows, %",
     "refusals/benign": "refusals of benign rows, %",
