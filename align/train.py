@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _finished(run: RunFolder, config: Any) -> str:
-    """The last line of a run that is not evaluated; a reward model is never, because it writes no responses."""
+    """The last line of a run that is not evaluated; a reward model writes no responses."""
     if config.method != REWARD_MODEL:
         return f"Training is finished. To evaluate the run: align eval run={run.path}"
     from align.report.reward_models import accuracy_line

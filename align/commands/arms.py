@@ -137,8 +137,8 @@ def _refuse_reward_models(cells: Cells) -> None:
             recipe = cell.config.recipe
             raise UserError(
                 f"recipe={recipe}: a reward model writes no responses, so it cannot be compared. Compare recipes that "
-                f"learn from it, for example recipe=mm_ppo: it is trained first, and its accuracy is shown. To train it "
-                f"alone: align train recipe={recipe} model={cell.config.model.name}"
+                f"learn from it, for example recipe=mm_ppo: it is trained first, and its accuracy is shown. To train "
+                f"it alone: align train recipe={recipe} model={cell.config.model.name}"
             )
 
 

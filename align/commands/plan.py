@@ -122,8 +122,8 @@ def _notes(found: Sequence[Any], assumed: PlanSettings) -> list[str]:
         notes.append(
             f"Sampled responses have train.max_completion_length tokens ({lengths}). Decoding is assumed to be "
             "memory-bound: for each token of a batch a GPU reads the language model's weights, and the keys and values "
-            f"of the batch, at {assumed.decoding:.0%} of its bandwidth ({_bandwidths()}; plan.decoding). The training of "
-            "reward models is not included: plan their recipes too."
+            f"of the batch, at {assumed.decoding:.0%} of its bandwidth ({_bandwidths()}; plan.decoding). The training "
+            "of reward models is not included: plan their recipes too."
         )
     if any(it.full for it in found):
         notes.append(

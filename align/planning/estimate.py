@@ -74,7 +74,10 @@ class Estimate:
     rollouts: Rollouts | None = None
     """For a method that samples its responses."""
     in_memory: tuple[float, float] | None = None
-    """For such a method: bytes of weights, gradients and optimizer states (one base; a base for each model)."""
+    """For such a method: bytes of weights, gradients and optimizer states.
+
+    (On one base, with a base for each model.)
+    """
 
     @property
     def all(self) -> int:

@@ -1,4 +1,4 @@
-"""What methods with rollouts compute and hold: sampling, passes over the responses, several adapters on one base.
+"""Methods with rollouts: sampling, passes over responses, several adapters on one base.
 
 A round is sampled and scored once and trained on in several steps; everything here is the share of
 one optimizer step. Every response is assumed to have `max_completion_length` tokens.
@@ -49,7 +49,7 @@ class Rollouts:
     tokens: int
     """Tokens of a response."""
     scored: Pass
-    """The policy's pass over the responses, without gradient. The reference model's is `Step.reference`."""
+    """The policy's pass over the responses, without gradient; the reference model's is in `Step`."""
     critic: Pass | None
     """The critic's pass over the responses, without gradient."""
     trained_critic: Pass | None
@@ -58,7 +58,7 @@ class Rollouts:
     """The pass of one reward model."""
     reward_models: int
     models: int
-    """Models that would be in memory if each had its own base: policy, critic, reference, reward models."""
+    """Models that would be in memory without a common base."""
 
 
 def samples(arguments: Any) -> bool:
@@ -89,9 +89,9 @@ def rollout_step(
     prompt = assumed.prompt_tokens + (image.tokens if share else 0)
     if arguments.max_length is not None and prompt > arguments.max_length:
         raise UserError(
-            f"a prompt of {prompt} tokens (text {assumed.prompt_tokens}, image {prompt - assumed.prompt_tokens}) is longer "
-            f"than train.max_length={arguments.max_length}, and the run would reject it. Give a higher train.max_length=, "
-            "or set the sizes of rows with plan.prompt_tokens, plan.image."
+            f"a prompt of {prompt} tokens (text {assumed.prompt_tokens}, image {prompt - assumed.prompt_tokens}) is "
+            f"longer than train.max_length={arguments.max_length}, and the run would reject it. Give a higher "
+            "train.max_length=, or set the sizes of rows with plan.prompt_tokens, plan.image."
         )
     multiple = arguments.pad_to_multiple_of or 1
     length = -(-(prompt + tokens) // multiple) * multiple
@@ -130,13 +130,16 @@ def _reward_models(config: RunConfig) -> list[RewardSettings]:
 def with_rollouts(
     spent: Flops, matrices: Sequence[Matrix], step: Step, rollouts: Rollouts, checkpointing: bool
 ) -> Flops:
-    """The FLOPs of a step and of its rollouts; `spent` are those of the policy's training and the reference."""
+    """The FLOPs of a step and of its rollouts.
+
+    `spent` are those of the policy's training and of the reference model.
+    """
     scored = forward_of(matrices, step, rollouts.scored)
     scored += rollouts.reward_models * forward_of(matrices, step, rollouts.reward)
     trained = 0.0
     if rollouts.critic is not None and rollouts.trained_critic is not None:
         scored += forward_of(matrices, step, rollouts.critic)
-        # Instead of the output head, the critic has a head of one output, which costs next to nothing.
+        # Instead of the output head, the critic has a head of one output, which is not counted.
         inner = [matrix for matrix in matrices if matrix.tower != HEAD]
         trained = flops(inner, replace(step, policy=rollouts.trained_critic, reference=None), checkpointing).total
     prefill, decoding = _prefill(matrices, step, rollouts), _decoding(matrices, rollouts)
@@ -149,7 +152,7 @@ def _prefill(matrices: Sequence[Matrix], step: Step, rollouts: Rollouts) -> floa
 
 
 def _decoding(matrices: Sequence[Matrix], rollouts: Rollouts) -> float:
-    """FLOPs of all tokens after the prompt; token t attends to the prompt and t earlier tokens."""
+    """FLOPs of the responses; token t attends to the prompt and t earlier tokens."""
     tokens = rollouts.tokens
     seen = tokens * rollouts.prompt + tokens * (tokens - 1) / 2
     each = sum(
@@ -171,7 +174,7 @@ def decoding_seconds(
     at_once: int,
     bandwidth: float,
 ) -> float:
-    """Seconds of decoding for one optimizer step, if each GPU reads `bandwidth` bytes in a second."""
+    """Seconds of decoding for one optimizer step; a GPU reads `bandwidth` bytes in a second."""
     weights = sum(matrix.weights * matrix_bytes(it, config, matrix) for matrix in matrices if _is_decoded(matrix))
     each = math.ceil(rollouts.round / gpus)
     rounds, size = math.ceil(each / at_once), min(at_once, each)
@@ -192,7 +195,7 @@ def cache_bytes(it: Skeleton, matrices: Sequence[Matrix], rollouts: Rollouts, at
 
 
 def _reward_adapters(of: Held, config: RunConfig, optimizer: str, configs: str | None) -> list[Held]:
-    """The adapter of each reward model: its recipe's, else as large as the policy's. Raises UserError."""
+    """The adapter of each reward model: its recipe's, else the policy's. Raises UserError."""
     found: dict[str | None, Held] = {None: of}
     model = config.model.name if config.model.name in available("models") else str(config.model.path)
     recipes = [one.recipe if one.path is None else None for one in _reward_models(config)]

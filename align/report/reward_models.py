@@ -1,4 +1,4 @@
-"""Reward models: runs that score responses and write none, with their accuracy on held-out pairs."""
+"""Reward models, which score responses and write none, and their accuracy on held-out pairs."""
 
 from __future__ import annotations
 

@@ -50,10 +50,13 @@ class Case:
 
 
 class RewardModel:
-    """A trained reward model: base, adapter and scalar head; loaded at the first response without a reward."""
+    """A trained reward model: base, adapter and scalar head.
+
+    It is loaded at the first response without a reward.
+    """
 
     def __init__(self, path: str, batch_size: int):
-        """Raises UserError unless `path` is the run folder of a reward model whose base did not change."""
+        """Raises UserError unless `path` is the run folder of a reward model with the same base."""
         run, given = RunFolder(Path(path).resolve()), f"reward={path}"
         if not run.manifest_file.is_file():
             raise UserError(
@@ -68,7 +71,8 @@ class RewardModel:
         self._known = self._source.load_without_weights()
         if read_facts(str(weights)).get("rendering") != self._known.renderer.identity:
             raise UserError(
-                f"{given}: its chat template, tokenizer or image processor was replaced after it was trained; restore it"
+                f"{given}: its chat template, tokenizer or image processor was replaced after it was trained; restore "
+                "it"
             )
         self._model: Any = None
         self.lines: list[str] = []

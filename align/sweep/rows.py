@@ -127,7 +127,7 @@ class _Rows:
         return self._evaluations[key]
 
     def _evaluation(self, cell: Cell) -> dict[str, Any]:
-        """The evaluation of a run, as arguments of a task; empty without benchmarks, and for a reward model."""
+        """The evaluation of a run, for a task; empty without benchmarks, and for a reward model."""
         if cell.values["method"] == REWARD_MODEL:
             return {}
         key = self._key(cell)
@@ -155,7 +155,7 @@ class _Rows:
 
 
 def _refuse_reward_models_twice(cells: Sequence[Cell]) -> None:
-    """Raises UserError for a recipe of a reward model that other runs of the grid train by themselves."""
+    """Raises UserError for a reward model's recipe that other runs of the grid train anyway."""
     recipes = {cell.values["recipe"] for cell in cells}
     for cell in cells:
         for name in needed_by(cell):

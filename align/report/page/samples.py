@@ -16,7 +16,7 @@ MOST = 12
 
 
 def samples(arms: Sequence[Arm], most: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """-> ([{name, samples, of}] of each arm's first seed, notes); at most `most` samples of each."""
+    """-> ([{name, seed, samples, of}] of each arm's first seed, notes); at most `most` of each."""
     arms = sorted_arms(arms)
     label, notes, found = labels([arm.row for arm in arms]), list[str](), []
     several = len({arm.row["model"] for arm in arms}) > 1

@@ -17,8 +17,8 @@ COLUMNS = [
     Column("margin", "", "mean reward of the chosen minus that of the rejected response"),
 ]
 NOTE = (
-    "Pairs that were held out from training. Accuracy: share of pairs whose chosen response has the higher reward; equal "
-    "rewards are wrong. 95% intervals, clustered by item"
+    "Pairs that were held out from training. Accuracy: share of pairs whose chosen response has the higher reward; "
+    "equal rewards are wrong. 95% intervals, clustered by item"
 )
 
 

@@ -32,6 +32,9 @@ LOSSES = {
     "kto": "KTO: good answers more likely than a baseline, bad ones less likely",
     "orpo": "likelihood of chosen responses, with the odds ratio of chosen and rejected ones",
     "simpo": "SimPO: a margin between mean log-probabilities of chosen and rejected responses",
+    "ppo": "PPO: clipped policy gradient with a critic, on rewards minus the divergence from the reference model",
+    "grpo": "GRPO: clipped policy gradient on rewards relative to other responses to the same prompt",
+    "reward": "a reward model: the chosen response's reward above that of the rejected one",
     "unlearning": "gradient ascent on harmful responses, likelihood of safe ones, KL to the reference model on benign "
     "rows",
     "safe_unlearning": "NPO on harmful responses, likelihood of safe and of benign ones",

@@ -19,8 +19,8 @@ TITLES = {
     "refusals/benign": "refusals of benign rows, %",
 }
 CAPTION = (
-    "Sampled responses by training step, a line for each run. Rewards of different reward models have different scales. "
-    "KL is the mean over responses; refusals are counted by refusal phrases. Dashed: trained without images."
+    "Sampled responses by training step, a line for each run. Rewards of different reward models have different "
+    "scales. KL is the mean over responses; refusals are counted by refusal phrases. Dashed: trained without images."
 )
 
 
