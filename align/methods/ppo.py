@@ -235,7 +235,7 @@ class PPO(RolloutTrainer, TermsLoss):
         return optimizer
 
     def save_state(self, folder: Path) -> None:
-        """Save the critic in a checkpoint, beside the policy's adapter."""
+        """Save the critic in a checkpoint, next to the policy's adapter."""
         super().save_state(folder)
         if self.accelerator.is_main_process:
             critic = parameters_of(self.accelerator.unwrap_model(self.model), CRITIC)

@@ -1,7 +1,7 @@
 """A scalar head on an adapter: a reward model or a critic, on a base that it shares with a policy.
 
 The head is a linear layer without bias on the hidden state of the last layer (SPA-VL, arXiv
-2406.12030; Ouyang et al. 2022, arXiv 2203.02155). It is saved beside its adapter.
+2406.12030; Ouyang et al. 2022, arXiv 2203.02155). It is saved next to its adapter.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def parameters_of(model: Any, adapter: str) -> dict[str, torch.nn.Parameter]:
 
 
 def write_head(head: torch.nn.Linear, folder: Path, facts: dict[str, Any]) -> None:
-    """Save a head beside its adapter; `facts` are stored as metadata."""
+    """Save a head next to its adapter; `facts` are stored as metadata."""
     weight = head.weight.detach().cpu().contiguous()
     save_file({WEIGHT: weight}, folder / FILE, metadata={"format": "pt", "facts": json.dumps(facts)})
 

@@ -28,7 +28,7 @@ def with_needed_runs(
 ) -> None:
     """Set `model.adapter` to that of `start`, and the path of every reward that names a recipe.
 
-    Their runs are beside `run`. Runs that start at the same time train them once. Raises UserError.
+    Their runs are next to `run`. Runs that start at the same time train them once. Raises UserError.
     """
     config = composed.config
     if config.start is not None:
@@ -68,7 +68,7 @@ def rewards_with_recipe(config: RunConfig) -> dict[str, RewardSettings]:
 
 
 def needed_run(config: RunConfig, run: RunFolder, recipe: str) -> Composed:
-    """The run of a recipe with the model, seed and data folder of another run, beside that run."""
+    """The run of a recipe with the model, seed and data folder of another run, next to that run."""
     own = ["method=reward", "evaluate_afterwards=false"] if recipe == config.recipe else []
     model = config.model.name if config.model.name in available("models") else str(config.model.path)
     words = [f"recipe={recipe}", f"model={model}", f"seed={config.seed}", *own]

@@ -21,7 +21,7 @@ VALUES = ("values", "cost_values")
 
 
 def adapter_of(reward: Reward) -> str:
-    """The name of a reward model's adapter beside the policy's."""
+    """The name of a reward model's adapter next to the policy's."""
     return f"reward_{reward.name}"
 
 

@@ -47,7 +47,7 @@ class Request:
     row: Row
 
     def named(self, round_number: int) -> str:
-        """What the response's noise depends on, beside the seed: not on the batch or the process."""
+        """What the response's noise depends on, in addition to the seed: not on the batch or the process."""
         return f"{round_number} {self.sample} {self.row.id}"
 
 

@@ -15,7 +15,7 @@ from align.settings import RunConfig
 class RolloutSettings:
     """Fields of the configuration class of a method with rollouts, in addition to those of trl."""
 
-    max_length: int | None = field(default=None, metadata={"help": "maximum tokens of a prompt; nothing is cut"})
+    max_length: int | None = field(default=None, metadata={"help": "maximum tokens of a prompt; nothing is truncated"})
     rollout_batch_size: int | None = field(
         default=None,
         metadata={"help": "responses sampled at once on each device (default: per_device_train_batch_size)"},

@@ -68,7 +68,7 @@ class RolloutTrainer(RowsTrainer):
         self.present_round = -1
         self.stop: str | None = None
         self.facts: dict[str, Any] = {}
-        """What is saved with the rollouts of a checkpoint, beside them."""
+        """What is saved in a checkpoint in addition to the rollouts."""
         model = self.accelerator.unwrap_model(self.model)
         for reward in self.parts.rewards.all:
             if reward.folder is not None:
