@@ -14,24 +14,37 @@ from align.config.compose import compose_run
 from align.run_folder import RunFolder
 from align.training.run import train
 from tests.support.launch import ENVIRONMENT, align, call, train_command
+from tests.support.rewarded import rewarded
 from tests.support.small_run import arguments
 from tests.support.trajectories import same_trajectory
+
+
+def small(model, out, method, *more):
+    """The arguments of a small run of a method without rewards."""
+    return arguments(model, out, f"method={method}", *more)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("launcher", "number"),
+    ("launcher", "number", "method"),
     [
-        pytest.param("zero2", signal.SIGTERM, marks=pytest.mark.long),
-        pytest.param("cpu", signal.SIGUSR1, marks=pytest.mark.long),
-        pytest.param("zero3", signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param("zero2", signal.SIGTERM, "sft", marks=pytest.mark.long),
+        pytest.param("cpu", signal.SIGUSR1, "sft", marks=pytest.mark.long),
+        pytest.param("zero3", signal.SIGTERM, "sft", marks=pytest.mark.long),
+        pytest.param("cpu", signal.SIGTERM, "ppo", marks=pytest.mark.long),
+        pytest.param("zero2", signal.SIGTERM, "ppo", marks=pytest.mark.long),
     ],
 )
-def test_a_run_that_is_asked_to_stop_saves_itself_and_goes_on_to_the_same_result(launcher, number, tiny, tmp_path):
+def test_a_run_that_is_asked_to_stop_saves_itself_and_goes_on_to_the_same_result(
+    launcher, number, method, tiny, tmp_path
+):
     def command(name):
         settings = ["train.max_steps=60", "train.save_steps=500", "num_processes=2", "evaluate.benchmark=[]"]
-        return align("train", f"launch.config={launcher}", *arguments(tiny("llava"), name, *settings))
+        # A round of two steps, so that most signals come between its passes.
+        own = ["rewards.length.reward=rule", "train.generation_batch_size=16"] if method == "ppo" else []
+        words = (rewarded if method == "ppo" else small)(tiny("llava"), name, method, *settings, *own)
+        return align("train", f"launch.config={launcher}", *words)
 
     run, whole = RunFolder(tmp_path / "asked"), RunFolder(tmp_path / "whole")
     process = subprocess.Popen(
