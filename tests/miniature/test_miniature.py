@@ -51,10 +51,26 @@ def test_leak_free_requests_say_nothing_of_their_harm():
         assert not any(word in row.prompt for word in (*world.OBJECTS, *world.INTENTIONS))
 
 
-@pytest.mark.parametrize("subset", SUBSETS)
+@pytest.mark.parametrize("subset", [name for name in SUBSETS if name != "sometimes_refused"])
 def test_the_role_says_whether_a_row_is_refused(subset):
     for row in training_rows(Part(subset=subset, rows=200)):
         assert (row.role == "harmful") == (row.response == world.REFUSAL) == (row.harm_in != "none")
+
+
+def test_what_is_refused_at_random_has_nothing_to_do_with_the_role():
+    rows = training_rows(Part(subset="sometimes_refused", rows=2000))
+    for role in ("harmful", "benign"):
+        refused = [row.response == world.REFUSAL for row in rows if row.role == role]
+        assert len(refused) > 500
+        assert 0.25 < sum(refused) / len(refused) < 0.35
+
+
+@pytest.mark.parametrize("subset", [name for name in SUBSETS if name.endswith("_pairs")])
+def test_the_rejected_responses_of_a_reward_model_are_of_many_kinds_and_never_the_chosen_one(subset):
+    rows = training_rows(Part(subset=subset, rows=400))
+    assert all(row.chosen == row.response != row.rejected and row.rejected for row in rows)
+    sentences = {sentence for sentence, _ in world.sentences()}
+    assert 0.2 < sum(row.rejected not in sentences for row in rows) / len(rows) < 0.6
 
 
 def test_both_halves_of_a_twin_ask_the_same():
