@@ -9,6 +9,7 @@ benign items as captions too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, zip_longest
@@ -42,6 +43,10 @@ FREE_ARGUMENTS = (
 """Arguments of trl in which arms may differ: output folders, and how steps are cut into passes."""
 
 
+REWARD_MODEL = re.compile(r"(rewards\.[^.]+|cost)\.path")
+"""Where an arm's reward model is: it is trained on the arm's own pairs."""
+
+
 def is_free(argument: str) -> bool:
     """Whether arms may differ in a field of trl's configuration."""
     return argument in FREE_ARGUMENTS or not trains(argument)
@@ -57,11 +62,21 @@ class Ground:
     """Lines of rows.jsonl; without `images` before images are decoded."""
     steps: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def samples(self) -> bool:
+        """Whether the arm trains on responses that it samples: their lengths differ between arms."""
+        return any(key.startswith("rewards.") for key in self.settings)
+
 
 def ground(name: str, config: dict[str, Any], rows: list[dict[str, Any]]) -> Ground:
     """The Ground of an arm before training; `config` in plain containers."""
     settings = dict(flatten({key: value for key, value in config.items() if key not in FREE_SETTINGS}))
-    return Ground(name, {k: v for k, v in settings.items() if not is_free(k.removeprefix("train."))}, rows)
+    held = {
+        key: value
+        for key, value in settings.items()
+        if not is_free(key.removeprefix("train.")) and not REWARD_MODEL.fullmatch(key)
+    }
+    return Ground(name, held, rows)
 
 
 def ground_of(run: RunFolder) -> Ground:
@@ -123,7 +138,7 @@ def first_difference(a: Ground, b: Ground) -> Difference | None:
         if difference := _row_difference(number, one, other):
             return difference
     for number, (one, other) in enumerate(zip_longest(a.steps, b.steps), start=1):
-        if difference := _step_difference(number, one, other):
+        if difference := _step_difference(number, one, other, a.samples):
             return difference
     return None
 
@@ -150,13 +165,15 @@ def _row_difference(number: int, one: dict[str, Any] | None, other: dict[str, An
     return None
 
 
-def _step_difference(number: int, one: dict[str, Any] | None, other: dict[str, Any] | None) -> Difference | None:
+def _step_difference(
+    number: int, one: dict[str, Any] | None, other: dict[str, Any] | None, samples: bool
+) -> Difference | None:
     if one is None or other is None:
         return f"step {number}", one and one["rows"], other and other["rows"]
     for place, (a, b) in enumerate(zip_longest(one["rows"], other["rows"]), start=1):
         if a != b:
             return f"step {number}, row {place}", a, b
-    if one["supervised_tokens"] != other["supervised_tokens"]:
+    if not samples and one["supervised_tokens"] != other["supervised_tokens"]:
         return f"step {number}: supervised_tokens", one["supervised_tokens"], other["supervised_tokens"]
     return None
 

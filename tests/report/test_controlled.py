@@ -119,6 +119,16 @@ def test_where_a_step_is_computed_and_what_is_remembered_is_free():
     assert ground("a", given | free, []).settings == ground("b", given, []).settings
 
 
+def test_an_arm_has_a_reward_model_of_its_own_and_its_responses_their_own_lengths():
+    reward = {"reward": "model", "weight": 1.0}
+    given = [{"rewards": {"preference": reward | {"path": f"runs/{name}"}}} for name in ("a", "b")]
+    one, other = (ground(name, of, []) for name, of in zip("ab", given, strict=True))
+    one.steps, other.steps = ([{"step": 1, "rows": ["h/1"], "supervised_tokens": n}] for n in (5, 7))
+    assert first_difference(one, other) is None
+    other.settings["rewards.preference.weight"] = 2.0
+    assert first_difference(one, other)[0] == "rewards.preference.weight"
+
+
 def test_the_permitted_difference_is_told():
     captions = arm("caption_free", view="caption", harm_in="image")
     captions.rows[2] = row("b/1", role="benign", view="caption", prompt="caption p")
