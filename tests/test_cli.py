@@ -43,7 +43,18 @@ def test_the_help_of_a_run_begins_with_what_is_used_most_and_has_a_section_for_t
     assert first[:2] == ["recipe", "model"]
     assert len([key for key in first if not key.endswith("*")]) <= 30
     sections = [key.removesuffix(".*") for key in first if key.endswith("*")]
-    assert sections == ["model", "data", "generation", "train", "lora", "rewards", "cost", "evaluate", "launch", "judge"]
+    assert sections == [
+        "model",
+        "data",
+        "generation",
+        "train",
+        "lora",
+        "rewards",
+        "cost",
+        "evaluate",
+        "launch",
+        "judge",
+    ]
     for section, key in [
         ("data", "data.<name>.caption_share"),
         ("judge", "evaluate.judge.api_key_env"),

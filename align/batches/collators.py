@@ -248,7 +248,7 @@ class AnyAnswers(Collator):
 class Prompts(Collator):
     """Collator for prompts without responses."""
 
-    answers = ()
+    answers: tuple[str, ...] = ()
 
 
 PARTS = ("harmful", "safe", "benign")

@@ -55,6 +55,10 @@ def trained_by(config: dict[str, Any]) -> dict[str, Any]:
     values["data"] = {
         name: {k: v for k, v in part.items() if k != "follow_links"} for name, part in values["data"].items()
     }
+    if values.get("start") is None:
+        values.pop("start", None)
+    else:  # the adapter is that of the recipe, wherever it is
+        values["model"] = values["model"] | {"adapter": None}
     rewards = {f"rewards.{name}": reward for name, reward in values.pop("rewards", {}).items()}
     if cost := values.pop("cost", None):
         rewards["cost"] = cost

@@ -33,6 +33,8 @@ from align.settings import RunConfig
 LOSSES = ("grpo", "dapo", "dr_grpo", "cispo", "sapo")
 """trl's losses that do not depend on how a step is divided into forward passes."""
 ESTIMATORS = ("grpo", "rloo")
+SCALES = ("group", "batch", "none")
+PER_PASS = "it is computed for each forward pass, so accumulation would change the result"
 ELSEWHERE = "responses are sampled as in evaluation"
 
 
@@ -65,6 +67,14 @@ class GRPO(RolloutTrainer, GRPOTrainer):
         "sync_ref_model": "the reference model is always the model that the run starts from",
         "multi_objective_aggregation": "the weighted sum of the rewards is normalised",
         "disable_dropout": "dropout is always off",
+        **dict.fromkeys(("top_entropy_quantile", "entropy_coef", "use_adaptive_entropy"), PER_PASS),
+        **dict.fromkeys(
+            ("log_multimodal", "log_unique_prompts", "num_completions_to_print"), "rollouts.jsonl has samples"
+        ),
+        **dict.fromkeys(
+            ("ref_model_mixup_alpha", "ref_model_sync_steps", "ds3_gather_for_generation"), "it is not used"
+        ),
+        **dict.fromkeys(("max_tool_calling_iterations", "chat_template_kwargs", "use_transformers_paged"), ELSEWHERE),
     }
 
     @staticmethod
@@ -81,6 +91,8 @@ class GRPO(RolloutTrainer, GRPOTrainer):
             raise UserError(
                 f"train.advantage_estimator={arguments.advantage_estimator}: expected one of {', '.join(ESTIMATORS)}"
             )
+        if arguments.scale_rewards not in SCALES:
+            raise UserError(f"train.scale_rewards={arguments.scale_rewards}: expected one of {', '.join(SCALES)}")
         if arguments.beta == 0 and arguments.max_kl is not None:
             raise UserError(
                 "train.max_kl with train.beta=0: the reference model is not computed, so the divergence from it is "

@@ -7,8 +7,8 @@ how to write a method.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,8 +119,10 @@ class RunParts:
     """The reference model's log-probabilities, cached on disk."""
     rewards: Rewards = Rewards()
     """What a method that learns from rewards maximises."""
-    base_weights: str = ""
-    """Sixteen hex digits of the base model's weights; "" if they are unknown."""
+    reward_facts: Mapping[str, Any] = field(default_factory=dict)
+    """What a reward model records, so that it is used only where it fits (align/rewards/model.py)."""
+    rows: Sequence[Row] = ()
+    """The rows that are trained on, with all their columns."""
     held_out: Sequence[Row] = ()
     """Pairs that a reward model is not trained on."""
     samples_file: Path | None = None

@@ -25,19 +25,19 @@ from safetensors.torch import load_file, save_file
 from trl import SFTConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from align.batches.rendering import Rendered
+from align.batches.collators import Prompts
+from align.batches.rendering import Rendered, Renderer
 from align.errors import UserError
 from align.methods.rollouts import advantages
 from align.methods.rollouts.order import Plan
 from align.methods.rollouts.rollout import Rollout
 from align.methods.rollouts.scoring import placed
 from align.methods.rollouts.settings import INERT, RolloutSettings, check_rollouts, plan_of
-from align.methods.rollouts.trainer import RolloutTrainer
+from align.methods.rollouts.trainer import CRITIC, RolloutTrainer
 from align.methods.terms import Term, TermsLoss
 from align.models.scalar_head import add_adapter_with_head, new_head, parameters_of, set_trainable
 from align.settings import RunConfig
 
-CRITIC = "critic"
 CRITIC_FILE = "critic.safetensors"
 PARTS = ("rollout", "unscored", "sft")
 """The parts of a batch: responses that are learned from, responses without a reward, and the rows'
@@ -117,6 +117,13 @@ class PPO(RolloutTrainer, TermsLoss):
             set_trainable(model, CRITIC, True)
         self._register(CRITIC, head)
 
+    @classmethod
+    def collator(cls, renderer: Renderer, arguments: Any) -> Prompts:
+        """The collator of prompts; with `sft_coef`, the rows' own responses are checked too."""
+        prompts = super().collator(renderer, arguments)
+        prompts.answers = ("response",) if arguments.sft_coef else ()
+        return prompts
+
     def prepare_head(self, model: Any) -> None:
         """Divide the logits by the temperature of sampling, as trl's GRPO does: that is the policy that acts."""
         if self.args.temperature != 1:
@@ -180,7 +187,7 @@ class PPO(RolloutTrainer, TermsLoss):
 
     def _own_responses(self, rollouts: Sequence[Rollout]) -> list[Rendered]:
         rows = [self.row(one.row) for one in rollouts]
-        return [self.data_collator.renderer.render(row, row.response) for row in rows if row.response]
+        return [self.data_collator.renderer.render(row, row.response) for row in rows]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """The weighted sum of the policy's, the critic's and the supervised term."""

@@ -32,7 +32,7 @@ from align.methods.preference_base import PairsTrainer
 from align.methods.rollouts.scoring import last_values, with_end
 from align.methods.terms import Term
 from align.models.adapters import POLICY, Adapters
-from align.models.scalar_head import new_head, read_head, set_trainable, write_head
+from align.models.scalar_head import hold_in_float32, new_head, read_head, write_head
 from align.rows import Row
 from align.settings import RunConfig
 
@@ -101,7 +101,7 @@ class Reward(PairsTrainer):
         super().__init__(*args, **kwargs)
         model = self.accelerator.unwrap_model(self.model)
         self.scalar_head = new_head(model, POLICY, self.args.seed)
-        set_trainable(model, POLICY, True)
+        hold_in_float32(model, POLICY)
         adapters = Adapters(model)
         self.head.scalars[REWARD] = Scalar(lambda: adapters.use(POLICY), self.scalar_head)
 
@@ -154,10 +154,9 @@ class Reward(PairsTrainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
-        facts = {"rendering": self.data_collator.renderer.identity, "base": self.parts.base_weights}
+        facts = {"rendering": self.data_collator.renderer.identity, **self.parts.reward_facts}
         write_head(self.scalar_head, folder, facts)
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(checkpoint, model)
         self.scalar_head.weight.data.copy_(read_head(checkpoint).weight)
-        set_trainable(self.accelerator.unwrap_model(self.model), POLICY, True)

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+import torch
+
+RECOMPUTES = "_gradient_checkpointing_func"
+"""Where transformers keeps the function that computes a checkpointed layer."""
 POLICY = "default"
 """The name of the adapter that a run trains and saves; peft uses the same name."""
 
@@ -53,15 +58,20 @@ class Adapters:
         """Make gradient checkpointing recompute each layer with the adapter that computed it.
 
         Checkpointed layers are computed again in the backward pass, when another adapter may be
-        active. Without this, the gradients of a critic would be those of the policy.
+        active: the gradients of a critic would silently be those of the policy's layers. Call it
+        after checkpointing was switched on.
         """
-        enable = model.gradient_checkpointing_enable
+        for module in model.modules():
+            if getattr(module, "gradient_checkpointing", False) and hasattr(module, RECOMPUTES):
+                kept = partial(getattr(module, RECOMPUTES), use_reentrant=False, context_fn=self._contexts)
+                setattr(module, RECOMPUTES, kept)
 
-        def gradient_checkpointing_enable(gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-            given = (gradient_checkpointing_kwargs or {}) | {"use_reentrant": False, "context_fn": self._contexts}
-            enable(gradient_checkpointing_kwargs=given)
-
-        model.gradient_checkpointing_enable = gradient_checkpointing_enable
+    def without_dropout(self) -> None:
+        """Switch off the dropout of all adapters: the policy that learns is then the one that sampled."""
+        for layer in self.layers:
+            for dropout in getattr(layer, "lora_dropout", {}).values():
+                if isinstance(dropout, torch.nn.Dropout):
+                    dropout.p = 0.0
 
     def _contexts(self) -> tuple[Any, Any]:
         """Torch's `context_fn`: the contexts of a layer's forward pass and of its recomputation."""

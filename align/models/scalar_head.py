@@ -63,6 +63,15 @@ def add_adapter_with_head(model: Any, adapter: str, folder: str, trainable: bool
     return head
 
 
+def hold_in_float32(model: Any, adapter: str) -> None:
+    """Keep the trained parameters of an adapter in float32; trl casts those on a quantized base to
+    bfloat16, in which most updates at the small rates of PPO would round to zero.
+    """
+    for parameter in parameters_of(model, adapter).values():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def set_trainable(model: Any, adapter: str, trainable: bool) -> None:
     """Whether the parameters of an adapter and of its head, if it has one, are trained."""
     for parameter in parameters_of(model, adapter).values():

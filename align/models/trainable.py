@@ -25,7 +25,7 @@ def check_trainable(composed: Composed) -> None:
         raise UserError(f"trainable: unknown tower {unknown[0]!r}; expected one of {', '.join(TOWERS)}")
     if config.lora is None:
         _check_full(config)
-    elif config.model.adapter:
+    elif config.model.adapter or config.start:
         _check_continued(composed)
     else:
         refuse_dora_in_int8(config.model.quantization, config.lora.use_dora)
@@ -65,8 +65,9 @@ def _check_continued(composed: Composed) -> None:
         given.append("trainable")
     if given:
         raise UserError(
-            f"{composed.origin(given[0])}: {given[0]} has no effect, because the run trains "
-            f"model.adapter={composed.config.model.adapter}; remove one of the two"
+            f"{composed.origin(given[0])}: {given[0]} has no effect, because the run continues an adapter "
+            f"({'start' if composed.config.start else 'model.adapter'}="
+            f"{composed.config.start or composed.config.model.adapter}); remove one of the two"
         )
 
 

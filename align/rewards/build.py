@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from align.config.registry import JUDGES, resolve
 from align.errors import UserError
 from align.evaluation.judges.build import build, refuse_foreign
 from align.evaluation.judges.refusal_match import judge as matched
 from align.methods.rewards import Reward, Rewards, Score
+from align.models.adapters import POLICY
 from align.models.loading import locate
 from align.models.weights import Base
 from align.rewards.functions import Own, judged, rule
@@ -30,19 +33,27 @@ def rewards_of(config: RunConfig, rendering: str, rows: Sequence[Row] = ()) -> R
         settings["cost"] = config.cost
     if not settings:
         return Rewards()
-    base = Base.at(locate(config.model), replace(config.model, adapter=None)).weights
-    built = [_reward(key, of, rendering, base, rows) for key, of in settings.items()]
+    facts = {"rendering": rendering, **reward_facts(config)}
+    built = [_reward(key, of, facts, rows) for key, of in settings.items()]
     cost = built.pop() if config.cost is not None else None
     return Rewards(tuple(built), cost, lambda response: matched(Row("", ""), response).verdict == "refusal")
 
 
-def _reward(key: str, settings: RewardSettings, rendering: str, base: str, rows: Sequence[Row]) -> Reward:
+def reward_facts(config: RunConfig) -> dict[str, Any]:
+    """What must be equal in a run and in its reward models, in addition to the renderer."""
+    base = Base.at(locate(config.model), replace(config.model, adapter=None)).weights
+    return {"base": base, "quantization": config.model.quantization, "view": config.view}
+
+
+def _reward(key: str, settings: RewardSettings, facts: dict[str, Any], rows: Sequence[Row]) -> Reward:
     name = key.rpartition(".")[2]
+    if not re.fullmatch(r"\w+", name) or POLICY in name:
+        raise UserError(f"{key}: expected a name of letters, digits and underscores, without {POLICY!r}")
     if unknown := [role for role in settings.roles if role not in ROLES]:
         raise UserError(f"{key}.roles: {unknown[0]!r} is unknown; expected {' or '.join(ROLES)}")
     roles = tuple(settings.roles)
     if settings.reward == MODEL:
-        return Reward(name, settings.weight, roles, folder=str(weights_of(key, settings.path, rendering, base)))
+        return Reward(name, settings.weight, roles, folder=str(weights_of(key, settings.path, facts)))
     if settings.path is not None:
         raise UserError(f"{key}.path={settings.path}: only {key}.reward=model has a path; remove it")
     score = _score(key, settings, [row for row in rows if row.role in roles])

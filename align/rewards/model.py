@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from align.errors import UserError
 from align.models.presence import absent_adapter
 from align.models.scalar_head import FILE, read_facts
 from align.run_folder import RunFolder
 
+OTHERS = {
+    "rendering": "with another chat template, system prompt or image size",
+    "base": "on another base model",
+    "quantization": "on a base with another model.quantization",
+    "view": "in another view (view=)",
+}
+"""{what must be as for the policy: how an error says that it is not}."""
 
-def weights_of(key: str, path: str | None, rendering: str, base: str) -> Path:
+
+def weights_of(key: str, path: str | None, facts: Mapping[str, Any]) -> Path:
     """The folder of a reward model's adapter and head; `path` is a run folder or that folder.
 
-    Raises UserError if it is not finished, or was trained with another template or on another base
-    than the policy's: its rewards of this policy's responses would mean nothing.
+    `facts` are those of the policy's run. Raises UserError if the reward model is not finished, or
+    was trained differently: its rewards of this policy's responses would mean nothing.
     """
     if path is None:
         raise UserError(
@@ -22,17 +32,15 @@ def weights_of(key: str, path: str | None, rendering: str, base: str) -> Path:
             f"same model=, and set {key}.path=<its run folder>"
         )
     folder = weights_at(f"{key}.path={path}", path)
-    facts = read_facts(str(folder))
-    if facts.get("rendering") != rendering:
-        raise UserError(
-            f"{key}.path={path}: this reward model was trained with another chat template, system prompt or image size "
-            "than the policy has here; train it with the same model= and model.* settings"
-        )
-    if facts.get("base") and base and facts["base"] != base:
-        raise UserError(
-            f"{key}.path={path}: this reward model was trained on another base model than the policy; both are adapters "
-            "on one base, so train it with the same model="
-        )
+    found = read_facts(str(folder))
+    for name, how in OTHERS.items():
+        # The weights of a Hub id that is not in the cache are unknown ("").
+        unknown = name == "base" and "" in (found.get(name), facts[name])
+        if found.get(name) != facts[name] and not unknown:
+            raise UserError(
+                f"{key}.path={path}: this reward model was trained {how} than the policy here; both are adapters on one "
+                "base and read the same prompts, so train it with the same model=, model.* and view="
+            )
     return folder
 
 

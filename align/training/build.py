@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -41,9 +41,9 @@ from align.models.trainable import (
     hold_towers_in_float32,
     refuse_short_weights,
 )
-from align.models.weights import Base, fingerprint_of
+from align.models.weights import Base
 from align.planning.spent import Spending
-from align.rewards.build import rewards_of
+from align.rewards.build import reward_facts, rewards_of
 from align.rows import Row
 from align.run_folder import RunFolder
 from align.settings import RunConfig
@@ -65,8 +65,6 @@ class BuiltRun:
     """The kind of reference model (align/models/reference.py); None for a method without a
     reference model."""
     layout_facts: list[str]
-    rewards: dict[str, str]
-    """{name of a reward model: sixteen hex digits of its weights}."""
     preemption: Preemption
 
 
@@ -110,7 +108,8 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
             timer=Throughput(partial(Spending, composed, any(row.images for row in data.rows))),
             stored_reference=stored,
             rewards=rewards,
-            base_weights=Base.at(loaded.path, replace(config.model, adapter=None)).weights,
+            reward_facts=reward_facts(config),
+            rows=rows,
             held_out=held_out,
             samples_file=run.rollouts_file,
         ),
@@ -124,8 +123,7 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
     trainer.add_callback(CurvePoints(run, trainer, preemption, config.evaluate.every_steps))
     if callbacks:
         trainer.remove_callback(PrinterCallback)
-    weights = {reward.name: fingerprint_of([reward.folder]) for reward in rewards.all if reward.folder}
-    return BuiltRun(trainer, loaded.family, base_of(config.model), reference, layout_facts, weights, preemption)
+    return BuiltRun(trainer, loaded.family, base_of(config.model), reference, layout_facts, preemption)
 
 
 def _lay_out(collator: Any, loaded: Loaded, data: TrainingData, config: RunConfig, arguments: Any) -> list[str]:

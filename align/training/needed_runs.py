@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from align.config.files import available
 from align.config.merge import Composed
 from align.console import Report, say
 from align.errors import UserError
+from align.methods.distributed import world_size
 from align.run_folder import RunFolder, run_folder
 from align.settings import RewardSettings, RunConfig
 
@@ -57,7 +61,9 @@ def _trained(
     if not folder.finished() and report is None:
         say(f"{key}: {recipe} is trained first, in {folder.path}")
     with _turn(folder.path):
-        return train(needed, callbacks, report)
+        trained = train(needed, callbacks, report)
+    _release()
+    return trained
 
 
 def rewards_with_recipe(config: RunConfig) -> dict[str, RewardSettings]:
@@ -74,15 +80,36 @@ def needed_run(config: RunConfig, run: RunFolder, recipe: str) -> Composed:
     words = [f"recipe={recipe}", f"model={model}", f"seed={config.seed}", *own]
     words += [f"{key}={value}" for key in ("suite", "data_root") if (value := getattr(config, key))]
     needed = compose_run(words)
+    needed.config.model = replace(config.model, adapter=None)  # also what the command line says of the model
+    if recipe == config.recipe:
+        needed.config.view, needed.config.data = config.view, deepcopy(config.data)
     if "save_strategy" in config.train:
         needed.config.train["save_strategy"] = config.train["save_strategy"]
     needed.config.output_dir = str(Path(run.path.parent, run_folder(needed.config).path.name))
     return needed
 
 
-def _turn(folder: Path) -> contextlib.AbstractContextManager[Any]:
-    """Wait until no other run trains this one; one process waits for all of a launch."""
-    if int(os.environ.get("RANK", "0")) > 0:
-        return contextlib.nullcontext()
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait until no other run trains this one. One process waits for all of a launch, and all then
+    find the same: the run finished, or not.
+    """
+    from accelerate import PartialState
+
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
+    is_first = int(os.environ.get("RANK", "0")) == 0
+    with FileLock(folder.with_name(f".{folder.name}.lock")) if is_first else contextlib.nullcontext():
+        if world_size() > 1:
+            PartialState().wait_for_everyone()
+        yield
+
+
+def _release() -> None:
+    """Free the model of a run that ended, before the next is loaded, and measure the peak anew."""
+    import torch
+
+    from align.training.memory import reset_peak_memory
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    reset_peak_memory()

@@ -47,18 +47,24 @@ def refuse_settings(composed: Composed, run: RunFolder) -> None:
     _arguments(composed, run, world_size())
 
 
-def check_rewards(config: RunConfig) -> None:
-    """Raises UserError for rewards that cannot be computed or have no effect, before data are read."""
+def check_rewards(config: RunConfig) -> dict[str, str]:
+    """{name of a reward model: sixteen hex digits of its weights}.
+
+    Raises UserError for rewards that cannot be computed or have no effect, before data are read.
+    """
     if (config.rewards or config.cost) and not resolve("method", config.method, METHODS).rewarded:
         raise UserError(
             f"method={config.method} learns from no reward, so rewards.* and cost.* would have no effect; remove them, "
             "or use method=ppo or method=grpo"
         )
     from align.models.loading import load_without_weights
+    from align.models.weights import fingerprint_of
     from align.rewards.build import rewards_of
 
-    if config.rewards or config.cost is not None:
-        rewards_of(config, load_without_weights(config.model).renderer.identity)
+    if not config.rewards and config.cost is None:
+        return {}
+    rewards = rewards_of(config, load_without_weights(config.model).renderer.identity)
+    return {reward.name: fingerprint_of([reward.folder]) for reward in rewards.all if reward.folder}
 
 
 def _check_on_bad_row(composed: Composed) -> None:
@@ -192,7 +198,10 @@ def check_rows(
     name = json.dumps([to_dict(part) for part in config.data.values()], sort_keys=True)
     found = measured(checker, data.rows, f"{config.method} {name}", report)
     lengths = {row.id: of for row, of in zip(data.rows, found, strict=True) if isinstance(of, Measured)}
-    return faults_of(data.rows, found, Bounds(arguments.max_length, loaded.positions)), lengths
+    # A sampled response, and the token after it that a reward model needs, follow the prompt.
+    response = arguments.max_completion_length + 1 if method.rewarded else 0
+    positions = None if loaded.positions is None else loaded.positions - response
+    return faults_of(data.rows, found, Bounds(arguments.max_length, positions)), lengths
 
 
 def _unknown_tokens(found: Sequence[Measured]) -> list[str]:

@@ -47,21 +47,27 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
     config, run = composed.config, run_folder(composed.config)
     refuse_settings(composed, run)
     with_needed_runs(composed, run, train, callbacks, report)
-    check_rewards(config)
+    rewards = check_rewards(config)
     data = checked_data(composed, run, asking(config, report), report)
     with alone(run.path):
-        _train(composed, data, run, callbacks, report)
+        _train(composed, data, run, rewards, callbacks, report)
     return run
 
 
 def _train(
-    composed: Composed, data: TrainingData, run: RunFolder, callbacks: Sequence[Any], report: Report | None
+    composed: Composed,
+    data: TrainingData,
+    run: RunFolder,
+    rewards: dict[str, str],
+    callbacks: Sequence[Any],
+    report: Report | None,
 ) -> None:
     from align.models.loading import base_of, load_without_weights, tower_line
 
     config = composed.config
     rendering = load_without_weights(config.model).renderer.identity
     run.check(config, data.manifest(), base_of(config.model), rendering)
+    _refuse_other_rewards(run, rewards)
     alike = refuse_overlap_with_benchmarks(config.evaluate, data.records())
     if run.finished():
         if report is None:
@@ -78,7 +84,6 @@ def _train(
     last = run.last_checkpoint() if config.resume else None
     if last:
         refuse_other_launch(run.manifest(), trainer.accelerator)
-        _refuse_other_rewards(run, built.rewards)
     _refuse_different_data(data)
     if trainer.accelerator.is_main_process and config.resume:
         for line in run.set_aside_damaged():
@@ -89,7 +94,7 @@ def _train(
         run.manifest_file.unlink(missing_ok=True)
     if report is None:
         say(f"Run folder: {run.path}" + (f", resumed from step {step_of(last)}" if last else ""))
-    _start(built, composed, data, run, alike, rendering)
+    _start(built, composed, data, run, rewards, [*alike], rendering)
     if report is None and trainer.accelerator.is_main_process:
         say(tower_line(run.manifest()["parameters"]))
     with tracked(run, trainer.args) if trainer.accelerator.is_main_process else contextlib.nullcontext():
@@ -117,17 +122,23 @@ def _refuse_different_data(data: TrainingData) -> None:
 
 
 def _refuse_other_rewards(run: RunFolder, rewards: dict[str, str]) -> None:
-    """Raises UserError if a reward model is not the one that the run began with."""
-    before = run.manifest().get("rewards", {})
+    """Raises UserError if a reward model is not the one that the run began with, also if it is finished."""
+    before = run.manifest().get("rewards", {}) if run.manifest_file.is_file() else {}
     if other := [name for name, weights in rewards.items() if before.get(name, weights) != weights]:
         raise UserError(
-            f"{run.path}: the reward model of rewards.{other[0]} has other weights than when this run began; restore it, "
-            "or start the run again with resume=false"
+            f"{run.path}: the reward model of rewards.{other[0]} has other weights than when this run began; give another "
+            "output_dir=, restore it, or remove this folder"
         )
 
 
 def _start(
-    built: BuiltRun, composed: Composed, data: TrainingData, run: RunFolder, alike: Sequence[str], rendering: str
+    built: BuiltRun,
+    composed: Composed,
+    data: TrainingData,
+    run: RunFolder,
+    rewards: dict[str, str],
+    alike: Sequence[str],
+    rendering: str,
 ) -> None:
     from align.methods.arguments import describe
     from align.models.loading import parameters_per_tower
@@ -148,7 +159,7 @@ def _start(
         train=describe(trainer.args),
         order_facts=trainer.order.facts(),
         reference=built.reference,
-        **({"rewards": built.rewards} if built.rewards else {}),
+        **({"rewards": rewards} if rewards else {}),
     )
 
 

@@ -62,6 +62,7 @@ def test_a_reward_of_one_role_is_asked_about_its_rows_alone(tiny, asked):
         ("rewards.x.reward=judge:nobody", "nobody"),
         ("rewards.x.reward=tests.support.rewarded:nobody", "tests.support.rewarded:nobody"),
         ("rewards.x.reward=model", "rewards.x.path"),
+        ("rewards.default.reward=rule", "rewards.default"),
         ("rewards.x={reward: rule, path: runs/x}", "rewards.x.path=runs/x"),
         ("rewards.x={reward: rule, roles: [neutral]}", "'neutral'"),
     ],
@@ -92,6 +93,11 @@ def test_a_reward_model_of_another_base_or_template_is_refused(tiny, tmp_path):
     assert train(compose_run(command)).finished()
     with pytest.raises(UserError, match=r"rewards.model.path=.*template"):
         train(compose_run([*command, "model.system_prompt=be kind", f"output_dir={tmp_path / 'other'}"]))
+    with pytest.raises(UserError, match=r"rewards.model.path=.*view"):
+        train(compose_run([*command, "view=text", f"output_dir={tmp_path / 'text'}"]))
+    other = reward_model(tiny("llava"), tmp_path / "other reward", "seed=1")
+    with pytest.raises(UserError, match=r"reward model of rewards.model has other weights"):
+        train(compose_run([*command, f"rewards.model.path={other}"]))
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"status": "training"}))
     with pytest.raises(UserError, match=r"rewards.model.path=.*not finished"):
@@ -142,6 +148,12 @@ def test_a_judge_that_is_garbage_dead_or_slow_gives_no_reward(tiny, asked, fault
         own = f"rewards.safe={{reward: 'judge:vlsbench', roles: [harmful], judge: {judge}}}"
         [_, reward] = rewards(tiny("llava"), own).terms
         assert list(reward.score(rows[:2], responses[:2])) == [None, None]
+
+
+def test_more_prompts_in_a_round_than_rows_are_refused(tiny, tmp_path):
+    run = rewarded(tiny("llava"), tmp_path / "run", "ppo", "train.generation_batch_size=128")
+    with pytest.raises(UserError, match="128 prompts, but there are 70 rows"):
+        train(compose_run(run))
 
 
 def test_few_responses_without_a_reward_are_left_out(tiny, tmp_path):

@@ -81,12 +81,23 @@ def check_rollouts(arguments: Any, config: RunConfig) -> None:
         )
     if (arguments.max_completion_length or 0) < 1:
         raise UserError(f"train.max_completion_length={arguments.max_completion_length}: expected at least 1")
+    _check_numbers(arguments)
     size, batch = arguments.generation_batch_size or config.global_batch_size, config.global_batch_size
     if size < 1 or size % batch:
         raise UserError(
             f"train.generation_batch_size={size}: expected a multiple of global_batch_size={batch}, because a round of "
             "rollouts is trained on in whole steps"
         )
+
+
+def _check_numbers(arguments: Any) -> None:
+    least = {"sample_steps": 1, "samples": 0, "top_k": 0, "rollout_batch_size": 1, "max_unscored": 0}
+    for name, low in least.items():
+        value = getattr(arguments, name)
+        if value is not None and value < low:
+            raise UserError(f"train.{name}={value}: expected at least {low}")
+    if not arguments.multiplier_init > 0:
+        raise UserError(f"train.multiplier_init={arguments.multiplier_init}: expected more than 0")
 
 
 def plan_of(arguments: Any, global_batch_size: int, samples: int, passes: int) -> Plan:

@@ -20,6 +20,7 @@ from accelerate.utils import gather_object
 from align.batches.collators import Prompts
 from align.batches.rendering import Rendered, Renderer
 from align.errors import UserError
+from align.families import ENCODES_IMAGES
 from align.fast.supervised_head import Scalar
 from align.methods.rollouts import report, rollout
 from align.methods.rollouts.advantages import next_log_multiplier
@@ -30,10 +31,12 @@ from align.methods.rollouts.sampling import Request, Sampling, sample
 from align.methods.rollouts.totals import add_up, ask_functions
 from align.methods.trainer import RowsTrainer
 from align.models.adapters import POLICY, Adapters
-from align.models.scalar_head import add_adapter_with_head
+from align.models.scalar_head import add_adapter_with_head, hold_in_float32, parameters_of
 from align.rows import Row
 from align.run_folder import step_of
 
+CRITIC = "critic"
+"""The name of the critic's adapter and scalar head."""
 CHECKPOINT_FILE = "rollouts.safetensors"
 
 
@@ -76,10 +79,22 @@ class RolloutTrainer(RowsTrainer):
                 self._register(adapter_of(reward), head)
         self._add_critic(model)
         self.adapters = Adapters(model)
-        self.adapters.keep_in_recomputation(model)
+        self.adapters.without_dropout()
+        hold_in_float32(model, POLICY)
+        self._encode_for_each_adapter(model)
+        self._keeps_adapters = False
         # peft makes the adapter that was added last the active one in some versions.
         for layer in self.adapters.layers:
             layer._active_adapter = [POLICY]
+
+    def _encode_for_each_adapter(self, model: Any) -> None:
+        """Reuse no image features if a reward model or critic changes the vision tower or projector."""
+        family = self.data_collator.renderer.family
+        own = [adapter_of(reward) for reward in self.parts.rewards.all if reward.folder] + [CRITIC]
+        names = [name for adapter in own for name in parameters_of(model, adapter)]
+        if any(family.tower_of(name) in ENCODES_IMAGES for name in names):
+            self.head.images.reuse.remembers = self.head.images.reuse.frozen = False
+            self.data_collator.names_images = False
 
     def _register(self, adapter: str, head: torch.nn.Module) -> None:
         self.head.scalars[adapter] = Scalar(lambda: self.adapters.use(adapter), head)
@@ -117,8 +132,14 @@ class RolloutTrainer(RowsTrainer):
     # The data loader: numbers of rollouts, replaced by batches when a step takes them.
 
     def _order(self, global_batch_size: int, seed: int) -> InRounds:
-        plan = self.plan(global_batch_size)
-        return InRounds(len(self.train_dataset), global_batch_size, seed, lambda: self.state.global_step, plan)
+        plan, rows = self.plan(global_batch_size), len(self.train_dataset)
+        order = InRounds(rows, global_batch_size, seed, lambda: self.state.global_step, plan)
+        if order.prompts > rows:
+            raise UserError(
+                f"a round samples responses to {order.prompts} prompts, but there are {rows} rows; lower "
+                "train.generation_batch_size (by default global_batch_size), or add rows"
+            )
+        return order
 
     def get_train_dataloader(self) -> Any:
         """A loader of the numbers of rollouts, in the order of the rounds."""
@@ -139,6 +160,9 @@ class RolloutTrainer(RowsTrainer):
         return super().get_batch_samples(map(self._filled, epoch_iterator), *args, **kwargs)
 
     def _filled(self, numbers: torch.Tensor) -> dict[str, Any]:
+        if not self._keeps_adapters:  # transformers has switched gradient checkpointing on by now
+            self.adapters.keep_in_recomputation(self.accelerator.unwrap_model(self.model))
+            self._keeps_adapters = True
         if self.present_round != self.in_rounds.round():
             self._sample_round(self.in_rounds.round())
         rollouts = [self.rounds[number] for number in numbers.tolist()]
@@ -151,8 +175,7 @@ class RolloutTrainer(RowsTrainer):
 
     def row(self, number: int) -> Row:
         """The row with this number in the training data."""
-        record = self.train_dataset[number]
-        return Row.from_dict({key: value for key, value in record.items() if key != "index"})
+        return self.parts.rows[number]
 
     def rendered(self, rollouts: Sequence[Rollout]) -> list[Rendered]:
         """Prompt and response of each rollout; rollouts of one prompt render it once."""
@@ -235,9 +258,11 @@ class RolloutTrainer(RowsTrainer):
 
     # What a reader sees of a round.
 
+    def _summary(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        return report.summary(rollouts, self.train_dataset["role"], self.parts.rewards, self.facts)
+
     def _report(self, rollouts: Sequence[Rollout]) -> None:
-        roles = self.train_dataset["role"]
-        summary = report.summary(rollouts, roles, self.parts.rewards, self.facts)
+        summary = self._summary(rollouts)
         for name, value in summary.items():
             self._metrics["train"][name].append(value)  # type: ignore[attr-defined]
         self.stop = report.reason_to_stop(summary, self.args)
@@ -268,6 +293,7 @@ class RolloutTrainer(RowsTrainer):
             self.present_round = facts.pop("round")
             self.facts = facts
             self.rounds = {one.row * self.samples + one.sample: one for one in rollouts}
+            self.stop = report.reason_to_stop(self._summary(rollouts), self.args)
         if self.parts.samples_file and self.accelerator.is_main_process:
             before = 0 if resume_from_checkpoint is None else step_of(Path(resume_from_checkpoint))
             report.keep_samples(self.parts.samples_file, before)

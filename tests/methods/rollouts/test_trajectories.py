@@ -51,6 +51,22 @@ def test_accumulated_passes_train_what_whole_steps_train(tiny, family_name, tmp_
         assert responses(tmp_path / "8") == responses(tmp_path / "2")
 
 
+@pytest.mark.parametrize("method", ["reward", "ppo"])
+def test_layers_are_recomputed_with_the_adapter_that_computed_them(tiny, tmp_path, method):
+    reward = reward_model(tiny("llava"), tmp_path / "model")
+    for recomputed in ("false", "true"):
+        more = [f"train.gradient_checkpointing={recomputed}", "train.max_grad_norm=0"]
+        more += [f"rewards.model.path={reward}", "train.vf_coef=1.0"] if method == "ppo" else []
+        run = train(compose_run(words(tiny("llava"), tmp_path / recomputed, method, *more, "train.save_steps=6")))
+        assert run.finished()
+    same_trajectory(tmp_path / "false", tmp_path / "true")
+    if method == "ppo":  # the policy's trajectory alone would not tell whether the critic's gradients are its own
+        last = [
+            load_file(RunFolder(tmp_path / name).last_checkpoint() / "critic.safetensors") for name in ("false", "true")
+        ]
+        assert all((last[0][key] - last[1][key]).abs().max() < 1e-4 for key in last[0])
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(tiny, tmp_path):
     model, reward = tiny("llava"), reward_model(tiny("llava"), tmp_path / "model")
