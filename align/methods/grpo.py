@@ -52,6 +52,7 @@ class GRPO(RolloutTrainer, GRPOTrainer):
     """Group relative policy optimisation: see the module docstring."""
 
     config_class: type = GRPOConfig
+    trl_collates = False
     storable = "the responses of a run are new in every round"
     inert = {key: why for key, why in INERT.items() if key != "loss_type"} | {
         "steps_per_generation": "it would depend on the number of processes; use train.generation_batch_size",
@@ -100,10 +101,8 @@ class GRPO(RolloutTrainer, GRPOTrainer):
             )
 
     def __init__(self, *args: Any, **kwargs: Any):
-        collator = kwargs.pop("data_collator")  # trl's GRPO takes none
         # trl requires a reward function. It is never called: `_filled` replaces what would call it.
         super().__init__(*args, reward_funcs=[_scored_elsewhere], **kwargs)
-        self.data_collator = collator
 
     @property
     def samples(self) -> int:

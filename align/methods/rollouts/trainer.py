@@ -64,8 +64,12 @@ class RolloutTrainer(RowsTrainer):
     critic: str | None = None
     """The name of the scalar head whose values are measured, if the method has a critic."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    trl_collates = True
+    """Whether trl's trainer takes a collator."""
+
+    def __init__(self, *args: Any, data_collator: Any, **kwargs: Any):
+        super().__init__(*args, **({"data_collator": data_collator} if self.trl_collates else {}), **kwargs)
+        self.data_collator = data_collator
         self.rounds: dict[int, Rollout] = {}
         """The rollouts of the present round, by number."""
         self.present_round = -1
