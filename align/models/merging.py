@@ -16,6 +16,7 @@ from align.data.images import encode_png
 from align.errors import UserError
 from align.files import building
 from align.models.loading import Loaded, load_checkpoint
+from align.models.scalar_head import FILE as HEAD
 from align.rows import Row
 from align.settings import ModelSettings
 
@@ -49,6 +50,11 @@ def merge(adapter: Path, output: Path, settings: ModelSettings) -> Merged:
     if not Path(adapter, "adapter_config.json").is_file():
         raise UserError(
             f"{adapter}: expected a peft adapter, found no adapter_config.json; give the folder of an adapter"
+        )
+    if Path(adapter, HEAD).is_file():
+        raise UserError(
+            f"{adapter}: a reward model cannot be merged: its scalar head is no part of a model of transformers; use it as "
+            "rewards.<name>.path="
         )
     if output.exists():
         raise UserError(f"output_dir={output}: this folder exists already; give another folder, or remove it")

@@ -11,8 +11,10 @@ from align.errors import UserError
 from align.methods.rollouts.advantages import next_log_multiplier
 from align.miniature import world
 from align.miniature.rows import evaluation_rows
+from align.models.merging import merge
 from align.rewards.build import rewards_of
 from align.run_folder import RunFolder
+from align.settings import ModelSettings
 from align.training.run import train
 from tests.support.judge_server import judge_server
 from tests.support.rewarded import BROKEN, reward_model, rewarded
@@ -102,6 +104,12 @@ def test_a_reward_model_of_another_base_or_template_is_refused(tiny, tmp_path):
     (folder / "manifest.json").write_text(json.dumps(manifest | {"status": "training"}))
     with pytest.raises(UserError, match=r"rewards.model.path=.*not finished"):
         train(compose_run([*command, f"output_dir={tmp_path / 'third'}"]))
+
+
+def test_a_reward_model_is_not_merged(tiny, tmp_path):
+    folder = reward_model(tiny("llava"), tmp_path / "reward")
+    with pytest.raises(UserError, match="a reward model cannot be merged"):
+        merge(folder / "checkpoint", tmp_path / "merged", ModelSettings())
 
 
 def test_no_step_is_taken_on_a_reward_that_is_down_and_the_run_resumes(tiny, tmp_path, monkeypatch):
