@@ -105,7 +105,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 def _release() -> None:
-    """Free the model of a run that ended, before the next is loaded, and measure the peak anew."""
+    """Free the model of a run that ended, before the next is loaded, and measure the peak again."""
     import torch
 
     from align.training.memory import reset_peak_memory
