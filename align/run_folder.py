@@ -211,6 +211,7 @@ class RunFolder:
             tuning=tuning(config),
             fingerprint=fingerprint(config),
             data=data,
+            **({"start": config.start} if config.start else {}),
             base=str(base),
             base_weights=base.weights,
             rendering=rendering,

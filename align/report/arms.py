@@ -113,6 +113,8 @@ def _settings_of(run: Evaluated) -> dict[str, Any]:
     """Training settings in a run's manifest, without number of processes, seed and folder."""
     manifest = run.manifest
     said = {key: manifest.get(key) for key in ("recipe", "view", "base", "tuning", "trainable_parameters")}
+    if start := manifest.get("start"):  # each seed starts from the adapter of its own seed
+        said["base"] = f"{str(said['base']).partition(' with ')[0]} with {start}"
     return said | {
         f"train.{key}": value
         for key, value in (manifest.get("train") or {}).items()

@@ -3,8 +3,10 @@
 import pytest
 
 from align.cli import main
+from align.report.arms import arms_of
 from align.report.find_runs import collect
 from align.report.findings import findings
+from align.report.run_results import Evaluated
 from tests.support.evaluated_runs import run, second_judge
 from tests.support.table_lines import NO, YES
 
@@ -107,3 +109,16 @@ def test_judges_beside_the_main_one_are_pooled_by_name_and_one_that_a_seed_lacks
     (other,) = found.arms[0].row["results"]["mini_vsil"]["other_judges"]
     assert (other["judge"], other["n"], other["rate"]) == ("refusal_match", 8, 0.25)
     assert "m, paper track, T-SFT: mini_vsil was judged by a_judge for only some of its seeds" in found.notes
+
+
+def test_seeds_that_each_start_from_their_own_adapter_are_one_arm(tmp_path):
+    of_start = {"start": "sometimes_refusing", "method": "ppo"}
+    runs = [
+        run(tmp_path / str(seed), "mm_ppo", "image", seed=seed, base=f"base with runs/{seed}/checkpoint", **of_start)
+        for seed in (0, 1)
+    ]
+    other = run(tmp_path / "2", "mm_ppo", "image", seed=2, base="base with runs/2", start="mm_sft", method="ppo")
+    arms, notes = arms_of([Evaluated(it) for it in runs])
+    assert [arm.row["seed"] for arm in arms] == ["0,1"]
+    assert not notes
+    assert len(arms_of([Evaluated(it) for it in (*runs, other)])[0]) == 3
