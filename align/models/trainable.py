@@ -65,9 +65,9 @@ def _check_continued(composed: Composed) -> None:
         given.append("trainable")
     if given:
         raise UserError(
-            f"{composed.origin(given[0])}: {given[0]} has no effect, because the run continues an adapter "
-            f"({'start' if composed.config.start else 'model.adapter'}="
-            f"{composed.config.start or composed.config.model.adapter}); remove one of the two"
+            f"{composed.origin(given[0])}: {given[0]} has no effect, because the run continues "
+            f"{'start' if composed.config.start else 'model.adapter'}="
+            f"{composed.config.start or composed.config.model.adapter}; remove one of the two"
         )
 
 

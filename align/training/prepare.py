@@ -201,6 +201,12 @@ def check_rows(
     # A sampled response, and the token after it that a reward model needs, follow the prompt.
     response = arguments.max_completion_length + 1 if method.rewarded else 0
     positions = None if loaded.positions is None else loaded.positions - response
+    if positions is not None and positions < 1:
+        raise UserError(
+            f"{composed.origin('train.max_completion_length')}: "
+            f"train.max_completion_length={arguments.max_completion_length} leaves no room for a prompt in the model's "
+            f"context of {loaded.positions} tokens; lower it"
+        )
     return faults_of(data.rows, found, Bounds(arguments.max_length, positions)), lengths
 
 

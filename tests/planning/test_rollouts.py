@@ -144,6 +144,7 @@ def test_steps_are_those_of_the_run(tiny, tmp_path, capsys, more):
     data = [f"data.{role}={{source: miniature, subset: {subset}, rows: 22}}" for role, subset in SUBSETS.items()]
     words = [f"model={tiny('llava')}", "recipe=mm_grpo", *data, "global_batch_size=8", "train.num_generations=4"]
     words += ["rewards.rule={reward: rule}", f"output_dir={tmp_path}", "train.num_train_epochs=2.5"]
+    words += ["train.max_completion_length=8"]
     composed = compose_run([*words, *more])
     show(composed)
     said = capsys.readouterr().out

@@ -164,6 +164,12 @@ def test_more_prompts_in_a_round_than_rows_are_refused(tiny, tmp_path):
         train(compose_run(run))
 
 
+def test_a_response_needs_room_in_the_context(tiny, tmp_path):
+    run = rewarded(tiny("llava"), tmp_path / "run", "grpo", "train.max_completion_length=512")
+    with pytest.raises(UserError, match="train.max_completion_length=512 .* 128 tokens"):
+        train(compose_run(run))
+
+
 def test_few_responses_without_a_reward_are_left_out(tiny, tmp_path):
     run = rewarded(
         tiny("llava"), tmp_path / "run", "grpo", f"rewards.length.reward={__name__}:mostly", "train.max_unscored=0.3"
