@@ -155,7 +155,8 @@ class Reward(PairsTrainer):
         super()._save(output_dir, state_dict)
         folder = Path(output_dir or self.args.output_dir)
         facts = {"rendering": self.data_collator.renderer.identity, **self.parts.reward_facts}
-        write_head(self.scalar_head, folder, facts)
+        if self.accelerator.is_main_process:  # transformers calls this in every process
+            write_head(self.scalar_head, folder, facts)
 
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(checkpoint, model)
