@@ -68,6 +68,7 @@ def test_layers_are_recomputed_with_the_adapter_that_computed_them(tiny, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_what_one_trains(tiny, tmp_path):
     model, reward = tiny("llava"), reward_model(tiny("llava"), tmp_path / "model")
     for processes in (1, 2):
@@ -108,7 +109,10 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("method", ["ppo", "grpo"])
+OTHERS = [pytest.mark.slow, pytest.mark.long]
+
+
+@pytest.mark.parametrize("method", ["ppo", pytest.param("grpo", marks=OTHERS)])
 @pytest.mark.parametrize("place", PLACES)
 def test_an_interrupted_run_has_the_same_trajectory(tiny, tmp_path, monkeypatch, method, place):
     more = ["train.save_steps=1", "train.samples=100", "train.sample_steps=1"]
