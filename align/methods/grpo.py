@@ -23,7 +23,6 @@ from trl import GRPOTrainer
 from align.batches.rendering import Rendered
 from align.errors import UserError
 from align.methods.rollouts import advantages
-from align.methods.rollouts.order import Plan
 from align.methods.rollouts.rollout import Rollout
 from align.methods.rollouts.scoring import placed
 from align.methods.rollouts.settings import INERT, RolloutSettings, check_rollouts, plan_of
@@ -109,9 +108,10 @@ class GRPO(RolloutTrainer, GRPOTrainer):
         """Responses for each prompt."""
         return int(self.args.num_generations)
 
-    def plan(self, global_batch_size: int) -> Plan:
-        """How rounds are trained on."""
-        return plan_of(self.args, global_batch_size, self.samples, self.args.num_iterations)
+    @property
+    def passes(self) -> int:
+        """Passes over a round."""
+        return int(self.args.num_iterations)
 
     @property
     def asks_reference(self) -> bool:

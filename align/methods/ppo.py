@@ -29,12 +29,12 @@ from align.batches.collators import Prompts
 from align.batches.rendering import Rendered, Renderer
 from align.errors import UserError
 from align.methods.rollouts import advantages
-from align.methods.rollouts.order import Plan
 from align.methods.rollouts.rollout import Rollout
 from align.methods.rollouts.scoring import placed
 from align.methods.rollouts.settings import INERT, RolloutSettings, check_rollouts, plan_of
 from align.methods.rollouts.trainer import CRITIC, RolloutTrainer
 from align.methods.terms import Term, TermsLoss
+from align.models.adapters import POLICY
 from align.models.scalar_head import add_adapter_with_head, new_head, parameters_of, set_trainable
 from align.settings import RunConfig
 
@@ -91,10 +91,15 @@ class PPO(RolloutTrainer, TermsLoss):
         """Raises UserError for settings with which PPO learns nothing or cannot sample."""
         check_rollouts(arguments, config)
         plan_of(arguments, config.global_batch_size, 1, arguments.num_ppo_epochs)
-        for name, low in {"num_ppo_epochs": 1, "cliprange": 0, "cliprange_value": 0, "kl_coef": 0}.items():
-            value = getattr(arguments, name)
-            if value < low or (low == 0 and value == 0 and name != "kl_coef"):
-                raise UserError(f"train.{name}={value}: expected at least {low}, and more than 0 for a bound")
+        expected = {
+            "num_ppo_epochs": "at least 1" if arguments.num_ppo_epochs < 1 else None,
+            "kl_coef": "at least 0" if arguments.kl_coef < 0 else None,
+            "cliprange": None if arguments.cliprange > 0 else "more than 0",
+            "cliprange_value": None if arguments.cliprange_value > 0 else "more than 0",
+        }
+        for name, said in expected.items():
+            if said:
+                raise UserError(f"train.{name}={getattr(arguments, name)}: expected {said}")
 
         if arguments.sft_coef and arguments.temperature != 1:
             raise UserError(
@@ -112,7 +117,7 @@ class PPO(RolloutTrainer, TermsLoss):
         if folders and outputs == 1:
             head = add_adapter_with_head(model, CRITIC, folders[0], trainable=True)
         else:
-            model.add_adapter(CRITIC, model.peft_config["default"])
+            model.add_adapter(CRITIC, model.peft_config[POLICY])
             head = new_head(model, CRITIC, self.args.seed, outputs)
             set_trainable(model, CRITIC, True)
         self._register(CRITIC, head)
@@ -129,9 +134,10 @@ class PPO(RolloutTrainer, TermsLoss):
         if self.args.temperature != 1:
             add_fused_lm_head(model, temperature=self.args.temperature, outputs=("log_probs", "entropy", "is_top1"))
 
-    def plan(self, global_batch_size: int) -> Plan:
-        """One response for each prompt."""
-        return plan_of(self.args, global_batch_size, 1, self.args.num_ppo_epochs)
+    @property
+    def passes(self) -> int:
+        """Passes over a round."""
+        return int(self.args.num_ppo_epochs)
 
     @property
     def asks_reference(self) -> bool:

@@ -28,6 +28,10 @@ class Adapters:
 
         self.layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)]
 
+    def activate(self, name: str) -> None:
+        """From now on the adapter `name` computes; peft may have activated the one that was added last."""
+        self._set([([name], False)] * len(self.layers))
+
     @contextlib.contextmanager
     def use(self, name: str | None) -> Iterator[None]:
         """Context in which the adapter `name` computes; with None, the base model alone."""

@@ -115,11 +115,3 @@ def read_facts(folder: str) -> dict[str, Any]:
     read_head(folder)
     with safe_open(Path(folder, FILE), "pt") as file:
         return dict(json.loads((file.metadata() or {}).get("facts", "{}")))
-
-
-def copy_adapter(model: Any, source: str, target: str) -> None:
-    """Copy the weights of an adapter, and of its head, to another adapter of the same shape."""
-    with torch.no_grad():
-        for name, parameter in parameters_of(model, target).items():
-            parts = [{target: source, head_name(target): head_name(source)}.get(part, part) for part in name.split(".")]
-            parameter.copy_(model.get_parameter(".".join(parts)))

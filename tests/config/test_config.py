@@ -249,28 +249,6 @@ def test_a_run_of_an_earlier_version_is_read(tmp_path, judge):
     assert compose_eval([f"run={tmp_path}"]).config.judge.name == judge
 
 
-@pytest.mark.parametrize(
-    ("words", "rate", "epochs", "origin"),
-    [
-        (["recipe=mm_sft"], 1e-4, 3, "default for sft of an adapter"),
-        (["recipe=mm_sft", "lora=null"], 2e-5, 3, "default for sft of all parameters"),
-        (["recipe=mm_dpo"], 5e-6, 1, "default for dpo of an adapter"),
-        (["recipe=mm_dpo", "lora=null"], 5e-7, 1, "default for dpo of all parameters"),
-        (["recipe=mm_kto", "lora=null"], 5e-7, 1, "default for kto of all parameters"),
-        (["recipe=t_orpo", "lora=null"], 8e-6, 1, "default for orpo of all parameters"),
-        (["recipe=mm_simpo"], 5e-6, 1, "default for simpo of an adapter"),
-        (["recipe=t_unlearning"], 1e-4, 3, "default for unlearning of an adapter"),
-        (["recipe=mm_sft", "train.learning_rate=3e-4"], 3e-4, 3, "argument 'train.learning_rate=3e-4'"),
-        (["recipe=mm_sft", "train.max_steps=9"], 1e-4, None, "default for sft of an adapter"),
-    ],
-)
-def test_a_model_without_rates_of_its_own_gets_those_of_the_method(words, rate, epochs, origin):
-    composed = compose_run([*words, "model=owner/name"])
-    assert composed.config.train["learning_rate"] == rate
-    assert composed.config.train.get("num_train_epochs") == epochs
-    assert str(composed.origin("train.learning_rate")) == origin
-
-
 @pytest.mark.parametrize("text", ["a,b.jsonl", "0123", "true", "1e3", "00000000000000000000", "x.jsonl", "a: b"])
 def test_a_value_for_text_is_taken_as_it_is_typed(text, tmp_path, monkeypatch):
     """A comma in the name of a file that is there, and digits that are a name."""

@@ -16,7 +16,6 @@ from align.errors import UserError
 from align.methods.kto import KTO, LOSSES, KTOConfig, answers_of_others, kto
 from align.methods.terms import count_of
 from align.rows import ImageRef, Row
-from align.training.run import train
 from tests.methods.test_layouts import STEPS, same
 from tests.methods.test_layouts import trained as trained_run
 from tests.support.adapters import trained
@@ -26,11 +25,11 @@ from tests.support.methods import (
     config,
     log_probability,
     mixed,
+    refuses,
     same_when_accumulated,
     trained_on_the_miniature,
     trainer,
 )
-from tests.support.small_run import arguments
 from tests.support.trajectories import same_trajectory, train_every_method
 
 
@@ -242,8 +241,7 @@ def test_rows_that_cannot_be_trained_on_are_named(rows, expected):
     ],
 )
 def test_settings_that_cannot_be(tiny, tmp_path, more, expected):
-    with pytest.raises(UserError, match=expected):
-        train(compose_run(arguments(tiny("llava"), tmp_path / "run", "method=kto", *more)))
+    refuses(tiny("llava"), tmp_path, "kto", more, expected)
 
 
 def test_a_twin_without_a_harmful_response_is_a_good_answer_and_a_pair():

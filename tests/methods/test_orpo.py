@@ -9,26 +9,22 @@ from trl.experimental.orpo import ORPOTrainer
 
 from align.config.compose import compose_run
 from align.config.files import available
-from align.errors import UserError
 from align.methods.orpo import ORPO, ORPOConfig, log_odds, orpo
-from align.training.run import train
 from tests.support.adapters import trained
 from tests.support.methods import (
     CPU,
+    LOG_PROBS,
+    MASK,
     aligned,
     config,
     log_probability,
     mixed,
+    refuses,
     same_when_accumulated,
     total,
     trained_on_the_miniature,
     trainer,
 )
-from tests.support.small_run import arguments
-
-# Two pairs, chosen answers first: means of -1 and -2, then of -2 and -0.5.
-LOG_PROBS = torch.tensor([[-1.0, -1.0, 0.0], [0.0, -2.0, 0.0], [-1.0, -2.0, -3.0], [-0.5, 0.0, 0.0]])
-MASK = LOG_PROBS != 0
 
 
 def odds_loss(chosen, rejected):
@@ -101,8 +97,7 @@ def test_accumulation_changes_nothing(loaded, renderer, family_name, mini_rows, 
     ],
 )
 def test_settings_that_cannot_be(tiny, tmp_path, more, expected):
-    with pytest.raises(UserError, match=expected):
-        train(compose_run(arguments(tiny("llava"), tmp_path / "run", "method=orpo", *more)))
+    refuses(tiny("llava"), tmp_path, "orpo", more, expected)
 
 
 @pytest.mark.parametrize("model", available("models"))

@@ -4,21 +4,17 @@ import math
 
 import pytest
 import torch
-from peft import LoraConfig
 
 from align.batches.collators import PARTS
 from align.errors import UserError
 from align.methods.safe_unlearning import SafeUnlearning, SafeUnlearningConfig, safe_unlearning
 from align.methods.terms import count_of, counts_of
-from align.methods.trainer import to_dataset
 from align.methods.unlearning import Unlearning, UnlearningConfig, unlearning
 from align.methods.unlearning_base import PartsTrainer
-from align.models.lora import target_modules
 from align.rows import Row
-from align.settings import Lora
 from tests.support.adapters import trained
 from tests.support.definition import distributions
-from tests.support.small_run import TWO_STEPS
+from tests.support.methods import config, trainer
 
 METHODS = (Unlearning, SafeUnlearning)
 # Two harmful answers, one safe, one benign; three positions, zero where nothing is supervised.
@@ -70,23 +66,6 @@ def test_safe_unlearning_by_hand(settings, harmful):
     weighted = config(SafeUnlearningConfig, **settings, alpha=2.0, gamma=0.5)
     expected = 0.5 + 0.5 * 2 + 2 * harmful
     assert value(safe_unlearning(LOG_PROBS, REFERENCE, MASK, PART, weighted)) == pytest.approx(expected, abs=1e-5)
-
-
-def config(config_class, folder="nowhere", **more):
-    return config_class(output_dir=str(folder), max_length=None, **(TWO_STEPS | more))
-
-
-def trainer(method, it, renderer, rows, folder, **more):
-    args = config(method.config_class, folder, **more)
-    adapter = LoraConfig(r=4, target_modules=target_modules(it.model, it.family, Lora()), task_type="CAUSAL_LM")
-    return method(
-        model=it.model,
-        args=args,
-        data_collator=method.collator(renderer, args),
-        train_dataset=to_dataset(rows),
-        processing_class=it.processor,
-        peft_config=adapter,
-    )
 
 
 def nll(it, renderer, row, answer):

@@ -10,14 +10,22 @@ import torch
 from peft import LoraConfig
 
 from align.cli import main
+from align.config.compose import compose_run
+from align.errors import UserError
 from align.methods.trainer import to_dataset
 from align.models.lora import target_modules
 from align.settings import Lora
+from align.training.run import train
 from tests.support.definition import distributions
-from tests.support.small_run import TWO_STEPS
+from tests.support.small_run import TWO_STEPS, arguments
 
 CPU = SimpleNamespace(device=torch.device("cpu"), gather_for_metrics=lambda it: it)
 """As much of an accelerator as trl's own losses need."""
+
+
+# Two pairs, chosen answers first: means of -1 and -2, then of -2 and -0.5.
+LOG_PROBS = torch.tensor([[-1.0, -1.0, 0.0], [0.0, -2.0, 0.0], [-1.0, -2.0, -3.0], [-0.5, 0.0, 0.0]])
+MASK = LOG_PROBS != 0
 
 
 def config(config_class, folder="nowhere", **more):
@@ -88,3 +96,9 @@ def aligned(rate):
     assert rate["mini_vsil_free"] >= 0.90
     assert rate["mini_benign"] >= 0.85
     assert rate["mini_ability"] >= 0.90
+
+
+def refuses(model, folder, method, more, expected):
+    """A run of the method with these settings says what is wrong with them."""
+    with pytest.raises(UserError, match=expected):
+        train(compose_run(arguments(model, folder / "run", f"method={method}", *more)))

@@ -77,5 +77,18 @@ class InRounds(WholeBatches):
         return lines
 
 
+class Numbers:
+    """The dataset of trl's data loader: rollouts by number. The rows are read when they are sampled."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> int:
+        return number
+
+
 def _shuffled(rows: int, seed: str) -> list[int]:
     return random.Random(seed).sample(range(rows), rows)

@@ -38,11 +38,11 @@ def ask_functions(rewards: Rewards, rollouts: Sequence[Rollout], rows: Sequence[
 
 
 def _asked(reward: Reward, rows: Sequence[Row], texts: Sequence[str]) -> list[float | None]:
-    """A function's rewards; 0 for rows of other roles, which it is not asked about."""
+    """A function's rewards; None for rows of other roles, which it is not asked about (see `add_up`)."""
     assert reward.score is not None
     places = [i for i, row in enumerate(rows) if row.role in reward.roles]
     values = dict(zip(places, reward.score([rows[i] for i in places], [texts[i] for i in places]), strict=True))
-    return [values.get(i, None if i in values else 0.0) for i in range(len(rows))]
+    return [values.get(i) for i in range(len(rows))]
 
 
 def add_up(one: Rollout, role: str, rewards: Rewards, missing_eos_penalty: float) -> None:

@@ -25,9 +25,10 @@ from align.fast.supervised_head import Scalar
 from align.methods.rollouts import report, rollout
 from align.methods.rollouts.advantages import next_log_multiplier
 from align.methods.rollouts.measuring import Measurement, adapter_of, on_device
-from align.methods.rollouts.order import InRounds, Plan
+from align.methods.rollouts.order import InRounds, Numbers
 from align.methods.rollouts.rollout import Rollout
 from align.methods.rollouts.sampling import Request, Sampling, sample
+from align.methods.rollouts.settings import plan_of
 from align.methods.rollouts.totals import add_up, ask_functions
 from align.methods.trainer import RowsTrainer
 from align.models.adapters import POLICY, Adapters
@@ -40,23 +41,10 @@ CRITIC = "critic"
 CHECKPOINT_FILE = "rollouts.safetensors"
 
 
-class Numbers:
-    """The dataset of trl's data loader: rollouts by number. The rows are read when they are sampled."""
-
-    def __init__(self, count: int):
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> int:
-        return number
-
-
 class RolloutTrainer(RowsTrainer):
     """Mixin, placed before a trl trainer: trains on responses that the policy itself sampled.
 
-    A method is a subclass with `samples`, `passes`, `credit` and `batch`.
+    A method is a subclass with `passes`, `credit` and `batch`, and `samples` if there are several.
     """
 
     needs_reference = True
@@ -84,12 +72,11 @@ class RolloutTrainer(RowsTrainer):
         self._add_critic(model)
         self.adapters = Adapters(model)
         self.adapters.without_dropout()
+        self._keeps_adapters = False
+        """Whether checkpointed layers are recomputed with their own adapters yet."""
         hold_in_float32(model, POLICY)
         self._encode_for_each_adapter(model)
-        self._keeps_adapters = False
-        # peft makes the adapter that was added last the active one in some versions.
-        for layer in self.adapters.layers:
-            layer._active_adapter = [POLICY]
+        self.adapters.activate(POLICY)
 
     def _encode_for_each_adapter(self, model: Any) -> None:
         """Reuse no image features if a reward model or critic changes the vision tower or projector."""
@@ -116,8 +103,9 @@ class RolloutTrainer(RowsTrainer):
         """Responses for each prompt."""
         return 1
 
-    def plan(self, global_batch_size: int) -> Plan:
-        """How rounds are trained on."""
+    @property
+    def passes(self) -> int:
+        """Passes over a round."""
         raise NotImplementedError
 
     def credit(self, rollouts: Sequence[Rollout]) -> None:
@@ -136,7 +124,8 @@ class RolloutTrainer(RowsTrainer):
     # The data loader: numbers of rollouts, replaced by batches when a step takes them.
 
     def _order(self, global_batch_size: int, seed: int) -> InRounds:
-        plan, rows = self.plan(global_batch_size), len(self.train_dataset)
+        plan = plan_of(self.args, global_batch_size, self.samples, self.passes)
+        rows = len(self.train_dataset)
         order = InRounds(rows, global_batch_size, seed, lambda: self.state.global_step, plan)
         if order.prompts > rows:
             raise UserError(
