@@ -32,6 +32,7 @@ from align.methods.preference_base import PairsTrainer
 from align.methods.rollouts.scoring import last_values, with_end
 from align.methods.terms import Term
 from align.models.adapters import POLICY, Adapters
+from align.models.reference import asked_only
 from align.models.scalar_head import hold_in_float32, new_head, read_head, write_head
 from align.rows import Row
 from align.settings import RunConfig
@@ -132,15 +133,14 @@ class Reward(PairsTrainer):
         for name, value in found.items():
             self._metrics["train"][name].append(value.item())
 
-    @torch.no_grad()
     def held_out(self) -> list[Pair]:
         """The rewards of the held-out pairs. Every process calls it, and gets all pairs."""
         rows, size = self.parts.held_out, self.args.per_device_train_batch_size
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         model = self.accelerator.unwrap_model(self.model)
-        model.eval()
-        pairs = [pair for start in range(0, len(mine), size) for pair in self._pairs(model, mine[start : start + size])]
-        model.train()
+        chunks = [mine[start : start + size] for start in range(0, len(mine), size)]
+        with asked_only(model):
+            pairs = [pair for chunk in chunks for pair in self._pairs(model, chunk)]
         return pairs if self.accelerator.num_processes == 1 else gather_object(pairs)
 
     def _pairs(self, model: Any, rows: Sequence[Row]) -> list[Pair]:

@@ -14,7 +14,7 @@ from align.methods.rewards import Reward
 from align.methods.rollouts.rollout import Rollout
 from align.methods.rollouts.scoring import in_chunks, last_values, per_response, reward_batch
 from align.models.adapters import Adapters
-from align.models.reference import FROZEN
+from align.models.reference import FROZEN, asked_only
 
 VALUES = ("values", "cost_values")
 """What a critic's outputs are."""
@@ -47,14 +47,11 @@ class Measurement:
     rewards: Sequence[Reward]
     """Those that are reward models."""
 
-    @torch.no_grad()
     def measure(self, rollouts: Sequence[Rollout], rendered: Sequence[Rendered], size: int) -> None:
         """Fill in the rollouts, `size` at a time."""
-        training = self.model.training
-        self.model.eval()
-        for places, chunk in in_chunks(rendered, size):
-            self._measure([rollouts[i] for i in places], chunk)
-        self.model.train(training)
+        with asked_only(self.model):
+            for places, chunk in in_chunks(rendered, size):
+                self._measure([rollouts[i] for i in places], chunk)
 
     def _measure(self, rollouts: Sequence[Rollout], rendered: Sequence[Rendered]) -> None:
         batch = on_device(self.collator.lay_out(rendered), self.device)
