@@ -26,16 +26,20 @@ MODEL, RULE, JUDGE = "model", "rule", "judge:"
 def rewards_of(config: RunConfig, rendering: str, rows: Sequence[Row] = ()) -> Rewards:
     """The rewards of a run; none for a method that does not sample. `rendering` is the renderer's identity.
 
-    Raises UserError for a reward that cannot be computed, before any response is sampled.
+    A reward model that its recipe has yet to train is left out: a run trains it before this, and only
+    a dry run does not (align/training/needed_runs.py). Raises UserError for a reward that cannot be
+    computed, before any response is sampled.
     """
     settings = {f"rewards.{name}": of for name, of in config.rewards.items()}
     if config.cost is not None:
         settings["cost"] = config.cost
+    to_come = [key for key, of in settings.items() if of.reward == MODEL and of.recipe and of.path is None]
+    settings = {key: of for key, of in settings.items() if key not in to_come}
     if not settings:
         return Rewards()
     facts = {"rendering": rendering, **reward_facts(config)}
     built = [_reward(key, of, facts, rows) for key, of in settings.items()]
-    cost = built.pop() if config.cost is not None else None
+    cost = built.pop() if "cost" in settings else None
     return Rewards(tuple(built), cost, lambda response: matched(Row("", ""), response).verdict == "refusal")
 
 

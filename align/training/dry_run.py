@@ -15,6 +15,7 @@ from align.answering.stored import foreseen
 from align.batches.rendering import Rendered
 from align.config.merge import Composed
 from align.config.origin import DEFAULT
+from align.config.registry import METHODS, resolve
 from align.config.values import flatten, to_dict
 from align.console import quiet_libraries
 from align.evaluation.curve import point_steps
@@ -26,6 +27,7 @@ from align.models.loading import parameters_per_tower, tower_line
 from align.models.quantization import count
 from align.run_folder import RunFolder, run_folder
 from align.training.build import build_run
+from align.training.needed_runs import found_only, with_needed_runs
 from align.training.prepare import checked_data, refuse_settings
 
 
@@ -45,12 +47,16 @@ def show(composed: Composed) -> None:
     console.print(f"{len(every) - len(settings)} other settings have their defaults: align train --help all")
     run = run_folder(composed.config)
     refuse_settings(composed, run)
+    needed: list[str] = []
+    with_needed_runs(composed, run, found_only(needed))
     data = checked_data(composed, run, foreseen(composed.config))
     data.facts += refuse_overlap_with_benchmarks(composed.config.evaluate, data.records())
     with tempfile.TemporaryDirectory() as nowhere:  # the trainer creates its folder, which is deleted again
         built = build_run(composed, data, RunFolder(Path(nowhere)))
     trainer = built.trainer
     console.print(f"\nRun folder: {run.path}")
+    for line in needed:
+        console.print(escape(line))
     console.print("Data: " + ", ".join(f"{name} {count} rows" for name, count in data.parts.items()))
     for fact in [*data.facts, *trainer.order.facts()]:
         console.print(escape(fact))
@@ -71,8 +77,11 @@ def show(composed: Composed) -> None:
             "each"
         )
     row = data.rows[0]
-    console.print(f"\nRow {row.id} as the model reads it; the loss is on the text in [[ ]]:")
-    for field, rendered in trainer.data_collator.render(row).items():
+    samples = resolve("method", composed.config.method, METHODS).rewarded
+    what = "the policy samples what follows" if samples else "the loss is on the text in [[ ]]"
+    console.print(f"\nRow {row.id} as the model reads it; {what}:")
+    shown_row = trainer.data_collator.render(row) or {"prompt": trainer.data_collator.renderer.render(row)}
+    for field, rendered in shown_row.items():
         console.print(f"{field}: {mark_supervised(rendered, trainer.processing_class.tokenizer)}")
 
 

@@ -25,14 +25,14 @@ from align.settings import RewardSettings, RunConfig
 OWN = "own"
 """As a reward's recipe: the run's own recipe with method=reward."""
 Train = Callable[[Composed, Sequence[Any], Report | None], RunFolder]
+Obtain = Callable[[str, Composed], RunFolder | None]
+"""(Setting that needs a run, that run) -> its folder; None if it is not there."""
 
 
-def with_needed_runs(
-    composed: Composed, run: RunFolder, train: Train, callbacks: Sequence[Any], report: Report | None
-) -> None:
+def with_needed_runs(composed: Composed, run: RunFolder, obtain: Obtain) -> None:
     """Set `model.adapter` to that of `start`, and the path of every reward that names a recipe.
 
-    Their runs are next to `run`. Runs that start at the same time train them once. Raises UserError.
+    Their runs are next to `run`. Raises UserError.
     """
     config = composed.config
     if config.start is not None:
@@ -41,29 +41,39 @@ def with_needed_runs(
                 f"{composed.origin('start')}: start={config.start} and model.adapter={config.model.adapter} both say "
                 "where the adapter begins; remove one of the two"
             )
-        config.model.adapter = str(_trained("start", config.start, config, run, train, callbacks, report).weights)
+        if (folder := obtain("start", needed_run(config, run, config.start))) is not None:
+            config.model.adapter = str(folder.weights)
     for key, settings in rewards_with_recipe(config).items():
         recipe = config.recipe if settings.recipe == OWN else str(settings.recipe)
-        settings.path = str(_trained(key, recipe, config, run, train, callbacks, report).path)
+        if (folder := obtain(key, needed_run(config, run, recipe))) is not None:
+            settings.path = str(folder.path)
 
 
-def _trained(
-    key: str,
-    recipe: str,
-    config: RunConfig,
-    run: RunFolder,
-    train: Train,
-    callbacks: Sequence[Any],
-    report: Report | None,
-) -> RunFolder:
-    needed = needed_run(config, run, recipe)
-    folder = run_folder(needed.config)
-    if not folder.finished() and report is None:
-        say(f"{key}: {recipe} is trained first, in {folder.path}")
-    with _turn(folder.path):
-        trained = train(needed, callbacks, report)
-    _release()
-    return trained
+def trained_first(train: Train, callbacks: Sequence[Any], report: Report | None) -> Obtain:
+    """Train needed runs that are absent. Runs that start at the same time train them once."""
+
+    def obtain(key: str, needed: Composed) -> RunFolder:
+        folder = run_folder(needed.config)
+        if not folder.finished() and report is None:
+            say(f"{key}: {needed.config.recipe} is trained first, in {folder.path}")
+        with _turn(folder.path):
+            trained = train(needed, callbacks, report)
+        _release()
+        return trained
+
+    return obtain
+
+
+def found_only(lines: list[str]) -> Obtain:
+    """Use needed runs that are finished; a line for each goes to `lines`, and nothing is trained."""
+
+    def obtain(key: str, needed: Composed) -> RunFolder | None:
+        folder, recipe = run_folder(needed.config), needed.config.recipe
+        finished = folder.finished()
+        lines.append(f"{key}: {recipe} {'is trained already' if finished else 'is trained first'}, in {folder.path}")
+        return folder if finished else None
+
+    return obtain
 
 
 def rewards_with_recipe(config: RunConfig) -> dict[str, RewardSettings]:

@@ -24,7 +24,7 @@ from align.run_folder import RunFolder, run_folder, step_of
 from align.run_lock import alone
 from align.tools.publish.card import write_card
 from align.tools.publish.wandb_log import tracked
-from align.training.needed_runs import with_needed_runs
+from align.training.needed_runs import trained_first, with_needed_runs
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def train(composed: Composed, callbacks: Sequence[Any] = (), report: Report | No
 
     config, run = composed.config, run_folder(composed.config)
     refuse_settings(composed, run)
-    with_needed_runs(composed, run, train, callbacks, report)
+    with_needed_runs(composed, run, trained_first(train, callbacks, report))
     rewards = check_rewards(config)
     data = checked_data(composed, run, asking(config, report), report)
     with alone(run.path):

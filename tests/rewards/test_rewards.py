@@ -15,6 +15,7 @@ from align.models.merging import merge
 from align.rewards.build import rewards_of
 from align.run_folder import RunFolder
 from align.settings import ModelSettings
+from align.training.dry_run import show
 from align.training.run import train
 from tests.support.judge_server import judge_server
 from tests.support.rewarded import BROKEN, reward_model, rewarded
@@ -104,6 +105,16 @@ def test_a_reward_model_of_another_base_or_template_is_refused(tiny, tmp_path):
     (folder / "manifest.json").write_text(json.dumps(manifest | {"status": "training"}))
     with pytest.raises(UserError, match=r"rewards.model.path=.*not finished"):
         train(compose_run([*command, f"output_dir={tmp_path / 'third'}"]))
+
+
+def test_a_dry_run_names_the_runs_that_are_trained_first_and_trains_none(tiny, tmp_path, capsys):
+    needed = ["rewards.model={reward: model, recipe: mm_reward}", "start=mm_sft", "suite=miniature"]
+    show(compose_run(rewarded(tiny("llava"), tmp_path / "run", "ppo", *needed)))
+    said = capsys.readouterr().out
+    assert "start: mm_sft is trained first, in " in said
+    assert "rewards.model: mm_reward is trained first, in " in said
+    assert "a round samples 8 responses to 8 prompts" in said
+    assert not list(tmp_path.glob("*/manifest.json"))
 
 
 def test_a_reward_model_is_not_merged(tiny, tmp_path):
