@@ -59,6 +59,19 @@ def alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def wait_until_free(folder: Path) -> None:
+    """Wait while another process trains in a run folder, however long it takes."""
+    lock = FileLock(folder / LOCK)
+    if not (folder / LOCK).is_file():
+        return
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        LOG.warning(f"{folder}: {_named(_holder(folder))} trains this run; waiting for it to end")
+        lock.acquire()
+    lock.release()
+
+
 def _acquire(lock: FileLock, folder: Path) -> None:
     begun = time.monotonic()
     while True:
@@ -68,12 +81,16 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         except Timeout:
             holder = _holder(folder)
         waited = time.monotonic() - begun
-        who = "process {pid} on {host}, since {since}".format(**holder) if holder else "another process"
+        who = _named(holder)
         if _is_alive(holder) or waited > PATIENCE:
             raise UserError(f"{folder}: this run is already being trained by {who}; wait for it, or stop it first")
         if waited < 1:
             LOG.warning(f"{folder}: locked by {who}; waiting up to {PATIENCE:.0f} s for it to end")
         time.sleep(1)
+
+
+def _named(holder: dict[str, Any]) -> str:
+    return "process {pid} on {host}, since {since}".format(**holder) if holder else "another process"
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:

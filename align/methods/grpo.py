@@ -12,7 +12,7 @@ from the reference model. trl's own rollouts raise on batches that mix rows with
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -67,6 +67,7 @@ class GRPO(RolloutTrainer, GRPOTrainer):
         "sync_ref_model": "the reference model is always the model that the run starts from",
         "multi_objective_aggregation": "the weighted sum of the rewards is normalised",
         "disable_dropout": "dropout is always off",
+        **{one.name: ELSEWHERE for one in fields(trl.GRPOConfig) if one.name.startswith("vllm_")},
         **dict.fromkeys(("top_entropy_quantile", "entropy_coef", "use_adaptive_entropy"), PER_PASS),
         **dict.fromkeys(
             ("log_multimodal", "log_unique_prompts", "num_completions_to_print"), "rollouts.jsonl has samples"
@@ -93,6 +94,11 @@ class GRPO(RolloutTrainer, GRPOTrainer):
             )
         if arguments.scale_rewards not in SCALES:
             raise UserError(f"train.scale_rewards={arguments.scale_rewards}: expected one of {', '.join(SCALES)}")
+        if arguments.advantage_estimator == "rloo" and arguments.scale_rewards != "none":
+            raise UserError(
+                f"train.advantage_estimator=rloo with train.scale_rewards={arguments.scale_rewards}: RLOO divides by no "
+                "standard deviation; set train.scale_rewards=none"
+            )
         if arguments.beta == 0 and arguments.max_kl is not None:
             raise UserError(
                 "train.max_kl with train.beta=0: the reference model is not computed, so the divergence from it is "

@@ -20,6 +20,7 @@ from align.console import Report, say
 from align.errors import UserError
 from align.methods.distributed import world_size
 from align.run_folder import RunFolder, run_folder
+from align.run_lock import wait_until_free
 from align.settings import RewardSettings, RunConfig
 
 OWN = "own"
@@ -109,6 +110,8 @@ def _turn(folder: Path) -> Iterator[None]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     is_first = int(os.environ.get("RANK", "0")) == 0
     with FileLock(folder.with_name(f".{folder.name}.lock")) if is_first else contextlib.nullcontext():
+        if is_first:
+            wait_until_free(folder)  # somebody may train it by its own name
         if world_size() > 1:
             PartialState().wait_for_everyone()
         yield

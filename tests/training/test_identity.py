@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from align.config.compose import compose_run
 from align.errors import UserError
 from align.report.find_runs import collect
 from align.run_folder import RunFolder
-from align.run_lock import alone
+from align.run_lock import alone, wait_until_free
 from align.training.run import train
 from tests.support.launch import ROOT, train_command
 from tests.support.small_run import arguments
@@ -144,6 +145,17 @@ def test_the_lock_of_a_killed_run_is_taken_back(tmp_path):
     holder.wait()
     with alone(tmp_path):
         assert json.loads((tmp_path / ".running.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_run_that_another_run_needs_is_waited_for_while_somebody_trains_it(tmp_path):
+    ended = []
+    with alone(tmp_path):
+        waiting = threading.Thread(target=lambda: (wait_until_free(tmp_path), ended.append(True)))
+        waiting.start()
+        waiting.join(0.3)
+        assert not ended
+    waiting.join(10)
+    assert ended
 
 
 @pytest.mark.long
