@@ -139,8 +139,8 @@ def write(
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         ordered = longest_first(renderer, rows, positions)
         yield from ordered.unusable
-        # Only for known families is it known how to batch a processor's outputs.
-        size = settings.batch_size if renderer.family.known else 1
+        # It is unknown how to batch the outputs of an unknown family's processor.
+        size = settings.batch_size if renderer.family.batches else 1
         for start in range(0, len(ordered.rows), size):
             chunk = ordered.rows[start : start + size]
             begun = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ def tokens(
     if multiple_of:
         length = -(-length // multiple_of) * multiple_of
 
-    def padded(sequences: list[list[int]], value: int) -> torch.Tensor:
+    def padded(sequences: list[list[Any]], value: Any) -> torch.Tensor:
         fill = [[value] * (length - len(s)) for s in sequences]
         return torch.tensor([f + s if left else s + f for f, s in zip(fill, sequences, strict=True)])
 
@@ -49,15 +50,28 @@ def tokens(
         ),
     }
     for key in sorted({key for row in rows for key in row.aligned}):
+        empty = _zeros(next(row.aligned[key][0] for row in rows if key in row.aligned))
         batch[key] = padded(
-            [row.aligned[key] + [0] * len(row.answer_ids) + tail.aligned.get(key, []) for row, tail in both], 0
+            [row.aligned[key] + _of_answer(row, key) + tail.aligned.get(key, []) for row, tail in both], empty
         )
     return batch
 
 
+def _of_answer(row: Rendered, key: str) -> list[Any]:
+    """The values of the tokens of a response: 0, or what the last token of the prompt sees (Llama 3.2 Vision)."""
+    last = row.aligned[key][-1]
+    return [last if isinstance(last, list) else 0] * len(row.answer_ids)
+
+
+def _zeros(value: Any) -> Any:
+    """A number or nested lists of numbers -> the same with zeros."""
+    return [_zeros(one) for one in value] if isinstance(value, list) else 0
+
+
 def images_of(rows: Sequence[Rendered]) -> dict[str, torch.Tensor]:
     """The image tensors of all images; repeated images stay repeated."""
-    return together([row.image_inputs for row in rows])
+    axis = max((row.image_axis for row in rows), default=0)
+    return together([row.image_inputs for row in rows], axis)
 
 
 def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str, torch.Tensor]]:
@@ -69,10 +83,25 @@ def once(rows: Iterable[Rendered], wanted: Iterable[ImageRef]) -> list[dict[str,
     return [found[image] for image in wanted]
 
 
-def together(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Concatenate image tensors."""
+def together(inputs: Sequence[dict[str, torch.Tensor]], axis: int = 0) -> dict[str, torch.Tensor]:
+    """Join image tensors along an axis. Other axes (tiles of an image, pixels) are padded with zeros at their end."""
     keys = sorted({key for of in inputs for key in of})
-    return {key: torch.cat([of[key] for of in inputs if key in of]) for key in keys}
+    return {key: _joined([of[key] for of in inputs if key in of], axis) for key in keys}
+
+
+def _joined(tensors: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+    axis = min(axis, tensors[0].dim() - 1)
+    shapes = [tensor.shape[:axis] + tensor.shape[axis + 1 :] for tensor in tensors]
+    if len(set(shapes)) == 1:
+        return torch.cat(list(tensors), axis)
+    sizes = [max(of_axis) for of_axis in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    padded = []
+    for tensor in tensors:
+        missing = [size - own for size, own in zip(sizes, tensor.shape, strict=True)]
+        missing[axis] = 0
+        amounts = [amount for size in reversed(missing) for amount in (0, size)]
+        padded.append(torch.nn.functional.pad(tensor, amounts))
+    return torch.cat(padded, axis)
 
 
 def names_of(inputs: Sequence[dict[str, torch.Tensor]]) -> torch.Tensor:

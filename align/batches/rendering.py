@@ -28,12 +28,13 @@ class Rendered:
     """All tokens before the response, image tokens included."""
     answer_ids: list[int]
     """The response and its end of turn: the supervised span. Empty in generation."""
-    aligned: dict[str, list[int]]
+    aligned: dict[str, list[Any]]
     """Other outputs of the processor per prompt token (Qwen2-VL's mm_token_type_ids)."""
     image_inputs: dict[str, torch.Tensor]
-    """Outputs of the processor per image (pixel_values, image_grid_thw), concatenated over a batch along the first axis."""
+    """Outputs of the processor per image (pixel_values, image_grid_thw), joined over a batch along `image_axis`."""
     images: tuple[ImageRef, ...] = ()
     """The images, in order."""
+    image_axis: int = 0
 
     @property
     def length(self) -> int:
@@ -85,6 +86,7 @@ class Renderer:
         self.image_token_id = processor.tokenizer.convert_tokens_to_ids(self.image_token)
         self.pad_token_id = processor.tokenizer.pad_token_id
         self.unknown_token_id = processor.tokenizer.unk_token_id
+        self._counted: dict[tuple[tuple[int, int], ...], int] = {}
         # Computed once, because the tokenizer lists its whole vocabulary for it.
         self.end_of_turn = family.end_of_turn(processor)
         written = (self.image_token, getattr(processor, "image_token", None), getattr(processor, "video_token", None))
@@ -135,14 +137,27 @@ class Renderer:
     def _image_tokens(self, row: Row) -> int:
         """Image tokens of a row, minus the one token per image that the template writes. Raises UserError."""
         sizes = [self._size(image_size(image, where_of(row)), image, where_of(row)) for image in row.images]
-        if not sizes or not hasattr(self.processor, "_get_num_multimodal_tokens"):
+        if not sizes:
+            return 0
+        if not self.family.counts_image_tokens:
+            return self._counted_tokens(tuple(sizes))
+        if not hasattr(self.processor, "_get_num_multimodal_tokens"):
             return 0
         counted = self.processor._get_num_multimodal_tokens(image_sizes=[(height, width) for width, height in sizes])
         return sum(counted.num_image_tokens) + len(sizes) * (self._around_image - 1)
 
+    def _counted_tokens(self, sizes: tuple[tuple[int, int], ...]) -> int:
+        """`_image_tokens` of images of these sizes, counted once on blank images."""
+        if sizes not in self._counted:
+            text = self.prompt_text(Row("blank", "", images=(ImageRef(bytes=b""),) * len(sizes)))
+            before = self._tokenised([text])[0]
+            ids, _, _ = self._read(text, before, [Image.new("RGB", size, "grey") for size in sizes])
+            self._counted[sizes] = len(ids) - len(before)
+        return self._counted[sizes]
+
     @cached_property
     def _around_image(self) -> int:
-        """Number of tokens that the processor writes around an image; not 0 only for Gemma 3."""
+        """Number of tokens that the processor writes around an image and does not count (Gemma 3)."""
         row = Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),))
         counted = self.processor._get_num_multimodal_tokens(image_sizes=[FILLER[::-1]])
         written = len(self.render(row).prompt_ids) - len(self._tokenised([self.prompt_text(row)])[0])
@@ -166,7 +181,8 @@ class Renderer:
         prompt_ids, aligned, image_inputs = self._read(prompt, before, images)
         of_answers = iter(found)
         ids = [[] if answer is None else next(of_answers) for answer in answers]
-        return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs, row.images) for answer_ids in ids]
+        axis = self.family.image_axis
+        return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs, row.images, axis) for answer_ids in ids]
 
     def filler(self) -> Rendered:
         """Only the image tokens of one small grey image; see `align.batches.collators.Collator.filler`."""
@@ -210,14 +226,14 @@ class Renderer:
                 f"{where}: the response is empty, so no token would be supervised; add a response, or remove the row",
                 "empty_answer",
             )
-        whole = self._written(row, answer)
-        if not whole.startswith(prompt) or answer not in whole[len(prompt) :]:
+        rest = _continued(prompt, self._written(row, answer))
+        if rest is None or answer not in rest:
             raise BadRow(
                 f"{where}: the chat template does not continue its generation prompt with the unchanged response "
                 f"(it may trim or rewrite it), so the supervised span is unknown; change the response or the template",
                 "template",
             )
-        return whole[len(prompt) :].partition(answer)[0] + answer + self.end_of_turn
+        return rest.partition(answer)[0] + answer + self.end_of_turn
 
     def _read(
         self, prompt: str, before: list[int], images: Sequence[Image.Image]
@@ -227,7 +243,8 @@ class Renderer:
         inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self._adds_tokens(prompt)))
         ids = inputs.pop("input_ids")
         del inputs["attention_mask"]
-        aligned = {key: value[0].tolist() for key, value in inputs.items() if value.shape == ids.shape}
+        per_token = [key for key, value in inputs.items() if value.shape == ids.shape or key in self.family.per_token]
+        aligned = {key: inputs[key][0].tolist() for key in per_token}
         return ids[0].tolist(), aligned, {key: value for key, value in inputs.items() if key not in aligned}
 
     def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
@@ -291,6 +308,24 @@ class Renderer:
         """The chat template's text of a row, up to the start of the response; with a response, the whole text."""
         turns = self._turns(row, answer)
         return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
+
+
+def _continued(prompt: str, whole: str) -> str | None:
+    """What a template writes after a prompt; None if the whole text does not begin with the prompt.
+
+    LLaVA-OneVision's template writes other white space at the start of a response than at the end
+    of a prompt. The prompt counts, because the model reads it in generation.
+    """
+    if whole.startswith(prompt):
+        return whole[len(prompt) :]
+    letters = iter(enumerate(whole))
+    for letter in prompt:
+        if letter.isspace():
+            continue
+        i, found = next(((i, other) for i, other in letters if not other.isspace()), (0, ""))
+        if found != letter:
+            return None
+    return whole[i + 1 :].lstrip()
 
 
 def where_of(row: Row) -> str:

@@ -19,6 +19,7 @@ ENABLES = {
     "tensorboard": "train.report_to=tensorboard",
     "openai": "models at an endpoint (generation.base_url=)",
     "convert": "original LLaVA checkpoints whose tokenizer is tokenizer.model (align convert)",
+    "smolvlm": "SmolVLM's processor (num2words)",
     "construct": "image models and near-duplicates of align construct (diffusers, imagehash)",
 }
 """Uses of optional extras; `dev` and `browser` are for developers of this package."""
@@ -97,7 +98,7 @@ def torchvision() -> Check:
     """
     name = "torchvision"
     if importlib.util.find_spec(name) is None:
-        return Check(name, OK, "not installed: it is needed only for Qwen2-VL's video input, which is not used here")
+        return Check(name, OK, "not installed: it is needed only for videos, which are not used here")
     # In its own process: a mismatched library may crash it.
     try:
         probe = subprocess.run(

@@ -43,6 +43,8 @@ class ImagesOnce:
         """(Images, patches) that the last pass with images encoded; patches are 0 if all images
         have the same number. The caller resets it."""
         self._last: dict[str, torch.Tensor] = {}
+        if not hasattr(base_model, "get_image_features"):  # Llama 3.2 Vision reads images inside its forward
+            return
         self._encode = base_model.get_image_features
         self._signature = inspect.signature(self._encode)
 

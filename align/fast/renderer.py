@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import LlavaProcessor, PreTrainedTokenizerFast, Qwen2VLProcessor
+from transformers import (
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLProcessor,
+    Qwen2VLProcessor,
+    Qwen3VLProcessor,
+)
 
 from align.batches.rendering import Rendered, Renderer, where_of
 from align.data.images import encode_png, image_size
@@ -19,10 +25,10 @@ from align.fast.templates import around
 from align.rows import Row
 from align.settings import ModelSettings
 
-KNOWN = (LlavaProcessor, Qwen2VLProcessor)
+KNOWN = (LlavaProcessor, Qwen2VLProcessor, Qwen2_5_VLProcessor, Qwen3VLProcessor)
 """Supported processors: they represent an image as one repeated token."""
 TYPES = "mm_token_type_ids"
-"""Output of Qwen2-VL's processor in addition to the token ids: 1 for an image token, otherwise
+"""Output of Qwen-VL processors in addition to the token ids: 1 for an image token, otherwise
 0."""
 
 

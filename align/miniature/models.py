@@ -16,10 +16,11 @@ from transformers import (
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
+    Qwen2VLProcessor,
 )
 
 from align.miniature.world import vocabulary
-from align.models.processors import IMAGE_ONLY
+from align.models.processors import image_only
 
 SIZE, PATCH = 32, 8
 
@@ -136,5 +137,5 @@ def _qwen2_vl() -> tuple[Any, Any]:
     images = Qwen2VLImageProcessorPil(
         patch_size=PATCH, merge_size=2, temporal_patch_size=2, min_pixels=SIZE * SIZE, max_pixels=SIZE * SIZE
     )
-    processor = IMAGE_ONLY["qwen2_vl"](image_processor=images, tokenizer=tokenizer, chat_template=QWEN2_VL_TEMPLATE)
+    processor = image_only(Qwen2VLProcessor)(images, tokenizer, None, chat_template=QWEN2_VL_TEMPLATE)
     return Qwen2VLForConditionalGeneration(config), processor

@@ -51,7 +51,11 @@ def target_modules(model: Any, family: Family, settings: Lora) -> list[str]:
             )
     for entry, (asked, _) in patterns.items():
         if not found[entry]:
-            raise UserError(f"lora.target_modules: {entry!r} matches no linear layer of {', '.join(asked)}")
+            there = sorted({name.rpartition(".")[2] for name in linear if family.tower_of(name) in asked})
+            raise UserError(
+                f"lora.target_modules: {entry!r} matches no linear layer of {', '.join(asked)}; its layers are "
+                f"{', '.join(there)}"
+            )
     return matched
 
 

@@ -33,7 +33,8 @@ def quantization_config(kind: str | None, family: Family, dtype: torch.dtype) ->
     # The language model has most of the weights. The vision tower and the projector have a
     # twentieth, and an error there affects every image token. The output head's weight must be a
     # plain matrix, because trl's loss, for example, reads it directly.
-    skipped = [prefix for tower, prefix in family.towers.items() if tower != "language_model"] + [OUTPUT_HEAD]
+    others = [tower for tower in family.towers if tower != "language_model"]
+    skipped = [prefix for tower in others for prefix in family.prefixes(tower)] + [OUTPUT_HEAD]
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
     return BitsAndBytesConfig(

@@ -68,9 +68,8 @@ def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
         if ".original_module" in name:
             continue
         trained = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d):
-            reads_pixels = not isinstance(module, torch.nn.Linear)
-            weight: Any = module.weight
+        for weight in _weights(module, it.config):
+            reads_pixels = isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d)
             layer = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
             tower = it.family.tower_of(name) or HEAD
             begins = checkpointing and not (encoding_frozen and tower in ENCODES_IMAGES)
@@ -80,19 +79,35 @@ def matrices(it: Skeleton, checkpointing: bool) -> list[Matrix]:
                     name,
                     tower,
                     layer,
-                    weight.numel(),
-                    weight[0].numel(),
-                    weight.shape[0],
+                    weight.inputs * weight.outputs,
+                    weight.inputs,
+                    weight.outputs,
                     trained,
                     "lora_" in name,
                     reached and not reads_pixels and (flowing or begins),
                     reached,
-                    _attention(name, weight.shape[0]),
+                    _attention(name, weight.outputs),
                     False,
                 )
             )
         flowing = flowing or trained
     return _with_last(found)
+
+
+@dataclass(frozen=True)
+class _Weight:
+    inputs: int
+    outputs: int
+
+
+def _weights(module: torch.nn.Module, config: Any) -> list[_Weight]:
+    """The matrices of a module that a token is multiplied with: its own, or those of a few of its experts."""
+    if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.Conv3d):
+        weight: Any = module.weight
+        return [_Weight(weight[0].numel(), weight.shape[0])]
+    experts = [p for p in module.parameters(recurse=False) if p.dim() == 3 and hasattr(module, "num_experts")]
+    chosen = getattr(config.get_text_config(), "num_experts_per_tok", 1)
+    return [_Weight(p.shape[2], chosen * p.shape[1]) for p in experts]
 
 
 def _attention(name: str, width: int) -> int:

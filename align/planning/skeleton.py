@@ -23,6 +23,7 @@ SHIPPED = Path(__file__).parent / "configs"
 NAMED = (
     *("llava-hf/llava-1.5-7b-hf", "llava-hf/llava-1.5-13b-hf"),
     *("Qwen/Qwen2-VL-2B-Instruct", "Qwen/Qwen2-VL-7B-Instruct"),
+    *("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen/Qwen3-VL-4B-Instruct"),
 )
 
 

@@ -17,7 +17,7 @@ from transformers.integrations import deepspeed
 from align.config.merge import Composed
 from align.fast.supervised_head import Computed
 from align.planning.flops import DENSE, Flops, flops
-from align.planning.images import ImageTokens, image_tokens
+from align.planning.images import ImageTokens, image_tokens, side_of
 from align.planning.layers import matrices
 from align.planning.skeleton import skeleton
 from align.planning.step import Pass, Step, checkpoints_activations
@@ -59,7 +59,7 @@ class Spending:
         if one.patches:
             each, merge = one.patches / one.images, self.it.config.vision_config.spatial_merge_size
             return ImageTokens(round(each), round(each / merge**2))
-        size = self.it.config.vision_config.image_size
+        size = side_of(self.it.config.vision_config)
         return image_tokens(self.it.config, self.settings, f"{size}x{size}")
 
 

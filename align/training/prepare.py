@@ -22,6 +22,7 @@ from align.data.pixels import hashes_of, readable
 from align.errors import UserError
 from align.evaluation.selection import without_overlap
 from align.methods.distributed import world_size
+from align.methods.passes import refuse_shared_passes
 from align.rows import Row
 from align.run_folder import RunFolder, run_folder
 from align.settings import RunConfig
@@ -194,6 +195,7 @@ def check_rows(
     method.check_rows(data.rows)
     loaded = load_without_weights(config.model)
     arguments = _arguments(composed, run, processes or world_size())
+    refuse_shared_passes(config, loaded.family, arguments, data.rows)
     checker = Checker(method.collator(loaded.renderer, arguments), method.check_row)
     name = json.dumps([to_dict(part) for part in config.data.values()], sort_keys=True)
     found = measured(checker, data.rows, f"{config.method} {name}", report)

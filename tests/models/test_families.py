@@ -18,7 +18,7 @@ from tests.support import other_models
 from tests.support.small_run import arguments
 
 IMAGE = encode_png(Image.new("RGB", (60, 40), "red"))
-OWN = Family("mllama", {"language_model": "model.language_model", "vision_tower": "model.vision_model"})
+OWN = Family("vipllava", {"language_model": "model.language_model", "vision_tower": "model.vision_tower"})
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +66,19 @@ def test_gemma_3_is_trained_and_evaluated(folder, tmp_path):
 
 
 def test_a_model_of_no_known_family_is_evaluated_and_not_trained(folder, tmp_path):
-    model = folder("mllama")
+    model = folder("vip_llava")
     small = ["benchmark=mini_vsil,mini_vsil_free", "limit=3", "generation.max_new_tokens=3"]
     config = compose_eval([f"model={model}", "model.dtype=float32", f"output_dir={tmp_path / 'eval'}", *small]).config
     assert [result["n"] for result in run_evaluation(config)[1].values()] == [3, 3]
-    with pytest.raises(UserError, match="type 'mllama' .*trained.*families.* llava, "):
+    with pytest.raises(UserError, match="type 'vipllava' .*trained.*families.* llava, "):
         train(compose_run(arguments(model, tmp_path / "run")))
 
 
 def test_a_family_of_ones_own_is_named_by_where_it_is():
-    assert family_of("mllama", "tests.models.test_families:OWN") is OWN
+    assert family_of("vipllava", "tests.models.test_families:OWN") is OWN
     assert family_of("llava_like", "llava").model_type == "llava"
     with pytest.raises(UserError, match="model.family=lava: unknown .did you mean 'llava'"):
-        family_of("mllama", "lava")
+        family_of("vipllava", "lava")
 
 
 def test_gemma_3s_rows_measure_what_they_are_rendered_to(folder):

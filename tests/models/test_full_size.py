@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from peft import get_peft_model
 from transformers import AutoConfig
 
@@ -23,6 +24,8 @@ PARAMETERS = {
     "llava-1.5-13b-hf": 13_351_494_656,
     "Qwen2-VL-2B-Instruct": 2_208_985_600,
     "Qwen2-VL-7B-Instruct": 8_291_375_616,
+    "Qwen2.5-VL-7B-Instruct": 8_292_166_656,
+    "Qwen3-VL-4B-Instruct": 4_437_815_808,
 }
 VISION, PROJECTOR, LANGUAGE = "vision_tower", "multi_modal_projector", "language_model"
 
@@ -64,6 +67,8 @@ def test_the_whole_model_is_counted(model, name):
         ("llava-1.5-13b-hf", 7 * 40),
         ("Qwen2-VL-2B-Instruct", 7 * 28),
         ("Qwen2-VL-7B-Instruct", 7 * 28),
+        ("Qwen2.5-VL-7B-Instruct", 7 * 28),
+        ("Qwen3-VL-4B-Instruct", 7 * 36),
     ],
 )
 def test_the_default_patterns_reach_the_language_model_alone(model, name, layers):
@@ -79,6 +84,10 @@ def test_the_default_patterns_reach_the_language_model_alone(model, name, layers
         # qkv, proj, fc1, fc2 in 32 blocks; the merger's two.
         ("Qwen2-VL-2B-Instruct", {VISION: 4 * 32, PROJECTOR: 2, LANGUAGE: 7 * 28}),
         ("Qwen2-VL-7B-Instruct", {VISION: 4 * 32, PROJECTOR: 2, LANGUAGE: 7 * 28}),
+        # A gated MLP in each block.
+        ("Qwen2.5-VL-7B-Instruct", {VISION: 5 * 32, PROJECTOR: 2, LANGUAGE: 7 * 28}),
+        # Two matrices of the merger and of each of the three mergers of lower layers.
+        ("Qwen3-VL-4B-Instruct", {VISION: 4 * 24, PROJECTOR: 2 * 4, LANGUAGE: 7 * 36}),
     ],
 )
 def test_all_linear_over_each_tower(model, name, found):
@@ -86,6 +95,27 @@ def test_all_linear_over_each_tower(model, name, found):
         only = dict.fromkeys(found, 0) | {tower: number}
         assert per_tower(model(name), towers=[tower], target_modules=["all-linear"]) == only
     assert per_tower(model(name), towers=[VISION, PROJECTOR, LANGUAGE], target_modules=["all-linear"]) == found
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        # 32 layers of self-attention and 8 of cross-attention; 32 and 8 vision layers; one projection.
+        (transformers.MllamaConfig(), {VISION: 6 * 40, PROJECTOR: 1, LANGUAGE: 7 * 40}),
+        # A layer's experts are one tensor, so only its attention has linear layers.
+        (transformers.Qwen3VLMoeConfig(), {VISION: 4 * 27, PROJECTOR: 2 * 4, LANGUAGE: 4 * 24}),
+        (transformers.LlavaNextConfig(), {VISION: 6 * 24, PROJECTOR: 2, LANGUAGE: 7 * 32}),
+        (transformers.LlavaOnevisionConfig(), {VISION: 6 * 26, PROJECTOR: 2, LANGUAGE: 7 * 32}),
+        (transformers.InternVLConfig(), {VISION: 6 * 24, PROJECTOR: 2, LANGUAGE: 7 * 32}),
+        (transformers.Idefics3Config(), {VISION: 6 * 12, PROJECTOR: 1, LANGUAGE: 7 * 32}),
+        (transformers.SmolVLMConfig(), {VISION: 6 * 12, PROJECTOR: 1, LANGUAGE: 7 * 32}),
+    ],
+)
+def test_all_linear_of_transformers_default_sizes(config, found, tmp_path):
+    """These models' configurations are not public here; the classes' defaults are near them."""
+    config.save_pretrained(tmp_path)
+    it = bare(ModelSettings(path=str(tmp_path), dtype="bfloat16"))
+    assert per_tower(it, towers=[VISION, PROJECTOR, LANGUAGE], target_modules=["all-linear"]) == found
 
 
 def test_q_proj_of_the_language_model_leaves_the_vision_tower_that_has_one_too(model):
@@ -103,6 +133,7 @@ def test_q_proj_of_the_language_model_leaves_the_vision_tower_that_has_one_too(m
         ("llava-1.5-13b-hf", 128, 40 * 128 * (4 * (5120 + 5120) + 3 * (5120 + 13824))),
         # Qwen2-VL has fewer keys and values than queries: 2 and 4 heads of 128.
         ("Qwen2-VL-2B-Instruct", 64, 28 * 64 * (2 * (1536 + 1536) + 2 * (1536 + 256) + 3 * (1536 + 8960))),
+        ("Qwen3-VL-4B-Instruct", 64, 36 * 64 * (2 * (2560 + 4096) + 2 * (2560 + 1024) + 3 * (2560 + 9728))),
         ("Qwen2-VL-7B-Instruct", 64, 28 * 64 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))),
     ],
 )

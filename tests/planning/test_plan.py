@@ -261,7 +261,7 @@ def test_the_shipped_models_are_planned_without_a_network(tmp_path, monkeypatch,
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(socket.socket, "connect", unreachable)
-    models = ["llava_7b", "llava_13b", "qwen2_vl_2b", "qwen2_vl_7b"]
+    models = ["llava_7b", "llava_13b", "qwen2_vl_2b", "qwen2_vl_7b", "qwen2_5_vl_7b", "qwen3_vl_4b"]
     rows = [f"data.{part}.rows=1000" for part in ("harmful", "benign")]
     assert main(["plan", "recipe=mm_sft", f"model={','.join(models)}", "plan.format=json", *rows]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]

@@ -61,11 +61,61 @@ def qwen2_vl(vocabulary: int, width: int, layers: int, heads: int, kv_heads: int
     return Qwen2VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied, dtype="bfloat16")
 
 
+def qwen2_5_vl() -> Any:
+    """Qwen2.5-VL-7B: Qwen2-VL's language model, and a vision tower with window attention."""
+    from transformers import Qwen2_5_VLConfig
+
+    text = qwen2_vl(152064, 3584, 28, 28, 4, 18944, False).text_config.to_dict() | {"max_position_embeddings": 128000}
+    vision = {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "out_hidden_size": 3584,
+        "patch_size": 14,
+        "window_size": 112,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    }
+    del text["model_type"]
+    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, dtype="bfloat16")
+
+
+def qwen3_vl() -> Any:
+    """Qwen3-VL-4B."""
+    from transformers import Qwen3VLConfig
+
+    text = {
+        "vocab_size": 151936,
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 262144,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20]},
+        "tie_word_embeddings": True,
+    }
+    vision = {
+        "depth": 24,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_heads": 16,
+        "out_hidden_size": 2560,
+        "patch_size": 16,
+        "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": [5, 11, 17],
+    }
+    return Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, dtype="bfloat16")
+
+
 MODELS = {
     "llava-1.5-7b-hf": lambda: llava(),
     "llava-1.5-13b-hf": lambda: llava(**SIZE_13B),
     "Qwen2-VL-2B-Instruct": lambda: qwen2_vl(151936, 1536, 28, 12, 2, 8960, True),
     "Qwen2-VL-7B-Instruct": lambda: qwen2_vl(152064, 3584, 28, 28, 4, 18944, False),
+    "Qwen2.5-VL-7B-Instruct": qwen2_5_vl,
+    "Qwen3-VL-4B-Instruct": qwen3_vl,
 }
 """Last part of the hub id -> its configuration."""
 

@@ -7,17 +7,24 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     Gemma3ImageProcessorPil,
     Gemma3Processor,
+    LlamaConfig,
+    LlavaProcessor,
     MllamaConfig,
     MllamaForConditionalGeneration,
     MllamaImageProcessorPil,
     MllamaProcessor,
     PreTrainedTokenizerFast,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
+from align.miniature.models import LLAVA_TEMPLATE
 from align.miniature.world import vocabulary
 
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
@@ -43,7 +50,7 @@ def gemma3() -> tuple[Any, Any]:
     """A Gemma 3: 16 image tokens between two others, sliding and full attention in turns."""
     named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
     turns = ["<start_of_turn>", "<end_of_turn>"]
-    tokenizer = _tokenizer(["<pad>", "<bos>", "<eos>", *turns, *named.values()], "<bos>", "<eos>", named)
+    tokenizer = tiny_tokenizer(["<pad>", "<bos>", "<eos>", *turns, *named.values()], "<bos>", "<eos>", named)
     ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
     torch.manual_seed(0)
     config = Gemma3Config(
@@ -80,7 +87,7 @@ def gemma3() -> tuple[Any, Any]:
 def mllama() -> tuple[Any, Any]:
     """A Llama 3.2 Vision: images in tiles, read through cross-attention."""
     markers = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|image|>"]
-    tokenizer = _tokenizer(["<pad>", "<|begin_of_text|>", *markers], "<|begin_of_text|>", "<|eot_id|>", {})
+    tokenizer = tiny_tokenizer(["<pad>", "<|begin_of_text|>", *markers], "<|begin_of_text|>", "<|eot_id|>", {})
     torch.manual_seed(0)
     text = {key: value for key, value in TEXT.items() if key != "head_dim"} | _ids(tokenizer)
     config = MllamaConfig(
@@ -110,14 +117,48 @@ def mllama() -> tuple[Any, Any]:
     return MllamaForConditionalGeneration(config), processor
 
 
-def _tokenizer(specials: list[str], bos: str, eos: str, named: dict[str, str]) -> PreTrainedTokenizerFast:
-    words = [*specials, "<unk>", *vocabulary(), "user", "assistant", "model"]
+def vip_llava() -> tuple[Any, Any]:
+    """A ViP-LLaVA, of no known family."""
+    tokenizer = tiny_tokenizer(["<pad>", "<s>", "</s>", "<image>"], "<s>", "</s>", {"image_token": "<image>"})
+    torch.manual_seed(0)
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = VipLlavaConfig(
+        vision_config=CLIPVisionConfig(**vision, image_size=16, patch_size=8),
+        text_config=LlamaConfig(**TEXT, **_ids(tokenizer), num_hidden_layers=2),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layers=[-1, -2],
+    )
+    processor = LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA_TEMPLATE,
+    )
+    return VipLlavaForConditionalGeneration(config), processor
+
+
+def tiny_tokenizer(specials: list[str], bos: str | None, eos: str, named: dict[str, str]) -> PreTrainedTokenizerFast:
+    """One token for each word; special tokens come first, and those with names are attributes."""
+    words = [
+        *specials,
+        "<unk>",
+        *vocabulary(),
+        "user",
+        "assistant",
+        "model",
+        "User:",
+        "Assistant:",
+        "[INST]",
+        "[/INST]",
+    ]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # As the real ones do: their templates write it too, and it must stand there once.
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", special_tokens=[(bos, words.index(bos))]
-    )
+    if bos is not None:  # As the real ones do: their templates write it too, and it must stand there once.
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, words.index(bos))]
+        )
     others = [token for token in specials if token not in (bos, eos, "<pad>", *named.values())]
     named = named | {f"marker_{i}": token for i, token in enumerate(others)}
     return PreTrainedTokenizerFast(
