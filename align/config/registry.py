@@ -72,6 +72,7 @@ BENCHMARKS = {
     "safebench": "align.evaluation.benchmarks.safebench:SAFEBENCH",
     "vlsbench": "align.evaluation.benchmarks.vlsbench:VLSBENCH",
     "local": "align.evaluation.benchmarks.local:LOCAL",
+    "conversations": "align.evaluation.benchmarks.conversations:CONVERSATIONS",
     "twins": "align.evaluation.benchmarks.twins:TWINS",
     "twins_vsil": "align.evaluation.benchmarks.twins:TWINS_VSIL",
     "twins_vsil_free": "align.evaluation.benchmarks.twins:TWINS_VSIL_FREE",

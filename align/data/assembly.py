@@ -17,7 +17,7 @@ from align.data.answer_file import with_file
 from align.data.duplicates import without_duplicates
 from align.data.hints import Place, option, options_of
 from align.data.images import drop_missing
-from align.data.overlap import question_hash, short_hash
+from align.data.overlap import question_hash, short_hash, text_hash
 from align.data.pixels import Found, hashes_of, readable
 from align.data.reading import Read, Source, at_root, tell_unread_images
 from align.data.sampling import stratified
@@ -113,8 +113,9 @@ class TrainingData:
                 "role": row.role,
                 "harm_in": row.harm_in,
                 "view": row.view,
-                "prompt": _hash(row.prompt),
+                "prompt": _hash(row.prompt, *map(str, row.history), *map(str, row.places)),
                 "question": question_hash(row),
+                **({"first_question": text_hash(row.requests[0])} if row.history else {}),
                 "answers": _hash(
                     *(answer or "" for answer in (row.response, row.chosen, row.rejected, row.harmful_response))
                 ),
@@ -289,7 +290,8 @@ def _read(
 
 def _identity(row: Row) -> str:
     """The identity of a row outside a twin: a hash of its request, caption and images before a view changes them."""
-    return _hash(row.prompt, row.caption or "", *(repr(image) for image in row.images))
+    turns = (*map(str, row.history), *map(str, row.places))
+    return _hash(row.prompt, row.caption or "", *(repr(image) for image in row.images), *turns)
 
 
 def _hash(*texts: str) -> str:

@@ -144,7 +144,9 @@ def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSett
         )
     if not isinstance(config, ShortForms):
         return settings
-    short = {key: getattr(config, key) for key in ("path", "revision", "image_root", "subset", *OF_EVERY_BENCHMARK)}
+    short = {
+        key: getattr(config, key) for key in ("path", "revision", "image_root", "subset", "turns", *OF_EVERY_BENCHMARK)
+    }
     short = {key: value for key, value in short.items() if value is not None} | (
         {"where": config.where} if config.where else {}
     )

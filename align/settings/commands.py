@@ -22,6 +22,7 @@ class ShortForms:
     follow_links: bool | None = option(None, "short for settings.<benchmark>.follow_links of every benchmark")
     subset: str | None = option(None, "short for settings.<benchmark>.subset; needs exactly one benchmark")
     limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark")
+    turns: str | None = option(None, "short for settings.<benchmark>.turns; needs exactly one benchmark")
     limit_order: str | None = option(None, "short for settings.<benchmark>.limit_order of every benchmark")
     limit_seed: int | None = option(None, "short for settings.<benchmark>.limit_seed of every benchmark")
     where: dict[str, Any] = option(dict, "short for settings.<benchmark>.where; needs exactly one benchmark")

@@ -46,6 +46,7 @@ class Part:
     )
     seed: int = option(0, "seed of the sample, or of the miniature's images")
     role: str | None = option(None, "harmful | benign: the role of the rows, for a source that does not give it")
+    turns: str = option("all", "all | last: which responses of a conversation supervised fine-tuning trains on")
     on_missing_image: str = option("error", "error | drop: what to do with a row whose image file is absent")
     view: str | None = option(None, "what the model sees of these rows (default: the run's view)")
     response: str | None = option(
@@ -74,6 +75,11 @@ class BenchmarkSettings:
         False, "allow links in the folder to point outside it; image paths must still stay inside"
     )
     subset: str | None = option(None, "a named subset of the benchmark")
+    turns: str = option(
+        "last",
+        "last | each: of a conversation, the last request after the file's own responses, or every request after the "
+        "model's own responses",
+    )
     limit: int | None = option(
         None, "number of rows (pairs, for twins) to evaluate: a sample stratified by category and source"
     )
