@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from align.commands.available import ALL, show_all
 from align.config.compose import compose, compose_model
 from align.config.registry import BENCHMARKS, benchmark_names, resolve
 from align.console import Report, progress
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str]) -> int:
     Returns 1 with validate=true where an image is missing or cannot be read.
     """
     config: DataConfig = compose(DataConfig, arguments).config
+    if ALL in config.benchmark:
+        return show_all(config)
     if config.source is None and not config.benchmark:
         raise UserError("source= and benchmark= are missing. Give source=<name> or benchmark=<names>")
     unused = [key for key in OF_BENCHMARKS if getattr(config, key) not in (None, {})]

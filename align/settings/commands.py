@@ -114,7 +114,7 @@ class DataConfig(Part):
     source: str | None = option(
         None, "name of a source, or `module:function`; its settings have the names of data.<part>.*"
     )  # type: ignore[assignment]
-    benchmark: list[str] = option(list, "names of benchmarks")
+    benchmark: list[str] = option(list, "names of benchmarks; all: show which published benchmarks are available")
     settings: dict[str, BenchmarkSettings] = option(
         dict,
         "settings per benchmark: path, subset, ...; with one benchmark and without source=, path=, revision=, "
