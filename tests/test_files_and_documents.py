@@ -1,5 +1,6 @@
 """What pages say of the shipped recipes, models and launch configurations is what these files give."""
 
+import json
 import re
 import shlex
 from functools import cache
@@ -140,3 +141,14 @@ def test_commands_launch_with_the_first_configuration_that_fits(pages):
     assert expected <= {one[0] for one in found}
     for file, recipe, model, config, gpus in sorted(found):
         assert config == first_that_fits(recipe, model, gpus), (file, recipe, model, gpus)
+
+
+def test_the_papers_numbers_of_released_checkpoints_are_those_of_its_table():
+    page = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8").partition("### Released checkpoints")[2]
+    table = json.loads((ROOT / "align" / "report" / "paper.json").read_text(encoding="utf-8"))["tables"]["table 16"]
+    totals = [[model, arm, total] for model, arm, _, _, total in table["rows"]]
+    models = {"Qwen2-VL-7B": "qwen2_vl_7b", "LLaVA-7B": "llava_7b", "LLaVA-13B": "llava_13b"}
+    lines = re.findall(r"^\| (\S+) (\S+-\S+) \|.*\| ([\d.]+) \|$", page.partition("###")[0], re.MULTILINE)
+    assert len(lines) == 6
+    for model, arm, number in lines:
+        assert [models[model], arm.lower().replace("-", "_"), float(number)] in totals

@@ -185,9 +185,9 @@ def _pair(make: Callable[[str, str, random.Random], Row], row_id: str, split: st
 
 
 def _with_errors(text: str, rng: random.Random) -> str:
-    """A response with other words, without its start or end, or with another sentence of the world."""
+    """A response with other words, without its start or end, begun twice, or with another sentence of the world."""
     words, sentences = text.split(), [sentence for sentence, _ in world.sentences() if sentence != text]
-    kind = rng.choice(("words", "start", "end", "sentence", "thing", "thing", "joined", "random"))
+    kind = rng.choice(("words", "start", "end", "again", "sentence", "thing", "thing", "joined", "random"))
     if kind == "sentence":
         return rng.choice(sentences)
     if kind == "thing":  # a helpful response about something else than the image shows
@@ -201,7 +201,8 @@ def _with_errors(text: str, rng: random.Random) -> str:
         for _ in range(rng.randint(1, 3)):
             words[rng.randrange(len(words))] = rng.choice(world.vocabulary())
     cut = rng.randint(1, len(words) - 1)
-    found = " ".join({"words": words, "start": words[cut:], "end": words[:cut]}[kind])
+    shapes = {"words": words, "start": words[cut:], "end": words[:cut], "again": words[:cut] + words}
+    found = " ".join(shapes[kind])
     return found if found != text else rng.choice(sentences)
 
 

@@ -9,7 +9,7 @@ from align.cli import main
 from align.config.registry import BENCHMARKS
 from tests.support.layouts import write_csv, write_image, write_json, zipped
 
-OWN = {"mini_vsil", "mini_vsil_free", "mini_benign", "mini_twin", "mini_ability", "local"}
+OWN = {"mini_vsil", "mini_vsil_free", "mini_benign", "mini_twin", "mini_ability", "local", "conversations"}
 OWN |= {"twins", "twins_vsil", "twins_vsil_free", "twins_benign"}
 """Benchmarks without published files."""
 

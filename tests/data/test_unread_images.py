@@ -127,8 +127,8 @@ def test_beside_images_that_are_read_it_is_a_fact(parts, tmp_path):
     ],
 )
 def test_other_sources_of_images_that_they_do_not_read_say_so_too(parts, tmp_path, source, record):
-    write_json(tmp_path / "rows.json", [record | {"images": ["a.png"]}])
-    with pytest.raises(UserError, match=r"data.third: no row has an image, .*`images` \(.*rows.json, row 1"):
+    write_json(tmp_path / "rows.json", [record | {"picture": ["a.png"]}])
+    with pytest.raises(UserError, match=r"data.third: no row has an image, .*`picture` \(.*rows.json, row 1"):
         parts([ROW], f"data.third={{source: {source}, path: {tmp_path / 'rows.json'}}}")
 
 

@@ -85,7 +85,7 @@ def test_known_processors_take_the_fast_path(any_renderer):
     assert isinstance(any_renderer, FastRenderer)
     assert type(any_renderer.images) is {"llava": Cropped, "qwen2_vl": Patches}[any_renderer.family.model_type]
     assert all(
-        any_renderer.around(Row("r", "p", (FEW[0],) * n), answered) for n in (0, 2) for answered in (True, False)
+        any_renderer.around(Row("r", "p", (FEW[0],) * n), answer) for n in (0, 2) for answer in ("a knife", None)
     )
 
 
