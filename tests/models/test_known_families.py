@@ -27,6 +27,8 @@ from tests.support.small_run import arguments
 from tests.support.trajectories import same_trajectory, train_every_method
 
 NEW = [name for name in FAMILIES if name not in ("llava", "qwen2_vl")]  # these two have the rest of the tests
+QUICK = "internvl"
+"""A family whose run is checked in continuous integration; the others take a minute each."""
 OWN = {
     "mllama": ["train.per_device_train_batch_size=1"],  # its rows have a forward pass each
     "qwen3_vl_moe": ["lora.target_modules=q_proj,k_proj,v_proj,o_proj"],  # experts are no linear layers
@@ -144,7 +146,9 @@ def test_rows_of_llama_3_2_vision_share_no_pass(folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize(
+    "name", [QUICK, *(pytest.param(name, marks=pytest.mark.long) for name in NEW if name != QUICK)]
+)
 def test_it_is_trained_evaluated_merged_and_read_again(name, folder, tmp_path):
     """With text alone and images in its batches; responses one by one and in batches are the same."""
     run = train(compose_run(arguments(folder(name), tmp_path / "run", *OWN.get(name, []))))
