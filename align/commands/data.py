@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from align.config.compose import compose, compose_model
 from align.config.registry import BENCHMARKS, benchmark_names, resolve
 from align.console import Report, progress
 from align.data.assembly import read_source
+from align.data.files.archive import not_unpacked
 from align.data.hints import Place, options_of
 from align.data.images import image_size
 from align.data.overlap import Overlap, find_overlap, index, question_hash, short_hash
@@ -188,6 +190,8 @@ def _describe(console: Console, each: _Set, summary: dict[str, Any]) -> None:
         console.print(f"  {len(categories)} categories: {', '.join(categories)}", markup=False, soft_wrap=True)
     if missing := each.looked.missing:
         console.print(f"  {len(missing):,} images are missing: {_first(missing)}", markup=False, soft_wrap=True)
+        if unpack := not_unpacked(Path(missing[0])):
+            console.print(f"  {unpack}", markup=False, soft_wrap=True)
     if unreadable := each.looked.unreadable:
         console.print(f"  {len(unreadable):,} images cannot be read:", markup=False)
         for error in unreadable[:NAMED]:

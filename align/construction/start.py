@@ -13,8 +13,9 @@ from align.config.registry import BENCHMARKS, data_set_of, resolve
 from align.construction.item import Item
 from align.construction.work import write_image
 from align.data.files.folder import DataFolder
+from align.data.files.formats import TABLES, ending_of_name
 from align.data.files.image_bytes import exists, open_encoded
-from align.data.files.records import READERS, text_column
+from align.data.files.records import text_column
 from align.data.hints import Place, options_of
 from align.data.images import drop_missing, load_image
 from align.data.reading import UniqueIds, at_root
@@ -147,7 +148,7 @@ def _image_rows(config: ConstructConfig) -> list[Row]:
     part = config.images
     if part.path is None:
         raise UserError("source=images: give images.path=<folder of images, or table with a column image>")
-    if Path(part.path).is_dir() and not any(file.suffix in READERS for file in Path(part.path).iterdir()):
+    if Path(part.path).is_dir() and not any(ending_of_name(file.name) in TABLES for file in Path(part.path).iterdir()):
         files = sorted(file for file in Path(part.path).rglob("*") if file.suffix.lower() in IMAGES)
         if not files:
             raise UserError(f"images.path={part.path}: no images ({', '.join(IMAGES)}) and no table in this folder")
@@ -155,7 +156,7 @@ def _image_rows(config: ConstructConfig) -> list[Row]:
         return [Row(str(f.relative_to(part.path)), "", (ImageRef(path=str(f)),), source=name) for f in files]
     folder = DataFolder.open("images", part)
     rows = []
-    for number, record in enumerate(folder.records(*folder.tables()), 1):
+    for number, record in enumerate(folder.rows(), 1):
         row_id = record.name("id") if record.get("id") not in (None, "") else f"{record.file.stem}-{number}"
         texts = {key: text_column(record, key, record.where) for key in ("category", "licence", "origin")}
         columns = {key: texts[key] for key in ("licence", "origin")}

@@ -38,7 +38,7 @@ def read_file(what: str, where: DataLocation, role: str | None, answered: bool =
     """
     folder = DataFolder.open(what, where)
     rows, seen, unread = [], set(), UnreadImages(COLUMNS)
-    for number, record in enumerate(folder.records(*folder.tables()), start=1):
+    for number, record in enumerate(folder.rows(), start=1):
         unread.see(record)
         row = _row(record, f"{record.file.stem}-{number}", folder, role, answered)
         if row.id in seen:
