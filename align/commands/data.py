@@ -123,7 +123,7 @@ def _sets(config: DataConfig, report: Report) -> Iterator[_Set]:
 def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row], list[str]]]:
     names = benchmark_names(config.benchmark)
     # When a source is given too, path= and similar options belong to the source.
-    short = ("path", "revision", "image_root", "subset") if config.source is None else ()
+    short = ("path", "revision", "image_root", "columns", "role", "subset") if config.source is None else ()
     given = {key: getattr(config, key) for key in (*short, *OF_BENCHMARKS)}
     given["follow_links"] = (config.follow_links and config.source is None) or None
     evaluation = EvalConfig(benchmark=names, settings=config.settings, data_root=config.data_root, **given)

@@ -12,6 +12,7 @@ from pathlib import Path
 from align.config.registry import BENCHMARKS, data_set_of, resolve
 from align.construction.item import Item
 from align.construction.work import write_image
+from align.data.columns import Columns
 from align.data.files.folder import DataFolder
 from align.data.files.formats import TABLES, ending_of_name
 from align.data.files.image_bytes import exists, open_encoded
@@ -154,22 +155,26 @@ def _image_rows(config: ConstructConfig) -> list[Row]:
             raise UserError(f"images.path={part.path}: no images ({', '.join(IMAGES)}) and no table in this folder")
         name = Path(part.path).name
         return [Row(str(f.relative_to(part.path)), "", (ImageRef(path=str(f)),), source=name) for f in files]
+    names = Columns("images", ("id", "image", "category", "licence", "origin"), part.columns)
     folder = DataFolder.open("images", part)
     rows = []
     for number, record in enumerate(folder.rows(), 1):
-        row_id = record.name("id") if record.get("id") not in (None, "") else f"{record.file.stem}-{number}"
-        texts = {key: text_column(record, key, record.where) for key in ("category", "licence", "origin")}
+        names.see(record)
+        given = record.get(names["id"]) not in (None, "")
+        row_id = record.name(names["id"]) if given else f"{record.file.stem}-{number}"
+        texts = {key: text_column(record, names[key], record.where) for key in ("category", "licence", "origin")}
         columns = {key: texts[key] for key in ("licence", "origin")}
         rows.append(
             Row(
                 row_id,
                 "",
-                (folder.cell(record, "image"),),
+                (folder.cell(record, names["image"]),),
                 source=folder.name,
                 category=texts["category"],
                 columns=columns,
             )
         )
+    names.refuse_absent()
     return rows
 
 

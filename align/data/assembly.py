@@ -238,6 +238,10 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         )
     if part.rows is not None and part.rows < 1:
         raise UserError(f"{option(f'rows={part.rows}')}: expected at least 1")
+    if part.columns and part.source in SOURCES and part.source != "local":
+        raise UserError(
+            f"{option('columns=')} is for source=local, and source={part.source} has its own columns; remove columns="
+        )
     source: Source = resolve(option("source"), part.source, SOURCES)
     found = source(at_root(part, data_root, part.source))
     read = found if isinstance(found, Read) else Read(found)
@@ -262,7 +266,7 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         rows = taken
     elif part.rows is not None and len(rows) < part.rows:
         facts.append(f"rows={part.rows}: only {len(rows)} rows exist")
-    return Read(rows, facts, read.unread_images)
+    return replace(read, rows=rows, facts=facts)
 
 
 def _read(

@@ -22,6 +22,8 @@ from align.settings import BenchmarkSettings, Evaluate, LeakageConfig, RunConfig
 
 OF_EVERY_BENCHMARK = ("follow_links", "limit", "limit_order", "limit_seed", "on_missing_image")
 """Short forms that can apply to several benchmarks at once."""
+OF_ONE_BENCHMARK = ("path", "revision", "image_root", "columns", "role", "subset", "where")
+"""Short forms that need exactly one benchmark."""
 
 
 @dataclass
@@ -144,10 +146,10 @@ def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSett
         )
     if not isinstance(config, ShortForms):
         return settings
-    short = {key: getattr(config, key) for key in ("path", "revision", "image_root", "subset", *OF_EVERY_BENCHMARK)}
-    short = {key: value for key, value in short.items() if value is not None} | (
-        {"where": config.where} if config.where else {}
-    )
+    short = {key: getattr(config, key) for key in (*OF_ONE_BENCHMARK, *OF_EVERY_BENCHMARK)}
+    short = {key: value for key, value in short.items() if value not in (None, {})}
+    if config.columns:
+        short["columns"] = settings.columns | config.columns
     alone = [key for key in short if key not in OF_EVERY_BENCHMARK]
     several = len(_data_sets(config))
     if alone and several > 1:

@@ -34,9 +34,12 @@ def is_image(content: bytes) -> bool:
 
 
 def is_written_out(text: str) -> bool:
-    """Whether a text is an image and not its name: a data URL, or the base64 of an image file."""
-    if text[:5].lower() == "data:":
-        return True
+    """Whether the text of an image column is the image and not its name."""
+    return text[:5].lower() == "data:" or is_base64(text)
+
+
+def is_base64(text: str) -> bool:
+    """Whether a text is an image file in base64."""
     if len(text) < SHORTEST:
         return False
     begins = "".join(text[:SHORTEST].split())

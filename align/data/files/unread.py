@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from align.data.files.embedded import is_image
+from align.data.files.embedded import is_base64, is_image
 from align.data.files.parquet import INSIDE
 from align.data.files.records import Record, brief
 
@@ -38,9 +38,14 @@ class UnreadImages:
                 self._first.setdefault(column, f"{record.where}: {brief(value)}")
 
     @property
+    def found(self) -> list[str]:
+        """Unread columns that are mostly images."""
+        return [column for column in self._columns if self._alike[column] * 2 > self._filled[column]]
+
+    @property
     def told(self) -> str | None:
-        """A text about unread image columns, with the file's columns; None if no unread column is mostly images."""
-        found = [column for column in self._columns if self._alike[column] * 2 > self._filled[column]]
+        """A text about unread image columns, with the file's columns; None if there are none."""
+        found = self.found
         if not found:
             return None
         named = ", ".join(f"`{column}` ({self._first[column]})" for column in found)
@@ -58,4 +63,4 @@ def looks_like_image(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     named = len(value) <= LONGEST_NAME and "\n" not in value and value.rstrip().lower().endswith(ENDINGS)
-    return named or value.startswith(TEXT_BEGINNINGS)
+    return named or value.startswith(TEXT_BEGINNINGS) or is_base64(value)

@@ -83,12 +83,13 @@ def test_what_is_not_read_is_named_with_its_row(tmp_path, value, expected):
 
 
 @pytest.mark.parametrize("many", [False, True])
-def test_bytes_in_a_binary_column_of_parquet_are_images(tmp_path, many):
+@pytest.mark.parametrize("column", ["image", "a/b"])
+def test_bytes_in_a_binary_column_of_parquet_are_images(tmp_path, column, many):
     value = [png(*RED)] if many else png(*RED)
     pq.write_table(
-        pa.Table.from_pylist([{"prompt": "What?", "image": value, "key": b"\0\1"}]), tmp_path / "rows.parquet"
+        pa.Table.from_pylist([{"prompt": "What?", column: value, "key": b"\0\1"}]), tmp_path / "rows.parquet"
     )
-    part = Part(path=str(tmp_path / "rows.parquet"), role="benign")
+    part = Part(path=str(tmp_path / "rows.parquet"), role="benign", columns={"image": column})
     (row,) = read_source(part).rows
     assert load_image(row.images[0], "row x").getpixel((0, 0)) == RED
 
