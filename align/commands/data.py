@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from align.commands.proposal import Proposal, proposal
 from align.config.compose import compose, compose_model
 from align.config.registry import BENCHMARKS, benchmark_names, resolve
 from align.console import Report, progress
@@ -52,7 +53,8 @@ class _Set:
 def main(arguments: Sequence[str]) -> int:
     """Read, count and show. Raises UserError.
 
-    Returns 1 with validate=true where an image is missing or cannot be read.
+    Returns 1 for a file whose columns have other names, and with validate=true where an image is missing
+    or cannot be read.
     """
     config: DataConfig = compose(DataConfig, arguments).config
     if config.source is None and not config.benchmark:
@@ -65,6 +67,10 @@ def main(arguments: Sequence[str]) -> int:
         )
     if config.sample is not None and config.sample < 1:
         raise UserError(f"sample={config.sample}: expected at least 1")
+    proposed = _proposal(config)
+    if proposed and not proposed.readable:
+        print("\n".join(proposed.lines(arguments)))
+        return 1
     with progress(stderr=True) as display:
         sets = list(_sets(config, display))
         if config.model:
@@ -84,10 +90,23 @@ def main(arguments: Sequence[str]) -> int:
         console = Console(highlight=False)
         for each, summary in zip(sets, shown, strict=True):
             _describe(console, each, summary)
+        for line in proposed.lines(arguments) if proposed else ():
+            console.print(line, markup=False, soft_wrap=True)
     for each in sets if config.sample else ():
         for row in _sample(each.looked.rows, int(config.sample or 0), config.seed):
             _show(Console(highlight=False, stderr=config.summary), row)
     return int(config.validate and any(each.looked.missing or each.looked.unreadable or each.bad_rows for each in sets))
+
+
+def _proposal(config: DataConfig) -> Proposal | None:
+    """What to propose for a file with other column names; None for other sources, and where JSON is printed."""
+    if config.source != "local" or config.path is None or config.summary:
+        return None
+    return proposal(_part(config))
+
+
+def _part(config: DataConfig) -> Part:
+    return Part(**{field.name: getattr(config, field.name) for field in fields(Part)})
 
 
 def _look_for_bad_rows(sets: Sequence[_Set], model: str, report: Report) -> None:
@@ -113,8 +132,7 @@ def _name(image: ImageRef) -> str:
 
 def _sets(config: DataConfig, report: Report) -> Iterator[_Set]:
     if config.source is not None:
-        part = Part(**{field.name: getattr(config, field.name) for field in fields(Part)})
-        read = read_source(part, config.data_root)
+        read = read_source(_part(config), config.data_root)
         yield _Set({"source": config.source}, look(read.rows, report), _facts(read))
     for name, benchmark, rows, facts in _benchmarks(config):
         yield _Set({"benchmark": name}, look(rows, report), facts, benchmark.shared_prompts)

@@ -9,6 +9,7 @@ row harmful_response or rejected) is used for both.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -123,5 +124,5 @@ def _no_prompt(record: Record, columns: Columns) -> UserError:
     if "prompt" in columns.given:
         return columns.absent("prompt", column, record.where, found)
     options = as_options(proposed([record], columns.names))
-    proposal = f"Proposed: {' '.join(options)}" if options else f"Name it with {option('columns.prompt=<column>')}"
+    proposal = f"Proposed: {shlex.join(options)}" if options else f"Name it with {option('columns.prompt=<column>')}"
     return UserError(f"{record.where}: no column `prompt`; found {', '.join(found) or 'nothing'}. {proposal}")

@@ -22,7 +22,7 @@ NAMES = {
     "images": "imagepaths imagefiles imagelist imgs photos",
     "chosen": "chosenresponse chosenanswer preferred preferredresponse winner positive better good accepted",
     "rejected": "rejectedresponse rejectedanswer dispreferred loser negative worse bad",
-    "response": "answer output completion reply target saferesponse safeanswer modelanswer modelresponse "
+    "response": "answer output completion reply saferesponse safeanswer modelanswer modelresponse "
     "goldanswer groundtruth reference referenceanswer solution assistant gpt label",
     "harmful_response": "harmfulanswer unsaferesponse unsafeanswer harmfuloutput unsafeoutput",
     "harm_in": "harm harmlocation harmplace",
