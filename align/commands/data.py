@@ -13,7 +13,7 @@ from rich.console import Console
 
 from align.commands.proposal import Proposal, proposal
 from align.config.compose import compose, compose_model
-from align.config.registry import BENCHMARKS, benchmark_names, resolve
+from align.config.registry import benchmark_names
 from align.console import Report, progress
 from align.data.assembly import read_source
 from align.data.files.archive import not_unpacked
@@ -24,6 +24,7 @@ from align.data.reading import Read
 from align.data.summary import Looked, look, summarise
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, differences, select
+from align.evaluation.named import benchmark_of
 from align.evaluation.selection import narrowing, place_of, settings_of
 from align.rows import ImageRef, Row
 from align.settings import DataConfig, EvalConfig, Part
@@ -146,8 +147,8 @@ def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row],
     given["follow_links"] = (config.follow_links and config.source is None) or None
     evaluation = EvalConfig(benchmark=names, settings=config.settings, data_root=config.data_root, **given)
     for name in names:
-        benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
         settings = settings_of(evaluation, name)
+        benchmark = benchmark_of(name, settings)
         place = Place(f"settings.{name}") if config.source else Place(place_of(evaluation, name).section)
         with options_of(place):
             read = benchmark.every(settings)

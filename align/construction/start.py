@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from align.config.registry import BENCHMARKS, data_set_of, resolve
+from align.config.registry import data_set_of
 from align.construction.item import Item
 from align.construction.work import write_image
 from align.data.columns import Columns
@@ -21,7 +21,8 @@ from align.data.hints import Place, options_of
 from align.data.images import drop_missing, load_image
 from align.data.reading import UniqueIds, at_root
 from align.errors import UserError
-from align.evaluation.benchmark import Benchmark, select
+from align.evaluation.benchmark import select
+from align.evaluation.named import benchmark_of
 from align.rows import ImageRef, Row
 from align.settings import BenchmarkSettings, ConstructConfig
 
@@ -124,7 +125,7 @@ def from_pairs(config: ConstructConfig, folder: Path | None) -> Start:
     """
     if config.pairs is None:
         raise UserError("source=pairs: give pairs=<a benchmark>, e.g. pairs=vlsbench settings.vlsbench.path=<folder>")
-    benchmark: Benchmark = resolve("pairs", config.pairs, BENCHMARKS)
+    benchmark = benchmark_of(config.pairs, config.settings.get(config.pairs), "pairs")
     settings = config.settings.get(benchmark.name, BenchmarkSettings())
     with options_of(Place(f"settings.{benchmark.name}")):
         settings = at_root(settings, config.data_root, data_set_of(benchmark.name))

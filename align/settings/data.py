@@ -68,6 +68,9 @@ class Part:
 class BenchmarkSettings:
     """Where one benchmark's files are, and which rows are run."""
 
+    source: str | None = option(
+        None, "local: <name> is your own file, under this name, which benchmark= and tables use"
+    )
     path: str | None = option(
         None, "folder or zip archive of a local copy, or id of a dataset on the Hub (default: by name in data_root)"
     )
