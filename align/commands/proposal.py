@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from align.data.columns import Columns
@@ -71,14 +71,13 @@ def proposal(part: Part) -> Proposal | None:
         fields = {field: column for field, column in fields.items() if field in NEEDED}
     if (readable and not fields) or set(given.given.values()) - set(columns):  # reading it names an absent column
         return None
-    names = replace(part, columns={**part.columns, **fields}).columns
     return Proposal(
         columns,
         fields,
         readable,
         next((source for source, of in SOURCES.items() if of <= set(columns)), None),
         part.role is not None or "role" in fields or given["role"] in columns,
-        [line for record in records[:SHOWN] for line in _row(record, folder, given.names | names)],
+        [line for record in records[:SHOWN] for line in _row(record, folder, given.names | fields)],
     )
 
 
