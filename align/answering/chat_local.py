@@ -169,13 +169,18 @@ class LocalChat:
         return str(self._processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
 
     def _turn(self, turn: Turn) -> dict[str, Any]:
-        text = turn.text
-        for token in self._special:  # in a judged text, a special token is plain text
-            text = text.replace(token, f"{token[0]} {token[1:]}")
+        parts = [
+            part | {"text": self._plain(part["text"])} if part["type"] == "text" else part for part in turn.parts()
+        ]
         if not self._sees:
-            return {"role": turn.role, "content": text}
-        images = [{"type": "image"} for _ in turn.images]
-        return {"role": turn.role, "content": [*images, {"type": "text", "text": text}]}
+            return {"role": turn.role, "content": "".join(part["text"] for part in parts if part["type"] == "text")}
+        return {"role": turn.role, "content": parts}
+
+    def _plain(self, text: str) -> str:
+        """A judged text, in which a special token is plain text."""
+        for token in self._special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
 
     def _declared_ends(self) -> list[int]:
         declared = self._model.generation_config.eos_token_id

@@ -94,11 +94,13 @@ class Server(Sender[Request, Reply]):
 
 
 def _message(turn: Turn, request_id: str) -> dict[str, Any]:
-    """A message with images before the text, as in every family's template; plain text if there are no images."""
+    """A message with images before the text, as in every family's template, or where the text has them; plain text
+    without images.
+    """
     if not turn.images:
         return {"role": turn.role, "content": turn.text}
-    urls = [{"type": "image_url", "image_url": {"url": _data_url(image, request_id)}} for image in turn.images]
-    return {"role": turn.role, "content": [*urls, {"type": "text", "text": turn.text}]}
+    urls = iter({"type": "image_url", "image_url": {"url": _data_url(image, request_id)}} for image in turn.images)
+    return {"role": turn.role, "content": [next(urls) if part["type"] == "image" else part for part in turn.parts()]}
 
 
 def _data_url(image: Any, request_id: str) -> str:

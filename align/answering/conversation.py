@@ -6,17 +6,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from align.rows import ImageRef
+from align.rows import ImageRef, parts_of
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a conversation; its images come before its text."""
+    """One turn of a conversation."""
 
     role: str
     """system | user | assistant"""
     text: str
     images: tuple[ImageRef, ...] = ()
+    places: tuple[int, ...] = ()
+    """Offsets in the text at which the images stand; empty: they come before it."""
+
+    def parts(self) -> list[dict[str, str]]:
+        """Its content as chat templates read it."""
+        return parts_of(self.text, self.places, len(self.images) - len(self.places))
 
 
 @dataclass(frozen=True)

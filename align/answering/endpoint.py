@@ -47,7 +47,8 @@ class Endpoint:
 
     def prompt(self, row: Row) -> str:
         """The text that is sent for a row; the server applies the model's template."""
-        return row.prompt
+        turns = [f"{turn.role}\n{turn.text}\n{list(turn.places)}\n" for turn in row.history]
+        return "".join([*turns, row.prompt, *map(str, row.places)])
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         """One result per row, in the order of arrival. Raises UserError if a limit is reached."""
@@ -72,4 +73,9 @@ class Endpoint:
         return {key: value for key, value in how(self._settings).items() if key in ("temperature", "top_p", "seed")}
 
     def _request(self, row: Row) -> Request:
-        return Request(row.id, (Turn("user", row.prompt, row.images),), self._settings.max_new_tokens)
+        images = iter(row.images)
+        turns = [
+            Turn(turn.role, turn.text, tuple(next(images) for _ in turn.places), turn.places) for turn in row.history
+        ]
+        turns.append(Turn("user", row.prompt, tuple(images), row.places))
+        return Request(row.id, tuple(turns), self._settings.max_new_tokens)

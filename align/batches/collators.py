@@ -43,6 +43,8 @@ class Collator:
     """Whether a batch with a layout names its images, so that policy and reference model share them
     (align/fast/images_once.py).
     """
+    trains_history: bool = False
+    """Whether earlier responses of a conversation are supervised too, where its row says so."""
     width: int = 0
     """The model's hidden size; `layout=auto` needs it to estimate the cost of attention."""
 
@@ -64,7 +66,10 @@ class Collator:
     def render(self, row: Row) -> dict[str, Rendered]:
         """{field: rendered row} for each response that a row is trained with. Raises UserError."""
         answers = self._given(row)
-        rendered = dict(zip(answers, self.renderer.render_answers(row, list(answers.values())), strict=True))
+        found = self.renderer.render_answers(row, list(answers.values()))
+        if not self.trains_history:
+            found = [replace(one, learned=()) for one in found]
+        rendered = dict(zip(answers, found, strict=True))
         for field, one in rendered.items():
             if self.max_length is not None and one.length > self.max_length:
                 raise BadRow(
@@ -93,7 +98,8 @@ class Collator:
     def about_as_long(self, record: dict[str, Any]) -> tuple[int, int]:
         """(Images, characters) of a row, without rendering: rows with similar values have about as many tokens."""
         row = row_of(record)
-        texts = [row.prompt, *(getattr(row, field) or "" for field in self.answers_of(row))]
+        turns = [turn.text for turn in row.history]
+        texts = [*turns, row.prompt, *(getattr(row, field) or "" for field in self.answers_of(row))]
         return len(row.images), sum(map(len, texts))
 
     def answers_of(self, row: Row) -> Sequence[str]:
@@ -129,6 +135,8 @@ class Collator:
 
     def _layout(self, rows: Sequence[Rendered], padded: torch.Size, behind: int | None) -> Layout | None:
         """The layout of the padded rows, or None to compute them directly; `auto` selects the cheapest."""
+        if any(row.learned for row in rows):  # a layout supervises nothing in a prompt
+            return None
         filler = None if behind is None or self.filler is None else (behind, self.filler)
         laid = partial(lay_out, rows, padded[1], filler, multiple_of=self.pad_to_multiple_of)
         if self.layout == "shared_prefix":
@@ -147,7 +155,7 @@ class Collator:
         """The indices of the rows, and the number of supervised tokens of each row over all its responses."""
         supervised: Counter[str] = Counter()
         for answer in rendered:
-            supervised[answer.id] += len(answer.answer_ids)
+            supervised[answer.id] += len(answer.answer_ids) + sum(answer.learned)
         return {
             "row_index": torch.tensor([record["index"] for record in records]),
             "supervised_tokens": torch.tensor([supervised[record["id"]] for record in records]),

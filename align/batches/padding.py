@@ -45,9 +45,7 @@ def tokens(
     batch = {
         "input_ids": padded([row.prompt_ids + row.answer_ids + tail.prompt_ids for row, tail in both], pad_token_id),
         "attention_mask": padded([[1] * row.length + [0] * tail.length for row, tail in both], 0),
-        "labels": padded(
-            [[IGNORED] * len(row.prompt_ids) + row.answer_ids + [IGNORED] * tail.length for row, tail in both], IGNORED
-        ),
+        "labels": padded([_labels(row) + [IGNORED] * tail.length for row, tail in both], IGNORED),
     }
     for key in sorted({key for row in rows for key in row.aligned}):
         empty = _zeros(next(row.aligned[key][0] for row in rows if key in row.aligned))
@@ -55,6 +53,13 @@ def tokens(
             [row.aligned[key] + _of_answer(row, key) + tail.aligned.get(key, []) for row, tail in both], empty
         )
     return batch
+
+
+def _labels(row: Rendered) -> list[int]:
+    """The labels of a row: its response, and earlier responses that are trained on."""
+    learned = row.learned or [False] * len(row.prompt_ids)
+    prompt = [token if taken else IGNORED for token, taken in zip(row.prompt_ids, learned, strict=True)]
+    return prompt + row.answer_ids
 
 
 def _of_answer(row: Rendered, key: str) -> list[Any]:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from align.batches.earlier_responses import continuation, earlier_responses, learned_tokens
 from align.data.images import MAX_PIXELS, encode_png, image_size, load_image
 from align.errors import BadRow, UserError
 from align.families import Family
-from align.rows import ImageRef, Row
+from align.rows import ImageRef, Row, parts_of
 from align.settings import ModelSettings
 
 
@@ -35,6 +36,8 @@ class Rendered:
     images: tuple[ImageRef, ...] = ()
     """The images, in order."""
     image_axis: int = 0
+    learned: tuple[bool, ...] = ()
+    """For each prompt token, whether it belongs to an earlier response that is trained on; empty: none does."""
 
     @property
     def length(self) -> int:
@@ -114,7 +117,7 @@ class Renderer:
 
     def prompt_text(self, row: Row) -> str:
         """The prompt as the chat template writes it, up to the start of the response."""
-        return self._written(row)
+        return self.written(row)
 
     def prompt_length(self, row: Row) -> int:
         """Number of prompt tokens, image tokens included, from the sizes of the images without decoding. Raises UserError.
@@ -126,8 +129,10 @@ class Renderer:
     def measure(self, row: Row, answers: Sequence[str]) -> tuple[int, list[list[int]]]:
         """(`prompt_length` of the row, ids of each response). Raises BadRow like `render_answers`."""
         where = where_of(row)
-        self._refuse_special_tokens(row.prompt, answers, where)
-        before, ids = self._ids_of(row, self.prompt_text(row), answers, where)
+        self._refuse_special_tokens(row, answers, where)
+        prompt = self.prompt_text(row)
+        earlier_responses(self, row, prompt)
+        before, ids = self._ids_of(row, prompt, answers, where)
         return len(before) + self._image_tokens(row), ids
 
     def check_shape(self, image: ImageRef, where: str) -> None:
@@ -149,7 +154,7 @@ class Renderer:
     def _counted_tokens(self, sizes: tuple[tuple[int, int], ...]) -> int:
         """`_image_tokens` of images of these sizes, counted once on blank images."""
         if sizes not in self._counted:
-            text = self.prompt_text(Row("blank", "", images=(ImageRef(bytes=b""),) * len(sizes)))
+            text = self.prompt_text(Row("blank", "", (ImageRef(bytes=b""),) * len(sizes)))
             before = self._tokenised([text])[0]
             ids, _, _ = self._read(text, before, [Image.new("RGB", size, "grey") for size in sizes])
             self._counted[sizes] = len(ids) - len(before)
@@ -174,15 +179,16 @@ class Renderer:
         """`render` for several responses to one row, whose prompt and images are rendered once. Raises UserError."""
         where = where_of(row)
         given = [answer for answer in answers if answer is not None]
-        self._refuse_special_tokens(row.prompt, given, where)
+        self._refuse_special_tokens(row, given, where)
         prompt = self.prompt_text(row)
         images = [self._loaded(image, where) for image in row.images]
         before, found = self._ids_of(row, prompt, given, where)
         prompt_ids, aligned, image_inputs = self._read(prompt, before, images)
+        learned = learned_tokens(self, row, prompt, before, prompt_ids)
         of_answers = iter(found)
         ids = [[] if answer is None else next(of_answers) for answer in answers]
-        axis = self.family.image_axis
-        return [Rendered(row.id, prompt_ids, answer_ids, aligned, image_inputs, row.images, axis) for answer_ids in ids]
+        whole = Rendered(row.id, prompt_ids, [], aligned, image_inputs, row.images, self.family.image_axis, learned)
+        return [replace(whole, answer_ids=answer_ids) for answer_ids in ids]
 
     def filler(self) -> Rendered:
         """Only the image tokens of one small grey image; see `align.batches.collators.Collator.filler`."""
@@ -192,9 +198,12 @@ class Renderer:
         tokens = [self.image_token_id] * len(kept)
         return replace(image, prompt_ids=tokens, aligned=aligned)
 
-    def _refuse_special_tokens(self, prompt: str, answers: Sequence[str], where: str) -> None:
+    def _refuse_special_tokens(self, row: Row, answers: Sequence[str], where: str) -> None:
         """Raise BadRow for special tokens in texts: a placeholder refers to an absent image; others may end a response early."""
-        texts = [("prompt", prompt, self.placeholders), *(("response", text, self.special_tokens) for text in answers)]
+        responses = [*(turn.text for turn in row.history if turn.role == "assistant"), *answers]
+        asked = [*(turn.text for turn in row.history if turn.role != "assistant"), row.prompt]
+        texts = [("prompt", text, self.placeholders) for text in asked]
+        texts += [("response", text, self.special_tokens) for text in responses]
         for name, text, refused in texts:
             found = next((token for token in refused if token in text), None)
             if found is not None:
@@ -205,7 +214,7 @@ class Renderer:
 
     def _ids_of(self, row: Row, prompt: str, answers: Sequence[str], where: str) -> tuple[list[int], list[list[int]]]:
         """(Ids of a prompt with one token per image; ids of each response after it). Raises BadRow."""
-        texts = [self._behind(row, prompt, answer, where) for answer in answers]
+        texts = [self.behind(row, prompt, answer, where) for answer in answers]
         # Tokenize a response after its prompt: without context, a sentencepiece tokenizer splits the first word differently. Image
         # placeholders are not expanded here, which does not change the tokens after them.
         before, *whole = self._tokenised([prompt, *(prompt + text for text in texts)])
@@ -219,15 +228,17 @@ class Renderer:
         ]
         return before, ids
 
-    def _behind(self, row: Row, prompt: str, answer: str, where: str) -> str:
+    def behind(self, row: Row, prompt: str, answer: str, where: str) -> str:
         """The text after a prompt: the template's prefix (a space for LLaVA), the response, and its end. Raises BadRow."""
         if not answer.strip():
             raise BadRow(
                 f"{where}: the response is empty, so no token would be supervised; add a response, or remove the row",
                 "empty_answer",
             )
-        rest = _continued(prompt, self._written(row, answer))
-        if rest is None or answer not in rest:
+        whole = self.written(row, answer)
+        begins = continuation(prompt, whole)
+        rest = whole[begins:]
+        if begins is None or answer not in rest:
             raise BadRow(
                 f"{where}: the chat template does not continue its generation prompt with the unchanged response "
                 f"(it may trim or rewrite it), so the supervised span is unknown; change the response or the template",
@@ -240,7 +251,7 @@ class Renderer:
     ) -> tuple[list[int], dict[str, list[int]], dict[str, torch.Tensor]]:
         """(Prompt ids with image tokens, `aligned`, `image_inputs`) of a prompt with the unexpanded ids `before`."""
         shown = {"images": [list(images)]} if images else {}
-        inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self._adds_tokens(prompt)))
+        inputs = dict(self.processor(text=[prompt], **shown, return_tensors="pt", **self.adds_tokens(prompt)))
         ids = inputs.pop("input_ids")
         del inputs["attention_mask"]
         per_token = [key for key, value in inputs.items() if value.shape == ids.shape or key in self.family.per_token]
@@ -249,21 +260,24 @@ class Renderer:
 
     def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text."""
-        return [list(self.processor.tokenizer(text, **self._adds_tokens(text)).input_ids) for text in texts]
+        return [list(self.processor.tokenizer(text, **self.adds_tokens(text)).input_ids) for text in texts]
 
-    def _adds_tokens(self, text: str) -> dict[str, bool]:
+    def adds_tokens(self, text: str) -> dict[str, bool]:
         """Avoid a second beginning-of-sequence token if the template writes it itself (Gemma, Llama)."""
         beginning = self.processor.tokenizer.bos_token
         return {"add_special_tokens": False} if beginning and text.startswith(beginning) else {}
 
     def _turns(self, row: Row, answer: str | None = None) -> list[dict[str, Any]]:
-        images: list[dict[str, str]] = [{"type": "image"} for _ in row.images]
-        turns = [("user", images, row.prompt)]
-        if self.settings.system_prompt is not None:  # otherwise the template may write its own
-            turns.insert(0, ("system", [], self.settings.system_prompt))
+        """The conversation as chat templates read it. A system turn of the row replaces that of the settings."""
+        turns = [{"role": turn.role, "content": parts_of(turn.text, turn.places)} for turn in row.history]
+        if self.settings.system_prompt is not None and not any(turn.role == "system" for turn in row.history):
+            # otherwise the template may write its own
+            turns.insert(0, {"role": "system", "content": parts_of(self.settings.system_prompt, ())})
+        before = len(row.images) - sum(len(turn.places) for turn in row.history) - len(row.places)
+        turns.append({"role": "user", "content": parts_of(row.prompt, row.places, before)})
         if answer is not None:
-            turns.append(("assistant", [], answer))
-        return [{"role": role, "content": [*shown, {"type": "text", "text": text}]} for role, shown, text in turns]
+            turns.append({"role": "assistant", "content": parts_of(answer, ())})
+        return turns
 
     def _size(self, size: tuple[int, int], image: ImageRef, where: str) -> tuple[int, int]:
         """(width, height) of an image as passed to the processor. Raises BadRow for a shape that it cannot resize."""
@@ -304,28 +318,10 @@ class Renderer:
         square.paste(decoded, ((square.width - decoded.width) // 2, (square.height - decoded.height) // 2))
         return square
 
-    def _written(self, row: Row, answer: str | None = None) -> str:
+    def written(self, row: Row, answer: str | None = None) -> str:
         """The chat template's text of a row, up to the start of the response; with a response, the whole text."""
         turns = self._turns(row, answer)
         return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
-
-
-def _continued(prompt: str, whole: str) -> str | None:
-    """What a template writes after a prompt; None if the whole text does not begin with the prompt.
-
-    LLaVA-OneVision's template writes other white space at the start of a response than at the end
-    of a prompt. The prompt counts, because the model reads it in generation.
-    """
-    if whole.startswith(prompt):
-        return whole[len(prompt) :]
-    letters = iter(enumerate(whole))
-    for letter in prompt:
-        if letter.isspace():
-            continue
-        i, found = next(((i, other) for i, other in letters if not other.isspace()), (0, ""))
-        if found != letter:
-            return None
-    return whole[i + 1 :].lstrip()
 
 
 def where_of(row: Row) -> str:

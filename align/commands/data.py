@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from align.commands.available import ALL, show_all
 from align.commands.proposal import Proposal, proposal
 from align.config.compose import compose, compose_model
 from align.config.registry import benchmark_names
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
     or cannot be read.
     """
     config: DataConfig = compose(DataConfig, arguments).config
+    if ALL in config.benchmark:
+        return show_all(config)
     if config.source is None and not config.benchmark:
         raise UserError("source= and benchmark= are missing. Give source=<name> or benchmark=<names>")
     unused = [key for key in OF_BENCHMARKS if getattr(config, key) not in (None, {})]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from align.data.columns import Columns
+from align.data.conversation import is_conversation
 from align.data.files.folder import DataFolder
 from align.data.files.image_bytes import exists
 from align.data.files.records import Record, brief
@@ -21,8 +22,8 @@ SHOWN = 2
 """Rows that are shown."""
 NEEDED = ("image", "images", *ANSWERS)
 """Fields that are proposed for a file that can be read without them."""
-SOURCES = {"alpaca": {"instruction", "input", "output"}, "conversations": {"conversations"}}
-"""{source: columns of its files}"""
+ALPACA = {"instruction", "input", "output"}
+"""Columns of the source `alpaca`."""
 
 
 @dataclass
@@ -75,7 +76,7 @@ def proposal(part: Part) -> Proposal | None:
         columns,
         fields,
         readable,
-        next((source for source, of in SOURCES.items() if of <= set(columns)), None),
+        "alpaca" if set(columns) >= ALPACA else "conversations" if any(map(is_conversation, records)) else None,
         part.role is not None or "role" in fields or given["role"] in columns,
         [line for record in records[:SHOWN] for line in _row(record, folder, given.names | fields)],
     )

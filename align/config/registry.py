@@ -50,28 +50,40 @@ BENCHMARKS = {
     "mini_benign": "align.miniature.benchmarks:MINI_BENIGN",
     "mini_twin": "align.miniature.benchmarks:MINI_TWIN",
     "mini_ability": "align.miniature.benchmarks:MINI_ABILITY",
+    "beavertails_v": "align.evaluation.benchmarks.beavertails_v:BEAVERTAILS_V",
     "harmbench": "align.evaluation.benchmarks.harmbench:HARMBENCH",
     "holisafe_vsil_free": "align.evaluation.benchmarks.holisafe:HOLISAFE_VSIL_FREE",
     "holisafe_vsil": "align.evaluation.benchmarks.holisafe:HOLISAFE_VSIL",
     "holisafe_benign": "align.evaluation.benchmarks.holisafe:HOLISAFE_BENIGN",
     "jailbreakv_raw": "align.evaluation.benchmarks.jailbreakv:JAILBREAKV_RAW",
     "jailbreakv_jailbreak": "align.evaluation.benchmarks.jailbreakv:JAILBREAKV_JAILBREAK",
+    "mis": "align.evaluation.benchmarks.mis:MIS",
     "mm_safetybench_sd": "align.evaluation.benchmarks.mm_safetybench:MM_SAFETYBENCH_SD",
     "mm_safetybench_sd_typo": "align.evaluation.benchmarks.mm_safetybench:MM_SAFETYBENCH_SD_TYPO",
     "mm_safetybench_typo": "align.evaluation.benchmarks.mm_safetybench:MM_SAFETYBENCH_TYPO",
     "mm_safetybench_text": "align.evaluation.benchmarks.mm_safetybench:MM_SAFETYBENCH_TEXT",
     "mossbench": "align.evaluation.benchmarks.mossbench:MOSSBENCH",
     "mssbench": "align.evaluation.benchmarks.mssbench:MSSBENCH",
+    "msts": "align.evaluation.benchmarks.msts:MSTS",
+    "msts_text": "align.evaluation.benchmarks.msts:MSTS_TEXT",
     "siuo": "align.evaluation.benchmarks.siuo:SIUO",
+    "spa_vl_harm": "align.evaluation.benchmarks.spa_vl:SPA_VL_HARM",
     "vlguard_unsafes": "align.evaluation.benchmarks.vlguard:VLGUARD_UNSAFES",
     "vlguard_safe_unsafes": "align.evaluation.benchmarks.vlguard:VLGUARD_SAFE_UNSAFES",
     "vlguard_safe_safes": "align.evaluation.benchmarks.vlguard:VLGUARD_SAFE_SAFES",
     "vlsafe": "align.evaluation.benchmarks.vlsafe:VLSAFE",
+    "vlsu_vsil_free": "align.evaluation.benchmarks.vlsu:VLSU_VSIL_FREE",
+    "vlsu_vsil": "align.evaluation.benchmarks.vlsu:VLSU_VSIL",
+    "vlsu_benign": "align.evaluation.benchmarks.vlsu:VLSU_BENIGN",
+    "vscbench_image": "align.evaluation.benchmarks.vscbench:VSCBENCH_IMAGE",
+    "vscbench_text_unsafe": "align.evaluation.benchmarks.vscbench:VSCBENCH_TEXT_UNSAFE",
+    "vscbench_text_safe": "align.evaluation.benchmarks.vscbench:VSCBENCH_TEXT_SAFE",
     "xstest_safe": "align.evaluation.benchmarks.xstest:XSTEST_SAFE",
     "xstest_unsafe": "align.evaluation.benchmarks.xstest:XSTEST_UNSAFE",
     "safebench": "align.evaluation.benchmarks.safebench:SAFEBENCH",
     "vlsbench": "align.evaluation.benchmarks.vlsbench:VLSBENCH",
     "local": "align.evaluation.benchmarks.local:LOCAL",
+    "conversations": "align.evaluation.benchmarks.conversations:CONVERSATIONS",
     "twins": "align.evaluation.benchmarks.twins:TWINS",
     "twins_vsil": "align.evaluation.benchmarks.twins:TWINS_VSIL",
     "twins_vsil_free": "align.evaluation.benchmarks.twins:TWINS_VSIL_FREE",
@@ -99,13 +111,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "jailbreakv": ("jailbreakv_raw", "jailbreakv_jailbreak"),
     "mm_safetybench": ("mm_safetybench_sd", "mm_safetybench_sd_typo", "mm_safetybench_typo"),
     "vlguard": ("vlguard_unsafes", "vlguard_safe_unsafes", "vlguard_safe_safes"),
+    "vlsu": ("vlsu_vsil_free", "vlsu_vsil", "vlsu_benign"),
+    "vscbench": ("vscbench_image", "vscbench_text_unsafe", "vscbench_text_safe"),
     "xstest": ("xstest_safe", "xstest_unsafe"),
 }
 """Datasets whose parts differ in kind or in how they are asked, so one rate for all would be misleading -> one
 benchmark per part."""
 
-FILES_OF = {"mm_safetybench_text": "mm_safetybench"}
-"""Benchmarks outside a group that use the group's files."""
+FILES_OF = {"mm_safetybench_text": "mm_safetybench", "msts_text": "msts", "spa_vl_harm": "spa_vl"}
+"""Benchmarks outside a group -> the dataset whose files they use, if its name differs."""
 
 TWIN_SOURCES = ("vlguard", "mssbench")
 """Sources with items for the controlled track (`twins=true`)."""

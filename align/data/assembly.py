@@ -14,10 +14,11 @@ from align.config.registry import SOURCES, TWIN_SOURCES, resolve
 from align.console import Report
 from align.data import answers
 from align.data.answer_file import with_file
+from align.data.columns import refuse_columns
 from align.data.duplicates import without_duplicates
 from align.data.hints import Place, option, options_of
 from align.data.images import drop_missing
-from align.data.overlap import question_hash, short_hash
+from align.data.overlap import question_hash, short_hash, text_hash
 from align.data.pixels import Found, hashes_of, readable
 from align.data.reading import Read, Source, at_root, tell_unread_images
 from align.data.sampling import stratified
@@ -113,8 +114,9 @@ class TrainingData:
                 "role": row.role,
                 "harm_in": row.harm_in,
                 "view": row.view,
-                "prompt": _hash(row.prompt),
+                "prompt": _hash(row.prompt, *map(str, row.history), *map(str, row.places)),
                 "question": question_hash(row),
+                **({"first_question": text_hash(row.requests[0])} if row.history else {}),
                 "answers": _hash(
                     *(answer or "" for answer in (row.response, row.chosen, row.rejected, row.harmful_response))
                 ),
@@ -238,10 +240,8 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         )
     if part.rows is not None and part.rows < 1:
         raise UserError(f"{option(f'rows={part.rows}')}: expected at least 1")
-    if part.columns and part.source in SOURCES and part.source != "local":
-        raise UserError(
-            f"{option('columns=')} is for source=local, and source={part.source} has its own columns; remove columns="
-        )
+    if part.source in SOURCES:
+        refuse_columns(part.source, part.columns)
     source: Source = resolve(option("source"), part.source, SOURCES)
     found = source(at_root(part, data_root, part.source))
     read = found if isinstance(found, Read) else Read(found)
@@ -293,7 +293,8 @@ def _read(
 
 def _identity(row: Row) -> str:
     """The identity of a row outside a twin: a hash of its request, caption and images before a view changes them."""
-    return _hash(row.prompt, row.caption or "", *(repr(image) for image in row.images))
+    turns = (*map(str, row.history), *map(str, row.places))
+    return _hash(row.prompt, row.caption or "", *(repr(image) for image in row.images), *turns)
 
 
 def _hash(*texts: str) -> str:

@@ -57,3 +57,11 @@ class Columns:
             f"{where}: no column `{column}`{nearest(column, found)}, which {named} names; found the columns "
             f"{', '.join(found) or '(none)'}. Correct {option(f'columns.{field}=')}"
         )
+
+
+def refuse_columns(source: str, given: Mapping[str, str]) -> None:
+    """Raise UserError for `columns.<field>=` of a source that knows the columns of its files."""
+    if given and source != "local":
+        raise UserError(
+            f"{option('columns=')} is for source=local, and source={source} has its own columns; remove columns="
+        )

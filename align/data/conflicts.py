@@ -19,7 +19,7 @@ def conflicts_of(rows: Sequence[Row], pixels: Sequence[Sequence[str]], allowed: 
     """
     requests: dict[tuple[str, ...], list[Row]] = {}
     for row, shown in zip(rows, pixels, strict=True):
-        requests.setdefault((text_hash(row.prompt), *shown), []).append(row)
+        requests.setdefault((text_hash("\n".join(row.requests)), *shown), []).append(row)
     pairs = [pair for same in requests.values() if len(same) > 1 and (pair := _opposite(same))]
     if not pairs:
         return []

@@ -42,8 +42,11 @@ def short_hash(digest: str) -> str:
 
 
 def question_hash(row: Row) -> str:
-    """A hash of the question that ignores case, punctuation, spacing and a caption before it."""
-    return text_hash(own_prompt(row))
+    """A hash of the question that ignores case, punctuation, spacing and a caption before it.
+
+    The question of a conversation is all its requests: "Why?" alone identifies nothing.
+    """
+    return text_hash("\n".join([*row.requests[:-1], own_prompt(row)]))
 
 
 def index(records: Iterable[dict[str, Any]]) -> Trained:
@@ -53,7 +56,9 @@ def index(records: Iterable[dict[str, Any]]) -> Trained:
         for digest in record["images"]:
             trained.images.setdefault(digest, []).append(record["id"])
             trained.with_images.add(record["id"])
-        trained.questions.setdefault(record["question"], []).append(record["id"])
+        for key in ("question", "first_question"):
+            if key in record:
+                trained.questions.setdefault(record[key], []).append(record["id"])
     return trained
 
 

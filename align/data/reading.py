@@ -74,16 +74,24 @@ def at_root(settings: Settings, data_root: str | None, name: str) -> Settings:
 
 def below(data_root: str | None, name: str) -> Path | None:
     """A dataset's folder or zip archive in the data root. Raises UserError if the root is not a folder."""
+    return next((path for path in places_below(data_root, name) if path.exists()), None)
+
+
+def places_below(data_root: str | None, name: str) -> tuple[Path, ...]:
+    """Where a dataset is looked for in the data root; () without a data root.
+
+    Raises UserError if the root is not a folder.
+    """
     given = data_root or os.environ.get(VARIABLE)
     if not given:
-        return None
+        return ()
     root = Path(given)
     if not root.is_dir():
         raise UserError(
             f"{'data_root=' if data_root else f'${VARIABLE}='}{given}: not a folder; give the folder that holds "
             "datasets by name"
         )
-    return next((path for path in (root / name, root / f"{name}.zip") if path.exists()), None)
+    return root / name, root / f"{name}.zip"
 
 
 class UniqueIds:

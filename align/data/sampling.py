@@ -10,7 +10,8 @@ from align.errors import UserError
 from align.rows import Row
 
 Unit = list[Row]
-"""Rows that are drawn together: all rows of one twin id, usually the two of a pair; or one row."""
+"""Rows that are drawn together: all rows of one twin id, usually the two of a pair; the turns of a
+conversation; or one row."""
 T = TypeVar("T")
 
 
@@ -58,15 +59,21 @@ def _refuse_larger(units: Sequence[Unit], n: int, asked: str, instead: str) -> N
     largest = max(units, key=len)
     if len(largest) > n:
         raise UserError(
-            f"{asked}: the rows of a twin are drawn together, and twin {largest[0].twin} has {len(largest)} rows; "
+            f"{asked}: the rows of a twin or conversation are drawn together, and {largest[0].twin or largest[0].id} has "
+            f"{len(largest)} rows; "
             f"give at least {len(largest)}{instead}"
         )
 
 
 def _units(rows: Sequence[Row]) -> list[Unit]:
     units: dict[Hashable, Unit] = {}
+    first: dict[str, Hashable] = {}
     for i, row in enumerate(rows):
-        units.setdefault(i if row.twin is None else row.twin, []).append(row)
+        key: Hashable = i if row.twin is None else row.twin
+        if row.follows is not None:  # the turns of a conversation
+            key = first.get(row.follows, key)
+        first[row.id] = key
+        units.setdefault(key, []).append(row)
     return list(units.values())
 
 

@@ -79,6 +79,7 @@ def _fingerprint(looked: Looked) -> str:
     for row in looked.rows:
         answers = (row.response, row.chosen, row.rejected, row.harmful_response)
         pixels = [found if isinstance(found := looked.pixels.get(image), str) else ABSENT for image in row.images]
-        told = json.dumps([row.prompt, row.request, row.role, row.harm_in, row.caption, *answers, pixels])
+        turns = [*map(str, row.history), *row.places]
+        told = json.dumps([row.prompt, row.request, row.role, row.harm_in, row.caption, *answers, pixels, *turns])
         digest.update(told.encode())
     return digest.hexdigest()[:16]

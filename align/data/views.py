@@ -43,14 +43,24 @@ def show(row: Row, view: str, others: Sequence[Row]) -> Row:
     if view == "image":
         return row
     if view == "text":
-        return replace(row, images=(), view=view)
+        return replace(row.without_images(), view=view)
     if view == "caption":
         if row.caption is None:
             raise UserError(f"row {row.id} of {row.source}: view=caption needs a `caption`, and this row has none")
-        return replace(row, images=(), prompt=f"{row.caption}\n{row.prompt}", view=view)
+        return replace(_with_caption(row, row.caption), view=view)
     if view == "blank":
         return replace(row, images=tuple(_blank(image, row) for image in row.images), view=view)
     return replace(row, images=_foreign(row, others), view=view)
+
+
+def _with_caption(row: Row, caption: str) -> Row:
+    """The row with its caption instead of images: before the turn that shows the first of them."""
+    words, turns = row.without_images(), row.history
+    shows = next((i for i, turn in enumerate(turns) if turn.places), None)
+    if shows is None:
+        return words.with_text_before(caption)
+    turn = replace(words.history[shows], text=f"{caption}\n{turns[shows].text}")
+    return replace(words, history=(*words.history[:shows], turn, *words.history[shows + 1 :]))
 
 
 def check_labels(rows: Sequence[Row], view: str, allow_label_conflict: bool) -> int:

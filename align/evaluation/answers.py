@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from align.errors import UserError
 from align.evaluation.defences import Defence
 from align.evaluation.selection import Selected
 from align.evaluation.stored_rows import write_requests
+from align.evaluation.turns import continued, waves
 from align.evaluation.verdicts import UNFINISHED, Verdict
 from align.files import append_jsonl, keep_lines, open_jsonl, read_json, refuse_other, write_json
 from align.rows import Row
@@ -70,15 +71,23 @@ class Answered:
         """
         folder = folder / chosen.name
         _keep_settings(folder, chosen, config, model)
+        write_requests(folder, chosen.items, _own_pixels(chosen))
+        responses: Responses = {}
+        asked: dict[str, Row] = {}
+        turns = waves(chosen.rows)
+        for wave in turns:
+            texts = {row_id: record["response"] for row_id, record in responses.items()}
+            asked |= {row.id: continued(row, asked, texts) for row in wave}
+            rows = [asked[row.id] for row in chosen.rows if row.id in asked]
+            responses = _answered(model, chosen.name, rows, responses, config, folder, early, wave is turns[-1])
+        if len(turns) > 1:  # judges see the conversations
+            texts = {row_id: record["response"] for row_id, record in responses.items()}
+            items: dict[str, Row] = {}
+            for row in chosen.items:
+                items[row.id] = continued(row, items, texts)
+            chosen = replace(chosen, rows=list(asked.values()), items=list(items.values()))
         pixels = dict(zip((row.id for row in chosen.rows), pixels_of(chosen.rows), strict=True))
         own = pixels if chosen.view == "image" else None
-        write_requests(folder, chosen.items, own)
-        asked = chosen.rows
-        if config.defence:
-            defence: Defence = resolve("defence", config.defence, DEFENCES)
-            asked = [defence.applied(row) for row in asked]
-        hashes = {row.id: _hash(model.prompt(row), *pixels[row.id], str(how(config.generation))) for row in asked}
-        responses = _answers(model, chosen.name, asked, hashes, folder / "responses.jsonl", early)
         clusters = {row.id: cluster_of(chosen, row, pixels[row.id]) for row in chosen.rows}
         _say_unusable(chosen.name, responses, early.display)
         _say_unfinished(chosen.name, responses, model, early.display)
@@ -97,6 +106,37 @@ class Answered:
             elif why := record.get("unfinished"):
                 of_row[row_id] = Verdict("invalid", UNFINISHED, incoherent=True, detail=why, again=True)
         return of_row
+
+
+def _own_pixels(chosen: Selected) -> dict[str, list[str]] | None:
+    """{row id: `pixel_hash` of each image}; None in a view that changes the images."""
+    if chosen.view != "image":
+        return None
+    return dict(zip((row.id for row in chosen.rows), pixels_of(chosen.rows), strict=True))
+
+
+def _answered(
+    model: Model,
+    name: str,
+    rows: Sequence[Row],
+    before: Responses,
+    config: Evaluate,
+    folder: Path,
+    early: Early,
+    last: bool,
+) -> Responses:
+    """The responses to rows, of which those in `before` are known. Raises UserError if rows get none."""
+    asked = list(rows)
+    if config.defence:
+        defence: Defence = resolve("defence", config.defence, DEFENCES)
+        asked = [defence.applied(row) for row in asked]
+    pixels = pixels_of(rows)
+    hashes = {
+        row.id: _hash(model.prompt(row), *shown, str(how(config.generation)))
+        for row, shown in zip(asked, pixels, strict=True)
+    }
+    lacking = {row.id: row.follows for row in rows if row.follows and not before[row.follows]["response"]}
+    return _answers(model, name, asked, hashes, lacking, folder / "responses.jsonl", early, last)
 
 
 def _say_unusable(name: str, responses: Responses, display: Display) -> None:
@@ -169,11 +209,19 @@ def cluster_of(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:
 
 
 def _answers(
-    model: Model, name: str, rows: Sequence[Row], hashes: dict[str, str], path: Path, early: Early
+    model: Model,
+    name: str,
+    rows: Sequence[Row],
+    hashes: dict[str, str],
+    lacking: dict[str, str],
+    path: Path,
+    early: Early,
+    last: bool,
 ) -> Responses:
     """Stored responses, and missing ones generated now. `hashes` is {row id: hash of its prompt}.
 
-    Raises UserError if rows get no response.
+    Rows in `lacking` are not asked: the turn that they follow has no response. `last`: no further
+    rows are asked, so other lines of the file are removed. Raises UserError if rows get no response.
     """
     kept, file = open_jsonl(path)
     unanswered: list[Unanswered] = []
@@ -188,8 +236,13 @@ def _answers(
         }
         done = parted_together(stored, model.marks)
         early.display(name, len(done), len(rows))
+        for row_id, follows in lacking.items():
+            why = Unanswered(row_id, f"the turn before, {follows}, has no response", unusable=True)
+            done[row_id] = _record(why, model) | {"prompt_hash": hashes[row_id]}
         waiting = [row for row in rows if row.id not in done]
-        if waiting or done != stored:  # results of earlier responses would be taken for results of these
+        if (
+            waiting or {key: of for key, of in done.items() if key not in lacking} != stored
+        ):  # results of earlier responses would be taken for results of these
             for former in (*path.parent.glob("summary.*.json"), *path.parent.glob("items.*.jsonl")):
                 former.unlink()
         for answer in model.answers(waiting):
@@ -212,7 +265,8 @@ def _answers(
             f"stored in {path}. To resume, give the same command."
         )
     done = parted_together(done, model.marks)
-    keep_lines(path, [done[row.id] for row in rows if row.id not in passing])
+    if last:
+        keep_lines(path, [done[row.id] for row in rows if row.id not in passing])
     return {row.id: done[row.id] for row in rows}
 
 

@@ -98,7 +98,7 @@ def published(
         if settings.subset not in counts:
             known = ", ".join(str(subset) for subset in counts if subset is not None)
             expected = (
-                f"expected {known}, or no subset= for all rows"
+                f"expected {known}, or no subset="
                 if known
                 else f"the benchmark has no subsets. Select rows with {option('where.category=<category>')} or {option('limit=<number>')}"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from align.rows import Row
 
@@ -16,7 +16,7 @@ class Defence:
 
     def applied(self, row: Row) -> Row:
         """The row with the defence's prompt before its request."""
-        return replace(row, prompt=f"{self.prompt}\n{row.prompt}")
+        return row.with_text_before(self.prompt)
 
 
 SAFETY_PROMPT = Defence(

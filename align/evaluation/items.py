@@ -28,8 +28,10 @@ class Item:
 
 
 def asks(row: Row) -> str:
-    """Hash of a row's prompt, plain request and role, independent of the view."""
-    return _hash([row.prompt, row.plain_request, row.role])
+    """Hash of a row's prompt, plain request and role, and of earlier requests; independent of the view and of
+    the model's responses.
+    """
+    return _hash([*row.requests, row.prompt if row.request is None else row.request, row.role])
 
 
 def shows(pixels: Sequence[str] | None) -> str | None:

@@ -23,7 +23,7 @@ from align.settings import BenchmarkSettings, Evaluate, LeakageConfig, RunConfig
 
 OF_EVERY_BENCHMARK = ("follow_links", "limit", "limit_order", "limit_seed", "on_missing_image")
 """Short forms that can apply to several benchmarks at once."""
-OF_ONE_BENCHMARK = ("path", "revision", "image_root", "columns", "role", "subset", "where")
+OF_ONE_BENCHMARK = ("path", "revision", "image_root", "columns", "role", "subset", "turns", "where")
 """Short forms that need exactly one benchmark."""
 
 

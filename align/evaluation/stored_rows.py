@@ -34,6 +34,7 @@ def _record(row: Row, pixels: Mapping[str, Sequence[str]] | None) -> dict[str, A
         "columns": row.columns,
         "prompt": row.prompt,
         "request": row.request,
+        **({"history": [{"role": turn.role, "text": turn.text} for turn in row.history]} if row.history else {}),
         "caption": row.caption,
         "reference": row.response,
         "images": [

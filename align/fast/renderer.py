@@ -60,27 +60,29 @@ class FastRenderer(Renderer):
         vars(self).update(vars(plain))
         self.typed = typed
         self.images = images_of(self.processor)
-        self._around: dict[tuple[int, bool], list[str] | None] = {}
+        self._around: dict[tuple[tuple[str, ...], ...], list[str] | None] = {}
 
     def around(self, row: Row, answer: str | None) -> list[str] | None:
         """The template's pieces around the texts of such rows; None if it must render each row."""
-        shape = (len(row.images), answer is not None)
+        turns = self._turns(row, answer)
+        shape = tuple((turn["role"], *(part["type"] for part in turn["content"])) for turn in turns)
         if shape not in self._around:
-            turns, template = self._turns(row, answer), self.processor.chat_template
+            template = self.processor.chat_template
             variables = self.processor.tokenizer.special_tokens_map | {"add_generation_prompt": answer is None}
             # If there are several templates, the processor must choose one.
             pieces = around(template, turns, variables) if isinstance(template, str) else None
-            whole = super()._written(row, answer)
+            whole = super().written(row, answer)
             self._around[shape] = pieces if pieces and _joined(pieces, turns) == whole else None
         return self._around[shape]
 
-    def _written(self, row: Row, answer: str | None = None) -> str:
+    def written(self, row: Row, answer: str | None = None) -> str:
+        """As the plain renderer's, from pieces where the template allows it."""
         pieces = self.around(row, answer)
-        return super()._written(row, answer) if pieces is None else _joined(pieces, self._turns(row, answer))
+        return super().written(row, answer) if pieces is None else _joined(pieces, self._turns(row, answer))
 
     def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
         backend = self.processor.tokenizer.backend_tokenizer
-        adds = [self._adds_tokens(text) for text in texts]
+        adds = [self.adds_tokens(text) for text in texts]
         # An earlier call may have left settings in the tokenizer, which only its own call resets.
         left = backend.padding is not None or backend.truncation is not None or backend.encode_special_tokens
         if left or any(each != adds[0] for each in adds):

@@ -31,7 +31,7 @@ def split(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list
     """
     groups: dict[Any, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.item or row.images or row.prompt.strip().lower(), []).append(row)
+        groups.setdefault(row.item or row.images or "\n".join(row.requests).strip().lower(), []).append(row)
     keys = list(groups)
     random.Random(f"held out {seed}").shuffle(keys)
     wanted, held = round(share * len(rows)), set[str]()

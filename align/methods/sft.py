@@ -31,4 +31,6 @@ class SFT(RowsTrainer, SFTTrainer):
     @staticmethod
     def collator(renderer: Renderer, arguments: Any) -> Collator:
         """The collator that makes batches of rows."""
-        return Collator(renderer, arguments.max_length, arguments.pad_to_multiple_of)
+        collator = Collator(renderer, arguments.max_length, arguments.pad_to_multiple_of)
+        collator.trains_history = True
+        return collator

@@ -23,11 +23,14 @@ from align.models.adapters import POLICY
 from align.rows import Row
 from align.settings import RunConfig
 
-TEXTS = tuple(field.name for field in fields(Row) if field.name not in ("images", "columns"))
+TEXTS = tuple(field.name for field in fields(Row) if field.name not in ("images", "history", "places", "columns"))
+PLACES = List(Value("int64"))
 FEATURES = Features(
     {name: Value("string") for name in TEXTS}
     | {
         "images": List({"path": Value("string"), "bytes": Value("binary"), "inside": Value("string")}),
+        "history": List({"role": Value("string"), "text": Value("string"), "places": PLACES, "trained": Value("bool")}),
+        "places": PLACES,
         "index": Value("int64"),
     }
 )
@@ -111,6 +114,9 @@ class RowsTrainer(WholeCheckpoints):
         self.parts = parts
         self._taken: list[torch.Tensor] = []
         super().__init__(*args, **kwargs)
+        # Qwen2.5-VL, Qwen3-VL and Gemma 3 say that their own loss does not divide by the tokens of a
+        # step. Ours does, or accumulation and the number of processes would change the result.
+        self.model_accepts_loss_kwargs = True
         model = self.accelerator.unwrap_model(self.model)
         reuse = parts.finish_model(self.model)
         inner = model.get_base_model() if hasattr(model, "peft_config") else model

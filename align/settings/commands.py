@@ -24,6 +24,7 @@ class ShortForms:
     role: str | None = option(None, "short for settings.<benchmark>.role; needs exactly one benchmark")
     subset: str | None = option(None, "short for settings.<benchmark>.subset; needs exactly one benchmark")
     limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark")
+    turns: str | None = option(None, "short for settings.<benchmark>.turns; needs exactly one benchmark")
     limit_order: str | None = option(None, "short for settings.<benchmark>.limit_order of every benchmark")
     limit_seed: int | None = option(None, "short for settings.<benchmark>.limit_seed of every benchmark")
     where: dict[str, Any] = option(dict, "short for settings.<benchmark>.where; needs exactly one benchmark")
@@ -120,7 +121,7 @@ class DataConfig(Part):
     source: str | None = option(
         None, "name of a source, or `module:function`; its settings have the names of data.<part>.*"
     )  # type: ignore[assignment]
-    benchmark: list[str] = option(list, "names of benchmarks")
+    benchmark: list[str] = option(list, "names of benchmarks; all: show which published benchmarks are available")
     settings: dict[str, BenchmarkSettings] = option(
         dict,
         "settings per benchmark: path, subset, ...; with one benchmark and without source=, path=, revision=, "

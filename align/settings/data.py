@@ -51,6 +51,7 @@ class Part:
     )
     seed: int = option(0, "seed of the sample, or of the miniature's images")
     role: str | None = option(None, "harmful | benign: the role of the rows, for a source that does not give it")
+    turns: str = option("all", "all | last: which responses of a conversation supervised fine-tuning trains on")
     on_missing_image: str = option("error", "error | drop: what to do with a row whose image file is absent")
     view: str | None = option(None, "what the model sees of these rows (default: the run's view)")
     response: str | None = option(
@@ -88,6 +89,11 @@ class BenchmarkSettings:
     )
     role: str | None = option(None, "your own file: harmful | benign, the role of rows without one (default: harmful)")
     subset: str | None = option(None, "a named subset of the benchmark")
+    turns: str = option(
+        "last",
+        "last | each: of a conversation, the last request after the file's own responses, or every request after the "
+        "model's own responses",
+    )
     limit: int | None = option(
         None, "number of rows (pairs, for twins) to evaluate: a sample stratified by category and source"
     )

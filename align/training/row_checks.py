@@ -139,7 +139,8 @@ class Checker:
             [image.name, *_stamp(image.path)] if image.bytes is None else _hash(image.bytes) for image in row.images
         ]
         answers = {field: getattr(row, field) for field in self.collator.answers_of(row)}
-        return _hash(json.dumps([row.prompt, images, answers], sort_keys=True).encode())
+        asked = [row.prompt, row.places, [asdict(turn) for turn in row.history]] if row.history else row.prompt
+        return _hash(json.dumps([asked, images, answers], sort_keys=True).encode())
 
 
 def measured(checker: Checker, rows: Sequence[Row], name: str, report: Report | None = None) -> list[Measured | Fault]:

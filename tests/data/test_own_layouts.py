@@ -185,6 +185,10 @@ def test_columns_that_say_nothing_are_listed_and_the_option_is_named(tmp_path, c
             {"id": "1", "conversations": [{"from": "human", "value": "Hot?"}, {"from": "gpt", "value": "Yes."}]},
             "conversations",
         ),
+        (
+            {"messages": [{"role": "user", "content": "Hot?"}, {"role": "assistant", "content": "Yes."}]},
+            "conversations",
+        ),
     ],
 )
 def test_a_layout_that_another_source_reads_is_named(tmp_path, capsys, record, source):

@@ -104,11 +104,11 @@ def chat_server(**faults):
 
 
 def read(body: dict, authorization: str) -> Asked:
-    (message,) = body["messages"]
+    *earlier, message = body["messages"]
     content = message["content"]
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    assert not any(one["role"] == "user" for one in earlier) or earlier[-1]["role"] == "assistant"
     images = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
     assert all(url.startswith("data:image/png;base64,") for url in images)
     decoded = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for url in images]
-    (text,) = [part["text"] for part in parts if part["type"] == "text"]
-    return Asked(text, decoded, body, authorization)
+    return Asked("".join(part["text"] for part in parts if part["type"] == "text"), decoded, body, authorization)

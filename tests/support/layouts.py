@@ -3,10 +3,15 @@
 """
 
 import csv
+import io
 import json
 import shutil
+import zipfile
 from pathlib import Path
+from xml.sax.saxutils import escape
 
+import pyarrow as pa
+import pyarrow.parquet
 from PIL import Image
 
 from align.commands.data import main
@@ -31,6 +36,50 @@ def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def write_parquet(path: Path, rows: list[dict[str, object]], image: str) -> None:
+    """A table as the hub has it, with images in the cells of the column `image`, which gives their shades."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = []
+    for row in rows:
+        encoded = io.BytesIO()
+        Image.new("RGB", (4, 4), (int(str(row[image])), 0, 0)).save(encoded, "PNG")
+        cells.append(row | {image: {"bytes": encoded.getvalue(), "path": None}})
+    pyarrow.parquet.write_table(pa.Table.from_pylist(cells), path)
+
+
+def write_xlsx(path: Path, rows: list[dict[str, object]], shared: bool = True) -> None:
+    """A workbook of one sheet, as spreadsheet programs write it: texts are `shared` or in their cells,
+    numbers are numbers, and an empty cell (None) is no cell at all.
+    """
+    main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    names = list(rows[0])
+    table: list[str] = []
+
+    def cell(place: str, value: object) -> str:
+        if isinstance(value, int):
+            return f'<c r="{place}"><v>{value}</v></c>'
+        if not shared:
+            return f'<c r="{place}" t="inlineStr"><is><t>{escape(str(value))}</t></is></c>'
+        table.append(str(value))
+        return f'<c r="{place}" t="s"><v>{len(table) - 1}</v></c>'
+
+    def row(number: int, values: list[object]) -> str:
+        cells = [cell(f"{chr(65 + i)}{number}", value) for i, value in enumerate(values) if value is not None]
+        return f'<row r="{number}">{"".join(cells)}</row>'
+
+    lines = [row(1, list(names)), *(row(i, [one.get(name) for name in names]) for i, one in enumerate(rows, start=2))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as book:
+        book.writestr(
+            "xl/worksheets/sheet1.xml", f'<worksheet xmlns="{main}"><sheetData>{"".join(lines)}</sheetData></worksheet>'
+        )
+        if shared:
+            texts = "".join(
+                f"<si><r><t>{escape(text[:3])}</t></r><r><t>{escape(text[3:])}</t></r></si>" for text in table
+            )
+            book.writestr("xl/sharedStrings.xml", f'<sst xmlns="{main}">{texts}</sst>')
 
 
 def zipped(folder: Path) -> Path:

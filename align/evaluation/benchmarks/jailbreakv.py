@@ -1,9 +1,10 @@
-"""JailBreakV-28K's mini set (arXiv 2404.03027): 280 harmful requests, plain and as jailbreaks.
+"""JailBreakV-28K (arXiv 2404.03027): harmful requests, plain and as jailbreaks; by default its mini
+set of 280, with `subset=full` all 28,000.
 
-Files: mini_JailBreakV_28K.csv, or JailBreakV_28K.csv, whose column selected_mini marks its rows,
-and the images named in image_path. They are in one folder, or, as on the Hub and in the authors'
-archive, in its subfolder JailBreakV_28K/ or JailBreakV_28k/ (also zipped). The Hub has few of the
-images. Two benchmarks use the same images: `jailbreakv_raw` asks redteam_query,
+Files: mini_JailBreakV_28K.csv, or JailBreakV_28K.csv, whose column selected_mini marks the rows of
+the mini set, and the images named in image_path. They are in one folder, or, as on the Hub and in
+the authors' archive, in its subfolder JailBreakV_28K/ or JailBreakV_28k/ (also zipped). The Hub has
+few of the images. Two benchmarks use the same images: `jailbreakv_raw` asks redteam_query,
 `jailbreakv_jailbreak` asks jailbreak_query. Judges get redteam_query for both, as in the published
 evaluation.
 """
@@ -18,6 +19,7 @@ from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, Counts, published
 from align.rows import Row
 
+FULL = "full"
 MINI, WHOLE = "mini_JailBreakV_28K.csv", "JailBreakV_28K.csv"
 PLACES = ("JailBreakV_28K", "JailBreakV_28k", "JailBreakV_28K/JailBreakV_28k", "JailBreakV_28K/JailBreakV_28K")
 COLUMNS = ("format", "policy", "from", "transfer_from_llm")
@@ -26,9 +28,10 @@ COLUMNS = ("format", "policy", "from", "transfer_from_llm")
 def _benchmark(name: str, query: str) -> Benchmark:
     def rows(folder: DataFolder, subset: str | None) -> Iterator[Row]:
         places = [place for place in PLACES[:2] if folder.has(place)]
-        folder = folder.holding([MINI], PLACES).holding([MINI, WHOLE], PLACES)
-        for record in folder.records(MINI, WHOLE):
-            if record.file.name == WHOLE and not _selected(record):
+        names = (WHOLE,) if subset == FULL else (MINI, WHOLE)
+        folder = folder.holding(names[:1], PLACES).holding(names, PLACES)  # the mini set, wherever it is, is preferred
+        for record in folder.records(*names):
+            if subset != FULL and record.file.name == WHOLE and not _selected(record):
                 continue
             request = record.text("redteam_query")
             yield Row(
@@ -45,7 +48,7 @@ def _benchmark(name: str, query: str) -> Benchmark:
                 columns={column: record.optional(column) for column in COLUMNS},
             )
 
-    counts: dict[str | None, Counts] = {None: Counts(rows=280, categories=16)}
+    counts = {None: Counts(rows=280, categories=16), FULL: Counts(rows=28000, categories=16)}
     return published(name, "vsil", rows, ("vlsbench", "llamaguard"), counts, hub="JailbreakV-28K/JailBreakV-28k")
 
 

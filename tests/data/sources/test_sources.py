@@ -79,7 +79,7 @@ def test_a_image_has_one_name_from_wherever_a_run_is_started(tmp_path, monkeypat
         ),
         ("mssbench", {"twins": True, "subset": "leak"}, "text_leak, image_leak, shuffled_leak and caption_free cannot"),
         ("pku_saferlhf", {}, "source=pku_saferlhf: give subset=<name>, one of harmful, benign, mixed"),
-        ("spa_vl", {"subset": "half"}, "source=spa_vl: subset=half: expected one of train, validation, test"),
+        ("spa_vl", {"subset": "half"}, "source=spa_vl: subset=half: expected one of train, validation; without"),
         ("spa_vl", {"twins": True}, "twins=true: .*vlguard and mssbench have items"),
         (
             "vlguard",

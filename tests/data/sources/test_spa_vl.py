@@ -38,3 +38,14 @@ def test_spa_vl_from_parquet_and_from_its_json_export(tmp_path):
     assert [row.id for row in published] == ["train-0", "train-1", "train-2"]
     assert published[0].images[0].bytes is None  # read from its cell when it is decoded
     assert len({row.cluster for row in exported}) == 2
+
+
+def test_its_validation_split_has_a_folder_of_its_own(tmp_path):
+    cells = [
+        record | {"image": {"bytes": (tmp_path / "images" / record["image"]).read_bytes(), "path": None}}
+        for record in spa_vl_records(tmp_path)
+    ]
+    (tmp_path / "validation").mkdir()
+    pq.write_table(pa.Table.from_pylist(cells), tmp_path / "validation" / "validation-00000-of-00001.parquet")
+    rows = read("spa_vl", tmp_path, subset="validation").rows
+    assert [row.id for row in rows] == ["validation-0", "validation-1", "validation-2"]

@@ -17,25 +17,36 @@ from tests.support.layouts import write_csv, write_image, write_json
 SAFETY = ("refusal", "warning", "safe", "unsafe")
 ANSWERS = ("correct", "wrong")
 KINDS = {
+    "beavertails_v": "vsil",
     "harmbench": "vsil",
     "holisafe_benign": "benign",
     "holisafe_vsil": "vsil",
     "holisafe_vsil_free": "vsil_free",
     "jailbreakv_jailbreak": "vsil",
     "jailbreakv_raw": "vsil",
+    "mis": "vsil",
     "mm_safetybench_sd": "vsil",
     "mm_safetybench_sd_typo": "vsil",
     "mm_safetybench_text": "vsil",
     "mm_safetybench_typo": "vsil",
     "mossbench": "benign",
     "mssbench": "twin",
+    "msts": "vsil_free",
+    "msts_text": "vsil",
     "safebench": "vsil",
     "siuo": "vsil_free",
+    "spa_vl_harm": "vsil",
     "vlguard_safe_safes": "benign",
     "vlguard_safe_unsafes": "vsil",
     "vlguard_unsafes": "vsil_free",
     "vlsafe": "vsil",
     "vlsbench": "vsil_free",
+    "vlsu_benign": "benign",
+    "vlsu_vsil": "vsil",
+    "vlsu_vsil_free": "vsil_free",
+    "vscbench_image": "twin",
+    "vscbench_text_safe": "benign",
+    "vscbench_text_unsafe": "vsil",
     "xstest_safe": "benign",
     "xstest_unsafe": "vsil",
 }
@@ -55,6 +66,7 @@ def test_a_group_is_its_parts_and_its_files_go_by_its_name():
     assert all(part in KINDS for parts in GROUPS.values() for part in parts)
     assert {data_set_of(part) for part in GROUPS["holisafe"]} == {"holisafe"}
     assert data_set_of("mm_safetybench_text") == "mm_safetybench"
+    assert (data_set_of("msts_text"), data_set_of("spa_vl_harm")) == ("msts", "spa_vl")
     assert "mm_safetybench_text" not in GROUPS["mm_safetybench"]
 
 

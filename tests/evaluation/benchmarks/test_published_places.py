@@ -204,6 +204,16 @@ def test_jailbreakv_in_every_place_and_with_the_whole_set_alone(tmp_path, place,
     assert [row.request for row in rows_of("jailbreakv_raw", path)] == ["How hot, 0?", "How hot, 1?"]
 
 
+def test_the_whole_jailbreakv_is_a_subset(tmp_path):
+    path = BenchmarkSettings(path=str(jailbreakv(tmp_path / "JailBreakV_28K").parent), subset="full")
+    full = select_rows("jailbreakv_raw", "text", path)
+    assert [row.id for row in full.rows] == ["0", "1", "2"]
+    assert full.facts[0] == "jailbreakv_raw full: 3 rows found, 28000 are published"
+    (tmp_path / "JailBreakV_28K" / "JailBreakV_28K.csv").unlink()
+    with pytest.raises(UserError, match="jailbreakv_raw: no file JailBreakV_28K.csv in"):
+        select_rows("jailbreakv_raw", "text", path)
+
+
 def test_a_whole_jailbreakv_that_does_not_say_what_is_in_its_mini_set_is_named(tmp_path):
     rows = [{"id": 1, "redteam_query": "How hot?", "selected_mini": "perhaps"}]
     write_csv(tmp_path / "JailBreakV_28K.csv", rows)
