@@ -19,7 +19,7 @@ from align.settings import BenchmarkSettings, DataConfig, EvalConfig
 
 ALL = "all"
 OTHERS = (
-    *("source", "path", "revision", "image_root", "subset", "model", "sample"),
+    *("source", "path", "revision", "image_root", "columns", "role", "subset", "model", "sample"),
     *("limit", "limit_order", "limit_seed", "where"),
 )
 """Options of `align data` for named benchmarks."""

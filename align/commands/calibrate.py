@@ -61,7 +61,12 @@ def main(arguments: Sequence[str]) -> int:
 def _items(config: CalibrateConfig, with_images: bool) -> list[Labelled]:
     read = read_file(
         "align calibrate",
-        Part(path=config.path, image_root=config.image_root, follow_links=config.follow_links),
+        Part(
+            path=config.path,
+            image_root=config.image_root,
+            follow_links=config.follow_links,
+            columns=config.columns,
+        ),
         config.role,
     )
     tell_unread_images("align calibrate", read, with_images)

@@ -6,15 +6,18 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from align.commands.available import ALL, show_all
+from align.commands.proposal import Proposal, proposal
 from align.config.compose import compose, compose_model
-from align.config.registry import BENCHMARKS, benchmark_names, resolve
+from align.config.registry import benchmark_names
 from align.console import Report, progress
 from align.data.assembly import read_source
+from align.data.files.archive import not_unpacked
 from align.data.hints import Place, options_of
 from align.data.images import image_size
 from align.data.overlap import Overlap, find_overlap, index, question_hash, short_hash
@@ -22,6 +25,7 @@ from align.data.reading import Read
 from align.data.summary import Looked, look, summarise
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, differences, select
+from align.evaluation.named import benchmark_of
 from align.evaluation.selection import narrowing, place_of, settings_of
 from align.rows import ImageRef, Row
 from align.settings import DataConfig, EvalConfig, Part
@@ -51,7 +55,8 @@ class _Set:
 def main(arguments: Sequence[str]) -> int:
     """Read, count and show. Raises UserError.
 
-    Returns 1 with validate=true where an image is missing or cannot be read.
+    Returns 1 for a file whose columns have other names, and with validate=true where an image is missing
+    or cannot be read.
     """
     config: DataConfig = compose(DataConfig, arguments).config
     if ALL in config.benchmark:
@@ -66,6 +71,10 @@ def main(arguments: Sequence[str]) -> int:
         )
     if config.sample is not None and config.sample < 1:
         raise UserError(f"sample={config.sample}: expected at least 1")
+    proposed = _proposal(config)
+    if proposed and not proposed.readable:
+        print("\n".join(proposed.lines(arguments)))
+        return 1
     with progress(stderr=True) as display:
         sets = list(_sets(config, display))
         if config.model:
@@ -85,10 +94,23 @@ def main(arguments: Sequence[str]) -> int:
         console = Console(highlight=False)
         for each, summary in zip(sets, shown, strict=True):
             _describe(console, each, summary)
+        for line in proposed.lines(arguments) if proposed else ():
+            console.print(line, markup=False, soft_wrap=True)
     for each in sets if config.sample else ():
         for row in _sample(each.looked.rows, int(config.sample or 0), config.seed):
             _show(Console(highlight=False, stderr=config.summary), row)
     return int(config.validate and any(each.looked.missing or each.looked.unreadable or each.bad_rows for each in sets))
+
+
+def _proposal(config: DataConfig) -> Proposal | None:
+    """What to propose for a file with other column names; None for other sources, and where JSON is printed."""
+    if config.source != "local" or config.path is None or config.summary:
+        return None
+    return proposal(_part(config))
+
+
+def _part(config: DataConfig) -> Part:
+    return Part(**{field.name: getattr(config, field.name) for field in fields(Part)})
 
 
 def _look_for_bad_rows(sets: Sequence[_Set], model: str, report: Report) -> None:
@@ -114,8 +136,7 @@ def _name(image: ImageRef) -> str:
 
 def _sets(config: DataConfig, report: Report) -> Iterator[_Set]:
     if config.source is not None:
-        part = Part(**{field.name: getattr(config, field.name) for field in fields(Part)})
-        read = read_source(part, config.data_root)
+        read = read_source(_part(config), config.data_root)
         yield _Set({"source": config.source}, look(read.rows, report), _facts(read))
     for name, benchmark, rows, facts in _benchmarks(config):
         yield _Set({"benchmark": name}, look(rows, report), facts, benchmark.shared_prompts)
@@ -124,13 +145,13 @@ def _sets(config: DataConfig, report: Report) -> Iterator[_Set]:
 def _benchmarks(config: DataConfig) -> Iterator[tuple[str, Benchmark, list[Row], list[str]]]:
     names = benchmark_names(config.benchmark)
     # When a source is given too, path= and similar options belong to the source.
-    short = ("path", "revision", "image_root", "subset") if config.source is None else ()
+    short = ("path", "revision", "image_root", "columns", "role", "subset") if config.source is None else ()
     given = {key: getattr(config, key) for key in (*short, *OF_BENCHMARKS)}
     given["follow_links"] = (config.follow_links and config.source is None) or None
     evaluation = EvalConfig(benchmark=names, settings=config.settings, data_root=config.data_root, **given)
     for name in names:
-        benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
         settings = settings_of(evaluation, name)
+        benchmark = benchmark_of(name, settings)
         place = Place(f"settings.{name}") if config.source else Place(place_of(evaluation, name).section)
         with options_of(place):
             read = benchmark.every(settings)
@@ -191,6 +212,8 @@ def _describe(console: Console, each: _Set, summary: dict[str, Any]) -> None:
         console.print(f"  {len(categories)} categories: {', '.join(categories)}", markup=False, soft_wrap=True)
     if missing := each.looked.missing:
         console.print(f"  {len(missing):,} images are missing: {_first(missing)}", markup=False, soft_wrap=True)
+        if unpack := not_unpacked(Path(missing[0])):
+            console.print(f"  {unpack}", markup=False, soft_wrap=True)
     if unreadable := each.looked.unreadable:
         console.print(f"  {len(unreadable):,} images cannot be read:", markup=False)
         for error in unreadable[:NAMED]:

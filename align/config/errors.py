@@ -61,7 +61,7 @@ def clash(known: Any, values: Mapping[str, Any], within: str = "") -> str | None
     """
     for name, value in values.items():
         has = isinstance(known, DictConfig) and not known._is_none() and name in known
-        key, node = f"{within}{name}", known._get_node(name) if has else None
+        key, node = f"{within}{name}", known._get_node(name) if has else _new_section(known)
         if isinstance(node, DictConfig) and isinstance(value, list):
             return f"{key}: expected settings, each written {key}.<setting>=<value>, found the list {value}"
         if isinstance(node, ListConfig) and isinstance(value, Mapping):
@@ -73,6 +73,12 @@ def clash(known: Any, values: Mapping[str, Any], within: str = "") -> str | None
         if isinstance(value, Mapping) and (found := clash(node, value, f"{key}.")):
             return found
     return None
+
+
+def _new_section(known: Any) -> DictConfig | None:
+    """The defaults of a section that has no settings yet, e.g. of a new part of the data."""
+    kind = known._metadata.element_type if isinstance(known, DictConfig) else None
+    return OmegaConf.structured(kind) if is_dataclass(kind) else None
 
 
 def _expected(message: str) -> str | None:

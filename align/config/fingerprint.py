@@ -53,7 +53,8 @@ def trained_by(config: dict[str, Any]) -> dict[str, Any]:
     values["train"] = {key: value for key, value in values["train"].items() if trains(key)}
     # The location of files does not change the training data, whose content has its own fingerprint.
     values["data"] = {
-        name: {k: v for k, v in part.items() if k != "follow_links"} for name, part in values["data"].items()
+        name: {k: v for k, v in part.items() if k != "follow_links" and (k != "columns" or v)}
+        for name, part in values["data"].items()
     }
     if values.get("start") is None:
         values.pop("start", None)

@@ -151,7 +151,8 @@ def check_benchmark_name(key: str, name: str, own: Mapping[str, Sequence[str]]) 
         close = difflib.get_close_matches(name, [*own, *names], n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise UserError(
-            f"{key}: no benchmark is named {name}{hint}; expected one of {', '.join(names)}, or module:name"
+            f"{key}: no benchmark is named {name}{hint}; expected one of {', '.join(names)}, or module:name; for your own "
+            f"file, set {key}.source=local"
         )
 
 
@@ -170,7 +171,8 @@ def resolve(key: str, name: str, catalog: dict[str, str] | None = None) -> Any:
         names = [*known, *(GROUPS if catalog is BENCHMARKS else ())]
         close = difflib.get_close_matches(name, names, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UserError(f"{key}={name}: unknown{hint}; expected one of {', '.join(names)}, or module:name")
+        own = "; for your own file, set settings.<name>.source=local" if catalog is BENCHMARKS else ""
+        raise UserError(f"{key}={name}: unknown{hint}; expected one of {', '.join(names)}, or module:name{own}")
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

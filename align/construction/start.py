@@ -9,17 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from align.config.registry import BENCHMARKS, data_set_of, resolve
+from align.config.registry import data_set_of
 from align.construction.item import Item
 from align.construction.work import write_image
+from align.data.columns import Columns
 from align.data.files.folder import DataFolder
+from align.data.files.formats import TABLES, ending_of_name
 from align.data.files.image_bytes import exists, open_encoded
-from align.data.files.records import READERS, text_column
+from align.data.files.records import text_column
 from align.data.hints import Place, options_of
 from align.data.images import drop_missing, load_image
 from align.data.reading import UniqueIds, at_root
 from align.errors import UserError
-from align.evaluation.benchmark import Benchmark, select
+from align.evaluation.benchmark import select
+from align.evaluation.named import benchmark_of
 from align.rows import ImageRef, Row
 from align.settings import BenchmarkSettings, ConstructConfig
 
@@ -122,7 +125,7 @@ def from_pairs(config: ConstructConfig, folder: Path | None) -> Start:
     """
     if config.pairs is None:
         raise UserError("source=pairs: give pairs=<a benchmark>, e.g. pairs=vlsbench settings.vlsbench.path=<folder>")
-    benchmark: Benchmark = resolve("pairs", config.pairs, BENCHMARKS)
+    benchmark = benchmark_of(config.pairs, config.settings.get(config.pairs), "pairs")
     settings = config.settings.get(benchmark.name, BenchmarkSettings())
     with options_of(Place(f"settings.{benchmark.name}")):
         settings = at_root(settings, config.data_root, data_set_of(benchmark.name))
@@ -147,28 +150,32 @@ def _image_rows(config: ConstructConfig) -> list[Row]:
     part = config.images
     if part.path is None:
         raise UserError("source=images: give images.path=<folder of images, or table with a column image>")
-    if Path(part.path).is_dir() and not any(file.suffix in READERS for file in Path(part.path).iterdir()):
+    if Path(part.path).is_dir() and not any(ending_of_name(file.name) in TABLES for file in Path(part.path).iterdir()):
         files = sorted(file for file in Path(part.path).rglob("*") if file.suffix.lower() in IMAGES)
         if not files:
             raise UserError(f"images.path={part.path}: no images ({', '.join(IMAGES)}) and no table in this folder")
         name = Path(part.path).name
         return [Row(str(f.relative_to(part.path)), "", (ImageRef(path=str(f)),), source=name) for f in files]
+    names = Columns("images", ("id", "image", "category", "licence", "origin"), part.columns)
     folder = DataFolder.open("images", part)
     rows = []
-    for number, record in enumerate(folder.records(*folder.tables()), 1):
-        row_id = record.name("id") if record.get("id") not in (None, "") else f"{record.file.stem}-{number}"
-        texts = {key: text_column(record, key, record.where) for key in ("category", "licence", "origin")}
+    for number, record in enumerate(folder.rows(), 1):
+        names.see(record)
+        given = record.get(names["id"]) not in (None, "")
+        row_id = record.name(names["id"]) if given else f"{record.file.stem}-{number}"
+        texts = {key: text_column(record, names[key], record.where) for key in ("category", "licence", "origin")}
         columns = {key: texts[key] for key in ("licence", "origin")}
         rows.append(
             Row(
                 row_id,
                 "",
-                (folder.cell(record, "image"),),
+                (folder.cell(record, names["image"]),),
                 source=folder.name,
                 category=texts["category"],
                 columns=columns,
             )
         )
+    names.refuse_absent()
     return rows
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from align.data.answers import FIELDS, paired
-from align.data.files.records import records
+from align.data.files.tables import records
 from align.errors import UserError
 from align.rows import Row
 

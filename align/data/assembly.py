@@ -14,6 +14,7 @@ from align.config.registry import SOURCES, TWIN_SOURCES, resolve
 from align.console import Report
 from align.data import answers
 from align.data.answer_file import with_file
+from align.data.columns import refuse_columns
 from align.data.duplicates import without_duplicates
 from align.data.hints import Place, option, options_of
 from align.data.images import drop_missing
@@ -239,6 +240,8 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         )
     if part.rows is not None and part.rows < 1:
         raise UserError(f"{option(f'rows={part.rows}')}: expected at least 1")
+    if part.source in SOURCES:
+        refuse_columns(part.source, part.columns)
     source: Source = resolve(option("source"), part.source, SOURCES)
     found = source(at_root(part, data_root, part.source))
     read = found if isinstance(found, Read) else Read(found)
@@ -263,7 +266,7 @@ def read_source(part: Part, data_root: str | None = None) -> Read:
         rows = taken
     elif part.rows is not None and len(rows) < part.rows:
         facts.append(f"rows={part.rows}: only {len(rows)} rows exist")
-    return Read(rows, facts, read.unread_images)
+    return replace(read, rows=rows, facts=facts)
 
 
 def _read(

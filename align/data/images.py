@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from align.data.files.archive import not_unpacked
 from align.data.files.image_bytes import exists, open_encoded
 from align.data.files.stamp import Stamp, stamp_of
 from align.data.hints import option, text_view
@@ -162,6 +163,7 @@ def drop_missing(rows: list[Row], on_missing_image: str, source: str) -> tuple[l
     files = sorted({path for paths in lacking for path in paths})
     fact = f"{source}: {len(rows) - len(kept)} of {len(rows)} rows lack their image; {len(files)} files absent: {', '.join(files[:5])}"
     fact += ", ..." if len(files) > 5 else ""
+    fact += f". {unpack}" if (unpack := not_unpacked(Path(files[0]))) else ""
     if on_missing_image == "error":
         without = f", or {text_view()} to show no images" if text_view() else ""
         raise UserError(

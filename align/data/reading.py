@@ -26,6 +26,8 @@ class Read:
     facts: list[str] = field(default_factory=list)
     unread_images: str | None = None
     """A text about columns that look like images and are not read (align/data/files/unread.py)."""
+    unread_column: str | None = None
+    """The first of these columns, if `columns.image=` can name it."""
 
 
 class Source(Protocol):
@@ -45,9 +47,10 @@ def tell_unread_images(what: str, read: Read, wanted: bool) -> list[str]:
     if any(row.images for row in read.rows):
         return [f"{what}: {read.unread_images}"]
     without = f"set {text_view()}" if text_view() else "remove the other columns"
+    column = read.unread_column
+    named = f"Set {option(f'columns.image={column}')}" if column else "Rename the image column to `image`"
     raise UserError(
-        f"{what}: no row has an image, and {read.unread_images}. Rename the image column to `image`; if the rows have "
-        f"no images, {without}"
+        f"{what}: no row has an image, and {read.unread_images}. {named}; if the rows have no images, {without}"
     )
 
 

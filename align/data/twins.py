@@ -108,7 +108,7 @@ def read_twins(what: str, where: DataLocation, trained: bool = True) -> list[Twi
     """
     folder = DataFolder.open(what, where)
     twins: dict[str, Twin] = {}
-    for record in folder.records(*folder.tables()):
+    for record in folder.rows():
         twin = _twin(record, folder, trained)
         if twin.id in twins:
             raise UserError(f"{record.where}: id {brief(twin.id)} occurs twice; make ids unique")

@@ -56,9 +56,17 @@ class Benchmark:
     part: Callable[[Row], bool] | None = None
     """Selects the benchmark's rows from a data set with rows of several kinds (a group in
     align/config/registry.py)."""
+    own_file: bool = False
+    """Whether `read` uses the settings `columns` and `role`."""
 
     def every(self, settings: BenchmarkSettings) -> Read:
         """Every row of the data set, and the reader's facts. Raises UserError."""
+        for key in ("columns", "role") if not self.own_file else ():
+            if getattr(settings, key):
+                raise UserError(
+                    f"benchmark {self.name}: {option(f'{key}=')} has no effect: its columns are those of its published "
+                    f"files; remove {key}=, or read your own file with benchmark=local"
+                )
         found = self.read(settings)
         return found if isinstance(found, Read) else Read(found)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from align.config.own_benchmarks import short_names
-from align.config.registry import BENCHMARKS, check_benchmark_name, data_set_of, resolve
+from align.config.registry import check_benchmark_name, data_set_of
 from align.data.assembly import TrainingData
 from align.data.hints import Place, options_of, text_view
 from align.data.images import drop_missing
@@ -17,11 +17,14 @@ from align.data.reading import at_root, tell_unread_images
 from align.data.views import READS_IMAGES, check_view, show
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark, check_twins, differences, kind_of, select
+from align.evaluation.named import benchmark_of, check_own_file
 from align.rows import Row, split_view
 from align.settings import BenchmarkSettings, Evaluate, LeakageConfig, RunConfig, ShortForms
 
 OF_EVERY_BENCHMARK = ("follow_links", "limit", "limit_order", "limit_seed", "on_missing_image")
 """Short forms that can apply to several benchmarks at once."""
+OF_ONE_BENCHMARK = ("path", "revision", "image_root", "columns", "role", "subset", "turns", "where")
+"""Short forms that need exactly one benchmark."""
 
 
 @dataclass
@@ -70,7 +73,7 @@ def select_rows(
 
 def _select_rows(name: str, view: str, settings: BenchmarkSettings, mixed: bool) -> Selected:
     check_view(view)
-    benchmark: Benchmark = resolve("benchmark", name, BENCHMARKS)
+    benchmark = benchmark_of(name, settings)
     read = benchmark.every(settings)
     unread = tell_unread_images(f"benchmark {name}", read, view in READS_IMAGES)
     every = read.rows
@@ -144,12 +147,10 @@ def typed_settings(config: Evaluate | LeakageConfig, name: str) -> BenchmarkSett
         )
     if not isinstance(config, ShortForms):
         return settings
-    short = {
-        key: getattr(config, key) for key in ("path", "revision", "image_root", "subset", "turns", *OF_EVERY_BENCHMARK)
-    }
-    short = {key: value for key, value in short.items() if value is not None} | (
-        {"where": config.where} if config.where else {}
-    )
+    short = {key: getattr(config, key) for key in (*OF_ONE_BENCHMARK, *OF_EVERY_BENCHMARK)}
+    short = {key: value for key, value in short.items() if value not in (None, {})}
+    if config.columns:
+        short["columns"] = settings.columns | config.columns
     alone = [key for key in short if key not in OF_EVERY_BENCHMARK]
     several = len(_data_sets(config))
     if alone and several > 1:
@@ -161,8 +162,11 @@ def _check_names(config: Evaluate | LeakageConfig) -> None:
     """Raises UserError for settings of an unknown benchmark, and for two benchmarks of one name."""
     section = "settings" if isinstance(config, ShortForms) else "evaluate.settings"
     own = short_names(config.benchmark)
-    for key in config.settings:
-        check_benchmark_name(f"{section}.{key}", key, own)
+    for key, settings in config.settings.items():
+        if settings.source is None:
+            check_benchmark_name(f"{section}.{key}", key, own)
+        else:
+            check_own_file(f"{section}.{key}", key, settings)
     named = {split_view(name)[0] for name in config.benchmark}
     for name, those in own.items():
         if len(alike := [*those, *({name} & named)]) > 1:
@@ -217,10 +221,9 @@ def _compared(config: Evaluate) -> Iterator[Selected]:
         yield select_rows(name, view, settings_of(config, name), place=place_of(config, name))
 
 
-def set_name(benchmark: str) -> str:
+def set_name(benchmark: str, settings: BenchmarkSettings | None) -> str:
     """A benchmark's name in files and tables. Raises UserError for an unknown benchmark."""
-    found: Benchmark = resolve("benchmark", benchmark, BENCHMARKS)
-    return found.name
+    return benchmark_of(benchmark, settings).name
 
 
 def set_names(config: Evaluate) -> list[str]:
@@ -230,7 +233,7 @@ def set_names(config: Evaluate) -> list[str]:
     """
     _check_names(config)
     return [
-        Selected(resolve("benchmark", name, BENCHMARKS), view, [], [], []).name
+        Selected(benchmark_of(name, config.settings.get(name)), view, [], [], []).name
         for name, views in _wanted(config).items()
         for view in views
     ]

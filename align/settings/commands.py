@@ -20,6 +20,8 @@ class ShortForms:
     revision: str | None = option(None, "short for settings.<benchmark>.revision; needs exactly one benchmark")
     image_root: Any = option(None, "short for settings.<benchmark>.image_root; needs exactly one benchmark")
     follow_links: bool | None = option(None, "short for settings.<benchmark>.follow_links of every benchmark")
+    columns: dict[str, str] = option(dict, "short for settings.<benchmark>.columns; needs exactly one benchmark")
+    role: str | None = option(None, "short for settings.<benchmark>.role; needs exactly one benchmark")
     subset: str | None = option(None, "short for settings.<benchmark>.subset; needs exactly one benchmark")
     limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark")
     turns: str | None = option(None, "short for settings.<benchmark>.turns; needs exactly one benchmark")
@@ -64,6 +66,11 @@ class CalibrateConfig:
     )
     follow_links: bool = option(
         False, "allow links in the folder to point outside it; image paths must still stay inside"
+    )
+    columns: dict[str, str] = option(
+        dict,
+        "the column of the file for a field, columns.<field>=<column>, e.g. columns.prompt=question; `label` and "
+        "`labels` keep their names",
     )
     role: str = option("harmful", "harmful | benign: the role of the items, for a file without a role column")
     limit: int | None = option(
@@ -118,7 +125,7 @@ class DataConfig(Part):
     settings: dict[str, BenchmarkSettings] = option(
         dict,
         "settings per benchmark: path, subset, ...; with one benchmark and without source=, path=, revision=, "
-        "image_root= and subset= are short for its settings",
+        "image_root=, columns=, role= and subset= are short for its settings",
     )
     data_root: str | None = option(None, "folder that holds datasets by name (default: $VSIL_ALIGN_DATA)")
     limit: int | None = option(None, "short for settings.<benchmark>.limit of every benchmark")

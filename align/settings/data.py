@@ -26,6 +26,11 @@ class Part:
     follow_links: bool = option(
         False, "allow links in the folder to point outside it; image paths must still stay inside"
     )
+    columns: dict[str, str] = option(
+        dict,
+        "local: the column of the file for a field, columns.<field>=<column>, e.g. columns.prompt=question; fields: "
+        "prompt, image, images, response, chosen, rejected, harmful_response, role, harm_in, id, category, caption, twin",
+    )
     subset: str | None = option(None, "a named subset of the source")
     twins: bool = option(
         False,
@@ -64,6 +69,9 @@ class Part:
 class BenchmarkSettings:
     """Where one benchmark's files are, and which rows are run."""
 
+    source: str | None = option(
+        None, "local: <name> is your own file, under this name, which benchmark= and tables use"
+    )
     path: str | None = option(
         None, "folder or zip archive of a local copy, or id of a dataset on the Hub (default: by name in data_root)"
     )
@@ -74,6 +82,12 @@ class BenchmarkSettings:
     follow_links: bool = option(
         False, "allow links in the folder to point outside it; image paths must still stay inside"
     )
+    columns: dict[str, str] = option(
+        dict,
+        "your own file: the column of the file for a field, columns.<field>=<column>, e.g. columns.prompt=question; fields: "
+        "prompt, image, images, response, chosen, rejected, harmful_response, role, harm_in, id, category, caption, twin",
+    )
+    role: str | None = option(None, "your own file: harmful | benign, the role of rows without one (default: harmful)")
     subset: str | None = option(None, "a named subset of the benchmark")
     turns: str = option(
         "last",

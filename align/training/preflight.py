@@ -13,13 +13,14 @@ from pathlib import Path
 
 from align.answering.endpoint import check_settings
 from align.config.paths import is_hub_id
-from align.config.registry import BENCHMARKS, SOURCES, resolve
+from align.config.registry import BENCHMARKS, SOURCES
 from align.data.answers import FIELDS, GENERATE
 from align.data.assembly import read_part
 from align.data.files.folder import named_roots
 from align.errors import UserError
 from align.evaluation.benchmark import Benchmark
 from align.evaluation.judges.build import NONE, build, judges_for, refuse_foreign
+from align.evaluation.named import benchmark_of
 from align.evaluation.selection import selections_of
 from align.evaluation.verdicts import AnyJudge, Judge
 from align.models import presence
@@ -52,7 +53,7 @@ def missing(config: RunConfig) -> list[str]:
     files |= {
         f"evaluate.settings.{name}": of
         for name, of in config.evaluate.settings.items()
-        if name in evaluated and name in BENCHMARKS
+        if name in evaluated and (name in BENCHMARKS or of.source)
     }
     for name, settings in files.items():
         places = [("path", settings.path)] if settings.path else []
@@ -90,7 +91,7 @@ def missing_judges(config: RunConfig) -> list[str]:
     """
     judging = config.evaluate.judge
     names = dict.fromkeys(split_view(name)[0] for name in config.evaluate.benchmark)
-    benchmarks: dict[str, Benchmark] = {name: resolve("benchmark", name, BENCHMARKS) for name in names}
+    benchmarks = {name: benchmark_of(name, config.evaluate.settings.get(name)) for name in names}
     lacking: dict[str, list[str]] = {}
     for benchmark, of_set in benchmarks.items():
         for name in judging.name or of_set.judges:

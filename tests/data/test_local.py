@@ -104,7 +104,7 @@ def test_a_missing_file_is_named(part, expected):
 
 def test_an_unknown_format_an_empty_file_and_a_repeated_id_are_errors(tmp_path):
     (tmp_path / "rows.txt").write_text("x")
-    with pytest.raises(UserError, match=r"expected \.jsonl, \.json, \.csv, \.parquet"):
+    with pytest.raises(UserError, match=r"unknown format with the ending .\.txt.; expected \.jsonl"):
         read(Part(path=str(tmp_path / "rows.txt")))
     with pytest.raises(UserError, match="no rows"):
         read(Part(path=str(write(tmp_path))))

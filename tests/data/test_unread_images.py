@@ -62,7 +62,7 @@ def test_the_columns_of_the_file_are_listed_and_what_to_do(parts, column):
     assert f"`{column}` (" in said
     assert "own.jsonl, row 1" in said
     assert f"prompt, response, role, {column}, note" in said
-    assert "`image`" in said
+    assert f"data.own.columns.image={column}" in said
     assert "data.own.view=text" in said
 
 

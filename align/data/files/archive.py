@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from align.data.files.formats import ARCHIVES, ending_of
+from align.data.files.formats import ARCHIVES, PACKED, ending_of, unpacking
 from align.data.files.stamp import Stamp, stamp_of
 
 MAX_BYTES = 1 << 30
@@ -93,6 +93,16 @@ def content(file: Path, name: str) -> bytes:
 def _refuse_large(size: int) -> None:
     if size > MAX_BYTES:
         raise ValueError(f"its size is {size:,} bytes, expected at most {MAX_BYTES:,}")
+
+
+def not_unpacked(absent: Path) -> str | None:
+    """What to do if an absent file is in an archive that is not read in place; None if there is no such archive."""
+    for folder in absent.parents:
+        if folder.parent.is_dir():
+            packed = (folder.parent / f"{folder.name}{ending}" for ending in PACKED)
+            found = next((file for file in packed if file.is_file()), None) if not folder.exists() else None
+            return f"{found} exists: {unpacking(found.name)}" if found else None
+    return None
 
 
 def within(folder: str, name: str) -> str | None:

@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 from align.config.paths import is_hub_id
 from align.data.files import archive
-from align.data.files.formats import KNOWN, ending_of
+from align.data.files.embedded import is_written_out, refuse_url, written_out
+from align.data.files.formats import KNOWN, PACKED, TABLES, ending_of, ending_of_name, unpacking
 from align.data.files.hub import snapshot
 from align.data.files.image_bytes import exists
 from align.data.files.parquet import INSIDE
-from align.data.files.records import READERS, UNREADABLE, File, Record, as_text, records, shown
+from align.data.files.records import UNREADABLE, File, Record, as_text, shown
 from align.data.files.roots import ImageRoot, ImageRoots, refuse_outside
+from align.data.files.tables import records
 from align.data.hints import option
 from align.errors import UserError
 from align.rows import ImageRef
@@ -71,7 +73,7 @@ class DataFolder:
                 f"{option(f'path={path}')} is on this "
                 f"machine; remove revision="
             )
-        if not path.exists() and is_hub_id(where.path) and path.suffix not in KNOWN:
+        if not path.exists() and is_hub_id(where.path) and ending_of_name(path.name) not in KNOWN:
             path = snapshot(where.path, where.revision, what, patterns)
         if not path.exists():
             raise UserError(f"{what}: {option(f'path={path}')} does not exist; correct the path")
@@ -138,7 +140,14 @@ class DataFolder:
         """The records of the files of the first pattern with a match; see
         align/data/files/records.py. Raises UserError.
         """
-        for file in self.files(*patterns):
+        yield from self._records(self.files(*patterns), part)
+
+    def rows(self) -> Iterator[Record]:
+        """The records of the file, or of all tables of the folder, with any names. Raises UserError."""
+        yield from self._records(self._tables())
+
+    def _records(self, files: Sequence[File], part: str | None = None) -> Iterator[Record]:
+        for file in files:
             empty = True
             for record in records(file, part):
                 empty = False
@@ -146,20 +155,32 @@ class DataFolder:
             if empty:
                 raise UserError(f"{self.what}: no rows in {file}")
 
-    def tables(self) -> list[str]:
-        """Patterns for `records` in a folder with tables of one format, with any names. Raises UserError."""
-        patterns = [f"*{ending}" for ending in READERS]
-        found = {pattern: names for pattern in patterns if (names := self._matching(pattern))}
-        if len(found) > 1 and self.index is None:
-            named = ", ".join(names[0].name for names in found.values())
+    def _tables(self) -> list[File]:
+        """The tables of a folder, which must have one format. Raises UserError."""
+        if self.index is not None:
+            return [self.index]
+        found: dict[str, list[File]] = {}
+        for file in self._matching("*"):
+            found.setdefault(ending_of_name(file.name), []).append(file)
+        tables = {ending: files for ending, files in found.items() if ending in TABLES}
+        if len(tables) > 1:
+            named = ", ".join(files[0].name for files in tables.values())
             raise UserError(
                 f"{self.what}: {self.root} has tables of several formats ({named}), expected one format; name one "
                 f"file: {option('path=<file>')}"
             )
-        return patterns
+        if not tables:
+            raise UserError(f"{self.what}: no table ({', '.join(TABLES)}) in {self.root}")
+        (files,) = tables.values()
+        for file in files:
+            refuse_outside(file, self.bound or self.root, self.follow_links)
+        return files
 
     def image(self, name: str, where: str) -> ImageRef:
-        """The image `name` of the dataset, whether it exists or not. Raises UserError if it is outside the folder."""
+        """The image `name` of the dataset, whether it exists or not. Raises UserError for a URL, or a name
+        outside the folder.
+        """
+        refuse_url(name, f"{where}: the image")
         return self.images.image(name, where)
 
     def find_image(self, names: Sequence[str], places: Sequence[str], where: str) -> ImageRef:
@@ -183,7 +204,10 @@ class DataFolder:
         return found[0]
 
     def cells(self, record: Record, column: str) -> tuple[ImageRef, ...]:
-        """The images in a record's column: paths, bytes in a parquet file, or lists of these. Raises UserError."""
+        """The images in a record's column: paths, base64, bytes in a parquet file, or lists of these.
+
+        Raises UserError.
+        """
         value = record.get(column)
         values = value if isinstance(value, list) else [] if value in (None, "") else [value]
         return tuple(self._cell(item, record, column) for item in values)
@@ -191,10 +215,15 @@ class DataFolder:
     def _cell(self, item: object, record: Record, column: str) -> ImageRef:
         if isinstance(item, dict) and INSIDE in item:
             return ImageRef(path=str(record.file), inside=str(item[INSIDE]))
+        if isinstance(item, dict) and isinstance(item.get("bytes"), str):  # `datasets` writes base64 to json
+            return ImageRef(path=str(written_out(item["bytes"], f"{record.where}: `{column}`")))
         name = item.get("path") if isinstance(item, dict) else item
         if not isinstance(name, str) or not name:
-            raise UserError(f"{record.where}: `{column}` is {shown(item)}, expected a path")
-        return self.image(as_text(name, column, record.where), record.where)
+            raise UserError(f"{record.where}: `{column}` is {shown(item)}, expected a path or an image")
+        name = as_text(name, column, record.where)
+        if is_written_out(name):
+            return ImageRef(path=str(written_out(name, f"{record.where}: `{column}`")))
+        return self.image(name, record.where)
 
     def _matching(self, pattern: str) -> list[File]:
         if isinstance(self.root, zipfile.Path):
@@ -247,6 +276,8 @@ def _roots(what: str, where: DataLocation, own: ImageRoot) -> ImageRoots:
 def _root(what: str, path: Path, where: DataLocation) -> ImageRoot:
     if path.is_file() and ending_of(path) == ".zip":
         return ImageRoot(top_of(what, path))
+    if path.is_file() and ending_of(path) in PACKED:
+        raise UserError(f"{what}: {option(f'image_root={path}')}: {unpacking(path.name)}")
     if not path.is_dir():
         raise UserError(f"{what}: {option(f'image_root={path}')}: expected a folder or a zip archive")
     return ImageRoot(path, _hub_cache(path), _follows(where))

@@ -1,4 +1,4 @@
-"""Parquet files with images in their cells, as `datasets` writes them: {bytes, path}, or lists of these.
+"""Parquet files with images in their cells: {bytes, path} as `datasets` writes them, bytes, or lists of these.
 
 Records do not contain the bytes, to save memory; an image is read from its cell when it is decoded.
 """
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from align.data.files.embedded import is_image
 from align.data.files.stamp import Stamp, stamp_of
 from align.files import cache_folder
 
@@ -35,24 +36,27 @@ def records(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _without_bytes(value: Any, inside: str) -> Any:
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, list) and value and isinstance(value[0], dict | bytes):
         return [_without_bytes(item, f"{inside}/{i}") for i, item in enumerate(value)]
     if isinstance(value, dict) and value.get("bytes") is not None:
         return {"path": value.get("path"), INSIDE: inside}
+    if isinstance(value, bytes) and is_image(value):
+        return {"path": None, INSIDE: inside}
     return value
 
 
 def image(file: Path, inside: str) -> bytes:
     """The bytes of one image. Raises KeyError, IndexError or ValueError if it does not exist."""
     row, _, column = inside.partition("/")
-    head, _, place = column.rpartition("/")
     with OPENING:
         table = _table(str(file), stamp_of(file))
+    head, _, place = column.rpartition("/") if column not in table.column_names else ("", "", "")
     value = table.column(head or column)[int(row)].as_py()
-    found = (value[int(place)] if head else value)["bytes"]
-    if not isinstance(found, bytes):
-        raise ValueError(f"its `bytes` have type {type(found).__name__}, expected bytes")
-    return found
+    found = value[int(place)] if head else value
+    content = found["bytes"] if isinstance(found, dict) else found
+    if not isinstance(content, bytes):
+        raise ValueError(f"its `bytes` have type {type(content).__name__}, expected bytes")
+    return content
 
 
 @functools.lru_cache(maxsize=256)

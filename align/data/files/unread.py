@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
+from align.data.files.embedded import is_base64, is_image
 from align.data.files.parquet import INSIDE
 from align.data.files.records import Record, brief
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 LONGEST_NAME = 1000
-BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
 TEXT_BEGINNINGS = ("data:image/", "iVBORw0KGgo", "/9j/")
-"""First characters of images written as text: a data URL; PNG and JPEG in base64."""
+"""First characters of images written as text: a data URL; PNG and JPEG in base64, however short."""
 
 
 class UnreadImages:
@@ -38,9 +38,14 @@ class UnreadImages:
                 self._first.setdefault(column, f"{record.where}: {brief(value)}")
 
     @property
+    def found(self) -> list[str]:
+        """Unread columns that are mostly images."""
+        return [column for column in self._columns if self._alike[column] * 2 > self._filled[column]]
+
+    @property
     def told(self) -> str | None:
-        """A text about unread image columns, with the file's columns; None if no unread column is mostly images."""
-        found = [column for column in self._columns if self._alike[column] * 2 > self._filled[column]]
+        """A text about unread image columns, with the file's columns; None if there are none."""
+        found = self.found
         if not found:
             return None
         named = ", ".join(f"`{column}` ({self._first[column]})" for column in found)
@@ -54,8 +59,8 @@ def looks_like_image(value: Any) -> bool:
     if isinstance(value, dict):
         return INSIDE in value or isinstance(value.get("bytes"), bytes | str) or looks_like_image(value.get("path"))
     if isinstance(value, bytes):
-        return value.startswith(BEGINNINGS)
+        return is_image(value)
     if not isinstance(value, str):
         return False
     named = len(value) <= LONGEST_NAME and "\n" not in value and value.rstrip().lower().endswith(ENDINGS)
-    return named or value.startswith(TEXT_BEGINNINGS)
+    return named or value.startswith(TEXT_BEGINNINGS) or is_base64(value)

@@ -53,7 +53,7 @@ def read_file(what: str, where: DataLocation, trained: bool) -> Conversations:
     """The conversations of a file; `trained` marks their earlier responses. Raises UserError."""
     folder = DataFolder.open(what, where)
     unique, unread, found, silent = UniqueIds(), UnreadImages(COLUMNS), [], 0
-    for number, record in enumerate(folder.records(*folder.tables()), start=1):
+    for number, record in enumerate(folder.rows(), start=1):
         unread.see(record)
         if not is_conversation(record):
             raise UserError(

@@ -1,4 +1,4 @@
-"""`local`: your own jsonl, parquet or csv file, with the columns of source `local`."""
+"""`local`: your own file, as for the source `local`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from align.settings import BenchmarkSettings
 
 def read(settings: BenchmarkSettings) -> Read:
     """The rows of the file at `path`. Raises UserError with file, row and column."""
-    return read_file("benchmark=local", settings, role="harmful", answered=False)
+    return read_file("benchmark=local", settings, settings.role or "harmful", answered=False)
 
 
-LOCAL = Benchmark("local", "as its rows say", read, judges=("vlsbench",))
+LOCAL = Benchmark("local", "as its rows say", read, judges=("vlsbench",), own_file=True)

@@ -7,8 +7,8 @@ from copy import copy
 from align.config.compose import compose_eval
 from align.config.endpoints import other_place
 from align.config.merge import Composed
-from align.config.registry import BENCHMARKS, resolve
 from align.evaluation.judges.settings import DEFAULTS, idle
+from align.evaluation.named import benchmark_of
 from align.rows import split_view
 from align.settings import Judging
 
@@ -25,7 +25,8 @@ def forget_stored(composed: Composed) -> None:
     own_of_sets = [
         judge
         for benchmark in config.benchmark
-        for judge in resolve("benchmark", split_view(benchmark)[0], BENCHMARKS).judges
+        for name in [split_view(benchmark)[0]]
+        for judge in benchmark_of(name, config.settings.get(name)).judges
     ]
     before = compose_eval([f"run={config.run}"]).config.judge.name or own_of_sets
     now = [name for name in dict.fromkeys(judging.name or own_of_sets) if name != "none"]
