@@ -19,7 +19,8 @@ from align.answering.answer import Answer, Unanswered
 from align.answering.sampling import processors
 from align.answering.thoughts import Hidden, marks_of
 from align.batches.padding import pad
-from align.batches.rendering import Rendered, Renderer
+from align.batches.rendered import Rendered
+from align.batches.rendering import Renderer
 from align.errors import BadRow
 from align.fast.seen_images import SeenImages
 from align.models.loading import Loaded, ModelSource

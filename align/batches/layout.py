@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from align.batches.rendering import Rendered
+from align.batches.rendered import Rendered
 from align.rows import ImageRef
 
 LAYOUTS = ("auto", "padded", "shared_prefix", "packed")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from align.batches.rendering import Rendered, digest_of
+from align.batches.rendered import Rendered, digest_of
 from align.rows import ImageRef
 
 IGNORED = -100

@@ -293,8 +293,7 @@ def _read(
 
 def _identity(row: Row) -> str:
     """The identity of a row outside a twin: a hash of its request, caption and images before a view changes them."""
-    turns = (*map(str, row.history), *map(str, row.places))
-    return _hash(row.prompt, row.caption or "", *(repr(image) for image in row.images), *turns)
+    return _hash(row.prompt, row.caption or "", *map(repr, row.images), *map(repr, (*row.history, *row.places)))
 
 
 def _hash(*texts: str) -> str:

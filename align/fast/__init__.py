@@ -1,6 +1,6 @@
 """The same numbers in less time; a reader of the pipeline can leave this folder out.
 
-- A row to tensors, bit for bit as align/batches/rendering.py has them, for LLaVA-1.5 and Qwen2-VL:
+- A row to tensors, bit for bit as align/batches/rendering.py has them, for LLaVA-1.5 and Qwen2-VL to 3:
   `renderer`, `templates`, `image_transform`. All of it falls back to the plain path if a test row
   is not the same on both.
 - A batch through a model: `model_inputs` (prompts computed once, rows packed), `images_once`,

@@ -17,7 +17,8 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from align.batches.rendering import Rendered, Renderer, where_of
+from align.batches.rendered import Rendered
+from align.batches.rendering import Renderer, where_of
 from align.data.images import encode_png, image_size
 from align.families import Family
 from align.fast.image_transform import images_of

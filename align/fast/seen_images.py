@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from align.batches.padding import names_of
-from align.batches.rendering import Rendered
+from align.batches.rendered import Rendered
 from align.families import Family
 from align.fast.images_once import ImageReuse, ImagesOnce
 

@@ -20,7 +20,7 @@ import trl
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from align.batches.rendering import Rendered
+from align.batches.rendered import Rendered
 from align.errors import UserError
 from align.methods.rollouts import advantages
 from align.methods.rollouts.rollout import Rollout

@@ -26,7 +26,8 @@ from trl import SFTConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from align.batches.collators import Prompts
-from align.batches.rendering import Rendered, Renderer
+from align.batches.rendered import Rendered
+from align.batches.rendering import Renderer
 from align.errors import UserError
 from align.methods.rollouts import advantages
 from align.methods.rollouts.rollout import Rollout

@@ -23,7 +23,8 @@ from torch.nn.functional import logsigmoid
 from trl import SFTConfig
 
 from align.batches.collators import PAIR, PairsCollator
-from align.batches.rendering import Rendered, Renderer
+from align.batches.rendered import Rendered
+from align.batches.rendering import Renderer
 from align.errors import UserError
 from align.fast.supervised_head import Scalar
 from align.methods.distributed import divides_weights

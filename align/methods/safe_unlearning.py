@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.nn.functional import logsigmoid
 
-from align.batches.collators import PARTS
+from align.batches.parts import PARTS
 from align.errors import UserError
 from align.methods.terms import Term
 from align.methods.unlearning_base import PartsConfig, PartsTrainer

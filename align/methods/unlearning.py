@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-from align.batches.collators import PARTS
+from align.batches.parts import PARTS
 from align.errors import UserError
 from align.methods.terms import Term
 from align.methods.unlearning_base import PartsConfig, PartsTrainer

@@ -12,7 +12,7 @@ from typing import Any
 
 from trl import SFTConfig
 
-from align.batches.collators import PARTS, PartsCollator
+from align.batches.parts import PARTS, PartsCollator
 from align.batches.rendering import Renderer
 from align.errors import UserError
 from align.methods.sampler import InProportion

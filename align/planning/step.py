@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from align.batches.collators import ANSWER_OF
 from align.batches.layout import worth_it
+from align.batches.parts import ANSWER_OF
 from align.config.merge import Composed
 from align.config.registry import METHODS, REWARD_MODEL, resolve
 from align.config.values import to_dict

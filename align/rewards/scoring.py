@@ -20,7 +20,7 @@ import torch
 from align.answering.generate import load_on
 from align.answering.local_model import devices
 from align.batches.collators import Prompts
-from align.batches.rendering import Rendered
+from align.batches.rendered import Rendered
 from align.console import Display
 from align.data.pixels import pixels_of
 from align.data.views import READS_IMAGES, show

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from align.answering.stored import foreseen
-from align.batches.rendering import Rendered
+from align.batches.rendered import Rendered
 from align.config.merge import Composed
 from align.config.origin import DEFAULT
 from align.config.registry import METHODS, resolve

@@ -12,7 +12,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from align.batches.collators import Collator
 from align.batches.layout import Group, cost, lay_out
-from align.batches.rendering import Rendered
+from align.batches.rendered import Rendered
 from align.fast.supervised_head import SupervisedHead
 from align.miniature.rows import training_rows
 from align.rows import Row

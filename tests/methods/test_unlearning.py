@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from align.batches.collators import PARTS
+from align.batches.parts import PARTS
 from align.errors import UserError
 from align.methods.safe_unlearning import SafeUnlearning, SafeUnlearningConfig, safe_unlearning
 from align.methods.terms import count_of, counts_of

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from align.batches.collators import Collator
-from align.batches.rendering import Rendered
+from align.batches.rendered import Rendered
 from align.methods.rewards import Reward
 from align.methods.rollouts.rollout import Rollout
 from align.methods.rollouts.scoring import in_chunks, last_values, per_response, reward_batch

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from align.batches.collators import Collator
-from align.batches.rendering import Rendered
+from align.batches.rendered import Rendered
 
 
 def with_end(rendered: Rendered) -> Rendered:

@@ -18,7 +18,8 @@ import torch
 from accelerate.utils import gather_object
 
 from align.batches.collators import Prompts
-from align.batches.rendering import Rendered, Renderer
+from align.batches.rendered import Rendered
+from align.batches.rendering import Renderer
 from align.errors import UserError
 from align.families import ENCODES_IMAGES
 from align.fast.supervised_head import Scalar
