@@ -1,6 +1,6 @@
 """`conversations`: your own file of conversations (align/data/conversation.py has the forms).
 
-A column `role` says harmful or benign; without it, a row is harmful. `turns=last`: the model
+A column `role` says harmful or benign, or `role=` for the whole file; otherwise a row is harmful. `turns=last`: the model
 continues the conversation as the file has it. `turns=each`: it takes part in it; every request is
 asked after the model's own responses to the requests before it, and every response is judged.
 """
@@ -25,10 +25,12 @@ def read(settings: BenchmarkSettings) -> Read:
     """The rows of the file at `path`. Raises UserError with file, row and column."""
     if settings.turns not in ("last", "each"):
         raise UserError(f"{WHAT}: {option(f'turns={settings.turns}')}: expected last or each")
+    if settings.columns:
+        raise UserError(f"{WHAT}: {option('columns=')} has no effect on conversations; rename the columns in the file")
     file = read_file(WHAT, settings, trained=False)
     rows: list[Row] = []
     for row_id, record, conversation, images in file.found:
-        role = record.optional("role") or "harmful"
+        role = record.optional("role") or settings.role or "harmful"
         if role not in ROLES:
             raise UserError(f"{record.where}: `role` is {role!r}, expected {' or '.join(ROLES)}")
         row = replace(
@@ -65,4 +67,4 @@ def _each(row: Row) -> Iterator[Row]:
         shown, before = shown + count, turn_id
 
 
-CONVERSATIONS = Benchmark("conversations", "as its rows say", read, judges=("vlsbench",))
+CONVERSATIONS = Benchmark("conversations", "as its rows say", read, judges=("vlsbench",), own_file=True)
