@@ -71,23 +71,24 @@ class Answered:
         """
         folder = folder / chosen.name
         _keep_settings(folder, chosen, config, model)
-        write_requests(folder, chosen.items, _own_pixels(chosen))
+        pixels = dict(zip((row.id for row in chosen.rows), pixels_of(chosen.rows), strict=True))
+        own = pixels if chosen.view == "image" else None
+        write_requests(folder, chosen.items, own)
         responses: Responses = {}
         asked: dict[str, Row] = {}
         turns = waves(chosen.rows)
         for wave in turns:
-            texts = {row_id: record["response"] for row_id, record in responses.items()}
-            asked |= {row.id: continued(row, asked, texts) for row in wave}
+            texts = texts_of(responses)
+            for row in wave:
+                asked[row.id] = continued(row, asked, texts)
+                pixels[row.id] = [*(pixels[row.follows] if row.follows else ()), *pixels[row.id]]
             rows = [asked[row.id] for row in chosen.rows if row.id in asked]
-            responses = _answered(model, chosen.name, rows, responses, config, folder, early, wave is turns[-1])
+            responses = _answered(model, chosen.name, rows, pixels, responses, config, folder, early, wave is turns[-1])
         if len(turns) > 1:  # judges see the conversations
-            texts = {row_id: record["response"] for row_id, record in responses.items()}
             items: dict[str, Row] = {}
             for row in chosen.items:
-                items[row.id] = continued(row, items, texts)
-            chosen = replace(chosen, rows=list(asked.values()), items=list(items.values()))
-        pixels = dict(zip((row.id for row in chosen.rows), pixels_of(chosen.rows), strict=True))
-        own = pixels if chosen.view == "image" else None
+                items[row.id] = continued(row, items, texts_of(responses))
+            chosen = replace(chosen, rows=[asked[row.id] for row in chosen.rows], items=list(items.values()))
         clusters = {row.id: cluster_of(chosen, row, pixels[row.id]) for row in chosen.rows}
         _say_unusable(chosen.name, responses, early.display)
         _say_unfinished(chosen.name, responses, model, early.display)
@@ -108,17 +109,16 @@ class Answered:
         return of_row
 
 
-def _own_pixels(chosen: Selected) -> dict[str, list[str]] | None:
-    """{row id: `pixel_hash` of each image}; None in a view that changes the images."""
-    if chosen.view != "image":
-        return None
-    return dict(zip((row.id for row in chosen.rows), pixels_of(chosen.rows), strict=True))
+def texts_of(responses: Responses) -> dict[str, str]:
+    """{row id: text of its response}"""
+    return {row_id: record["response"] for row_id, record in responses.items()}
 
 
 def _answered(
     model: Model,
     name: str,
     rows: Sequence[Row],
+    pixels: dict[str, list[str]],
     before: Responses,
     config: Evaluate,
     folder: Path,
@@ -130,11 +130,7 @@ def _answered(
     if config.defence:
         defence: Defence = resolve("defence", config.defence, DEFENCES)
         asked = [defence.applied(row) for row in asked]
-    pixels = pixels_of(rows)
-    hashes = {
-        row.id: _hash(model.prompt(row), *shown, str(how(config.generation)))
-        for row, shown in zip(asked, pixels, strict=True)
-    }
+    hashes = {row.id: _hash(model.prompt(row), *pixels[row.id], str(how(config.generation))) for row in asked}
     lacking = {row.id: row.follows for row in rows if row.follows and not before[row.follows]["response"]}
     return _answers(model, name, asked, hashes, lacking, folder / "responses.jsonl", early, last)
 

@@ -196,7 +196,7 @@ def test_a_model_of_another_family_and_one_without_weights_are_refused(tiny, tmp
     for file in tiny("llava").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "idefics3"}))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "vipllava"}))
     status, checks = doctor(capsys, *arguments(tiny("llava"), "run"), f"model.path={tmp_path}")
     assert checks["model"]["status"] == "broken"
     assert "llava" in checks["model"]["todo"]

@@ -37,7 +37,11 @@ def responses(folder: Path) -> list:
     ]
 
 
-@pytest.mark.parametrize("method", ["reward", "ppo", "grpo"])
+OTHERS = [pytest.mark.slow, pytest.mark.long]
+"""Of methods that share their code, one is tested in continuous integration."""
+
+
+@pytest.mark.parametrize("method", ["ppo", *(pytest.param(name, marks=OTHERS) for name in ("reward", "grpo"))])
 @pytest.mark.slow_for_qwen2_vl
 def test_accumulated_passes_train_what_whole_steps_train(tiny, family_name, tmp_path, method):
     for batch in (8, 2):
@@ -51,7 +55,7 @@ def test_accumulated_passes_train_what_whole_steps_train(tiny, family_name, tmp_
         assert responses(tmp_path / "8") == responses(tmp_path / "2")
 
 
-@pytest.mark.parametrize("method", ["reward", "ppo"])
+@pytest.mark.parametrize("method", ["ppo", pytest.param("reward", marks=OTHERS)])
 def test_layers_are_recomputed_with_the_adapter_that_computed_them(tiny, tmp_path, method):
     reward = reward_model(tiny("llava"), tmp_path / "model")
     for recomputed in ("false", "true"):
@@ -109,11 +113,8 @@ PLACES = {
 }
 
 
-OTHERS = [pytest.mark.slow, pytest.mark.long]
-
-
 @pytest.mark.parametrize("method", ["ppo", pytest.param("grpo", marks=OTHERS)])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", [pytest.param("while it samples", marks=OTHERS), *list(PLACES)[1:]])
 def test_an_interrupted_run_has_the_same_trajectory(tiny, tmp_path, monkeypatch, method, place):
     more = ["train.save_steps=1", "train.samples=100", "train.sample_steps=1"]
     command = words(tiny("llava"), tmp_path / "cut", method, *more)
