@@ -59,6 +59,7 @@ class Renderer:
         said += [{key: value for key, value in vars(self.processor).items() if isinstance(value, str | int | float)}]
         said += [type(images).__name__, images.to_dict(), self.image_token, self.end_of_turn]
         said += [self.settings.system_prompt, self.settings.image_aspect_ratio]
+        said += [dict(self.settings.template)] if self.settings.template else []
         return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()[:16]
 
     def prompt_text(self, row: Row) -> str:
@@ -267,7 +268,8 @@ class Renderer:
     def written(self, row: Row, answer: str | None = None) -> str:
         """The chat template's text of a row, up to the start of the response; with a response, the whole text."""
         turns = self._turns(row, answer)
-        return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False)
+        values = dict(self.settings.template)
+        return self.processor.apply_chat_template(turns, add_generation_prompt=answer is None, tokenize=False, **values)
 
 
 def where_of(row: Row) -> str:

@@ -69,7 +69,8 @@ class FastRenderer(Renderer):
         shape = tuple((turn["role"], *(part["type"] for part in turn["content"])) for turn in turns)
         if shape not in self._around:
             template = self.processor.chat_template
-            variables = self.processor.tokenizer.special_tokens_map | {"add_generation_prompt": answer is None}
+            variables = self.processor.tokenizer.special_tokens_map | dict(self.settings.template)
+            variables |= {"add_generation_prompt": answer is None}
             # If there are several templates, the processor must choose one.
             pieces = around(template, turns, variables) if isinstance(template, str) else None
             whole = super().written(row, answer)

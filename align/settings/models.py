@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from align.settings.option import option
 
@@ -23,6 +24,9 @@ class ModelSettings:
     )
     system_prompt: str | None = option(
         None, "text of a system turn before every request; null keeps what the template writes"
+    )
+    template: dict[str, Any] = option(
+        dict, "values that the model's chat template reads, e.g. model.template.enable_thinking=false"
     )
     image_aspect_ratio: str | None = option(
         None, "pad: pad images to a square with the processor's mean colour; null leaves them to the processor"

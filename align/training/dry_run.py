@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,16 @@ def mark_supervised(rendered: Rendered, tokenizer: Any) -> str:
 
     A token that repeats (an image) is written as `x n`.
     """
-    prompt, answer = (_written(ids, tokenizer) for ids in (rendered.prompt_ids, rendered.answer_ids))
-    return f"{escape(prompt)}[bold green]\\[\\[{escape(answer)}]][/]".strip()
+    learned = rendered.learned or (False,) * len(rendered.prompt_ids)
+    shown = ""
+    for taken, run in groupby(zip(learned, rendered.prompt_ids, strict=True), key=itemgetter(0)):
+        text = _written([token for _, token in run], tokenizer)
+        shown += _marked(text) + " " if taken else escape(text)
+    return f"{shown}{_marked(_written(rendered.answer_ids, tokenizer))}".strip()
+
+
+def _marked(text: str) -> str:
+    return f"[bold green]\\[\\[{escape(text)}]][/]"
 
 
 def _written(ids: list[int], tokenizer: Any) -> str:

@@ -3,7 +3,9 @@
 trl's own version of a template for training marks the tokens of the model's turns.
 """
 
+import copy
 import os
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from transformers import AutoTokenizer
 
 from align.batches.rendering import Renderer
 from align.families import family_of
+from align.fast.renderer import renderer_of
 from align.models.processors import image_only
 from align.rows import Row
+from align.settings import ModelSettings
 from tests.models.test_known_families import image
 from tests.support import tiny_families
 
@@ -31,8 +35,14 @@ def published(name, kind=""):
     return (TEMPLATES / f"{name}{kind}.jinja").read_text(encoding="utf-8")
 
 
-def tiny(name):
+@cache
+def _built(name):
     return tiny_families.build(name)[1]
+
+
+def tiny(name):
+    """A processor of a tiny family, which a test may change."""
+    return copy.copy(_built(name))
 
 
 def marked_by_trl(processor, name):
@@ -93,3 +103,28 @@ def test_the_same_with_the_published_vocabulary_of_qwen(name):
     assert whole == ids[: len(whole)]
     assert tokenizer.decode(rendered.answer_ids) == "a knife<|im_end|>"
     assert tokenizer.decode(supervised).rstrip("\n").endswith("a knife<|im_end|>")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_switch_of_a_template_is_a_setting_of_the_model(fast):
+    """Qwen3.5's template: without thoughts, its prompt has an empty one."""
+    processor = tiny("qwen3_vl")
+    processor.chat_template = published("qwen3_5_think")
+    prompts = {}
+    for thinks in (None, True, False):
+        settings = ModelSettings(template={} if thinks is None else {"enable_thinking": thinks})
+        make = renderer_of if fast else Renderer
+        it = make(processor, family_of("qwen3_vl"), settings)
+        prompts[thinks] = it.prompt_text(Row("r", "what is this"))
+    assert prompts[None] == prompts[True]
+    assert prompts[True].endswith("assistant\n<think>\n")
+    assert prompts[False].endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+def test_templates_with_other_values_are_other_renderers():
+    processor = tiny("qwen3_vl")
+    plain, other = ({}, {"enable_thinking": False})
+    identities = {
+        Renderer(processor, family_of("qwen3_vl"), ModelSettings(template=of)).identity for of in (plain, other)
+    }
+    assert len(identities) == 2

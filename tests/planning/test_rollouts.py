@@ -44,6 +44,8 @@ def test_all_models_are_adapters_on_one_base(configs):
     assert memory.reference == 0  # the base alone
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_critic_has_the_adapter_of_its_reward_model_and_states_like_the_policy(configs):
     memory = made(configs, *PPO, "lora.r=256").launched[0].memory["ddp"]
     assert (
@@ -83,6 +85,8 @@ def test_models_are_those_that_the_run_computes(tiny, recipe, more, models, rewa
     assert it.in_memory[1] - it.in_memory[0] == (models - 1) * base
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_every_pass_is_counted(configs):
     """2 N a position forward, twice that backward and again for recomputed layers; all of one length."""
     it = made(configs, *PPO)
@@ -109,6 +113,8 @@ def test_sampling_is_a_pass_over_prompts_and_one_position_for_each_token(configs
     assert it.flops.prefill == pytest.approx(it.flops.scored / 3 * PROMPT / (PROMPT + TOKENS), rel=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_decoding_takes_the_time_to_read_weights_and_cache(configs):
     slow, fast = (made(configs, *PPO, gpus=(8,), decoding=share) for share in (0.25, 0.5))
     cache_of_a_token = 2 * 32 * 2 * WIDTH
@@ -122,6 +128,8 @@ def test_decoding_takes_the_time_to_read_weights_and_cache(configs):
         assert hours[0] == pytest.approx(rest + 2 * (hours[0] - hours[1]), rel=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_cache_of_many_responses_at_once_is_the_peak(configs):
     few, many = (
         made(configs, *PPO, f"train.rollout_batch_size={size}").launched[0].memory["ddp"].activations
@@ -155,6 +163,8 @@ def test_steps_are_those_of_the_run(tiny, tmp_path, capsys, more):
 SUBSETS = {"harmful": "image_harmful", "benign": "text_benign"}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_printed(configs, capsys):
     assert main(["plan", *PPO, f"plan.configs={configs}", "plan.gpus=1"]) == 0
     said = capsys.readouterr().out

@@ -93,6 +93,10 @@ def write_processor(folder: Path, adaptation: Adaptation, known: Loaded) -> None
             values = read_json(folder / name)
             (values[section] if section else values).update(PADDING)
             write_json(folder / name, values)
+    if known.settings.template:
+        raise UserError(
+            "lmms_eval cannot give model.template values to a chat template; remove model.template, or lmms_eval"
+        )
     template = known.processor.chat_template
     if not isinstance(template, str):
         raise UserError(f"model {known.path}: its processor has no single chat template to give lmms_eval")

@@ -131,6 +131,7 @@ def shown_as(config: RunConfig) -> dict[str, Any]:
     values = {
         key: getattr(config.model, key) for key in ("system_prompt", "image_aspect_ratio", "min_pixels", "max_pixels")
     }
+    values |= {f"template.{key}": value for key, value in config.model.template.items()}
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -69,6 +69,21 @@ def test_every_exchange_of_a_conversation_is_kept(tmp_path):
     assert [turn.trained for turn in last.history] == [False, False]
 
 
+def test_all_2977_exchanges_of_vlguards_converter_are_trained_on(tmp_path):
+    """VLGuard's converter writes 2,000 records: 1,023 with one exchange and 977 with two."""
+    write_image(tmp_path / "cup.png", "red")
+
+    def record(number):
+        turns = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cup."}]
+        more = [{"from": "human", "value": "And this?"}, {"from": "gpt", "value": "A saucer."}]
+        return {"id": f"r{number}", "image": "cup.png", "conversations": turns + more * (number < 977)}
+
+    write_json(tmp_path / "x.json", [record(number) for number in range(2000)])
+    rows = read("conversations", tmp_path / "x.json").rows
+    assert sum(turn.trained for row in rows for turn in row.history) + len(rows) == 2977
+    assert all(len(row.images) == 1 for row in rows)
+
+
 MESSAGES = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "<image> and <image>: which is red?"},

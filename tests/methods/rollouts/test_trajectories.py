@@ -55,7 +55,9 @@ def test_accumulated_passes_train_what_whole_steps_train(tiny, family_name, tmp_
         assert responses(tmp_path / "8") == responses(tmp_path / "2")
 
 
-@pytest.mark.parametrize("method", ["ppo", pytest.param("reward", marks=OTHERS)])
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("method", ["ppo", "reward"])
 def test_layers_are_recomputed_with_the_adapter_that_computed_them(tiny, tmp_path, method):
     reward = reward_model(tiny("llava"), tmp_path / "model")
     for recomputed in ("false", "true"):
