@@ -191,7 +191,7 @@ def test_ctrl_c_ends_at_once_while_the_judge_hangs_and_says_how_to_go_on(tmp_pat
         begun = time.monotonic()
         process.send_signal(signal.SIGINT)
         said, errors = process.communicate(timeout=60)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 15  # the judge hangs for 20
         assert process.returncode == 130, said + errors
         assert errors == ""
         server.faults.clear()

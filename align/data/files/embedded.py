@@ -7,7 +7,6 @@ of its content.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from pathlib import Path
@@ -45,7 +44,7 @@ def is_base64(text: str) -> bool:
     begins = "".join(text[:SHORTEST].split())
     try:
         begun = base64.b64decode(begins[: len(begins) // 4 * 4], validate=True)
-    except binascii.Error:
+    except ValueError:  # also binascii.Error; a text that is not ASCII
         return False
     return is_image(begun) and BASE64.fullmatch(text) is not None
 
@@ -61,7 +60,7 @@ def written_out(text: str, what: str) -> Path:
         )
     try:
         content = base64.b64decode("".join(text[found.end() if found else 0 :].split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{what} is not valid base64: {error}; write the image again") from error
     name = hashlib.sha256(content).hexdigest()
     file = cache_folder("images") / name[:2] / name

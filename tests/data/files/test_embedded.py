@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from align.cli import main
@@ -62,6 +62,13 @@ def test_any_format_of_image_is_known_in_base64(kind):
 @given(st.from_regex(r"([A-Za-z0-9_+-]{1,12}/){1,6}[A-Za-z0-9_+-]{1,30}(\.(png|jpg|JPEG))?", fullmatch=True))
 def test_a_path_is_not_taken_for_an_image(path):
     assert not is_written_out(path)
+
+
+@settings(deadline=None)
+@given(text=st.text(min_size=0, max_size=400))
+@example(text="It\u2019s a text of more than one line, in any script: \u65e5\u672c\u8a9e. " * 8)
+def test_any_text_can_be_asked_whether_it_is_an_image(text):
+    assert is_written_out(text) == (text[:5].lower() == "data:")
 
 
 @pytest.mark.parametrize(
