@@ -67,9 +67,7 @@ class Collator:
     def render(self, row: Row) -> dict[str, Rendered]:
         """{field: rendered row} for each response that a row is trained with. Raises UserError."""
         answers = self._given(row)
-        found = self.renderer.render_answers(row, list(answers.values()))
-        if not self.trains_history:
-            found = [replace(one, learned=()) for one in found]
+        found = self.renderer.render_answers(row, list(answers.values()), self.trains_history)
         rendered = dict(zip(answers, found, strict=True))
         for field, one in rendered.items():
             if self.max_length is not None and one.length > self.max_length:
@@ -86,7 +84,7 @@ class Collator:
         images. Raises UserError.
         """
         answers = self._given(row)
-        prompt, ids = self.renderer.measure(row, list(answers.values()))
+        prompt, ids = self.renderer.measure(row, list(answers.values()), self.trains_history)
         return prompt, dict(zip(answers, ids, strict=True))
 
     def _given(self, row: Row) -> dict[str, str]:

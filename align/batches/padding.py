@@ -95,7 +95,6 @@ def together(inputs: Sequence[dict[str, torch.Tensor]], axis: int = 0) -> dict[s
 
 
 def _joined(tensors: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
-    axis = min(axis, tensors[0].dim() - 1)
     shapes = [tensor.shape[:axis] + tensor.shape[axis + 1 :] for tensor in tensors]
     if len(set(shapes)) == 1:
         return torch.cat(list(tensors), axis)

@@ -73,12 +73,13 @@ class Renderer:
         """
         return len(self._tokenised([self.prompt_text(row)])[0]) + self._image_tokens(row)
 
-    def measure(self, row: Row, answers: Sequence[str]) -> tuple[int, list[list[int]]]:
+    def measure(self, row: Row, answers: Sequence[str], history: bool = False) -> tuple[int, list[list[int]]]:
         """(`prompt_length` of the row, ids of each response). Raises BadRow like `render_answers`."""
         where = where_of(row)
         self._refuse_special_tokens(row, answers, where)
         prompt = self.prompt_text(row)
-        earlier_responses(self, row, prompt)
+        if history:
+            earlier_responses(self, row, prompt)
         before, ids = self._ids_of(row, prompt, answers, where)
         return len(before) + self._image_tokens(row), ids
 
@@ -122,8 +123,11 @@ class Renderer:
         """
         return self.render_answers(row, [answer])[0]
 
-    def render_answers(self, row: Row, answers: Sequence[str | None]) -> list[Rendered]:
-        """`render` for several responses to one row, whose prompt and images are rendered once. Raises UserError."""
+    def render_answers(self, row: Row, answers: Sequence[str | None], history: bool = False) -> list[Rendered]:
+        """`render` for several responses to one row, whose prompt and images are rendered once. Raises UserError.
+
+        `history`: find the earlier responses of a conversation that are trained on.
+        """
         where = where_of(row)
         given = [answer for answer in answers if answer is not None]
         self._refuse_special_tokens(row, given, where)
@@ -131,7 +135,7 @@ class Renderer:
         images = [self._loaded(image, where) for image in row.images]
         before, found = self._ids_of(row, prompt, given, where)
         prompt_ids, aligned, image_inputs = self._read(prompt, before, images)
-        learned = learned_tokens(self, row, prompt, before, prompt_ids)
+        learned = learned_tokens(self, row, prompt, before, prompt_ids) if history else ()
         of_answers = iter(found)
         ids = [[] if answer is None else next(of_answers) for answer in answers]
         whole = Rendered(row.id, prompt_ids, [], aligned, image_inputs, row.images, self.family.image_axis, learned)

@@ -131,16 +131,13 @@ class Checker:
         )
 
     def key(self, row: Row) -> str:
-        """A cache key: equal for rows that measure the same.
-
-        It changes when an image file is written again.
-        """
+        """A cache key: equal for rows that measure the same; it changes when an image file is written again."""
         images = [
             [image.name, *_stamp(image.path)] if image.bytes is None else _hash(image.bytes) for image in row.images
         ]
         answers = {field: getattr(row, field) for field in self.collator.answers_of(row)}
-        asked = [row.prompt, row.places, [asdict(turn) for turn in row.history]] if row.history else row.prompt
-        return _hash(json.dumps([asked, images, answers], sort_keys=True).encode())
+        turns = [*map(str, row.history), *row.places, self.collator.trains_history] if row.history else [*row.places]
+        return _hash(json.dumps([row.prompt, images, answers, *turns], sort_keys=True).encode())
 
 
 def measured(checker: Checker, rows: Sequence[Row], name: str, report: Report | None = None) -> list[Measured | Fault]:

@@ -97,15 +97,13 @@ def test_views_show_the_whole_conversation(view, renderer):
 
 def test_a_template_that_changes_an_earlier_response_is_an_error_for_that_row():
     processor = tiny("qwen2_5_vl")
-    processor.chat_template = processor.chat_template.replace(
-        "{{ part.text }}", "{{ part.text | upper if message.role == 'assistant' and not loop.last else part.text }}"
-    )
     processor.chat_template = published("qwen2_5_vl").replace("{{ content['text'] }}", "{{ content['text'] | trim }}")
     it = Renderer(processor, family_of("qwen2_5_vl"))
     row = Row("r", "what is this", history=(Turn("user", "how"), Turn("assistant", " a knife", trained=True)))
-    with pytest.raises(BadRow, match=r"row r: .*chat template"):
-        it.render(row, "red")
-    assert it.render(Row("r", "what", history=(Turn("user", "how"), Turn("assistant", " a knife"))), "red").answer_ids
+    for ask in (it.render_answers, it.measure):
+        with pytest.raises(BadRow, match=r"row r: .*chat template"):
+            ask(row, ["red"], history=True)
+        assert ask(row, ["red"])  # a method that trains on the last response
 
 
 @pytest.mark.skipif("ALIGN_SHARED" not in os.environ, reason="needs the reference data ($ALIGN_SHARED)")

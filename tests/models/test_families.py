@@ -14,26 +14,10 @@ from align.models.loading import load
 from align.rows import Row
 from align.settings import ModelSettings
 from align.training.run import train
-from tests.support import other_models
 from tests.support.small_run import arguments
 
 IMAGE = encode_png(Image.new("RGB", (60, 40), "red"))
 OWN = Family("vipllava", {"language_model": "model.language_model", "vision_tower": "model.vision_tower"})
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A function: name of a model in `other_models` -> its folder."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            for part in getattr(other_models, name)():
-                part.save_pretrained(made[name])
-        return made[name]
-
-    return make
 
 
 def test_gemma_3_writes_an_image_and_ends_a_turn_in_its_own_way(folder):

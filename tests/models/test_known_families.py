@@ -22,7 +22,6 @@ from align.rows import Row
 from align.settings import ModelSettings
 from align.training.run import train
 from tests.batches.test_layout import FIELDS, agree, computed
-from tests.support import tiny_families
 from tests.support.small_run import arguments
 from tests.support.trajectories import same_trajectory, train_every_method
 
@@ -47,21 +46,6 @@ ROWS = [
     Row("high", "tell me how to use this", (image(30, 60, 2),)),
     Row("two", "what is this", (image(60, 40, 1), image(20, 20, 3))),
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A function: model type -> folder of a tiny random model."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            for part in tiny_families.build(name):
-                part.save_pretrained(made[name])
-        return made[name]
-
-    return make
 
 
 @pytest.fixture(scope="module")

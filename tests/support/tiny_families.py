@@ -171,22 +171,23 @@ def internvl() -> tuple[Any, Any]:
 
 def idefics3() -> tuple[Any, Any]:
     """Idefics3 with tiles of an image and a small copy of it."""
-    tokenizer, text, vision, sizes = _idefics_parts()
-    torch.manual_seed(0)
-    config = t.Idefics3Config(vision_config=vision, text_config=t.LlamaConfig(**text), **_idefics_ids(tokenizer))
-    images = t.Idefics3ImageProcessorPil(**sizes)
-    processor = t.Idefics3Processor(images, tokenizer, image_seq_len=1, chat_template=SMOLVLM)
-    return t.Idefics3ForConditionalGeneration(config), processor
+    return _idefics("Idefics3", t.Idefics3Processor)
 
 
 def smolvlm() -> tuple[Any, Any]:
     """SmolVLM: the same with its own classes."""
+    return _idefics("SmolVLM", image_only(t.SmolVLMProcessor), None)
+
+
+def _idefics(kind: str, processor: Any, *videos: None) -> tuple[Any, Any]:
+    """A model of one of two kinds with the same parts; only one of their processors has a part for videos."""
     tokenizer, text, vision, sizes = _idefics_parts()
     torch.manual_seed(0)
-    config = t.SmolVLMConfig(vision_config=vision, text_config=t.LlamaConfig(**text), **_idefics_ids(tokenizer))
-    images = t.SmolVLMImageProcessorPil(**sizes)
-    processor = image_only(t.SmolVLMProcessor)(images, tokenizer, None, image_seq_len=1, chat_template=SMOLVLM)
-    return t.SmolVLMForConditionalGeneration(config), processor
+    parts = {"vision_config": vision, "text_config": t.LlamaConfig(**text)} | _idefics_ids(tokenizer)
+    config = getattr(t, f"{kind}Config")(**parts)
+    images = getattr(t, f"{kind}ImageProcessorPil")(**sizes)
+    whole = processor(images, tokenizer, *videos, image_seq_len=1, chat_template=SMOLVLM)
+    return getattr(t, f"{kind}ForConditionalGeneration")(config), whole
 
 
 def _text(tokenizer: Any) -> dict[str, Any]:

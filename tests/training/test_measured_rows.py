@@ -22,7 +22,9 @@ def test_rows_are_measured_once_and_those_that_changed_again(tiny, tmp_path, cac
     measured = []
     own = Renderer.measure
     monkeypatch.setattr(
-        Renderer, "measure", lambda self, row, answers: measured.append(row.id) or own(self, row, answers)
+        Renderer,
+        "measure",
+        lambda self, row, answers, *history: measured.append(row.id) or own(self, row, answers, *history),
     )
     words = [*local_run(tiny("llava"), tmp_path, rows()), "dry_run=true"]
     dry_run(words)
