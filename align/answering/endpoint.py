@@ -34,6 +34,8 @@ class Endpoint:
     port or node.
     """
 
+    agreement = None
+
     def __init__(self, settings: Answering):
         check_settings(settings)
         self._settings = settings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,14 +18,11 @@ from align.errors import UserError
 from align.fast.seen_images import SeenImages
 from align.models.loading import ModelSource
 from align.rows import Row
-from align.settings import Generation, ModelSettings
+from align.settings import Generation
 
 
-class LocalModel:
-    """A model on this machine, in this process or in several processes with one device each.
-
-    It is loaded at the first request and stays loaded until `release`, so several benchmarks need one load.
-    """
+class OnThisMachine:
+    """What models on this machine have in common, whichever program generates their responses."""
 
     place = ""
 
@@ -34,20 +30,16 @@ class LocalModel:
         """Raises UserError for an absent model, and for invalid generation settings."""
         check_sampling(generation)
         self.marks = marks_of(generation.thought_marks, "generation.thought_marks")
-        self._devices = devices(generation.num_processes)
         self.source, self._generation = source, generation
         self.known = source.load_without_weights()
         self._renderer = self.known.renderer
         self.name = f"the model {source.settings.name} (weights {self.known.weights})"
         self.base = self.known.path
         self.identity: dict[str, Any] = {"weights": self.known.weights}
-        hidden = hidden_thoughts(self._renderer, generation)
-        if hidden != NOTHING_HIDDEN:  # stored responses depend on it
-            tokens = self._renderer.processor.tokenizer.convert_ids_to_tokens(sorted(hidden.kept))
-            self.identity["thoughts"] = {"opened": hidden.opened, "kept": tokens}
-        self._model: Any = None
-        self._seen: SeenImages | None = None
-        self._workers: Workers | None = None
+        self._hidden = hidden_thoughts(self._renderer, generation)
+        if self._hidden != NOTHING_HIDDEN:  # stored responses depend on it
+            tokens = self._renderer.processor.tokenizer.convert_ids_to_tokens(sorted(self._hidden.kept))
+            self.identity["thoughts"] = {"opened": self._hidden.opened, "kept": tokens}
 
     def prompt(self, row: Row) -> str:
         """The model's prompt for a row, without images."""
@@ -56,6 +48,23 @@ class LocalModel:
     def usage(self) -> str:
         """Return an empty text: local models have no cost."""
         return ""
+
+
+class LocalModel(OnThisMachine):
+    """A model that transformers loads, in this process or in several processes with one device each.
+
+    It is loaded at the first request and stays loaded until `release`, so several benchmarks need one load.
+    """
+
+    agreement = None
+
+    def __init__(self, source: ModelSource, generation: Generation):
+        """Raises UserError for an absent model, and for invalid generation settings."""
+        super().__init__(source, generation)
+        self._devices = devices(generation.num_processes)
+        self._model: Any = None
+        self._seen: SeenImages | None = None
+        self._workers: Workers | None = None
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         """One result per row, in the order of arrival. Raises UserError, also if one of several processes ends."""
@@ -83,24 +92,6 @@ class LocalModel:
         ordered = longest_first(self._renderer, rows, self.known.positions)
         yield from ordered.unusable
         yield from self._workers.answers(ordered.rows)
-
-
-class BaseModel(LocalModel):
-    """A base model without the adapter that a run may continue: an aligned adapter could refuse to
-    write harmful responses.
-    """
-
-    def __init__(self, settings: ModelSettings, generation: Generation):
-        super().__init__(ModelSource(replace(settings, adapter=None)), generation)
-        self.name = f"the base model {settings.name} (weights {self.known.weights})"
-
-    def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
-        """One result per row, in the order of arrival; then free the model. Raises UserError."""
-        try:
-            yield from super().answers(rows)
-        finally:
-            # The trainer loads its own model next and needs this device memory.
-            self.release()
 
 
 def devices(num_processes: int | None) -> list[str]:

@@ -34,7 +34,7 @@ class RowNoise(LogitsProcessor):
     """Adds Gumbel noise to the logits of each row, from a generator seeded with the seed and the row's id."""
 
     def __init__(self, seed: int, row_ids: Sequence[str], device: Any):
-        self._generators = [torch.Generator(device).manual_seed(_seed(seed, row_id)) for row_id in row_ids]
+        self._generators = [torch.Generator(device).manual_seed(seed_of(seed, row_id)) for row_id in row_ids]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Add noise to `scores` (batch, vocabulary), in double precision: single precision would
@@ -46,5 +46,6 @@ class RowNoise(LogitsProcessor):
         return scores.double() - noise.log()  # -log of an exponential variable has a Gumbel distribution
 
 
-def _seed(seed: int, row_id: str) -> int:
+def seed_of(seed: int, row_id: str) -> int:
+    """A row's own seed, of 64 bits."""
     return int.from_bytes(hashlib.sha256(f"{seed} {row_id}".encode("utf-8", "surrogatepass")).digest()[:8])

@@ -44,8 +44,11 @@ def asking(config: RunConfig, report: Report | None = None) -> Ask:
         keys, file = _keys(model, rows), _file(model, config.generation)
         found = _read(file, model)
         if not found.keys() >= set(keys):
-            with _alone(file):
-                found = _generate(model, dict(zip(keys, rows, strict=True)), file, report)
+            try:
+                with _alone(file):
+                    found = _generate(model, dict(zip(keys, rows, strict=True)), file, report)
+            finally:
+                model.release()  # the trainer loads its own model next and needs this device memory
         return [found[key]["response"] for key in keys], _whose(model, keys, found, config.generation)
 
     return ask
@@ -73,9 +76,9 @@ def foreseen(config: RunConfig) -> Ask:
 def _model(config: RunConfig) -> Model:
     if config.generation.base_url:
         return endpoint.Endpoint(config.generation)
-    from align.answering.local_model import BaseModel  # importing transformers is slow
+    from align.answering.engines import base_model  # importing transformers is slow
 
-    return BaseModel(config.model, config.generation)
+    return base_model(config.model, config.generation)
 
 
 def _keys(model: Model, rows: Sequence[Row]) -> list[str]:

@@ -141,6 +141,20 @@ class Renderer:
         whole = Rendered(row.id, prompt_ids, [], aligned, image_inputs, row.images, self.family.image_axis, learned)
         return [replace(whole, answer_ids=answer_ids) for answer_ids in ids]
 
+    def unexpanded(self, row: Row) -> tuple[list[int], list[Image.Image]]:
+        """(Prompt ids with one placeholder for each image, the images), for a program that expands and encodes images itself.
+
+        Raises UserError like `render`.
+        """
+        where = where_of(row)
+        self._refuse_special_tokens(row, [], where)
+        images = [self._resized(self._loaded(image, where)) for image in row.images]
+        return self._tokenised([self.prompt_text(row)])[0], images
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        """The image in its final size, if this renderer knows it."""
+        return image
+
     def filler(self) -> Rendered:
         """Only the image tokens of one small grey image; see `align.batches.collators.Collator.filler`."""
         image = self.render(Row("filler", "", images=(encode_png(Image.new("RGB", FILLER, "grey")),)))

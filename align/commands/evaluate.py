@@ -192,27 +192,27 @@ def run_curve(run: RunFolder, final: Results, config: EvalConfig, display: Displ
 
 def _model_of_run(run: RunFolder, config: EvalConfig, weights: Path | None = None) -> Model:
     """A run's model with its final weights, or with the weights of an earlier step."""
-    from align.answering.local_model import LocalModel
+    from align.answering.engines import model_on_this_machine
     from align.models.loading import ModelSource, checkpoint
 
     stored, folder = run.config(), str(weights or run.weights)
     if stored.lora:
         run.refuse_replaced_base()
     source = ModelSource(stored.model, folder) if stored.lora else checkpoint(folder, stored.model)
-    return LocalModel(source, config.generation)
+    return model_on_this_machine(source, config.generation)
 
 
 def _other_model(config: EvalConfig) -> Model:
     """A model that was not trained here: at an endpoint, a checkpoint, or a base model."""
     if config.generation.base_url:
         return Endpoint(config.generation)
-    from align.answering.local_model import LocalModel
+    from align.answering.engines import model_on_this_machine
     from align.models.loading import ModelSource, checkpoint
 
     if config.checkpoint:
         settings = _as_trained(config.checkpoint, config.model)
-        return LocalModel(checkpoint(config.checkpoint, settings), config.generation)
-    return LocalModel(ModelSource(config.model or ModelSettings()), config.generation)
+        return model_on_this_machine(checkpoint(config.checkpoint, settings), config.generation)
+    return model_on_this_machine(ModelSource(config.model or ModelSettings()), config.generation)
 
 
 def _as_trained(checkpoint: str, given: ModelSettings | None) -> ModelSettings | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ DECLINED = "content_filter"
 
 UNUSABLE = "unusable"
 """finish_reason of a row that the model cannot process."""
+
+AGREEMENT = "agreement"
+"""The entry of settings.json that says how closely another engine agrees with transformers."""
 
 Responses = dict[str, dict[str, Any]]
 """{row id: line of responses.jsonl}"""
@@ -92,7 +95,8 @@ class Answered:
         clusters = {row.id: cluster_of(chosen, row, pixels[row.id]) for row in chosen.rows}
         _say_unusable(chosen.name, responses, early.display)
         _say_unfinished(chosen.name, responses, model, early.display)
-        return cls(chosen, folder, responses, clusters, own, chosen.facts)
+        facts = [*chosen.facts, *_keep_agreement(folder, model)]
+        return cls(chosen, folder, responses, clusters, own, facts)
 
     @property
     def settled(self) -> dict[str, Verdict]:
@@ -169,7 +173,7 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
     Raises UserError if stored responses have other settings.
     """
     rows = hashlib.sha256("\n".join(row.id for row in chosen.rows).encode()).hexdigest()[:16]
-    wanted = {
+    wanted: dict[str, Any] = {
         "schema": SCHEMA,
         "benchmark": chosen.benchmark.name,
         "view": chosen.view,
@@ -182,13 +186,23 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
     # Without stored responses nothing can be mixed, so settings may change.
     there = read_json(file) if file.is_file() and responses.is_file() and responses.stat().st_size else {}
     selection, asked = chosen.narrowed or "all rows", there.pop("selection", "not recorded")
+    compared = {AGREEMENT: there.pop(AGREEMENT)} if AGREEMENT in there else {}
     if there and there.get("rows") != rows:
         raise UserError(
             f"{folder} stores responses to other rows of {chosen.name} (selection: {asked}); this evaluation has "
             f"{len(chosen.rows)} rows (selection: {selection}). Give another output_dir=, or remove that folder."
         )
     refuse_other(folder, "evaluation", there, wanted | {key: None for key in there if key not in wanted})
-    write_json(file, wanted | {"selection": selection})
+    write_json(file, wanted | {"selection": selection} | compared)
+
+
+def _keep_agreement(folder: Path, model: Model) -> list[str]:
+    """Record how closely the model's engine agreed with transformers -> the fact for the summary."""
+    file = folder / "settings.json"
+    if model.agreement is not None:
+        write_json(file, read_json(file) | {AGREEMENT: asdict(model.agreement) | {"text": str(model.agreement)}})
+    found = read_json(file).get(AGREEMENT)
+    return [found["text"]] if found else []
 
 
 def cluster_of(chosen: Selected, row: Row, pixels: Sequence[str]) -> str:

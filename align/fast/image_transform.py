@@ -53,6 +53,9 @@ class Images(Protocol):
     def tokens(self, width: int, height: int) -> int | None:
         """Image tokens of an image of that size; None if only the tensors show their number."""
 
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The image in its final size, with which another program cannot resize it differently; unchanged if unknown."""
+
 
 @dataclass(frozen=True)
 class AsTheProcessor:
@@ -74,6 +77,10 @@ class AsTheProcessor:
 
     def tokens(self, width: int, height: int) -> None:
         """Always None: the number is known only from the tensors."""
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The image itself: the processor resizes it."""
+        return image
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,10 @@ class Cropped:
     def tokens(self, width: int, height: int) -> int:
         """Image tokens of an image of that size."""
         return self.tokens_of_each
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The center crop of the resized image."""
+        return Image.fromarray(np.ascontiguousarray(self._cut(image).transpose(1, 2, 0)))
 
     def _cut(self, image: Image.Image) -> np.ndarray:
         """The center crop of a resized image, (3, height, width) bytes."""
@@ -140,6 +151,11 @@ class Patches:
         rows, columns = (side // (self.patch * self.merge) for side in self._sides(width, height))
         return rows * columns
 
+    def resized(self, image: Image.Image) -> Image.Image:
+        """The image, resized to whole patches."""
+        height, width = self._sides(*image.size)
+        return image.resize((width, height), BICUBIC)
+
     def _sides(self, width: int, height: int) -> tuple[int, int]:
         """(height, width) to which an image is resized."""
         return smart_resize(height, width, self.patch * self.merge, *self.pixels)
@@ -148,7 +164,7 @@ class Patches:
         """(patches, 3 x frames x patch x patch) of one image."""
         side, merged = self.patch, self.patch * self.merge
         height, width = self._sides(*image.size)
-        resized = np.asarray(image.resize((width, height), BICUBIC))
+        resized = np.asarray(self.resized(image))
         split = resized.reshape(height // merged, self.merge, side, width // merged, self.merge, side, 3)
         # Transpose bytes, not float32 numbers of four times the size: (3, rows, columns, merge,
         # merge, side, side)

@@ -97,6 +97,9 @@ class FastRenderer(Renderer):
         known = [tokens for tokens in counted if tokens is not None]
         return sum(known) - len(sizes) if len(known) == len(sizes) else super()._image_tokens(row)
 
+    def _resized(self, image: Image.Image) -> Image.Image:
+        return self.images.resized(image)
+
     def _read(
         self, prompt: str, before: list[int], images: Sequence[Image.Image]
     ) -> tuple[list[int], dict[str, list[int]], dict[str, torch.Tensor]]:

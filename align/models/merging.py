@@ -16,6 +16,7 @@ from align.data.images import encode_png
 from align.errors import UserError
 from align.files import building
 from align.models.loading import Loaded, load_checkpoint
+from align.models.published_names import use_published_names
 from align.models.scalar_head import FILE as HEAD
 from align.rows import Row
 from align.settings import ModelSettings
@@ -58,7 +59,11 @@ def merge(adapter: Path, output: Path, settings: ModelSettings) -> Merged:
         )
     if output.exists():
         raise UserError(f"output_dir={output}: this folder exists already; give another folder, or remove it")
-    loaded = load_checkpoint(str(adapter), replace(settings, quantization=None))
+    return merge_loaded(load_checkpoint(str(adapter), replace(settings, quantization=None)), adapter, output)
+
+
+def merge_loaded(loaded: Loaded, adapter: Path, output: Path) -> Merged:
+    """`merge` of a model that is loaded with its adapter, which changes it. Raises UserError."""
     before = probe(loaded)
     with loaded.model.disable_adapter():
         effect = (before - probe(loaded)).abs().max().item()
@@ -71,6 +76,7 @@ def merge(adapter: Path, output: Path, settings: ModelSettings) -> Merged:
     with building(output) as draft:
         loaded.model.save_pretrained(draft)
         loaded.processor.save_pretrained(draft)
+        use_published_names(draft)
     return it
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from align.settings.answering import Answering, EndpointSettings, Generation
+from align.settings.answering import Answering, EndpointSettings, Generation, Vllm
 from align.settings.commands import (
     CalibrateConfig,
     CompareConfig,
@@ -68,4 +68,5 @@ __all__ = [
     "SweepConfig",
     "TableConfig",
     "TrainConfig",
+    "Vllm",
 ]

@@ -9,6 +9,35 @@ from align.settings.option import option
 
 
 @dataclass
+class Vllm:
+    """How vLLM runs as the engine; see docs/vllm.md."""
+
+    python: str | None = option(
+        None, "Python interpreter of the environment that has vLLM (default: the current interpreter)"
+    )
+    tensor_parallel_size: int = option(1, "GPUs that share one copy of the model")
+    data_parallel_size: int | None = option(
+        None, "copies of the model that share the rows (default: GPUs of this machine / tensor_parallel_size)"
+    )
+    gpu_memory_utilization: float = option(0.9, "share of a GPU's memory that vLLM takes; not used on a CPU")
+    kv_cache_gib: float | None = option(
+        None, "GiB of vLLM's key-value cache (default: on a CPU 1, on a GPU what gpu_memory_utilization= leaves)"
+    )
+    max_num_seqs: int = option(256, "maximum number of rows that vLLM processes at once")
+    check_rows: int = option(
+        16, "at each start, responses to this many rows are compared with transformers', half of them with images"
+    )
+    tolerance: float | None = option(
+        None,
+        "largest accepted difference of a token's log-probability from transformers' in that comparison (default: 1e-4 "
+        "for float32, 0.1 for 16-bit weights)",
+    )
+    start_timeout: float = option(1800.0, "maximum seconds until vLLM is ready")
+    timeout: float = option(600.0, "maximum seconds without a result, after which vLLM is ended")
+    extra: dict[str, Any] = option(dict, "further arguments of vllm.LLM, e.g. extra.enforce_eager=true")
+
+
+@dataclass
 class Generation:
     """How responses are generated: greedy by default, as in the paper (appendix: 128 new tokens)."""
 
@@ -32,6 +61,11 @@ class Generation:
     num_processes: int | None = option(
         None, "number of processes that share the rows (default: one per GPU of this machine, else one)"
     )
+    engine: str = option(
+        "transformers",
+        "program that generates responses: transformers | vllm | auto (vllm where it is installed and there is a GPU)",
+    )
+    vllm: Vllm = option(Vllm, "")
 
 
 @dataclass

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from align.answering import local_model
+from align.answering.engines import base_model
 from align.answering.generate import _answer, _written, end_of_turn_ids, generate, longest_first
-from align.answering.local_model import BaseModel, LocalModel, devices
+from align.answering.local_model import LocalModel, devices
 from align.answering.thoughts import NOTHING_HIDDEN
 from align.batches.rendering import Renderer
 from align.data.images import encode_png
@@ -121,7 +122,7 @@ def test_the_base_answers_without_the_adapter_that_a_run_continues(tiny, loaded,
     adapter = saved(adapted(loaded(family_name)), tmp_path)
     base = ModelSettings(name="tiny", path=str(tiny(family_name)), dtype="float32")
     rows, generation = evaluation_rows("vsil", 3), Generation(max_new_tokens=8)
-    alone, continued = (BaseModel(settings, generation) for settings in (base, replace(base, adapter=str(adapter))))
+    alone, continued = (base_model(settings, generation) for settings in (base, replace(base, adapter=str(adapter))))
     assert (continued.identity, continued.name) == (alone.identity, alone.name)
     answers = [[answer.response for answer in model.answers(rows)] for model in (alone, continued)]
     assert answers[0] == answers[1]

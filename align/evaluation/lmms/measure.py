@@ -35,9 +35,9 @@ class External:
         """Raises UserError for settings, a model, or a command that lmms_eval cannot use."""
         settings = config.lmms_eval
         arguments.check(settings)
-        from align.answering.local_model import LocalModel  # imports torch, for which `align eval` should not wait
+        from align.answering.local_model import OnThisMachine  # imports torch, for which `align eval` should not wait
 
-        if not isinstance(model, LocalModel):
+        if not isinstance(model, OnThisMachine):
             raise UserError(
                 f"lmms_eval.tasks={','.join(settings.tasks)}: lmms_eval loads a checkpoint itself, but {model.name} is "
                 "at an endpoint. Remove lmms_eval.tasks=."

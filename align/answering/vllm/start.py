@@ -1,0 +1,113 @@
+"""vLLM's environment: its interpreter, its versions, and the variables and devices of each child process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+from align.devices import has_gpu, usable_processors
+from align.errors import UserError
+from align.settings import Vllm
+
+ASKED = """
+import importlib.util, json
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+found = {}
+if importlib.util.find_spec("vllm"):
+    for name in ("vllm", "torch", "transformers", "torchvision"):
+        try:
+            found[name] = version(packages_distributions().get(name, [name])[0])
+        except PackageNotFoundError:
+            found[name] = None
+print(json.dumps(found))
+"""
+OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""Variables of this process that another environment, or another process group, must not have."""
+ALWAYS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process, which ends with its parent
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",  # the files are here; nothing is looked up
+}
+ON_CPU = {"VLLM_CPU_CI_ENV": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+def interpreter(settings: Vllm) -> str:
+    """The interpreter that has vLLM."""
+    return settings.python or sys.executable
+
+
+def versions_of(python: str) -> dict[str, str | None]:
+    """{package: version} of vLLM and what it computes with. Raises UserError if vLLM is not installed there."""
+    try:
+        asked = subprocess.run(
+            [python, "-c", ASKED], capture_output=True, text=True, timeout=120, env=_environment(), check=True
+        )
+        found: dict[str, str | None] = json.loads(asked.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise UserError(f"generation.vllm.python={python}: this is no working Python interpreter: {error}") from error
+    if not found:
+        raise UserError(
+            f"generation.engine=vllm: {python} has no package vllm; install vLLM in an environment of its own, and give "
+            "generation.vllm.python=<its interpreter> (docs/vllm.md)"
+        )
+    return found
+
+
+def is_available(settings: Vllm) -> bool:
+    """Whether vLLM is installed and there is a GPU."""
+    if not has_gpu():
+        return False
+    try:
+        return bool(versions_of(interpreter(settings)))
+    except UserError:
+        if settings.python is not None:
+            raise
+        return False
+
+
+def of_machine(settings: Vllm) -> dict[str, Any]:
+    """VLLM's settings that belong to the machine."""
+    if has_gpu():
+        cache = settings.kv_cache_gib
+        known: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory_utilization}
+    else:
+        cache = settings.kv_cache_gib or 1.0  # otherwise it takes a share of the main memory
+        known = {"distributed_executor_backend": "uni", "enforce_eager": True}
+    return known | ({"kv_cache_memory_bytes": int(cache * 2**30)} if cache is not None else {})
+
+
+def environments(settings: Vllm) -> list[dict[str, str]]:
+    """The variables of each child process: its devices, and its threads. Raises UserError."""
+    size, copies = settings.tensor_parallel_size, settings.data_parallel_size
+    if size < 1 or (copies is not None and copies < 1):
+        raise UserError(
+            f"generation.vllm.tensor_parallel_size={size}, .data_parallel_size={copies}: expected at least 1"
+        )
+    if not has_gpu():
+        if size > 1:
+            raise UserError(f"generation.vllm.tensor_parallel_size={size}: this machine has no GPU; expected 1")
+        threads = str(max(usable_processors() // (copies or 1), 1))
+        return [_environment() | ON_CPU | {"OMP_NUM_THREADS": threads} for _ in range(copies or 1)]
+    gpus = _visible_gpus()
+    copies = copies or max(len(gpus) // size, 1)
+    if size * copies > len(gpus):
+        raise UserError(
+            f"generation.vllm.tensor_parallel_size={size}, .data_parallel_size={copies}: they need {size * copies} GPUs, "
+            f"and this machine has {len(gpus)}"
+        )
+    shares = [gpus[i * size : (i + 1) * size] for i in range(copies)]
+    return [_environment() | {"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
+
+
+def _visible_gpus() -> list[str]:
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key not in OURS} | ALWAYS
