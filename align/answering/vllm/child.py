@@ -1,32 +1,24 @@
 """The child process: vLLM's engine behind JSON lines on standard input and output.
 
 It runs in vLLM's environment, so it imports nothing of this package. An exception ends it, and its
-rows stay open. It never outlives its parent: a guard waits for the end of a pipe that only the
-parent holds, and ends the process group.
+rows stay open.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import os
 import queue
-import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any, TextIO
-
-PATIENCE = 5.0
-"""Seconds between SIGTERM and SIGKILL."""
 
 
 def main() -> None:
     """Start the engine that the first line describes, then answer the requests of the other lines."""
-    guard(int(sys.argv[1]))
     # Python puts this file's folder first on the path; its names must not hide installed packages.
     here = Path(__file__).resolve().parent
     sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != here]
@@ -38,40 +30,6 @@ def main() -> None:
     engine = Engine(begin["engine"])
     _say(replies, {"ready": True})
     engine.serve(waiting, replies, begin["in_flight"])
-
-
-def guard(pipe: int) -> None:
-    """Fork a process that ends this group when the other end of `pipe` closes.
-
-    It is a process, not a thread, because an engine that hangs may hold Python's lock.
-    """
-    if os.fork():
-        os.close(pipe)
-        return
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for own in (0, 1, 2):  # otherwise the parent waits for this process when it reads to the end
-        os.close(own)
-    os.read(pipe, 1)
-    os.killpg(0, signal.SIGTERM)
-    end = time.monotonic() + PATIENCE
-    while not _alone() and time.monotonic() < end:
-        time.sleep(0.05)
-    os.killpg(0, signal.SIGKILL)
-
-
-def _alone() -> bool:
-    """Whether this process group has no other process."""
-    own, group = os.getpid(), os.getpgid(0)
-    for process in Path("/proc").glob("[0-9]*"):
-        if int(process.name) != own:
-            with contextlib.suppress(OSError):  # it has just ended
-                if os.getpgid(int(process.name)) == group and _state(process) != "Z":
-                    return False
-    return True
-
-
-def _state(process: Path) -> str:
-    return (process / "stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2][:1]
 
 
 def _read(waiting: queue.Queue[dict[str, Any] | None]) -> None:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from align.answering.vllm import child
+from align.answering.vllm.guarded_process import WIDTH, GuardedProcess
 from align.errors import UserError
 
-PATIENCE = child.PATIENCE + 5
-"""Seconds that a child has to end, before it is killed."""
 GARBAGE = "garbage"
-LINES, WIDTH = 15, 300
-"""Lines of a child's log in an error, and characters of each."""
+"""Entry of a message that stands for a line that is no message."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +57,6 @@ class Reply:
     """The row's share of the time since the reply before."""
 
 
-@dataclass
-class _Child:
-    process: subprocess.Popen[str]
-    life: int
-    """The end of a pipe; the child and its own processes end when it closes."""
-    log: Path
-
-
 class Children:
     """One or several child processes with the same model, which share the rows."""
 
@@ -86,7 +72,7 @@ class Children:
         """Start one child for each environment, and wait until all are ready. Raises UserError if one is not."""
         self._timeout, self._in_flight, self.closed = timeout, in_flight, False
         self._replies: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
-        self._children: list[_Child] = []
+        self._children: list[GuardedProcess] = []
         try:
             for environment in environments:
                 self._children.append(self._start(python, environment))
@@ -126,43 +112,17 @@ class Children:
         """End the children and their own processes."""
         self.closed = True
         for one in self._children:
-            with contextlib.suppress(OSError):
-                os.close(one.life)
+            one.begin_end()
         for one in self._children:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                one.process.wait(PATIENCE)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(one.process.pid, signal.SIGKILL)
-            one.process.wait()
-            if not keep_logs:
-                one.log.unlink(missing_ok=True)
+            one.close(keep_logs)
         self._children = []
 
-    def _start(self, python: str, environment: dict[str, str]) -> _Child:
-        ends, life = os.pipe()
-        descriptor, log = tempfile.mkstemp(prefix="vllm-", suffix=".log")
-        try:
-            process = subprocess.Popen(
-                [python, child.__file__, str(ends)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=descriptor,
-                env=environment,
-                pass_fds=[ends],
-                start_new_session=True,  # Ctrl-C of a terminal reaches only the parent, which ends the child
-                text=True,
-                encoding="utf-8",
-            )
-        except OSError as error:
-            os.close(life)
-            Path(log).unlink()
-            raise UserError(f"generation.vllm.python={python}: cannot be started: {error}") from error
-        finally:
-            os.close(ends)
-            os.close(descriptor)
+    def _start(self, python: str, environment: dict[str, str]) -> GuardedProcess:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = GuardedProcess(python, [child.__file__], environment, "generation.vllm", **pipes)
         number = len(self._children)
-        threading.Thread(target=self._read, args=(number, process), daemon=True).start()
-        return _Child(process, life, Path(log))
+        threading.Thread(target=self._read, args=(number, process.popen), daemon=True).start()
+        return process
 
     def _read(self, number: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -174,7 +134,7 @@ class Children:
         self._replies.put((number, None))
 
     def _write(self, number: int, message: dict[str, Any]) -> None:
-        stream = self._children[number].process.stdin
+        stream = self._children[number].popen.stdin
         assert stream is not None
         with contextlib.suppress(OSError):  # the child has ended, which `_next` reports
             stream.write(json.dumps(message) + "\n")
@@ -186,33 +146,15 @@ class Children:
             number, message = self._replies.get(timeout=timeout)
         except queue.Empty:
             raise UserError(
-                f"vLLM {what} for {timeout:g} seconds, so it was ended. {self._logs(range(len(self._children)))}"
+                f"vLLM {what} for {timeout:g} seconds, so it was ended. {''.join(one.last_lines() for one in self._children)}"
                 "Responses so far are stored; run the same command to continue. If the model needs more time, set "
                 "generation.vllm.timeout= or generation.vllm.start_timeout="
             ) from None
         if message is not None and GARBAGE not in message:
             return message
+        one = self._children[number]
         raise UserError(
-            f"vLLM's process {self._end(number) if message is None else message[GARBAGE]}. {self._logs([number])}"
+            f"vLLM's process {one.end() if message is None else message[GARBAGE]}. {one.last_lines()}"
             "Responses so far are stored; run the same command to continue. If memory ran out, give a lower "
             "generation.vllm.gpu_memory_utilization=, .kv_cache_gib= or .max_num_seqs="
         )
-
-    def _end(self, number: int) -> str:
-        process = self._children[number].process
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(PATIENCE)
-        status = process.poll()
-        if status is None:
-            return "closed its output"
-        return (
-            f"ended with the status {status}" if status >= 0 else f"ended by the signal {signal.Signals(-status).name}"
-        )
-
-    def _logs(self, numbers: Iterable[int]) -> str:
-        said = []
-        for number in numbers:
-            log = self._children[number].log
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-            said.append(f"The last lines of {log}:\n" + "".join(f"  {line[:WIDTH]}\n" for line in lines[-LINES:]))
-        return "".join(said)
