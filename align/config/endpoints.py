@@ -47,7 +47,7 @@ def role_settings(name: str, config: Roles, section: str = "role") -> RoleSettin
 
     Raises UserError for an unknown key.
     """
-    return _own(name, config, config.each, RoleSettings, f"{section}.each.{name}", ("path", "use"))
+    return _own(name, config, config.each, RoleSettings, f"{section}.each.{name}", ("path", "serve", "use"))
 
 
 Settings = TypeVar("Settings", JudgeSettings, RoleSettings)
@@ -59,7 +59,7 @@ def _own(
     each: dict[str, Any],
     schema: type[Settings],
     where: str,
-    here: tuple[str, ...] = ("path",),
+    here: tuple[str, ...] = ("path", "serve"),
 ) -> Settings:
     shared = {field.name: getattr(for_all, field.name) for field in fields(schema)}
     own = each.get(name) or {}
@@ -79,7 +79,7 @@ def _own(
     return settings
 
 
-def other_place(given: dict[str, Any], here: tuple[str, ...] = ("path",)) -> tuple[str, ...]:
+def other_place(given: dict[str, Any], here: tuple[str, ...] = ("path", "serve")) -> tuple[str, ...]:
     """Settings that no longer apply: those of an endpoint if the model is here, and the reverse.
 
     `here` are the settings that name a model on this machine; one of them replaces the others.

@@ -1,4 +1,4 @@
-"""Which of the three a role or a painter is: a function, a model behind an endpoint, or a model loaded here."""
+"""Which one a role or a painter is: a function, a model behind an endpoint, or a model loaded or served here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from align.config.registry import resolve
 from align.errors import UserError
 from align.settings import PainterSettings, RoleSettings
 
-CHOICES = ("use", "base_url", "path")
+CHOICES = ("use", "base_url", "path", "serve")
 
 
 def check_one(settings: RoleSettings | PainterSettings, whose: str, section: str, local: str, remote: str) -> None:
     """Raise UserError unless exactly one is given; `local` and `remote` say what path= and base_url= name."""
-    given = [key for key in CHOICES if getattr(settings, key) is not None]
+    given = [key for key in CHOICES if getattr(settings, key, None) is not None]
     if len(given) != 1:
         found = " and ".join(f"{section}.{key}=" for key in given) or "no model"
         raise UserError(

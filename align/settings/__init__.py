@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from align.settings.answering import Answering, EndpointSettings, Generation, Vllm
+from align.settings.answering import Answering, EndpointSettings, Generation, Serving, Vllm, VllmProcess
 from align.settings.commands import (
     CalibrateConfig,
     CompareConfig,
@@ -64,9 +64,11 @@ __all__ = [
     "RoleSettings",
     "Roles",
     "RunConfig",
+    "Serving",
     "ShortForms",
     "SweepConfig",
     "TableConfig",
     "TrainConfig",
     "Vllm",
+    "VllmProcess",
 ]

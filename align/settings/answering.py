@@ -9,21 +9,31 @@ from align.settings.option import option
 
 
 @dataclass
-class Vllm:
-    """How vLLM runs as the engine; see docs/vllm.md."""
+class VllmProcess:
+    """How vLLM runs on this machine; see docs/vllm.md."""
 
     python: str | None = option(
-        None, "Python interpreter of the environment that has vLLM (default: the current interpreter)"
+        None,
+        "Python interpreter of the environment that has vLLM (default: $VSIL_ALIGN_VLLM_PYTHON, else the current "
+        "interpreter)",
     )
     tensor_parallel_size: int = option(1, "GPUs that share one copy of the model")
-    data_parallel_size: int | None = option(
-        None, "copies of the model that share the rows (default: GPUs of this machine / tensor_parallel_size)"
-    )
     gpu_memory_utilization: float = option(0.9, "share of a GPU's memory that vLLM takes; not used on a CPU")
     kv_cache_gib: float | None = option(
         None, "GiB of vLLM's key-value cache (default: on a CPU 1, on a GPU what gpu_memory_utilization= leaves)"
     )
     max_num_seqs: int = option(256, "maximum number of rows that vLLM processes at once")
+    start_timeout: float = option(1800.0, "maximum seconds until vLLM is ready")
+    extra: dict[str, Any] = option(dict, "further arguments of vLLM, under its names, e.g. extra.enforce_eager=true")
+
+
+@dataclass
+class Vllm(VllmProcess):
+    """vLLM as the engine that generates responses."""
+
+    data_parallel_size: int | None = option(
+        None, "copies of the model that share the rows (default: GPUs of this machine / tensor_parallel_size)"
+    )
     check_rows: int = option(
         16, "at each start, responses to this many rows are compared with transformers', half of them with images"
     )
@@ -32,9 +42,7 @@ class Vllm:
         "largest accepted difference of a token's log-probability from transformers' in that comparison (default: 1e-4 "
         "for float32, 0.1 for 16-bit weights)",
     )
-    start_timeout: float = option(1800.0, "maximum seconds until vLLM is ready")
     timeout: float = option(600.0, "maximum seconds without a result, after which vLLM is ended")
-    extra: dict[str, Any] = option(dict, "further arguments of vllm.LLM, e.g. extra.enforce_eager=true")
 
 
 @dataclass
@@ -99,6 +107,18 @@ class EndpointSettings:
     max_cost: float | None = option(
         None, "stop before one command spends more than this many US dollars; needs both prices"
     )
+
+
+@dataclass
+class Serving(EndpointSettings):
+    """A model behind an endpoint, or one that vLLM serves on this machine."""
+
+    serve: str | None = option(
+        None,
+        "folder or Hub id of a model that vLLM serves on this machine while the command needs it, instead of an "
+        "endpoint (docs/vllm.md)",
+    )
+    vllm: VllmProcess = option(VllmProcess, "")
 
 
 @dataclass

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from align.settings.answering import EndpointSettings
+from align.settings.answering import EndpointSettings, Serving
 from align.settings.data import BenchmarkSettings, Part
 from align.settings.judging import Judging
 from align.settings.option import option
 
 
 @dataclass
-class RoleSettings(EndpointSettings):
+class RoleSettings(Serving):
     """The model of a role that writes or judges: behind an endpoint, loaded here, or a function."""
 
     use: str | None = option(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from align.settings.answering import EndpointSettings
+from align.settings.answering import Serving
 from align.settings.option import option
 
 
 @dataclass
-class JudgeSettings(EndpointSettings):
+class JudgeSettings(Serving):
     """The model of a judge: behind an endpoint, or loaded on this machine."""
 
     path: str | None = option(

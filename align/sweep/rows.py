@@ -188,7 +188,9 @@ def _asked(evaluate: Evaluate) -> dict[str, Any]:
         "judges": tuple(evaluate.judge.name),
         "measured": tuple(evaluate.lmms_eval.tasks),
         "narrowed": {set_name(name, of): text for name, of in settings.items() if (text := narrowing(of))},
-        "served": any(one.get("model") and not one.get("base_url") and not one.get("path") for one in told)
+        "served": any(
+            one.get("model") and not any(one.get(key) for key in ("base_url", "path", "serve")) for one in told
+        )
         and not evaluate.judge.base_url,
     }
 

@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from typing import Any
 
 from align.devices import has_gpu, usable_processors
 from align.errors import UserError
-from align.settings import Vllm
+from align.settings import Vllm, VllmProcess
 
 ASKED = """
 import importlib.util, json
@@ -26,32 +27,40 @@ print(json.dumps(found))
 """
 OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """Variables of this process that another environment, or another process group, must not have."""
+ONE_PROCESS = "VLLM_ENABLE_V1_MULTIPROCESSING"
+"""0: vLLM computes in the process that asks it; its server cannot."""
 ALWAYS = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process, which ends with its parent
+    ONE_PROCESS: "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",  # the files are here; nothing is looked up
 }
 ON_CPU = {"VLLM_CPU_CI_ENV": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
-def interpreter(settings: Vllm) -> str:
+def interpreter(settings: VllmProcess) -> str:
     """The interpreter that has vLLM."""
-    return settings.python or sys.executable
+    return settings.python or os.environ.get("VSIL_ALIGN_VLLM_PYTHON") or sys.executable
 
 
-def versions_of(python: str) -> dict[str, str | None]:
-    """{package: version} of vLLM and what it computes with. Raises UserError if vLLM is not installed there."""
+@cache
+def versions_of(
+    python: str, asked_by: str = "generation.engine=vllm", section: str = "generation.vllm"
+) -> dict[str, Any]:
+    """{package: version} of vLLM and what it computes with.
+
+    Raises UserError that names the settings if vLLM is not installed there.
+    """
     try:
         asked = subprocess.run(
             [python, "-c", ASKED], capture_output=True, text=True, timeout=120, env=_environment(), check=True
         )
-        found: dict[str, str | None] = json.loads(asked.stdout)
+        found: dict[str, Any] = json.loads(asked.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        raise UserError(f"generation.vllm.python={python}: this is no working Python interpreter: {error}") from error
+        raise UserError(f"{section}.python={python}: this is no working Python interpreter: {error}") from error
     if not found:
         raise UserError(
-            f"generation.engine=vllm: {python} has no package vllm; install vLLM in an environment of its own, and give "
-            "generation.vllm.python=<its interpreter> (docs/vllm.md)"
+            f"{asked_by}: {python} has no package vllm; install vLLM in an environment of its own, and give "
+            f"{section}.python=<its interpreter> (docs/vllm.md)"
         )
     return found
 
@@ -102,6 +111,18 @@ def environments(settings: Vllm) -> list[dict[str, str]]:
     return [_environment() | {"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
 
 
+def served_environment(settings: VllmProcess, section: str) -> dict[str, str]:
+    """The variables of a server, which uses the first GPUs. Raises UserError."""
+    if not has_gpu():
+        return _environment(server=True) | ON_CPU | {"OMP_NUM_THREADS": str(usable_processors())}
+    gpus = _visible_gpus()
+    if settings.tensor_parallel_size > len(gpus):
+        raise UserError(
+            f"{section}.tensor_parallel_size={settings.tensor_parallel_size}: this machine has {len(gpus)} GPUs"
+        )
+    return _environment(server=True) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus[: settings.tensor_parallel_size])}
+
+
 def _visible_gpus() -> list[str]:
     import torch
 
@@ -109,5 +130,6 @@ def _visible_gpus() -> list[str]:
     return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if key not in OURS} | ALWAYS
+def _environment(server: bool = False) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if key not in OURS}
+    return kept | {key: value for key, value in ALWAYS.items() if not (server and key == ONE_PROCESS)}

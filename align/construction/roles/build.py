@@ -65,6 +65,8 @@ def _build(
     room = settings.max_new_tokens or duty.max_new_tokens
     if settings.path is not None:
         return LoggedRole(_loaded_here(duty, settings, prompts, room, models), log)
+    if settings.serve is not None:
+        return LoggedRole(_served_here(duty, settings, prompts, room, models), log)
     check_address(settings, section)
     key_of(settings, section)  # a missing key should be known before the first step
     identity: dict[str, Any] = {"model": settings.model, "temperature": settings.temperature}
@@ -93,4 +95,21 @@ def _loaded_here(
     else:
         models[key] = SharedModel(partial(LocalChat, *key, section=section))
     identity = {"model": own_name(path), "dtype": settings.dtype} | identity_of(path)
+    return ChatRole(duty.name, prompts, identity, lambda: models[key], room, None)
+
+
+def _served_here(
+    duty: Duty, settings: RoleSettings, prompts: Mapping[str, str], room: int, models: dict[Any, SharedModel]
+) -> ChatRole:
+    """A role with a model that vLLM serves on this machine; roles with the same settings share it."""
+    from align.answering.vllm.served_chat import ServedChat, check_served
+
+    section = f"role.each.{duty.name}"
+    identity = check_served(str(settings.serve), settings.vllm, section) | {"temperature": settings.temperature}
+    identity |= {"extra": settings.extra} if settings.extra else {}
+    key = repr(settings)
+    if key in models:
+        models[key].wanted += 1
+    else:
+        models[key] = SharedModel(partial(ServedChat, settings, section, {"temperature": settings.temperature}))
     return ChatRole(duty.name, prompts, identity, lambda: models[key], room, None)

@@ -107,8 +107,12 @@ class AskedJudge:
     @property
     def uses(self) -> frozenset[str]:
         """Settings that have an effect on this judge."""
-        where = [one.name for one in fields(EndpointSettings)] if self.address else ["path", "dtype", "batch_size"]
-        if self.form.schema and self.address:
+        where = ["path", "dtype", "batch_size"]
+        if self.address:
+            where = [one.name for one in fields(EndpointSettings)]
+        if self.settings.get("engine"):
+            where = ["serve", "vllm", "concurrency", "timeout", "retries", "extra"]
+        if self.form.schema and "concurrency" in where:
             where.append("structured")
         if self.form.prompts:
             where.append("prompt")
@@ -230,16 +234,17 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
     section = settings.section if isinstance(settings, SettingsOf) else "judge"
     check_address(settings, section)
     key_of(settings, section)  # a missing key should be known before hours of training
-    marks = marks_of(settings.thought_marks, f"{section}.thought_marks", unseen=settings.base_url is not None)
+    marks = marks_of(settings.thought_marks, f"{section}.thought_marks", unseen=settings.path is None)
     if settings.again not in (None, AGAIN):
         raise UserError(f"{section}.again={settings.again}: expected {AGAIN}, or null")
-    if (settings.base_url is None) == (settings.path is None):
-        given = "both are given" if settings.path else "neither is given"
+    given = [key for key in ("base_url", "path", "serve") if getattr(settings, key) is not None]
+    if len(given) != 1:
+        found = f"{' and '.join(given)} are given" if given else "no model is given"
         raise UserError(
-            f"judge {form.name}: {given}. Give judge.base_url= with judge.model= (an OpenAI-compatible endpoint), or "
-            f"judge.path= (a model loaded here); for one of several judges, judge.each.{form.name}.base_url= and so "
-            "on. judge=refusal_match needs no model and measures only refusal; judge=none stores responses without "
-            "judging."
+            f"judge {form.name}: {found}. Give judge.base_url= with judge.model= (an OpenAI-compatible endpoint), "
+            "judge.path= (a model loaded here), or judge.serve= (a model that vLLM serves here); for one of several "
+            f"judges, judge.each.{form.name}.base_url= and so on. judge=refusal_match needs no model and measures only refusal; judge=none "
+            "stores responses without judging."
         )
     if settings.path:
         from align.answering.chat_local import LocalChat, check_local, identity_of
@@ -249,12 +254,18 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
         model: Callable[[], ChatModel] = partial(
             LocalChat, settings.path, settings.dtype, settings.batch_size, marks, section
         )
+    elif settings.serve:
+        from align.answering.vllm.served_chat import ServedChat, check_served
+
+        extra = {"extra": settings.extra} if settings.extra else {}
+        identity = check_served(settings.serve, settings.vllm, section) | extra
+        model = partial(ServedChat, settings, section)
     else:
         identity = {"model": str(settings.model)} | ({"extra": settings.extra} if settings.extra else {})
         model = partial(Server, settings, section)
     room = settings.max_new_tokens or form.max_new_tokens
     sees_image = form.sees_image if settings.sees_image is None else settings.sees_image
-    structured = settings.structured and form.schema is not None and settings.base_url is not None
+    structured = settings.structured and form.schema is not None and settings.path is None
     identity |= {"temperature": 0, "max_new_tokens": room, "sees_image": sees_image, "structured": structured}
     if marks != AUTOMATIC:
         identity["thought_marks"] = list(settings.thought_marks or [])

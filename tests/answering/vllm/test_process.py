@@ -4,14 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from align.answering.vllm.process import Children, Request
 from align.errors import UserError
-from tests.support.vllm_environments import REPOSITORY, stand_in
+from tests.answering.vllm.conftest import all_end, processes
+from tests.support.vllm_environments import REPOSITORY
 
 
 def started(python, timeout=20, start_timeout=60, copies=1, in_flight=2):
@@ -21,40 +20,6 @@ def started(python, timeout=20, start_timeout=60, copies=1, in_flight=2):
 
 def requests(count):
     return [Request(f"row {i}", [1, i], [], {"max_tokens": 2, "prompt_logprobs": 0}, scored=2) for i in range(count)]
-
-
-def processes(python):
-    """Processes whose command line has this text."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            variables = (process / "environ").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if f"STAND_IN_OF={python}" in variables and "child.py" in line:
-            found.append(int(process.name))
-    return found
-
-
-def all_end(python, seconds=15):
-    """Wait for the end of all these processes."""
-    deadline = time.monotonic() + seconds
-    while left := processes(python):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def python(tmp_path, monkeypatch):
-    """A function that makes the stand-in's interpreter, whose processes can be found."""
-
-    def made(fault=""):
-        monkeypatch.setenv("STAND_IN_OF", str(tmp_path))
-        return stand_in(tmp_path, fault)
-
-    yield made
-    all_end(tmp_path)
 
 
 @pytest.mark.parametrize("copies", [1, 2])

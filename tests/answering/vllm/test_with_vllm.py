@@ -1,6 +1,5 @@
 """With vLLM itself (`make vllm-venv`): its responses are those of transformers, and each known trap is closed."""
 
-import contextlib
 import json
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from tests.answering.vllm.test_model import answered
 from tests.support.adapters import adapted, saved
 from tests.support.launch import ENVIRONMENT, align, call
 from tests.support.mixed_rows import mixed_rows
-from tests.support.vllm_environments import REAL
+from tests.support.vllm_environments import REAL, command_lines
 
 pytestmark = [
     pytest.mark.vllm,
@@ -151,15 +150,6 @@ def ended(seconds=20):
             return False
         time.sleep(0.1)
     return True
-
-
-def command_lines():
-    """The command lines of all processes."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has just ended
-            found.append(file.read_bytes().decode(errors="replace"))
-    return found
 
 
 def test_sampled_responses_depend_on_the_row_and_the_seed_alone(tiny, tmp_path):
