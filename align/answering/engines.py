@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from align.answering.local_model import LocalModel
+from align.answering.vllm.environment import is_available
 from align.answering.vllm.model import VllmModel
-from align.answering.vllm.start import is_available
 from align.errors import UserError
 from align.models.loading import ModelSource
 from align.settings import Generation, ModelSettings

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from align.batches.collators import Collator
 from align.batches.rendering import Renderer
 from align.fast.images_once import ImageReuse
@@ -104,6 +106,24 @@ def _nothing_to_finish(_: Any) -> ImageReuse:
     return ImageReuse()
 
 
+class RolloutEngine(Protocol):
+    """Another program than transformers that samples the responses of a round (align/methods/rollouts/with_vllm.py)."""
+
+    largest: float
+    """The largest difference of a log-probability in the present round."""
+
+    def sample(
+        self, model: Any, renderer: Any, requests: Sequence[Any], sampling: Any, round_number: int
+    ) -> Iterator[tuple[Any, Any]]:
+        """(Request, response) in the order in which they finish. Raises UserError."""
+
+    def compare(self, rollout: Any, row_id: str, dtype: torch.dtype) -> None:
+        """Compare its log-probabilities of a rollout with those of the training model. Raises UserError."""
+
+    def close(self) -> None:
+        """End it, and remove its files."""
+
+
 @dataclass(frozen=True)
 class RunParts:
     """Arguments that a run gives to its method, in addition to those of trl's trainer.
@@ -127,3 +147,5 @@ class RunParts:
     """Pairs that a reward model is not trained on."""
     samples_file: Path | None = None
     """Where a method that samples responses writes some of them."""
+    rollout_engine: RolloutEngine | None = None
+    """Another program than transformers that samples responses."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from align.methods.distributed import (
 )
 from align.methods.held_out import split
 from align.methods.method import RunParts
+from align.methods.rollouts.with_vllm import VllmSampler
 from align.methods.trainer import to_dataset
 from align.models.loading import Loaded, base_of, load, parameters_per_tower
 from align.models.quantization import full_towers, restore_full_towers
@@ -112,6 +113,7 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
             rows=rows,
             held_out=held_out,
             samples_file=run.rollouts_file,
+            rollout_engine=_rollout_engine(config, rows, loaded, arguments),
         ),
         **({} if copy is None else {"ref_model": copy}),
     )
@@ -124,6 +126,17 @@ def build_run(composed: Composed, data: TrainingData, run: RunFolder, callbacks:
     if callbacks:
         trainer.remove_callback(PrinterCallback)
     return BuiltRun(trainer, loaded.family, base_of(config.model), reference, layout_facts, preemption)
+
+
+def _rollout_engine(config: RunConfig, rows: Sequence[Row], loaded: Loaded, arguments: Any) -> VllmSampler | None:
+    """vLLM, if it samples the responses; it is started with the first round. Raises UserError."""
+    if getattr(arguments, "rollout_engine", None) != "vllm":
+        return None
+    longest = max(loaded.renderer.prompt_length(row) for row in rows) + arguments.max_completion_length
+    images = max([1, *(len(row.images) for row in rows)])
+    known = replace(loaded, model=None)
+    longest = min(longest, loaded.positions or longest)
+    return VllmSampler(known, config.generation.vllm, arguments.local_process_index, longest, images)
 
 
 def _lay_out(collator: Any, loaded: Loaded, data: TrainingData, config: RunConfig, arguments: Any) -> list[str]:

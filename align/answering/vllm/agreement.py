@@ -96,9 +96,10 @@ def reference_of(source: ModelSource, device: str, rows: Sequence[Row], generati
     greedy = replace(generation, do_sample=False)
     written = [one for one in write(model, renderer, rows, greedy, lambda *_: []) if isinstance(one, Written)]
     of = {row.id: row for row in rows}
-    scored = [
-        Scored(of[one.rendered.id], one.tokens, _log_probs(model, renderer, one)) for one in written if one.tokens
-    ]
+    # A written placeholder of an image would be taken for an image when the response is scored.
+    placeholders = set(renderer.processor.tokenizer.convert_tokens_to_ids(renderer.placeholders))
+    written = [one for one in written if one.tokens and not placeholders & set(one.tokens)]
+    scored = [Scored(of[one.rendered.id], one.tokens, _log_probs(model, renderer, one)) for one in written]
     return Reference(scored, end_of_turn_ids(model, renderer), model.dtype)
 
 

@@ -80,7 +80,10 @@ class Engine:
         if request["images"]:
             shown = [Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB") for image in request["images"]]
             prompt["multi_modal_data"] = {"image": shown}
-        params = SamplingParams(detokenize=False, **request["sampling"])
+        sampling = request["sampling"]
+        if "logit_bias" in sampling:  # JSON has no keys that are numbers
+            sampling = sampling | {"logit_bias": {int(token): bias for token, bias in sampling["logit_bias"].items()}}
+        params = SamplingParams(detokenize=False, **sampling)
         adapter = request["adapter"]
         served = LoRARequest(str(adapter["id"]), adapter["id"], adapter["path"]) if adapter else None
         self._engine.add_request(request["id"], prompt, params, lora_request=served)

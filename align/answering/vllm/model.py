@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gc
 import logging
 import math
@@ -17,10 +16,10 @@ from align.answering.generate import longest_first
 from align.answering.local_model import OnThisMachine, devices
 from align.answering.sampling import seed_of
 from align.answering.vllm.agreement import Agreement, Reference, agreement_of, reference_of, rows_to_check
+from align.answering.vllm.asking import PLACES, refuse_other_prompt, request_of, start
+from align.answering.vllm.environment import environments, interpreter, versions_of
 from align.answering.vllm.process import Children, Reply, Request
-from align.answering.vllm.served import Served, engine_settings, served
-from align.answering.vllm.start import environments, interpreter, of_machine, versions_of
-from align.data.images import encode_png
+from align.answering.vllm.served import Served, served
 from align.errors import UserError
 from align.models.loading import ModelSource
 from align.rows import Row
@@ -30,7 +29,6 @@ LOG = logging.getLogger(__name__)
 
 ROOM = 4096
 """A maximum sequence length up to this is given to vLLM as it is; a longer one only as far as prompts need it."""
-PLACES = "generation.engine=vllm"
 
 
 class VllmModel(OnThisMachine):
@@ -91,34 +89,15 @@ class VllmModel(OnThisMachine):
         self._length = min(self.known.positions or needed, max(needed, ROOM))
         self._images = images
         try:
-            self._children = self._start()
+            self._served = served(self.known, self.source)
+            environment = environments(self._settings)
+            self._children = start(self.known, self._served, self._settings, self._length, self._images, environment)
             self.agreement = self._compared(self._children, self._reference)
         except BaseException:
             self.release()
             raise
         LOG.info(str(self.agreement))
         return self._children
-
-    def _start(self) -> Children:
-        settings = self._settings
-        self._served = files = served(self.known, self.source)
-        engine = engine_settings(self.known, self.source) | {
-            "model": files.folder,
-            "max_model_len": self._length,
-            "max_num_seqs": settings.max_num_seqs,
-            "tensor_parallel_size": settings.tensor_parallel_size,
-            "limit_mm_per_prompt": {"image": self._images},
-        }
-        if files.adapter is not None:
-            engine |= {"enable_lora": True, "max_lora_rank": files.rank}
-        return Children(
-            self._python,
-            engine | of_machine(settings) | settings.extra,
-            environments(settings),
-            settings.max_num_seqs,
-            settings.timeout,
-            settings.start_timeout,
-        )
 
     def _compared(self, children: Children, reference: Reference) -> Agreement:
         """Score transformers' responses, and let vLLM respond to the same rows. Raises UserError."""
@@ -130,7 +109,7 @@ class VllmModel(OnThisMachine):
             request = replace(request, prompt_ids=[*request.prompt_ids, *kept], scored=len(kept))
             # One row at a time: with an adapter on a CPU, vLLM mixes up the log-probabilities of several prompts.
             (reply,) = children.ask([request])
-            _refuse_other_prompt(reply, [*prompt, *kept])
+            refuse_other_prompt(reply, [*prompt, *kept])
             scores.append(reply.scores or [])
             (reply,) = children.ask([self._request(scored.row, self._sampling(scored.row, len(prompt), greedy=True))])
             tokens.append(reply.tokens)
@@ -141,10 +120,8 @@ class VllmModel(OnThisMachine):
             yield self._request(row, self._sampling(row, lengths[row.id]))
 
     def _request(self, row: Row, sampling: dict[str, Any]) -> Request:
-        ids, images = self._renderer.unexpanded(row)
-        shown = [base64.b64encode(encode_png(image).bytes or b"").decode() for image in images]
         adapter = self._served.adapter if self._served else None
-        return Request(row.id, ids, shown, sampling, adapter={"id": 1, "path": adapter} if adapter else None)
+        return request_of(self._renderer, row, sampling, {"id": 1, "path": adapter} if adapter else None)
 
     def _sampling(self, row: Row, length: int, greedy: bool = False) -> dict[str, Any]:
         """Arguments of vllm.SamplingParams for a row with a prompt of this many tokens."""
@@ -160,20 +137,8 @@ class VllmModel(OnThisMachine):
     def _answer(self, row: Row, reply: Reply) -> Answer | Unanswered:
         if reply.refused is not None:
             return Unanswered(row.id, f"vLLM: {reply.refused}", unusable=True)
-        _refuse_other_prompt(reply, self._renderer.render(row).prompt_ids)
+        refuse_other_prompt(reply, self._renderer.render(row).prompt_ids)
         finished = reply.finish_reason == "stop"
         kept = reply.tokens[:-1] if finished else reply.tokens
         text = self._hidden.text(self._renderer.processor.tokenizer, kept)
         return Answer(row.id, text, "stop" if finished else "length", len(kept), reply.seconds)
-
-
-def _refuse_other_prompt(reply: Reply, expected: list[int]) -> None:
-    """Raise UserError if vLLM read other tokens than transformers would: another template, beginning or image."""
-    if reply.prompt_ids == expected:
-        return
-    pairs = zip(reply.prompt_ids, expected, strict=False)
-    place = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(reply.prompt_ids), len(expected)))
-    raise UserError(
-        f"{PLACES}: vLLM read {len(reply.prompt_ids)} tokens for row {reply.id}, expected {len(expected)} as in training; "
-        f"they differ from token {place}. No response is used. Use generation.engine=transformers"
-    )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from align.errors import UserError
 from align.families import ENCODES_IMAGES, Family
@@ -59,16 +59,27 @@ def served(known: Loaded, source: ModelSource) -> Served:
 
     `known` is the model without its weights.
     """
-    if source.settings.quantization:
-        raise UserError(
-            f"model.quantization={source.settings.quantization}: vLLM would quantize the model in another way; use "
-            "generation.engine=transformers"
-        )
     adapter = source.adapter or source.settings.adapter
     if adapter is not None and why_merged(Path(adapter), known.family):
+        refuse_quantized(known)
         return _merged(source, adapter)
-    folder = folder_of(known.path, source.settings.revision)
-    rank = 0 if adapter is None else _rank(Path(adapter))
+    rank = 0 if adapter is None else least_rank(read_json(Path(adapter) / "adapter_config.json")["r"])
+    return served_base(known, adapter, rank)
+
+
+def refuse_quantized(known: Loaded) -> None:
+    """Raise UserError for a model that is quantized while it is loaded."""
+    if known.settings.quantization:
+        raise UserError(
+            f"model.quantization={known.settings.quantization}: vLLM would quantize the model in another way; use "
+            "transformers as the engine"
+        )
+
+
+def served_base(known: Loaded, adapter: str | None = None, rank: int = 0) -> Served:
+    """The base model of `known`, with an adapter that vLLM applies, or room for adapters up to a rank. Raises UserError."""
+    refuse_quantized(known)
+    folder = folder_of(known.path, known.settings.revision)
     if folder is not None and lacks_published_names(folder):
         copy = _room()
         shutil.copytree(folder, copy, dirs_exist_ok=True)
@@ -87,8 +98,11 @@ def why_merged(adapter: Path, family: Family) -> str | None:
             return f"{key}={config[key]}"
     if config["r"] > RANKS[-1]:
         return f"its rank is {config['r']}"
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as weights:
-        names = list(weights.keys())
+    try:
+        with safe_open(adapter / "adapter_model.safetensors", "pt") as weights:
+            names = list(weights.keys())
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"adapter {adapter}: cannot be read: {error}; train or copy it again") from error
     outside = next((name for name in names if family.tower_of(name) != "language_model"), None)
     if outside is None:
         return None
@@ -96,10 +110,10 @@ def why_merged(adapter: Path, family: Family) -> str | None:
     return f"it changes the {tower}" if tower in ENCODES_IMAGES else f"it changes {outside}"
 
 
-def engine_settings(known: Loaded, source: ModelSource) -> dict[str, Any]:
+def engine_settings(known: Loaded) -> dict[str, Any]:
     """VLLM's settings that belong to the model."""
     settings: dict[str, Any] = {
-        "dtype": source.settings.dtype,
+        "dtype": known.settings.dtype,
         "generation_config": "vllm",  # otherwise the model's own, with e.g. a repetition penalty
         "seed": 0,
     }
@@ -111,8 +125,9 @@ def engine_settings(known: Loaded, source: ModelSource) -> dict[str, Any]:
     return settings
 
 
-def _rank(adapter: Path) -> int:
-    return next(rank for rank in RANKS if rank >= read_json(adapter / "adapter_config.json")["r"])
+def least_rank(r: int) -> int:
+    """The lowest of vLLM's maximum ranks that an adapter of rank `r` fits."""
+    return next(rank for rank in RANKS if rank >= r)
 
 
 def _merged(source: ModelSource, adapter: str) -> Served:

@@ -17,8 +17,8 @@ from typing import Any
 from align.answering.chat_local import identity_of
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Reply, Request
+from align.answering.vllm.environment import interpreter, served_environment, versions_of
 from align.answering.vllm.guarded_process import GuardedProcess
-from align.answering.vllm.start import interpreter, served_environment, versions_of
 from align.config.paths import is_hub_id
 from align.devices import has_gpu
 from align.errors import UserError

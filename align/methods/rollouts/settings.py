@@ -20,6 +20,10 @@ class RolloutSettings:
         default=None,
         metadata={"help": "responses sampled at once on each device (default: per_device_train_batch_size)"},
     )
+    rollout_engine: str = field(
+        default="transformers",
+        metadata={"help": "program that samples responses: transformers | vllm (settings: generation.vllm)"},
+    )
     missing_eos_penalty: float = field(
         default=1.0,
         metadata={"help": "taken from the reward of a response that is cut at max_completion_length, as in trl's PPO"},
@@ -43,6 +47,8 @@ class RolloutSettings:
         default=0.1, metadata={"help": "Safe RLHF: step size of the multiplier's logarithm, once a round"}
     )
 
+
+ENGINES = ("transformers", "vllm")
 
 INERT = {
     "loss_type": "the loss is the method's own",
@@ -69,6 +75,8 @@ def check_rollouts(arguments: Any, config: RunConfig) -> None:
             f"method={config.method} cannot sample while ZeRO-3 or FSDP divide the model's weights; launch it with "
             "ddp.yaml or zero2.yaml"
         )
+    if arguments.rollout_engine not in ENGINES:
+        raise UserError(f"train.rollout_engine={arguments.rollout_engine}: expected one of {', '.join(ENGINES)}")
     if not config.rewards:
         raise UserError(
             f"method={config.method} needs a reward: rewards.<name>.reward=model rewards.<name>.path=<run folder of a "

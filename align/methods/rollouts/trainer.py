@@ -205,15 +205,19 @@ class RolloutTrainer(RowsTrainer):
         renderer = self.data_collator.renderer
         model = self.accelerator.unwrap_model(self.model)
         requests = [Request(row, i, self.row(row)) for row in rows for i in range(self.samples)]
-        written = []
+        written, engine = [], self.parts.rollout_engine
+        draw = sample if engine is None else engine.sample
         with self.accelerator.autocast():
-            for request, one in sample(model, renderer, requests, sampling, number):
+            for request, one in draw(model, renderer, requests, sampling, number):
                 ids = one.tokens[:-1] if one.finished else one.tokens
                 text = renderer.processor.tokenizer.decode(ids, skip_special_tokens=True)
                 found = Rollout(request.number, request.sample, one.tokens, text, one.finished, torch.empty(0))
                 written.append((found, replace(one.rendered, id=request.row.id, answer_ids=one.tokens)))
         rollouts = [one for one, _ in written]
         self._measurement(model).measure(rollouts, [rendered for _, rendered in written], size)
+        if engine is not None:
+            for one, rendered in written:
+                engine.compare(one, rendered.id, torch.bfloat16 if args.bf16 else model.dtype)
         return rollouts
 
     def _measurement(self, model: Any) -> Measurement:
@@ -259,6 +263,8 @@ class RolloutTrainer(RowsTrainer):
         summary = self._summary(rollouts)
         for name, value in summary.items():
             self._metrics["train"][name].append(value)  # type: ignore[attr-defined]
+        if self.parts.rollout_engine is not None:
+            self._metrics["train"]["rollouts/vllm_difference"].append(self.parts.rollout_engine.largest)  # type: ignore[attr-defined]
         self.stop = report.reason_to_stop(summary, self.args)
         step, every = self.state.global_step, self.args.sample_steps
         is_due = step == 0 or step // every != (step - self.in_rounds.plan.steps) // every
@@ -291,4 +297,8 @@ class RolloutTrainer(RowsTrainer):
         if self.parts.samples_file and self.accelerator.is_main_process:
             before = 0 if resume_from_checkpoint is None else step_of(Path(resume_from_checkpoint))
             report.keep_samples(self.parts.samples_file, before)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+        finally:
+            if self.parts.rollout_engine is not None:
+                self.parts.rollout_engine.close()

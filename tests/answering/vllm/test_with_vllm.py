@@ -1,6 +1,7 @@
 """With vLLM itself (`make vllm-venv`): its responses are those of transformers, and each known trap is closed."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -13,11 +14,12 @@ from align.answering.engines import model_on_this_machine
 from align.data.images import encode_png
 from align.errors import UserError
 from align.models.loading import ModelSource
+from align.models.processors import load_processor
 from align.rows import Row
 from align.settings import Generation, ModelSettings, Vllm
 from tests.answering.vllm.test_model import answered
 from tests.support.adapters import adapted, saved
-from tests.support.launch import ENVIRONMENT, align, call
+from tests.support.launch import ENVIRONMENT, align, call, train_command
 from tests.support.mixed_rows import mixed_rows
 from tests.support.vllm_environments import REAL, command_lines
 
@@ -28,6 +30,20 @@ pytestmark = [
     pytest.mark.skipif(REAL is None, reason="vLLM is not installed: `make vllm-venv`, or set VSIL_ALIGN_VLLM_PYTHON"),
 ]
 SETS = "mini_vsil,mini_vsil_free,mini_benign,mini_twin,mini_ability"
+
+
+@pytest.fixture
+def servable(tiny, tmp_path):
+    """A function: family -> the tiny model's folder with all files of a published processor."""
+
+    def folder(family):
+        found = tmp_path / f"servable-{family}"
+        if not found.exists():
+            shutil.copytree(tiny(family), found)
+            load_processor(str(found)).save_pretrained(found)
+        return found
+
+    return folder
 
 
 def through(source, **settings):
@@ -81,9 +97,9 @@ def test_a_thousand_responses_of_an_evaluation_are_those_of_transformers(family_
         {"use_dora": True},
     ],
 )
-def test_adapters_of_every_kind_have_their_effect(lora, loaded, tiny, family_name, tmp_path):
+def test_adapters_of_every_kind_have_their_effect(lora, loaded, servable, family_name, tmp_path):
     adapter = saved(adapted(loaded(family_name), **lora), tmp_path / "adapter")
-    source = ModelSource(ModelSettings(name="tiny", path=str(tiny(family_name)), dtype="float32"), str(adapter))
+    source = ModelSource(ModelSettings(name="tiny", path=str(servable(family_name)), dtype="float32"), str(adapter))
     rows = mixed_rows(2)
     expected = answered(model_on_this_machine(source, Generation(max_new_tokens=8)), rows)
     model = through(source)
@@ -92,10 +108,10 @@ def test_adapters_of_every_kind_have_their_effect(lora, loaded, tiny, family_nam
     model.release()
 
 
-def test_an_adapter_that_is_damaged_meanwhile_ends_in_an_error_and_leaves_nothing(loaded, tiny, tmp_path):
+def test_an_adapter_that_is_damaged_meanwhile_ends_in_an_error_and_leaves_nothing(loaded, servable, tmp_path):
     before = shared_memory()
     adapter = saved(adapted(loaded("llava")), tmp_path / "adapter")
-    source = ModelSource(ModelSettings(name="tiny", path=str(tiny("llava")), dtype="float32"), str(adapter))
+    source = ModelSource(ModelSettings(name="tiny", path=str(servable("llava")), dtype="float32"), str(adapter))
     model = through(source, timeout=60)
     rows = mixed_rows(1)
     assert len(answered(model, rows[:2])) == 2
@@ -152,8 +168,8 @@ def ended(seconds=20):
     return True
 
 
-def test_sampled_responses_depend_on_the_row_and_the_seed_alone(tiny, tmp_path):
-    source = ModelSource(ModelSettings(name="tiny", path=str(tiny("llava")), dtype="float32"))
+def test_sampled_responses_depend_on_the_row_and_the_seed_alone(servable, tmp_path):
+    source = ModelSource(ModelSettings(name="tiny", path=str(servable("llava")), dtype="float32"))
     rows = mixed_rows(1)
     found = []
     for seed, batch in ((0, 16), (0, 2), (1, 16)):
@@ -165,14 +181,14 @@ def test_sampled_responses_depend_on_the_row_and_the_seed_alone(tiny, tmp_path):
     assert found[0] == found[1] != found[2]
 
 
-def test_too_large_a_difference_stops_before_any_response(tiny):
-    source = ModelSource(ModelSettings(name="tiny", path=str(tiny("llava")), dtype="float32"))
+def test_too_large_a_difference_stops_before_any_response(servable):
+    source = ModelSource(ModelSettings(name="tiny", path=str(servable("llava")), dtype="float32"))
     model = through(source, tolerance=1e-12)
     with pytest.raises(UserError, match="1e-12"):
         list(model.answers(mixed_rows(1)))
 
 
-def test_images_of_odd_sizes_are_read_alike(tiny, family_name):
+def test_images_of_odd_sizes_are_read_alike(servable, family_name):
     sizes = [(30, 30), (31, 77), (200, 33), (640, 480)]
     rows = [
         Row(
@@ -182,9 +198,27 @@ def test_images_of_odd_sizes_are_read_alike(tiny, family_name):
         )
         for width, height in sizes
     ]
-    source = ModelSource(ModelSettings(name="tiny", path=str(tiny(family_name)), dtype="float32"))
+    source = ModelSource(ModelSettings(name="tiny", path=str(servable(family_name)), dtype="float32"))
     expected = answered(model_on_this_machine(source, Generation(max_new_tokens=8)), rows)
     model = through(source)
     assert answered(model, rows) == expected
     assert model.agreement.largest < 1e-4
     model.release()
+
+
+def test_rollouts_are_sampled_from_the_policy_of_their_round(tmp_path):
+    before = shared_memory()
+    command = train_command(
+        "recipe=mm_grpo", "model=mini_llava", f"output_dir={tmp_path}/run", "train.disable_tqdm=true",
+        "evaluate_afterwards=false", "train.max_steps=3", "train.logging_steps=1", "train.rollout_engine=vllm",
+        f"generation.vllm.python={REAL}", "global_batch_size=16", "start=null",
+    )  # fmt: skip
+    done = call(command, tmp_path, timeout=900, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stderr
+    (log,) = (tmp_path / "run").glob("log.jsonl")
+    found = [json.loads(line).get("rollouts/vllm_difference") for line in log.read_text().splitlines()]
+    differences = [one for one in found if one is not None]
+    assert len(differences) == 3
+    assert all(0 < one < 1e-4 for one in differences)
+    assert ended()
+    assert shared_memory() == before

@@ -111,6 +111,18 @@ def environments(settings: Vllm) -> list[dict[str, str]]:
     return [_environment() | {"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
 
 
+def environment_of_process(settings: Vllm, local_rank: int) -> dict[str, str]:
+    """The variables of a child process next to one training process, on the same GPU. Raises UserError."""
+    if settings.tensor_parallel_size != 1 or settings.data_parallel_size not in (None, 1):
+        raise UserError(
+            "generation.vllm.tensor_parallel_size, .data_parallel_size: each training process has a vLLM of its own for "
+            "rollouts, on its own GPU; remove them"
+        )
+    if not has_gpu():
+        return _environment() | ON_CPU | {"OMP_NUM_THREADS": str(os.environ.get("OMP_NUM_THREADS", 1))}
+    return _environment() | {"CUDA_VISIBLE_DEVICES": _visible_gpus()[local_rank]}
+
+
 def served_environment(settings: VllmProcess, section: str) -> dict[str, str]:
     """The variables of a server, which uses the first GPUs. Raises UserError."""
     if not has_gpu():
