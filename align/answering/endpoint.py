@@ -9,6 +9,7 @@ from align.answering.address import check_address
 from align.answering.answer import Answer, Unanswered, check_sampling, how
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Request, Turn
+from align.answering.prompt_counts import PromptCounter, PromptCounts
 from align.answering.thoughts import marks_of
 from align.errors import UserError
 from align.rows import Row
@@ -34,12 +35,11 @@ class Endpoint:
     port or node.
     """
 
-    agreement = None
-
     def __init__(self, settings: Answering):
         check_settings(settings)
         self._settings = settings
         self._server: Server | None = None
+        self._counter = PromptCounter(str(settings.model))
         self.name = self.base = str(settings.model)
         self.place = f" behind {settings.base_url}"
         self.marks = marks_of(settings.thought_marks, f"{SECTION}.thought_marks", unseen=True)
@@ -55,13 +55,19 @@ class Endpoint:
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         """One result per row, in the order of arrival. Raises UserError if a limit is reached."""
         self._server = self._server or Server(self._settings, SECTION, self._sampling())
-        asked = (self._request(row) for row in rows)
+        asked, of = (self._request(row) for row in rows), {row.id: row for row in rows}
         for found in self._server.replies(asked):
             if isinstance(found, Failure):
                 declined = found.reason == "declined"
                 yield Unanswered(found.id, found.detail, declined, found.final, found.asked, found.help)
             else:
+                self._counter.add(of[found.id], found)
                 yield Answer(found.id, found.text, found.finish_reason, found.new_tokens, found.seconds, found.thought)
+
+    @property
+    def agreement(self) -> PromptCounts | None:
+        """Prompt tokens of the server, compared with those of the model here, if its files are here."""
+        return self._counter.found
 
     def usage(self) -> str:
         """Calls, tokens and money so far."""

@@ -23,8 +23,10 @@ class Model(Protocol):
     """Everything that its responses depend on, in addition to the generation settings."""
     marks: Marks
     """The marks around its thoughts."""
-    agreement: Any
-    """How closely another engine agrees with transformers, as a dataclass; None if nothing was compared."""
+
+    @property
+    def agreement(self) -> Any:
+        """How closely another engine or server agrees with the model here, as a dataclass; None if nothing was compared."""
 
     def prompt(self, row: Row) -> str:
         """The model's prompt for a row, without images."""
