@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from align.answering.thoughts import AUTOMATIC, Marks, Parts, begins_inside, split
@@ -13,6 +13,26 @@ from align.settings import Generation
 
 DRAWN = {"temperature": Generation.temperature, "top_p": Generation.top_p, "seed": Generation.seed}
 """{setting that only affects sampled responses: default}"""
+
+
+@dataclass(frozen=True)
+class Defended:
+    """How a defence came to a response, and what that cost; failed calls are not counted."""
+
+    calls: int
+    """Calls of the model, the one that wrote the response included."""
+    prompt_tokens: int | None
+    """Tokens of all prompts; None if a server does not report them, as for the next fields."""
+    new_tokens: int | None
+    """Tokens that the model wrote in all calls."""
+    judged: int
+    """Texts that the defence's judge labelled."""
+    judge_tokens: int | None
+    """Tokens that its judge read and wrote."""
+    acted: bool
+    """Whether the defence replaced the response, refused, or chose another than the first."""
+    unclear: int
+    """Replies to second questions that are neither yes nor no."""
 
 
 @dataclass
@@ -30,6 +50,10 @@ class Answer:
     """The time for this row: its share of its batch's time."""
     thought: str | None = None
     """The model's thought, if the server returns it in a separate field."""
+    prompt_tokens: int | None = None
+    """Tokens of the prompt, images included; None if a server does not report it."""
+    defended: Defended | None = None
+    """Of a model behind a defence (align/defences/)."""
 
 
 @dataclass
@@ -48,6 +72,8 @@ class Unanswered:
     """What the user can do."""
     unusable: bool = False
     """The row cannot be sent to the model: its prompt is too long, or an image has an unsupported shape."""
+    defended: Defended | None = None
+    """The calls of a defence before the one that failed."""
 
     @property
     def told(self) -> str:
@@ -61,6 +87,8 @@ def record_of(answer: Answer, marks: Marks) -> dict[str, Any]:
     """
     record: dict[str, Any] = {"id": answer.id, "response": answer.response, "finish_reason": answer.finish_reason}
     record |= {"new_tokens": answer.new_tokens, "seconds": round(answer.seconds, 4)}
+    if answer.defended is not None:
+        record["defence"] = asdict(answer.defended)
     if answer.thought is None:
         return parted(record, marks)
     record |= {"thought": answer.thought, "apart": True}

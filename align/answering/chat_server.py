@@ -65,6 +65,8 @@ class Server(Sender[Request, Reply]):
         if request.schema is not None:
             form = {"name": "verdict", "strict": True, "schema": request.schema}
             ours["response_format"] = {"type": "json_schema", "json_schema": form}
+        if "seed" in ours:
+            ours["seed"] += request.call
         extra = self.settings.extra
         kept = {key: value for key, value in ours.items() if key not in extra}
         return kept | {"extra_body": {key: value for key, value in extra.items() if value is not None}}

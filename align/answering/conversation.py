@@ -34,6 +34,8 @@ class Request:
     max_new_tokens: int
     schema: dict[str, Any] | None = None
     """JSON schema of the reply, for endpoints that can enforce it."""
+    call: int = 0
+    """Which call for its row it is, from 0: with sampling, it is added to the seed."""
 
 
 @dataclass(frozen=True)

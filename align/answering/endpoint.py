@@ -7,6 +7,7 @@ from typing import Any
 
 from align.answering.address import check_address
 from align.answering.answer import Answer, Unanswered, check_sampling, how
+from align.answering.calls import call_of
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Request, Turn
 from align.answering.prompt_counts import PromptCounter, PromptCounts
@@ -62,7 +63,8 @@ class Endpoint:
                 yield Unanswered(found.id, found.detail, declined, found.final, found.asked, found.help)
             else:
                 self._counter.add(of[found.id], found)
-                yield Answer(found.id, found.text, found.finish_reason, found.new_tokens, found.seconds, found.thought)
+                told = found.new_tokens, found.seconds, found.thought, found.prompt_tokens
+                yield Answer(found.id, found.text, found.finish_reason, *told)
 
     @property
     def agreement(self) -> PromptCounts | None:
@@ -86,4 +88,4 @@ class Endpoint:
             Turn(turn.role, turn.text, tuple(next(images) for _ in turn.places), turn.places) for turn in row.history
         ]
         turns.append(Turn("user", row.prompt, tuple(images), row.places))
-        return Request(row.id, tuple(turns), self._settings.max_new_tokens)
+        return Request(row.id, tuple(turns), self._settings.max_new_tokens, call=call_of(row.id))

@@ -27,6 +27,9 @@ from align.models.loading import Loaded, ModelSource
 from align.rows import Row
 from align.settings import Generation
 
+Drawing = Callable[[list[str], Any], Sequence[Any]]
+"""(row ids of a batch, device) -> processors of its logits."""
+
 
 def load_on(device: str, source: ModelSource) -> Loaded:
     """Load a model on a device for generation. Raises UserError.
@@ -96,14 +99,23 @@ class Written:
 
 
 def generate(
-    model: Any, renderer: Renderer, rows: Sequence[Row], settings: Generation, seen: SeenImages | None = None
+    model: Any,
+    renderer: Renderer,
+    rows: Sequence[Row],
+    settings: Generation,
+    seen: SeenImages | None = None,
+    hook: Drawing | None = None,
 ) -> Iterator[Answer | Unanswered]:
     """Generate responses batch by batch, longest prompts first; identify them by row id. `seen` caches image features.
 
-    Raises UserError.
+    `hook` (row ids, device) gives processors of a batch's logits that come before those of sampling. Raises UserError.
     """
     hidden = hidden_thoughts(renderer, settings)
-    drawing = partial(processors, settings)
+    sampling = partial(processors, settings)
+
+    def drawing(row_ids: list[str], device: Any) -> LogitsProcessorList:
+        return LogitsProcessorList([*(hook(row_ids, device) if hook else ()), *sampling(row_ids, device)])
+
     for written in write(model, renderer, rows, settings, drawing, seen):
         yield written if isinstance(written, Unanswered) else _answer(written, renderer, hidden)
 
@@ -201,4 +213,5 @@ def _answer(written: Written, renderer: Renderer, hidden: Hidden) -> Answer:
     kept = written.tokens[:-1] if written.finished else written.tokens
     response = hidden.text(renderer.processor.tokenizer, kept)
     reason = "stop" if written.finished else "length"
-    return Answer(written.rendered.id, response, reason, len(kept), written.seconds)
+    read = len(written.rendered.prompt_ids)
+    return Answer(written.rendered.id, response, reason, len(kept), written.seconds, prompt_tokens=read)

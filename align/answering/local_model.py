@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from align.answering.answer import Answer, Unanswered, check_sampling
-from align.answering.generate import generate, hidden_thoughts, load_on, longest_first
+from align.answering.generate import Drawing, generate, hidden_thoughts, load_on, longest_first
 from align.answering.thoughts import NOTHING_HIDDEN, marks_of
 from align.answering.workers import Workers
 from align.devices import has_gpu
@@ -65,6 +65,11 @@ class LocalModel(OnThisMachine):
         self._model: Any = None
         self._seen: SeenImages | None = None
         self._workers: Workers | None = None
+        self._hook: Drawing | None = None
+
+    def decode_with(self, hook: Drawing) -> None:
+        """Let a function give processors of the logits (of a defence), before the first request."""
+        self._hook = hook
 
     def answers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         """One result per row, in the order of arrival. Raises UserError, also if one of several processes ends."""
@@ -76,7 +81,7 @@ class LocalModel(OnThisMachine):
         if self._model is None:
             self._model = load_on(self._devices[0], self.source).model
             self._seen = SeenImages(self._model, self.known.family)
-        yield from generate(self._model, self._renderer, rows, self._generation, self._seen)
+        yield from generate(self._model, self._renderer, rows, self._generation, self._seen, self._hook)
 
     def release(self) -> None:
         """Free the model and its device memory. Another request loads it again."""
@@ -88,7 +93,7 @@ class LocalModel(OnThisMachine):
 
     def _answers_of_workers(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         if self._workers is None or self._workers.closed:
-            self._workers = Workers(self.source, self._generation, self._devices)
+            self._workers = Workers(self.source, self._generation, self._devices, self._hook)
         ordered = longest_first(self._renderer, rows, self.known.positions)
         yield from ordered.unusable
         yield from self._workers.answers(ordered.rows)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from align.answering.answer import Answer, Unanswered
-from align.answering.generate import generate, load_on
+from align.answering.generate import Drawing, generate, load_on
 from align.console import quiet_libraries, show_log
 from align.errors import UserError
 from align.fast.seen_images import SeenImages
@@ -54,7 +54,9 @@ class Worker:
 class Workers:
     """One process per entry of `devices`; a device may occur several times."""
 
-    def __init__(self, source: ModelSource, generation: Generation, devices: Sequence[str]):
+    def __init__(
+        self, source: ModelSource, generation: Generation, devices: Sequence[str], hook: Drawing | None = None
+    ):
         self.closed = False
         self._workers: list[Worker] = []
         # Spawn instead of fork: CUDA and torch's threads do not survive a fork.
@@ -62,7 +64,7 @@ class Workers:
         threads = max(torch.get_num_threads() // len(devices), 1)
         for device in devices:
             here, there = context.Pipe()
-            process = context.Process(target=work, args=(there, source, generation, device, threads), daemon=True)
+            process = context.Process(target=work, args=(there, source, generation, device, threads, hook), daemon=True)
             process.start()
             there.close()  # now only the process holds it, so the pipe closes when the process ends
             self._workers.append(Worker(process, here, device))
@@ -134,7 +136,14 @@ def _came_already(workers: Sequence[Worker]) -> Iterator[Answer | Unanswered]:
             yield message
 
 
-def work(connection: Connection, source: ModelSource, generation: Generation, device: str, threads: int) -> None:
+def work(
+    connection: Connection,
+    source: ModelSource,
+    generation: Generation,
+    device: str,
+    threads: int,
+    hook: Drawing | None = None,
+) -> None:
     """The main function of a process: generate responses for rows until the parent closes the connection."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends SIGINT to all processes; the parent ends this one
     threading.Thread(target=end_with_parent, daemon=True).start()
@@ -151,7 +160,7 @@ def work(connection: Connection, source: ModelSource, generation: Generation, de
             if loaded is None:
                 loaded = load_on(device, source)
                 seen = SeenImages(loaded.model, loaded.family)
-            for answer in generate(loaded.model, loaded.renderer, rows, generation, seen):
+            for answer in generate(loaded.model, loaded.renderer, rows, generation, seen, hook):
                 connection.send(answer)
             connection.send(None)
         except BrokenPipeError:

@@ -19,6 +19,7 @@ from align.config.registry import DEFENCES, METHODS, REWARD_MODEL, resolve
 from align.config.values import flatten, to_dict
 from align.data.assembly import training_data
 from align.errors import UserError
+from align.evaluation.defended import defence_of, refuse_unread, short_name
 from align.report.controlled import ground, refuse_uncontrolled
 from align.run_folder import RunFolder, folder_within
 from align.settings import CompareConfig, EvalConfig, RunConfig
@@ -206,7 +207,7 @@ def _references(config: CompareConfig, cells: Sequence[Composed]) -> list[EvalCo
     run = cells[0].config
     rows: dict[str, dict[str, Any]] = {VANILLA: {}}
     rows |= _beside_the_paper_track(config, cells)
-    return [
+    found = [
         EvalConfig(
             **vars(run.evaluate) | special,
             model=run.model,
@@ -215,6 +216,9 @@ def _references(config: CompareConfig, cells: Sequence[Composed]) -> list[EvalCo
         )
         for name, special in rows.items()
     ]
+    for evaluation in found:
+        defence_of(evaluation)  # settings that it does not read should be known before hours of training
+    return found
 
 
 def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) -> dict[str, dict[str, Any]]:
@@ -231,11 +235,13 @@ def _beside_the_paper_track(config: CompareConfig, cells: Sequence[Composed]) ->
     taken = {VANILLA: "the base model", **dict.fromkeys((Path(name).stem for name in available()), "a recipe")}
     taken |= dict.fromkeys((Path(cell.config.recipe).stem for cell in cells), "a recipe")
     rows: dict[str, dict[str, Any]] = {}
+    refuse_unread(config.defence_settings, [short_name(defence) for defence in config.defence])
     for defence in dict.fromkeys(config.defence):
         resolve("defence", defence, DEFENCES)
-        name = defence.rpartition(":")[2]
+        name = short_name(defence)
         _take(name, f"defence={defence}", taken, "Give it another name in its module.")
-        rows[name] = {"defence": defence}
+        own = config.defence_settings.get(name)
+        rows[name] = {"defence": defence, "defence_settings": {name: own} if own else {}}
     taken |= dict.fromkeys(DEFENCES, "a defence")
     for name, path in config.checkpoint.items():
         _take(name, f"checkpoint.{name}=", taken, "Choose another name: checkpoint.<name>=")

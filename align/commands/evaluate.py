@@ -16,6 +16,7 @@ from align.config.compose import compose_eval
 from align.console import Display
 from align.errors import UserError
 from align.evaluation.curve import Results, evaluate_curve, lacking
+from align.evaluation.defended import defence_of
 from align.evaluation.evaluation import evaluate
 from align.evaluation.forecast import forecast
 from align.evaluation.judges.stored_settings import forget_stored
@@ -108,7 +109,7 @@ def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
     row = row_of(run)
     arm = Arm(row, [Evaluated(run)]) if instead is None else Arm(row | {"results": instead, "external": {}}, [])
     print(f"\n{what} of {row['model']}")
-    print_tables(tables_of([arm], [], ("rates", "divided", "measured")))
+    print_tables(tables_of([arm], [], ("rates", "divided", "defences", "measured")))
 
 
 def _refuse_launcher() -> None:
@@ -170,10 +171,10 @@ def _results_folder(run: RunFolder, config: EvalConfig) -> RunFolder:
 
 
 def _external(model: Model, config: EvalConfig, folder: Path, display: Display) -> External | None:
-    """The lmms_eval tasks; none with a defence, whose prompt lmms_eval would not add."""
+    """The lmms_eval tasks; none with a defence, which lmms_eval would not apply."""
     if config.lmms_eval.tasks and config.defence:
         display.say(
-            f"lmms_eval: skipped with defence={config.defence}, because lmms_eval does not add the defence's prompt"
+            f"lmms_eval: skipped with defence={config.defence}, because lmms_eval asks the model without the defence"
         )
     return External(model, config, folder) if config.lmms_eval.tasks and not config.defence else None
 
@@ -260,6 +261,10 @@ def _check_model(run: RunFolder, model: Model, config: EvalConfig) -> None:
         "seed": config.seed,
     }
     there = run.manifest()
+    defence = defence_of(config)
+    settings = defence.identity if defence else None
+    if not there or there.get("defence_settings"):  # earlier versions did not store it
+        identity["defence_settings"] = settings
     if there and there.get("method") is not None:
         raise UserError(f"{run.path} is the folder of a training run. Give another output_dir=.")
     refuse_other(run.path, "model", there, identity)
@@ -275,5 +280,5 @@ def _check_model(run: RunFolder, model: Model, config: EvalConfig) -> None:
         seconds=0.0,
         peak_memory_mib=None,
         versions=versions(),
-        **identity,
+        **identity | {"defence_settings": settings},
     )

@@ -50,6 +50,13 @@ def role_settings(name: str, config: Roles, section: str = "role") -> RoleSettin
     return _own(name, config, config.each, RoleSettings, f"{section}.each.{name}", ("path", "serve", "use"))
 
 
+def defence_judge_settings(given: Any, where: str) -> JudgeSettings:
+    """Return the settings of a defence's judge, `where` being their section. Raises UserError for an invalid one."""
+    settings = _own("judge", JudgeSettings(), {"judge": given}, JudgeSettings, where)
+    check_values(settings, where)
+    return settings
+
+
 Settings = TypeVar("Settings", JudgeSettings, RoleSettings)
 
 
@@ -103,6 +110,10 @@ def check_addresses(config: Any, prefix: str = "") -> None:
             check_values(settings_of(name, value, section), f"{section}.each.{name}")
         for name in value.each if isinstance(value, Roles) else ():
             check_values(role_settings(name, value, section), f"{section}.each.{name}")
+        if field.name == "defence_settings":
+            for name, own in value.items():
+                if isinstance(own, dict) and own.get("judge_settings"):
+                    defence_judge_settings(own["judge_settings"], f"{section}.{name}.judge_settings")
         if is_dataclass(value):
             check_addresses(value, f"{section}.")
 

@@ -124,7 +124,14 @@ FILES_OF = {"mm_safetybench_text": "mm_safetybench", "msts_text": "msts", "spa_v
 TWIN_SOURCES = ("vlguard", "mssbench")
 """Sources with items for the controlled track (`twins=true`)."""
 
-DEFENCES = {"safety_prompt": "align.evaluation.defences:SAFETY_PROMPT"}
+DEFENCES = {
+    "safety_prompt": "align.defences.safety_prompt:SAFETY_PROMPT",
+    "safety_template": "align.defences.safety_template:SAFETY_TEMPLATE",
+    "adashield_s": "align.defences.adashield_s:ADASHIELD_S",
+    "ecso": "align.defences.ecso:Ecso",
+    "detector": "align.defences.detector:Detector",
+    "best_of_n": "align.defences.best_of_n:BestOfN",
+}
 
 
 def benchmark_names(names: Sequence[str]) -> list[str]:

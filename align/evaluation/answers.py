@@ -11,11 +11,9 @@ from typing import Any
 from align.answering.answer import Unanswered, how, parted_together, record_of
 from align.answering.model import Model
 from align.answering.thoughts import MISPLACED
-from align.config.registry import DEFENCES, resolve
 from align.console import Display, shortened
 from align.data.pixels import pixels_of
 from align.errors import UserError
-from align.evaluation.defences import Defence
 from align.evaluation.selection import Selected
 from align.evaluation.stored_rows import write_requests
 from align.evaluation.turns import continued, waves
@@ -130,13 +128,9 @@ def _answered(
     last: bool,
 ) -> Responses:
     """The responses to rows, of which those in `before` are known. Raises UserError if rows get none."""
-    asked = list(rows)
-    if config.defence:
-        defence: Defence = resolve("defence", config.defence, DEFENCES)
-        asked = [defence.applied(row) for row in asked]
-    hashes = {row.id: _hash(model.prompt(row), *pixels[row.id], str(how(config.generation))) for row in asked}
+    hashes = {row.id: _hash(model.prompt(row), *pixels[row.id], str(how(config.generation))) for row in rows}
     lacking = {row.id: row.follows for row in rows if row.follows and not before[row.follows]["response"]}
-    return _answers(model, name, asked, hashes, lacking, folder / "responses.jsonl", early, last)
+    return _answers(model, name, rows, hashes, lacking, folder / "responses.jsonl", early, last)
 
 
 def _say_unusable(name: str, responses: Responses, display: Display) -> None:
@@ -187,6 +181,9 @@ def _keep_settings(folder: Path, chosen: Selected, config: Evaluate, model: Mode
     there = read_json(file) if file.is_file() and responses.is_file() and responses.stat().st_size else {}
     selection, asked = chosen.narrowed or "all rows", there.pop("selection", "not recorded")
     compared = {AGREEMENT: there.pop(AGREEMENT)} if AGREEMENT in there else {}
+    if there and "defence_settings" in wanted:
+        # Earlier versions did not store it; then the hashes of prompts say which responses are of this defence.
+        there.setdefault("defence_settings", wanted["defence_settings"])
     if there and there.get("rows") != rows:
         raise UserError(
             f"{folder} stores responses to other rows of {chosen.name} (selection: {asked}); this evaluation has "
@@ -284,7 +281,8 @@ def _record(answer: Any, model: Model) -> dict[str, Any]:
     if isinstance(answer, Unanswered):
         finish_reason = UNUSABLE if answer.unusable else DECLINED
         nothing = {"response": "", "finish_reason": finish_reason, "new_tokens": None, "seconds": 0.0}
-        return {"id": answer.id} | nothing | {"detail": answer.reason}
+        spent = {"defence": asdict(answer.defended)} if answer.defended else {}
+        return {"id": answer.id} | nothing | spent | {"detail": answer.reason}
     return record_of(answer, model.marks)
 
 

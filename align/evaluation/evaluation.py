@@ -18,6 +18,7 @@ from align.answering.model import Model
 from align.console import Display
 from align.errors import UserError
 from align.evaluation.answers import Answered, Early
+from align.evaluation.defended import defended
 from align.evaluation.items import items_of
 from align.evaluation.judges.build import judges_of
 from align.evaluation.judges.run import judge_answers
@@ -56,6 +57,7 @@ def evaluate(
     selections = selections_of(config)
     judges = judges_of(config.judge, selections)
     early = Early(display)
+    model = defended(model, config, selections)
     try:
         answered = {chosen.name: Answered.of(model, chosen, config, folder, early) for chosen in selections}
     finally:

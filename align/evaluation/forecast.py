@@ -7,6 +7,7 @@ from pathlib import Path
 
 from align.answering.budget import CHARACTERS_PER_TOKEN, Budget
 from align.errors import UserError
+from align.evaluation.defended import defence_of
 from align.evaluation.judges.build import judges_of
 from align.evaluation.judges.model_judge import AskedJudge
 from align.evaluation.lmms.measure import forecast as external_forecast
@@ -25,6 +26,10 @@ def forecast(config: Evaluate, folder: Path) -> Iterator[str]:
         raise UserError("benchmark= is missing. Give benchmark=<names>")
     selections = selections_of(config)
     judges = judges_of(config.judge, selections)
+    defence = defence_of(config)
+    if defence is not None:
+        of_judge = ", and its judge" if defence.assessor else ""
+        yield f"defence {defence.name}: at most {defence.most_calls} calls of the model for each response{of_judge}"
     for chosen in selections:
         there = _responses(chosen, folder)
         yield f"{chosen.name}: {len(chosen.rows)} responses, {len(there)} of them stored; judges: {_named(judges[chosen.name])}"

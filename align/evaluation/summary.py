@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from align.evaluation.items import Item, items_of
@@ -51,6 +51,7 @@ def summarise(
             "prompt": sum(verdict.prompt_tokens or 0 for verdict in verdicts.values()),
             "new": sum(verdict.new_tokens or 0 for verdict in verdicts.values()),
         },
+        "cost": cost_of(responses.values()),
         # Part of the incoherent ones; for twins it counts rows, not pairs.
         "unfinished": sum(verdict.unfinished for verdict in verdicts.values()),
         "cut_at_max_new_tokens": sum(record["finish_reason"] == "length" for record in responses.values()),
@@ -61,6 +62,28 @@ def summarise(
         low, high = proportion_interval([item.good for item in valid], [item.cluster for item in valid])
         result |= {"rate": good / len(valid), "low": low, "high": high, "as_judged": _as_judged(chosen, verdicts)}
     return result
+
+
+def cost_of(responses: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Calls and tokens of the model for the responses to one benchmark; see docs/formats.md.
+
+    A response without a defence is one call. Rows that the model could not be asked have no cost.
+    `counted` is the number of responses whose new tokens are known, of which `new_tokens` is the sum.
+    """
+    cost = dict.fromkeys(("responses", "calls", "counted", "new_tokens", "judged", "acted", "unclear"), 0)
+    for record in responses:
+        of = record.get("defence")
+        if of is None:
+            if record["finish_reason"] == "unusable":
+                continue
+            of = {"calls": 1, "new_tokens": record["new_tokens"], "judged": 0, "acted": False, "unclear": 0}
+        cost["responses"] += 1
+        for key in ("calls", "judged", "acted", "unclear"):
+            cost[key] += int(of[key])
+        if of["new_tokens"] is not None:
+            cost["counted"] += 1
+            cost["new_tokens"] += of["new_tokens"]
+    return cost
 
 
 def _as_judged(chosen: Selected, verdicts: Mapping[str, Verdict]) -> dict[str, int] | None:

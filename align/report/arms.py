@@ -159,6 +159,8 @@ def _pooled(runs: Sequence[Evaluated], name: str, results: list[dict[str, Any]])
         "cut_at_max_new_tokens": sum(result["cut_at_max_new_tokens"] for result in results),
         "facts": list(dict.fromkeys(fact for result in results for fact in result["facts"])),
     }
+    costs: list[Any] = [result.get("cost") for result in results]
+    pooled["cost"] = {key: sum(cost[key] for cost in costs) for key in costs[0]} if all(costs) else None
     if all(result["rate"] is not None for result in results):
         pooled |= rate_of([(run.row["seed"], run.items(name, results[0]["judge"]).valid) for run in runs])
         if all(result["as_judged"] for result in results):

@@ -75,6 +75,7 @@ LATER: Form = {
     "stopped": (text, "a string"),
     "tuning": (text, "a string"),
     "defence": (text, "a string"),
+    "defence_settings": (mapping, "an object"),
     "parameters": (mapping, "an object"),
     "data": (mapping, "an object"),
     "versions": (mapping, "an object"),
@@ -106,6 +107,8 @@ SUMMARY: Form = {
     "cut_at_max_new_tokens": (count, "a whole number"),
     "facts": (texts, "a list of strings"),
 }
+SUMMARY_LATER: Form = {"cost": (lambda value: mapping(value) and counts(value), "{what: how many}")}
+"""Keys that a summary may lack."""
 SETTINGS: Form = {"rows": (text, "a string"), "generation": (mapping, "an object")}
 METRIC: Form = {
     "set": (text, "a string"),
@@ -143,7 +146,7 @@ def checked(file: Path, value: Any, form: Form, later: Form | None = None) -> di
 
 def summary_of(file: Path, value: Any) -> dict[str, Any]:
     """A summary whose counts sum to n. Raises UserError."""
-    summary = checked(file, value, SUMMARY)
+    summary = checked(file, value, SUMMARY, SUMMARY_LATER)
     if sum(summary["counts"].values()) != summary["n"]:
         raise UserError(
             f"{file}: counts sum to {sum(summary['counts'].values())}, but n is {summary['n']}. Evaluate it again."

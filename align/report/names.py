@@ -18,7 +18,14 @@ HEADINGS = {
     "ability": "ability: correct",
 }
 SHORT = {"vsil": "safe", "vsil_free": "safe", "benign": "answered", "twin": "both right", "ability": "right"}
-NAMES = {"vanilla": "no alignment", "safety_prompt": "safety prompt"}
+NAMES = {
+    "vanilla": "no alignment",
+    "safety_prompt": "safety prompt",
+    "safety_template": "safety template",
+    "adashield_s": "AdaShield-S",
+    "ecso": "ECSO",
+    "best_of_n": "best of n",
+}
 ARMS = ("text_leak", "shuffled_leak", "image_leak", "image_free", "caption_free")
 METHODS = {
     "sft": "SFT",

@@ -35,7 +35,7 @@ RESULT_KEYS = (
     "cut_at_max_new_tokens",
     "facts",
 )
-LATER_KEYS = ("as_judged", "prompt_hash", "judge_settings", "judge_tokens", "unfinished")
+LATER_KEYS = ("as_judged", "prompt_hash", "judge_settings", "judge_tokens", "unfinished", "cost")
 """Keys that summaries of earlier versions lack."""
 
 

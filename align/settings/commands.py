@@ -210,7 +210,8 @@ class CompareConfig:
     suite: str | None = option(
         None, "a suite for every run instead of the model's, e.g. the suite.yaml of `align construct`"
     )
-    defence: list[str] = option(["safety_prompt"], "prompt-only defences as rows of the paper track, without training")
+    defence: list[str] = option(["safety_prompt"], "defences as rows of the paper track, without training")
+    defence_settings: dict[str, Any] = option(dict, "settings of the defences: defence_settings.<defence>.<key>=")
     checkpoint: dict[str, str] = option(
         dict,
         "checkpoints trained elsewhere as rows, by name: checkpoint.<name>=<folder or Hub id>; needs exactly one "
@@ -258,8 +259,8 @@ class TableConfig:
     format: str = option("md", "md | csv | json | latex")
     seeds: str = option("together", "together: one line per arm, over its seeds | apart: one line per run")
     tables: list[str] = option(
-        ["rates", "divided", "differences", "categories", "measured", "reward_models"],
-        "which tables: rates, divided (refusals, warnings, ...), differences, categories, measured (lmms_eval), "
-        "reward_models (accuracy)",
+        ["rates", "divided", "defences", "differences", "categories", "measured", "reward_models"],
+        "which tables: rates, divided (refusals, warnings, ...), defences (with their cost), differences, categories, "
+        "measured (lmms_eval), reward_models (accuracy)",
     )
     output: str | None = option(None, "file to write (default: standard output)")

@@ -44,7 +44,14 @@ class Evaluate:
         "what the model sees of a row, unless the benchmark's name includes a view: image | text | caption | shuffled "
         "| blank",
     )
-    defence: str | None = option(None, "a prompt placed before every request: safety_prompt, or module:name")
+    defence: str | None = option(
+        None,
+        "a defence at inference time: safety_prompt, safety_template, adashield_s, ecso, detector, best_of_n, or "
+        "module:name",
+    )
+    defence_settings: dict[str, Any] = option(
+        dict, "settings of the defence: defence_settings.<defence>.<key>=, e.g. defence_settings.best_of_n.n=8"
+    )
     every_steps: int | None = option(
         None, "keep the weights every this many training steps, and evaluate them too after training: the run's curve"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from align.settings.evaluation import Evaluate
 from align.settings.option import option
@@ -72,7 +73,8 @@ class SweepConfig:
     )
     devices: list[str] = option(list, "local: GPUs, divided evenly among the runs that train at once, e.g. 0,1,2,3")
     vanilla: bool = option(True, "also evaluate each untrained model")
-    defence: list[str] = option(list, "also evaluate each untrained model with these prompt-only defences")
+    defence: list[str] = option(list, "also evaluate each untrained model with these defences")
+    defence_settings: dict[str, Any] = option(dict, "settings of the defences: defence_settings.<defence>.<key>=")
     tune: list[str] = option(
         list,
         "axes to tune: one value is chosen per combination of the other axes, over all seeds, e.g. train.learning_rate",

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from align.config.compose import compose_run
-from align.config.registry import DEFENCES, JUDGES, REWARD_MODEL, resolve
+from align.config.registry import JUDGES, REWARD_MODEL, resolve
 from align.config.values import flatten
 from align.errors import UserError
+from align.evaluation.defended import defence_of, refuse_unread, short_name
 from align.evaluation.judges.build import NONE
 from align.evaluation.selection import narrowing, set_name, set_names, typed_settings
 from align.rows import split_view
 from align.run_folder import RunFolder
-from align.settings import BenchmarkSettings, Evaluate
+from align.settings import Answering, BenchmarkSettings, Evaluate
 from align.sweep.cells import Cell, without_launch
 from align.sweep.grid import Grid, text_of
 from align.sweep.tasks import EVALUATE, TRAIN, VALIDATE, Row, Task
@@ -99,10 +100,20 @@ class _Rows:
             if self._evaluation(cell):
                 models.setdefault(tuple(value for key, value in cell.axes.items() if _of_model(key)), []).append(cell)
         names: dict[str, list[str]] = {VANILLA: []} if self._grid.config.vanilla else {}
+        settings = self._grid.config.defence_settings
+        refuse_unread(settings, [short_name(defence) for defence in self._grid.config.defence])
         for defence in self._grid.config.defence:
-            resolve("defence", defence, DEFENCES)
-            names[defence.rpartition(":")[2]] = [f"defence={defence}"]
+            name = short_name(defence)
+            own = {name: settings[name]} if name in settings else {}
+            defence_of(Evaluate(defence=defence, defence_settings=own, generation=self._generation()))
+            typed = [f"defence_settings.{key}={text_of(value)}" for key, value in flatten(own)]
+            names[name] = [f"defence={defence}", *typed]
         return [self._reference(cells, name, more) for cells in models.values() for name, more in names.items()]
+
+    def _generation(self) -> Answering:
+        """How the first evaluated run is asked; a model without training is asked in the same way."""
+        asked = [self._evaluate(cell) for cell in self._cells if self._evaluation(cell)]
+        return asked[0].generation if asked else Answering()
 
     def _reference(self, cells: list[Cell], name: str, more: list[str]) -> Row:
         axes = {key: value for key, value in cells[0].axes.items() if _of_model(key)}

@@ -80,6 +80,19 @@ def test_a_checkpoint_trained_elsewhere_is_a_row(model_file, tiny, tmp_path):
     assert main([*command, "model=mini_llava,mini_qwen2_vl"]) == 2
 
 
+@pytest.mark.slow
+def test_defences_are_rows_with_their_own_settings_and_their_cost(model_file, tmp_path):
+    several = ["recipe=t_sft", "defence=ecso,detector", "defence_settings.detector.unclear=pass"]
+    assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", *several]) == 0
+    rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]}
+    assert list(rows) == ["vanilla", "ecso", "detector", "t_sft"]
+    costs = {name: row["results"]["mini_vsil"]["cost"] for name, row in rows.items()}
+    assert [(it["responses"], it["calls"]) for it in costs.values()] == [(6, 6), (6, 24), (6, 12), (6, 6)]
+    text = (tmp_path / "out" / "paper.md").read_text()
+    of_defences = text[text.index("Defences and their cost") :]
+    assert [line.split(" | ")[2] for line in of_defences.splitlines()[4:7]] == ["no alignment", "ECSO", "detector"]
+
+
 def twins_without_harmful_answers(folder, n=24):
     """A file of the miniature's twins as somebody's own, who has no harmful answers."""
     records = []

@@ -26,8 +26,8 @@ PAPER = ["recipe=t_sft,mm_sft"]
         ([*PAPER, "checkpoint.mm_dpo=x"], "'mm_dpo' .a recipe"),
         ([*PAPER, "defence=safty_prompt"], "defence=safty_prompt: unknown .did you mean 'safety_prompt'"),
         (
-            [*PAPER, "defence=align.config.registry:DEFENCES,align.evaluation.answers:DEFENCES"],
-            "defence=align.evaluation.answers:DEFENCES: .* 'DEFENCES' .the row of defence=align.config.registry:",
+            [*PAPER, "defence=align.config.registry:DEFENCES,align.evaluation.defended:DEFENCES"],
+            "defence=align.evaluation.defended:DEFENCES: .* 'DEFENCES' .the row of defence=align.config.registry:",
         ),
         (["track=controlled", "checkpoint.theirs=x"], "checkpoint.theirs=: .* of the paper track, .*track=paper"),
         ([ARMS, "checkpoint.theirs=x"], "checkpoint.theirs=: .* a recipe of the paper track to recipe="),

@@ -240,11 +240,14 @@ def playing(form: Form, settings: JudgeSettings) -> AskedJudge:
     given = [key for key in ("base_url", "path", "serve") if getattr(settings, key) is not None]
     if len(given) != 1:
         found = f"{' and '.join(given)} are given" if given else "no model is given"
+        several = (
+            f"; for one of several judges, judge.each.{form.name}.base_url= and so on. judge=refusal_match needs no "
+            "model and measures only refusal; judge=none stores responses without judging"
+        )
         raise UserError(
-            f"judge {form.name}: {found}. Give judge.base_url= with judge.model= (an OpenAI-compatible endpoint), "
-            "judge.path= (a model loaded here), or judge.serve= (a model that vLLM serves here); for one of several "
-            f"judges, judge.each.{form.name}.base_url= and so on. judge=refusal_match needs no model and measures only refusal; judge=none "
-            "stores responses without judging."
+            f"judge {form.name}: {found}. Give {section}.base_url= with {section}.model= (an OpenAI-compatible "
+            f"endpoint), {section}.path= (a model loaded here), or {section}.serve= (a model that vLLM serves here)"
+            f"{several if section.startswith('judge') else ''}."
         )
     if settings.path:
         from align.answering.chat_local import LocalChat, check_local, identity_of

@@ -10,13 +10,14 @@ from align.report.arms import Arm
 from align.report.run_results import Evaluated
 from align.report.tables.abilities import measured_tables
 from align.report.tables.categories import category_tables
+from align.report.tables.defences import defence_tables
 from align.report.tables.differences import difference_tables
 from align.report.tables.labels import divided_tables
 from align.report.tables.rates import rate_tables
 from align.report.tables.reward_models import reward_model_tables
 from align.report.tables.table import Table
 
-PARTS = ("rates", "divided", "differences", "categories", "measured", "reward_models")
+PARTS = ("rates", "divided", "defences", "differences", "categories", "measured", "reward_models")
 
 
 def tables_of(
@@ -25,7 +26,7 @@ def tables_of(
     parts: Sequence[str] = PARTS,
     reward_models: Sequence[Evaluated] = (),
 ) -> list[Table]:
-    """Tables of rates, labels, differences, categories, lmms_eval's results, and reward models.
+    """Tables of rates, labels, defences, differences, categories, lmms_eval's results, and reward models.
 
     Raises UserError.
     """
@@ -34,6 +35,7 @@ def tables_of(
     made = {
         "rates": lambda: rate_tables(arms),
         "divided": lambda: divided_tables(arms),
+        "defences": lambda: defence_tables(arms),
         "differences": lambda: difference_tables(comparisons),
         "categories": lambda: category_tables(arms),
         "measured": lambda: measured_tables(arms),

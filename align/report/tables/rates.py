@@ -67,7 +67,7 @@ def rate_tables(arms: Sequence[Arm]) -> list[Table]:
                 table_of(f"{track}-judge-{judge}", f"{OTHERS}: {judge}, {track} track, %", judged, places, NOTES)
             )
         if controls := [name for name in sets if is_control(name)]:
-            places = [_set_place(rows, name) for name in controls]
+            places = [set_place(rows, name) for name in controls]
             seen = [arm for arm in of_track if set(controls) & set(arm.row["results"])]
             notes = [*NOTES, *facts_of(rows, controls)]
             tables.append(table_of(f"{track}-controls", f"{CONTROLS}, {track} track, %", seen, places, notes))
@@ -133,10 +133,7 @@ def _block(row: dict[str, Any]) -> str:
 
 
 def paper_number(row: dict[str, Any], set_name: str, measure: str = "rate") -> Published | None:
-    """The paper's number for the same model, method and benchmark.
-
-    None for a row that has a name of the paper but another view, defence or training.
-    """
+    """The paper's number for the same model, method and benchmark; None for another view, defence or training."""
     prefix, view, defence = row["name"].partition("_")[0], row["view"], row.get("defence")
     of_its_name = (
         defence in (None, row["name"])
@@ -167,14 +164,15 @@ PAPERS_JUDGE = {"LlamaGuard3-8B": "llamaguard", "GPT-4o": "vlsbench", "GPT-4o-mi
 def _with_averages(rows: Rows, sets: Sequence[str]) -> list[Place]:
     places = []
     for name in sets:
-        places.append(_set_place(rows, name))
+        places.append(set_place(rows, name))
         for average, parts in AVERAGES.items():
             if set(parts) <= set(sets) and name == max(parts, key=list(sets).index):
                 places.append(_average_place(rows, average, parts))
     return places
 
 
-def _set_place(rows: Rows, name: str) -> Place:
+def set_place(rows: Rows, name: str) -> Place:
+    """The column of a benchmark: its main judge's rates."""
     results = [row["results"][name] for row in rows if name in row["results"]]
     column = Column(name, measures(results, HEADINGS), heading(results, name), f"{measures(results, SHORT)} %")
     return column, partial(_set_cell, name)
