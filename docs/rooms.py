@@ -25,6 +25,7 @@ PIPELINE = (
     "batches",
     "models",
     "answering",
+    "defences",
     "methods",
     "evaluation",
     "report",

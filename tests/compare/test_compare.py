@@ -85,12 +85,13 @@ def test_defences_are_rows_with_their_own_settings_and_their_cost(model_file, tm
     several = ["recipe=t_sft", "defence=ecso,detector", "defence_settings.detector.unclear=pass"]
     assert main(["compare", f"model={model_file}", f"output_dir={tmp_path / 'out'}", *several]) == 0
     rows = {row["name"]: row for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]}
-    assert list(rows) == ["vanilla", "ecso", "detector", "t_sft"]
+    assert list(rows) == ["vanilla", "detector", "ecso", "t_sft"]
     costs = {name: row["results"]["mini_vsil"]["cost"] for name, row in rows.items()}
-    assert [(it["responses"], it["calls"]) for it in costs.values()] == [(6, 6), (6, 24), (6, 12), (6, 6)]
+    assert [(it["responses"], it["calls"]) for it in costs.values()] == [(6, 6), (6, 12), (6, 24), (6, 6)]
     text = (tmp_path / "out" / "paper.md").read_text()
     of_defences = text[text.index("Defences and their cost") :]
-    assert [line.split(" | ")[2] for line in of_defences.splitlines()[4:7]] == ["no alignment", "ECSO", "detector"]
+    lines = [line.split(" | ") for line in of_defences.splitlines() if line.startswith("| paper |")][:3]
+    assert [line[2] for line in lines] == ["no alignment", "detector", "ECSO"]
 
 
 def twins_without_harmful_answers(folder, n=24):

@@ -104,6 +104,24 @@ def test_settings_of_a_model_make_models_as_they_are(tmp_path):
     assert [f"name={row.path.name}" in row.tasks[0].arguments for row in beside] == [True, True]
 
 
+def test_defences_are_asked_with_their_own_settings(tmp_path):
+    several = ["defence=ecso,best_of_n", "defence_settings.best_of_n.n=3", "defence_settings.best_of_n.judge=rule"]
+    asked = ["evaluate.benchmark=mini_vsil", "evaluate.generation.do_sample=true"]
+    beside = [row for row in plan_of(typed(tmp_path, *asked, *several)).rows if "name" in row.axes]
+    assert [row.path.name for row in beside] == ["vanilla", "ecso", "best_of_n"]
+    found = [compose_eval(list(row.tasks[0].arguments)).config for row in beside]
+    assert [(one.defence, one.defence_settings) for one in found] == [
+        (None, {}),
+        ("ecso", {}),
+        ("best_of_n", {"best_of_n": {"n": 3, "judge": "rule"}}),
+    ]
+    for wrong, expected in (("ecso.n=3", "defence_settings.ecso.n: "), ("detector.n=3", "defence_settings.detector: ")):
+        with pytest.raises(UserError, match=expected):
+            plan_of(typed(tmp_path, *asked, *several, f"defence_settings.{wrong}"))
+    with pytest.raises(UserError, match=r"best_of_n: .*generation.do_sample=true"):
+        plan_of(typed(tmp_path, asked[0], *several))
+
+
 def test_unknown_judges_are_refused(tmp_path):
     with pytest.raises(UserError, match="evaluate.judge=nosuch: unknown"):
         plan_of(typed(tmp_path, "evaluate.judge=nosuch"))
