@@ -108,7 +108,7 @@ class _Passes:
     def __init__(self, model: Model, defence: Defence):
         self._model, self._defence = model, defence
         self.failing: Unanswered | None = None
-        """A row that was not sent any more, because the server fails: no further pass is worth trying."""
+        """A row that was not sent any more, because the model's or the judge's server fails: further passes would too."""
 
     def results(self, rows: Sequence[Row]) -> Iterator[Answer | Unanswered]:
         active = [_Progress(row, self._defence.steps(row)) for row in rows]
@@ -159,6 +159,7 @@ class _Passes:
         for one, found in zip(some, assessor.labels(consults), strict=True):
             if isinstance(found, Unanswered):
                 one.failed = found
+                self.failing = self.failing or (None if found.asked else found)
             else:
                 one.labels += found
             yield from self._go_on(one, found)

@@ -195,6 +195,7 @@ BEST = [
     "defence_settings.best_of_n.judge=vlsbench",
     "defence_settings.best_of_n.judge_settings.model=gpt",
     "defence_settings.best_of_n.judge_settings.retries=0",
+    "defence_settings.best_of_n.judge_settings.concurrency=1",
 ]
 
 
@@ -214,16 +215,18 @@ def test_a_judge_that_does_not_answer_leaves_the_row_without_a_response(tmp_path
 
 
 def test_a_judge_that_cannot_be_reached_ends_the_command_and_the_same_command_goes_on(tmp_path, capsys):
-    items(tmp_path, 4)
+    items(tmp_path, 100)
     with judge_server(faults={"*": ["always 500"]}, answer=lambda number, text: CALM) as server:
         best = [*BEST, f"defence_settings.best_of_n.judge_settings.base_url={server.url}"]
         assert main(arguments(server, *best)) == 2
+        assert sum(server.answered.values()) == 2 * 64  # one chunk: the model is not asked for the rest
         said = capsys.readouterr().err
-        assert "4 of 4 rows got no response" in said
+        assert "100 of 100 rows got no response" in said
         assert "the defence's judge vlsbench gave no label (transport)" in said
+        assert sum(server.judged.values()) == 20  # then the judge counts as failing
         server.faults.clear()
         assert main(arguments(server, *best)) == 0
-    assert summary(tmp_path)["counts"]["refusal"] == 4
+    assert summary(tmp_path)["counts"]["refusal"] == 100
 
 
 MINI = ["model=mini_llava", "benchmark=mini_vsil", "judge=none"]
