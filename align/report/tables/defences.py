@@ -12,7 +12,8 @@ from align.report.tables.table import Cell, Column, Table
 
 NOTE = (
     "New tokens are all that the model wrote for a response, second questions included. Over-refusal is at most 100 "
-    "minus the benign requests answered, which counts wrong and incoherent responses too. - : not stored by an earlier version, or there is no row of the model without a defence"
+    "minus the benign requests answered, which counts wrong and incoherent responses too. - : not stored by an earlier "
+    "version, or there is no row of the model without a defence"
 )
 
 
