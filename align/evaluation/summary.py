@@ -76,7 +76,7 @@ def cost_of(responses: Iterable[Mapping[str, Any]]) -> dict[str, int]:
         if of is None:
             if record["finish_reason"] == "unusable":
                 continue
-            of = {"calls": 1, "new_tokens": record["new_tokens"], "judged": 0, "acted": False, "unclear": 0}
+            of = {"calls": 1, "new_tokens": record.get("new_tokens"), "judged": 0, "acted": False, "unclear": 0}
         cost["responses"] += 1
         for key in ("calls", "judged", "acted", "unclear"):
             cost[key] += int(of[key])
