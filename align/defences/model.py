@@ -43,6 +43,11 @@ class DefendedModel:
                 )
             decode_with(defence.decoding)
 
+    @property
+    def agreement(self) -> Any:
+        """How closely the model's engine or server agrees with the model here."""
+        return self._model.agreement
+
     def prompt(self, row: Row) -> str:
         """The model's first prompt for a row and, unless it says all, what else the response depends on."""
         first = self._model.prompt(self.defence.applied(row))

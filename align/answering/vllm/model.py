@@ -141,4 +141,5 @@ class VllmModel(OnThisMachine):
         finished = reply.finish_reason == "stop"
         kept = reply.tokens[:-1] if finished else reply.tokens
         text = self._hidden.text(self._renderer.processor.tokenizer, kept)
-        return Answer(row.id, text, "stop" if finished else "length", len(kept), reply.seconds)
+        reason = "stop" if finished else "length"
+        return Answer(row.id, text, reason, len(kept), reply.seconds, prompt_tokens=len(reply.prompt_ids))

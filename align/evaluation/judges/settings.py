@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 
 from align.config.registry import JUDGES, resolve
 from align.errors import UserError
@@ -11,7 +10,7 @@ from align.evaluation.judges.model_judge import AskedJudge
 from align.evaluation.verdicts import AnyJudge, Judge
 from align.settings import JudgeSettings, Judging
 
-DEFAULTS = asdict(JudgeSettings())
+DEFAULTS = vars(JudgeSettings())
 
 
 def refuse_idle(config: Judging, built: Mapping[str, AnyJudge], catalog: dict[str, str] = JUDGES) -> None:

@@ -128,9 +128,10 @@ def test_quantized_models_unknown_engines_and_environments_without_vllm_are_refu
         model_on_this_machine(source, Generation(engine="vllm"))
     with pytest.raises(UserError, match="sglang.*transformers, vllm, auto"):
         model_on_this_machine(source, Generation(engine="sglang"))
-    quantized = replace(source, settings=replace(source.settings, quantization="nf4"))
+    known = source.load_without_weights()
+    quantized = replace(source.settings, quantization="nf4")
     with pytest.raises(UserError, match="nf4"):
-        served(source.load_without_weights(), quantized)
+        served(replace(known, settings=quantized), ModelSource(quantized))
     assert not isinstance(model_on_this_machine(source, Generation(engine="auto")), VllmModel)  # no GPU, or no vLLM
 
 
