@@ -7,12 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from align.answering.thoughts import AUTOMATIC, Marks, Parts, begins_inside, split
+from align.answering.thinking import thinking_of
+from align.answering.thoughts import AUTOMATIC, MISPLACED, UNCERTAIN, Marks, Parts, begins_inside, split
 from align.errors import UserError
 from align.settings import Generation
 
 DRAWN = {"temperature": Generation.temperature, "top_p": Generation.top_p, "seed": Generation.seed}
 """{setting that only affects sampled responses: default}"""
+
+NO_RESPONSE = "the server returned a thought and no response"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Answer:
     """Tokens of the prompt, images included; None if a server does not report it."""
     defended: Defended | None = None
     """Of a model behind a defence (align/defences/)."""
+    thought_cut: bool = False
+    """Whether the thought's budget was spent, and its closing mark was forced."""
 
 
 @dataclass
@@ -89,15 +94,24 @@ def record_of(answer: Answer, marks: Marks) -> dict[str, Any]:
     record |= {"new_tokens": answer.new_tokens, "seconds": round(answer.seconds, 4)}
     if answer.defended is not None:
         record["defence"] = asdict(answer.defended)
+    record |= {"thought_cut": True} if answer.thought_cut else {}
     if answer.thought is None:
         return parted(record, marks)
     record |= {"thought": answer.thought, "apart": True}
     if answer.response and split(answer.response, AUTOMATIC) == Parts(answer.response):
         return record
-    why = (
-        "its content has marks of a thought too" if answer.response else "the server returned a thought and no response"
-    )
+    why = "its content has marks of a thought too" if answer.response else NO_RESPONSE
     return record | {"response": "", "raw": answer.response, "unfinished": why}
+
+
+def unfinished_reason(record: Mapping[str, Any]) -> str:
+    """The kind of reason why a stored response is unfinished (docs/formats.md)."""
+    why = str(record["unfinished"])
+    if record["finish_reason"] == "length":
+        return "truncated"
+    if why == NO_RESPONSE:
+        return "no_response"
+    return "misplaced_mark" if MISPLACED in why else "uncertain_end" if UNCERTAIN in why else "no_end"
 
 
 def parted(record: Mapping[str, Any], marks: Marks, inside: bool = False) -> dict[str, Any]:
@@ -129,7 +143,9 @@ def how(generation: Generation) -> dict[str, Any]:
     """The generation settings that responses depend on; these do not include the batch size and the
     number of processes.
     """
-    asked = {"do_sample": generation.do_sample, "max_new_tokens": generation.max_new_tokens}
+    asked: dict[str, Any] = {"do_sample": generation.do_sample, "max_new_tokens": generation.max_new_tokens}
+    if thinking := thinking_of(generation):
+        asked["thinking"] = str(thinking)
     return asked | ({key: getattr(generation, key) for key in DRAWN} if generation.do_sample else {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from align.answering.address import check_address
@@ -11,6 +12,7 @@ from align.answering.calls import call_of
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Request, Turn
 from align.answering.prompt_counts import PromptCounter, PromptCounts
+from align.answering.thinking import switched_request, thinking_of
 from align.answering.thoughts import marks_of
 from align.errors import UserError
 from align.rows import Row
@@ -26,6 +28,9 @@ def check_settings(settings: Answering) -> None:
             raise UserError(f"{SECTION}.{key}={getattr(settings, key)}: expected more than 0")
     marks_of(settings.thought_marks, f"{SECTION}.thought_marks")
     check_sampling(settings)
+    thinking = thinking_of(settings)
+    if settings.base_url is not None:
+        switched_request(settings.extra, thinking)
     check_address(settings, SECTION)
 
 
@@ -38,7 +43,7 @@ class Endpoint:
 
     def __init__(self, settings: Answering):
         check_settings(settings)
-        self._settings = settings
+        self._settings = replace(settings, extra=switched_request(settings.extra, thinking_of(settings)))
         self._server: Server | None = None
         self._counter = PromptCounter(str(settings.model))
         self.name = self.base = str(settings.model)

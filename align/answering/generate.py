@@ -8,15 +8,16 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from align.answering.answer import Answer, Unanswered
 from align.answering.sampling import processors
+from align.answering.thought_budget import Counted, ThoughtBudget
 from align.answering.thoughts import Hidden, marks_of
 from align.batches.padding import pad
 from align.batches.rendered import Rendered
@@ -96,6 +97,8 @@ class Written:
     """Whether the model ended its turn; otherwise the response is cut at the maximum length."""
     seconds: float
     """Its share of its batch's time."""
+    thought_cut: bool = False
+    """Whether the budget of its thoughts ended a thought."""
 
 
 def generate(
@@ -112,11 +115,12 @@ def generate(
     """
     hidden = hidden_thoughts(renderer, settings)
     sampling = partial(processors, settings)
+    budget = thought_budget(renderer, settings)
 
     def drawing(row_ids: list[str], device: Any) -> LogitsProcessorList:
         return LogitsProcessorList([*(hook(row_ids, device) if hook else ()), *sampling(row_ids, device)])
 
-    for written in write(model, renderer, rows, settings, drawing, seen):
+    for written in write(model, renderer, rows, settings, drawing, seen, budget):
         yield written if isinstance(written, Unanswered) else _answer(written, renderer, hidden)
 
 
@@ -128,10 +132,11 @@ def write(
     settings: Generation,
     drawing: Callable[[list[str], Any], LogitsProcessorList],
     seen: SeenImages | None = None,
+    budget: ThoughtBudget | None = None,
 ) -> Iterator[Written | Unanswered]:
     """The tokens that a model writes for rows, batch by batch, longest prompts first.
 
-    `drawing` (row ids, device) gives the processors of a batch's logits. Raises UserError.
+    `drawing` (row ids, device) gives the processors of a batch's logits; `budget` limits thoughts. Raises UserError.
     """
     was_training = model.training
     model.eval()
@@ -147,6 +152,7 @@ def write(
         eos_token_id=ends,
         pad_token_id=renderer.pad_token_id,
     )
+    most_new = settings.max_new_tokens if budget is None else budget.room
     own, model.generation_config = model.generation_config, config
     try:
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -165,24 +171,39 @@ def write(
                 yield Unanswered(chunk[0].id, str(error), unusable=True)
                 continue
             # The model's context limits each row's new tokens, independent of the other rows in the batch.
-            room = [min(settings.max_new_tokens, (positions or math.inf) - len(row.prompt_ids)) for row in rendered]
+            room = [min(most_new, (positions or math.inf) - len(row.prompt_ids)) for row in rendered]
             config.max_new_tokens = int(max(room))
-            batch = pad(rendered, renderer.pad_token_id, left=True)
-            del batch["labels"]
-            batch = {key: value.to(model.device) for key, value in batch.items()}
+            drawn = drawing([row.id for row in chunk], model.device)
+            counted = budget.counted(len(chunk)) if budget is not None else None
             with seen.shown(rendered) if seen is not None else contextlib.nullcontext():
-                generated = model.generate(
-                    **batch,
-                    generation_config=config,
-                    logits_processor=drawing([row.id for row in chunk], model.device),
-                )
-            answered = generated[:, batch["input_ids"].shape[1] :].tolist()
+                answered = _generated(model, rendered, config, drawn, counted)
             seconds = (time.monotonic() - begun) / len(chunk)
-            for row, tokens, most in zip(rendered, answered, room, strict=True):
-                yield _written(row, tokens[: int(most)], ends, seconds)
+            for i, (row, tokens, most) in enumerate(zip(rendered, answered, room, strict=True)):
+                count = counted.rows[i] if counted else None
+                kept = tokens[: int(most)] if count is None else tokens[: min(int(most), count.length)]
+                yield replace(_written(row, kept, ends, seconds), thought_cut=count is not None and count.cut)
     finally:
         model.generation_config = own
         model.train(was_training)
+
+
+def _generated(
+    model: Any,
+    rendered: Sequence[Rendered],
+    config: GenerationConfig,
+    drawn: LogitsProcessorList,
+    counted: Counted | None,
+) -> list[list[int]]:
+    """The new tokens of a batch, padded on the right to one length."""
+    batch = pad(rendered, int(config.pad_token_id), left=True)
+    del batch["labels"]
+    batch = {key: value.to(model.device) for key, value in batch.items()}
+    if counted is not None:
+        drawn.append(counted.forcing)
+    stops = StoppingCriteriaList([counted.counting] if counted is not None else [])
+    generated = model.generate(**batch, generation_config=config, logits_processor=drawn, stopping_criteria=stops)
+    new: list[list[int]] = generated[:, batch["input_ids"].shape[1] :].tolist()
+    return new
 
 
 def _written(row: Rendered, tokens: list[int], ends: list[int], seconds: float) -> Written:
@@ -194,6 +215,12 @@ def hidden_thoughts(renderer: Renderer, settings: Generation) -> Hidden:
     """The marks of thoughts that the model's decoded text does not show. Raises UserError."""
     marks = marks_of(settings.thought_marks, "generation.thought_marks")
     return Hidden.of(renderer.processor.tokenizer, renderer.prompt_text(Row("any", "any")), marks)
+
+
+def thought_budget(renderer: Renderer, settings: Generation) -> ThoughtBudget | None:
+    """The limit of thoughts; None without one. Raises UserError for a budget that the model's tokenizer cannot keep."""
+    marks = marks_of(settings.thought_marks, "generation.thought_marks")
+    return ThoughtBudget.of(settings, marks, hidden_thoughts(renderer, settings), renderer.processor.tokenizer)
 
 
 def end_of_turn_ids(model: Any, renderer: Renderer) -> list[int]:
@@ -213,5 +240,5 @@ def _answer(written: Written, renderer: Renderer, hidden: Hidden) -> Answer:
     kept = written.tokens[:-1] if written.finished else written.tokens
     response = hidden.text(renderer.processor.tokenizer, kept)
     reason = "stop" if written.finished else "length"
-    read = len(written.rendered.prompt_ids)
-    return Answer(written.rendered.id, response, reason, len(kept), written.seconds, prompt_tokens=read)
+    told = {"prompt_tokens": len(written.rendered.prompt_ids), "thought_cut": written.thought_cut}
+    return Answer(written.rendered.id, response, reason, len(kept), written.seconds, **told)

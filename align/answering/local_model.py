@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from align.answering.answer import Answer, Unanswered, check_sampling
-from align.answering.generate import Drawing, generate, hidden_thoughts, load_on, longest_first
+from align.answering.generate import Drawing, generate, hidden_thoughts, load_on, longest_first, thought_budget
+from align.answering.thinking import switched, thinking_of
 from align.answering.thoughts import NOTHING_HIDDEN, marks_of
 from align.answering.workers import Workers
 from align.devices import has_gpu
@@ -30,9 +32,12 @@ class OnThisMachine:
         """Raises UserError for an absent model, and for invalid generation settings."""
         check_sampling(generation)
         self.marks = marks_of(generation.thought_marks, "generation.thought_marks")
-        self.source, self._generation = source, generation
-        self.known = source.load_without_weights()
+        known = source.load_without_weights()
+        settings = switched(known.settings, known.processor.chat_template, thinking_of(generation))
+        self.source, self._generation = replace(source, settings=settings), generation
+        self.known = replace(known, settings=settings)
         self._renderer = self.known.renderer
+        thought_budget(self._renderer, generation)  # an impossible budget is an error before the weights are loaded
         self.name = f"the model {source.settings.name} (weights {self.known.weights})"
         self.base = self.known.path
         self.identity: dict[str, Any] = {"weights": self.known.weights}

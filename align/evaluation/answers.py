@@ -10,6 +10,7 @@ from typing import Any
 
 from align.answering.answer import Unanswered, how, parted_together, record_of
 from align.answering.model import Model
+from align.answering.thinking import thinking_of, unheeded
 from align.answering.thoughts import MISPLACED
 from align.console import Display, shortened
 from align.data.pixels import pixels_of
@@ -94,6 +95,10 @@ class Answered:
         _say_unusable(chosen.name, responses, early.display)
         _say_unfinished(chosen.name, responses, model, early.display)
         facts = [*chosen.facts, *_keep_agreement(folder, model)]
+        line = unheeded(thinking_of(config.generation), responses.values())
+        if line:
+            early.display.say(f"{chosen.name}: {line}")
+            facts.append(line)
         return cls(chosen, folder, responses, clusters, own, facts)
 
     @property
@@ -250,7 +255,11 @@ def _answers(
         if (
             waiting or {key: of for key, of in done.items() if key not in lacking} != stored
         ):  # results of earlier responses would be taken for results of these
-            for former in (*path.parent.glob("summary.*.json"), *path.parent.glob("items.*.jsonl")):
+            for former in (
+                *path.parent.glob("summary.*.json"),
+                *path.parent.glob("items.*.jsonl"),
+                *path.parent.glob("thoughts.*"),
+            ):
                 former.unlink()
         for answer in model.answers(waiting):
             if isinstance(answer, Unanswered) and not (answer.declined or answer.unusable):

@@ -66,6 +66,11 @@ class Generation:
         "marks around a thought, which is stored apart from the response: auto (a response that begins with <think> "
         "or another common mark), <opening>,<closing>, or none",
     )
+    thinking: str | None = option(
+        None,
+        "on | off: the chat template's switch; budget=<tokens>: on, and end thoughts after this many tokens (default: "
+        "the template's own)",
+    )
     num_processes: int | None = option(
         None, "number of processes that share the rows (default: one per GPU of this machine, else one)"
     )

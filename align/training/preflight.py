@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from align.answering.endpoint import check_settings
+from align.answering.thinking import switched, thinking_of
 from align.config.paths import is_hub_id
 from align.config.registry import BENCHMARKS, SOURCES
 from align.data.answers import FIELDS, GENERATE
@@ -136,6 +138,14 @@ def _foreign_rows(config: RunConfig, name: str, benchmark: Benchmark, judges: Se
 def _of_run(error: UserError, section: str = "judge") -> str:
     """The error of an evaluation with a run's option names: judge= becomes evaluate.judge=."""
     return re.sub(rf"(?<![\w.]){section}(?=[.=])", f"evaluate.{section}", str(error))
+
+
+def refuse_impossible_thinking(config: RunConfig, template: Any) -> None:
+    """Raises UserError if the model's chat template cannot switch thinking as the evaluation after training asks."""
+    try:
+        switched(config.model, template, thinking_of(config.evaluate.generation))
+    except UserError as error:
+        raise UserError(_of_run(error, "generation")) from error
 
 
 def missing_model(config: RunConfig, strict: bool) -> list[str]:

@@ -26,7 +26,7 @@ from align.methods.passes import refuse_shared_passes
 from align.rows import Row
 from align.run_folder import RunFolder, run_folder
 from align.settings import RunConfig
-from align.training.preflight import missing, missing_model, refuse_missing
+from align.training.preflight import missing, missing_model, refuse_impossible_thinking, refuse_missing
 from align.training.row_checks import Bounds, Checker, Fault, Measured, by_kind, described, faults_of, measured, refuse
 
 PLACEHOLDER = "."
@@ -194,6 +194,8 @@ def check_rows(
     method = resolve("method", config.method, METHODS)
     method.check_rows(data.rows)
     loaded = load_without_weights(config.model)
+    if config.evaluate_afterwards:
+        refuse_impossible_thinking(config, loaded.processor.chat_template)
     arguments = _arguments(composed, run, processes or world_size())
     refuse_shared_passes(config, loaded.family, arguments, data.rows)
     checker = Checker(method.collator(loaded.renderer, arguments), method.check_row)

@@ -73,3 +73,9 @@ def test_training_data_is_not_changed_by_the_check(tiny, tmp_path):
     words = local_run(tiny("llava"), tmp_path, rows(8), "train.max_steps=1")
     config = compose_run(words).config
     assert train(compose_run(words)).manifest()["data"] == training_data(config).manifest()
+
+
+def test_a_switch_that_the_models_template_lacks_is_named_before_a_step(tiny, tmp_path):
+    command = local_run(tiny("llava"), tmp_path, rows(8), "evaluate.generation.thinking=off")
+    with pytest.raises(UserError, match=r"evaluate\.generation\.thinking=off: .*evaluate\.generation\.thinking=budget"):
+        dry_run([*command, "evaluate_afterwards=true"])

@@ -95,7 +95,7 @@ def write_processor(folder: Path, adaptation: Adaptation, known: Loaded) -> None
             write_json(folder / name, values)
     if known.settings.template:
         raise UserError(
-            "lmms_eval cannot give model.template values to a chat template; remove model.template, or lmms_eval"
+            "lmms_eval cannot give values to a chat template; remove model.template and generation.thinking, or lmms_eval"
         )
     template = known.processor.chat_template
     if not isinstance(template, str):
