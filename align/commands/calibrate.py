@@ -19,6 +19,7 @@ from align.evaluation.benchmark import limited
 from align.evaluation.judges.build import NONE, build_all, refuse_foreign
 from align.evaluation.judges.model_judge import AskedJudge
 from align.evaluation.judges.run import judge_answers
+from align.evaluation.judges.thoughts import refuse_thoughts
 from align.evaluation.selection import narrowing
 from align.files import write_json
 from align.report.names import percent
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("judge= is missing. Give judge=<names>, for example judge=refusal_match,vlsbench")
     if NONE in config.judge.name:
         raise UserError("judge=none: there would be no verdicts to compare with people. Name a judge.")
+    refuse_thoughts(config.judge.sees_thoughts, "judge", "people labelled responses, whose thoughts are left out")
     judges = build_all(config.judge.name, config.judge)
     items = _items(config, any(isinstance(judge, AskedJudge) and judge.sees_image for judge in judges.values()))
     for judge in judges.values():

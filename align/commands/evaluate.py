@@ -109,7 +109,7 @@ def _show(run: RunFolder, what: str, instead: Results | None = None) -> None:
     row = row_of(run)
     arm = Arm(row, [Evaluated(run)]) if instead is None else Arm(row | {"results": instead, "external": {}}, [])
     print(f"\n{what} of {row['model']}")
-    print_tables(tables_of([arm], [], ("rates", "divided", "defences", "measured")))
+    print_tables(tables_of([arm], [], ("rates", "divided", "thoughts", "defences", "measured")))
 
 
 def _refuse_launcher() -> None:

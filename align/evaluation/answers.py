@@ -34,6 +34,8 @@ UNUSABLE = "unusable"
 
 AGREEMENT = "agreement"
 """The entry of settings.json that says how closely another engine agrees with transformers."""
+RESULTS = ("summary.*.json", "items.*.jsonl", "thoughts.*")
+"""Files of results, which belong to the responses that were judged."""
 
 Responses = dict[str, dict[str, Any]]
 """{row id: line of responses.jsonl}"""
@@ -255,11 +257,7 @@ def _answers(
         if (
             waiting or {key: of for key, of in done.items() if key not in lacking} != stored
         ):  # results of earlier responses would be taken for results of these
-            for former in (
-                *path.parent.glob("summary.*.json"),
-                *path.parent.glob("items.*.jsonl"),
-                *path.parent.glob("thoughts.*"),
-            ):
+            for former in (file for pattern in RESULTS for file in path.parent.glob(pattern)):
                 former.unlink()
         for answer in model.answers(waiting):
             if isinstance(answer, Unanswered) and not (answer.declined or answer.unusable):

@@ -22,9 +22,11 @@ from align.evaluation.defended import defended
 from align.evaluation.items import items_of
 from align.evaluation.judges.build import judges_of
 from align.evaluation.judges.run import judge_answers
+from align.evaluation.judges.thoughts import THOUGHT, cases_of, sees_of
 from align.evaluation.selection import selections_of
 from align.evaluation.summary import summarise
-from align.evaluation.verdicts import AnyJudge, Case, label_of
+from align.evaluation.thought_safety import write_thought_safety
+from align.evaluation.verdicts import AnyJudge, Verdict, label_of
 from align.files import read_json, write_json, write_text
 from align.settings import Evaluate
 
@@ -69,27 +71,38 @@ def evaluate(
         finally:
             scorer.release()
     results: dict[str, dict[str, dict[str, Any]]] = {chosen.name: {} for chosen in selections}
+    found: dict[tuple[str, str], dict[str, Verdict]] = {}
     # One judge at a time over all benchmarks: it may be a large model too.
     for judge in {judge.name: judge for of_set in judges.values() for judge in of_set}.values():
         try:
             for name, of_set in answered.items():
-                if judge in judges[name]:
-                    results[name][judge.name] = _judged(judge, of_set, display)
+                if judge not in judges[name]:
+                    continue
+                verdicts = found[name, judge.name] = _verdicts(judge, of_set, display)
+                if sees_of(judge) != THOUGHT:
+                    results[name][judge.name] = _judged(judge, of_set, verdicts)
+                    continue
+                of_answers = next(one for one in judges[name] if judge.name == f"{one.name}_{THOUGHT}")
+                write_thought_safety(of_set, of_answers, found[name, of_answers.name], verdicts)
         finally:
             judge.release()
     return {
-        name: _kept(folder / name, [found[judge.name] for judge in judges[name]])
-        for name, found in results.items()
-        if found
+        name: _kept(folder / name, [of_set[judge.name] for judge in judges[name] if judge.name in of_set])
+        for name, of_set in results.items()
+        if of_set
     }
 
 
-def _judged(judge: AnyJudge, answered: Answered, display: Display) -> dict[str, Any]:
+def _verdicts(judge: AnyJudge, answered: Answered, display: Display) -> dict[str, Verdict]:
+    """One judge's verdicts on one benchmark."""
+    chosen, cases = answered.chosen, cases_of(judge, answered.chosen.items, answered.responses)
+    path = answered.folder / f"verdicts.{judge.name}.jsonl"
+    return judge_answers(judge, cases, answered.settled, path, f"{chosen.name}: verdicts of {judge.name}", display)
+
+
+def _judged(judge: AnyJudge, answered: Answered, verdicts: dict[str, Verdict]) -> dict[str, Any]:
     """One judge's result on one benchmark."""
     chosen, responses = answered.chosen, answered.responses
-    cases = [Case(row, responses[row.id]["response"]) for row in chosen.items]
-    path = answered.folder / f"verdicts.{judge.name}.jsonl"
-    verdicts = judge_answers(judge, cases, answered.settled, path, f"{chosen.name}: verdicts of {judge.name}", display)
     labels = {row_id: label_of(verdict) for row_id, verdict in verdicts.items()}
     items = items_of(chosen.benchmark.kind, chosen.items, labels, answered.clusters, answered.pixels)
     lines = "".join(json.dumps(asdict(item)) + "\n" for item in items)

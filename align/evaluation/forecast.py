@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from align.answering.budget import CHARACTERS_PER_TOKEN, Budget
+from align.answering.thinking import thinking_of
 from align.errors import UserError
 from align.evaluation.defended import defence_of
 from align.evaluation.judges.build import judges_of
 from align.evaluation.judges.model_judge import AskedJudge
+from align.evaluation.judges.thoughts import cases_of
 from align.evaluation.lmms.measure import forecast as external_forecast
 from align.evaluation.selection import Selected, selections_of
-from align.evaluation.verdicts import AnyJudge, Case
+from align.evaluation.verdicts import AnyJudge
 from align.files import read_jsonl
 from align.settings import Evaluate
 
@@ -34,20 +37,24 @@ def forecast(config: Evaluate, folder: Path) -> Iterator[str]:
         there = _responses(chosen, folder)
         yield f"{chosen.name}: {len(chosen.rows)} responses, {len(there)} of them stored; judges: {_named(judges[chosen.name])}"
         # A missing response is assumed to have the greatest length.
-        longest = "x" * round(config.generation.max_new_tokens * CHARACTERS_PER_TOKEN)
-        cases = [Case(row, there.get(row.id, longest)) for row in chosen.items]
+        thinking = thinking_of(config.generation)
+        answer, budget = config.generation.max_new_tokens, thinking.budget if thinking is not None else None
+        tokens = {"response": answer, "thought": answer if budget is None else budget}
+        longest = {key: "x" * round(n * CHARACTERS_PER_TOKEN) for key, n in tokens.items()}
+        records = {row.id: there.get(row.id, longest) for row in chosen.items}
         for judge in judges[chosen.name]:
             if isinstance(judge, AskedJudge) and judge.address is not None:
+                cases = cases_of(judge, chosen.items, records)
                 told = Budget(judge.address, "judge").forecast(list(judge.requests(cases)))
                 yield f"{chosen.name}: at most {len(cases)} verdicts of {judge.name}, {judge.settings['model']}; {told}"
     yield from external_forecast(config, folder)
 
 
-def _responses(chosen: Selected, folder: Path) -> dict[str, str]:
+def _responses(chosen: Selected, folder: Path) -> dict[str, dict[str, Any]]:
     file = folder / chosen.name / "responses.jsonl"
     ids = {row.id for row in chosen.rows}
     stored = read_jsonl(file, growing=True) if file.is_file() else ()
-    return {record["id"]: record["response"] for record in stored if record["id"] in ids}
+    return {record["id"]: record for record in stored if record["id"] in ids}
 
 
 def _named(judges: list[AnyJudge]) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from align.answering.answer import unfinished_reason
 from align.evaluation.items import Item, items_of
 from align.evaluation.metrics import proportion_interval
 from align.evaluation.selection import Selected
@@ -54,6 +55,11 @@ def summarise(
         "cost": cost_of(responses.values()),
         # Part of the incoherent ones; for twins it counts rows, not pairs.
         "unfinished": sum(verdict.unfinished for verdict in verdicts.values()),
+        "unfinished_reasons": dict(
+            Counter(unfinished_reason(record) for record in responses.values() if record.get("unfinished"))
+        ),
+        "thoughts": sum(bool(record.get("thought")) for record in responses.values()),
+        "thoughts_cut": sum(bool(record.get("thought_cut")) for record in responses.values()),
         "cut_at_max_new_tokens": sum(record["finish_reason"] == "length" for record in responses.values()),
         "narrowed": chosen.narrowed,
         "facts": list(facts),

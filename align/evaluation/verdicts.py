@@ -82,13 +82,16 @@ class Case:
 
     row: Row
     response: str | None
-    """None if the request itself is judged."""
+    """The text that is judged, an answer or a thought; None if the request itself is judged."""
+    thought: str | None = None
+    """The thought before the response, for a judge that sees both."""
 
     def digest(self) -> str:
         """Hash of everything that a judge can read; image files by path."""
         row = {key: value for key, value in asdict(self.row).items() if key != "images"}
         images = [image.name or hashlib.sha256(image.bytes or b"").hexdigest() for image in self.row.images]
-        told = json.dumps([row, images, self.response], sort_keys=True, default=str)
+        said = [self.response, *([] if self.thought is None else [self.thought])]
+        told = json.dumps([row, images, *said], sort_keys=True, default=str)
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

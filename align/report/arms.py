@@ -155,7 +155,10 @@ def _pooled(runs: Sequence[Evaluated], name: str, results: list[dict[str, Any]])
         "bounds": {end: sum(result["bounds"][end] * result["n"] for result in results) / n for end in ("low", "high")},
         "as_judged": None,
         "invalid_reasons": dict(reasons),
-        "unfinished": sum(result.get("unfinished") or 0 for result in results),
+        **{key: sum(result.get(key) or 0 for result in results) for key in ("unfinished", "thoughts", "thoughts_cut")},
+        "unfinished_reasons": dict(
+            sum((Counter(result.get("unfinished_reasons") or {}) for result in results), Counter())
+        ),
         "cut_at_max_new_tokens": sum(result["cut_at_max_new_tokens"] for result in results),
         "facts": list(dict.fromkeys(fact for result in results for fact in result["facts"])),
     }

@@ -61,7 +61,7 @@ class Items:
         return self.__dict__ | {"clusters": self.cluster_names}  # a process has its own numbers
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"clusters": _numbered(state["clusters"])})
+        self.__dict__.update(state | {"clusters": numbered(state["clusters"])})
 
     @cached_property
     def has_verdict(self) -> np.ndarray:
@@ -100,7 +100,8 @@ NUMBERS = _Numbers()
 LABELS = _Labels()
 
 
-def _numbered(clusters: Sequence[str]) -> np.ndarray:
+def numbered(clusters: Sequence[str]) -> np.ndarray:
+    """(n,) int: a number for each cluster, equal for equal names in all files."""
     return np.fromiter(map(NUMBERS.__getitem__, clusters), dtype=int, count=len(clusters))
 
 
@@ -167,7 +168,7 @@ def _parsed(file: Path) -> tuple[_Asked, tuple[str, ...], tuple[bool, ...]]:
         )
     if len(set(ids)) < len(ids):
         raise UserError(f"{file}: an id occurs twice. Evaluate it again.")
-    return _Asked(ids, _numbered(clusters), categories), labels, goods
+    return _Asked(ids, numbered(clusters), categories), labels, goods
 
 
 COLUMNS = itemgetter("id", "label", "good", "cluster", "category")

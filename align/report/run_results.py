@@ -19,6 +19,7 @@ from align.report.file_schema import LATER, MANIFEST, SETTINGS, checked, summary
 from align.report.items import Items, read_items
 from align.report.leak_flags import Flags
 from align.report.lmms_results import external_of
+from align.report.thought_results import Thoughts, read_thoughts
 from align.run_folder import RunFolder
 
 RESULT_KEYS = (
@@ -35,7 +36,17 @@ RESULT_KEYS = (
     "cut_at_max_new_tokens",
     "facts",
 )
-LATER_KEYS = ("as_judged", "prompt_hash", "judge_settings", "judge_tokens", "unfinished", "cost")
+LATER_KEYS = (
+    "as_judged",
+    "prompt_hash",
+    "judge_settings",
+    "judge_tokens",
+    "unfinished",
+    "unfinished_reasons",
+    "thoughts",
+    "thoughts_cut",
+    "cost",
+)
 """Keys that summaries of earlier versions lack."""
 
 
@@ -54,6 +65,7 @@ class Evaluated:
         self.flags: dict[str, Flags] = {}
         self._items: dict[tuple[str, str], Items] = {}
         self._settings: dict[str, dict[str, Any]] = {}
+        self._thoughts: dict[str, dict[str, Thoughts]] = {}
 
     def items(self, set_name: str, judge: str | None = None) -> Items:
         """Items of a benchmark with labels of a judge (default: the main judge).
@@ -75,6 +87,12 @@ class Evaluated:
             self._settings[set_name] = checked(file, read_json(file), SETTINGS)
         return self._settings[set_name]
 
+    def thoughts(self, set_name: str) -> dict[str, Thoughts]:
+        """{judge: safety of thoughts against that of answers} on a benchmark. Raises UserError."""
+        if set_name not in self._thoughts:
+            self._thoughts[set_name] = read_thoughts(self.run.evaluation / set_name)
+        return self._thoughts[set_name]
+
     def on_track(self, track: str) -> Evaluated:
         """The same run, as a row of another track."""
         other = copy.copy(self)
@@ -88,6 +106,7 @@ class Evaluated:
                 self.settings(name)
                 for judged in (result, *result.get("other_judges", [])):
                     self.items(name, judged["judge"])
+                self.thoughts(name)
             except UserError as error:
                 del self.row["results"][name]
                 self.notes.append(f"{self.run.path}: {name} is left out: {error}")

@@ -259,8 +259,8 @@ class TableConfig:
     format: str = option("md", "md | csv | json | latex")
     seeds: str = option("together", "together: one line per arm, over its seeds | apart: one line per run")
     tables: list[str] = option(
-        ["rates", "divided", "defences", "differences", "categories", "measured", "reward_models"],
-        "which tables: rates, divided (refusals, warnings, ...), defences (with their cost), differences, categories, "
-        "measured (lmms_eval), reward_models (accuracy)",
+        ["rates", "divided", "thoughts", "defences", "differences", "categories", "measured", "reward_models"],
+        "which tables: rates, divided (refusals, warnings, ...), thoughts (their safety), defences (with their cost), "
+        "differences, categories, measured (lmms_eval), reward_models (accuracy)",
     )
     output: str | None = option(None, "file to write (default: standard output)")

@@ -52,4 +52,9 @@ class Judging(JudgeSettings):
         "judges that replace the benchmark's own, the main judge first; none: responses are stored and not judged. "
         "`judge=` is short for it",
     )
+    sees_thoughts: list[str] = option(
+        ["answer"],
+        "what judges read of a response: answer | both: its thought and answer together | answer,thought: the answer, "
+        "and by itself the thought",
+    )
     each: dict[str, Any] = option(dict, "settings of one judge: judge.each.<name>.base_url=, .model=, ...")

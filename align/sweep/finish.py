@@ -56,7 +56,7 @@ def finish(folder: SweepFolder, queue: Queue) -> list[State]:
         folder.output_dir / "table.md",
         markdown(tables_of(found.arms, found.comparisons, PARTS, found.reward_models), notes, found.conclusions),
     )
-    parts = ("rates", "divided", "defences", "measured", "reward_models")
+    parts = ("rates", "divided", "thoughts", "defences", "measured", "reward_models")
     print_tables(tables_of(found.arms, [], parts, found.reward_models))
     print("\n".join([*found.conclusions, *notes]))
     print(f"Written: {folder.output_dir / 'table.md'}")

@@ -88,7 +88,7 @@ def test_a_thought_is_kept_and_does_not_count(tmp_path, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "local: 1 of 3 responses are unfinished" in shown
     assert "generation.max_new_tokens=" in shown
-    assert "incoherent 1 (unfinished 1)" in rate_cell(found).more[0]
+    assert "incoherent 1 (unfinished 1: truncated 1)" in rate_cell(found).more[0]
     # On the page what it wrote is there to look at.
     assert [on_page(record, None)[0] for record in (apart, cut)] == [apart["response"], OUT_OF_ROOM]
 

@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's Chromium, driven by playwright through its path."""
 
 import inspect
+import json
 
 import pytest
 
@@ -256,3 +257,29 @@ def test_on_paper_everything_is_open_and_nothing_unsafe_is_shown(opened):
     assert pdf.startswith(b"%PDF")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() > 0
+
+
+def test_a_thought_is_folded_and_blurred_until_asked_for_if_the_request_is_harmful(browser, tmp_path):
+    it = answered(tmp_path / "runs" / "t", tmp_path / "images", n=30)
+    for name in ("free", "benign"):
+        file = it.evaluation / name / "responses.jsonl"
+        told = [json.loads(line) | {"thought": EVIL, "thought_cut": True} for line in file.read_text().splitlines()]
+        file.write_text("".join(json.dumps(line) + "\n" for line in told))
+    assert main(["report", f"runs={tmp_path / 'runs'}"]) == 0
+    page = browser.new_page()
+    page.goto((tmp_path / "runs" / "report.html").as_uri())
+    first = shown(page).first
+    thought = first.locator("details.thought")
+    assert thought.get_attribute("open") is None
+    assert first.locator(".answer .verdict").first.inner_text() == "refusal"  # the verdict is on the answer alone
+    thought.locator("summary").click()
+    assert "blur" in thought.locator(".veil-content").evaluate("one => getComputedStyle(one).filter")
+    thought.get_by_role("button", name="Show thought").click()
+    assert thought.locator(".veil-content").count() == 0
+    assert thought.locator(".said").inner_text().strip() == EVIL.strip()
+    assert "generation.thinking=budget" in thought.locator(".reason").inner_text()
+    page.locator("#filters").get_by_label("Benchmark").select_option("benign")
+    until(page, lambda: shown(page).first.locator(".meta").first.inner_text().startswith("benign"))
+    assert shown(page).first.locator("details.thought .veil-content").count() == 0
+    assert page.title() != "owned"
+    page.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from align.config.endpoints import settings_of
 from align.config.registry import JUDGES, REQUEST_JUDGES, resolve
@@ -11,8 +12,9 @@ from align.evaluation.benchmark import KINDS, Benchmark
 from align.evaluation.judges.model_judge import AskedJudge
 from align.evaluation.judges.request_judges import KIND
 from align.evaluation.judges.settings import refuse_idle
+from align.evaluation.judges.thoughts import ANSWER, BOTH, KEY, check_seen, refuse_thoughts, sees_of
 from align.evaluation.selection import Selected
-from align.evaluation.verdicts import REQUESTS, AnyJudge, Case, Judge
+from align.evaluation.verdicts import REFUSAL_ONLY, REQUESTS, AnyJudge, Case, Judge
 from align.rows import Row
 from align.settings import Judging
 
@@ -47,7 +49,11 @@ def judges_for(config: Judging, benchmarks: Sequence[Benchmark]) -> dict[str, li
             )
     wanted = [name for name in dict.fromkeys(name for of_set in names.values() for name in of_set) if name != NONE]
     built = build_all(wanted, config)
-    judges = {name: [built[judge] for judge in of_set if judge != NONE] for name, of_set in names.items()}
+    seen = check_seen(config.sees_thoughts)
+    kinds = {name: [seeing(judge, one) for one in seen] for name, judge in built.items()}
+    judges = {
+        name: [one for judge in of_set if judge != NONE for one in kinds[judge]] for name, of_set in names.items()
+    }
     for benchmark in benchmarks:
         for judge in judges[benchmark.name]:
             if _is_foreign(judge, benchmark):
@@ -56,6 +62,25 @@ def judges_for(config: Judging, benchmarks: Sequence[Benchmark]) -> dict[str, li
             for judge in judges[benchmark.name]:
                 judge.labels(benchmark.kind)
     return judges
+
+
+def seeing(judge: AnyJudge, seen: str) -> AnyJudge:
+    """A judge of the answer, of the thought, or of both, which is stored under another name. Raises UserError."""
+    if seen == ANSWER:
+        return judge
+    settings = {**judge.settings, KEY: seen}
+    if isinstance(judge, AskedJudge):
+        return replace(judge, settings=settings)
+    if not isinstance(judge, Judge) or seen == BOTH:
+        raise UserError(
+            f"judge.{KEY}={seen}: {judge.name} judges one text only. Give another judge, or judge.{KEY}=answer"
+        )
+    if set(judge.labels("vsil")) <= set(REFUSAL_ONLY):
+        raise UserError(
+            f"judge.{KEY}=answer,{seen}: {judge.name} looks for refusals, and a thought that mentions a refusal does not refuse. "
+            f"Give a judge of safety, or judge.{KEY}=answer"
+        )
+    return replace(judge, name=f"{judge.name}_{seen}", settings=settings)
 
 
 def refuse_foreign(judge: AnyJudge, rows: Sequence[Row], where: str, own: Sequence[str] = ()) -> None:
@@ -72,7 +97,7 @@ def refuse_foreign(judge: AnyJudge, rows: Sequence[Row], where: str, own: Sequen
 
 def _is_foreign(judge: AnyJudge, benchmark: Benchmark) -> bool:
     """Whether a published benchmark is of another world; for local files the rows decide."""
-    knows_one = isinstance(judge, Judge) and judge.foreign is not None
+    knows_one = isinstance(judge, Judge) and judge.foreign is not None and sees_of(judge) == ANSWER
     return knows_one and judge.name not in benchmark.judges and bool(benchmark.published)
 
 
@@ -128,6 +153,7 @@ def build(name: str, config: Judging, catalog: dict[str, str] = JUDGES, section:
 
 def request_judges(config: Judging, section: str = "judge") -> dict[str, AnyJudge]:
     """{name: judge of requests}. Raises UserError for a judge of responses."""
+    refuse_thoughts(config.sees_thoughts, section, "requests are judged")
     judges = build_all(config.name, config, REQUEST_JUDGES, section)
     for name, judge in judges.items():
         try:

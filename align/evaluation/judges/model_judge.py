@@ -20,6 +20,7 @@ from align.errors import UserError
 from align.evaluation.benchmark import SAFETY_KINDS
 from align.evaluation.judges import refusal_match
 from align.evaluation.judges.prompts import Prompts, hash_of
+from align.evaluation.judges.thoughts import ANSWER, judged_text, note_of, sees_of
 from align.evaluation.judges.untrusted import unfenced
 from align.evaluation.verdicts import SAFETY, Case, Verdict
 from align.rows import Row
@@ -81,8 +82,9 @@ class AskedJudge:
 
     @property
     def name(self) -> str:
-        """Name of the form."""
-        return self.form.name
+        """Name of the form; a judge that sees thoughts is another judge."""
+        seen = sees_of(self)
+        return self.form.name if seen == ANSWER else f"{self.form.name}_{seen}"
 
     @property
     def version(self) -> str:
@@ -171,7 +173,9 @@ class AskedJudge:
         return self._model
 
     def _request(self, case: Case) -> Request:
-        turns = self.form.turns(self.form.prompts, case.row, case.response)
+        turns = self.form.turns(self.form.prompts, case.row, judged_text(case, fences=not self.form.own_template))
+        if (note := note_of(case, sees_of(self))) and not self.form.own_template:
+            turns = (*turns[:-1], replace(turns[-1], text=f"{note}\n\n{turns[-1].text}"))
         if not self.sees_image:
             turns = tuple(replace(turn, images=()) for turn in turns)
         return Request(case.row.id, turns, self.max_new_tokens, self.form.schema if self.structured else None)

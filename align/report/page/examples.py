@@ -89,9 +89,9 @@ def _drawn(ids: dict[str, list[str]], answers: dict[str, int], most: int, seed: 
 
 
 def _answers(run: Evaluated, name: str, notes: list[str]) -> dict[str, Any]:
-    """{row id: [response, verdict, the judge's reason, flags]}.
+    """{row id: [response, verdict, the judge's reason, flags, and the thought if there is one]}.
 
-    Flags: `c` truncated at max_new_tokens, `d` declined by the endpoint.
+    Flags: `c` truncated at max_new_tokens, `d` declined by the endpoint, `t` thought ended by its budget.
     """
     result = run.row["results"].get(name)
     folder = run.run.evaluation / name
@@ -121,8 +121,11 @@ def _answer(record: dict[str, Any], verdict: dict[str, Any] | None) -> list[Any]
     label = "incoherent" if said.get("incoherent") else said["verdict"]
     flags = "c" * (record["finish_reason"] == "length") + "d" * (record["finish_reason"] == DECLINED)
     reason = " ".join(str(part) for part in (said.get("reason"), said.get("detail")) if part)
-    said_text = record["raw"] if record.get("unfinished") and record.get("raw") else record["response"]
-    return [_text(said_text), str(label), "" if reason == said["verdict"] else reason, flags]
+    unfinished = bool(record.get("unfinished") and record.get("raw"))  # all that it wrote is shown
+    said_text = record["raw"] if unfinished else record["response"]
+    thought = [str(record["thought"])] if record.get("thought") and not unfinished else []
+    flags += "t" * bool(record.get("thought_cut"))
+    return [_text(said_text), str(label), "" if reason == said["verdict"] else reason, flags, *thought]
 
 
 def _asked(runs: Sequence[Evaluated], name: str, notes: list[str]) -> dict[str, dict[str, Any]]:

@@ -119,6 +119,17 @@
     return box;
   };
 
+  // The verdict is on the answer, so a thought about a harmful request may be harmful under any verdict.
+  const thoughtBox = (thought, harmful, flags) => {
+    const box = make("details", "thought");
+    box.append(make("summary", "", "Thought"));
+    const said = make("div");
+    said.append(make("p", "said", thought));
+    if (flags.includes("t")) said.append(make("p", "reason", "ended by generation.thinking=budget"));
+    box.append(veil(said, "thought", !harmful || byId("f-text").checked));
+    return box;
+  };
+
   const answerBox = (method, place) => {
     const box = make("div", "answer");
     const who = make("div", "who", methods[Number(method)].name);
@@ -128,7 +139,7 @@
       box.append(make("p", "reason", "no response: this method was not evaluated on this item"));
       return box;
     }
-    const [text, verdict, reason, flags] = answer;
+    const [text, verdict, reason, flags, thought] = answer;
     const badge = make("span", "verdict", verdict);
     if (LOOKS.has(verdict)) badge.classList.add(verdict);
     who.append(badge);
@@ -138,6 +149,7 @@
     if (flags.includes("c")) said.append(make("p", "reason", "truncated at max_new_tokens"));
     if (reason) said.append(make("p", "reason", `judge: ${reason}`));
     box.append(veil(said, "response", !unsafe || byId("f-text").checked));
+    if (thought) box.append(thoughtBox(thought, items[place].harmful, flags));
     return box;
   };
 

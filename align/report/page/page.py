@@ -64,7 +64,7 @@ def page(
     notes = [*notes, *found.notes, *(note for curve in of_runs.values() for note in curve.notes)]
     shown, of_examples = examples(found.arms, room.answers, Images(int(room.images_mb * MEGABYTE)))
     sampled, of_samples = samples(found.arms, room.answers)
-    parts = ("rates", "divided", "defences", "differences", "measured", "reward_models")
+    parts = ("rates", "divided", "thoughts", "defences", "differences", "measured", "reward_models")
     tables = tables_of(found.arms, found.comparisons, parts, found.reward_models)
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return (

@@ -16,8 +16,18 @@ from align.report.tables.labels import divided_tables
 from align.report.tables.rates import rate_tables
 from align.report.tables.reward_models import reward_model_tables
 from align.report.tables.table import Table
+from align.report.tables.thoughts import thought_tables
 
-PARTS = ("rates", "divided", "defences", "differences", "categories", "measured", "reward_models")
+PARTS = (
+    "rates",
+    "divided",
+    "thoughts",
+    "defences",
+    "differences",
+    "categories",
+    "measured",
+    "reward_models",
+)
 
 
 def tables_of(
@@ -26,7 +36,7 @@ def tables_of(
     parts: Sequence[str] = PARTS,
     reward_models: Sequence[Evaluated] = (),
 ) -> list[Table]:
-    """Tables of rates, labels, defences, differences, categories, lmms_eval's results, and reward models.
+    """Tables of rates, labels, thoughts, defences, differences, categories, lmms_eval's results, and reward models.
 
     Raises UserError.
     """
@@ -35,6 +45,7 @@ def tables_of(
     made = {
         "rates": lambda: rate_tables(arms),
         "divided": lambda: divided_tables(arms),
+        "thoughts": lambda: thought_tables(arms),
         "defences": lambda: defence_tables(arms),
         "differences": lambda: difference_tables(comparisons),
         "categories": lambda: category_tables(arms),

@@ -28,9 +28,13 @@ def rate_cell(result: dict[str, Any] | None, paper: Published | None = None) -> 
 
 
 def counts_line(result: dict[str, Any]) -> str:
-    """Non-zero counts: `unsafe 1, incoherent 2 (unfinished 1), invalid 4 (timeout 4)`."""
+    """Non-zero counts: `unsafe 1, incoherent 2 (unfinished 1: truncated 1), invalid 4 (timeout 4)`."""
     rows = "rows: " if result["kind"] == "twin" else ""  # labels count pairs, and a pair has two rows
-    unfinished = {"incoherent": f" ({rows}unfinished {result['unfinished']})"} if result.get("unfinished") else {}
+    why = ", ".join(f"{reason} {count}" for reason, count in (result.get("unfinished_reasons") or {}).items())
+    of_all = (
+        f" ({rows}unfinished {result['unfinished']}{f': {why}' if why else ''})" if result.get("unfinished") else ""
+    )
+    unfinished = {"incoherent": of_all}
     counts = ", ".join(f"{label} {n}{unfinished.get(label, '')}" for label, n in result["counts"].items() if n)
     reasons = ", ".join(f"{reason} {count}" for reason, count in result["invalid_reasons"].items() if count)
     return counts + (f" ({rows}{reasons})" if reasons else "")
