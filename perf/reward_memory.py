@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     given |= {key: int(value) for key, value in (argument.split("=", 1) for argument in arguments)}
     found: dict[str, Any] = {"commit": git_commit(), "machine": machine(), **given}
     with tempfile.TemporaryDirectory() as room:
-        model = _model(Path(room, "model"), given["layers"], given["hidden"])
+        model = larger_llava(Path(room, "model"), given["layers"], given["hidden"])
         for method in ("reward", "dpo", "ppo"):
             words = [method, str(model), str(Path(room, method)), str(Path(room, "reward")), str(given["rows"])]
             command = [sys.executable, "-m", "perf.reward_memory", "one", *words]
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     print(json.dumps(found, indent=2))
 
 
-def _model(folder: Path, layers: int, hidden: int) -> Path:
+def larger_llava(folder: Path, layers: int, hidden: int) -> Path:
     """The miniature's LLaVA with a larger language model."""
     torch.manual_seed(0)
     model, processor = build("llava")

@@ -240,5 +240,7 @@ def _answer(written: Written, renderer: Renderer, hidden: Hidden) -> Answer:
     kept = written.tokens[:-1] if written.finished else written.tokens
     response = hidden.text(renderer.processor.tokenizer, kept)
     reason = "stop" if written.finished else "length"
-    told = {"prompt_tokens": len(written.rendered.prompt_ids), "thought_cut": written.thought_cut}
-    return Answer(written.rendered.id, response, reason, len(kept), written.seconds, **told)
+    read, cut = len(written.rendered.prompt_ids), written.thought_cut
+    return Answer(
+        written.rendered.id, response, reason, len(kept), written.seconds, thought_cut=cut, prompt_tokens=read
+    )

@@ -15,6 +15,7 @@ from align.answering.answer import Answer, Unanswered
 from align.answering.generate import longest_first
 from align.answering.local_model import OnThisMachine, devices
 from align.answering.sampling import seed_of
+from align.answering.thinking import thinking_of
 from align.answering.vllm.agreement import Agreement, Reference, agreement_of, reference_of, rows_to_check
 from align.answering.vllm.asking import PLACES, refuse_other_prompt, request_of, start
 from align.answering.vllm.environment import environments, interpreter, versions_of
@@ -41,6 +42,11 @@ class VllmModel(OnThisMachine):
             raise UserError(
                 f"{PLACES}: prompts of the family {self.known.family.model_type} are not known here, so vLLM's cannot "
                 "be compared with them; use generation.engine=transformers"
+            )
+        thinking = thinking_of(generation)
+        if thinking is not None and thinking.budget is not None:
+            raise UserError(
+                f"generation.thinking={generation.thinking}: a budget of thoughts needs generation.engine=transformers"
             )
         self._settings = generation.vllm
         self._python = interpreter(self._settings)

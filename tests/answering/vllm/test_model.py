@@ -27,9 +27,9 @@ def source(tiny, family_name):
     return ModelSource(ModelSettings(name="tiny", path=str(tiny(family_name)), dtype="float32"))
 
 
-def through(source, python, **settings):
-    vllm = Vllm(python=python, **({"max_num_seqs": 4, "check_rows": 4} | settings))
-    return model_on_this_machine(source, Generation(max_new_tokens=6, engine="vllm", vllm=vllm))
+def through(source, python, **generation):
+    vllm = Vllm(python=python, max_num_seqs=4, check_rows=4)
+    return model_on_this_machine(source, Generation(max_new_tokens=6, engine="vllm", vllm=vllm, **generation))
 
 
 def answered(model, rows):
@@ -128,6 +128,8 @@ def test_quantized_models_unknown_engines_and_environments_without_vllm_are_refu
         model_on_this_machine(source, Generation(engine="vllm"))
     with pytest.raises(UserError, match="sglang.*transformers, vllm, auto"):
         model_on_this_machine(source, Generation(engine="sglang"))
+    with pytest.raises(UserError, match="budget"):
+        through(source, stand_in(tmp_path), thinking="budget=4")
     known = source.load_without_weights()
     quantized = replace(source.settings, quantization="nf4")
     with pytest.raises(UserError, match="nf4"):
