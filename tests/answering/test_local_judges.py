@@ -117,7 +117,7 @@ def test_a_folder_that_is_no_judge_is_refused(guard, tmp_path, spoil, expected):
         (["judge.path=no/such/folder"], "judge.path=no/such/folder: this folder does not exist"),
         (["judge.dtype=half"], "judge.dtype=half: expected one of auto, float32, bfloat16, float16"),
         (["judge.batch_size=0"], "judge.batch_size=0: expected at least 1"),
-        (["judge.base_url=http://localhost/v1", "judge.model=m"], "both are given"),
+        (["judge.base_url=http://localhost/v1", "judge.model=m"], "base_url and path are given"),
     ],
 )
 def test_settings_that_cannot_be_are_known_before_the_first_answer(guard, tmp_path, capsys, more, expected):

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.usefixtures("own_folder")
     [
         (
             {},
-            r"judge vlsbench: neither is given. Give judge.base_url= .* judge=refusal_match needs no model .* "
+            r"judge vlsbench: no model is given. Give judge.base_url= .* judge=refusal_match needs no model .* "
             r"judge=none stores",
         ),
-        (SOMEBODY | {"path": "folder"}, "judge vlsbench: both are given"),
+        (SOMEBODY | {"path": "folder"}, "judge vlsbench: base_url and path are given"),
         ({"base_url": "http://localhost:1/v1"}, "give judge.model= too, the model's name at the endpoint"),
         ({"base_url": "localhost", "model": "m"}, "judge.base_url=localhost: expected a URL like"),
         (SOMEBODY | {"max_cost": 1.0}, "judge.max_cost=1.0: give judge.price_in= and judge.price_out= too"),
@@ -197,7 +197,7 @@ def test_a_judge_of_somebodys_own_has_settings_of_its_own(tmp_path, monkeypatch)
         (["judge.base_url=null"], "judge.model is given without judge.base_url"),
         (
             ["judge.base_url=null", "judge.model=null"],
-            "judge vlsbench: neither is given. Give judge.base_url= with judge.model=",
+            "judge vlsbench: no model is given. Give judge.base_url= with judge.model=",
         ),
         (["judge.each.vlsbench.timeout=0"], "judge.each.vlsbench.timeout=0.0: expected more than 0"),
         (

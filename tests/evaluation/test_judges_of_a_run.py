@@ -21,7 +21,7 @@ def test_a_training_run_whose_judge_has_no_model_does_not_start():
     config = compose_run(["recipe=mm_sft", "evaluate.benchmark=mini_vsil,vlsbench"]).config
     (line,) = missing_judges(config)
     assert line.startswith(
-        "evaluate.benchmark=vlsbench: judge vlsbench: neither is given. Give evaluate.judge.base_url= with"
+        "evaluate.benchmark=vlsbench: judge vlsbench: no model is given. Give evaluate.judge.base_url= with"
     )
     for judge in ("none", "refusal_match"):
         assert (
@@ -125,7 +125,7 @@ def test_an_address_goes_over_a_stored_path():
     [
         (["judge=refusal_match", "judge.max_cost=3"], "judge.max_cost=: refusal_match uses no model"),
         (["judge=refusal_match", "judge.each.vlsbench.model=x"], "judge.each.vlsbench: this judge is not among"),
-        (["judge=llamaguard"], "judge llamaguard: neither is given"),  # big was named for another judge
+        (["judge=llamaguard"], "judge llamaguard: no model is given"),  # big was named for another judge
     ],
 )
 def test_what_was_typed_beside_a_runs_settings_is_refused_without_an_effect(arguments, expected):
