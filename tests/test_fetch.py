@@ -144,7 +144,7 @@ def test_model_data_and_benchmarks_that_are_missing_are_said_at_once(offline_nod
         "data.harmful.path=/nowhere/harmful.jsonl",
         "data.benign.image_root=/nowhere/images",
         "evaluate.settings.vlsbench.path=/nowhere/vlsbench",
-        "judge vlsbench: neither is given. Give evaluate.judge.base_url=",
+        "judge vlsbench: no model is given. Give evaluate.judge.base_url=",
     )
     assert all(name in str(error.value) for name in named)
     assert str(error.value).count("\n  - ") == len(named)

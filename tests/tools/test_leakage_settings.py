@@ -41,7 +41,7 @@ def test_a_group_is_measured_by_its_parts(tmp_path, capsys):
             "against=mini_benign is for the probe, but probe=false",
         ),
         (["benchmark=mini_vsil", "probe=true"], "all 200 rows are harmful, but it needs both"),
-        (["benchmark=mini_vsil", "judge=vlm"], "judge vlm_requests: neither is given"),
+        (["benchmark=mini_vsil", "judge=vlm"], "judge vlm_requests: no model is given"),
         (["benchmark=mini_vsil", "judge=rule", "judge.model=m"], "judge.model=: rule uses no model"),
         (["benchmark=local", "judge=rule", "SET"], "'may i do item 0' is not a question of the miniature"),
         (["benchmark=local", "judge=vlm", "BARE", *NOWHERE], "2 of 2 rows have no image, first r0"),
