@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from align.answering.conversation import Request, Turn
 from align.answering.engines import model_on_this_machine
+from align.answering.vllm.served_chat import ServedChat
 from align.data.images import encode_png
 from align.errors import UserError
+from align.miniature.bases import mini_qwen2_vl
 from align.models.loading import ModelSource
 from align.models.processors import load_processor
 from align.rows import Row
-from align.settings import Generation, ModelSettings, Vllm
+from align.settings import Generation, JudgeSettings, ModelSettings, Vllm, VllmProcess
 from tests.answering.vllm.test_model import answered
 from tests.support.adapters import adapted, saved
 from tests.support.launch import ENVIRONMENT, align, call, train_command
@@ -221,4 +224,17 @@ def test_rollouts_are_sampled_from_the_policy_of_their_round(tmp_path):
     assert len(differences) == 3
     assert all(0 < one < 1e-4 for one in differences)
     assert ended()
+    assert shared_memory() == before
+
+
+def test_a_served_model_answers_with_a_key_and_ends(tmp_path):
+    before = shared_memory()
+    settings = JudgeSettings(serve=str(mini_qwen2_vl()), vllm=VllmProcess(python=REAL, extra={"max_model_len": 128}))
+    chat = ServedChat(settings, "judge")
+    requests = [Request(str(i), (Turn("user", "what is this"),), 8) for i in range(3)]
+    replies = list(chat.replies(requests))
+    chat.release()
+    assert sorted(reply.id for reply in replies) == ["0", "1", "2"]
+    assert {(reply.new_tokens, len({one.text for one in replies})) for reply in replies} == {(8, 1)}
+    assert not any("vllm.entrypoints" in line for line in command_lines())
     assert shared_memory() == before
