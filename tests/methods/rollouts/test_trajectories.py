@@ -165,12 +165,13 @@ train(compose_run(sys.argv[4:]))
 def test_a_killed_run_has_the_same_trajectory(tiny, tmp_path, method):
     more = ["train.save_steps=1", "train.samples=100", "train.sample_steps=1"]
     command = words(tiny("llava"), tmp_path / "cut", method, *more)
-    for place in (("trainer", "_measurement", "1"), ("trainer", "compute_loss", "2"), ("rollout", "save", "0")):
+    # In the order in which they come in a run: in the first round, while its second step is saved, in the second round.
+    for place in (("trainer", "compute_loss", "2"), ("rollout", "save", "1"), ("trainer", "_measurement", "0")):
         killed = [sys.executable, "-c", KILLED, *place, *command]
         done = subprocess.run(
             killed, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200
         )
-        assert done.returncode == -9, done.stderr
+        assert done.returncode == -9, (place, done.stderr)
     torch.set_num_threads(1)
     train(compose_run(command))
     train(compose_run(words(tiny("llava"), tmp_path / "whole", method, *more)))
