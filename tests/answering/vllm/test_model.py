@@ -7,7 +7,9 @@ import pytest
 
 from align.answering.engines import model_on_this_machine
 from align.answering.vllm.agreement import rows_to_check
+from align.answering.vllm.asking import refuse_other_prompt
 from align.answering.vllm.model import VllmModel
+from align.answering.vllm.process import Reply
 from align.answering.vllm.served import served, why_merged
 from align.errors import UserError
 from align.miniature.rows import evaluation_rows
@@ -144,3 +146,15 @@ def test_rows_to_check_are_half_with_images_where_there_are_both():
         for name, rows in {"both": images + texts, "images": images, "texts": texts, "few": texts[:1]}.items()
     }
     assert counts == {"both": [3, 3], "images": [6, 0], "texts": [3, 3], "few": [4, 1]}
+
+
+@pytest.mark.parametrize(
+    ("read", "place"),
+    [([5, 9, 9, 6], 0), ([1, 5, 9, 6], 3), ([1, 5, 9, 9, 9, 9, 6], 4), ([1, 5, 9, 9, 6, 6], 5)],
+    ids=["no beginning", "a placeholder without its image", "expanded twice", "one token more"],
+)
+def test_a_prompt_that_was_read_differently_is_refused_with_its_place(read, place):
+    expected = [1, 5, 9, 9, 6]
+    refuse_other_prompt(Reply("row 7", expected), expected)
+    with pytest.raises(UserError, match=f"row 7, expected 5 .*token {place}"):
+        refuse_other_prompt(Reply("row 7", read), expected)
