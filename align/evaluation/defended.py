@@ -42,7 +42,11 @@ def defended(model: Model, config: Evaluate, selections: Sequence[Selected]) -> 
         for chosen in selections:
             refuse_foreign(defence.assessor.judge, chosen.items, f"benchmark {chosen.name}")
     generation = config.generation
-    width = generation.concurrency if generation.base_url else generation.batch_size * (generation.num_processes or 1)
+    width = generation.batch_size * (generation.num_processes or 1)
+    if generation.base_url:
+        width = generation.concurrency
+    elif generation.engine != "transformers":
+        width = generation.vllm.max_num_seqs
     return DefendedModel(model, defence, CHUNK * width)
 
 

@@ -73,6 +73,16 @@ def responses(folder):
     return found
 
 
+def test_a_defence_of_several_passes_gives_what_it_gives_with_transformers(tmp_path):
+    given = [*evaluation(tmp_path / "plain", "llava", "defence=ecso", "limit=15")]
+    call(align(*given), tmp_path, timeout=600)
+    engine = ["generation.engine=vllm", f"generation.vllm.python={REAL}", f"output_dir={tmp_path / 'vllm'}"]
+    call(align(*given, *engine), tmp_path, timeout=600)
+    expected, found = responses(tmp_path / "plain"), responses(tmp_path / "vllm")
+    assert len(expected) == 75
+    assert found == expected
+
+
 def shared_memory():
     """What lies in shared memory, without semaphores of other programs."""
     return {file.name for file in Path("/dev/shm").iterdir() if not file.name.startswith("sem.")}
