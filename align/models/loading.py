@@ -154,6 +154,11 @@ def _compute_dtype(settings: ModelSettings, config: Any) -> torch.dtype:
     return config.dtype or config.get_text_config().dtype or torch.float32
 
 
+def dtype_name(known: Loaded) -> str:
+    """The name of the dtype in which a model's weights are loaded: that of its settings, or as they are stored."""
+    return str(_compute_dtype(known.settings, _config(known.settings, known.path))).removeprefix("torch.")
+
+
 def load_checkpoint(path: str, settings: ModelSettings | None = None) -> Loaded:
     """Load a model folder, a Hub id, or a peft adapter's folder, which names its own base.
 

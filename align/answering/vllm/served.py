@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from align.errors import UserError
 from align.families import ENCODES_IMAGES, Family
 from align.files import cache_folder, read_json
-from align.models.loading import Loaded, ModelSource
+from align.models.loading import Loaded, ModelSource, dtype_name
 from align.models.merging import merge_loaded
 from align.models.presence import folder_of
 from align.models.published_names import lacks_published_names, use_published_names
@@ -113,7 +113,7 @@ def why_merged(adapter: Path, family: Family) -> str | None:
 def engine_settings(known: Loaded) -> dict[str, Any]:
     """VLLM's settings that belong to the model."""
     settings: dict[str, Any] = {
-        "dtype": known.settings.dtype,
+        "dtype": dtype_name(known),  # its own "auto" is a 16-bit type for float32 weights
         "generation_config": "vllm",  # otherwise the model's own, with e.g. a repetition penalty
         "seed": 0,
     }

@@ -10,7 +10,7 @@ from align.answering.vllm.agreement import rows_to_check
 from align.answering.vllm.asking import refuse_other_prompt
 from align.answering.vllm.model import VllmModel
 from align.answering.vllm.process import Reply
-from align.answering.vllm.served import served, why_merged
+from align.answering.vllm.served import engine_settings, served, why_merged
 from align.errors import UserError
 from align.miniature.rows import evaluation_rows
 from align.models.loading import ModelSource
@@ -137,6 +137,12 @@ def test_quantized_models_unknown_engines_and_environments_without_vllm_are_refu
     with pytest.raises(UserError, match="nf4"):
         served(replace(known, settings=quantized), ModelSource(quantized))
     assert not isinstance(model_on_this_machine(source, Generation(engine="auto")), VllmModel)  # no GPU, or no vLLM
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("auto", "float32"), ("bfloat16", "bfloat16")])
+def test_the_engine_gets_the_dtype_in_which_transformers_loads_the_model(source, dtype, expected):
+    known = ModelSource(replace(source.settings, dtype=dtype)).load_without_weights()
+    assert engine_settings(known)["dtype"] == expected
 
 
 def test_rows_to_check_are_half_with_images_where_there_are_both():
