@@ -117,8 +117,8 @@ class RolloutEngine(Protocol):
     ) -> Iterator[tuple[Any, Any]]:
         """(Request, response) in the order in which they finish. Raises UserError."""
 
-    def compare(self, rollout: Any, row_id: str, dtype: torch.dtype) -> None:
-        """Compare its log-probabilities of a rollout with those of the training model. Raises UserError."""
+    def compare(self, written: Sequence[tuple[Any, Any]], dtype: torch.dtype) -> None:
+        """Compare its log-probabilities of rollouts with those of the training model. Raises UserError."""
 
     def close(self) -> None:
         """End it, and remove its files."""

@@ -120,10 +120,13 @@ def agreement_of(
     tokens: Sequence[Sequence[int]],
     tolerance: float | None,
 ) -> Agreement:
-    """Compare vLLM's log-probabilities of each response, and its own responses. Raises UserError beyond the tolerance."""
+    """Compare vLLM's log-probabilities of each response, and its own responses. Raises UserError beyond the tolerance.
+
+    A response that fills the context is scored in its first tokens.
+    """
     accepted = TOLERANCES.get(reference.dtype, TOLERANCE) if tolerance is None else tolerance
     gaps = [
-        [abs(one - other) for one, other in zip(scored.log_probs, of_vllm, strict=True)]
+        [abs(one - other) for one, other in zip(scored.log_probs[: len(of_vllm)], of_vllm, strict=True)]
         for scored, of_vllm in zip(reference.scored, scores, strict=True)
     ]
     every = [gap for of_row in gaps for gap in of_row]
@@ -137,7 +140,7 @@ def agreement_of(
     images = sum(bool(scored.row.images) for scored in reference.scored)
     found = Agreement(len(gaps), images, len(every), largest, sum(every) / len(every), identical, accepted)
     if not largest <= accepted:  # rejects NaN too
-        worst = max(range(len(gaps)), key=lambda i: max(gaps[i]))
+        worst = max(range(len(gaps)), key=lambda i: max(gaps[i], default=0.0))
         raise UserError(
             f"generation.engine=vllm: vLLM's model differs from transformers': the log-probability of a token differs by "
             f"{largest:.2g} in row {reference.scored[worst].row.id}, more than {accepted:g}. No response was generated. "

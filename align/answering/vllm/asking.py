@@ -11,6 +11,7 @@ from align.answering.vllm.process import Children, Reply, Request
 from align.answering.vllm.served import Served, engine_settings
 from align.batches.rendering import Renderer
 from align.data.images import encode_png
+from align.devices import has_gpu
 from align.errors import UserError
 from align.models.loading import Loaded
 from align.rows import Row
@@ -35,6 +36,8 @@ def start(
     }
     if files.rank:
         engine |= {"enable_lora": True, "max_lora_rank": files.rank}
+    if not has_gpu():
+        engine["distributed_executor_backend"] = "uni"
     engine |= of_machine(settings) | settings.extra
     python, limits = interpreter(settings), (settings.timeout, settings.start_timeout)
     return Children(python, engine, environments, settings.max_num_seqs, *limits)
@@ -52,6 +55,8 @@ def request_of(renderer: Renderer, row: Row, sampling: dict[str, Any], adapter: 
 
 def refuse_other_prompt(reply: Reply, expected: list[int]) -> None:
     """Raise UserError if vLLM read other tokens than transformers would: another template, beginning or image."""
+    if reply.refused is not None:
+        raise UserError(f"{PLACES}: vLLM refuses row {reply.id}: {reply.refused}")
     if reply.prompt_ids == expected:
         return
     pairs = zip(reply.prompt_ids, expected, strict=False)

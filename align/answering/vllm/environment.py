@@ -77,14 +77,14 @@ def is_available(settings: Vllm) -> bool:
         return False
 
 
-def of_machine(settings: Vllm) -> dict[str, Any]:
-    """VLLM's settings that belong to the machine."""
+def of_machine(settings: VllmProcess) -> dict[str, Any]:
+    """Arguments of vLLM that belong to the machine."""
     if has_gpu():
         cache = settings.kv_cache_gib
         known: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory_utilization}
     else:
         cache = settings.kv_cache_gib or 1.0  # otherwise it takes a share of the main memory
-        known = {"distributed_executor_backend": "uni", "enforce_eager": True}
+        known = {"enforce_eager": True}
     return known | ({"kv_cache_memory_bytes": int(cache * 2**30)} if cache is not None else {})
 
 

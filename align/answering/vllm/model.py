@@ -142,7 +142,8 @@ class VllmModel(OnThisMachine):
 
     def _answer(self, row: Row, reply: Reply) -> Answer | Unanswered:
         if reply.refused is not None:
-            return Unanswered(row.id, f"vLLM: {reply.refused}", unusable=True)
+            # Rows that are too long are known before, so this is no fault of the row: it stays open.
+            return Unanswered(row.id, f"vLLM: {reply.refused}")
         refuse_other_prompt(reply, self._renderer.render(row).prompt_ids)
         finished = reply.finish_reason == "stop"
         kept = reply.tokens[:-1] if finished else reply.tokens

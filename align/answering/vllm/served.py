@@ -111,7 +111,7 @@ def why_merged(adapter: Path, family: Family) -> str | None:
 
 
 def engine_settings(known: Loaded) -> dict[str, Any]:
-    """VLLM's settings that belong to the model."""
+    """Arguments of vLLM that belong to the model."""
     settings: dict[str, Any] = {
         "dtype": dtype_name(known),  # its own "auto" is a 16-bit type for float32 weights
         "generation_config": "vllm",  # otherwise the model's own, with e.g. a repetition penalty

@@ -17,10 +17,9 @@ from typing import Any
 from align.answering.chat_local import identity_of
 from align.answering.chat_server import Server
 from align.answering.conversation import Failure, Reply, Request
-from align.answering.vllm.environment import interpreter, served_environment, versions_of
+from align.answering.vllm.environment import interpreter, of_machine, served_environment, versions_of
 from align.answering.vllm.guarded_process import GuardedProcess
 from align.config.paths import is_hub_id
-from align.devices import has_gpu
 from align.errors import UserError
 from align.settings import EndpointSettings, Serving, VllmProcess
 
@@ -124,15 +123,8 @@ def _arguments(model: str, port: int, settings: VllmProcess) -> list[str]:
         "tensor_parallel_size": settings.tensor_parallel_size,
         "max_num_seqs": settings.max_num_seqs,
     }
-    if has_gpu():
-        given["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    else:
-        given["enforce_eager"] = True
-    cache = settings.kv_cache_gib if settings.kv_cache_gib or has_gpu() else 1.0
-    if cache is not None:
-        given["kv_cache_memory_bytes"] = int(cache * 2**30)
     words = ["-m", "vllm.entrypoints.openai.api_server"]
-    for key, value in (given | settings.extra).items():
+    for key, value in (given | of_machine(settings) | settings.extra).items():
         option = f"--{key.replace('_', '-')}"
         words += [option] if value is True else [] if value is False else [option, str(value)]
     return words

@@ -52,7 +52,6 @@ class RolloutTrainer(RowsTrainer):
     rewarded = True
     critic: str | None = None
     """The name of the scalar head whose values are measured, if the method has a critic."""
-
     trl_collates = True
     """Whether trl's trainer takes a collator."""
 
@@ -184,9 +183,8 @@ class RolloutTrainer(RowsTrainer):
         rows = list(dict.fromkeys(self.in_rounds.prompts_of(number)))
         processes, here = self.accelerator.num_processes, self.accelerator.process_index
         mine = self._sampled(number, rows[here::processes])
-        rollouts = sorted(
-            mine if processes == 1 else gather_object(mine), key=lambda one: (rows.index(one.row), one.sample)
-        )
+        every = mine if processes == 1 else gather_object(mine)
+        rollouts = sorted(every, key=lambda one: (rows.index(one.row), one.sample))
         ask_functions(self.parts.rewards, rollouts, [self.row(one.row) for one in rollouts], self.accelerator)
         roles = self.train_dataset["role"]
         for one in rollouts:
@@ -216,8 +214,7 @@ class RolloutTrainer(RowsTrainer):
         rollouts = [one for one, _ in written]
         self._measurement(model).measure(rollouts, [rendered for _, rendered in written], size)
         if engine is not None:
-            for one, rendered in written:
-                engine.compare(one, rendered.id, torch.bfloat16 if args.bf16 else model.dtype)
+            engine.compare(written, torch.bfloat16 if args.bf16 else model.dtype)
         return rollouts
 
     def _measurement(self, model: Any) -> Measurement:
@@ -270,8 +267,7 @@ class RolloutTrainer(RowsTrainer):
         is_due = step == 0 or step // every != (step - self.in_rounds.plan.steps) // every
         if self.accelerator.is_main_process and self.parts.samples_file and is_due:
             chosen = rollouts[: self.args.samples]
-            rows = [self.row(one.row) for one in chosen]
-            report.write_samples(self.parts.samples_file, step, chosen, rows)
+            report.write_samples(self.parts.samples_file, step, chosen, [self.row(one.row) for one in chosen])
 
     def beyond_bound(self) -> str | None:
         """Why training stops after this step: a bound on the rollouts of its round was passed."""

@@ -22,6 +22,7 @@ from align.answering.vllm.asking import refuse_other_prompt, request_of, start
 from align.answering.vllm.environment import environment_of_process, interpreter, versions_of
 from align.answering.vllm.process import Children
 from align.answering.vllm.served import Served, least_rank, served_base, why_merged
+from align.batches.rendered import Rendered
 from align.batches.rendering import Renderer
 from align.errors import UserError
 from align.methods.rollouts.rollout import Rollout
@@ -86,8 +87,12 @@ class VllmSampler:
             self._log_probs[request.number, request.sample] = reply.logprobs or []
             yield request, Written(rendered, reply.tokens, reply.finish_reason == "stop", reply.seconds)
 
-    def compare(self, rollout: Rollout, row_id: str, dtype: torch.dtype) -> None:
-        """Compare vLLM's log-probabilities of a rollout with those of the training model. Raises UserError."""
+    def compare(self, written: Sequence[tuple[Rollout, Rendered]], dtype: torch.dtype) -> None:
+        """Compare vLLM's log-probabilities of rollouts with those of the training model. Raises UserError."""
+        for rollout, rendered in written:
+            self._compare(rollout, rendered.id, dtype)
+
+    def _compare(self, rollout: Rollout, row_id: str, dtype: torch.dtype) -> None:
         own = torch.tensor(self._log_probs.pop((rollout.row, rollout.sample)))
         gap = (own - rollout.log_probs.float().cpu()).abs().max().item() if len(own) else 0.0
         self.largest = max(self.largest, gap)

@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from align.answering.engines import model_on_this_machine
-from align.answering.vllm.agreement import rows_to_check
+from align.answering.vllm.agreement import Reference, Scored, agreement_of, rows_to_check
 from align.answering.vllm.asking import refuse_other_prompt
 from align.answering.vllm.model import VllmModel
 from align.answering.vllm.process import Reply
@@ -164,3 +165,9 @@ def test_a_prompt_that_was_read_differently_is_refused_with_its_place(read, plac
     refuse_other_prompt(Reply("row 7", expected), expected)
     with pytest.raises(UserError, match=f"row 7, expected 5 .*token {place}"):
         refuse_other_prompt(Reply("row 7", read), expected)
+
+
+def test_a_response_that_fills_the_context_is_compared_in_its_first_tokens():
+    scored = [Scored(Row("a", "p"), [4, 5, 6], [-0.1, -0.2, -0.3]), Scored(Row("b", "p"), [4], [-0.1])]
+    found = agreement_of(Reference(scored, [2], torch.float32), [[-0.1, -0.2], []], [[4, 5, 6], [9]], 0.01)
+    assert (found.rows, found.tokens, found.identical, found.largest) == (2, 2, 1, 0.0)
